@@ -1,0 +1,192 @@
+"""What a run is, as data: YAML in, a frozen and fully checked RunConfig out."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from pipeline.datasets.augment import AugmentConfig
+from pipeline.datasets.normalise import NormaliseConfig
+from pipeline.datasets.splits import SplitConfig
+from pipeline.errors import ConfigError
+from pipeline.models.base import MODELS
+from pipeline.registry import Strict, unknown_name
+from pipeline.tasks.base import TASKS
+
+if TYPE_CHECKING:
+    ModelConfig = Strict
+    TaskConfig = Strict
+else:
+    ModelConfig = MODELS.union()
+    TaskConfig = TASKS.union()
+
+
+class DataConfig(Strict):
+    """Which scans are trained on, and how a sample is cut from them."""
+
+    card: str = Field(description="a card's name in data_cards/, or a path to one")
+    split: SplitConfig = SplitConfig()
+    normalise: NormaliseConfig = NormaliseConfig()
+    augment: AugmentConfig = AugmentConfig()
+    crop: tuple[int, int] | None = Field(
+        (384, 384), description="(rows, columns) of a training crop in working pixels, or null for whole images"
+    )
+    crops_per_image: int = Field(4, ge=1, description="training crops drawn from each image in an epoch")
+    foreground_crops: float = Field(0.0, ge=0, le=1, description="share of crops centred on a foreground pixel")
+    workers: int = Field(0, ge=0, description="loader processes; 0 loads in the main process, fastest when the cache is in memory")
+    cache: Literal["memory", "disk"] = Field("memory", description="where decoded, normalised images are kept")
+
+
+class TrainConfig(Strict):
+    """The loop's settings."""
+
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(4, ge=1, description="per process")
+    accumulate: int = Field(1, ge=1, description="optimiser steps once every this many batches")
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(3e-3, gt=0, description="peak learning rate")
+    weight_decay: float = Field(1e-2, ge=0)
+    schedule: Literal["one_cycle", "cosine", "constant"] = Field("one_cycle", description="over the whole run; cosine has a linear warm-up")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the run spent warming up")
+    clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm, or null")
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of an exponential moving average of the weights, validated and bundled in their place; null for none",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU that has it, float32 elsewhere")
+    channels_last: bool = True
+    compile: bool = Field(False, description="torch.compile the network")
+    validate_every: int = Field(1, ge=1, description="epochs between validations")
+    patience: int | None = Field(None, ge=1, description="stop after this many validations without a better Dice; null never stops early")
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="largest wall time of training; the schedule is measured against it, so the run ends fully annealed; null: no limit",
+    )
+
+
+class TrackingConfig(Strict):
+    """Where MLflow records the run."""
+
+    uri: str | None = Field(None, description="MLflow tracking URI; null: sqlite:///mlflow.db beside the run")
+    experiment: str = "ocuseg"
+    registered_model: str | None = Field(None, description="name in the model registry; null: the config's name")
+    alias: str = Field("latest", description="alias that the new model version gets")
+
+
+class RunConfig(Strict):
+    """One named run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    description: str = ""
+    seed: int = Field(0, ge=0)
+    data: DataConfig
+    task: TaskConfig
+    model: ModelConfig
+    train: TrainConfig = TrainConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read one YAML run file, apply ``dotted.key=value`` overrides (values are YAML), check everything.
+
+    Raises
+    ------
+    ConfigError: one sentence a fault, each naming the dotted key, the value and the fix.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.__class__.__name__}); give the path of a YAML run file, such as one in configs/"
+        ) from error
+    return parse_config(text, overrides, where=path.name)
+
+
+def parse_config(text: str, overrides: Sequence[str] = (), where: str = "config") -> RunConfig:
+    """The same from YAML (or JSON) text."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{where}: not valid YAML{place}: {getattr(error, 'problem', None) or 'malformed'}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: must hold keys and values (name, data, task, model, train)")
+    for override in overrides:
+        _override(data, override)
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{where}: {_explain(fault)}" for fault in error.errors())) from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """YAML text that :func:`parse_config` reads back to an equal config, defaults included."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def schema() -> str:
+    """JSON Schema of a run file, for editors (configs/schema.json)."""
+    return json.dumps(RunConfig.model_json_schema(), indent=2) + "\n"
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override!r}: write it as dotted.key=value, such as train.epochs=5")
+    *parents, last = key.split(".")
+    for parent in parents:
+        if data.get(parent) is None:
+            data[parent] = {}
+        data = data[parent]
+        if not isinstance(data, dict):
+            raise ConfigError(f"--set {override!r}: {parent!r} holds a value, not keys")
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
+
+
+def _explain(fault: Any) -> str:
+    """One pydantic fault as "dotted.key: what is wrong, what to do"."""
+    location = [str(part) for part in fault["loc"]]
+    kind, value = fault["type"], fault.get("input")
+    if kind == "extra_forbidden":
+        return f"{'.'.join(location)}: unknown key{_near_key(location)}"
+    if kind == "missing":
+        return f"{'.'.join(location)}: is required and missing"
+    if kind == "union_tag_invalid":
+        tag, known = fault["ctx"]["tag"], [name.strip(" '") for name in fault["ctx"]["expected_tags"].split(",")]
+        return unknown_name(".".join([*location, "name"]), tag, known)
+    if kind == "literal_error" and isinstance(value, str):
+        known = [name.strip(" '") for name in fault["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        return unknown_name(".".join(location), value, known)
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(location)}: {message[:1].lower()}{message[1:]} (it is {value!r})"
+
+
+def _near_key(location: list[str]) -> str:
+    """The known key nearest to the last part of ``location``, as a hint."""
+    known: set[str] = set()
+
+    def collect(node: Any) -> None:
+        if isinstance(node, dict):
+            known.update(node.get("properties", {}))
+            for child in node.values():
+                collect(child)
+        elif isinstance(node, list):
+            for child in node:
+                collect(child)
+
+    collect(RunConfig.model_json_schema())
+    near = difflib.get_close_matches(location[-1], sorted(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else "; `ocuseg schema` lists the keys"

@@ -1,0 +1,68 @@
+"""What can go wrong, in one sentence each: what was wrong, which case or key, what to do next.
+
+Every error a user can cause derives from :class:`OcusegError`; the command line prints it as one line and leaves with
+its ``exit_code``. Anything else that escapes is a fault of ocuseg itself and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_SOME_REJECTED = 3
+EXIT_NOTHING_USABLE = 4
+EXIT_INTERRUPTED = 130
+
+
+class OcusegError(Exception):
+    """Base of every error whose cause lies outside ocuseg; ``exit_code`` is what the command line leaves with."""
+
+    exit_code = EXIT_USAGE
+
+
+class ConfigError(OcusegError):
+    """A configuration, option or command line that cannot be carried out."""
+
+
+class CardError(OcusegError):
+    """A data card that is malformed, or that does not fit the files it describes."""
+
+
+class LeakError(OcusegError):
+    """The same patient, file or picture stands on both sides of a split."""
+
+
+class BundleError(OcusegError):
+    """A bundle folder that is incomplete, altered or made for something else."""
+
+
+class NothingUsableError(OcusegError):
+    """Input was read, and none of it could be used."""
+
+    exit_code = EXIT_NOTHING_USABLE
+
+
+class TrainingError(OcusegError):
+    """Training cannot go on: a non-finite loss, a worker that failed on a case."""
+
+    exit_code = EXIT_NOTHING_USABLE
+
+
+class InterruptedRun(OcusegError):
+    """The run was asked to stop (SIGTERM, Ctrl-C); all work up to that point is saved."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
+class ScanError(OcusegError):
+    """One file that cannot become a Scan.
+
+    ``code`` is a short, stable name that programs may count (``empty``, ``truncated``, ``too_large``, ``not_an_image``,
+    ``unsupported``, ``unreadable``, ``malformed``, ...); the message is for people and never holds the file's path or any
+    value that identifies a patient, because it is written to catalogues and ledgers.
+    """
+
+    exit_code = EXIT_NOTHING_USABLE
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code

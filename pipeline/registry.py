@@ -1,0 +1,101 @@
+"""Named things a configuration may choose from: models, tasks, losses, normalisers.
+
+A registry fills itself by importing the modules of one package when it is first asked, so adding a file adds a name, and
+nothing depends on who imported what before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, Union
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.errors import ConfigError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Strict(BaseModel):
+    """Base of every configuration section: unknown keys are errors and values never change after they are checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered builder and, where it has settings, the class that checks them."""
+
+    name: str
+    build: Callable[..., Any]
+    config: type[Strict] | None
+
+
+def unknown_name(kind: str, name: str, known: list[str]) -> str:
+    """The sentence for a name nobody registered, with the nearest known one."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+    return f"{kind}: unknown {name!r}{hint}"
+
+
+class Registry:
+    """Builders by name.
+
+    Parameters
+    ----------
+    kind: what an entry is called in messages ("model").
+    package: dotted name of the package or module whose import registers the entries.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._entries: dict[str, Entry] = {}
+        self._discovered = False
+
+    def add(self, config: type[Strict] | str) -> Callable[[F], F]:
+        """Decorator: register a builder under its config's ``name: Literal[...]``, or under a plain name."""
+        if isinstance(config, str):
+            name, config_type = config, None
+        else:
+            name, config_type = config.model_fields["name"].default, config
+
+        def register(build: F) -> F:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            self._entries[name] = Entry(name, build, config_type)
+            return build
+
+        return register
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True
+        module = importlib.import_module(self.package)
+        for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
+            importlib.import_module(f"{self.package}.{found.name}")
+
+    def __iter__(self) -> Iterator[Entry]:
+        self._discover()
+        return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
+
+    def names(self) -> list[str]:
+        return [entry.name for entry in self]
+
+    def __getitem__(self, name: str) -> Entry:
+        self._discover()
+        if name not in self._entries:
+            raise ConfigError(unknown_name(self.kind, name, self.names()))
+        return self._entries[name]
+
+    def union(self) -> Any:
+        """The type "one of the registered configs", told apart by ``name``; a schema and an editor understand it."""
+        configs = tuple(entry.config for entry in self if entry.config is not None)
+        if len(configs) == 1:
+            return configs[0]
+        return Annotated[Union[configs], Field(discriminator="name")]  # noqa: UP007 (the members are only known now)

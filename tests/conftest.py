@@ -1,0 +1,20 @@
+"""What every test may rely on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def shared_data(name: str) -> Path:
+    """A folder of real scans that lies beside the checkout (OCUSEG_SHARED overrides), or a visible skip."""
+    shared = Path(os.environ.get("OCUSEG_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    folder = shared / "data" / name
+    if not folder.exists():
+        pytest.skip(f"real scans {name!r} are not beside this checkout (OCUSEG_SHARED)")
+    return folder
