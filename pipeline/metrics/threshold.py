@@ -1,0 +1,95 @@
+"""From probabilities to masks: the one rule, and the threshold that validation chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.types import LabelMap
+
+DEFAULT_THRESHOLD = 0.5
+_STEPS = 200
+
+
+def decide(
+    probabilities: npt.NDArray[np.floating[Any]], label_map: LabelMap, thresholds: Mapping[str, float] | None = None
+) -> npt.NDArray[np.bool_]:
+    """Probabilities (K, ...) of the foreground classes -> boolean layers (K, ...), the rule used everywhere.
+
+    Independent classes (one class, or overlapping ones): present where the probability is at least the class's threshold
+    (0.5 where none is given). Exclusive classes: the likeliest of background (what the K leave of 1) and the classes; thresholds
+    do not apply. A tie goes to the background, then to the lower index.
+
+    Raises
+    ------
+    ValueError: ``probabilities`` has not one layer a class.
+    """
+    if len(probabilities) != len(label_map):
+        raise ValueError(f"{len(probabilities)} probability layers for {len(label_map)} classes")
+    if label_map.independent:
+        given = thresholds or {}
+        return np.stack([p >= given.get(name, DEFAULT_THRESHOLD) for p, name in zip(probabilities, label_map.names, strict=True)])
+    background = 1 - probabilities.sum(axis=0, keepdims=True)
+    likeliest = np.argmax(np.concatenate([background, probabilities]), axis=0)
+    return np.stack([likeliest == cls.index for cls in label_map.classes])
+
+
+def best_threshold(
+    probabilities: Iterable[npt.ArrayLike], truths: Iterable[npt.ArrayLike], valids: Iterable[npt.ArrayLike | None] | None = None
+) -> float:
+    """The threshold with the largest mean per-image Dice; call it with VALIDATION images only.
+
+    Parameters
+    ----------
+    probabilities: one float array (H, W) in 0..1 an image (of one class); iterables are read once, one image at a time.
+    truths: boolean arrays of the same shapes.
+    valids: boolean fields of view, or None.
+
+    Returns
+    -------
+    One of 0.005, 0.010, ... 0.995; 0.5 without images. Where several are equally good, the middle of that run nearest to 0.5,
+    because a threshold at the edge of a plateau is the least likely to carry over to other images.
+    """
+    edges = np.arange(1, _STEPS) / _STEPS
+    total, images = np.zeros(len(edges)), 0
+    for chance, reference, inside in _triples(probabilities, truths, valids):
+        total += _dice_curve(chance, reference, inside, edges)
+        images += 1
+    if not images:
+        return DEFAULT_THRESHOLD
+    good = np.flatnonzero(total >= total.max() - 1e-12)
+    runs = np.split(good, np.flatnonzero(np.diff(good) > 1) + 1)
+    middles = [float(edges[run[len(run) // 2]]) for run in runs]
+    return min(middles, key=lambda threshold: abs(threshold - DEFAULT_THRESHOLD))
+
+
+def _dice_curve(
+    chance: npt.ArrayLike, reference: npt.ArrayLike, inside: npt.ArrayLike | None, edges: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Dice at every threshold from one histogram of the probabilities."""
+    values, truth = np.asarray(chance), np.asarray(reference)
+    if values.shape != truth.shape or truth.dtype != np.bool_:
+        raise ValueError(f"probabilities {values.shape} need a boolean reference of that shape, not {truth.dtype} {truth.shape}")
+    if inside is not None:
+        keep = np.asarray(inside).astype(bool)
+        values, truth = values[keep], truth[keep]
+    # In the probabilities' own precision, so that the count equals `values >= threshold` to the last pixel.
+    reached = np.searchsorted(edges.astype(values.dtype), values.ravel(), side="right")
+    flat = truth.ravel()
+    bins = len(edges) + 1
+    tp, guessed = (np.cumsum(np.bincount(r, minlength=bins)[::-1])[::-1][1:] for r in (reached[flat], reached))
+    size = guessed + np.count_nonzero(flat)
+    return np.where(size > 0, 2 * tp / np.maximum(size, 1), 1.0)
+
+
+def _triples(
+    probabilities: Iterable[npt.ArrayLike], truths: Iterable[npt.ArrayLike], valids: Iterable[npt.ArrayLike | None] | None
+) -> Iterable[tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike | None]]:
+    if valids is None:
+        for chance, reference in zip(probabilities, truths, strict=True):
+            yield chance, reference, None
+    else:
+        yield from zip(probabilities, truths, valids, strict=True)
