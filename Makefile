@@ -1,0 +1,37 @@
+# Every target sets up .venv when it is missing or stale, and does nothing about it when it is fresh.
+PYTHON ?= python3
+BIN := .venv/bin
+export MLFLOW_DISABLE_TELEMETRY := true
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/.core  ## phantom hospital -> train -> evaluate -> predict -> report
+	$(BIN)/ocuseg demo demo
+
+test: .venv/.dev  ## everything; no network, no GPU
+	$(BIN)/pytest -n 2 --dist loadfile -q
+
+lint: .venv/.dev  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.dev  ## speed, each as a ratio to a named peer; needs ../shared/data (or OCUSEG_SHARED)
+	$(BIN)/python workflows/benchmarks/loading.py
+	$(BIN)/python workflows/benchmarks/memory.py
+	$(BIN)/python workflows/benchmarks/time_to_dice.py
+
+clean:  ## what the targets made; never a run of yours
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+# --no-compile: Python compiles what is imported when it is imported, which is far less than all of it.
+.venv/.core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ocuseg needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e .
+	@touch $@
+
+.venv/.dev: .venv/.core
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,5 @@
+"""``python -m pipeline`` is ``ocuseg``."""
+
+from pipeline.cli import main
+
+main()

@@ -1,0 +1,31 @@
+"""The command line. Nothing heavy is imported until a command needs it, so ``ocuseg --help`` answers at once.
+
+Exit codes: 0 all well; 2 wrong usage or configuration; 3 finished, but some cases were rejected; 4 nothing usable;
+130 interrupted (what was done is saved). Anything else is a fault of ocuseg and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from pipeline.cli import about, data, demo, runs
+
+app = typer.Typer(
+    name="ocuseg",
+    help="Segments ophthalmology scans: from a hospital folder to reviewable overlay reports. Research use, not for diagnosis.",
+    epilog="Exit codes: 0 all well, 2 wrong usage or config, 3 finished but some cases were rejected, 4 nothing usable, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+data.add_to(app)
+runs.add_to(app)
+about.add_to(app)
+demo.add_to(app)
+
+
+def main() -> None:
+    """Entry point of the ``ocuseg`` command."""
+    app()

@@ -1,0 +1,58 @@
+"""What is installed and what may be chosen: ``models``, ``info``, ``schema``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.console import command, emit, table
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("models")(command(models))
+    app.command("info")(command(info))
+    app.command("schema")(command(schema))
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the networks a config may name, with their settings."""
+    from pipeline.models.base import MODELS
+
+    rows = []
+    for entry in MODELS:
+        assert entry.config is not None
+        about = (__import__(entry.build.__module__, fromlist=["_"]).__doc__ or "").strip().splitlines()[0]
+        settings = {key: field.default for key, field in entry.config.model_fields.items() if key != "name"}
+        rows.append({"name": entry.name, "about": about, "settings": settings})
+    lines = []
+    for row in rows:
+        lines += [f"{row['name']}: {row['about']}", *(f"    {key} = {value!r}" for key, value in row["settings"].items())]  # type: ignore[attr-defined]
+    emit(rows, as_json, lines)
+
+
+def info(as_json: AsJson = False) -> None:
+    """Show versions, devices and where things are kept."""
+    from pipeline.scans.identity import default_key_path
+    from pipeline.training.provenance import environment
+
+    facts = dict(environment())
+    facts["site_key"] = "present" if default_key_path().exists() else "not made yet (made on first use)"
+    lines = table(
+        ["what", "value"],
+        [[key, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value] for key, value in facts.items()],
+    )
+    emit(facts, as_json, lines)
+
+
+def schema(out: Annotated[Path | None, typer.Option(help="Write to this file instead of standard output.")] = None) -> None:
+    """Print the JSON Schema of a run file (configs/schema.json), for editors."""
+    from pipeline.config import schema as text
+
+    if out is None:
+        print(text(), end="")
+    else:
+        out.write_text(text(), encoding="utf-8")

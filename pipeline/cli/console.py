@@ -1,0 +1,83 @@
+"""How the command line speaks: one line an error, progress where somebody watches, JSON where a program reads."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import typer
+
+from pipeline.errors import EXIT_INTERRUPTED, OcusegError
+
+
+class Advance(Protocol):
+    """Progress of one long step: how far (of how many, if known) and a word on the current state."""
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None: ...
+
+
+def command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn a user's mistake into one line on standard error and the documented exit code."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+        logging.getLogger("pipeline").setLevel(logging.INFO)
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")  # libraries' advice to programmers; `python -W` brings it back
+        try:
+            return function(*args, **kwargs)
+        except OcusegError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted: what was finished is saved; run the same command again to go on", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:
+            raise typer.Exit(0) from None
+
+    return run
+
+
+def emit(data: Any, as_json: bool, lines: list[str]) -> None:
+    """Print ``data`` as JSON for a program, or ``lines`` for a person."""
+    print(json.dumps(data, indent=2, default=str) if as_json else "\n".join(lines))
+
+
+def table(headings: list[str], rows: list[list[Any]]) -> list[str]:
+    """Left-aligned columns as plain lines; numbers are aligned by the caller's format."""
+    cells = [[str(c) for c in row] for row in [headings, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+@contextlib.contextmanager
+def progress(description: str) -> Iterator[Advance]:
+    """A progress bar on standard error where it is a terminal, silence elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done, total=None, note="": None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=None, note="")
+
+        def advance(done: int, total: int | None = None, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield advance

@@ -1,0 +1,126 @@
+"""Scans and labels, before any training: ``phantom``, ``index``, ``card``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.console import command, emit, progress, table
+from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+SiteKey = Annotated[
+    Path | None, typer.Option(help="File of the key that pseudonyms are made with (default: OCUSEG_SITE_KEY, or made on first use).")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("phantom")(command(phantom))
+    app.command("index")(command(index))
+    card = typer.Typer(no_args_is_help=True, help="Check, draft and list data cards.", rich_markup_mode=None)
+    card.command("check")(command(card_check))
+    card.command("new")(command(card_new))
+    card.command("list")(command(card_list))
+    app.add_typer(card, name="card")
+
+
+def existing_folder(path: Path, what: str) -> Path:
+    if not path.is_dir():
+        raise ConfigError(f"{what} {str(path)!r} is not a folder; give one that exists")
+    return path
+
+
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to write; made if missing.")],
+    patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    broken: Annotated[bool, typer.Option("--broken", help="Also write broken and duplicate files, as hospital folders hold them.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write an artificial hospital: photographs and OCT of both eyes with exact masks. No real person's data."""
+    from pipeline.datasets.phantom_hospital import write_hospital
+
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{str(out)!r} is not empty; give a new folder, so that nothing is overwritten")
+    with progress("phantoms") as advance:
+        counts = write_hospital(out, patients, seed, broken=broken, progress=advance)
+    emit(
+        counts,
+        as_json,
+        [f"{name}: {count}" for name, count in counts.items()]
+        + [f"raw scans: {out / 'scans'}", f"for training (card phantom): {out / 'card'}"],
+    )
+
+
+def index(
+    folder: Annotated[Path, typer.Argument(help="A hospital's folder tree.")],
+    out: Annotated[Path, typer.Option(help="Catalogue to write or bring up to date (SQLite).")] = Path("catalogue.sqlite"),
+    workers: Annotated[int, typer.Option(min=1, help="Files read at once.")] = 2,
+    site_key: SiteKey = None,
+    show_paths: Annotated[bool, typer.Option("--show-paths", help="Print (never store) the path of each file that was not read.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Walk a folder and account for every file: read, duplicate, not an image, or rejected with its reason."""
+    from pipeline.scans.folder import index_folder
+    from pipeline.scans.identity import Pseudonyms, default_key_path
+
+    existing_folder(folder, "folder")
+    pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
+    with progress("files") as advance:
+        counts = index_folder(folder, out, pseudonyms=pseudonyms, workers=workers, progress=advance)
+    lines = [f"{name}: {count}" for name, count in counts.summary().items()]
+    emit(counts.summary(), as_json, lines)
+
+
+def card_check(
+    name: Annotated[str, typer.Argument(help="A card's name, or a path to one.")],
+    root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check the files under ROOT against the card and say what is wrong with which file."""
+    from pipeline.datasets.card import load_card
+    from pipeline.datasets.card_check import check_card
+
+    card = load_card(name)
+    existing_folder(root, "root")
+    with progress("checking") as advance:
+        problems = check_card(card, root, progress=advance)
+    cases = len(card.cases(root))
+    lines = [f"{p.file}: {p.message}" for p in problems] + [f"{cases} cases, {len(problems)} problems"]
+    emit({"cases": cases, "problems": [{"file": p.file, "message": p.message} for p in problems]}, as_json, lines)
+    if problems:
+        raise typer.Exit(EXIT_SOME_REJECTED if cases else EXIT_NOTHING_USABLE)
+
+
+def card_new(
+    folder: Annotated[Path, typer.Argument(help="A folder with scans and labels.")],
+    out: Annotated[Path | None, typer.Option(help="Write the draft here instead of printing it.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Folder of the labels, or a CSV with columns image,label.")] = None,
+) -> None:
+    """Draft a card for a folder of your own, with statistics; read it through and complete it."""
+    from pipeline.datasets.card_check import draft_card
+
+    existing_folder(folder, "folder")
+    text = draft_card(folder, labels=labels)
+    if out is None:
+        print(text, end="")
+    elif out.exists():
+        raise ConfigError(f"{str(out)!r} exists; give a new name, so that nothing is overwritten")
+    else:
+        out.write_text(text, encoding="utf-8")
+        print(f"drafted {out}; complete it, then: ocuseg card check {out} --root {folder}")
+
+
+def card_list(as_json: AsJson = False) -> None:
+    """List the cards that come with ocuseg."""
+    from pipeline.datasets.card import list_cards
+
+    cards = list_cards()
+    rows = [[c.name, c.modality, ", ".join(c.label_map.names), c.licence] for c in cards]
+    emit(
+        [dict(zip(("name", "modality", "classes", "licence"), row, strict=True)) for row in rows],
+        as_json,
+        table(["name", "modality", "classes", "licence"], rows),
+    )

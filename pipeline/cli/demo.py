@@ -1,0 +1,108 @@
+"""``ocuseg demo``: the main path from end to end, on phantoms, in a few minutes and without a network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.console import command, progress
+from pipeline.errors import ConfigError
+
+RUN_FILE = "phantom_little"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("demo")(command(demo))
+
+
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for everything the demo makes; each run gets a new folder inside it.")] = Path("demo"),
+    patients: Annotated[int, typer.Option(min=4, help="Phantom patients to train on.")] = 10,
+) -> None:
+    """Phantom hospital -> index -> train -> MLflow -> evaluate -> predict a second hospital -> report."""
+    started = time.perf_counter()
+    home = new_folder(out)
+
+    def step(title: str, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        print(f"* {title} ...", flush=True)
+        with progress(title) as advance:
+            result = work(*args, progress=advance, **kwargs)
+        print(f"  {time.perf_counter() - began:.0f} s", flush=True)
+        return result
+
+    from pipeline.config import load_config
+    from pipeline.datasets.card import find_config
+    from pipeline.datasets.phantom_hospital import write_hospital
+    from pipeline.inference.evaluate import evaluate, summary_lines
+    from pipeline.inference.folder import predict_folder
+    from pipeline.reports.worklist import write_report
+    from pipeline.scans.folder import index_folder
+    from pipeline.scans.identity import Pseudonyms
+    from pipeline.training.run import train
+
+    first, second = home / "hospital_a", home / "hospital_b"
+    step(f"a phantom hospital: {patients} patients, both eyes, several visits", write_hospital, first, patients, 0)
+    step("a second one it never trains on, with broken and duplicate files", write_hospital, second, 3, 1, broken=True)
+    pseudonyms = Pseudonyms.load_or_create(home / "site.key")
+    counts = step("index the second hospital's folder", index_folder, second / "scans", home / "catalogue.sqlite", pseudonyms=pseudonyms)
+    print("  " + ", ".join(f"{name} {count}" for name, count in counts.summary().items()))
+    config = load_config(find_config(RUN_FILE))
+    result = step("train a small MONAI U-Net", train, config, first / "card", home / "runs" / config.name, key_path=home / "site.key")
+    summary = step(
+        "evaluate on patients it never saw",
+        evaluate,
+        result.bundle,
+        config.data.card,
+        first / "card",
+        part="test",
+        out=home / "evaluation",
+        key_path=home / "site.key",
+    )
+    step(
+        "predict the second hospital's raw folder",
+        predict_folder,
+        result.bundle,
+        second / "scans",
+        home / "predictions",
+        pseudonyms=pseudonyms,
+    )
+    page = step("write the report", lambda progress: write_report(home / "predictions"))
+
+    print("\n" + "\n".join(summary_lines(summary)))
+    print("\nNot segmented, and why:")
+    for line in rejected_lines(home / "predictions" / "ledger.csv"):
+        print(f"  {line}")
+    print(f"\nreport:    {page}")
+    store = f"sqlite:///{home / 'runs' / 'mlflow.db'}"
+    print(f"MLflow UI: .venv/bin/mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri {store}")
+    print(f"everything is in {home}; {time.perf_counter() - started:.0f} s. Research use, not for diagnosis.")
+
+
+def new_folder(out: Path) -> Path:
+    """``out``/1, /2, ...: the next that does not exist, so that no earlier result is lost."""
+    number = 1
+    while (out / str(number)).exists():
+        number += 1
+    home = out / str(number)
+    try:
+        home.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"{str(home)!r} cannot be made ({error.strerror}); give another folder") from error
+    return home
+
+
+def rejected_lines(ledger: Path) -> list[str]:
+    """One line a reason, most frequent first, from a prediction's ledger."""
+    import csv
+    from collections import Counter
+
+    with ledger.open(newline="", encoding="utf-8") as file:
+        reasons = Counter((row["status"], row["code"], row["reason"]) for row in csv.DictReader(file) if row["status"] != "done")
+    return [f"{count} x {status} ({code}): {reason}" for (status, code, reason), count in reasons.most_common()] or [
+        "nothing: every file was segmented"
+    ]

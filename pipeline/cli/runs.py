@@ -1,0 +1,145 @@
+"""From labels to a reviewed report: ``train``, ``evaluate``, ``predict``, ``report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.console import command, emit, progress
+from pipeline.cli.data import AsJson, SiteKey, existing_folder
+from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("train")(command(train))
+    app.command("evaluate")(command(evaluate))
+    app.command("predict")(command(predict))
+    app.command("report")(command(report))
+
+
+def train(
+    config: Annotated[Path | None, typer.Argument(help="YAML run file, such as one in configs/.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder that holds the data set.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for runs; each gets a folder of its own.")] = Path("runs"),
+    override: Annotated[list[str] | None, typer.Option("--set", help="Change one setting: dotted.key=value. May be repeated.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder instead of starting one.")] = None,
+    from_run: Annotated[str | None, typer.Option(help="Repeat a run recorded in MLflow, by its run id, and compare.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow server of --from-run.")] = None,
+    send: Annotated[Path | None, typer.Option(help="Only send what a run folder could not send to MLflow earlier.")] = None,
+    device: Device = "auto",
+    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers models, losses or tasks of your own.")] = None,
+    site_key: SiteKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a network, record the run in MLflow, and leave a bundle."""
+    given = [
+        name for name, value in (("CONFIG", config), ("--resume", resume), ("--from-run", from_run), ("--send", send)) if value is not None
+    ]
+    if len(given) != 1:
+        raise ConfigError(f"give exactly one of CONFIG, --resume RUN, --from-run ID, --send RUN (given: {', '.join(given) or 'none'})")
+    if send is not None:
+        from pipeline.training.tracking import send_unsent
+
+        count = send_unsent(send)
+        return emit({"sent": count}, as_json, [f"sent {count} records"])
+    if root is not None:
+        existing_folder(root, "--root")
+    for path in plugin or []:
+        load_plugin(path)
+    if from_run is not None:
+        from pipeline.training.repeat import repeat_run
+
+        if root is None:
+            raise ConfigError("--from-run needs --root: the folder with the data set (its hashes are compared with the record)")
+        with progress("training") as advance:
+            comparison = repeat_run(from_run, root, out, tracking_uri=tracking_uri, device=device, key_path=site_key, progress=advance)
+        return emit(comparison.to_json(), as_json, comparison.lines())
+
+    from pipeline.config import load_config, parse_config
+    from pipeline.training.run import new_run_dir, train
+
+    if resume is not None:
+        if root is None:
+            raise ConfigError("--resume needs --root: the folder with the data set; paths of data are never stored")
+        settings, run_dir = (
+            parse_config((existing_folder(resume, "--resume") / "config.yaml").read_text(encoding="utf-8"), override or ()),
+            resume,
+        )
+    else:
+        if root is None:
+            raise ConfigError("--root is missing: the folder that holds the data set named by the config's card")
+        assert config is not None
+        settings = load_config(config, override or ())
+        run_dir = new_run_dir(out, settings.name)
+    with progress("training") as advance:
+        result = train(settings, root, run_dir, device=device, resume=resume is not None, key_path=site_key, progress=advance)
+    emit(result.to_json(), as_json, result.lines())
+
+
+def load_plugin(path: Path) -> None:
+    """Import a user's Python file, whose decorators register what it defines."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(f"ocuseg_plugin_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigError(f"--plugin {str(path)!r} is not a Python file")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder that training left.")],
+    card: Annotated[str, typer.Option(help="Card of the labelled data.")],
+    root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
+    split: Annotated[str, typer.Option(help="Part to score: train, validation, test or all.")] = "test",
+    out: Annotated[Path | None, typer.Option(help="Folder for per_image.csv and summary.json (default: beside the bundle).")] = None,
+    device: Device = "auto",
+    site_key: SiteKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a bundle against labels: native resolution, inside the field of view, with patient-bootstrap intervals."""
+    from pipeline.inference.evaluate import evaluate, summary_lines
+
+    existing_folder(root, "--root")
+    folder = out or bundle.parent / "evaluation" / f"{Path(card).stem}_{split}"
+    with progress("evaluating") as advance:
+        summary = evaluate(bundle, card, root, part=split, out=folder, device=device, key_path=site_key, progress=advance)
+    emit(summary, as_json, [*summary_lines(summary), f"written: {folder}"])
+
+
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder that training left.")],
+    folder: Annotated[Path, typer.Argument(help="A hospital's folder tree of raw scans.")],
+    out: Annotated[Path, typer.Option(help="Folder for masks and ledger; an unfinished one is finished.")],
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also keep each class's probabilities.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Files read at once.")] = 2,
+    device: Device = "auto",
+    site_key: SiteKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Segment every scan in a folder; every file ends in the ledger."""
+    from pipeline.inference.folder import predict_folder
+    from pipeline.scans.identity import Pseudonyms, default_key_path
+
+    existing_folder(folder, "folder")
+    pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
+    with progress("predicting") as advance:
+        counts = predict_folder(
+            bundle, folder, out, device=device, probabilities=probabilities, workers=workers, pseudonyms=pseudonyms, progress=advance
+        )
+    emit(counts, as_json, [f"{status}: {count}" for status, count in counts.items()] + [f"written: {out}; next: ocuseg report {out}"])
+    if not counts.get("done"):
+        raise typer.Exit(EXIT_NOTHING_USABLE)
+    if counts.get("rejected", 0) or counts.get("failed", 0):
+        raise typer.Exit(EXIT_SOME_REJECTED)
+
+
+def report(folder: Annotated[Path, typer.Argument(help="Folder that `ocuseg predict` wrote.")], as_json: AsJson = False) -> None:
+    """Write an offline HTML worklist and one page a case."""
+    from pipeline.reports.worklist import write_report
+
+    page = write_report(existing_folder(folder, "folder"))
+    emit({"report": str(page)}, as_json, [f"report: {page}"])
