@@ -1,38 +1,59 @@
 """What a run leaves in MLflow, recorded so that training never waits for a server and nothing is lost when one goes away.
 
-Every record is first appended to a spool on disk (``RUN/unsent``); a sender delivers it in order. The run goes on at full
-speed while the server is away; what could not be sent stays on disk and is sent by :func:`send_unsent`.
+Every record is first appended to a spool on disk (``RUN/unsent``); a process of its own delivers it, in order. The run
+goes on at full speed while the server is away; what could not be sent stays on disk and :func:`send_unsent` sends it.
 
 How a training run calls it (rank 0 only; other ranks pass ``active=False`` and every call does nothing)::
 
-    tracker = open_tracker(config, run_dir, active=accelerator.is_main_process, resume=resume)
-    tracker.start(card_name=..., card_text=..., split=split.to_json(), manifest=store.manifest(), environment=environment(device))
-    tracker.epoch(step, {"train/loss": 0.4, "train/loss/dice": 0.3, "validation/dice/vessel": 0.79})
-    tracker.table("validation_per_image", rows)
-    tracker.picture("validation_overlay_0", image)
-    tracker.bundle(bundle_path, {"test/dice": 0.81})
-    delivery = tracker.finish("FINISHED")
+    with open_tracker(config, run_dir, active=accelerator.is_main_process, resume=resume) as tracker:
+        tracker.start(card_name=..., card_text=..., split=split.to_json(), manifest=store.manifest(), environment=environment(device))
+        tracker.epoch(step, {"train/loss": 0.4, "train/loss/dice": 0.3, "validation/dice/vessel": 0.79})   # one call an epoch
+        tracker.table("validation_per_image", rows)
+        tracker.picture("validation_overlay_0", image)
+        tracker.bundle(bundle_path, {"test/dice": 0.81})
+        delivery = tracker.finish("FINISHED")      # leaving the block by an exception finishes as FAILED or KILLED
+    if delivery.message: show it to the user
+
+Call ``epoch`` BEFORE the epoch's checkpoint is saved: a step that an earlier process has recorded already is left out, so
+the epoch that a killed run repeats stands in MLflow once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline.config import RunConfig, dump_config
+from pipeline.errors import ConfigError, InterruptedRun
+from pipeline.training.mlflow_store import flatten, metric_name, resolve_uri
+from pipeline.training.provenance import folder_digest, manifest_digest, text_digest
+from pipeline.training.sender_process import SenderProcess
+from pipeline.training.spool import Sent, Spool, sender_lock, write_atomic
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from pipeline.config import RunConfig
-
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+LOOK_SECONDS = 5.0  # how often a training run looks whether its sender is in trouble
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """How far the records of a run have come. ``message`` is one sentence for the user when something is still unsent."""
+    """How far the records of a run have come. ``message`` is one sentence for the user when not all have arrived."""
 
     sent: int
     unsent: int
@@ -46,11 +67,65 @@ class Tracker:
 
     def __init__(self, config: RunConfig, run_dir: Path, *, active: bool = True, resume: bool = False) -> None:
         self._config, self._run_dir, self._active = config, run_dir, active
+        self._delivery: Delivery | None = None
+        self._lost = 0
+        if not active:
+            return
+        uri, artifacts = resolve_uri(config.tracking.uri, run_dir)
+        target = run_dir / "tracking" / "target.json"
+        if target.exists() and not resume:
+            raise ConfigError(f"{run_dir.name}: already holds a recorded run; resume it, or choose another folder")
+        if not target.exists():
+            write_atomic(target, json.dumps({"uri": config.tracking.uri and uri, "key": uuid.uuid4().hex}) + "\n")
+        self._spool = Spool(run_dir)
+        sent, records = Sent.load(run_dir), self._spool.read()
+        self._started = sent.started or sent.sent > 0 or any(r.kind == "start" for r in records)
+        self._recorded_to = max([sent.last_step, *(r.body["step"] for r in records if r.kind == "metrics")])
+        self._last_step = max(self._recorded_to, 0)
+        self._run_id: str | None = sent.run_id
+        self._looked, self._warned = time.monotonic(), False
+        self._sender = SenderProcess(run_dir, uri, artifacts, json.loads(target.read_text())["key"])
+        self._sender.ensure()
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        killed = isinstance(error, KeyboardInterrupt | InterruptedRun | SystemExit)
+        status: Status = "FINISHED" if error is None else "KILLED" if killed else "FAILED"
+        # Whoever sent SIGTERM may send SIGKILL soon after.
+        delivery = self.finish(status, wait_seconds=5.0 if killed else 30.0)
+        if error is not None and delivery.message:
+            log.warning("%s", delivery.message)
 
     @property
     def run_id(self) -> str | None:
         """The MLflow run, or None as long as no server has answered."""
-        return None
+        if self._active and self._run_id is None:
+            self._run_id = Sent.load(self._run_dir).run_id
+        return self._run_id if self._active else None
+
+    def _append(self, kind: str, body: dict[str, Any], stage: Callable[[Path], None] | None = None) -> None:
+        if not self._active or self._delivery is not None:
+            return
+        try:
+            self._spool.append(kind, body, stage)
+        except OSError as error:
+            # A full disk must not end hours of training because of its record; checkpoints will speak up for themselves.
+            self._lost += 1
+            log.warning("a record of the run (%s) could not be written: %s", kind, error.strerror or error.__class__.__name__)
+        self._look()
+
+    def _look(self) -> None:
+        """Now and then: is the sender alive, and does it get through? Said once."""
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        self._sender.ensure()
+        problem = Sent.load(self._run_dir).problem
+        if problem and not self._warned:
+            self._warned = True
+            log.warning("MLflow cannot be reached (%s); training goes on and the records are kept on disk", problem)
 
     def start(
         self,
@@ -72,25 +147,136 @@ class Tracker:
         environment: :func:`pipeline.training.provenance.environment`.
         extra: further parameters, such as ``{"parameters": 290_000}``.
         """
+        if not self._active:
+            return
+        if self._started:
+            self._append("resumed", {})
+            return
+        self._started = True
+        config = recorded_config(self._config, card_name)
+        split_text = split if isinstance(split, str) else json.dumps(split, indent=1)
+        rows = [dict(row) for row in manifest]
+        digest = manifest_digest(rows)
+        code = environment.get("code", {})
+        tags = {
+            "mlflow.note.content": config.description,
+            "mlflow.source.name": "ocuseg train",
+            "mlflow.source.git.commit": code.get("commit"),
+            "ocuseg.dirty": json.dumps(code.get("dirty")),
+            "ocuseg.version": code.get("version"),
+            "ocuseg.source_sha256": code.get("source_sha256"),
+            "ocuseg.card": card_name,
+            "ocuseg.card_sha256": text_digest(card_text),
+            "ocuseg.manifest_sha256": digest,
+            "ocuseg.split_sha256": text_digest(split_text),
+            "ocuseg.device": environment.get("device", {}).get("type"),
+        }
+        params = flatten(config.model_dump(mode="json", exclude={"tracking": {"uri"}, "description": True}))
+        texts = {
+            "config.yaml": dump_config(config),
+            "split.json": split_text,
+            "card.md": card_text,
+            "manifest.json": json.dumps(rows, indent=1),
+            "environment.json": json.dumps(dict(environment), indent=1),
+        }
+        body = {
+            "experiment": config.tracking.experiment,
+            "run_name": config.name,
+            "params": {**params, **flatten(extra or {})},
+            "tags": {name: str(value) for name, value in tags.items() if value not in (None, "")},
+            "dataset": {
+                "name": card_name,
+                "digest": digest,
+                "source": json.dumps({"card_sha256": text_digest(card_text)}),
+                "profile": json.dumps({"images": len(rows)}),
+            },
+        }
+
+        def stage(folder: Path) -> None:
+            for name, text in texts.items():
+                (folder / name).write_text(text, encoding="utf-8")
+
+        self._append("start", body, stage)
 
     def epoch(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Record one epoch's numbers under MLflow step ``step``. None is left out (undefined), NaN is recorded as NaN."""
+        if not self._active or step <= self._recorded_to:
+            return
+        self._last_step = max(self._last_step, step)
+        values = {metric_name(name): float(value) for name, value in metrics.items() if value is not None}
+        self._append("metrics", {"step": step, "values": values})
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Record rows (one an image) as the artifacts ``tables/NAME.csv`` and ``tables/NAME.json``."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
+
+        def stage(folder: Path) -> None:
+            (folder / f"{_file_name(name)}.csv").write_text(text.getvalue(), encoding="utf-8")
+            (folder / f"{_file_name(name)}.json").write_text(json.dumps([dict(row) for row in rows], indent=1), encoding="utf-8")
+
+        self._append("files", {"folder": "tables"}, stage)
 
     def picture(self, name: str, image: npt.NDArray[np.uint8]) -> None:
         """Record uint8 (H, W) or (H, W, 3) as the artifact ``pictures/NAME.png``."""
+        if not self._active:
+            return
+        from PIL import Image
+
+        self._append("files", {"folder": "pictures"}, lambda folder: Image.fromarray(image).save(folder / f"{_file_name(name)}.png"))
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Record a copy of one file as the artifact ``FOLDER/<its name>``."""
 
+        def stage(staged: Path) -> None:
+            shutil.copyfile(path, staged / path.name)
+
+        self._append("files", {"folder": folder}, stage)
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        self._append("tags", {"tags": dict(tags)})
+
     def bundle(self, path: Path, metrics: Mapping[str, float | None]) -> None:
-        """Record the bundle folder as the artifact ``bundle/`` and register it as a model version with the config's alias."""
+        """Record the bundle folder as the artifact ``bundle/`` and register it as a model version with the config's alias.
+
+        The numbers become tags of the model version and, under ``bundle/``, metrics of the run. Weights that are already
+        staged are linked rather than copied.
+        """
+        if not self._active:
+            return
+        known = {metric_name(name): float(value) for name, value in metrics.items() if value is not None}
+        weights = path / "weights.safetensors"
+        tags = {
+            "ocuseg.bundle_sha256": folder_digest(path),
+            "ocuseg.weights_sha256": folder_digest(path, only=weights.name) if weights.exists() else "",
+            **{name: repr(value) for name, value in known.items()},
+        }
+        tracking = self._config.tracking
+        body = {"model": tracking.registered_model or self._config.name, "alias": tracking.alias, "tags": tags}
+        self._append("metrics", {"step": self._last_step, "values": {f"bundle/{name}": value for name, value in known.items()}})
+        self.tags({"ocuseg.weights_sha256": tags["ocuseg.weights_sha256"]})
+
+        def stage(folder: Path) -> None:
+            shutil.copytree(path, folder, dirs_exist_ok=True, copy_function=_link_or_copy)
+
+        self._append("bundle", body, stage)
 
     def finish(self, status: Status, *, wait_seconds: float = 30.0) -> Delivery:
-        """End the run and wait at most ``wait_seconds`` for the records to arrive; says what is still unsent."""
-        return Delivery(0, 0, None)
+        """End the run and let its records arrive; says what is still unsent. A second call only repeats the answer.
+
+        It waits at most ``wait_seconds`` for a server that does not answer, and ten times that while records are arriving.
+        """
+        if not self._active:
+            return Delivery(0, 0, None)
+        if self._delivery is None:
+            self._append("end", {"status": status})
+            self._sender.finish(wait_seconds)
+            self._delivery = _delivery(self._run_dir, self._lost)
+        return self._delivery
 
 
 def open_tracker(config: RunConfig, run_dir: Path, *, active: bool = True, resume: bool = False) -> Tracker:
@@ -98,16 +284,65 @@ def open_tracker(config: RunConfig, run_dir: Path, *, active: bool = True, resum
 
     Raises
     ------
-    ConfigError: a tracking URI that holds a password or cannot be used at all.
+    ConfigError: a tracking URI that holds a password or cannot be used at all; a folder that holds a run already.
     """
     return Tracker(config, run_dir, active=active, resume=resume)
 
 
-def send_unsent(run_dir: Path, *, uri: str | None = None, wait_seconds: float = 120.0) -> Delivery:
-    """Send what a run could not (``ocuseg train --send RUN``).
+def send_unsent(run_dir: Path, *, uri: str | None = None, wait_seconds: float = 60.0) -> Delivery:
+    """Send what a run could not (``ocuseg train --send RUN``), to ``uri`` where the server has moved.
+
+    Records that have arrived are not sent again. The one exception leaves no trace: when the server took a record and its
+    answer was lost, the record is sent once more, and MLflow recognises it (same time, step and value; same file name).
 
     Raises
     ------
-    ConfigError: the folder is not a run, or the server still does not answer.
+    ConfigError: the folder is not a recorded run.
     """
-    return Delivery(0, 0, None)
+    try:
+        target = json.loads((run_dir / "tracking" / "target.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{run_dir}: is not the folder of a recorded run (no tracking/target.json in it)") from error
+    if Spool(run_dir).read():
+        address, artifacts = resolve_uri(uri or target["uri"], run_dir)
+        SenderProcess(run_dir, address, artifacts, target["key"]).finish(wait_seconds)
+    return _delivery(run_dir, 0)
+
+
+def _delivery(run_dir: Path, lost: int) -> Delivery:
+    """What has arrived so far, in words where it is not everything."""
+    with sender_lock(run_dir) as alone:
+        if alone:
+            Spool(run_dir).compact()
+    sent = Sent.load(run_dir)
+    unsent = sum(record.number >= sent.sent for record in Spool(run_dir).read())
+    parts = []
+    if unsent:
+        why = f" ({sent.problem})" if sent.problem else ""
+        parts.append(
+            f"{unsent} records of this run have not reached MLflow{why}; they are kept in {run_dir / 'unsent'}: "
+            f"send them later with `ocuseg train --send {run_dir}`"
+        )
+    if sent.refused:
+        parts.append(f"MLflow refused {sent.refused} records for good; they and the reasons are in {run_dir / 'unsent' / 'refused.jsonl'}")
+    if lost:
+        parts.append(f"{lost} records could not be written to disk and are lost")
+    return Delivery(sent.sent - sent.refused, unsent, sent.run_id, sent.model_version, ". ".join(parts) or None)
+
+
+def recorded_config(config: RunConfig, card_name: str) -> RunConfig:
+    """The config as it is recorded: without where it is recorded, and with the card's name instead of a path to it."""
+    data = config.data.model_copy(update={"card": card_name})
+    return config.model_copy(update={"data": data, "tracking": config.tracking.model_copy(update={"uri": None})})
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]", "-", name)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """A bundle's files are written once and never changed in place, so a second name for them is as good as a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,143 @@
+"""The process that carries a run's records to MLflow: ``python -m pipeline.training.sender``, started by the Tracker.
+
+A process of its own, because importing and calling MLflow then takes neither time nor memory from training, no thread
+of it is there when loader workers fork, a server that hangs can be left behind at the end by killing one process, and
+when training itself is killed the records already on disk still go out.
+
+It speaks with its parent through standard input: the first line is a JSON object (``run_dir``, ``uri``, ``artifacts``,
+``key``), the line ``finish`` or the end of input asks it to deliver what is there and leave. It answers through
+``RUN/tracking/sent.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from pipeline.training.mlflow_store import METRICS_PER_BATCH, Deliverer, RefusedError, connect
+from pipeline.training.spool import Record, Sent, Spool, sender_lock
+
+POLL_SECONDS = 0.2
+LONGEST_PAUSE = 15.0
+ORPHAN_SECONDS = 60.0
+log = logging.getLogger(__name__)
+
+
+class Sender:
+    """Delivers the journal of one run, in order, until asked to finish."""
+
+    def __init__(self, run_dir: Path, uri: str, artifacts: Path | None, key: str) -> None:
+        self._run_dir, self._uri, self._artifacts, self._key = run_dir, uri, artifacts, key
+        self._spool = Spool(run_dir)
+        self._pending: list[Record] = []
+        self._deliverer: Deliverer | None = None
+        self.finishing = threading.Event()
+        self.orphaned = False
+
+    def run(self) -> None:
+        """Deliver until the journal is empty and the parent has asked to finish (an orphan gives up after a minute)."""
+        while True:
+            with sender_lock(self._run_dir) as alone:
+                if alone:
+                    self._deliver_all(Sent.load(self._run_dir))
+                    return
+            time.sleep(POLL_SECONDS)  # an earlier sender of this run is still at its last records
+
+    def _deliver_all(self, sent: Sent) -> None:
+        pause, asked = 0.0, 0.0
+        while True:
+            finishing = self.finishing.is_set()  # before reading: what was appended before the request is still seen
+            self._pending += [r for r in self._spool.read_new() if r.number >= sent.sent]
+            if not self._pending:
+                if finishing:
+                    return
+                self.finishing.wait(POLL_SECONDS)
+                continue
+            batch = self._batch()
+            try:
+                self._connected(sent).deliver(batch)
+            except RefusedError as error:
+                log.warning("refused: %s", error)
+                self._keep_refused(batch, str(error), sent)
+            except Exception as error:
+                log.warning("not delivered", exc_info=error)
+                sent.problem = _sentence(error)
+                sent.save()
+                asked = asked or (time.monotonic() if finishing else 0.0)
+                if self.orphaned and asked and time.monotonic() - asked > ORPHAN_SECONDS:
+                    return
+                pause = min(max(0.5, pause * 2), LONGEST_PAUSE)
+                if finishing:
+                    time.sleep(min(pause, 1.0))
+                else:
+                    self.finishing.wait(pause)
+                continue
+            pause = 0.0
+            sent.sent, sent.problem = batch[-1].number + 1, None
+            sent.save()
+            del self._pending[: len(batch)]
+            for record in batch:
+                self._spool.discard_files(record.number)
+
+    def _batch(self) -> list[Record]:
+        """The next record; of numbers, as many records as one request takes."""
+        batch, values = [self._pending[0]], len(self._pending[0].body.get("values", ()))
+        if batch[0].kind == "metrics":
+            for record in self._pending[1:]:
+                values += len(record.body.get("values", ()))
+                if record.kind != "metrics" or values > METRICS_PER_BATCH:
+                    break
+                batch.append(record)
+        return batch
+
+    def _connected(self, sent: Sent) -> Deliverer:
+        if self._deliverer is None:
+            os.environ["MLFLOW_TRACKING_URI"] = self._uri  # MLflow reads it where a runs:/ address is resolved
+            self._deliverer = Deliverer(connect(self._uri), self._key, self._artifacts, self._spool, sent)
+        return self._deliverer
+
+    def _keep_refused(self, batch: list[Record], reason: str, sent: Sent) -> None:
+        """Put refused records aside, so that they neither block the rest nor get lost."""
+        with (self._spool.folder / "refused.jsonl").open("a", encoding="utf-8") as stream:
+            for record in batch:
+                row = {"number": record.number, "kind": record.kind, "reason": reason, "body": record.body}
+                stream.write(json.dumps(row) + "\n")
+                files = self._spool.files(record.number)
+                if files.exists():
+                    (self._spool.folder / "refused").mkdir(exist_ok=True)
+                    files.rename(self._spool.folder / "refused" / files.name)
+        sent.refused += len(batch)
+
+
+def _sentence(error: Exception) -> str:
+    """The first line of an error, short enough for a message."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+def main() -> None:
+    settings = json.loads(sys.stdin.readline())
+    run_dir = Path(settings["run_dir"])
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    artifacts = settings["artifacts"]
+    if artifacts is not None:
+        # MLflow gives the experiment "Default" a folder below the working directory when it makes a database.
+        Path(artifacts).parent.mkdir(parents=True, exist_ok=True)
+        os.chdir(Path(artifacts).parent)
+    sender = Sender(run_dir, settings["uri"], None if artifacts is None else Path(artifacts), settings["key"])
+
+    def listen() -> None:
+        sender.orphaned = sys.stdin.readline().strip() != "finish"
+        sender.finishing.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    sender.run()
+
+
+if __name__ == "__main__":
+    main()
