@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.normalise import NormaliseConfig
@@ -79,7 +80,14 @@ class TrackingConfig(Strict):
     uri: str | None = Field(None, description="MLflow tracking URI; null: sqlite:///mlflow.db beside the run")
     experiment: str = "ocuseg"
     registered_model: str | None = Field(None, description="name in the model registry; null: the config's name")
-    alias: str = Field("latest", description="alias that the new model version gets")
+    alias: str = Field("newest", description='alias that the new model version gets (MLflow keeps "latest" and "v1" for itself)')
+
+    @field_validator("alias")
+    @classmethod
+    def _free_alias(cls, alias: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", alias) or re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+            raise ValueError('use letters, digits, _ and -, and neither "latest" nor "v1", "v2", ..., which MLflow keeps for itself')
+        return alias
 
 
 class RunConfig(Strict):
