@@ -1,0 +1,164 @@
+"""Files as they come: opened without ever hanging, named by their content, hashed, and written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Literal
+from uuid import uuid4
+
+from pipeline.errors import ScanError
+
+Format = Literal["dicom", "nifti", "png", "jpeg", "tiff", "gif", "bmp", "pnm", "heidelberg_vol", "heidelberg_e2e", "topcon_fda"]
+
+MAX_PIXELS = 400_000_000
+"""Declared pixels (all slices together) above which a file is refused before anything is decoded."""
+
+_HEAD = 1024
+_MAGIC: tuple[tuple[bytes, Format], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),
+    (b"MM\0+", "tiff"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"HSF-OCT-", "heidelberg_vol"),
+    (b"CMDb\0", "heidelberg_e2e"),
+    (b"FOCT", "topcon_fda"),
+    (b"FAAA", "topcon_fda"),
+)
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """The file, opened for reading; anything that is not a regular file is refused without waiting for it.
+
+    Opening a FIFO for reading blocks until somebody writes; O_NONBLOCK and a look at the descriptor (not at the name, which
+    may change in between) rule that out.
+
+    Raises
+    ------
+    ScanError: ``unreadable`` (permissions, input/output error, gone) or ``not_a_file`` (folder, FIFO, socket, device).
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ScanError("not_a_file", "this is a folder, pipe, socket or device, not a file")
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as error:
+        raise _unreadable(error) from None
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ScanError("not_a_file", "this is a folder, pipe, socket or device, not a file")
+        yield file
+
+
+def _unreadable(error: Exception) -> ScanError:
+    # strerror alone: str(error) of an OSError quotes the path.
+    why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    return ScanError("unreadable", f"the file cannot be read ({why}); check its permissions and the disk it lies on")
+
+
+@contextmanager
+def decoding(what: str) -> Iterator[None]:
+    """Turns whatever a decoder raises inside into a ScanError that says nothing of the file's contents.
+
+    Decoders meet hostile bytes and raise almost anything; their messages quote header values, so only the type's name is kept.
+    """
+    try:
+        yield
+    except ScanError:
+        raise
+    except MemoryError:
+        raise ScanError("too_large", f"{what} does not fit into memory") from None
+    except OSError as error:
+        # Pillow speaks of broken data by OSErrors without an errno.
+        if error.errno is not None:
+            raise _unreadable(error) from None
+        code = "truncated" if "truncated" in str(error) else "malformed"
+        raise ScanError(code, f"{what} is {code}; copy or export it again") from None
+    except EOFError:
+        raise ScanError("truncated", f"{what} is truncated; copy or export it again") from None
+    except Exception as error:  # whatever a decoder makes of hostile bytes; the type's name tells nothing of the patient
+        raise ScanError("malformed", f"{what} cannot be decoded ({type(error).__name__}); export it again") from None
+
+
+def check_pixels(pixels: int, limit: int) -> None:
+    """Refuse a file by what its header declares, before a byte is decoded."""
+    if pixels > limit:
+        raise ScanError("too_large", f"the header declares {pixels:,} pixels; the limit is {limit:,} (max_pixels)")
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """SHA-256 of the whole file in hexadecimal; the file is left at its start."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+def inflate_head(data: bytes, size: int) -> bytes:
+    """The first ``size`` bytes that gzip ``data`` holds, or b"" when it is not gzip."""
+    try:
+        return zlib.decompressobj(31).decompress(data, size)
+    except zlib.error:
+        return b""
+
+
+def _headerless_dicom(head: bytes) -> bool:
+    """A DICOM data set without the Part 10 preamble, as old archives hold them: it begins with group 0002 or 0008."""
+    if len(head) < 8 or head[1] or head[0] not in (2, 8) or head[3] or head[2] > 0x18:
+        return False
+    if head[4:6].isalpha() and head[4:6].isupper():
+        return head[4:6] in (b"UL", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO", b"OB", b"DT")
+    return int.from_bytes(head[4:8], "little") <= 256  # implicit VR: a plausible length
+
+
+def sniff_bytes(head: bytes) -> Format | None:
+    """What a file is, by its first kilobyte; None when it is nothing we know by name."""
+    if head[128:132] == b"DICM":
+        return "dicom"
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return name
+    if head[:2] == b"\x1f\x8b":
+        inner = inflate_head(head, 600)
+        return sniff_bytes(inner) if sniff_bytes(inner) in ("nifti", "pnm") else None
+    sizes = head[:4]
+    if sizes in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") and head[344:348] in (b"n+1\0", b"ni1\0"):
+        return "nifti"
+    if sizes in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") and head[4:7] in (b"n+2", b"ni2"):
+        return "nifti"
+    if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in (b" ", b"\n", b"\r", b"\t"):
+        return "pnm"
+    if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0" and len(head) > 26:
+        return "bmp"
+    return "dicom" if _headerless_dicom(head) else None
+
+
+def sniff_file(file: BinaryIO) -> Format | None:
+    """:func:`sniff_bytes` of an open file, which is left at its start."""
+    with decoding("the file"):
+        file.seek(0)
+        head = file.read(_HEAD)
+        file.seek(0)
+    return sniff_bytes(head)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; it takes the place of ``path`` when the block ends well, and is removed when not."""
+    staged = path.with_name(f".{uuid4().hex}.part")
+    try:
+        yield staged
+        os.replace(staged, path)
+    finally:
+        staged.unlink(missing_ok=True)

@@ -1,0 +1,103 @@
+"""A file becomes a Scan, whatever its name says it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ScanError
+from pipeline.scans.files import MAX_PIXELS, Format, decoding, open_regular, sha256_of, sniff_file
+from pipeline.scans.identity import NO_VISIT, Pseudonyms, laterality_from_name, patient_and_visit_from_place, place_below
+from pipeline.types import CaseKey, Geometry, Laterality, Modality, Scan
+
+_VENDOR = {"heidelberg_vol": "Heidelberg Spectralis .vol", "heidelberg_e2e": "Heidelberg .E2E", "topcon_fda": "Topcon .fda / .fds"}
+
+
+def sniff(path: Path) -> Format | None:
+    """What the file is, by its content; None when it is nothing we know by name. Raises ScanError when it cannot be read."""
+    with open_regular(path) as file:
+        return sniff_file(file)
+
+
+def open_scan(path: Path, *, pseudonyms: Pseudonyms | None = None, root: Path | None = None, max_pixels: int = MAX_PIXELS) -> Scan:
+    """Read one file.
+
+    Parameters
+    ----------
+    path: any file; its extension is not looked at.
+    pseudonyms: makes the tokens of the CaseKey. Without it they are made under a published key: for public data and tests only.
+    root: the folder below which the first folder names the patient and the second the visit, for files without tags.
+    max_pixels: what a header may declare, all slices and frames together.
+
+    Raises
+    ------
+    ScanError: ``empty``, ``truncated``, ``malformed``, ``too_large``, ``not_an_image``, ``no_pixels``, ``not_ophthalmic``,
+        ``unsupported``, ``unreadable``, ``not_a_file``. Nothing else, whatever the file holds.
+    """
+    names = pseudonyms or Pseudonyms.unkeyed()
+    with open_regular(path) as file:
+        kind = sniff_file(file)
+        with decoding("the file"):
+            sha256 = sha256_of(file)
+            if not file.read(1):
+                raise ScanError("empty", "the file is empty")
+        if kind is None:
+            raise ScanError("not_an_image", "this is no image format that ocuseg knows")
+        if kind in _VENDOR:
+            raise ScanError("unsupported", f"{_VENDOR[kind]} files are not read yet; export as DICOM")
+        if kind == "dicom":
+            from pipeline.scans.dicom import read_dicom
+
+            return read_dicom(file, path, sha256, names, root, max_pixels)
+        pixels, geometry = _read_untagged(file, kind, max_pixels)
+    with decoding("the image"):
+        geometry = _with_laterality(geometry, laterality_from_name(_stem(path))[0])
+        return Scan(pixels, geometry, "unknown", case_from_place(path, root, names, geometry.laterality), sha256, path)
+
+
+def _read_untagged(file: Any, kind: Format, max_pixels: int) -> tuple[npt.NDArray[Any], Geometry]:
+    if kind == "nifti":
+        from pipeline.scans.nifti import decode_nifti
+
+        array, geometry = decode_nifti(file, max_pixels)
+        colour = array.ndim == len(geometry.shape) + 1
+        return (np.ascontiguousarray(np.moveaxis(array, -1, 0)) if colour else array[None]), geometry
+    from pipeline.scans.raster import read_pages
+
+    pages = read_pages(file, kind, max_pixels)
+    if len({page.shape for page in pages}) > 1 or len({page.dtype for page in pages}) > 1:
+        raise ScanError("unsupported", "the pages of this file differ in size or kind; save each as a file of its own")
+    array = pages[0] if len(pages) == 1 else np.stack(pages)
+    colour = pages[0].ndim == 3
+    pixels = np.ascontiguousarray(np.moveaxis(array, -1, 0)) if colour else array[None]
+    return pixels, Geometry(pixels.shape[1:])
+
+
+def _stem(path: Path) -> str:
+    name = path.name
+    return name[: name.index(".", 1)] if "." in name[1:] else name
+
+
+def _with_laterality(geometry: Geometry, laterality: Laterality | None) -> Geometry:
+    if geometry.laterality is not None or laterality is None:
+        return geometry
+    return Geometry(geometry.shape, geometry.spacing_mm, geometry.spacing_source, geometry.affine, laterality, "filename")
+
+
+def case_from_place(path: Path, root: Path | None, names: Pseudonyms, laterality: Laterality | None) -> CaseKey:
+    """Who and when, for a file that says neither itself: by its place below ``root``."""
+    patient, visit = patient_and_visit_from_place(path, root)
+    where = os.sep.join(place_below(path, root))
+    return CaseKey(
+        names.token("patient", patient),
+        laterality or "U",
+        names.token("visit", visit) if visit else NO_VISIT,
+        names.token("image", os.fsencode(where)),
+    )
+
+
+__all__ = ["Format", "Modality", "case_from_place", "open_scan", "sniff"]
