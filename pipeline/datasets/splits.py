@@ -1,12 +1,22 @@
-"""Who is trained on and who is tested on: by patient, frozen to a file, guarded against leaks."""
+"""Who is trained on and who is tested on: by patient, frozen to a file, guarded against leaks (datasets/leaks.py)."""
 
 from __future__ import annotations
 
-from typing import Literal
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from pipeline.errors import ConfigError
 from pipeline.registry import Strict
+from pipeline.types import CaseKey
+
+PARTS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
 
 
 class SplitConfig(Strict):
@@ -22,3 +32,115 @@ class SplitConfig(Strict):
     near_duplicates: Literal["fail", "drop_from_train"] = Field(
         "fail", description="what the leakage guard does with the same or a near-identical image on both sides"
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> SplitConfig:
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} of {self.folds} folds; folds count from 0")
+        if self.source == "random" and self.validation + self.test >= 1:
+            raise ValueError("validation + test leave nothing to train on")
+        return self
+
+
+@dataclass(frozen=True)
+class Split:
+    """The cases of each part, each sorted; no case stands in two parts."""
+
+    train: tuple[CaseKey, ...]
+    validation: tuple[CaseKey, ...]
+    test: tuple[CaseKey, ...]
+
+    def __post_init__(self) -> None:
+        everyone = [*self.train, *self.validation, *self.test]
+        if len(set(everyone)) != len(everyone):
+            twice = sorted({str(key) for key in everyone if everyone.count(key) > 1})
+            raise ValueError(f"cases stand in the split twice: {', '.join(twice[:3])}")
+
+    def __iter__(self) -> Iterator[tuple[Literal["train", "validation", "test"], tuple[CaseKey, ...]]]:
+        yield from ((part, getattr(self, part)) for part in PARTS)
+
+    def to_json(self) -> dict[str, list[str]]:
+        return {part: [str(key) for key in keys] for part, keys in self}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Split:
+        return cls(*(tuple(CaseKey.parse(text) for text in data[part]) for part in PARTS))
+
+    def save(self, path: Path) -> None:
+        """Write atomically."""
+        waiting = path.with_name(path.name + ".part")
+        waiting.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        os.replace(waiting, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Split:
+        """Raises ConfigError where the file is not a split."""
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path.name}: not a split file of ocuseg ({error.__class__.__name__}); a run writes split.json") from None
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class _Case(Protocol):
+    @property
+    def key(self) -> CaseKey: ...
+    @property
+    def part(self) -> Literal["train", "validation", "test"] | None: ...
+
+
+def make_split(card: _Named, cases: Sequence[_Case], config: SplitConfig, seed: int) -> Split:
+    """Part cases by patient: the same card, cases, config and seed always give the same split.
+
+    Patients are ordered by a hash of seed and name, so a patient who joins later moves few others.
+
+    Raises
+    ------
+    ConfigError: no official parts where they are asked for, or too few patients.
+    """
+    if config.source == "official":
+        parts: dict[str, list[CaseKey]] = {part: [] for part in PARTS}
+        for case in cases:
+            if case.part is None:
+                raise ConfigError(
+                    f"data.split.source: card {card.name} names no official part for case {case.key}; complete it, or set random"
+                )
+            parts[case.part].append(case.key)
+        pool, validation, test = parts["train"], parts["validation"], parts["test"]
+    else:
+        pool, validation, test = [case.key for case in cases], [], []
+    patients = _shuffled({key.patient for key in pool}, seed)
+    everyone = len(patients)
+    if config.source == "random" and config.test > 0:
+        held = set(patients[: _share(config.test, everyone)])
+        test, pool = _part(pool, held)
+        patients = [p for p in patients if p not in held]
+    if config.folds is not None:
+        # An official validation part joins the pool: every training patient is held out exactly once over the folds.
+        pool = [*pool, *validation]
+        patients = _shuffled({key.patient for key in pool}, seed)
+        if len(patients) < config.folds:
+            raise ConfigError(f"data.split.folds: {config.folds} folds need as many patients, and the training part has {len(patients)}")
+        validation, pool = _part(pool, set(patients[config.fold :: config.folds]))
+    elif not validation and config.validation > 0:
+        share = _share(config.validation, everyone)
+        validation, pool = _part(pool, set(patients[:share]))
+    if not pool:
+        raise ConfigError(f"data.split: card {card.name} has {everyone} patient(s), which leaves no one to train on; lower the shares")
+    return Split(tuple(sorted(pool)), tuple(sorted(validation)), tuple(sorted(test)))
+
+
+def _share(share: float, patients: int) -> int:
+    return max(1, round(share * patients))
+
+
+def _part(keys: Sequence[CaseKey], patients: set[str]) -> tuple[list[CaseKey], list[CaseKey]]:
+    return [k for k in keys if k.patient in patients], [k for k in keys if k.patient not in patients]
+
+
+def _shuffled(patients: set[str], seed: int) -> list[str]:
+    return sorted(patients, key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).digest())

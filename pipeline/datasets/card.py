@@ -1,0 +1,302 @@
+"""Data cards: one Markdown file a data set says where its files are, what their labels mean, and under which licence.
+
+The YAML between the two "---" lines at the top is checked by :class:`CardFields`; the text below is for people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pipeline.datasets.labels import (
+    BACKGROUND_NAME,
+    IGNORE_NAME,
+    FieldOfViewSource,
+    LabelSource,
+    decode,
+    meanings,
+    read_stored,
+)
+from pipeline.datasets.patterns import Pattern, expressions
+from pipeline.errors import CardError, OcusegError
+from pipeline.registry import Strict
+from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, Modality, Scan
+
+if TYPE_CHECKING:
+    from pipeline.scans.identity import Pseudonyms
+
+Part = Literal["train", "validation", "test"]
+Reader = Literal["first", "second"]
+
+
+class ClassFields(Strict):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]{0,63}$")
+    colour: tuple[int, int, int]
+    code: str | None = Field(None, description='DICOM code "SCHEME:VALUE", or null where no verified one exists')
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name in (BACKGROUND_NAME, IGNORE_NAME):
+            raise ValueError(f"{name!r} is not a class: it is always there")
+        return name
+
+
+class ImageFields(Strict):
+    """Which files are images. With a table (CSV), each row is an image and its columns are the fields of all patterns."""
+
+    file: str = Field(description="pattern of the image files; fields patient, eye, visit, part and name have a meaning")
+    table: str | None = Field(None, description="CSV file in the data set's folder")
+    columns: dict[str, str] = Field(default_factory=dict, description="fields under which other columns are known: {patient: PatientNo}")
+
+
+class PartFields(Strict):
+    """Who belongs to which official part; exactly one way of saying it."""
+
+    field: dict[str, Part] | None = Field(None, description="values of the pattern's or table's field {part}")
+    patients: dict[Part, list[str]] | None = None
+    names: dict[Part, list[str]] | None = Field(None, description="image names without extension; * and ? and [abc] as in a shell")
+    file: str | None = Field(None, description="JSON file in the data set's folder: part -> list of image names")
+    key: str | None = Field(None, description="key of that file under which the parts stand")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> PartFields:
+        if sum(v is not None for v in (self.field, self.patients, self.names, self.file)) != 1:
+            raise ValueError("say the parts in exactly one way: field, patients, names or file")
+        return self
+
+
+class CardFields(Strict):
+    """The front matter of a data card."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    title: str
+    modality: Modality
+    identifiers: Literal["public", "private"] = Field(
+        description="public: names in the data set may be shown; private: only keyed pseudonyms leave the scan"
+    )
+    licence: str
+    citation: str
+    source: str = Field(description="where the data set officially is")
+    how_to_get: str
+    known_faults: list[str] = Field(default_factory=list)
+    device: str | None = None
+    spacing_mm: tuple[float, ...] | None = Field(None, description="(rows, columns) or (slices, rows, columns), only where it is known")
+    laterality: Laterality | None = Field(None, description="where every image shows the same eye side")
+    classes: list[ClassFields] = Field(min_length=1)
+    overlapping: bool = Field(False, description="whether one pixel may belong to several classes (the cup lies in the disc)")
+    images: ImageFields
+    labels: list[LabelSource] = Field(default_factory=list)
+    second_reader: list[LabelSource] = Field(default_factory=list)
+    field_of_view: FieldOfViewSource | None = None
+    parts: PartFields | None = None
+    counts: dict[Part, int] = Field(default_factory=dict, description="how many images each official part has")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CardFields:
+        names = [c.name for c in self.classes]
+        for source in (*self.labels, *self.second_reader):
+            for name in meanings(source):
+                if name not in names and name not in (BACKGROUND_NAME, IGNORE_NAME):
+                    raise ValueError(f"labels speak of class {name!r}, but classes are: {', '.join(names)}")
+            if not self.overlapping:
+                rules = getattr(source, "colours", None)
+                said = [r.means for r in rules] if rules else list(getattr(source, "values", {}).values())
+                if any(isinstance(meaning, list) and len(meaning) > 1 for meaning in said):
+                    raise ValueError("one value means several classes, which needs overlapping: true")
+        try:
+            patterns = self.patterns
+        except CardError as error:
+            raise ValueError(str(error)) from None
+        if self.images.table is None:
+            known = {*patterns[0].fields, "stem"}
+            for pattern in patterns[1:]:
+                strange = set(pattern.fields) - known
+                if strange:
+                    raise ValueError(f"pattern {pattern.text!r} uses {{{strange.pop()}}}, which the image pattern does not have")
+            if self.parts is not None and self.parts.field is not None and "part" not in known:
+                raise ValueError("parts.field needs {part} in the image pattern")
+        return self
+
+    @cached_property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """Compiled patterns: image, then labels, second reader and field of view in the order of the card."""
+        stated = expressions(self.images.file)
+        others = [source.file for source in (*self.labels, *self.second_reader)]
+        if self.field_of_view is not None:
+            others.append(self.field_of_view.file)
+        return Pattern.compile(self.images.file), *(Pattern.compile(text, stated) for text in others)
+
+
+class DataCard(CardFields):
+    """A checked card; ``sha256`` is of the whole text, ``body`` is the Markdown below the front matter."""
+
+    body: str = ""
+    sha256: str = ""
+
+    @cached_property
+    def label_map(self) -> LabelMap:
+        return LabelMap(tuple(LabelClass(i, c.name, c.colour, c.code) for i, c in enumerate(self.classes, 1)), self.overlapping)
+
+    def cases(self, root: Path, *, pseudonyms: Pseudonyms | None = None) -> list[CardCase]:
+        """Every image below ``root`` that has its labels, sorted by key. What has none is listed by ``check_card``.
+
+        ``pseudonyms`` matter for private cards only; None takes the site's own key.
+
+        Raises
+        ------
+        CardError: nothing matches, two files are one case, or the table or part file is not as the card says.
+        """
+        from pipeline.datasets.card_cases import find_cases
+
+        found = find_cases(self, root, pseudonyms=pseudonyms)
+        if not found.cases:
+            raise CardError(
+                f"card {self.name}: no image with its label fits {self.images.file!r} in the given folder; "
+                "see the card's how_to_get, or run `ocuseg card check`"
+            )
+        return found.cases
+
+
+@dataclass(frozen=True)
+class CardCase:
+    """One image of a data set with all that belongs to it. Paths are for reading; only ``key`` may be written anywhere."""
+
+    key: CaseKey
+    image: Path
+    labels: tuple[tuple[LabelSource, Path], ...] = ()
+    field_of_view: Path | None = None
+    second_reader: tuple[tuple[LabelSource, Path], ...] = ()
+    part: Part | None = None
+
+
+def card_folders() -> list[Path]:
+    """Where cards are looked for: the working folder, the checkout, the installation."""
+    return [Path("data_cards"), Path(__file__).resolve().parents[2] / "data_cards", Path(sys.prefix) / "share" / "ocuseg" / "data_cards"]
+
+
+def load_card(name_or_path: str) -> DataCard:
+    """A card by its name ("chase_db1") or by the path of its file.
+
+    Raises
+    ------
+    CardError: no such card, or a front matter that is not right; one sentence a fault.
+    """
+    import difflib
+
+    path = Path(name_or_path)
+    if path.suffix != ".md" and path.name == name_or_path:
+        found = [folder / f"{name_or_path}.md" for folder in card_folders() if (folder / f"{name_or_path}.md").is_file()]
+        if not found:
+            known = _names()
+            near = difflib.get_close_matches(name_or_path, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}; or give the path of a card's .md file"
+            raise CardError(f"no data card is called {name_or_path!r}; {hint}")
+        path = found[0]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CardError(f"data card {name_or_path!r} cannot be read ({type(error).__name__})") from None
+    return parse_card(text, where=path.name)
+
+
+def list_cards() -> list[DataCard]:
+    """The cards that come with ocuseg or lie in the working folder, by name."""
+    return [load_card(name) for name in _names()]
+
+
+def _names() -> list[str]:
+    return sorted({path.stem for folder in card_folders() if folder.is_dir() for path in folder.glob("*.md") if path.stem != "README"})
+
+
+def parse_card(text: str, where: str = "card") -> DataCard:
+    """A card from its text."""
+    match = re.match(r"---\r?\n(.*?)\r?\n---\r?\n?(.*)", text, flags=re.DOTALL)
+    if match is None:
+        raise CardError(f"{where}: must begin with a line '---', YAML, and a second line '---'")
+    try:
+        data = yaml.safe_load(match[1])
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 2}" if mark else ""
+        raise CardError(f"{where}: not valid YAML{place}: {getattr(error, 'problem', None) or 'malformed'}") from None
+    if not isinstance(data, dict):
+        raise CardError(f"{where}: the front matter must hold keys and values")
+    try:
+        fields = CardFields.model_validate(data)
+    except ValidationError as error:
+        raise CardError("\n".join(f"{where}: {_explain(fault)}" for fault in error.errors())) from None
+    checked = {name: getattr(fields, name) for name in CardFields.model_fields}
+    return DataCard(**checked, body=match[2], sha256=hashlib.sha256(text.encode()).hexdigest())
+
+
+def _explain(fault: Any) -> str:
+    place = ".".join(str(part) for part in fault["loc"]) or "card"
+    if fault["type"] == "extra_forbidden":
+        return f"{place}: unknown key; known: {', '.join(CardFields.model_fields)}" if len(fault["loc"]) == 1 else f"{place}: unknown key"
+    if fault["type"] == "missing":
+        return f"{place}: is required and missing"
+    return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+def read_scan(card: DataCard, case: CardCase) -> Scan:
+    """The case's image as a Scan: the card's modality, and its spacing and laterality where the file itself has none.
+
+    Raises
+    ------
+    ScanError: the file cannot become a Scan.
+    """
+    from pipeline.scans.open import open_scan
+
+    scan = open_scan(case.image)
+    geometry = scan.geometry
+    if card.spacing_mm is not None and geometry.spacing_mm is None and len(card.spacing_mm) == len(geometry.shape):
+        geometry = replace(geometry, spacing_mm=card.spacing_mm, spacing_source="user")
+    if case.key.eye != "U" and geometry.laterality_source not in ("tag", "functional_group"):
+        geometry = replace(geometry, laterality=case.key.eye, laterality_source="card")
+    return replace(scan, geometry=geometry, modality=card.modality, case=case.key)
+
+
+def read_target_mask(card: DataCard, case: CardCase, *, reader: Reader = "first") -> npt.NDArray[np.int64]:
+    """Mask int64 (H, W) or (D, H, W) in the source frame, encoded by ``card.label_map``; ignored pixels are -1.
+
+    Raises
+    ------
+    CardError: the case has no label of that reader, or its files are not as the card says.
+    """
+    files = case.labels if reader == "first" else case.second_reader
+    if not files:
+        raise CardError(f"case {case.key}: card {card.name} has no label of the {reader} reader for it")
+    try:
+        return decode([(source, None if source.kind == "yolo_boxes" else read_stored(path)) for source, path in files], card.label_map)
+    except OcusegError as error:
+        raise CardError(f"case {case.key}: {error}") from error
+
+
+def read_field_of_view(card: DataCard, case: CardCase) -> npt.NDArray[np.bool_] | None:
+    """The card's field of view, bool (H, W) in the source frame, or None where the card has none for this case."""
+    if case.field_of_view is None or card.field_of_view is None:
+        return None
+    try:
+        stored = read_stored(case.field_of_view)
+    except OcusegError as error:
+        raise CardError(f"case {case.key}: its field-of-view file is not usable: {error}") from error
+    if stored.ndim == 3 and stored.shape[-1] == 3:
+        stored = stored.max(axis=-1)
+    return np.asarray(stored >= card.field_of_view.at_least)
+
+
+def check_sizes(geometry: Geometry, mask: npt.NDArray[Any], what: str) -> None:
+    """Raise CardError where a label is not of its image's size."""
+    if tuple(mask.shape) != geometry.shape:
+        raise CardError(f"{what} is {' x '.join(map(str, mask.shape))}, but the image is {' x '.join(map(str, geometry.shape))}")

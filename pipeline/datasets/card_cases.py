@@ -1,0 +1,217 @@
+"""From a card's patterns and a folder to cases: which files belong together, and what is left over."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from pipeline.datasets.card import CardCase, CardFields, Part
+from pipeline.datasets.labels import LabelSource
+from pipeline.datasets.patterns import eye_of, fill, stem_of
+from pipeline.errors import CardError
+from pipeline.scans.identity import NO_VISIT
+from pipeline.types import CaseKey
+
+if TYPE_CHECKING:
+    from pipeline.scans.identity import Pseudonyms
+
+
+@dataclass
+class Found:
+    """``cases`` sorted by key; ``left_over`` are (relative file, why) for images without labels and labels without images."""
+
+    cases: list[CardCase]
+    left_over: list[tuple[str, str]] = field(default_factory=list)
+
+
+def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = None) -> Found:
+    """Match the files below ``root`` with the card."""
+    files = _files(root) if card.images.table is None else []
+    rows = dict(_images(card, root, files))
+    parts = _PartFinder(card, root)
+    sources = [*card.labels, *card.second_reader]
+    labels = [_Matcher(card, root, files, index + 1) for index in range(len(sources))]
+    view = _Matcher(card, root, files, len(sources) + 1) if card.field_of_view is not None else None
+    if card.identifiers == "private" and pseudonyms is None:
+        from pipeline.scans.identity import Pseudonyms, default_key_path
+
+        pseudonyms = Pseudonyms.load_or_create(default_key_path())
+
+    found = Found([])
+    keys: dict[CaseKey, str] = {}
+    for path, fields in rows.items():
+        if not (root / path).is_file():
+            found.left_over.append((path, "is named by the table but is not there"))
+            continue
+        matched: list[tuple[LabelSource, Path] | None] = []
+        missing: list[str] = []
+        for source, matcher in zip(sources, labels, strict=True):
+            file = matcher.file(path, fields)
+            matched.append((source, root / file) if file else None)
+            if file is None and source.missing == "skip":
+                missing.append(source.file)
+        first = [m for m in matched[: len(card.labels)] if m is not None]
+        second = [m for m in matched[len(card.labels) :] if m is not None]
+        view_file = view.file(path, fields) if view else None
+        if view and view_file is None:
+            found.left_over.append((path, f"no field of view fits {view.pattern.text!r}"))
+        for text in missing:
+            found.left_over.append((path, f"no label fits {text!r}"))
+        if any(source.file in missing for source in card.labels) or (card.labels and not first):
+            continue
+        if any(source.file in missing for source in card.second_reader):
+            second = []
+        key = _key(card, root, path, fields, pseudonyms)
+        if key in keys:
+            raise CardError(f"card {card.name}: files {keys[key]!r} and {path!r} both become case {key}; let the pattern tell them apart")
+        keys[key] = path
+        found.cases.append(
+            CardCase(
+                key,
+                root / path,
+                tuple(first),
+                root / view_file if view_file else None,
+                tuple(second),
+                parts.part(path, fields),
+            )
+        )
+    for matcher in (*labels, *([view] if view else [])):
+        found.left_over += [(file, "no image belongs to it") for file in matcher.unused()]
+    found.cases.sort(key=lambda case: case.key)
+    found.left_over.sort()
+    return found
+
+
+def _files(root: Path) -> list[str]:
+    from pipeline.scans.folder import walk
+
+    top = Path(os.path.abspath(root))
+    return [path.relative_to(top).as_posix() for path in walk(top)]
+
+
+def _images(card: CardFields, root: Path, files: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """(relative path, fields) of every image."""
+    if card.images.table is None:
+        pattern = card.patterns[0]
+        for path in files:
+            fields = pattern.match(path)
+            if fields is not None:
+                yield path, fields
+        return
+    table = root / card.images.table
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CardError(f"card {card.name}: table {card.images.table!r} cannot be read ({type(error).__name__})") from None
+    for number, row in enumerate(rows, 2):
+        fields = {name: value.strip() for name, value in row.items() if name is not None and isinstance(value, str)}
+        for name, column in card.images.columns.items():
+            if column not in fields:
+                raise CardError(f"card {card.name}: table {card.images.table!r} has no column {column!r} (line {number})")
+            fields[name] = fields[column]
+        if "eye" in fields:
+            fields["eye"] = eye_of(fields["eye"]) or fields["eye"]
+        yield fill(card.images.file, fields), fields
+
+
+class _Matcher:
+    """Finds the file of one label source that belongs to an image."""
+
+    def __init__(self, card: CardFields, root: Path, files: list[str], index: int) -> None:
+        self.pattern = card.patterns[index]
+        self._card, self._root = card, root
+        self._files: dict[tuple[str, ...], str] = {}
+        self._used: set[str] = set()
+        if card.images.table is None:
+            for path in files:
+                fields = self.pattern.match(path)
+                if fields is None:
+                    continue
+                values = tuple(fields[name] for name in self.pattern.fields)
+                if values in self._files:
+                    both = f"{self._files[values]!r} and {path!r}"
+                    raise CardError(f"card {card.name}: {both} both fit {self.pattern.text!r} for one image; make it exact")
+                self._files[values] = path
+
+    def file(self, image: str, fields: dict[str, str]) -> str | None:
+        known = {**fields, "stem": stem_of(image)}
+        if self._card.images.table is not None:
+            path = fill(self.pattern.text, known)
+            return path if path and (self._root / path).is_file() else None
+        found = self._files.get(tuple(known[name] for name in self.pattern.fields))
+        if found is not None:
+            self._used.add(found)
+        return found
+
+    def unused(self) -> list[str]:
+        return sorted(set(self._files.values()) - self._used)
+
+
+class _PartFinder:
+    def __init__(self, card: CardFields, root: Path) -> None:
+        self.card = card
+        names = card.parts.names if card.parts else None
+        if card.parts is not None and card.parts.file is not None:
+            names = _part_file(card, root)
+        self._names = names or {}
+
+    def part(self, path: str, fields: dict[str, str]) -> Part | None:
+        parts = self.card.parts
+        if parts is None:
+            return None
+        if parts.field is not None:
+            value = fields.get("part", "")
+            return parts.field.get(value)
+        if parts.patients is not None:
+            patient = fields.get("patient", stem_of(path))
+            return next((part for part, patients in parts.patients.items() if patient in patients), None)
+        stem = stem_of(path)
+        return next((part for part, names in self._names.items() if any(fnmatch.fnmatchcase(stem, name) for name in names)), None)
+
+
+def _part_file(card: CardFields, root: Path) -> dict[Part, list[str]]:
+    assert card.parts is not None
+    assert card.parts.file is not None
+    synonyms: dict[str, Part] = {part: part for part in get_args(Part)} | {"val": "validation", "valid": "validation"}
+    try:
+        data = json.loads((root / card.parts.file).read_text(encoding="utf-8"))
+        data = data[card.parts.key] if card.parts.key else data
+        return {synonyms[name]: [str(v) for v in names] for name, names in data.items() if name in synonyms}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CardError(f"card {card.name}: part file {card.parts.file!r} is not as the card says ({type(error).__name__})") from None
+
+
+def _key(card: CardFields, root: Path, path: str, fields: dict[str, str], pseudonyms: Pseudonyms | None) -> CaseKey:
+    """The case's name. Without a field {patient}: DICOM tags of private files, else the first folder of {path}, else the image itself."""
+    folders = fields.get("path", "").split("/")
+    patient = fields.get("patient") or (folders[0] if len(folders) > 1 else stem_of(path))
+    visit = fields.get("visit") or (folders[1] if len(folders) > 2 else NO_VISIT)
+    eye = eye_of(fields.get("eye")) or card.laterality or "U"
+    if card.identifiers == "public":
+        return CaseKey(_safe(patient), eye, _safe(visit), _safe(fields.get("name") or stem_of(path)))  # type: ignore[arg-type]
+    assert pseudonyms is not None
+    if "patient" not in fields:
+        from pipeline.scans.open import open_scan, sniff
+
+        if sniff(root / path) == "dicom":
+            case = open_scan(root / path, pseudonyms=pseudonyms, root=root).case
+            return case if case.eye != "U" else CaseKey(case.patient, eye, case.visit, case.image)  # type: ignore[arg-type]
+    return CaseKey(
+        pseudonyms.token("patient", patient),
+        eye,  # type: ignore[arg-type]
+        pseudonyms.token("visit", visit) if visit != NO_VISIT else NO_VISIT,
+        pseudonyms.token("image", os.fsencode(path)),
+    )
+
+
+def _safe(text: str) -> str:
+    """A readable name made of letters, digits, dots and dashes only."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-.")[:64] or "x"

@@ -1,0 +1,210 @@
+"""How stored label images become masks: values, colours, bits or thresholds, as the data card says, never in code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from pipeline.errors import CardError
+from pipeline.registry import Strict
+from pipeline.types import IGNORE, LabelMap
+
+BACKGROUND_NAME = "background"
+IGNORE_NAME = "ignore"
+# One stored value may mean one class, several overlapping ones, "background" or "ignore".
+Meaning = str | list[str]
+
+
+class _Source(Strict):
+    file: str = Field(description="pattern of the label files, with the fields of the image pattern, and {stem} for the image's name")
+    missing: Literal["skip", "empty"] = Field(
+        "skip", description="an image without this file: skip: it has no label; empty: none of this file's classes is there"
+    )
+
+
+class ValuesLabel(_Source):
+    """A grey image whose stored values each mean a class: {255: vessel}. 0 is background unless said otherwise."""
+
+    kind: Literal["values"]
+    values: dict[int, Meaning] = Field(min_length=1)
+
+
+class ColourRule(Strict):
+    rgb: tuple[int, int, int]
+    means: Meaning
+
+
+class ColoursLabel(_Source):
+    """A colour image whose exact colours each mean a class; black is background unless said otherwise."""
+
+    kind: Literal["colours"]
+    colours: list[ColourRule] = Field(min_length=1)
+
+
+class BitsLabel(_Source):
+    """A grey image whose bits each mean a class: {0: disc, 1: cup}."""
+
+    kind: Literal["bits"]
+    bits: dict[Annotated[int, Field(ge=0, le=30)], str] = Field(min_length=1)
+
+
+class ThresholdLabel(_Source):
+    """A soft map of one class (agreement of experts, probability): present where the stored value is at least ``at_least``."""
+
+    kind: Literal["threshold"]
+    means: str
+    at_least: float
+
+
+class YoloBoxesLabel(_Source):
+    """Text files "class centre_x centre_y width height", fractions of the image; boxes for detection, no mask."""
+
+    kind: Literal["yolo_boxes"]
+    values: dict[int, str] = Field(min_length=1)
+
+
+LabelSource = Annotated[ValuesLabel | ColoursLabel | BitsLabel | ThresholdLabel | YoloBoxesLabel, Field(discriminator="kind")]
+
+
+class FieldOfViewSource(Strict):
+    """A grey image of the field of view: inside where the stored value is at least ``at_least``."""
+
+    file: str
+    at_least: float = 1
+
+    @model_validator(mode="after")
+    def _positive(self) -> FieldOfViewSource:
+        if self.at_least <= 0:
+            raise ValueError("at_least must be above 0, else everything is inside")
+        return self
+
+
+def meanings(source: LabelSource) -> list[str]:
+    """Every class name that a label source speaks of."""
+    if isinstance(source, ThresholdLabel):
+        return [source.means]
+    if isinstance(source, BitsLabel):
+        return list(source.bits.values())
+    named = [rule.means for rule in source.colours] if isinstance(source, ColoursLabel) else list(source.values.values())
+    return [name for meaning in named for name in ([meaning] if isinstance(meaning, str) else meaning)]
+
+
+def read_stored(path: Path) -> npt.NDArray[Any]:
+    """A label file as stored: (H, W), (H, W, 3) or (D, H, W); a 1-bit image as uint8 0 and 255.
+
+    Raises
+    ------
+    ScanError: the file cannot be read.
+    """
+    from pipeline.scans.open import open_scan, sniff
+
+    if sniff(path) in ("dicom", "nifti"):
+        pixels = open_scan(path).pixels
+        return pixels[0] if pixels.shape[0] == 1 else np.moveaxis(pixels, 0, -1)
+    from pipeline.scans.raster import read_image
+
+    return read_image(path)
+
+
+def decode(sources: Sequence[tuple[LabelSource, npt.NDArray[Any] | None]], label_map: LabelMap) -> npt.NDArray[np.int64]:
+    """Stored label images of one case -> its mask int64 (H, W) or (D, H, W), encoded by ``label_map``, ignored pixels -1.
+
+    Exclusive classes: a later source paints over an earlier one. ``None`` stands for a file that the card lets be missing.
+
+    Raises
+    ------
+    CardError: a value, colour or bit that the card does not name; files of different sizes; boxes where masks are needed.
+    """
+    out: npt.NDArray[np.int64] | None = None
+    for source, stored in sources:
+        if isinstance(source, YoloBoxesLabel):
+            raise CardError(
+                "labels are boxes, which say nothing of single pixels; use a detection task, or a card with masks for a semantic one"
+            )
+        if stored is None:
+            continue
+        codes = _codes(source, _plane(stored, source), label_map)
+        if out is None:
+            out = codes
+            continue
+        if codes.shape != out.shape:
+            raise CardError(f"label files differ in size: {out.shape} and {codes.shape}")
+        ignored = (out == IGNORE) | (codes == IGNORE)
+        out = np.where(ignored, IGNORE, out | codes if label_map.overlapping else np.where(codes != 0, codes, out))
+    if out is None:
+        raise CardError("no label file is there")
+    return out
+
+
+def _plane(stored: npt.NDArray[Any], source: LabelSource) -> npt.NDArray[Any]:
+    """Single-valued image, or packed 24-bit colours."""
+    is_colour = stored.ndim == 3 and stored.shape[-1] == 3
+    if isinstance(source, ColoursLabel):
+        if not is_colour or stored.dtype != np.uint8:
+            raise CardError(f"the card says colours, but the label is {stored.dtype} of shape {stored.shape}")
+        wide = stored.astype(np.int64)
+        return np.asarray((wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2])
+    if not is_colour:
+        return stored
+    if not ((stored[..., 0] == stored[..., 1]) & (stored[..., 1] == stored[..., 2])).all():
+        raise CardError(f"the card says {source.kind}, but the label is a colour image; use kind: colours")
+    return stored[..., 0]
+
+
+def _codes(source: LabelSource, plane: npt.NDArray[Any], label_map: LabelMap) -> npt.NDArray[np.int64]:
+    if isinstance(source, ThresholdLabel):
+        return np.where(plane >= source.at_least, _code(source.means, label_map), 0).astype(np.int64)
+    if np.issubdtype(plane.dtype, np.floating):
+        if not (plane == np.rint(plane)).all():
+            raise CardError(f"the card says {source.kind}, but the label holds fractions; use kind: threshold")
+        plane = plane.astype(np.int64)
+    if isinstance(source, BitsLabel):
+        unknown = int(np.bitwise_or.reduce(plane, axis=None)) & ~sum(1 << bit for bit in source.bits)
+        if unknown:
+            raise CardError(f"the label has bit {(unknown & -unknown).bit_length() - 1} set, which the card does not name")
+        layers = {name: ((plane >> bit) & 1).astype(bool) for bit, name in source.bits.items()}
+        empty = np.zeros(plane.shape, dtype=bool)
+        return label_map.mask(np.stack([layers.get(name, empty) for name in label_map.names]))
+    if isinstance(source, ColoursLabel):
+        table = {(r.rgb[0] << 16) | (r.rgb[1] << 8) | r.rgb[2]: _code(r.means, label_map) for r in source.colours}
+    else:
+        assert isinstance(source, ValuesLabel)
+        table = {value: _code(meaning, label_map) for value, meaning in source.values.items()}
+    return _look_up(plane, {0: 0} | table, "colour" if isinstance(source, ColoursLabel) else "value")
+
+
+def _look_up(plane: npt.NDArray[Any], table: Mapping[int, int], what: str) -> npt.NDArray[np.int64]:
+    known = np.array(sorted(table), dtype=np.int64)
+    codes = np.array([table[int(value)] for value in known], dtype=np.int64)
+    if plane.dtype == np.uint8:  # by far the commonest: one look-up in 256 entries
+        position = np.full(256, -1, dtype=np.int64)
+        inside = (known >= 0) & (known < 256)
+        position[known[inside]] = np.flatnonzero(inside)
+        found = position[plane]
+        strange = found < 0
+    else:
+        found = np.searchsorted(known, plane).clip(max=len(known) - 1)
+        strange = known[found] != plane
+    if strange.any():
+        values = np.unique(plane[strange])
+        shown = [f"({v >> 16}, {v >> 8 & 255}, {v & 255})" if what == "colour" else str(v) for v in values[:5].tolist()]
+        more = f" and {len(values) - 5} more" if len(values) > 5 else ""
+        raise CardError(f"the label holds {what} {', '.join(shown)}{more} in {int(strange.sum())} pixels, which the card does not name")
+    return np.asarray(codes[found])
+
+
+def _code(meaning: Meaning, label_map: LabelMap) -> int:
+    names = [meaning] if isinstance(meaning, str) else meaning
+    if names == [IGNORE_NAME]:
+        return IGNORE
+    code = 0
+    for name in names:
+        if name != BACKGROUND_NAME:
+            index = label_map.names.index(name)
+            code = code | 1 << index if label_map.overlapping else index + 1
+    return code

@@ -1,0 +1,107 @@
+"""File patterns of a data card: "images/Image_{patient:\\d\\d}{eye:[LR]}.jpg" finds files and says what their names mean.
+
+``{field}`` stands for a part of the path and gives it a name, ``{field:REGEX}`` says what it may look like, ``*`` stands for
+anything within one folder, a trailing ``.*`` for any file extension (".nii.gz" counts as one), and a pattern that ends in "/"
+for every file below that folder. All else is literal. Paths are relative to the data set's folder, with "/" between folders.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pipeline.errors import CardError
+
+_FIELD = re.compile(r"\{(?P<name>[a-z_][a-z0-9_]*)(?::(?P<regex>(?:[^{}]|\{[\d,]+\})+))?\}")
+_EXTENSION = r"\.(?:nii\.gz|[^./]+)"
+_EYE = {"r": "R", "od": "R", "right": "R", "re": "R", "l": "L", "os": "L", "left": "L", "le": "L"}
+_DEFAULTS = {"eye": "(?i:OD|OS|RE|LE|right|left|[RL])", "path": ".+?"}
+
+
+def eye_of(text: str | None) -> str | None:
+    """ "R" or "L" of OD / OS / right / left / R / L in any case; None for anything else."""
+    return _EYE.get(text.strip().lower()) if text else None
+
+
+def stem_of(path: str) -> str:
+    """File name without its extension: "a/b.c.png" -> "b.c", "a/b.nii.gz" -> "b"."""
+    name = PurePosixPath(path).name
+    return re.sub(_EXTENSION + "$", "", name) or name
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """One compiled pattern; ``fields`` are the names it captures."""
+
+    text: str
+    regex: re.Pattern[str]
+    fields: tuple[str, ...]
+
+    @classmethod
+    def compile(cls, text: str, known: Mapping[str, str] | None = None) -> Pattern:
+        """Compile ``text``; ``known`` gives the regular expressions that other patterns of the card state for a field.
+
+        Raises
+        ------
+        CardError: a brace without its partner, or a regular expression that is not one.
+        """
+        known = known or {}
+        source = text + "{path}.*" if text.endswith("/") else text
+        any_extension = source.endswith(".*")
+        source = source.removesuffix(".*") if any_extension else source
+        parts: list[str] = []
+        fields: list[str] = []
+        position = 0
+        for match in _FIELD.finditer(source):
+            parts.append(_literal(source[position : match.start()], text))
+            name = match["name"]
+            expression = match["regex"] or known.get(name) or _DEFAULTS.get(name, "[^/]+?")
+            parts.append(f"(?P={name})" if name in fields else f"(?P<{name}>{expression})")
+            if name not in fields:
+                fields.append(name)
+            position = match.end()
+        parts.append(_literal(source[position:], text))
+        try:
+            regex = re.compile("".join(parts) + (_EXTENSION if any_extension else ""))
+        except re.error as error:
+            raise CardError(f"pattern {text!r} is not valid: {error}") from None
+        return cls(text, regex, tuple(fields))
+
+    def match(self, path: str) -> dict[str, str] | None:
+        """Fields of a relative path, or None where the pattern does not fit; ``eye`` as "R" or "L" where it can be told."""
+        match = self.regex.fullmatch(path)
+        if match is None:
+            return None
+        fields = dict(match.groupdict())
+        if "eye" in fields:
+            fields["eye"] = eye_of(fields["eye"]) or fields["eye"]
+        return fields
+
+
+def expressions(text: str) -> dict[str, str]:
+    """The regular expressions that a pattern states for its fields."""
+    return {match["name"]: match["regex"] for match in _FIELD.finditer(text) if match["regex"]}
+
+
+def fill(text: str, fields: Mapping[str, str]) -> str:
+    """The path that a pattern without ``*`` names for these fields (tables).
+
+    Raises
+    ------
+    CardError: a field that is not there.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        if match["name"] not in fields:
+            raise CardError(f"pattern {text!r} needs a column {match['name']!r}; the table has: {', '.join(sorted(fields))}")
+        return fields[match["name"]]
+
+    return _FIELD.sub(value, text)
+
+
+def _literal(text: str, whole: str) -> str:
+    if "{" in text or "}" in text:
+        raise CardError(f"pattern {whole!r} has a brace that opens or closes no field; write fields as {{name}} or {{name:REGEX}}")
+    return "[^/]*".join(re.escape(piece) for piece in text.split("*"))
