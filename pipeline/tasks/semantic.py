@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-from pydantic import Field
-from torch import nn
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+from torch.nn import functional
 
-from pipeline.registry import Strict
+from pipeline.registry import Strict, unknown_name
 from pipeline.tasks.base import TASKS, Task
-from pipeline.types import LabelMap
+from pipeline.tasks.losses import LOSSES, activate
+from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Prediction, Target
 
 
 class SemanticConfig(Strict):
@@ -21,7 +25,124 @@ class SemanticConfig(Strict):
     tile_overlap: float = Field(0.25, ge=0, lt=1, description="overlap of neighbouring tiles")
     flips: bool = Field(False, description="average the prediction over flips (test-time augmentation)")
 
+    @field_validator("losses")
+    @classmethod
+    def _known(cls, losses: dict[str, float]) -> dict[str, float]:
+        for name, weight in losses.items():
+            if name not in LOSSES.names():
+                raise ValueError(unknown_name("loss", name, LOSSES.names()))
+            if weight <= 0:
+                raise ValueError(f"the weight of loss {name!r} must be above 0")
+        return losses
+
+
+class SemanticTask(Task):
+    """A network of C channels (``label_map.channels``) with its losses and its way of predicting."""
+
+    def __init__(self, config: SemanticConfig, network: nn.Module, label_map: LabelMap) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network
+        self.label_map = label_map
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Named losses times their weights. Images of unequal size are padded to the largest; padding has no influence."""
+        if batch.targets is None:
+            raise ValueError("a training batch needs targets")
+        images = stack(batch.images)
+        masks = stack([_mask(target) for target in batch.targets], fill=IGNORE)
+        valid = (stack(batch.valid, fill=0) & (masks != IGNORE))[:, None]
+        truth = one_channel_a_class(masks, self.label_map)
+        outputs = self.network(images.contiguous(memory_format=self._memory_format()))
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        # Deep supervision: each coarser output counts half of the one before it; the shares sum to one.
+        shares = [2.0**-depth / (2 - 2.0 ** (1 - len(outputs))) for depth in range(len(outputs))]
+        losses = {}
+        for name, weight in self.config.losses.items():
+            loss = LOSSES[name].build
+            parts = [share * loss(out, truth, valid, self.label_map.independent) for share, out in zip(shares, outputs, strict=True)]
+            losses[name] = weight * torch.stack(parts).sum()
+        return losses
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> list[Prediction]:
+        """Probabilities float32 (K, rows, columns) of each image in its source frame; the training mode is left as it was."""
+        was_training = self.training
+        self.eval()
+        try:
+            return [
+                Prediction(probabilities=placement.to_source(self._probabilities(image)).cpu().numpy())
+                for image, placement in zip(batch.images, batch.placements, strict=True)
+            ]
+        finally:
+            self.train(was_training)
+
+    def score(self, prediction: Prediction, target: Target, geometry: Geometry, valid: Tensor | None = None) -> dict[str, Measure]:
+        raise NotImplementedError
+
+    def _probabilities(self, image: Tensor) -> Tensor:
+        """Network-frame image (C, H, W) -> foreground probabilities float32 (K, H, W)."""
+        x = image[None].contiguous(memory_format=self._memory_format())
+        flips: list[tuple[int, ...]] = [(), (3,), (2,), (2, 3)] if self.config.flips else [()]
+        total = torch.zeros(())
+        for axes in flips:
+            probabilities = activate(self._logits(x.flip(axes) if axes else x), self.label_map.independent)
+            total = total.to(probabilities) + (probabilities.flip(axes) if axes else probabilities)
+        probabilities = (total / len(flips))[0]
+        return probabilities if self.label_map.independent else probabilities[1:]
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """(1, C, H, W) -> float32 logits of the same size, whole or by tiles."""
+        tile = self.config.tile
+        if tile is None or max(x.shape[-2:]) <= tile:
+            logits: Tensor = self.network(x)
+            return logits.float()
+        from monai.inferers.utils import sliding_window_inference  # importing MONAI takes six seconds
+
+        run: Callable[[Tensor], Tensor] = lambda tiles: self.network(tiles).float()  # noqa: E731
+        tiled: Tensor = sliding_window_inference(
+            x,
+            roi_size=(tile, tile),
+            sw_batch_size=1,
+            predictor=run,
+            overlap=self.config.tile_overlap,
+            mode="gaussian",
+            padding_mode="replicate",
+        )
+        return tiled
+
+    def _memory_format(self) -> torch.memory_format:
+        """The format that the network's weights are in: channels_last halves a CPU's step, and mixing the two doubles it."""
+        for weight in self.network.parameters():
+            if weight.ndim == 4 and weight.shape[1] > 1:
+                last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+                return torch.channels_last if last else torch.contiguous_format
+        return torch.contiguous_format
+
+
+def stack(maps: Sequence[Tensor], fill: float = 0) -> Tensor:
+    """Maps (..., H, W) of any sizes -> one tensor (B, ..., H, W), padded below and to the right with ``fill``."""
+    rows, columns = max(m.shape[-2] for m in maps), max(m.shape[-1] for m in maps)
+    if all(m.shape[-2:] == (rows, columns) for m in maps):
+        return torch.stack(list(maps))
+    return torch.stack([functional.pad(m, (0, columns - m.shape[-1], 0, rows - m.shape[-2]), value=fill) for m in maps])
+
+
+def one_channel_a_class(masks: Tensor, label_map: LabelMap) -> Tensor:
+    """Masks int64 (B, H, W) -> float32 (B, C, H, W) of zeros and ones: K channels if independent, else K + 1, background first."""
+    if label_map.overlapping:
+        known = masks.clamp(min=0)
+        return torch.stack([(known >> (c.index - 1)) & 1 for c in label_map.classes], dim=1).float()
+    first = 1 if label_map.independent else 0
+    return torch.stack([masks == index for index in range(first, len(label_map) + 1)], dim=1).float()
+
+
+def _mask(target: Target) -> Tensor:
+    if target.mask is None:
+        raise ValueError("the semantic family needs a mask with every image")
+    return target.mask
+
 
 @TASKS.add(SemanticConfig)
 def build(config: SemanticConfig, network: nn.Module, label_map: LabelMap) -> Task:
-    raise NotImplementedError
+    return SemanticTask(config, network, label_map)

@@ -1,0 +1,121 @@
+"""Losses of the semantic family, by name.
+
+Each takes logits float (B, C, H, W), ``truth`` float (B, C, H, W) of zeros and ones, ``valid`` bool (B, 1, H, W) and whether the
+classes are ``independent``; each gives a scalar in float32. Independent classes have one sigmoid channel each (C = K); exclusive ones
+share a softmax whose channel 0 is the background (C = K + 1). Pixels outside ``valid`` (outside the field of view, ignored by the
+annotator, or padding) have no influence and get no gradient.
+
+Plain torch instead of MONAI's: MONAI's losses take no validity mask, its SoftclDice silently accepts raw logits, and these
+measure a third of its time on a CPU.
+
+Dice, Tversky and clDice sum over the whole batch before they divide ("batch Dice"). A crop without any foreground then still says
+"fewer false positives" through the shared denominator, where Dice per sample gives it a loss of one or zero whatever the
+network does; see Isensee et al., nnU-Net, doi:10.1038/s41592-020-01008-z, supplementary note 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.registry import Registry
+
+LOSSES = Registry("task.losses", "pipeline.tasks.losses")
+
+_SMOOTH = 1.0  # pixels; keeps an empty class at a loss of 0 when nothing is predicted, and the gradient finite
+
+
+def activate(logits: Tensor, independent: bool) -> Tensor:
+    """Logits -> probabilities float32 of the same shape."""
+    logits = logits.float()
+    return logits.sigmoid() if independent else logits.softmax(1)
+
+
+def _foreground(values: Tensor, independent: bool) -> Tensor:
+    return values if independent else values[:, 1:]
+
+
+def _overlap(logits: Tensor, truth: Tensor, valid: Tensor, independent: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over batch and pixels for each foreground class (K): both, predicted, true."""
+    predicted = _foreground(activate(logits, independent), independent) * valid
+    truth = _foreground(truth, independent) * valid
+    return (predicted * truth).sum((0, 2, 3)), predicted.sum((0, 2, 3)), truth.sum((0, 2, 3))
+
+
+@LOSSES.add("dice")
+def dice(logits: Tensor, truth: Tensor, valid: Tensor, independent: bool) -> Tensor:
+    """One minus soft Dice, mean over foreground classes. Milletari et al. 2016, doi:10.1109/3DV.2016.79 (without the squares)."""
+    both, predicted, true = _overlap(logits, truth, valid, independent)
+    return (1 - (2 * both + _SMOOTH) / (predicted + true + _SMOOTH)).mean()
+
+
+@LOSSES.add("tversky")
+def tversky(logits: Tensor, truth: Tensor, valid: Tensor, independent: bool, alpha: float = 0.3, beta: float = 0.7) -> Tensor:
+    """One minus the Tversky index; ``beta`` > ``alpha`` weighs a missed pixel above a false one. doi:10.1007/978-3-319-67389-9_44."""
+    both, predicted, true = _overlap(logits, truth, valid, independent)
+    return (1 - (both + _SMOOTH) / (both + alpha * (predicted - both) + beta * (true - both) + _SMOOTH)).mean()
+
+
+@LOSSES.add("cross_entropy")
+def cross_entropy(logits: Tensor, truth: Tensor, valid: Tensor, independent: bool) -> Tensor:
+    """Cross-entropy in nats, mean over valid pixels (and over classes when they are independent)."""
+    return _mean(_pixel_cross_entropy(logits, truth, independent), valid)
+
+
+@LOSSES.add("focal")
+def focal(logits: Tensor, truth: Tensor, valid: Tensor, independent: bool, gamma: float = 2.0) -> Tensor:
+    """Cross-entropy times (1 - p_true) ** gamma, mean over valid pixels. Lin et al. 2017, doi:10.1109/ICCV.2017.324."""
+    surprise = _pixel_cross_entropy(logits, truth, independent)  # -log p_true
+    return _mean((1 - torch.exp(-surprise)).clamp(min=0) ** gamma * surprise, valid)
+
+
+@LOSSES.add("cldice")
+def cldice(logits: Tensor, truth: Tensor, valid: Tensor, independent: bool, iterations: int = 5) -> Tensor:
+    """One minus soft centreline Dice of tubes, mean over foreground classes.
+
+    Shit et al. 2021, doi:10.1109/CVPR46437.2021.01629. ``iterations`` erosions reach the centreline of tubes up to twice as many
+    pixels wide. The skeletons are of probabilities, never of logits.
+    """
+    predicted = _foreground(activate(logits, independent), independent) * valid
+    truth = _foreground(truth, independent).float() * valid
+    skeleton = soft_skeleton(predicted, iterations)
+    with torch.no_grad():
+        true_skeleton = soft_skeleton(truth, iterations)
+    precision = ((skeleton * truth).sum((0, 2, 3)) + _SMOOTH) / (skeleton.sum((0, 2, 3)) + _SMOOTH)
+    sensitivity = ((true_skeleton * predicted).sum((0, 2, 3)) + _SMOOTH) / (true_skeleton.sum((0, 2, 3)) + _SMOOTH)
+    return (1 - 2 * precision * sensitivity / (precision + sensitivity)).mean()
+
+
+def soft_skeleton(probabilities: Tensor, iterations: int) -> Tensor:
+    """Differentiable skeleton of (B, K, H, W) in 0..1 by repeated soft erosion and opening (algorithm 1 of the clDice paper)."""
+    eroded = probabilities
+    skeleton = functional.relu(eroded - _open(eroded))
+    for _ in range(iterations):
+        eroded = _erode(eroded)
+        ridge = functional.relu(eroded - _open(eroded))
+        skeleton = skeleton + functional.relu(ridge - skeleton * ridge)
+    return skeleton
+
+
+def _erode(x: Tensor) -> Tensor:
+    vertical = -functional.max_pool2d(-x, (3, 1), 1, (1, 0))
+    horizontal = -functional.max_pool2d(-x, (1, 3), 1, (0, 1))
+    return torch.minimum(vertical, horizontal)
+
+
+def _open(x: Tensor) -> Tensor:
+    return functional.max_pool2d(_erode(x), 3, 1, 1)
+
+
+def _pixel_cross_entropy(logits: Tensor, truth: Tensor, independent: bool) -> Tensor:
+    """-log p of what is true: (B, K, H, W) for independent classes, (B, 1, H, W) for exclusive ones."""
+    logits = logits.float()
+    if independent:
+        return functional.binary_cross_entropy_with_logits(logits, truth.float(), reduction="none")
+    return functional.cross_entropy(logits, truth.argmax(1), reduction="none")[:, None]
+
+
+def _mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean over valid pixels; 0 where there is none."""
+    return (values * valid).sum() / (valid.sum() * values.shape[1]).clamp(min=1)
