@@ -89,7 +89,7 @@ def draw_fundus(
     # Lipid: waxy yellow-white, as bright as the lamp at that place allows.
     cream = np.array([1.18, 1.10, 0.62], dtype=np.float32)[:, None, None] * np.minimum(light[:1], 200)
     spot = 0.8 * np.minimum(amounts["exudate"], 1.0)[None]
-    light = light * (1 - spot) + spot * np.minimum(cream + 20, 250)
+    light = np.asarray(light * (1 - spot) + spot * np.minimum(cream + 20, 250), dtype=np.float32)
     bright, dusky = 0.48 * artery_depth + 0.55 * amounts["microaneurysm"], 0.74 * vein_depth + 0.62 * amounts["haemorrhage"]
     light *= np.exp(-_OXYGENATED[:, None, None] * bright - _DEOXYGENATED[:, None, None] * dusky)
     image = _expose(light, field, seed, visit, view)

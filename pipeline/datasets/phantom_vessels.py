@@ -75,6 +75,13 @@ def grow_anatomy(seed: Seed) -> Anatomy:
     )
 
 
+def along(path: npt.NDArray[np.float64], step: float) -> npt.NDArray[np.float64]:
+    """A path (n, 2 or more columns; the first two are its place) at equal steps of its length, by linear interpolation."""
+    length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(path[:, :2], axis=0).T))])
+    at = np.arange(0, length[-1], step)
+    return np.stack([np.interp(at, length, column) for column in path.T], axis=1)
+
+
 def _wobble(rng: np.random.Generator, amplitude: float) -> npt.NDArray[np.float64]:
     orders = np.arange(2, 6)
     return np.stack([rng.normal(0, amplitude, len(orders)) / (orders - 1), rng.uniform(0, 2 * np.pi, len(orders))], axis=1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets.phantom_vessels import Seed, stream
+from pipeline.datasets.phantom_vessels import Seed, along, stream
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -62,13 +62,8 @@ class View:
 def paint_vessels(branches: tuple[npt.NDArray[np.float64], ...], view: View, reflex: float) -> tuple[Bools, Floats]:
     """A tree's mask, bool (H, W), and how deep its blood is, float32 (H, W) 0..1 with the wall's light reflex taken off."""
     rows, columns = view.shape
-    dense = []
-    for branch in branches:
-        place = np.concatenate([view.pixels(branch[:, :2]), branch[:, 2:] / view.pixel_mm], axis=1)
-        length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(place[:, :2], axis=0).T))])
-        at = np.arange(0, length[-1], 0.4)
-        dense.append(np.stack([np.interp(at, length, column) for column in place.T], axis=1))
-    points = np.concatenate(dense)
+    places = (np.concatenate([view.pixels(branch[:, :2]), branch[:, 2:] / view.pixel_mm], axis=1) for branch in branches)
+    points = np.concatenate([along(place, 0.4) for place in places])
     keep = (np.abs(points[:, 0] - columns / 2) < columns / 2 + 8) & (np.abs(points[:, 1] - rows / 2) < rows / 2 + 8)
     points = points[keep]
     outside = np.full(rows * columns, np.inf, dtype=np.float32)
