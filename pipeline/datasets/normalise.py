@@ -1,12 +1,23 @@
-"""Field of view, intensity normalisation and working scale of a scan."""
+"""Field of view, intensity normalisation and working scale of a scan: one way for training, evaluation and prediction."""
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
 
+from pipeline.datasets.field_of_view import detect_field_of_view
 from pipeline.registry import Strict
+from pipeline.types import Modality, Placement
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# A scale this close to 1 is left alone: resampling by a few per cent blurs thin vessels and gains nothing.
+_NEAR_ONE = 0.05
 
 
 class NormaliseConfig(Strict):
@@ -17,7 +28,9 @@ class NormaliseConfig(Strict):
     )
     percentiles: tuple[float, float] = Field((1.0, 99.0), description="lower and upper percentile of method percentile")
     channels: Literal["as_stored", "green", "grey"] = Field("as_stored", description="which channels the network sees")
-    clahe: float | None = Field(None, gt=0, description="contrast-limited adaptive histogram equalisation: clip limit, or null for none")
+    clahe: float | None = Field(
+        None, gt=0, le=1, description="contrast-limited adaptive histogram equalisation: clip limit 0..1 (0.01 is mild), or null for none"
+    )
     background_sigma: float | None = Field(
         None, gt=0, description="subtract a Gaussian background of this many working pixels, or null for none"
     )
@@ -28,3 +41,208 @@ class NormaliseConfig(Strict):
         None, ge=32, description="resize so that the field of view is this wide (fundus), or null for the source's own scale"
     )
     working_size: tuple[int, int] | None = Field(None, description="resize to (rows, columns) at the same aspect by letterboxing, or null")
+
+    @model_validator(mode="after")
+    def _fits(self) -> NormaliseConfig:
+        low, high = self.percentiles
+        if not 0 <= low < high <= 100:
+            raise ValueError(f"percentiles {low} and {high} must lie in order within 0..100")
+        if self.working_diameter_px is not None and self.working_size is not None:
+            raise ValueError("working_diameter_px and working_size exclude each other")
+        if self.working_size is not None and min(self.working_size) < 32:
+            raise ValueError(f"working_size {self.working_size} must be at least 32 x 32")
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """``image`` float32 (C, h, w), 0 outside ``valid`` bool (h, w), both in the working frame that ``placement`` leads to."""
+
+    image: Tensor
+    valid: Tensor
+    placement: Placement
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """Everything of :class:`Prepared` before its last step, in few bytes: what a cache keeps.
+
+    ``pixels`` (C, h, w) in the working frame: integers as stored wherever no filter made fractions of them. The network's input
+    is ((pixels - offset) * scale), clamped to 0..1 if ``clamp``, 0 outside ``valid``; ``offset`` and ``scale`` are float32 (C).
+    """
+
+    pixels: npt.NDArray[Any]
+    valid: npt.NDArray[np.bool_]
+    source_valid: npt.NDArray[np.bool_]
+    offset: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]
+    clamp: bool
+    placement: Placement
+
+    def finish(self, top: int = 0, left: int = 0, rows: int | None = None, columns: int | None = None) -> tuple[Tensor, Tensor]:
+        """(image float32, valid bool) of a window of the working frame; the same pixels for every window."""
+        import torch
+
+        window = (slice(top, None if rows is None else top + rows), slice(left, None if columns is None else left + columns))
+        pixels = torch.from_numpy(np.asarray(self.pixels[:, window[0], window[1]], dtype=np.float32))
+        valid = torch.from_numpy(np.array(self.valid[window]))
+        image = (pixels - torch.from_numpy(self.offset)[:, None, None]).mul_(torch.from_numpy(self.scale)[:, None, None])
+        if self.clamp:
+            image.clamp_(0, 1)
+        return image.mul_(valid), valid
+
+
+def prepare(pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality, valid: npt.NDArray[np.bool_] | None = None) -> Prepared:
+    """One image (C, H, W) as stored -> the network's input in its working frame.
+
+    Parameters
+    ----------
+    valid: the card's or the user's field of view, bool (H, W), or None.
+    """
+    reduced = reduce(pixels, config, modality, valid)
+    image, inside = reduced.finish()
+    return Prepared(image, inside, reduced.placement)
+
+
+def reduce(pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality, valid: npt.NDArray[np.bool_] | None = None) -> Reduced:
+    """The same up to the last step. Integer pixels stay integers of the same kind, also when resized (rounded to half a level, as
+    an image file of that size would be), so that a cache is a quarter of the float32 input and yet exact."""
+    source_valid = choose_field_of_view(pixels, config, modality, valid)
+    chosen = _channels(pixels, config.channels)
+    placement = working_placement(source_valid, config)
+    inside = to_working(source_valid, placement)
+    working: npt.NDArray[Any] = to_working(chosen, placement)
+    if config.clahe is not None:
+        working = _clahe(working, inside, config.clahe)
+    if config.background_sigma is not None:
+        working = _without_background(working, inside, config.background_sigma)
+    if working.dtype not in (np.uint8, np.uint16, np.int16):
+        working = working.astype(np.float32)
+    offset, scale = _statistics(working, inside, config)
+    return Reduced(np.ascontiguousarray(working), inside, source_valid, offset, scale, config.method == "percentile", placement)
+
+
+def choose_field_of_view(
+    pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality, valid: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.bool_]:
+    """bool (H, W). Only fundus photographs and SLO images have a field of view to detect; in OCT, dark is signal."""
+    shape = pixels.shape[-2:]
+    if config.field_of_view == "whole":
+        return np.ones(shape, dtype=bool)
+    if config.field_of_view == "card" and valid is not None:
+        if valid.shape != shape:
+            raise ValueError(f"the field of view is {valid.shape}, but the image is {shape}")
+        return np.asarray(valid, dtype=bool) if valid.any() else np.ones(shape, dtype=bool)
+    if modality != "fundus":
+        return np.ones(shape, dtype=bool)
+    return detect_field_of_view(pixels)
+
+
+def working_placement(valid: npt.NDArray[np.bool_], config: NormaliseConfig) -> Placement:
+    """Where a source image goes in the working frame."""
+    rows, columns = valid.shape
+    if config.working_diameter_px is not None:
+        lines, verticals = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
+        # The larger side: many cameras cut the circle off at the top and bottom, or at the sides.
+        diameter = max(lines[-1] - lines[0], verticals[-1] - verticals[0]) + 1
+        scale = config.working_diameter_px / float(diameter)
+        if abs(scale - 1) <= _NEAR_ONE:
+            return Placement.identity(rows, columns)
+        return Placement((rows, columns), (0, 0, rows, columns), (max(round(rows * scale), 1), max(round(columns * scale), 1)))
+    if config.working_size is not None:
+        height, width = config.working_size
+        scale = min(height / rows, width / columns)
+        resized = (rows, columns)
+        if not 1 <= scale <= 1 + _NEAR_ONE:
+            resized = (min(max(round(rows * scale), 1), height), min(max(round(columns * scale), 1), width))
+        top, left = (height - resized[0]) // 2, (width - resized[1]) // 2
+        pad = (top, left, height - resized[0] - top, width - resized[1] - left)
+        return replace(Placement.identity(rows, columns), resized=resized, pad=pad)
+    return Placement.identity(rows, columns)
+
+
+def to_working(array: npt.NDArray[Any], placement: Placement, fill: int = 0) -> npt.NDArray[Any]:
+    """(..., H, W) source -> working frame of the same dtype: nearest for masks ((H, W)), antialiased for images ((C, H, W)).
+
+    Only for placements that crop nothing, as :func:`working_placement` makes.
+    """
+    import torch
+    import torch.nn.functional as nn_functional
+
+    if placement.resized != array.shape[-2:]:
+        is_mask = array.ndim == 2
+        # float64 carries every label and every 16-bit level exactly.
+        wide = torch.from_numpy(array.astype(np.float32 if array.dtype != np.int64 else np.float64))
+        wide = wide[None, None] if is_mask else wide[None]
+        if is_mask:
+            moved = nn_functional.interpolate(wide, size=placement.resized, mode="nearest-exact")[0, 0]
+        else:
+            moved = nn_functional.interpolate(wide, size=placement.resized, mode="bilinear", antialias=True)[0]
+        if np.issubdtype(array.dtype, np.integer):
+            moved = moved.round()
+        array = moved.numpy().astype(array.dtype)
+    if any(placement.pad):
+        top, left, bottom, right = placement.pad
+        array = np.pad(array, [(0, 0)] * (array.ndim - 2) + [(top, bottom), (left, right)], constant_values=fill)
+    return array
+
+
+def _channels(pixels: npt.NDArray[Any], channels: str) -> npt.NDArray[Any]:
+    if channels == "as_stored" or pixels.shape[0] == 1:
+        return pixels
+    if channels == "green":
+        return pixels[1:2]
+    # ITU-R BT.601 luma, as in JPEG.
+    grey = np.tensordot(np.array([0.299, 0.587, 0.114], dtype=np.float32), pixels.astype(np.float32), axes=1)[None]
+    return np.rint(grey).astype(pixels.dtype) if np.issubdtype(pixels.dtype, np.integer) else grey
+
+
+def _clahe(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_], clip_limit: float) -> npt.NDArray[np.uint16]:
+    """Zuiderveld, Graphics Gems IV, 1994, VIII.5, on each channel; the field of view's range becomes 0..65535."""
+    from skimage.exposure import equalize_adapthist
+
+    out = np.zeros(pixels.shape, dtype=np.uint16)
+    for channel, plane in enumerate(pixels):
+        inside = plane[valid]
+        low, high = float(inside.min()), float(inside.max())
+        if high > low:
+            # Outside lies the mean, so that the dark surround does not bend the tiles at the rim.
+            filled = np.where(valid, plane, inside.mean())
+            out[channel] = np.rint(equalize_adapthist((filled - low) / (high - low), clip_limit=clip_limit) * 65535)
+    return out
+
+
+def _without_background(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_], sigma: float) -> npt.NDArray[np.float32]:
+    """Each channel minus its Gaussian mean over the field of view alone (normalised convolution), so that the rim is no edge."""
+    import torch
+    import torch.nn.functional as nn_functional
+    from scipy.ndimage import gaussian_filter
+
+    wide = pixels.astype(np.float32)
+    # A broad Gaussian is smooth: it is computed on a coarser grid where it is still four pixels broad.
+    step = max(int(sigma // 4), 1)
+    stacked = torch.from_numpy(np.concatenate([wide * valid, valid[None].astype(np.float32)]))[None]
+    rows, columns = valid.shape
+    coarse = nn_functional.interpolate(stacked, size=(-(-rows // step), -(-columns // step)), mode="area")[0].numpy()
+    smooth = np.stack([gaussian_filter(plane, sigma / step, mode="constant") for plane in coarse])
+    full = nn_functional.interpolate(torch.from_numpy(smooth)[None], size=(rows, columns), mode="bilinear")[0].numpy()
+    return np.asarray((wide - full[:-1] / np.maximum(full[-1], 1e-6)) * valid, dtype=np.float32)
+
+
+def _statistics(
+    pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_], config: NormaliseConfig
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """(offset, scale), each float32 (C). A channel without contrast becomes 0 everywhere."""
+    offsets, scales = [], []
+    everything = bool(valid.all())
+    for plane in pixels:
+        inside = plane.reshape(-1) if everything else plane[valid]
+        if config.method == "percentile":
+            offset, high = np.percentile(inside, config.percentiles)
+            spread = float(high - offset)
+        else:
+            offset, spread = inside.mean(dtype=np.float64), float(inside.std(dtype=np.float64))
+        offsets.append(float(offset))
+        # Below a thousandth of the largest value there is only rounding noise, which must not be blown up.
+        scales.append(1 / spread if spread > 1e-6 * max(abs(float(offset)), 1e-6) else 0.0)
+    return np.array(offsets, dtype=np.float32), np.array(scales, dtype=np.float32)
