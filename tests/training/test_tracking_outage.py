@@ -1,0 +1,147 @@
+"""The tracking server goes away, comes back, hangs: training does not notice, and MLflow gets everything, once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.training.mlflow_store import connect
+from pipeline.training.spool import Sent, Spool
+from pipeline.training.tracking import Tracker, open_tracker, send_unsent
+from tests.training.recorded import Server, begin, client_beside, only_run, run_config
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "server")
+    yield server
+    server.down()
+
+
+def train(tracker: Tracker, steps: range) -> None:
+    """What training does; no call may wait for a server."""
+    for step in steps:
+        begun = time.monotonic()
+        tracker.epoch(step, {"train/loss": 1 / (step + 1), "validation/dice": step / 100})
+        assert time.monotonic() - begun < 2
+
+
+def wait_for(run_dir: Path, count: int, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while Sent.load(run_dir).sent < count:
+        assert time.monotonic() < deadline, Sent.load(run_dir)
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_server_dies_twice_and_every_record_arrives_once(server: Server, tmp_path: Path) -> None:
+    run_dir = tmp_path / "runs" / "run"
+    server.up()
+    tracker = open_tracker(run_config(server.uri), run_dir)
+    begin(tracker)
+    train(tracker, range(0, 10))
+    wait_for(run_dir, 11)
+    server.down()
+    train(tracker, range(10, 20))
+    deadline = time.monotonic() + 30
+    while Sent.load(run_dir).problem is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    server.up()
+    train(tracker, range(20, 30))
+    wait_for(run_dir, 31)
+    server.down()
+    train(tracker, range(30, 40))
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "weights.safetensors").write_bytes(b"weights")
+    tracker.bundle(bundle, {"validation/dice": 0.4})
+    begun = time.monotonic()
+    delivery = tracker.finish("FINISHED", wait_seconds=1)
+    assert time.monotonic() - begun < 20  # one request may be under way
+    assert delivery.unsent == 10 + 3 + 1
+    assert delivery.message is not None
+    assert f"ocuseg train --send {run_dir}" in delivery.message
+    (bundle / "weights.safetensors").unlink()  # what is unsent does not depend on where it came from
+    server.up()
+    later = send_unsent(run_dir)
+    assert (later.unsent, later.message) == (0, None)
+    assert later.model_version == "little version 1 (newest)"
+    assert not (run_dir / "unsent").exists()
+
+    client = connect(server.uri)
+    run = only_run(client)
+    history = client.get_metric_history(run.info.run_id, "validation/dice")
+    assert [(m.step, m.value) for m in history] == [(step, step / 100) for step in range(40)]
+    assert run.info.status == "FINISHED"
+    assert [item.path for item in client.list_artifacts(run.info.run_id, "bundle")] == ["bundle/weights.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["run"]
+
+
+def test_server_that_never_answers_is_left_behind(tmp_path: Path) -> None:
+    with socket.socket() as silent:  # takes connections, says nothing
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        run_dir = tmp_path / "run"
+        tracker = open_tracker(run_config(f"http://127.0.0.1:{silent.getsockname()[1]}"), run_dir)
+        begin(tracker)
+        train(tracker, range(3))
+        begun = time.monotonic()
+        delivery = tracker.finish("FAILED", wait_seconds=0.5)
+        assert time.monotonic() - begun < 15
+    assert tracker.run_id is None
+    assert delivery.unsent == 5
+    assert [record.kind for record in Spool(run_dir).read()] == ["start", "metrics", "metrics", "metrics", "end"]
+
+
+def test_records_of_a_killed_training_still_go_out(tmp_path: Path) -> None:
+    """``kill -9`` of the training process: its sender delivers what is on disk and leaves by itself."""
+    run_dir = tmp_path / "run"
+    program = textwrap.dedent(
+        """
+        import sys, time
+        from pathlib import Path
+        from pipeline.training.tracking import open_tracker
+        from tests.training.recorded import begin, run_config
+
+        tracker = open_tracker(run_config(), Path(sys.argv[1]))
+        begin(tracker)
+        for step in range(5):
+            tracker.epoch(step, {"loss": float(step)})
+        print("recorded", tracker._sender._process.pid, flush=True)
+        time.sleep(600)
+        """
+    )
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen([sys.executable, "-c", program, str(run_dir)], stdout=subprocess.PIPE, text=True, cwd=root) as training:
+        assert training.stdout is not None
+        word, sender = training.stdout.readline().split()
+        assert word == "recorded"
+        training.send_signal(signal.SIGKILL)
+    wait_for(run_dir, 6)
+    run = only_run(client_beside(run_dir))
+    assert [m.value for m in client_beside(run_dir).get_metric_history(run.info.run_id, "loss")] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert run.info.status == "RUNNING"  # until it is resumed: nobody has said how it ended
+    deadline = time.monotonic() + 10
+    while _alive(int(sender)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    import psutil
+
+    return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
