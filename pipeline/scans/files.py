@@ -50,13 +50,17 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ScanError("not_a_file", "this is a folder, pipe, socket or device, not a file")
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 (errors of opening and of reading are told apart)
     except (OSError, ValueError) as error:
         raise _unreadable(error) from None
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ScanError("not_a_file", "this is a folder, pipe, socket or device, not a file")
         yield file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _unreadable(error: Exception) -> ScanError:

@@ -136,6 +136,11 @@ def place_below(path: Path, root: Path | None) -> tuple[str, ...]:
     return (path.name,)
 
 
+def place_bytes(path: Path, root: Path | None) -> bytes:
+    """The place below ``root`` as one value to make a token of; any bytes a file name can hold."""
+    return os.fsencode("/".join(place_below(path, root)))
+
+
 def patient_and_visit_from_place(path: Path, root: Path | None) -> tuple[str, str | None]:
     """What a file without tags tells of its patient and visit: the first and second folder below ``root``.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy.typing as npt
 
 from pipeline.errors import ScanError
 from pipeline.scans.files import MAX_PIXELS, Format, decoding, open_regular, sha256_of, sniff_file
-from pipeline.scans.identity import NO_VISIT, Pseudonyms, laterality_from_name, patient_and_visit_from_place, place_below
-from pipeline.types import CaseKey, Geometry, Laterality, Modality, Scan
+from pipeline.scans.identity import NO_VISIT, Pseudonyms, laterality_from_name, patient_and_visit_from_place, place_bytes
+from pipeline.types import CaseKey, Geometry, Laterality, Scan
 
 _VENDOR = {"heidelberg_vol": "Heidelberg Spectralis .vol", "heidelberg_e2e": "Heidelberg .E2E", "topcon_fda": "Topcon .fda / .fds"}
 
@@ -91,13 +90,12 @@ def _with_laterality(geometry: Geometry, laterality: Laterality | None) -> Geome
 def case_from_place(path: Path, root: Path | None, names: Pseudonyms, laterality: Laterality | None) -> CaseKey:
     """Who and when, for a file that says neither itself: by its place below ``root``."""
     patient, visit = patient_and_visit_from_place(path, root)
-    where = os.sep.join(place_below(path, root))
     return CaseKey(
         names.token("patient", patient),
         laterality or "U",
         names.token("visit", visit) if visit else NO_VISIT,
-        names.token("image", os.fsencode(where)),
+        names.token("image", place_bytes(path, root)),
     )
 
 
-__all__ = ["Format", "Modality", "case_from_place", "open_scan", "sniff"]
+__all__ = ["Format", "case_from_place", "open_scan", "sniff"]

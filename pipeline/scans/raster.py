@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ScanError
+from pipeline.scans.deep_png import is_deep_colour, read_deep_colour
 from pipeline.scans.files import MAX_PIXELS, Format, atomic_path, check_pixels, decoding, open_regular, sniff_file
 from pipeline.scans.quiet import quiet
 
@@ -60,8 +60,9 @@ def read_pages(file: BinaryIO, kind: Format, max_pixels: int = MAX_PIXELS) -> li
     with quiet(), decoding(what), _open(_plain(file, max_pixels) if kind == "pnm" else file, kind) as image:
         columns, rows = image.size
         check_pixels(columns * rows, max_pixels)
-        if kind == "png" and _deep_colour_png(file):
-            return [_oriented(_deep_png(file), image)]
+        if kind == "png" and is_deep_colour(file):
+            deep = read_deep_colour(file)
+            return [_oriented(deep if deep.shape[2] == 3 else _over_black(deep), image)]
         if kind == "tiff" and _deep_colour_tiff(image):
             return _deep_tiff(file, max_pixels)
         pages: list[Pixels] = []
@@ -163,23 +164,6 @@ def turn(array: Pixels, orientation: Any) -> Pixels:
         8: lambda a: a.swapaxes(0, 1)[::-1],
     }.get(orientation)
     return array if turned is None else np.ascontiguousarray(turned(array))
-
-
-def _deep_colour_png(file: BinaryIO) -> bool:
-    """16 bits a sample in more than one channel: Pillow would keep only the upper eight."""
-    file.seek(24)
-    depth, colour_type = struct.unpack("BB", file.read(2))
-    return bool(depth == 16 and colour_type in (2, 4, 6))
-
-
-def _deep_png(file: BinaryIO) -> Pixels:
-    import torch  # only for this rare kind, as torchvision has the one decoder here that keeps all 16 bits
-    from torchvision.io import ImageReadMode, decode_png
-
-    file.seek(0)
-    encoded = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
-    array = decode_png(encoded, mode=ImageReadMode.UNCHANGED).permute(1, 2, 0).contiguous().numpy()
-    return _over_black(array) if array.shape[2] in (2, 4) else array
 
 
 def _deep_colour_tiff(image: Image) -> bool:

@@ -1,0 +1,81 @@
+"""PNG with 16 bits a sample in colour, which Pillow cuts to eight (W3C PNG, third edition, sections 5, 7 and 9)."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ScanError
+
+_CHANNELS = {2: 3, 4: 2, 6: 4}  # by colour type: RGB, grey + alpha, RGB + alpha
+
+
+def is_deep_colour(file: BinaryIO) -> bool:
+    """Whether an open PNG has 16 bits in each of several channels."""
+    file.seek(24)
+    depth, colour_type = struct.unpack("BB", file.read(2))
+    return bool(depth == 16 and colour_type in _CHANNELS)
+
+
+def read_deep_colour(file: BinaryIO) -> npt.NDArray[np.uint16]:
+    """(H, W, 2, 3 or 4) uint16. The caller has checked the declared size.
+
+    Raises
+    ------
+    ScanError: ``truncated``, ``malformed``, ``unsupported`` (interlaced).
+    """
+    file.seek(8)
+    header, data = b"", bytearray()
+    while True:
+        start = file.read(8)
+        if len(start) < 8:
+            raise ScanError("truncated", "the PNG picture is truncated; copy or export it again")
+        length, kind = struct.unpack(">I4s", start)
+        if kind == b"IEND":
+            break
+        content = file.read(length)
+        if kind == b"IHDR":
+            header = content
+        elif kind == b"IDAT":
+            data += content
+        file.seek(4, 1)  # the chunk's CRC; the stream inside has a checksum of its own
+    columns, rows, _, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    if interlaced:
+        raise ScanError("unsupported", "interlaced 16-bit colour PNG is not read; save without interlacing")
+    channels = _CHANNELS[colour_type]
+    size = rows * (1 + columns * channels * 2)
+    stream = zlib.decompressobj()
+    raw = stream.decompress(bytes(data), size)
+    if len(raw) < size:
+        raise ScanError("truncated", "the PNG picture is truncated; copy or export it again")
+    lines = np.frombuffer(raw, np.uint8).reshape(rows, -1)
+    plain = _unfilter(lines[:, 0], lines[:, 1:].reshape(rows, columns, channels * 2))
+    return plain.view(">u2").astype(np.uint16)
+
+
+def _unfilter(kinds: npt.NDArray[np.uint8], filtered: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Undo the five filters of PNG section 9 on (rows, columns, bytes a pixel).
+
+    A pixel needs its left, upper and upper-left neighbours, so all pixels of one anti-diagonal can be done at once: rows +
+    columns vector steps in place of rows x columns scalar ones.
+    """
+    if kinds.max(initial=0) > 4:
+        raise ScanError("malformed", "the PNG picture names a filter that does not exist; export it again")
+    rows, columns, depth = filtered.shape
+    out = np.zeros((rows + 1, columns + 1, depth), np.int16)  # a border of zeros stands above and to the left
+    kind_of_row = kinds.astype(np.int16)[:, None]
+    for diagonal in range(rows + columns - 1):
+        row = np.arange(max(0, diagonal - columns + 1), min(rows, diagonal + 1))
+        column = diagonal - row
+        left, up, corner = out[row + 1, column], out[row, column + 1], out[row, column]
+        kind = kind_of_row[row]
+        guess: Any = left + up - corner
+        to_left, to_up, to_corner = abs(guess - left), abs(guess - up), abs(guess - corner)
+        paeth = np.where((to_left <= to_up) & (to_left <= to_corner), left, np.where(to_up <= to_corner, up, corner))
+        predicted = np.choose(kind, [np.zeros_like(left), left, up, (left + up) >> 1, paeth])
+        out[row + 1, column + 1] = (filtered[row, column] + predicted) & 255
+    return np.ascontiguousarray(out[1:, 1:].astype(np.uint8))

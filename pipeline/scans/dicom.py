@@ -1,0 +1,177 @@
+"""A DICOM file becomes a Scan: what it is, whose it is, what it shows and where it lies (DICOM PS3.3, 2025).
+
+Pixels are in ``dicom_pixels.py``, positions and sides in ``dicom_geometry.py``.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.errors import ScanError
+from pipeline.scans.dicom_geometry import SECONDARY_CAPTURE, geometry_of
+from pipeline.scans.dicom_pixels import decode_pixels
+from pipeline.scans.files import check_pixels, decoding
+from pipeline.scans.identity import NO_VISIT, Pseudonyms, patient_and_visit_from_place, place_bytes
+from pipeline.scans.quiet import quiet
+from pipeline.types import CaseKey, Geometry, Modality, Scan
+
+_OP = "1.2.840.10008.5.1.4.1.1.77.1.5."
+_PHOTOGRAPHY = {_OP + n for n in "1256"}  # 8 bit, 16 bit, wide field stereographic, wide field 3D
+_TOMOGRAPHY, _EN_FACE, _FLOW_VOLUME = _OP + "4", _OP + "7", _OP + "8"
+_ANY_SUBJECT = {  # classes that say nothing of what they show: Secondary Capture and visible-light photographs
+    SECONDARY_CAPTURE,
+    *(f"{SECONDARY_CAPTURE}.{n}" for n in "1234"),
+    "1.2.840.10008.5.1.4.1.1.77.1.4",
+}
+_SEGMENTATIONS = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
+_EYE_MODALITIES = {"OP", "OPT", "OPTENF", "OPTBSV"}
+_OPEN_MODALITIES = {"", "OT", "XC", "SC"}
+_FOREIGN_MODALITIES = {"CT", "MR", "US", "NM", "PT", "CR", "DX", "MG", "XA", "RF", "RTDOSE", "RTIMAGE", "ES", "GM", "SM", "IVUS", "BMD"}
+
+_SCANNING_LASER_OPHTHALMOSCOPE = "392001008"  # SCT, DICOM CID 4202
+_FUNDUS_DEVICES = {"409898007", "409900009", "409901008"}  # fundus camera, direct and indirect ophthalmoscope
+_FLOW_IMAGES = {str(code) for code in range(128257, 128279, 2)}  # DCM, CID 4271: vasculature flow; even ones are structural
+_STRUCTURAL_IMAGES = {str(code) for code in range(128258, 128279, 2)}
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+_INFLATE_LIMIT = 1 << 30
+
+
+def read_dicom(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: Path | None, max_pixels: int) -> Scan:
+    """The Scan in an open DICOM file, with or without the Part 10 preamble. Several frames become slices (C, D, H, W).
+
+    Raises
+    ------
+    ScanError: ``no_pixels``, ``not_ophthalmic``, ``not_a_scan`` (a segmentation), ``unsupported``, ``too_large``, ``truncated``,
+        ``malformed``.
+    """
+    with quiet(), decoding("the DICOM file"):
+        dataset = _read(file)
+        modality = modality_of(dataset)
+        rows, columns, frames = _declared(dataset)
+        check_pixels(rows * columns * frames, max_pixels)
+        pixels = decode_pixels(dataset, frames)
+        geometry = geometry_of(dataset, pixels.shape[1:])
+        uid = text_of(dataset, "SOPInstanceUID")
+        return Scan(pixels, geometry, modality, case_of(dataset, geometry, path, root, names), sha256, path, uid or None)
+
+
+def _read(file: BinaryIO) -> Any:
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    file.seek(128)
+    headerless = file.read(4) != b"DICM"
+    file.seek(0)
+    dataset = pydicom.dcmread(_inflated(file), force=headerless)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, _ = dataset.original_encoding
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    if headerless and not any(keyword in dataset for keyword in ("SOPClassUID", "Rows", "StudyInstanceUID", "Modality")):
+        raise ScanError("not_an_image", "this is no image format that ocuseg knows")
+    return dataset
+
+
+def _inflated(file: BinaryIO) -> BinaryIO:
+    """The file itself; or, of a deflated one, its contents inflated up to a limit (pydicom would inflate without one)."""
+    from pydicom.filereader import read_partial
+
+    def first_element(tag: Any, vr: Any, length: Any) -> bool:
+        return True
+
+    file.seek(0)
+    try:
+        meta = read_partial(file, stop_when=first_element, force=True).file_meta
+        if meta.get("TransferSyntaxUID") != _DEFLATED:
+            return file
+        file.seek(128 + 4 + 12 + int(meta.FileMetaInformationGroupLength))
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        data = inflater.decompress(file.read(), _INFLATE_LIMIT)
+        if inflater.unconsumed_tail:
+            raise ScanError("too_large", f"the deflated DICOM file holds more than {_INFLATE_LIMIT >> 20} MiB")
+        meta.TransferSyntaxUID = _EXPLICIT_LITTLE_ENDIAN
+        plain = io.BytesIO()
+        from pydicom.filewriter import write_file_meta_info
+
+        plain.write(b"\0" * 128 + b"DICM")
+        write_file_meta_info(plain, meta, enforce_standard=False)
+        plain.write(data)
+        plain.seek(0)
+        return plain
+    finally:
+        file.seek(0)
+
+
+def text_of(dataset: Any, keyword: str) -> str:
+    """A tag's value as text without padding; "" when it is absent or empty. Several values are joined as DICOM stores them."""
+    value = dataset.get(keyword)
+    if value is None:
+        return ""
+    parts = value if not isinstance(value, str) and hasattr(value, "__iter__") else [value]
+    return "\\".join(str(part) for part in parts).strip(" \0")
+
+
+def code_of(dataset: Any, keyword: str) -> str:
+    """The code value of a code sequence's first item, or ""."""
+    items = dataset.get(keyword)
+    return text_of(items[0], "CodeValue") if items else ""
+
+
+def modality_of(dataset: Any) -> Modality:
+    """What kind of picture of the eye it is; ScanError when it is none.
+
+    Ophthalmic photographs count as fundus unless the acquisition device says otherwise; Secondary Capture says nothing.
+    """
+    if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise ScanError("no_pixels", "the DICOM file holds no picture (a report, directory, plan or the like)")
+    sop_class, modality = text_of(dataset, "SOPClassUID"), text_of(dataset, "Modality").upper()
+    if sop_class in _SEGMENTATIONS or modality == "SEG":
+        raise ScanError("not_a_scan", "the DICOM file is a segmentation, not a scan")
+    open_class = not sop_class.startswith("1.2.840.10008.") or sop_class in _ANY_SUBJECT
+    if sop_class == _TOMOGRAPHY or (open_class and modality == "OPT"):
+        return "oct"
+    if sop_class == _FLOW_VOLUME or (open_class and modality == "OPTBSV"):
+        return "octa"
+    if sop_class == _EN_FACE or (open_class and modality == "OPTENF"):
+        kind = code_of(dataset, "OphthalmicImageTypeCodeSequence")
+        return "octa" if kind in _FLOW_IMAGES else "oct" if kind in _STRUCTURAL_IMAGES else "unknown"
+    if sop_class in _PHOTOGRAPHY or (open_class and modality == "OP"):
+        device = code_of(dataset, "AcquisitionDeviceTypeCodeSequence")
+        if device == _SCANNING_LASER_OPHTHALMOSCOPE:
+            return "slo"
+        return "fundus" if not device or device in _FUNDUS_DEVICES else "unknown"
+    if open_class and modality in _OPEN_MODALITIES:
+        return "unknown"
+    named = modality if modality in _FOREIGN_MODALITIES else "other"
+    raise ScanError("not_ophthalmic", f"the DICOM file is of modality {named}, not a picture of an eye")
+
+
+def _declared(dataset: Any) -> tuple[int, int, int]:
+    """Rows, columns and frames, as the header states them."""
+    try:
+        rows, columns, frames = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1)
+    except (AttributeError, TypeError, ValueError):
+        raise ScanError("malformed", "the DICOM header does not state rows, columns and frames as numbers") from None
+    if min(rows, columns, frames) < 1:
+        raise ScanError("malformed", "the DICOM header states an empty picture")
+    return rows, columns, frames
+
+
+def case_of(dataset: Any, geometry: Geometry, path: Path, root: Path | None, names: Pseudonyms) -> CaseKey:
+    """Tags win: Patient ID with its issuer, Study Instance UID (else Study Date), SOP Instance UID; else the place below ``root``."""
+    folder_patient, folder_visit = patient_and_visit_from_place(path, root)
+    patient, issuer = text_of(dataset, "PatientID"), text_of(dataset, "IssuerOfPatientID")
+    if patient and issuer:
+        patient = f"{patient}\0{issuer}"
+    visit = text_of(dataset, "StudyInstanceUID") or text_of(dataset, "StudyDate") or folder_visit
+    image = text_of(dataset, "SOPInstanceUID")
+    return CaseKey(
+        names.token("patient", patient or folder_patient),
+        geometry.laterality or "U",
+        names.token("visit", visit) if visit else NO_VISIT,
+        names.token("image", image or place_bytes(path, root)),
+    )

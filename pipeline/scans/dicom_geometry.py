@@ -1,0 +1,169 @@
+"""Where a DICOM picture lies, how large its pixels are, and which eye it shows. What is not stated is None."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.types import Geometry, Laterality, LateralitySource
+
+Vector = npt.NDArray[np.float64]
+
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and .1 to .4 below it
+_SAME_MM = 1e-3  # positions are stored as decimal strings: differences below a micrometre are rounding
+
+
+def macro(dataset: Any, frame: int, keyword: str) -> Any | None:
+    """The functional group macro ``keyword`` of one frame, from its own groups, else the shared ones (PS3.3 C.7.6.16)."""
+    own = dataset.get("PerFrameFunctionalGroupsSequence")
+    shared = dataset.get("SharedFunctionalGroupsSequence")
+    for group in (own[frame] if own and frame < len(own) else None, shared[0] if shared else None):
+        items = group.get(keyword) if group is not None else None
+        if items:
+            return items[0]
+    return None
+
+
+def numbers(dataset: Any, keyword: str, count: int) -> Vector | None:
+    """``count`` finite numbers of a tag, or None when it is absent, of another length, or no number."""
+    if dataset is None:
+        return None
+    try:
+        value = dataset.get(keyword)
+        if value is None:
+            return None
+        array = np.atleast_1d(np.array(value, dtype=np.float64))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return array if array.shape == (count,) and np.isfinite(array).all() else None
+
+
+def geometry_of(dataset: Any, shape: tuple[int, ...]) -> Geometry:
+    """The Geometry of a picture of ``shape`` (rows, columns) or (frames, rows, columns)."""
+    frames = shape[0] if len(shape) == 3 else 1
+    laterality, laterality_source = laterality_of(dataset, frames)
+    plane = _same_for_all([_plane_spacing(dataset, frame) for frame in range(frames)])
+    positions = [_position(dataset, frame) for frame in range(frames)]
+    orientation = _same_for_all([_orientation(dataset, frame) for frame in range(frames)])
+    step = _step(positions)
+    spacing: tuple[float, ...] | None = None
+    if plane is not None and len(shape) == 2:
+        spacing = (float(plane[0]), float(plane[1]))
+    elif plane is not None:
+        between = _slice_spacing(dataset, positions, step)
+        spacing = (between, float(plane[0]), float(plane[1])) if between is not None else None
+    return Geometry(
+        shape,
+        spacing,
+        "tag" if spacing is not None else "unknown",
+        _affine(plane, positions[0], orientation, step if len(shape) == 3 else None, len(shape)),
+        laterality,
+        laterality_source,
+    )
+
+
+def laterality_of(dataset: Any, frames: int) -> tuple[Laterality | None, LateralitySource]:
+    """Image Laterality (0020,0062), which OP and OPT must state; else Frame Laterality, where all frames agree; else nothing.
+
+    Laterality (0020,0060) is the series' and often wrong for eyes; it is not asked.
+    """
+    said = str(dataset.get("ImageLaterality") or "").strip().upper()
+    if said in ("R", "L"):
+        return ("R" if said == "R" else "L"), "tag"
+    if said:
+        return None, "unknown"  # B(oth) or U(npaired): the header did answer, and not with an eye
+    groups = [macro(dataset, frame, "FrameAnatomySequence") for frame in range(frames)]
+    sides = {str(group.get("FrameLaterality") or "").strip().upper() if group is not None else "" for group in groups}
+    if sides in ({"R"}, {"L"}):
+        return ("R" if sides == {"R"} else "L"), "functional_group"
+    return None, "unknown"
+
+
+def _same_for_all(values: list[Vector | None]) -> Vector | None:
+    first = values[0]
+    if first is None or any(value is None or not np.allclose(value, first, rtol=1e-6, atol=1e-6) for value in values):
+        return None
+    return first
+
+
+def _plane_spacing(dataset: Any, frame: int) -> Vector | None:
+    """(row spacing, column spacing) in mm: Pixel Measures first, else Pixel Spacing (0028,0030); row spacing comes first in both.
+
+    Secondary Capture is converted from anything, and 1 mm a pixel is a converter's way to say nothing: there the tag counts
+    only beside Pixel Spacing Calibration Type (0028,0A02), which says how the size was found.
+    """
+    spacing = numbers(macro(dataset, frame, "PixelMeasuresSequence"), "PixelSpacing", 2)
+    captured = str(dataset.get("SOPClassUID") or "").startswith(SECONDARY_CAPTURE)
+    if spacing is None and not (captured and not dataset.get("PixelSpacingCalibrationType")):
+        spacing = numbers(dataset, "PixelSpacing", 2)
+    return spacing if spacing is not None and (spacing > 0).all() else None
+
+
+def _position(dataset: Any, frame: int) -> Vector | None:
+    position = numbers(macro(dataset, frame, "PlanePositionSequence"), "ImagePositionPatient", 3)
+    return position if position is not None else numbers(dataset, "ImagePositionPatient", 3)
+
+
+def _orientation(dataset: Any, frame: int) -> Vector | None:
+    """Six direction cosines: of a row (towards growing column index), then of a column; None unless orthonormal."""
+    cosines = numbers(macro(dataset, frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+    if cosines is None:
+        cosines = numbers(dataset, "ImageOrientationPatient", 6)
+    if cosines is None:
+        return None
+    along_row, along_column = cosines[:3], cosines[3:]
+    lengths = [float(np.linalg.norm(along_row)), float(np.linalg.norm(along_column))]
+    straight = abs(float(along_row @ along_column)) < 1e-2 and all(abs(length - 1) < 1e-2 for length in lengths)
+    return cosines if straight else None
+
+
+def _step(positions: list[Vector | None]) -> Vector | None:
+    """The vector from one slice to the next, when every slice has a position and all steps are alike (radial scans are not)."""
+    known = [position for position in positions if position is not None]
+    if len(known) < 2 or len(known) != len(positions):
+        return None
+    step: Vector = (known[-1] - known[0]) / (len(known) - 1)
+    length = float(np.linalg.norm(step))
+    if length < _SAME_MM / 10:
+        return None
+    wanted = [known[0] + step * index for index in range(len(known))]
+    off = max(float(np.linalg.norm(a - b)) for a, b in zip(known, wanted, strict=True))
+    return step if off <= max(_SAME_MM, 0.01 * length) else None
+
+
+def _slice_spacing(dataset: Any, positions: list[Vector | None], step: Vector | None) -> float | None:
+    """Millimetres from slice to slice: by the positions; where there are none, by Spacing Between Slices. Never slice thickness."""
+    if step is not None:
+        return float(np.linalg.norm(step))
+    if len(positions) > 1 and any(position is not None for position in positions):
+        placed = {tuple(np.round(position, 4)) for position in positions if position is not None}
+        if len(placed) > 1:
+            return None  # slices do not lie one behind the other at even steps
+    for source in (macro(dataset, 0, "PixelMeasuresSequence"), dataset):
+        between = numbers(source, "SpacingBetweenSlices", 1)
+        if between is not None and math.isfinite(between[0]) and between[0] > 0:
+            return float(between[0])
+    return None
+
+
+def _affine(plane: Vector | None, position: Vector | None, orientation: Vector | None, step: Vector | None, ndim: int) -> Vector | None:
+    """(column, row, slice) -> patient LPS in mm (PS3.3 equation C.7.6.2.1-1).
+
+    A single plane has no step; its third column is the unit normal, which places the plane and says nothing of thickness.
+    """
+    if plane is None or position is None or orientation is None:
+        return None
+    along_row, along_column = orientation[:3], orientation[3:]
+    if ndim == 2:
+        step = np.cross(along_row, along_column)
+    if step is None:
+        return None
+    affine = np.eye(4)
+    affine[:3, 0] = along_row * plane[1]
+    affine[:3, 1] = along_column * plane[0]
+    affine[:3, 2] = step
+    affine[:3, 3] = position
+    return affine
