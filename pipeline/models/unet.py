@@ -81,7 +81,7 @@ class UNet(nn.Module):
         rows, columns = images.shape[-2:]
         padded = pad_to_multiple(images, self.multiple)
         features = _decoder_outputs(self.net.model, padded)
-        finest = self.head(features[0])[..., :rows, :columns]
+        finest: Tensor = self.head(features[0])[..., :rows, :columns]
         if not (self.training and self.coarse_heads):
             return finest
         outputs = [finest]
@@ -109,7 +109,7 @@ def _decoder_outputs(block: nn.Module, x: Tensor) -> list[Tensor]:
         return [block(x)]
     down, skip, up = block
     encoded = down(x)
-    inner = _decoder_outputs(skip.submodule, encoded)
+    inner = _decoder_outputs(skip.get_submodule("submodule"), encoded)
     return [up(torch.cat([encoded, inner[0]], dim=1)), *inner]
 
 

@@ -1,0 +1,214 @@
+"""The bundle: one folder with everything that prediction needs, and what it came from.
+
+``weights.safetensors`` holds the weights, ``bundle.json`` the rest as data, ``MODEL_CARD.md`` a page for people. A bundle is
+verified byte by byte when it is loaded; nothing in it is ever unpickled or run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pipeline.config import RunConfig
+from pipeline.errors import BundleError, OcusegError
+from pipeline.models.base import MODELS
+from pipeline.tasks.base import TASKS, Task
+from pipeline.training.atomic import new_folder
+from pipeline.training.model_card import model_card
+from pipeline.training.provenance import PACKAGES
+from pipeline.types import LabelMap, Modality
+
+FORMAT = 1
+WEIGHTS, RECORD, CARD = "weights.safetensors", "bundle.json", "MODEL_CARD.md"
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A loaded bundle. ``task`` is in evaluation mode on the device asked for.
+
+    ``thresholds`` and ``metrics`` are by class name and by metric name; ``spacing_mm`` is the (rows, columns) of the training
+    images in their source frame, or None; ``input_channels`` counts channels of the network's input.
+    """
+
+    path: Path
+    id: str
+    config: RunConfig
+    label_map: LabelMap
+    thresholds: Mapping[str, float]
+    metrics: Mapping[str, float]
+    modality: Modality
+    input_channels: int
+    spacing_mm: tuple[float, float] | None
+    card_sha256: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    task: Task = field(repr=False, kw_only=True)
+
+
+def build_task(config: RunConfig, input_channels: int, label_map: LabelMap) -> Task:
+    """The untrained task of a config, with the weights that torch's present random state gives."""
+    network = MODELS[config.model.name].build(config.model, input_channels, label_map.channels)  # type: ignore[attr-defined]
+    task: Task = TASKS[config.task.name].build(config.task, network, label_map)  # type: ignore[attr-defined]
+    return task
+
+
+def save_bundle(
+    path: Path,
+    *,
+    task: Task,
+    config: RunConfig,
+    label_map: LabelMap,
+    card_sha256: str,
+    metrics: Mapping[str, float],
+    thresholds: Mapping[str, float],
+    input_channels: int,
+    modality: Modality,
+    spacing_mm: Sequence[float] | None = None,
+) -> str:
+    """Write the bundle folder at once and whole; an older one at ``path`` is replaced.
+
+    Returns
+    -------
+    The bundle's id: 12 hexadecimal digits of a SHA-256 over weights, config, label map and thresholds. The same training gives
+    the same id.
+    """
+    if set(thresholds) - set(label_map.names):
+        raise ValueError(f"thresholds for unknown classes: {sorted(set(thresholds) - set(label_map.names))}")
+    # Where data and records lie on this machine is nobody's business who receives the bundle.
+    data = config.data.model_copy(update={"card": Path(config.data.card).stem})
+    config = config.model_copy(update={"data": data, "tracking": config.tracking.model_copy(update={"uri": None})})
+    with new_folder(path) as folder:
+        save_file({name: value.detach().cpu().contiguous() for name, value in task.state_dict().items()}, folder / WEIGHTS)
+        record: dict[str, Any] = {
+            "format": FORMAT,
+            "name": config.name,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "config": config.model_dump(mode="json"),
+            "label_map": label_map.to_json(),
+            "thresholds": {name: float(value) for name, value in thresholds.items()},
+            "input_channels": input_channels,
+            "modality": modality,
+            "spacing_mm": None if spacing_mm is None else [float(s) for s in spacing_mm],
+            "card_sha256": card_sha256,
+            "metrics": {name: float(value) for name, value in metrics.items()},
+            "versions": _versions(),
+        }
+        record["id"] = _identity(record, _sha256(folder / WEIGHTS))
+        (folder / CARD).write_text(model_card(record, sum(p.numel() for p in task.parameters())), encoding="utf-8")
+        record["files"] = {name: _sha256(folder / name) for name in (WEIGHTS, CARD)}
+        record["sha256"] = _own_hash(record)
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return str(record["id"])
+
+
+def load_bundle(path: Path, device: str | torch.device = "cpu") -> Bundle:
+    """Read and verify a bundle.
+
+    Raises
+    ------
+    BundleError: a file is missing or altered, or the bundle was made for something this installation does not have.
+    """
+    record = _read_record(path)
+    config, label_map = _settings(path, record)
+    try:
+        with torch.random.fork_rng(devices=[]):  # building draws weights that are replaced; the caller's random numbers stay put
+            task = build_task(config, record["input_channels"], label_map)
+        weights = load_file(path / WEIGHTS)
+        missing, strange = task.load_state_dict(weights, strict=False)
+        if missing or strange:
+            raise BundleError(f"bundle {path.name}: its weights do not fit its network ({_first(missing or strange)}); train it again")
+    except OcusegError:
+        raise
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise BundleError(f"bundle {path.name}: its weights do not fit its network; train it again with this version") from error
+    task.eval().requires_grad_(False)
+    if config.train.channels_last:
+        task.to(memory_format=torch.channels_last)
+    return Bundle(
+        path=path,
+        id=record["id"],
+        config=config,
+        label_map=label_map,
+        thresholds=record["thresholds"],
+        metrics=record["metrics"],
+        modality=record["modality"],
+        input_channels=record["input_channels"],
+        spacing_mm=None if record["spacing_mm"] is None else (record["spacing_mm"][-2], record["spacing_mm"][-1]),
+        card_sha256=record["card_sha256"],
+        versions=record["versions"],
+        task=task.to(device),
+    )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """bundle.json, after its hash and those of all files have been compared."""
+    try:
+        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{path.name}: is not a bundle (no {RECORD} in it); give the folder `bundle` of a finished run") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"bundle {path.name}: {RECORD} cannot be read ({error.__class__.__name__}); copy the bundle again") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise BundleError(f"bundle {path.name}: its format is not {FORMAT}, the one this version reads; use the ocuseg that wrote it")
+    if record.get("sha256") != _own_hash(record):
+        raise BundleError(f"bundle {path.name}: {RECORD} was altered after it was written; copy the bundle again")
+    for name, expected in record["files"].items():
+        try:
+            found = _sha256(path / name)
+        except OSError:
+            raise BundleError(f"bundle {path.name}: {name} is missing or cannot be read; copy the bundle again") from None
+        if found != expected:
+            raise BundleError(f"bundle {path.name}: {name} was altered after it was written; copy the bundle again")
+    return record
+
+
+def _settings(path: Path, record: Mapping[str, Any]) -> tuple[RunConfig, LabelMap]:
+    try:
+        return RunConfig.model_validate(record["config"]), LabelMap.from_json(record["label_map"])
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise BundleError(
+            f"bundle {path.name}: this installation does not understand its config ({'.'.join(map(str, fault['loc']))}: {fault['msg']}); "
+            "give the plugin that its model needs, or use the ocuseg that wrote it"
+        ) from None
+
+
+def _identity(record: Mapping[str, Any], weights_sha256: str) -> str:
+    parts = {key: record[key] for key in ("config", "label_map", "thresholds", "input_channels", "modality")}
+    return hashlib.sha256((weights_sha256 + _canonical(parts)).encode()).hexdigest()[:12]
+
+
+def _own_hash(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_canonical({key: value for key, value in record.items() if key != "sha256"}).encode()).hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    installed = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return installed
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")

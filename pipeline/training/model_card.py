@@ -1,0 +1,55 @@
+"""A bundle's MODEL_CARD.md: what the model is, for what, and how far it can be trusted. After Mitchell et al. 2019,
+doi:10.1145/3287560.3287596.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def model_card(record: Mapping[str, Any], parameters: int) -> str:
+    """Markdown from a bundle's record."""
+    config, normalise = record["config"], record["config"]["data"]["normalise"]
+    classes = record["label_map"]["classes"]
+    spacing = record["spacing_mm"]
+    lines = [
+        f"# {record['name']} ({record['id']})",
+        "",
+        "**Research use, not for diagnosis.**",
+        "",
+        *([config["description"], ""] if config["description"] else []),
+        "## What it does",
+        "",
+        f"Segments {record['modality']} images: {', '.join(c['name'] for c in classes)}"
+        + (" (classes may overlap)." if record["label_map"]["overlapping"] else "."),
+        f"Network: {config['model']['name']}, {parameters:,} parameters, {record['input_channels']} input channels; "
+        f"task: {config['task']['name']}.",
+        f"Input: normalised by {normalise['method']}; pixels of the training images: "
+        + (f"{spacing[-2]:.4g} x {spacing[-1]:.4g} mm." if spacing else "unknown size in mm."),
+        "",
+        "## Trained on",
+        "",
+        f"Data card `{config['data']['card']}` (sha256 {record['card_sha256'][:12]}), seed {config['seed']}, {record['created'][:10]}.",
+        "",
+        "## Validation",
+        "",
+        "Native resolution, inside the field of view. The best epoch and the thresholds were chosen on these same validation images, so",
+        "these numbers are a little better than those on images it has never met; `ocuseg evaluate` measures the latter.",
+        "",
+        "| measure | value |",
+        "|---|---|",
+        *(f"| {name} | {value:.4f} |" for name, value in sorted(record["metrics"].items())),
+        "",
+        *(f"Threshold of {name}: {value:.3f}" for name, value in record["thresholds"].items()),
+        "",
+        "## Limits",
+        "",
+        "Expect worse results on other cameras, fields of view, resolutions, populations and diseases than it was trained on.",
+        "It knows only the classes above and has an answer for every image, whether or not it shows an eye.",
+        "",
+        "## Versions",
+        "",
+        ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,138 @@
+"""A bundle says everything, is checked to the last byte, and gives back the very network that was trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import RunConfig
+from pipeline.errors import BundleError
+from pipeline.training.bundle import build_task, load_bundle, save_bundle
+from pipeline.types import Batch, CaseKey, LabelClass, LabelMap, Placement
+
+CONFIG = RunConfig.model_validate(
+    {
+        "name": "tiny",
+        "description": "A test.",
+        "data": {"card": "/somewhere/private/phantom.md"},
+        "task": {"name": "semantic"},
+        "model": {"name": "unet", "widths": [4, 8], "residual_units": 1},
+        "tracking": {"uri": "http://user-server:5000"},
+    }
+)
+LABELS = LabelMap((LabelClass(1, "disc", (0, 255, 0)), LabelClass(2, "cup", (255, 0, 0))), overlapping=True)
+
+
+def save(path: Path, seed: int = 0, **changes: object) -> tuple[str, torch.nn.Module]:
+    torch.manual_seed(seed)
+    task = build_task(CONFIG, 3, LABELS).to(memory_format=torch.channels_last)
+    arguments = {
+        "task": task,
+        "config": CONFIG,
+        "label_map": LABELS,
+        "card_sha256": "a" * 64,
+        "metrics": {"validation/dice": 0.5},
+        "thresholds": {"disc": 0.4, "cup": 0.6},
+        "input_channels": 3,
+        "modality": "fundus",
+        "spacing_mm": (0.01, 0.02),
+    }
+    return save_bundle(path, **{**arguments, **changes}), task  # type: ignore[arg-type]
+
+
+def a_batch() -> Batch:
+    image = torch.rand(3, 21, 34, generator=torch.Generator().manual_seed(1))
+    return Batch([image], [torch.ones(21, 34, dtype=torch.bool)], [Placement.identity(21, 34)], [CaseKey("p", "R", "1", "i")])
+
+
+def test_what_is_loaded_predicts_to_the_bit_what_was_saved(tmp_path: Path) -> None:
+    identity, task = save(tmp_path / "bundle")
+    before = torch.random.get_rng_state()
+    bundle = load_bundle(tmp_path / "bundle")
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert (bundle.id, bundle.label_map, bundle.modality, bundle.input_channels) == (identity, LABELS, "fundus", 3)
+    assert (bundle.spacing_mm, bundle.card_sha256) == ((0.01, 0.02), "a" * 64)
+    assert bundle.thresholds == {"disc": 0.4, "cup": 0.6}
+    assert bundle.metrics == {"validation/dice": 0.5}
+    assert bundle.versions["torch"] == torch.__version__.partition("+")[0] or bundle.versions["torch"] == torch.__version__
+    assert not bundle.task.training
+    (ours,), (theirs,) = task.predict(a_batch()), bundle.task.predict(a_batch())  # type: ignore[operator]
+    assert ours.probabilities is not None
+    np.testing.assert_array_equal(ours.probabilities, theirs.probabilities)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle"]
+
+
+def test_no_place_on_this_machine_is_in_it_and_the_research_notice_is(tmp_path: Path) -> None:
+    save(tmp_path / "bundle")
+    record, card = (tmp_path / "bundle" / "bundle.json").read_text(), (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert "somewhere" not in record + card
+    assert "user-server" not in record + card
+    assert "Research use, not for diagnosis" in card
+    assert "validation/dice | 0.5000" in card
+
+
+def test_the_id_follows_weights_and_thresholds_and_nothing_else(tmp_path: Path) -> None:
+    first = save(tmp_path / "a")[0]
+    assert first == save(tmp_path / "b", metrics={})[0]
+    assert first != save(tmp_path / "c", seed=1)[0]
+    assert first != save(tmp_path / "d", thresholds={"disc": 0.5, "cup": 0.6})[0]
+
+
+def test_saving_over_an_older_bundle_leaves_the_new_one_alone(tmp_path: Path) -> None:
+    save(tmp_path / "bundle")
+    (tmp_path / "bundle" / "stray").write_text("")
+    identity, _ = save(tmp_path / "bundle", seed=1)
+    assert load_bundle(tmp_path / "bundle").id == identity
+    assert sorted(p.name for p in (tmp_path / "bundle").iterdir()) == ["MODEL_CARD.md", "bundle.json", "weights.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "MODEL_CARD.md", "bundle.json"])
+def test_every_altered_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    save(tmp_path / "bundle")
+    file = tmp_path / "bundle" / name
+    content = file.read_bytes()
+    file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with pytest.raises(BundleError, match=name):
+        load_bundle(tmp_path / "bundle")
+    file.unlink()
+    with pytest.raises(BundleError, match=name):
+        load_bundle(tmp_path / "bundle")
+
+
+def test_a_changed_threshold_is_noticed(tmp_path: Path) -> None:
+    save(tmp_path / "bundle")
+    path = tmp_path / "bundle" / "bundle.json"
+    record = json.loads(path.read_text())
+    record["thresholds"]["disc"] = 0.9
+    path.write_text(json.dumps(record))
+    with pytest.raises(BundleError, match="altered"):
+        load_bundle(tmp_path / "bundle")
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = CONFIG.model_copy(update={"model": CONFIG.model.model_copy(update={"widths": (4, 8, 16)})})
+    save(tmp_path / "bundle", config=other)
+    with pytest.raises(BundleError, match="do not fit its network"):
+        load_bundle(tmp_path / "bundle")
+
+
+def test_a_model_this_installation_does_not_have_is_said(tmp_path: Path) -> None:
+    from pipeline.training import bundle as module
+
+    save(tmp_path / "bundle")
+    path = tmp_path / "bundle" / "bundle.json"
+    record = json.loads(path.read_text())
+    record["config"]["model"] = {"name": "from_a_plugin"}
+    record["sha256"] = module._own_hash(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(BundleError, match="does not understand its config"):
+        load_bundle(tmp_path / "bundle")
+
+
+def test_a_folder_that_is_no_bundle_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="not a bundle"):
+        load_bundle(tmp_path)
