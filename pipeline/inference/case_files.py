@@ -1,0 +1,159 @@
+"""The files of one predicted case: written aside, made durable, then moved into place in one step.
+
+A case folder that exists is complete: it appears by a single rename, after everything in it has reached the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ConfigError
+from pipeline.scans.nifti import write_nifti
+from pipeline.scans.raster import write_png
+from pipeline.types import LabelMap, Scan
+
+CASE_FILE = "case.json"
+_DISPLAYED = (0.5, 99.5)
+"""Percentiles of a 16-bit or floating-point scan that become black and white where it is shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class CaseResult:
+    """What is written of one scan. ``mask`` unsigned (H, W) or (D, H, W); ``probabilities`` float (K, [D,] H, W) or None."""
+
+    scan: Scan
+    case: str
+    mask: npt.NDArray[np.unsignedinteger[Any]]
+    probabilities: npt.NDArray[np.floating[Any]] | None
+    warnings: tuple[str, ...]
+    bundle_id: str
+    seconds: float
+
+
+def mask_dtype(label_map: LabelMap) -> type[np.uint8] | type[np.uint16]:
+    """The smallest PNG sample that holds every mask value of a label map.
+
+    Raises
+    ------
+    ConfigError: more than 16 overlapping classes do not fit into a PNG.
+    """
+    largest = (1 << len(label_map)) - 1 if label_map.overlapping else len(label_map)
+    if largest > np.iinfo(np.uint16).max:
+        raise ConfigError(f"{len(label_map)} overlapping classes do not fit into a 16-bit mask; predict with at most 16")
+    return np.uint8 if largest <= np.iinfo(np.uint8).max else np.uint16
+
+
+def displayed(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Stored pixels (C, [D,] H, W) -> 8 bit for the eye, the same window for all slices; 8-bit pixels stay as they are."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    # Every 7th value is enough for two percentiles, and spares a second copy of a volume.
+    sample = pixels.ravel()[::7] if pixels.size > 1_000_000 else pixels.ravel()
+    finite = sample[np.isfinite(sample)]
+    low, high = (float(v) for v in np.percentile(finite, _DISPLAYED)) if finite.size else (0.0, 1.0)
+    scale = 255 / (high - low) if high > low else 0.0
+    shown = np.nan_to_num((pixels.astype(np.float32) - low) * scale, nan=0.0, posinf=255.0, neginf=0.0)
+    return np.clip(np.rint(shown), 0, 255).astype(np.uint8)
+
+
+def write_case(out: Path, result: CaseResult, label_map: LabelMap) -> None:
+    """Write ``out/cases/<case>`` whole or not at all.
+
+    Raises
+    ------
+    OSError: the disk is full, or the folder cannot be written.
+    """
+    staged = out / ".staging" / result.case
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    scan = result.scan
+    flat = scan.pixels.ndim == 3
+    image = displayed(scan.pixels)
+    masks = result.mask[None] if flat else result.mask
+    images = image[:, None] if flat else image
+    planes = []
+    for index, mask in enumerate(masks):
+        names = {"index": index, "image": f"image_{index:03d}.png", "mask": f"mask_{index:03d}.png"}
+        plane = images[:, index]
+        write_png(staged / str(names["image"]), plane[0] if len(plane) == 1 else np.ascontiguousarray(np.moveaxis(plane, 0, -1)))
+        write_png(staged / str(names["mask"]), mask)
+        planes.append(names)
+    write_nifti(staged / "mask.nii.gz", result.mask, scan.geometry)
+    if result.probabilities is not None:
+        stored = {name: layer.astype(np.float16) for name, layer in zip(label_map.names, result.probabilities, strict=True)}
+        np.savez_compressed(staged / "probabilities.npz", **stored)  # type: ignore[arg-type]
+    write_json(staged / CASE_FILE, _record(result, label_map, planes))
+    for path in staged.iterdir():
+        sync(path)
+    sync(staged)
+    final = out / "cases" / result.case
+    staged.rename(final)
+    sync(final.parent)
+
+
+def _record(result: CaseResult, label_map: LabelMap, planes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    geometry = result.scan.geometry
+    layers = label_map.layers(result.mask)
+    found = {}
+    for name, layer in zip(label_map.names, layers, strict=True):
+        stack = layer if layer.ndim == 3 else layer[None]
+        found[name] = {"pixels": int(np.count_nonzero(stack)), "slices": int(stack.any(axis=(1, 2)).sum())}
+    return {
+        "case": result.case,
+        "modality": result.scan.modality,
+        "geometry": {
+            "shape": list(geometry.shape),
+            "spacing_mm": None if geometry.spacing_mm is None else list(geometry.spacing_mm),
+            "spacing_source": geometry.spacing_source,
+            "laterality": geometry.laterality,
+            "laterality_source": geometry.laterality_source,
+        },
+        "sha256": result.scan.sha256,
+        "bundle_id": result.bundle_id,
+        "warnings": list(result.warnings),
+        "seconds": round(result.seconds, 3),
+        "classes": found,
+        "planes": list(planes),
+    }
+
+
+def read_case(folder: Path) -> dict[str, Any] | None:
+    """The record of a finished case folder, None where there is no such folder, {} where somebody spoilt it."""
+    try:
+        record = json.loads((folder / CASE_FILE).read_text(encoding="utf-8"))
+    except OSError:
+        return {} if folder.exists() else None
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically and durably."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically and durably: the file is the old one or the new one, never a part."""
+    staged = path.with_name(f".{path.name}.part")
+    staged.write_text(text, encoding="utf-8")
+    sync(staged)
+    staged.replace(path)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or a folder's list of names, reach the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,250 @@
+"""A whole hospital folder through a bundle: reading, network and writing overlap, every file is accounted for, nothing is lost.
+
+Reader threads decode and normalise ahead, this thread runs the network, writer threads encode and save behind it; the windows
+between them are short, so memory does not grow with the folder. Each file's end is written to the journal before the ledger
+knows of it. A process that is killed leaves finished cases and nothing else; started again, it does what is missing:
+
+* a case folder appears by one rename, so it is whole or it is not there;
+* a case whose folder is there and whose journal entry is not (killed in between) is recognised by its SHA-256 and entered;
+* a file that was looked at, and has not changed since, is not opened again. What failed by chance (``failed``) is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.errors import ScanError
+from pipeline.inference.case_files import CaseResult, mask_dtype, read_case, write_case
+from pipeline.inference.journal import Entry, Journal, Status
+from pipeline.inference.out_folder import open_out
+from pipeline.inference.predict import Predictor, Ready, choose_device
+from pipeline.inference.reading import File, Read, failure, path_token, read_file
+from pipeline.scans.folder import walk
+from pipeline.scans.identity import Pseudonyms
+from pipeline.training.bundle import Bundle, load_bundle
+from pipeline.types import CaseKey
+
+log = logging.getLogger(__name__)
+
+_WRITERS = 2
+
+
+class Progress(Protocol):
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Writing:
+    """A case on its way to the disk."""
+
+    file: File
+    entry: Entry
+    future: Future[float]
+
+
+def predict_folder(
+    bundle_path: Path,
+    folder: Path,
+    out: Path,
+    *,
+    device: str = "auto",
+    probabilities: bool = False,
+    workers: int = 2,
+    pseudonyms: Pseudonyms | None = None,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Segment every scan below ``folder`` into ``out``; begin, or go on where an earlier call ended.
+
+    Parameters
+    ----------
+    probabilities: also keep each class's probabilities (float16, ``probabilities.npz``).
+    workers: files read at once.
+    pseudonyms: makes the names of cases; the published key of :meth:`Pseudonyms.unkeyed` is used without it (public data only).
+    progress: called with files finished, files in all, and a word on the current state.
+
+    Returns
+    -------
+    How many files ended as done, rejected, failed, duplicate and not_an_image, earlier calls included.
+
+    Raises
+    ------
+    BundleError: the bundle is not usable. ConfigError: ``out`` is not (see :func:`open_out`).
+    """
+    bundle = load_bundle(bundle_path, device="cpu")
+    names = pseudonyms or Pseudonyms.unkeyed()
+    mask_dtype(bundle.label_map)
+    with open_out(out, folder, bundle, names):
+        journal = Journal(out / "journal.sqlite")
+        try:
+            total = sum(1 for _ in walk(folder)) if progress is not None else None
+            run = _Run(Predictor(bundle, choose_device(device)), folder, out, names, journal, probabilities, workers)
+            run.go(lambda done, note: progress(done, total, note) if progress is not None else None)
+        finally:
+            # Also after Ctrl-C or a full disk: what is in the journal is what the ledger says.
+            journal.export(out / "ledger.csv")
+            counts = journal.counts()
+            journal.close()
+    return counts
+
+
+class _Run:
+    def __init__(
+        self, predictor: Predictor, folder: Path, out: Path, names: Pseudonyms, journal: Journal, probabilities: bool, workers: int
+    ) -> None:
+        self.predictor, self.folder, self.out, self.names, self.journal = predictor, folder, out, names, journal
+        self.keep_probabilities, self.workers = probabilities, max(1, workers)
+        self.bundle: Bundle = predictor.bundle
+        self.writing: deque[Writing] = deque()
+        self.finished = 0
+        self.tell: Callable[[int, str], None] = lambda done, note: None
+
+    def go(self, tell: Callable[[int, str], None]) -> None:
+        self.tell = tell
+        with ThreadPoolExecutor(self.workers, "ocuseg-read") as readers, ThreadPoolExecutor(_WRITERS, "ocuseg-write") as writers:
+            reading: deque[Future[Read]] = deque()
+            try:
+                for file in self._files():
+                    reading.append(readers.submit(read_file, file, self.folder, self.names, self.predictor))
+                    # Results are taken in the order of the walk, so that of two equal files the first is always the original.
+                    if len(reading) > self.workers:
+                        self._take(reading.popleft().result(), writers)
+                while reading:
+                    self._take(reading.popleft().result(), writers)
+            finally:
+                for future in reading:
+                    future.cancel()
+                while self.writing:
+                    self._settle()
+
+    def _files(self) -> Iterator[File]:
+        """Files that need work; those whose end is known are counted and passed over."""
+        for path in walk(self.folder):
+            token = path_token(path, self.folder, self.names)
+            try:
+                status = path.stat()
+                size, mtime_ns = status.st_size, status.st_mtime_ns
+            except OSError:
+                size = mtime_ns = -1
+            known = [e for e in self.journal.of_file(token) if (e.size, e.mtime_ns) == (size, mtime_ns) and self._stands(e)]
+            if known:
+                self._count(known[0].status)
+            else:
+                yield File(path, token, size, mtime_ns)
+
+    def _stands(self, entry: Entry) -> bool:
+        """Whether an entry still holds: a failure is tried again, and so is a result whose folder somebody removed."""
+        if entry.status == "done":
+            return (self.out / "cases" / entry.case).is_dir()
+        return entry.status != "failed"
+
+    def _take(self, read: Read, writers: ThreadPoolExecutor) -> None:
+        """Runs in this thread: enter what was refused or is known already, else the network, then hand over to a writer."""
+        if read.ready is None:
+            self._enter(_entry(read, read.case, read.status, read.code, read.reason))
+            return
+        scan = read.ready.scan
+        instance = "" if scan.sop_instance_uid is None else self.names.token("image", scan.sop_instance_uid)
+        entry = replace(_entry(read, read.case, "done"), instance=instance)
+        twin = self._twin(entry)
+        if twin is not None:
+            what = "the same file" if twin.sha256 == entry.sha256 else "the same SOP Instance UID"
+            self._enter(replace(entry, status="duplicate", code="duplicate", reason=f"{what} as {twin.case}"))
+            return
+        name, is_there = self._folder_name(scan.case, scan.sha256)
+        entry = replace(entry, case=name)
+        if is_there:
+            self._enter(entry)
+            return
+        began = time.perf_counter()
+        try:
+            result = self._infer(read.ready, name, read.seconds)
+        except Exception as error:  # one scan must not end the run
+            log.warning("case %s failed: %s", name, type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
+            if isinstance(error, torch.OutOfMemoryError):
+                torch.cuda.empty_cache()
+            code, reason = failure(error)
+            self._enter(replace(entry, status="failed", code=code, reason=reason, seconds=time.perf_counter() - began))
+            return
+        while len(self.writing) > _WRITERS:
+            self._settle()
+        self.writing.append(Writing(read.file, replace(entry, seconds=result.seconds), writers.submit(self._write, result)))
+
+    def _twin(self, entry: Entry) -> Entry | None:
+        """The case that already holds this content: finished, or on its way to the disk. Never the file itself, seen earlier."""
+        for other in self.writing:
+            if other.entry.sha256 == entry.sha256 or (entry.instance and other.entry.instance == entry.instance):
+                return other.entry
+        found = self.journal.done_with(entry.sha256, entry.instance)
+        # The file's own earlier content is no twin: its result stays, and the new content gets one of its own.
+        return None if found is None or found.token == entry.token else found
+
+    def _folder_name(self, case: CaseKey, sha256: str) -> tuple[str, bool]:
+        """A name that no other content has, and whether this content's result is already there."""
+        busy = {w.entry.case: w.entry.sha256 for w in self.writing}
+        for key in (case, replace(case, image=f"{case.image[:51]}-{sha256[:12]}")):
+            name = str(key)
+            record = read_case(self.out / "cases" / name)
+            held = busy.get(name) if record is None else record.get("sha256", "")
+            if held is None or held == sha256:
+                return name, record is not None
+        raise ScanError("malformed", "two cases have one name and the same beginning of their SHA-256")
+
+    def _infer(self, ready: Ready, name: str, read_seconds: float) -> CaseResult:
+        began = time.perf_counter()
+        label_map, dtype = self.bundle.label_map, mask_dtype(self.bundle.label_map)
+        masks: list[npt.NDArray[np.unsignedinteger]] = []
+        kept: list[npt.NDArray[np.float16]] = []
+        warnings: tuple[str, ...] = ()
+        for prediction in self.predictor.slices(ready):
+            masks.append(label_map.mask(self.predictor.layers(prediction)).astype(dtype))
+            warnings = prediction.warnings
+            if self.keep_probabilities:
+                assert prediction.probabilities is not None
+                kept.append(prediction.probabilities.astype(np.float16))
+        flat = ready.scan.pixels.ndim == 3
+        mask = masks[0] if flat else np.stack(masks)
+        chances = None if not kept else kept[0] if flat else np.stack(kept, axis=1)
+        return CaseResult(ready.scan, name, mask, chances, warnings, self.bundle.id, read_seconds + time.perf_counter() - began)
+
+    def _write(self, result: CaseResult) -> float:
+        """Runs in a writer thread; seconds it took."""
+        began = time.perf_counter()
+        write_case(self.out, result, self.bundle.label_map)
+        return time.perf_counter() - began
+
+    def _settle(self) -> None:
+        """Wait for the oldest case on its way to the disk and enter how it ended."""
+        oldest = self.writing.popleft()
+        try:
+            entry = replace(oldest.entry, seconds=oldest.entry.seconds + oldest.future.result())
+        except Exception as error:  # a full disk, a scan that cannot be encoded: this case failed, the next may not
+            log.warning(
+                "case %s could not be written: %s", oldest.entry.case, type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG)
+            )
+            code, reason = failure(error)
+            entry = replace(oldest.entry, status="failed", code=code, reason=reason)
+        self._enter(entry)
+
+    def _enter(self, entry: Entry) -> None:
+        self.journal.record(entry)
+        self._count(entry.status)
+
+    def _count(self, status: str) -> None:
+        self.finished += 1
+        self.tell(self.finished, status)
+
+
+def _entry(read: Read, case: str, status: Status, code: str = "", reason: str = "") -> Entry:
+    file = read.file
+    return Entry(file.token, file.size, file.mtime_ns, read.sha256, "", case, status, code, reason, read.seconds)

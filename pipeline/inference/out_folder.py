@@ -1,0 +1,114 @@
+"""The output folder of a prediction: one bundle, one site key, one process at a time; begun once, continued as often as needed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.inference.case_files import write_json
+from pipeline.scans.identity import Pseudonyms
+from pipeline.training.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+_OWN = {RUN_FILE, "journal.sqlite", "journal.sqlite-journal", "ledger.csv", "cases", "report", ".staging", ".lock"}
+
+
+@contextmanager
+def open_out(out: Path, folder: Path, bundle: Bundle, pseudonyms: Pseudonyms) -> Iterator[None]:
+    """Make ``out`` ready, or check that it was begun with the same bundle and key; hold its lock inside the block.
+
+    Raises
+    ------
+    ConfigError: ``out`` lies in ``folder`` or the other way round, holds something else, belongs to another bundle or site key,
+        or is in use.
+    """
+    _check_apart(out, folder)
+    with ExitStack() as lock:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            strange = sorted(p.name for p in out.iterdir() if p.name not in _OWN and not p.name.endswith(".part"))
+            if strange and not (out / RUN_FILE).exists():
+                raise ConfigError(f"the output folder holds {strange[0]!r} and no prediction; give a new or an empty folder")
+            lock.enter_context(_locked(out / ".lock"))
+            _begin_or_continue(out, bundle, pseudonyms)
+            # Half-written cases of a process that was killed; nobody else writes here while the lock is held.
+            shutil.rmtree(out / ".staging", ignore_errors=True)
+            (out / "cases").mkdir(exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"the output folder cannot be written ({error.strerror or type(error).__name__})") from error
+        yield
+        shutil.rmtree(out / ".staging", ignore_errors=True)
+
+
+def _check_apart(out: Path, folder: Path) -> None:
+    real_out, real_folder = out.resolve(), folder.resolve()
+    if real_out == real_folder or real_folder in real_out.parents:
+        raise ConfigError("the output folder lies inside the folder of scans, so results would be read as scans; give one outside")
+    if real_out in real_folder.parents:
+        raise ConfigError("the folder of scans lies inside the output folder; give an output folder of its own")
+
+
+def _begin_or_continue(out: Path, bundle: Bundle, pseudonyms: Pseudonyms) -> None:
+    key_check = pseudonyms.token("path", "ocuseg key check")
+    path = out / RUN_FILE
+    if not path.exists():
+        write_json(path, _record(bundle, key_check))
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        begun_with, key = found["bundle_id"], found["key_check"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{RUN_FILE} in the output folder is damaged; give a new output folder") from error
+    if begun_with != bundle.id:
+        raise ConfigError(f"the output folder holds results of bundle {begun_with}, not of {bundle.id}; give a new folder, or that bundle")
+    if key != key_check:
+        raise ConfigError(
+            "the output folder was begun with another site key, so its pseudonyms would not match; give that key, or a new folder"
+        )
+
+
+def _record(bundle: Bundle, key_check: str) -> dict[str, Any]:
+    return {
+        "bundle_id": bundle.id,
+        "bundle_name": bundle.config.name,
+        "ocuseg": version("ocuseg"),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "modality": bundle.modality,
+        "classes": bundle.label_map.to_json(),
+        "thresholds": dict(bundle.thresholds),
+        "metrics": dict(bundle.metrics),
+        "card_sha256": bundle.card_sha256,
+        "key_check": key_check,
+    }
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Exclusive use by one process; the system lets go of it even when the process is killed."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows; two runs at once are then the user's own care
+        yield
+        return
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError("another process is predicting into this output folder; wait for it, or give another folder") from None
+        except OSError:
+            log.warning("the output folder's file system has no locks; do not predict into it from two processes at once")
+        yield
+    finally:
+        os.close(handle)

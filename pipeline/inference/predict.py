@@ -1,0 +1,130 @@
+"""One scan in, one Prediction out, by exactly the preparation that training used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.datasets.normalise import Reduced, reduce
+from pipeline.metrics.threshold import decide
+from pipeline.training.bundle import Bundle
+from pipeline.types import Batch, Prediction, Scan
+
+log = logging.getLogger(__name__)
+
+_FAR_OFF = 1.5
+"""Spacing that differs by more than this factor from training's is worth a warning."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A scan with what can be prepared before the network's turn: all of a 2-D image, nothing of a volume (it would not fit)."""
+
+    scan: Scan
+    reduced: Reduced | None
+    warnings: tuple[str, ...]
+
+
+class Predictor:
+    """A bundle on a device.
+
+    ``ready`` may run in any thread; ``predict`` and ``slices`` use the network and belong to one thread.
+    """
+
+    def __init__(self, bundle: Bundle, device: str | torch.device = "cpu") -> None:
+        self.bundle = bundle
+        self.device = torch.device(device)
+        self.task = bundle.task.to(self.device).eval()
+
+    def predict(self, scan: Scan, *, valid: npt.NDArray[np.bool_] | None = None) -> Prediction:
+        """The whole scan in its source frame: probabilities float32 (K, H, W), or (K, D, H, W) of a volume.
+
+        ``valid`` bool (H, W) or (D, H, W) is the field of view where somebody knows it; otherwise it is found as in training.
+        """
+        ready = self.ready(scan, valid=valid)
+        parts = list(self.slices(ready, valid=valid))
+        if scan.pixels.ndim == 3:
+            return parts[0]
+        return replace(
+            parts[0], probabilities=_stack([p.probabilities for p in parts], 1), uncertainty=_stack([p.uncertainty for p in parts], 0)
+        )
+
+    def ready(self, scan: Scan, *, valid: npt.NDArray[np.bool_] | None = None) -> Ready:
+        """Everything that may be done ahead, beside the network: for a 2-D image, its normalisation."""
+        reduced = self._reduce(scan, scan.pixels, valid) if scan.pixels.ndim == 3 else None
+        return Ready(scan, reduced, self.warnings(scan))
+
+    def slices(self, ready: Ready, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[Prediction]:
+        """One Prediction (K, H, W) a slice, in order, so that a long volume never stands in memory as probabilities."""
+        scan = ready.scan
+        if ready.reduced is not None:
+            yield self._infer(scan, ready.reduced, ready.warnings)
+            return
+        for index in range(scan.pixels.shape[1]):
+            inside = None if valid is None else valid[index]
+            yield self._infer(scan, self._reduce(scan, scan.pixels[:, index], inside), ready.warnings)
+
+    def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_]:
+        """Boolean layers (K, ...) by the thresholds that validation chose."""
+        assert prediction.probabilities is not None
+        return decide(prediction.probabilities, self.bundle.label_map, self.bundle.thresholds)
+
+    def warnings(self, scan: Scan) -> tuple[str, ...]:
+        """In which ways a scan is unlike what the bundle was trained on."""
+        found = []
+        if scan.modality != self.bundle.modality:
+            kind = "of unknown modality" if scan.modality == "unknown" else f"{scan.modality}"
+            found.append(f"the scan is {kind}, the bundle was trained on {self.bundle.modality}")
+        stored, wanted = scan.pixels.shape[0], self._stored_channels()
+        if wanted is not None and stored != wanted:
+            found.append("grey pixels were repeated to colour" if stored == 1 else "colour pixels were turned to grey (Rec. 601)")
+        trained, own = self.bundle.spacing_mm, scan.geometry.spacing_mm
+        if trained is not None and own is not None:
+            factor = own[-1] / trained[-1]
+            if not 1 / _FAR_OFF < factor < _FAR_OFF:
+                found.append(f"pixels are {own[-1]:.4g} mm wide, in training {trained[-1]:.4g} mm")
+        return tuple(found)
+
+    def _stored_channels(self) -> int | None:
+        """Channels of the raw pixels that training saw; None where the normalisation reduces any input to one channel."""
+        return self.bundle.input_channels if self.bundle.config.data.normalise.channels == "as_stored" else None
+
+    def _reduce(self, scan: Scan, plane: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> Reduced:
+        wanted = self._stored_channels()
+        if wanted == 3 and plane.shape[0] == 1:
+            plane = np.repeat(plane, 3, axis=0)
+        elif wanted == 1 and plane.shape[0] == 3:
+            grey = np.tensordot(np.array([0.299, 0.587, 0.114]), plane, axes=1)[None]
+            plane = (np.rint(grey) if np.issubdtype(plane.dtype, np.integer) else grey).astype(plane.dtype)
+        # A file that does not say what it shows is taken for what the bundle knows.
+        modality = self.bundle.modality if scan.modality == "unknown" else scan.modality
+        return reduce(plane, self.bundle.config.data.normalise, modality, valid)
+
+    def _infer(self, scan: Scan, reduced: Reduced, warnings: tuple[str, ...]) -> Prediction:
+        image, inside = reduced.finish()
+        batch = Batch([image], [inside], [reduced.placement], [scan.case]).to(self.device)
+        with torch.inference_mode():
+            (prediction,) = self.task.predict(batch)
+        probabilities = prediction.probabilities
+        if probabilities is not None and not reduced.source_valid.all():
+            # Beyond the field of view there is nothing to find, only the rim's edge to mistake for a vessel.
+            probabilities = probabilities * reduced.source_valid
+        return replace(prediction, probabilities=probabilities, bundle_id=self.bundle.id, warnings=(*prediction.warnings, *warnings))
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _stack(planes: list[npt.NDArray[np.float32] | None], axis: int) -> npt.NDArray[np.float32] | None:
+    known = [p for p in planes if p is not None]
+    return np.stack(known, axis=axis) if len(known) == len(planes) else None

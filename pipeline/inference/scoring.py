@@ -1,0 +1,93 @@
+"""One labelled scan against its prediction: a row of numbers a class, at native resolution, inside the field of view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.metrics.overlap import Confusion, aupr, auroc, cldice, measure, overlap_measures
+from pipeline.metrics.surface import assd, hd95
+from pipeline.types import CaseKey, Measure
+
+BoolArray = npt.NDArray[np.bool_]
+
+THIN = frozenset({"vessel", "vessels", "artery", "arteries", "vein", "veins", "capillary"})
+"""Class names whose shape is a branching line: scored with clDice; the others with outline distances."""
+
+SCORES = ("dice", "iou", "pixel_accuracy", "sensitivity", "specificity", "cldice", "auroc", "aupr", "hd95_px", "assd_px")
+SECOND_READER = ("second_reader_dice", "model_vs_second_dice")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case and class. ``scores`` in the order of :data:`SCORES` and :data:`SECOND_READER`, those that apply."""
+
+    case: CaseKey
+    cls: str
+    counts: Confusion
+    scores: Mapping[str, Measure]
+    sha256: str
+    second_counts: Confusion | None = field(default=None)
+
+
+def score_case(
+    case: CaseKey,
+    sha256: str,
+    names: Sequence[str],
+    predicted: BoolArray,
+    probabilities: npt.NDArray[np.floating],
+    truth: BoolArray,
+    valid: BoolArray,
+    second: tuple[BoolArray, BoolArray] | None = None,
+) -> list[Row]:
+    """Rows of one case.
+
+    Parameters
+    ----------
+    names: the K classes. predicted, truth: bool (K, [D,] H, W). probabilities: float of that shape.
+    valid: bool ([D,] H, W), where the first reader's label and the field of view count.
+    second: the second reader's layers (K, [D,] H, W) and where that label counts ([D,] H, W).
+    """
+    rows = []
+    for index, name in enumerate(names):
+        guess, chance, true = predicted[index], probabilities[index], truth[index]
+        counts = Confusion.of(guess, true, valid)
+        scores = overlap_measures(counts)
+        if name.lower() in THIN:
+            if guess.ndim == 2:
+                scores["cldice"] = measure("cldice", cldice(guess, true, valid))
+        else:
+            scores["hd95_px"], scores["assd_px"] = hd95(guess, true, valid=valid), assd(guess, true, valid=valid)
+        scores["auroc"] = measure("auroc", auroc(chance, true, valid))
+        scores["aupr"] = measure("aupr", aupr(chance, true, valid))
+        second_counts = None
+        if second is not None:
+            layers, also = second
+            both = valid & also
+            second_counts = Confusion.of(layers[index], true, both)
+            scores["second_reader_dice"] = measure("dice", second_counts.dice)
+            scores["model_vs_second_dice"] = measure("dice", Confusion.of(guess, layers[index], both).dice)
+        rows.append(Row(case, name, counts, scores, sha256, second_counts))
+    return rows
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """Names of the scores that at least one row has, in a fixed order."""
+    present = {name for row in rows for name in row.scores}
+    return [name for name in (*SCORES, *SECOND_READER) if name in present]
+
+
+def table(rows: Sequence[Row]) -> list[list[str]]:
+    """``per_image.csv``: a heading, then one line a case and class; an undefined score is an empty cell."""
+    scores = columns(rows)
+    lines = [["case", "patient", "class", *scores, "tp", "fp", "fn", "tn", "undefined", "sha256"]]
+    for row in rows:
+        values = [row.scores.get(name) for name in scores]
+        cells = ["" if v is None or v.value is None else f"{v.value:.6f}" for v in values]
+        reasons = "; ".join(f"{name}: {m.undefined}" for name, m in row.scores.items() if m.undefined is not None)
+        c = row.counts
+        lines.append([str(row.case), row.case.patient, row.cls, *cells, *map(str, (c.tp, c.fp, c.fn, c.tn)), reasons, row.sha256])
+    return lines

@@ -1,0 +1,112 @@
+"""From rows to what one quotes: mean per image and pooled, both labelled, each with an interval over patients."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.inference.scoring import Row, columns
+from pipeline.metrics.interval import (
+    Statistic,
+    mean_of_images,
+    paired_patient_bootstrap,
+    patient_bootstrap,
+    pooled_dice,
+    pooled_iou,
+)
+from pipeline.metrics.overlap import Confusion
+
+DRAWS, SEED, LEVEL = 2000, 0, 0.95
+_ONE_PATIENT = "fewer than two patients"
+_POOLED: dict[str, Statistic] = {"dice": pooled_dice, "iou": pooled_iou}
+_SHOWN = ("dice", "iou", "sensitivity", "specificity", "cldice", "auroc", "hd95_px", "second_reader_dice")
+
+
+def summarise(rows: Sequence[Row]) -> dict[str, Any]:
+    """JSON value ``{class: {"mean_per_image": {score: {...}}, "pooled": {score: {...}}, "model_minus_second_reader_dice": {...}}}``.
+
+    Each score: ``value`` (None where no image defines it), ``low``, ``high`` (95 %, patients drawn with replacement; None with
+    fewer than two patients), ``images`` that define it, ``undefined`` {reason: images}.
+    """
+    by_class: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_class[row.cls].append(row)
+    return {name: _one_class(own) for name, own in by_class.items()}
+
+
+def _one_class(rows: Sequence[Row]) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "mean_per_image": {name: _mean(rows, name) for name in columns(rows)},
+        "pooled": {name: _pooled([(r.case.patient, r.counts) for r in rows], name) for name in _POOLED},
+    }
+    twice = [r for r in rows if r.second_counts is not None]
+    if twice:
+        out["pooled"]["second_reader_dice"] = _pooled([(r.case.patient, r.second_counts) for r in twice if r.second_counts], "dice")
+        model, second = _by_patient(twice, "dice"), _by_patient(twice, "second_reader_dice")
+        gain = [m - s for p in model for m, s in zip(model[p], second[p], strict=True)]
+        out["model_minus_second_reader_dice"] = _with_interval(
+            sum(gain) / len(gain), paired_patient_bootstrap(model, second, n=DRAWS, seed=SEED, level=LEVEL), len(gain)
+        )
+    return out
+
+
+def _mean(rows: Sequence[Row], name: str) -> dict[str, Any]:
+    defined = _by_patient(rows, name)
+    values = [v for own in defined.values() for v in own]
+    reasons = Counter(r.scores[name].undefined for r in rows if name in r.scores and r.scores[name].undefined is not None)
+    value = sum(values) / len(values) if values else None
+    interval = patient_bootstrap(defined, mean_of_images, n=DRAWS, seed=SEED, level=LEVEL) if values else None
+    return _with_interval(value, interval, len(values)) | {"undefined": dict(reasons)}
+
+
+def _pooled(counts: Sequence[tuple[str, Confusion]], name: str) -> dict[str, Any]:
+    by_patient: dict[str, list[tuple[int, int, int, int]]] = defaultdict(list)
+    total = Confusion()
+    for patient, c in counts:
+        by_patient[patient].append((c.tp, c.fp, c.fn, c.tn))
+        total += c
+    interval = patient_bootstrap(by_patient, _POOLED[name], n=DRAWS, seed=SEED, level=LEVEL)
+    return _with_interval(getattr(total, name), interval, len(counts))
+
+
+def _with_interval(value: float | None, interval: tuple[float, float] | None, images: int) -> dict[str, Any]:
+    low, high = interval if interval is not None else (None, None)
+    out: dict[str, Any] = {"value": value, "low": low, "high": high, "images": images}
+    return out if interval is not None else out | {"no_interval": _ONE_PATIENT if images else "no image defines it"}
+
+
+def _by_patient(rows: Sequence[Row], name: str) -> dict[str, list[float]]:
+    out: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        score = row.scores.get(name)
+        if score is not None and score.value is not None:
+            out[row.case.patient].append(score.value)
+    return out
+
+
+def summary_lines(summary: Mapping[str, Any]) -> list[str]:
+    """One screen for a person: what was scored, each class's means with intervals, what was undefined, and every warning."""
+    bundle, card = summary["bundle"], summary["card"]
+    lines = [
+        f"bundle {bundle['id']} ({bundle['name']}) on {card['name']}, part {summary['part']}: "
+        f"{summary['images']} images of {summary['patients']} patients, native size, inside the field of view"
+    ]
+    for name, own in summary["classes"].items():
+        threshold = summary["thresholds"].get(name)
+        lines.append(f"{name}" + ("" if threshold is None else f" (threshold {threshold:g}, from validation)"))
+        for label, scores in (("mean per image", own["mean_per_image"]), ("pooled", own["pooled"])):
+            lines += [_line(label, score, scores[score]) for score in _SHOWN if score in scores]
+        if "model_minus_second_reader_dice" in own:
+            lines.append(_line("mean per image", "dice, model - second reader", own["model_minus_second_reader_dice"]))
+    lines += [f"warning: {text}" for text in summary["warnings"]]
+    return lines
+
+
+def _line(label: str, name: str, score: Mapping[str, Any]) -> str:
+    value = "undefined" if score["value"] is None else f"{score['value']:.4f}"
+    interval = score.get("no_interval", "") and f"(no interval: {score['no_interval']})"
+    if score["low"] is not None:
+        interval = f"[{score['low']:.4f}, {score['high']:.4f}]"
+    reasons = "; ".join(f"undefined in {count}: {reason}" for reason, count in score.get("undefined", {}).items())
+    return f"  {label:<14}  {name.replace('_', ' '):<28} {value:>9}  {interval:<18} {reasons}".rstrip()

@@ -1,0 +1,93 @@
+"""A bundle whose answer is known: it calls bright green "vessel", so every expected mask can be worked out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from pipeline.config import RunConfig, parse_config
+from pipeline.scans.raster import write_png
+from pipeline.tasks.base import Task
+from pipeline.training.bundle import Bundle
+from pipeline.types import Batch, LabelClass, LabelMap, Prediction
+
+VESSEL = LabelMap((LabelClass(1, "vessel", (0, 114, 178)),))
+DISC_CUP = LabelMap((LabelClass(1, "disc", (0, 158, 115)), LabelClass(2, "cup", (230, 159, 0))), overlapping=True)
+
+
+class BrightTask(Task):
+    """Probability = value of the last channel in 0..1; class k of several needs k times as much."""
+
+    def __init__(self, label_map: LabelMap) -> None:
+        super().__init__()
+        self.label_map = label_map
+        self.seen: list[str] = []
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        raise NotImplementedError
+
+    def predict(self, batch: Batch) -> list[Prediction]:
+        out = []
+        for image, placement, case in zip(batch.images, batch.placements, batch.cases, strict=True):
+            self.seen.append(str(case))
+            layers = torch.stack([image[-1].clamp(0, 1) / k for k in range(1, len(self.label_map) + 1)])
+            out.append(Prediction(probabilities=placement.to_source(layers).numpy()))
+        return out
+
+    def score(self, prediction: Prediction, target: Any, geometry: Any, valid: Any = None) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+def run_config(**normalise: Any) -> RunConfig:
+    settings = {"method": "percentile", "percentiles": [0, 100], "field_of_view": "whole"} | normalise
+    return parse_config(f"{{name: tiny, data: {{card: tiny_card, normalise: {settings}}}, task: {{name: semantic}}, model: {{name: unet}}}}")
+
+
+def make_bundle(path: Path, **changes: Any) -> Bundle:
+    label_map = changes.pop("label_map", VESSEL)
+    values = {
+        "path": path,
+        "id": "0123456789ab",
+        "config": changes.pop("config", run_config()),
+        "label_map": label_map,
+        "thresholds": {name: 0.5 for name in label_map.names},
+        "metrics": {"validation/dice/vessel": 0.8},
+        "task": BrightTask(label_map),
+        "modality": "fundus",
+        "input_channels": 3,
+        "card_sha256": "c" * 64,
+        "spacing_mm": None,
+    }
+    return Bundle(**(values | changes))
+
+
+def picture(seed: int, rows: int = 24, columns: int = 37) -> npt.NDArray[np.uint8]:
+    """A colour picture with values 0 and 255 in green, so that percentile normalisation leaves it as it is."""
+    pixels = np.random.default_rng(seed).integers(0, 256, size=(rows, columns, 3), dtype=np.uint8)
+    pixels[0, 0], pixels[0, 1] = 0, 255
+    return pixels
+
+
+def write_folder(root: Path, patients: int, per_patient: int = 1) -> list[Path]:
+    """An untagged hospital tree: root/P0001/V1/scan_0_OD.png ..."""
+    paths = []
+    for patient in range(patients):
+        for number in range(per_patient):
+            path = root / f"P{patient:04d}" / "V1" / f"scan_{number}_OD.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(path, picture(patient * 100 + number))
+            paths.append(path)
+    return paths
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    made = make_bundle(tmp_path / "bundle")
+    monkeypatch.setattr("pipeline.inference.folder.load_bundle", lambda path, device="cpu": made)
+    monkeypatch.setattr("pipeline.inference.evaluate.load_bundle", lambda path, device="cpu": made)
+    return made

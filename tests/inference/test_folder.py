@@ -1,0 +1,317 @@
+"""A hospital folder through a bundle whose answer is known: what is written, what is refused, what is said."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.inference.folder import predict_folder
+from pipeline.inference.reading import path_token
+from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.nifti import write_nifti
+from pipeline.scans.open import open_scan
+from pipeline.scans.raster import read_image, write_png
+from pipeline.training.bundle import Bundle
+from pipeline.types import Geometry
+from tests.inference.conftest import DISC_CUP, BrightTask, make_bundle, picture, write_folder
+
+KEY = Pseudonyms(b"a site key for tests")
+
+
+def run(tmp_path: Path, **options: object) -> dict[str, int]:
+    return predict_folder(tmp_path / "bundle", tmp_path / "scans", tmp_path / "out", device="cpu", pseudonyms=KEY, **options)  # type: ignore[arg-type]
+
+
+def ledger(out: Path) -> list[dict[str, str]]:
+    with (out / "ledger.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def counts(**given: int) -> dict[str, int]:
+    return {"done": 0, "rejected": 0, "failed": 0, "duplicate": 0, "not_an_image": 0} | given
+
+
+def test_every_file_of_a_case(tmp_path: Path, bundle: Bundle) -> None:
+    (path,) = write_folder(tmp_path / "scans", 1)
+    assert run(tmp_path) == counts(done=1)
+    (row,) = ledger(tmp_path / "out")
+    scan = open_scan(path, pseudonyms=KEY, root=tmp_path / "scans")
+    assert (row["case"], row["status"], row["sha256"], row["code"], row["reason"]) == (str(scan.case), "done", scan.sha256, "", "")
+    assert row["token"] == path_token(path, tmp_path / "scans", KEY)
+    assert float(row["seconds"]) > 0
+    case = tmp_path / "out" / "cases" / row["case"]
+    assert sorted(p.name for p in case.iterdir()) == ["case.json", "image_000.png", "mask.nii.gz", "mask_000.png"]
+    stored = read_image(path)
+    expected = (stored[..., 2] / np.float32(255) >= 0.5).astype(np.uint8)
+    assert (read_image(case / "image_000.png") == stored).all()
+    assert (read_image(case / "mask_000.png") == expected).all()
+    record = json.loads((case / "case.json").read_text())
+    assert record["case"] == row["case"]
+    assert record["classes"] == {"vessel": {"pixels": int(expected.sum()), "slices": 1}}
+    assert record["planes"] == [{"index": 0, "image": "image_000.png", "mask": "mask_000.png"}]
+    assert record["geometry"] == {
+        "shape": [24, 37],
+        "spacing_mm": None,
+        "spacing_source": "unknown",
+        "laterality": "R",
+        "laterality_source": "filename",
+    }
+    assert record["warnings"] == ["the scan is of unknown modality, the bundle was trained on fundus"]
+    assert (record["sha256"], record["bundle_id"]) == (scan.sha256, bundle.id)
+    about = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (about["bundle_id"], about["bundle_name"], about["thresholds"]) == (bundle.id, "tiny", {"vessel": 0.5})
+    assert about["classes"] == bundle.label_map.to_json()
+
+
+def test_the_mask_lies_exactly_where_the_scan_lies(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tilted volume of unequal sides: array and geometry, affine included, survive the way through the network and the disk."""
+    volume = make_bundle(tmp_path / "bundle", modality="oct", input_channels=1, label_map=DISC_CUP)
+    monkeypatch.setattr("pipeline.inference.folder.load_bundle", lambda path, device="cpu": volume)
+    generator = np.random.default_rng(3)
+    pixels = generator.integers(0, 256, size=(4, 18, 29), dtype=np.uint8)
+    pixels[:, 0, 0], pixels[:, 0, 1] = 0, 255
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[0.011, 0.0, 0.002], [0.0, 0.0, -0.24], [0.0, 0.0039, 0.0]])
+    affine[:3, 3] = [-2.5, 3.25, 0.125]
+    column, row, between = (float(np.linalg.norm(affine[:3, axis])) for axis in range(3))
+    geometry = Geometry((4, 18, 29), (between, row, column), "tag", affine, "L", "tag")
+    path = tmp_path / "scans" / "P1" / "V1" / "cube.nii.gz"
+    path.parent.mkdir(parents=True)
+    write_nifti(path, pixels, geometry)
+    assert run(tmp_path, probabilities=True) == counts(done=1)
+    (folder,) = (tmp_path / "out" / "cases").iterdir()
+    scan, mask = open_scan(path), open_scan(folder / "mask.nii.gz")
+    assert mask.geometry == scan.geometry
+    assert scan.geometry.affine is not None
+    assert np.array_equal(mask.geometry.affine, scan.geometry.affine)
+    disc = pixels / np.float32(255) >= 0.5
+    cup = pixels / np.float32(255) / 2 >= 0.5
+    assert (mask.pixels[0] == disc + 2 * cup).all()
+    for index in range(4):
+        assert (read_image(folder / f"mask_{index:03d}.png") == mask.pixels[0, index]).all()
+        assert (read_image(folder / f"image_{index:03d}.png") == pixels[index]).all()
+    record = json.loads((folder / "case.json").read_text())
+    assert record["classes"]["disc"] == {"pixels": int(disc.sum()), "slices": 4}
+    kept = np.load(folder / "probabilities.npz")
+    assert kept["disc"].shape == (4, 18, 29)
+    assert np.allclose(kept["disc"], pixels / 255, atol=1e-3)
+
+
+def test_sixteen_bits_are_shown_in_eight(tmp_path: Path, bundle: Bundle) -> None:
+    write_folder(tmp_path / "scans", 1)
+    ramp = np.linspace(500, 3500, 24 * 37).reshape(24, 37).astype(np.uint16)
+    write_png(tmp_path / "scans" / "P0000" / "V1" / "deep.png", ramp)
+    assert run(tmp_path) == counts(done=2)
+    shown = [read_image(p) for p in (tmp_path / "out" / "cases").glob("*/image_000.png")]
+    (grey,) = [image for image in shown if image.ndim == 2]
+    assert grey.dtype == np.uint8
+    assert (np.diff(grey.ravel().astype(int)) >= 0).all()
+    assert (grey.min(), grey.max()) == (0, 255)
+
+
+def test_bad_files_are_recorded_and_do_not_stop_the_run(tmp_path: Path, bundle: Bundle) -> None:
+    good = write_folder(tmp_path / "scans", 2)
+    folder = good[0].parent
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "half.png").write_bytes(good[0].read_bytes()[:300])
+    (folder / "notes.txt").write_text("Dear colleague")
+    shutil.copy(good[1], folder / "zz_copy.png")
+    write_nifti(folder / "stack.nii.gz", np.zeros((3, 4, 5), np.uint8), Geometry((3, 4, 5)))
+    # The copy lies in an earlier folder, so the walk meets it first: the other one is the duplicate, whatever finishes first.
+    assert run(tmp_path, workers=3) == counts(done=2, rejected=3, duplicate=1, not_an_image=1)
+    rows = {row["token"]: row for row in ledger(tmp_path / "out")}
+    assert len(rows) == 7
+
+    def of(path: Path) -> dict[str, str]:
+        return rows[path_token(path, tmp_path / "scans", KEY)]
+
+    assert (of(folder / "empty.png")["status"], of(folder / "empty.png")["code"]) == ("rejected", "empty")
+    assert of(folder / "half.png")["status"] == "rejected"
+    assert of(folder / "half.png")["reason"]
+    assert (of(folder / "notes.txt")["status"], of(folder / "notes.txt")["code"]) == ("rejected", "not_an_image")
+    assert of(folder / "stack.nii.gz")["code"] == "wrong_modality"
+    assert "3 slices" in of(folder / "stack.nii.gz")["reason"]
+    copy = of(folder / "zz_copy.png")
+    assert copy["status"] == "done"
+    assert of(good[1])["status"] == "duplicate"
+    assert of(good[1])["reason"] == f"the same file as {copy['case']}"
+
+
+def test_no_name_and_no_path_is_written(tmp_path: Path, bundle: Bundle) -> None:
+    write_folder(tmp_path / "scans", 2)
+    secret = tmp_path / "scans" / "Mustermann_Erika" / "V1"
+    secret.mkdir(parents=True)
+    write_png(secret / "a.png", picture(7))
+    (secret / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    run(tmp_path)
+    for path in (tmp_path / "out").rglob("*"):
+        assert "Mustermann" not in path.name
+        if path.is_file():
+            content = path.read_bytes()
+            assert b"Mustermann" not in content
+            assert os.fsencode(tmp_path) not in content
+
+
+def test_one_failing_case_is_tried_again_next_time(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = write_folder(tmp_path / "scans", 3)
+    bad = str(open_scan(paths[1], pseudonyms=KEY, root=tmp_path / "scans").case)
+    predict = BrightTask.predict
+
+    def stumble(self: BrightTask, batch):  # type: ignore[no-untyped-def]
+        if str(batch.cases[0]) == bad:
+            raise RuntimeError("/home/somebody/secret.dcm")
+        return predict(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BrightTask, "predict", stumble)
+        assert run(tmp_path) == counts(done=2, failed=1)
+    (row,) = [row for row in ledger(tmp_path / "out") if row["status"] == "failed"]
+    assert (row["case"], row["code"]) == (bad, "error")
+    assert "RuntimeError" in row["reason"]
+    assert "secret" not in row["reason"]
+    assert run(tmp_path) == counts(done=3)
+    assert len(ledger(tmp_path / "out")) == 3
+
+
+def test_a_full_disk_fails_the_case_not_the_run(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "scans", 3)
+    from pipeline.inference import folder as module
+
+    write, calls = module.write_case, []
+
+    def full(*arguments: object) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        write(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_case", full)
+        assert run(tmp_path) == counts(done=2, failed=1)
+    (row,) = [row for row in ledger(tmp_path / "out") if row["status"] == "failed"]
+    assert (row["code"], "No space left on device" in row["reason"]) == ("disk", True)
+    assert run(tmp_path) == counts(done=3)
+
+
+def test_a_second_call_looks_at_nothing_twice(tmp_path: Path, bundle: Bundle) -> None:
+    write_folder(tmp_path / "scans", 3)
+    run(tmp_path)
+    task = bundle.task
+    assert isinstance(task, BrightTask)
+    assert len(task.seen) == 3
+    before = (tmp_path / "out" / "ledger.csv").read_bytes()
+    assert run(tmp_path) == counts(done=3)
+    assert len(task.seen) == 3
+    assert (tmp_path / "out" / "ledger.csv").read_bytes() == before
+    write_png(tmp_path / "scans" / "P0001" / "V1" / "new.png", picture(50))
+    assert run(tmp_path) == counts(done=4)
+    assert len(task.seen) == 4
+
+
+def test_a_touched_file_is_the_same_case(tmp_path: Path, bundle: Bundle) -> None:
+    (path,) = write_folder(tmp_path / "scans", 1)
+    run(tmp_path)
+    os.utime(path, ns=(1, 1))
+    assert run(tmp_path) == counts(done=1)
+    assert len(ledger(tmp_path / "out")) == 1
+
+
+def test_a_changed_file_gets_a_result_of_its_own_and_the_old_one_stays(tmp_path: Path, bundle: Bundle) -> None:
+    (path,) = write_folder(tmp_path / "scans", 1)
+    run(tmp_path)
+    (old,) = (tmp_path / "out" / "cases").iterdir()
+    before = (old / "mask_000.png").read_bytes()
+    write_png(path, picture(99))
+    assert run(tmp_path) == counts(done=2)
+    new = [p for p in (tmp_path / "out" / "cases").iterdir() if p != old]
+    assert [p.name[:-13] for p in new] == [old.name]
+    assert (old / "mask_000.png").read_bytes() == before
+    assert {row["case"] for row in ledger(tmp_path / "out")} == {old.name, new[0].name}
+    assert run(tmp_path) == counts(done=2)
+
+
+def test_a_repaired_file_replaces_its_rejection(tmp_path: Path, bundle: Bundle) -> None:
+    (path,) = write_folder(tmp_path / "scans", 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200])
+    assert run(tmp_path) == counts(rejected=1)
+    path.write_bytes(whole)
+    assert run(tmp_path) == counts(done=1)
+    assert len(ledger(tmp_path / "out")) == 1
+
+
+def test_a_removed_result_is_made_again(tmp_path: Path, bundle: Bundle) -> None:
+    write_folder(tmp_path / "scans", 2)
+    run(tmp_path)
+    first = sorted((tmp_path / "out" / "cases").iterdir())[0]
+    shutil.rmtree(first)
+    assert run(tmp_path) == counts(done=2)
+    assert first.is_dir()
+
+
+def test_another_bundle_is_refused(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "scans", 1)
+    run(tmp_path)
+    other = make_bundle(tmp_path / "bundle", id="ffffffffffff")
+    monkeypatch.setattr("pipeline.inference.folder.load_bundle", lambda path, device="cpu": other)
+    with pytest.raises(ConfigError, match="results of bundle 0123456789ab, not of ffffffffffff"):
+        run(tmp_path)
+
+
+def test_another_site_key_is_refused(tmp_path: Path, bundle: Bundle) -> None:
+    write_folder(tmp_path / "scans", 1)
+    run(tmp_path)
+    with pytest.raises(ConfigError, match="another site key"):
+        predict_folder(tmp_path / "bundle", tmp_path / "scans", tmp_path / "out", device="cpu", pseudonyms=Pseudonyms(b"another site key"))
+
+
+def test_results_and_scans_do_not_mix(tmp_path: Path, bundle: Bundle) -> None:
+    write_folder(tmp_path / "scans", 1)
+    for out in (tmp_path / "scans" / "out", tmp_path / "scans", tmp_path):
+        with pytest.raises(ConfigError, match="inside"):
+            predict_folder(tmp_path / "bundle", tmp_path / "scans", out, device="cpu", pseudonyms=KEY)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match=r"thesis\.tex"):
+        run(tmp_path)
+
+
+def test_one_process_at_a_time(tmp_path: Path, bundle: Bundle) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    write_folder(tmp_path / "scans", 1)
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process"):
+            run(tmp_path)
+    assert run(tmp_path) == counts(done=1)
+
+
+def test_progress_counts_every_file(tmp_path: Path, bundle: Bundle) -> None:
+    write_folder(tmp_path / "scans", 3)
+    (tmp_path / "scans" / "x.txt").write_text("x")
+    told: list[tuple[int, int | None]] = []
+    run(tmp_path, progress=lambda done, total=None, note="": told.append((done, total)))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_interrupted_by_hand_the_ledger_is_there(tmp_path: Path, bundle: Bundle) -> None:
+    write_folder(tmp_path / "scans", 6)
+
+    def stop(done: int, total: int | None = None, note: str = "") -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, progress=stop)
+    rows = ledger(tmp_path / "out")
+    assert 2 <= len(rows) < 6
+    assert {row["case"] for row in rows} == {p.name for p in (tmp_path / "out" / "cases").iterdir()}
+    assert run(tmp_path) == counts(done=6)
