@@ -30,7 +30,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,6 +60,14 @@ class Delivery:
     run_id: str | None
     model_version: str | None = None
     message: str | None = None
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        place = f" in MLflow run {self.run_id}" if self.run_id else ""
+        return [f"{self.sent} records are{place}, {self.unsent} are unsent", *([self.message] if self.message else [])]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 class Tracker:
