@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from pipeline.registry import Registry
@@ -11,15 +14,23 @@ from pipeline.types import Batch, Geometry, LabelMap, Measure, Prediction, Targe
 
 TASKS = Registry("task.name", "pipeline.tasks")
 
+Labelled = tuple[Prediction, Target, Tensor | None]
+"""A prediction, what is true, and the field of view (bool (H, W) or None), all in the source frame."""
+
 
 class Task(nn.Module):
     """A network together with its losses and its way of predicting.
 
     The training loop calls ``forward`` and sums the named losses; evaluation calls ``predict`` and ``score``. Neither asks
     which family it holds.
+
+    ``headline`` names the entry of :meth:`summarise` by which the best epoch is chosen (higher is better). ``thresholds`` are the
+    decision thresholds by class name that ``score`` uses; empty: the family's defaults.
     """
 
     label_map: LabelMap
+    headline: str
+    thresholds: Mapping[str, float]
 
     @abc.abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -32,3 +43,20 @@ class Task(nn.Module):
     @abc.abstractmethod
     def score(self, prediction: Prediction, target: Target, geometry: Geometry, valid: Tensor | None = None) -> dict[str, Measure]:
         """Measures by name (``dice/vessel``, ``iou/vessel``), prediction and target both in the source frame."""
+
+    def summarise(self, scores: Sequence[Mapping[str, Measure]]) -> dict[str, float]:
+        """Scores of many images -> one number a name: the mean over the images where it is defined."""
+        values: dict[str, list[float]] = {}
+        for image in scores:
+            for name, measure in image.items():
+                if measure.value is not None:
+                    values.setdefault(name, []).append(measure.value)
+        return {name: sum(found) / len(found) for name, found in values.items()}
+
+    def tune(self, labelled: Callable[[], Iterable[Labelled]]) -> dict[str, float]:
+        """Decision thresholds by class name, chosen on validation images; each call of ``labelled`` goes through them once."""
+        return {}
+
+    def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_] | None:
+        """Boolean layers (K, H, W) for a picture of the prediction; None where there is nothing to draw."""
+        return None

@@ -11,11 +11,16 @@ measure a third of its time on a CPU.
 Dice, Tversky and clDice sum over the whole batch before they divide ("batch Dice"). A crop without any foreground then still says
 "fewer false positives" through the shared denominator, where Dice per sample gives it a loss of one or zero whatever the
 network does; see Isensee et al., nnU-Net, doi:10.1038/s41592-020-01008-z, supplementary note 2.
+
+Under several processes these sums run over all of them, so that two processes with two images each train exactly as one with four.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.distributed
 from torch import Tensor
 from torch.nn import functional
 
@@ -40,7 +45,8 @@ def _overlap(logits: Tensor, truth: Tensor, valid: Tensor, independent: bool) ->
     """Sums over batch and pixels for each foreground class (K): both, predicted, true."""
     predicted = _foreground(activate(logits, independent), independent) * valid
     truth = _foreground(truth, independent) * valid
-    return (predicted * truth).sum((0, 2, 3)), predicted.sum((0, 2, 3)), truth.sum((0, 2, 3))
+    both, guessed, present = _sums(predicted * truth, predicted, truth)
+    return both, guessed, present
 
 
 @LOSSES.add("dice")
@@ -82,8 +88,9 @@ def cldice(logits: Tensor, truth: Tensor, valid: Tensor, independent: bool, iter
     skeleton = soft_skeleton(predicted, iterations)
     with torch.no_grad():
         true_skeleton = soft_skeleton(truth, iterations)
-    precision = ((skeleton * truth).sum((0, 2, 3)) + _SMOOTH) / (skeleton.sum((0, 2, 3)) + _SMOOTH)
-    sensitivity = ((true_skeleton * predicted).sum((0, 2, 3)) + _SMOOTH) / (true_skeleton.sum((0, 2, 3)) + _SMOOTH)
+    inside, length, covered, true_length = _sums(skeleton * truth, skeleton, true_skeleton * predicted, true_skeleton)
+    precision = (inside + _SMOOTH) / (length + _SMOOTH)
+    sensitivity = (covered + _SMOOTH) / (true_length + _SMOOTH)
     return (1 - 2 * precision * sensitivity / (precision + sensitivity)).mean()
 
 
@@ -117,5 +124,39 @@ def _pixel_cross_entropy(logits: Tensor, truth: Tensor, independent: bool) -> Te
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean over valid pixels; 0 where there is none."""
-    return (values * valid).sum() / (valid.sum() * values.shape[1]).clamp(min=1)
+    """Mean over valid pixels and channels; 0 where there is none."""
+    sums = _over_processes(torch.stack([(values * valid).sum(), (valid.sum() * values.shape[1]).to(values.dtype)]))
+    return sums[0] / sums[1].clamp(min=1)
+
+
+def _sums(*maps: Tensor) -> tuple[Tensor, ...]:
+    """Each (B, K, H, W) summed over batch, pixels and processes -> (K)."""
+    return _over_processes(torch.stack([m.sum((0, 2, 3)) for m in maps])).unbind()
+
+
+def _over_processes(sums: Tensor) -> Tensor:
+    """The sum over all processes of a distributed training, itself otherwise."""
+    if sums.requires_grad and torch.distributed.is_available() and torch.distributed.is_initialized():
+        total: Tensor = _SumOverProcesses.apply(sums)
+        return total
+    return sums
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """All-reduce whose gradient is all-reduced too.
+
+    Every process then holds the same loss L of the global sums S = sum of S_r. The backward pass gives W dL/dS to each of the W
+    processes, and DistributedDataParallel divides by W when it averages: together the exact gradient of L.
+    """
+
+    @staticmethod
+    def forward(context: Any, sums: Tensor) -> Tensor:
+        total = sums.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        torch.distributed.all_reduce(total)
+        return total

@@ -1,0 +1,183 @@
+"""A run's state on disk: whole or not at all, tensors as safetensors and the rest as JSON; nothing is ever unpickled.
+
+A checkpoint is a folder ``checkpoints/EPOCH-BATCH``: that many epochs and batches of the next one are done. The new folder gets its
+name, complete and flushed to the disk, before the older one goes; so at any moment the newest folder is a complete checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.errors import TrainingError
+from pipeline.training.atomic import new_folder, remove_leftovers
+
+_NAME = re.compile(r"\d{6}-\d{8}")
+
+
+@dataclass
+class Progress:
+    """How far a run has come; all of it is in state.json.
+
+    ``epoch`` epochs are complete and ``batch`` batches of the next are done, whose loss sums so far are ``running``. ``seconds`` of
+    training have passed. ``best`` is the highest validation score, reached after ``best_epoch`` epochs; ``stale`` validations since
+    then were no better.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    best_epoch: int = 0
+    stale: int = 0
+    finished: bool = False
+    running: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class State:
+    """Everything that a run changes as it goes. ``average`` and ``best_weights`` may be None."""
+
+    progress: Progress
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: nn.Module | None = None
+    average_steps: int = 0
+    best_weights: dict[str, Tensor] | None = None
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest complete checkpoint in ``folder``, or None."""
+    found = sorted(p for p in folder.glob("*") if _NAME.fullmatch(p.name)) if folder.is_dir() else []
+    return found[-1] if found else None
+
+
+def save_checkpoint(folder: Path, state: State, random_states: list[dict[str, Any]]) -> Path:
+    """Write the run's state; older checkpoints go once the new one is complete. Call it in one process only.
+
+    ``random_states``: :func:`random_state` of each process, by rank.
+    """
+    remove_leftovers(folder)
+    before = newest(folder)
+    path = folder / f"{state.progress.epoch:06d}-{state.progress.batch:08d}"
+    slots, groups = _optimizer_state(state.optimizer)
+    with new_folder(path) as staged:
+        save_file(_plain(state.network.state_dict()), staged / "network.safetensors")
+        save_file(slots, staged / "optimizer.safetensors")
+        if state.average is not None:
+            save_file(_plain(state.average.state_dict()), staged / "average.safetensors")
+        if state.best_weights is not None:
+            # The best of an earlier epoch is a second name for the same file, not a second copy.
+            _link_or_save(state.best_weights, staged / "best.safetensors", before, state.progress)
+        record = {
+            "progress": asdict(state.progress),
+            "average_steps": state.average_steps,
+            "optimizer_groups": groups,
+            "random": random_states,
+        }
+        (staged / "state.json").write_text(json.dumps(record), encoding="utf-8")
+    for older in folder.glob("*"):
+        if _NAME.fullmatch(older.name) and older.name != path.name:
+            shutil.rmtree(older)
+    return path
+
+
+def load_checkpoint(path: Path, state: State, rank: int) -> None:
+    """Put the run back to where ``path`` left it, this process's random numbers included.
+
+    Raises
+    ------
+    TrainingError: the checkpoint does not fit the network or cannot be read.
+    """
+    try:
+        record = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        state.progress.__dict__.update(record["progress"])
+        state.network.load_state_dict(load_file(path / "network.safetensors"))
+        _restore_optimizer(state.optimizer, load_file(path / "optimizer.safetensors"), record["optimizer_groups"])
+        if state.average is not None:
+            state.average.load_state_dict(load_file(path / "average.safetensors"))
+            state.average_steps = record["average_steps"]
+        best = path / "best.safetensors"
+        state.best_weights = load_file(best) if best.exists() else None
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise TrainingError(
+            f"checkpoint {path.name}: does not fit this run ({error.__class__.__name__}: {str(error).splitlines()[0][:200]}); "
+            "resume with the config it was started with, or start a new run"
+        ) from error
+    states = record["random"]
+    if rank < len(states):  # with more processes than before, the new ones keep the seed they started with
+        restore_random_state(states[rank])
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every random generator of this process, as a JSON value."""
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 (a plugin may draw from the global one)
+    version, numbers, gauss = random.getstate()
+    return {
+        "torch": torch.random.get_rng_state().numpy().tobytes().hex(),
+        "cuda": torch.cuda.get_rng_state().numpy().tobytes().hex() if torch.cuda.is_available() else None,
+        "numpy": [str(name), np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)],
+        "python": [version, list(numbers), gauss],
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    torch.random.set_rng_state(_bytes(state["torch"]))
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(_bytes(state["cuda"]))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+
+
+def _bytes(text: str) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _link_or_save(weights: Mapping[str, Tensor], path: Path, before: Path | None, progress: Progress) -> None:
+    if before is not None and progress.stale > 0 and (before / path.name).exists():
+        try:
+            os.link(before / path.name, path)
+        except OSError:
+            shutil.copyfile(before / path.name, path)
+    else:
+        save_file(_plain(weights), path)
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Tensors by "PARAMETER.NAME", and the groups' settings as JSON values."""
+    state = optimizer.state_dict()
+    slots = {f"{index}.{name}": value for index, slot in state["state"].items() for name, value in slot.items() if torch.is_tensor(value)}
+    return _plain(slots), state["param_groups"]
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, slots: Mapping[str, Tensor], groups: list[dict[str, Any]]) -> None:
+    """The inverse, with each tensor in the memory format of its parameter: another order of the same numbers rounds differently."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in slots.items():
+        index, name = key.split(".", 1)
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:
+            value = torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,96 @@
+"""Optimiser, learning-rate schedule and averaged weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from pipeline.config import TrainConfig
+
+
+def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum 0.9. Biases, norms and activation slopes (one dimension) are not decayed."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True)
+
+
+def learning_rate(done: float, config: TrainConfig) -> float:
+    """The learning rate when the share ``done`` (0..1) of the run lies behind; 0 < rate <= ``config.learning_rate``.
+
+    one_cycle: cosine from 1/25 of the peak up and down to 1/250,000 of it, Smith & Topin, arXiv:1708.07120; cosine: linear warm-up,
+    then cosine down to 1/1000; constant: linear warm-up, then the peak.
+    """
+    peak, warmup = config.learning_rate, config.warmup
+    done = min(max(done, 0.0), 1.0)
+    if done < warmup:
+        share = done / warmup
+        return _cosine(peak / 25, peak, share) if config.schedule == "one_cycle" else peak * max(share, 1e-3)
+    if config.schedule == "constant":
+        return peak
+    end = peak / 250_000 if config.schedule == "one_cycle" else peak / 1000
+    return _cosine(peak, end, (done - warmup) / (1 - warmup))
+
+
+def _cosine(first: float, last: float, share: float) -> float:
+    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
+
+
+def run_share(steps: float, seconds: float, minutes: float | None) -> float:
+    """The share of a run that lies behind, from the share of its steps and, with a time budget, of its time: what is further.
+
+    It never falls, and reaches 1 with whichever comes to its end first, so the schedule always ends fully annealed. A run with a
+    time budget depends on the machine's speed and cannot be repeated bit by bit.
+    """
+    return min(1.0, max(steps, 0.0 if minutes is None else seconds / (60 * minutes)))
+
+
+class AveragedWeights:
+    """Exponential moving average of a network's weights (buffers are copied): smoother than the last step's, often better.
+
+    The first steps count more (decay (1 + n) / (10 + n) until that exceeds ``decay``), so that the random start is forgotten.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for average, new in zip(self.network.parameters(), network.parameters(), strict=True):
+            average.lerp_(new, 1 - decay)
+        copy_buffers(network.buffers(), self.network.buffers())
+
+
+@torch.no_grad()
+def copy_buffers(source: Iterable[torch.Tensor], target: Iterable[torch.Tensor]) -> None:
+    for old, new in zip(target, source, strict=True):
+        old.copy_(new)
+
+
+@torch.no_grad()
+def average_buffers(network: nn.Module) -> None:
+    """Give every process of a distributed training the mean of all processes' BatchNorm statistics.
+
+    While training, each process normalises by its own share of the batch (SyncBatchNorm does not exist on a CPU), so with BatchNorm
+    two processes of two images do not equal one of four: use instance or group norm where that matters.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            torch.distributed.all_reduce(buffer)
+            buffer /= torch.distributed.get_world_size()

@@ -1,0 +1,80 @@
+"""The machine under a run: memory allocator, threads, device."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+
+import torch
+
+from pipeline.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h> of glibc
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's malloc to keep what is freed instead of giving it back to the system; True where that was possible.
+
+    By default every tensor above a few MB is mapped and unmapped anew: some 200,000 page faults for a forward pass at 512 x 512.
+    Keeping the memory makes a training step 1.2 to 1.5 times and inference twice as fast. It is not done where the user has
+    chosen by MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_.
+    """
+    if not sys.platform.startswith("linux") or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys():
+        return False
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.gnu_get_libc_version  # noqa: B018 (other C libraries have mallopt, too, with other meanings)
+        return bool(libc.mallopt(_M_MMAP_THRESHOLD, 2**31 - 1)) and bool(libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
+    except (OSError, AttributeError):
+        return False
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: affinity and container limits count, not what the machine has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        if quota != "max":
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return max(1, cores)
+
+
+def set_threads() -> int:
+    """Share this machine's cores between the processes that torchrun or accelerate started on it; OMP_NUM_THREADS has the last word."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    return torch.get_num_threads()
+
+
+def choose_device(name: str) -> str:
+    """``auto`` (a GPU where there is one), ``cpu`` or ``cuda`` -> "cpu" or "cuda".
+
+    Raises
+    ------
+    ConfigError: an unknown name, or a GPU asked for where torch finds none.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return "cpu"
+    if name == "cuda":
+        if torch.cuda.is_available():
+            return "cuda"
+        why = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no NVIDIA GPU or driver"
+        raise ConfigError(f"--device cuda: {why}; use --device cpu, or auto")
+    raise ConfigError(f"--device {name}: must be auto, cpu or cuda")
+
+
+def prepare_machine(device: str) -> str:
+    """Allocator, threads and device, once at the start of a program; gives "cpu" or "cuda"."""
+    chosen = choose_device(device)
+    kept = keep_freed_memory()
+    log.debug("device %s, %d threads, freed memory %s", chosen, set_threads(), "kept" if kept else "given back")
+    return chosen
