@@ -28,6 +28,7 @@ from pipeline.datasets.labels import (
     read_stored,
 )
 from pipeline.datasets.patterns import Pattern, expressions
+from pipeline.datasets.splits import Part
 from pipeline.errors import CardError, OcusegError
 from pipeline.registry import Strict
 from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, Modality, Scan
@@ -35,7 +36,6 @@ from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, 
 if TYPE_CHECKING:
     from pipeline.scans.identity import Pseudonyms
 
-Part = Literal["train", "validation", "test"]
 Reader = Literal["first", "second"]
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from pipeline.datasets.card import CardCase, CardFields, Part
+from pipeline.datasets.card import CardCase, CardFields
 from pipeline.datasets.labels import LabelSource
 from pipeline.datasets.patterns import eye_of, fill, stem_of
+from pipeline.datasets.splits import Part
 from pipeline.errors import CardError
 from pipeline.scans.identity import NO_VISIT
 from pipeline.types import CaseKey

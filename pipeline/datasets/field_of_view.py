@@ -13,6 +13,8 @@ _WORKING_SIDE = 512
 _SHARE = 0.12
 # A largest piece below this share of the picture is no field of view.
 _SMALLEST = 0.1
+# A field of view fills this share of its convex hull at least; what fills less is texture (OCT angiography), not a disc.
+_SOLID = 0.85
 
 
 def detect_field_of_view(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -47,8 +49,9 @@ def detect_field_of_view(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         return everything
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    inside = pieces == int(sizes.argmax())
-    return _filled_hull(inside, rows, columns) if inside.mean() >= _SMALLEST else everything
+    piece = pieces == int(sizes.argmax())
+    hull = _filled_hull(piece, rows, columns)
+    return hull if piece.mean() >= _SMALLEST and piece.mean() >= _SOLID * hull.mean() else everything
 
 
 def _filled_hull(piece: npt.NDArray[np.bool_], rows: int, columns: int) -> npt.NDArray[np.bool_]:

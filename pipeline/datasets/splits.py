@@ -1,22 +1,28 @@
-"""Who is trained on and who is tested on: by patient, frozen to a file, guarded against leaks (datasets/leaks.py)."""
+"""Who is trained on and who is tested on: by patient, frozen to a file, guarded against leaks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from pipeline.errors import ConfigError
+from pipeline.datasets.fingerprint import same_pictures
+from pipeline.errors import ConfigError, LeakError
 from pipeline.registry import Strict
 from pipeline.types import CaseKey
 
-PARTS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
+log = logging.getLogger(__name__)
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
 class SplitConfig(Strict):
@@ -56,7 +62,7 @@ class Split:
             twice = sorted({str(key) for key in everyone if everyone.count(key) > 1})
             raise ValueError(f"cases stand in the split twice: {', '.join(twice[:3])}")
 
-    def __iter__(self) -> Iterator[tuple[Literal["train", "validation", "test"], tuple[CaseKey, ...]]]:
+    def __iter__(self) -> Iterator[tuple[Part, tuple[CaseKey, ...]]]:
         yield from ((part, getattr(self, part)) for part in PARTS)
 
     def to_json(self) -> dict[str, list[str]]:
@@ -90,7 +96,7 @@ class _Case(Protocol):
     @property
     def key(self) -> CaseKey: ...
     @property
-    def part(self) -> Literal["train", "validation", "test"] | None: ...
+    def part(self) -> Part | None: ...
 
 
 def make_split(card: _Named, cases: Sequence[_Case], config: SplitConfig, seed: int) -> Split:
@@ -144,3 +150,76 @@ def _part(keys: Sequence[CaseKey], patients: set[str]) -> tuple[list[CaseKey], l
 
 def _shuffled(patients: set[str], seed: int) -> list[str]:
     return sorted(patients, key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).digest())
+
+
+def guard(
+    split: Split,
+    fingerprints: Mapping[CaseKey, npt.NDArray[np.float32]],
+    hashes: Mapping[CaseKey, str] | None = None,
+    near_duplicates: Literal["fail", "drop_from_train"] = "fail",
+) -> Split:
+    """Make sure that no patient, no file and no picture stands on two sides of the split.
+
+    Parameters
+    ----------
+    fingerprints: of every case (datasets/fingerprint.py). hashes: SHA-256 of every image file, where known.
+    near_duplicates: "drop_from_train" takes the copy out of the side that matters less (train before validation before test)
+        and logs it; a patient on two sides always fails, because then the split itself is wrong.
+
+    Returns
+    -------
+    The split itself, or one without the dropped cases.
+
+    Raises
+    ------
+    LeakError: names both cases of every leak (the first few).
+    """
+    sides = dict(split)
+    pairs: tuple[tuple[Part, Part], ...] = (("train", "validation"), ("train", "test"), ("validation", "test"))
+    leaks: list[str] = []
+    for first, second in pairs:
+        there = {key.patient: key for key in reversed(sides[second])}
+        seen: set[str] = set()
+        for key in sides[first]:
+            if key.patient in there and key.patient not in seen:
+                seen.add(key.patient)
+                leaks.append(f"patient {key.patient} stands in {first} (case {key}) and in {second} (case {there[key.patient]})")
+    if leaks:
+        raise LeakError(_several(leaks, "split by patient, or correct the card's parts"))
+    dropped: set[CaseKey] = set()
+    for first, second in pairs:
+        for one, other, why in _copies(sides[first], sides[second], fingerprints, hashes or {}):
+            leaks.append(f"{first} case {one} and {second} case {other} {why}")
+            dropped.add(one)
+    if not leaks:
+        return split
+    if near_duplicates == "fail":
+        raise LeakError(_several(leaks, "remove one of each pair, or set data.split.near_duplicates: drop_from_train"))
+    for leak in leaks:
+        log.warning("leak: %s; the first one is left out", leak)
+    kept = Split(*(tuple(key for key in keys if key not in dropped) for _, keys in split))
+    if not kept.train:
+        raise LeakError(_several(leaks, "nothing is left to train on without the copies"))
+    return kept
+
+
+def _copies(
+    first: Sequence[CaseKey],
+    second: Sequence[CaseKey],
+    fingerprints: Mapping[CaseKey, npt.NDArray[np.float32]],
+    hashes: Mapping[CaseKey, str],
+) -> Iterator[tuple[CaseKey, CaseKey, str]]:
+    told: set[tuple[CaseKey, CaseKey]] = set()
+    files: dict[str, CaseKey] = {hashes[key]: key for key in second if key in hashes}
+    for key in first:
+        if key in hashes and hashes[key] in files:
+            told.add((key, files[hashes[key]]))
+            yield key, files[hashes[key]], "are the same file"
+    for i, j, correlation in same_pictures([fingerprints[key] for key in first], [fingerprints[key] for key in second]):
+        if (first[i], second[j]) not in told:
+            yield first[i], second[j], f"show the same picture (correlation {correlation:.3f})"
+
+
+def _several(leaks: Sequence[str], remedy: str) -> str:
+    more = f"; and {len(leaks) - 5} more" if len(leaks) > 5 else ""
+    return f"the split leaks: {'; '.join(leaks[:5])}{more}; {remedy}"

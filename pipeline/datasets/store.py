@@ -1,0 +1,247 @@
+"""Decoded, normalised cases, made once and kept compactly: in memory, or on disk and mapped into memory (datasets/cache.py)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.datasets.cache import CACHE_VERSION, Kept, load_kept, save_kept
+from pipeline.datasets.card import CardCase, DataCard, check_sizes, read_field_of_view, read_scan, read_target_mask
+from pipeline.datasets.fingerprint import fingerprint
+from pipeline.datasets.normalise import NormaliseConfig, reduce, to_working
+from pipeline.datasets.sample import Sample
+from pipeline.errors import CardError, OcusegError
+from pipeline.types import IGNORE, CaseKey, LabelMap, Placement, Target
+
+
+class CaseStore:
+    """Every given case, decoded and normalised; sample ``i`` is one picture, or one slice of a volume.
+
+    Parameters
+    ----------
+    root: the data set's folder (the cases already know their files).
+    cache: "memory" keeps the arrays; "disk" writes them below ``cache_dir`` and maps them, so that a set larger than memory
+        works and the next run starts at once. The key is the content of the files and all that shapes the arrays.
+    workers: threads that decode.
+    progress: called as ``progress(done, total)``.
+
+    Raises
+    ------
+    CardError: a case whose files cannot be used, by its name.
+    """
+
+    def __init__(
+        self,
+        card: DataCard,
+        cases: Sequence[CardCase],
+        root: Path | None,
+        normalise: NormaliseConfig,
+        cache: Literal["memory", "disk"] = "memory",
+        cache_dir: Path | None = None,
+        *,
+        workers: int = 2,
+        progress: Callable[[int, int], Any] | None = None,
+    ) -> None:
+        if cache == "disk" and cache_dir is None:
+            raise ValueError("a disk cache needs cache_dir")
+        self.card, self.normalise, self.root = card, normalise, root
+        self._folder = cache_dir if cache == "disk" else None
+        self._kept: dict[CaseKey, Kept] = {}
+        self._samples: list[tuple[CaseKey, int]] = []
+        self._where: dict[CaseKey, range] = {}
+        with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
+            for done, (case, kept) in enumerate(zip(cases, pool.map(self._keep, cases), strict=True), 1):
+                self._kept[case.key] = kept
+                self._where[case.key] = range(len(self._samples), len(self._samples) + len(kept.pixels))
+                self._samples += [(case.key, index) for index in range(len(kept.pixels))]
+                if progress is not None:
+                    progress(done, len(cases))
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @property
+    def label_map(self) -> LabelMap:
+        return self.card.label_map
+
+    @property
+    def channels(self) -> int:
+        """Input channels of a network for these samples."""
+        return max((kept.pixels.shape[1] for kept in self._kept.values()), default=0)
+
+    def keys(self) -> tuple[CaseKey, ...]:
+        """The cases, in the order of the samples."""
+        return tuple(self._kept)
+
+    def indices(self, keys: Sequence[CaseKey]) -> list[int]:
+        """Samples of these cases, in this order."""
+        return [index for key in keys for index in self._where[key]]
+
+    def case_of(self, index: int) -> CaseKey:
+        return self._samples[index][0]
+
+    def slice_of(self, index: int) -> int:
+        """0 for a picture."""
+        return self._samples[index][1]
+
+    def sample(self, index: int) -> Sample:
+        """The whole image in the working frame."""
+        rows, columns = self.size(index)
+        return self.window(index, 0, 0, rows, columns)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(rows, columns) of a sample in the working frame."""
+        shape = self._kept[self._samples[index][0]].valid.shape
+        return shape[1], shape[2]
+
+    def window(self, index: int, top: int, left: int, rows: int, columns: int) -> Sample:
+        """The same as ``geometric.cut`` of the whole sample, but only these pixels are touched."""
+        key, slice_index = self._samples[index]
+        kept = self._kept[key]
+        height, width = kept.valid.shape[1:]
+        first, last = max(top, 0), max(min(top + rows, height), 0)
+        start, stop = max(left, 0), max(min(left + columns, width), 0)
+        image, valid = kept.reduced(slice_index).finish(first, start, last - first, stop - start)
+        mask = None
+        if kept.mask is not None:
+            mask = torch.from_numpy(kept.mask[slice_index, first:last, start:stop].astype(np.int64))
+        pad = (start - left, left + columns - stop, first - top, top + rows - last)
+        if any(pad):
+            image, valid = torch.nn.functional.pad(image, pad), torch.nn.functional.pad(valid, pad)
+            mask = None if mask is None else torch.nn.functional.pad(mask, pad, value=IGNORE)
+        whole = (top, left, rows, columns) == (0, 0, height, width)
+        placement = kept.placement if whole else Placement.identity(rows, columns)
+        return Sample(image, valid, Target(mask=mask), placement, kept.about["laterality"], key)
+
+    def working_mask(self, index: int) -> npt.NDArray[Any] | None:
+        """The mask in the working frame as it is kept (a small integer type)."""
+        key, slice_index = self._samples[index]
+        mask = self._kept[key].mask
+        return None if mask is None else np.asarray(mask[slice_index])
+
+    def working_valid(self, index: int) -> npt.NDArray[np.bool_]:
+        key, slice_index = self._samples[index]
+        return np.asarray(self._kept[key].valid[slice_index])
+
+    def target_in_source(self, index: int) -> npt.NDArray[np.int64]:
+        """Mask int64 (H, W) in the source frame, encoded by the card's label map."""
+        key, slice_index = self._samples[index]
+        kept = self._kept[key]
+        mask = kept.mask if kept.source_mask is None else kept.source_mask
+        if mask is None:
+            raise CardError(f"case {key}: card {self.card.name} has no label of the first reader for it")
+        return np.array(mask[slice_index], dtype=np.int64)
+
+    def valid_in_source(self, index: int) -> npt.NDArray[np.bool_]:
+        """Field of view, bool (H, W), in the source frame."""
+        key, slice_index = self._samples[index]
+        kept = self._kept[key]
+        return np.array((kept.valid if kept.source_valid is None else kept.source_valid)[slice_index])
+
+    def fingerprints(self) -> dict[CaseKey, npt.NDArray[np.float32]]:
+        return {key: np.array(kept.fingerprint) for key, kept in self._kept.items()}
+
+    def hashes(self) -> dict[CaseKey, str]:
+        """SHA-256 of each case's image file."""
+        return {key: kept.about["sha256"] for key, kept in self._kept.items()}
+
+    def manifest(self) -> list[dict[str, Any]]:
+        """What was read, for the run's record: case, hashes, sizes. No path and no name of a file."""
+        names = ("sha256", "labels_sha256", "field_of_view_sha256", "slices", "rows", "columns", "channels", "part")
+        return [{"case": str(key)} | {name: kept.about[name] for name in names} for key, kept in self._kept.items()]
+
+    def _keep(self, case: CardCase) -> Kept:
+        try:
+            if self._folder is None:
+                return self._decode(case)
+            folder = self._folder / self._digest(case)
+            kept = load_kept(folder)
+            if kept is None:
+                save_kept(self._decode(case), folder)
+                kept = load_kept(folder)
+                if kept is None:
+                    raise CardError(f"case {case.key}: its cached arrays cannot be read back; check the disk of the cache folder")
+            about = kept.about | {"part": case.part, "laterality": case.key.eye if case.key.eye != "U" else kept.about["laterality"]}
+            return replace(kept, about=about)
+        except OSError as error:
+            raise CardError(f"case {case.key}: a file cannot be read ({error.strerror or type(error).__name__})") from error
+        except OcusegError as error:
+            text = str(error)
+            raise CardError(text if text.startswith(f"case {case.key}") else f"case {case.key}: {text}") from error
+
+    def _digest(self, case: CardCase) -> str:
+        """Name of the cache folder: the content of every file and all that shapes the arrays."""
+        basis = {
+            "version": CACHE_VERSION,
+            "image": _sha256(case.image),
+            "labels": [[source.model_dump(), _sha256(path)] for source, path in case.labels],
+            "field_of_view": None if case.field_of_view is None else _sha256(case.field_of_view),
+            "field_of_view_source": None if self.card.field_of_view is None else self.card.field_of_view.model_dump(),
+            "normalise": self.normalise.model_dump(),
+            "label_map": self.card.label_map.to_json(),
+            "modality": self.card.modality,
+        }
+        return hashlib.sha256(json.dumps(basis, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+    def _decode(self, case: CardCase) -> Kept:
+        scan = read_scan(self.card, case)
+        view = read_field_of_view(self.card, case)
+        has_masks = bool(case.labels) and all(source.kind != "yolo_boxes" for source, _ in case.labels)
+        mask = read_target_mask(self.card, case) if has_masks else None
+        if mask is not None:
+            check_sizes(scan.geometry, mask, "the label")
+        if view is not None and view.shape != scan.geometry.plane:
+            raise CardError(f"the field of view is {view.shape}, but the image is {scan.geometry.plane} (rows, columns)")
+        volume = scan.pixels if scan.pixels.ndim == 4 else scan.pixels[:, None]
+        slices = [reduce(volume[:, index], self.normalise, self.card.modality, view) for index in range(volume.shape[1])]
+        placement = slices[0].placement
+        if any(part.placement != placement for part in slices):
+            raise CardError("its slices have fields of view of different size; set data.normalise.field_of_view to whole")
+        small = source_mask = None
+        if mask is not None:
+            source_mask = mask.reshape(volume.shape[1:]).astype(_smallest(self.card.label_map))
+            small = np.stack([to_working(plane, placement) for plane in source_mask])
+        same = placement.net == placement.source == placement.resized
+        about = {
+            "sha256": scan.sha256,
+            "labels_sha256": [_sha256(path) for _, path in case.labels],
+            "field_of_view_sha256": None if case.field_of_view is None else _sha256(case.field_of_view),
+            "part": case.part,
+            "slices": volume.shape[1],
+            "rows": volume.shape[2],
+            "columns": volume.shape[3],
+            "channels": volume.shape[0],
+            "laterality": scan.geometry.laterality,
+            "clamp": slices[0].clamp,
+            "placement": {name: list(getattr(placement, name)) for name in ("source", "crop", "resized", "pad")},
+        }
+        return Kept(
+            pixels=np.stack([part.pixels for part in slices]),
+            valid=np.stack([part.valid for part in slices]),
+            offset=np.stack([part.offset for part in slices]),
+            scale=np.stack([part.scale for part in slices]),
+            fingerprint=fingerprint(scan.pixels),
+            mask=small,
+            source_valid=None if same else np.stack([part.source_valid for part in slices]),
+            source_mask=None if same else source_mask,
+            about=about,
+        )
+
+
+def _smallest(label_map: LabelMap) -> type[np.signedinteger[Any]]:
+    largest = 2 ** len(label_map) - 1 if label_map.overlapping else len(label_map)
+    return np.int8 if largest <= 127 else np.int16 if largest <= 32767 else np.int32
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
