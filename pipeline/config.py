@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,17 +107,28 @@ class RunConfig(Strict):
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read one YAML run file, apply ``dotted.key=value`` overrides (values are YAML), check everything.
 
+    ``path`` may also be the bare name of a run file that comes with ocuseg ("phantom_little").
+
     Raises
     ------
     ConfigError: one sentence a fault, each naming the dotted key, the value and the fix.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _find(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.__class__.__name__}); give the path of a YAML run file, such as one in configs/"
         ) from error
     return parse_config(text, overrides, where=path.name)
+
+
+def _find(path: Path) -> Path:
+    """``path`` itself, or the run file of that name beside this package or where an installed ocuseg keeps them."""
+    if path.exists() or len(path.parts) > 1:
+        return path
+    folders = (Path(__file__).resolve().parents[1] / "configs", Path(sys.prefix) / "share" / "ocuseg" / "configs")
+    candidates = (folder / f"{path.name.removesuffix('.yaml')}.yaml" for folder in folders)
+    return next((candidate for candidate in candidates if candidate.exists()), path)
 
 
 def parse_config(text: str, overrides: Sequence[str] = (), where: str = "config") -> RunConfig:

@@ -36,7 +36,6 @@ def demo(
         return result
 
     from pipeline.config import load_config
-    from pipeline.datasets.card import find_config
     from pipeline.datasets.phantom_hospital import write_hospital
     from pipeline.inference.evaluate import evaluate, summary_lines
     from pipeline.inference.folder import predict_folder
@@ -51,7 +50,7 @@ def demo(
     pseudonyms = Pseudonyms.load_or_create(home / "site.key")
     counts = step("index the second hospital's folder", index_folder, second / "scans", home / "catalogue.sqlite", pseudonyms=pseudonyms)
     print("  " + ", ".join(f"{name} {count}" for name, count in counts.summary().items()))
-    config = load_config(find_config(RUN_FILE))
+    config = load_config(Path(RUN_FILE))
     result = step("train a small MONAI U-Net", train, config, first / "card", home / "runs" / config.name, key_path=home / "site.key")
     summary = step(
         "evaluate on patients it never saw",
