@@ -6,11 +6,13 @@ name, the script's absolute path and the working directory's repository as tags.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,7 @@ def connect(uri: str) -> Any:
         os.environ.setdefault(key, value)
     for name in ("mlflow", "alembic", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _alone_in(uri):
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
 
@@ -79,6 +81,24 @@ def connect(uri: str) -> Any:
     for name in ("mlflow", "alembic", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return client
+
+
+@contextmanager
+def _alone_in(uri: str) -> Iterator[None]:
+    """Keep others out of a SQLite database's folder: runs that start together must not make its tables together."""
+    folder = Path(uri.removeprefix("sqlite:///")).parent
+    if not uri.startswith("sqlite:///") or os.name != "posix" or not folder.is_dir():
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a network disk without locks: MLflow then complains, and the sender tries again
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 class RefusedError(Exception):
@@ -221,8 +241,6 @@ def metric_name(name: str) -> str:
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """{"train": {"epochs": 5}} -> {"train.epochs": "5"}; strings as they are, everything else as JSON."""
-    import json
-
     flat: dict[str, str] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"

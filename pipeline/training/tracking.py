@@ -20,12 +20,8 @@ the epoch that a killed run repeats stands in MLflow once.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
-import os
-import re
 import shutil
 import time
 import uuid
@@ -35,10 +31,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.config import RunConfig, dump_config
+from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, InterruptedRun
-from pipeline.training.mlflow_store import flatten, metric_name, resolve_uri
-from pipeline.training.provenance import folder_digest, manifest_digest, text_digest
+from pipeline.training.mlflow_store import metric_name, resolve_uri
+from pipeline.training.record import bundle_record, file_name, link_folder, start_record, table_texts, write_texts
 from pipeline.training.sender_process import SenderProcess
 from pipeline.training.spool import Sent, Spool, sender_lock, write_atomic
 
@@ -161,50 +157,8 @@ class Tracker:
             self._append("resumed", {})
             return
         self._started = True
-        config = recorded_config(self._config, card_name)
-        split_text = split if isinstance(split, str) else json.dumps(split, indent=1)
-        rows = [dict(row) for row in manifest]
-        digest = manifest_digest(rows)
-        code = environment.get("code", {})
-        tags = {
-            "mlflow.note.content": config.description,
-            "mlflow.source.name": "ocuseg train",
-            "mlflow.source.git.commit": code.get("commit"),
-            "ocuseg.dirty": json.dumps(code.get("dirty")),
-            "ocuseg.version": code.get("version"),
-            "ocuseg.source_sha256": code.get("source_sha256"),
-            "ocuseg.card": card_name,
-            "ocuseg.card_sha256": text_digest(card_text),
-            "ocuseg.manifest_sha256": digest,
-            "ocuseg.split_sha256": text_digest(split_text),
-            "ocuseg.device": environment.get("device", {}).get("type"),
-        }
-        params = flatten(config.model_dump(mode="json", exclude={"tracking": {"uri"}, "description": True}))
-        texts = {
-            "config.yaml": dump_config(config),
-            "split.json": split_text,
-            "card.md": card_text,
-            "manifest.json": json.dumps(rows, indent=1),
-            "environment.json": json.dumps(dict(environment), indent=1),
-        }
-        body = {
-            "experiment": config.tracking.experiment,
-            "run_name": config.name,
-            "params": {**params, **flatten(extra or {})},
-            "tags": {name: str(value) for name, value in tags.items() if value not in (None, "")},
-            "dataset": {
-                "name": card_name,
-                "digest": digest,
-                "source": json.dumps({"card_sha256": text_digest(card_text)}),
-                "profile": json.dumps({"images": len(rows)}),
-            },
-        }
-
-        def stage(folder: Path) -> None:
-            for name, text in texts.items():
-                (folder / name).write_text(text, encoding="utf-8")
-
-        self._append("start", body, stage)
+        body, texts = start_record(self._config, card_name, card_text, split, manifest, environment, extra or {})
+        self._append("start", body, lambda folder: write_texts(folder, texts))
 
     def epoch(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Record one epoch's numbers under MLflow step ``step``. None is left out (undefined), NaN is recorded as NaN."""
@@ -216,17 +170,7 @@ class Tracker:
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Record rows (one an image) as the artifacts ``tables/NAME.csv`` and ``tables/NAME.json``."""
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
-
-        def stage(folder: Path) -> None:
-            (folder / f"{_file_name(name)}.csv").write_text(text.getvalue(), encoding="utf-8")
-            (folder / f"{_file_name(name)}.json").write_text(json.dumps([dict(row) for row in rows], indent=1), encoding="utf-8")
-
-        self._append("files", {"folder": "tables"}, stage)
+        self._append("files", {"folder": "tables"}, lambda folder: write_texts(folder, table_texts(file_name(name), rows)))
 
     def picture(self, name: str, image: npt.NDArray[np.uint8]) -> None:
         """Record uint8 (H, W) or (H, W, 3) as the artifact ``pictures/NAME.png``."""
@@ -234,7 +178,7 @@ class Tracker:
             return
         from PIL import Image
 
-        self._append("files", {"folder": "pictures"}, lambda folder: Image.fromarray(image).save(folder / f"{_file_name(name)}.png"))
+        self._append("files", {"folder": "pictures"}, lambda folder: Image.fromarray(image).save(folder / f"{file_name(name)}.png"))
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Record a copy of one file as the artifact ``FOLDER/<its name>``."""
@@ -256,22 +200,10 @@ class Tracker:
         """
         if not self._active:
             return
-        known = {metric_name(name): float(value) for name, value in metrics.items() if value is not None}
-        weights = path / "weights.safetensors"
-        tags = {
-            "ocuseg.bundle_sha256": folder_digest(path),
-            "ocuseg.weights_sha256": folder_digest(path, only=weights.name) if weights.exists() else "",
-            **{name: repr(value) for name, value in known.items()},
-        }
-        tracking = self._config.tracking
-        body = {"model": tracking.registered_model or self._config.name, "alias": tracking.alias, "tags": tags}
-        self._append("metrics", {"step": self._last_step, "values": {f"bundle/{name}": value for name, value in known.items()}})
-        self.tags({"ocuseg.weights_sha256": tags["ocuseg.weights_sha256"]})
-
-        def stage(folder: Path) -> None:
-            shutil.copytree(path, folder, dirs_exist_ok=True, copy_function=_link_or_copy)
-
-        self._append("bundle", body, stage)
+        body, numbers = bundle_record(self._config, path, metrics)
+        self._append("metrics", {"step": self._last_step, "values": numbers})
+        self.tags({"ocuseg.weights_sha256": body["tags"]["ocuseg.weights_sha256"]})
+        self._append("bundle", body, lambda folder: link_folder(path, folder))
 
     def finish(self, status: Status, *, wait_seconds: float = 30.0) -> Delivery:
         """End the run and let its records arrive; says what is still unsent. A second call only repeats the answer.
@@ -336,21 +268,3 @@ def _delivery(run_dir: Path, lost: int) -> Delivery:
     if lost:
         parts.append(f"{lost} records could not be written to disk and are lost")
     return Delivery(sent.sent - sent.refused, unsent, sent.run_id, sent.model_version, ". ".join(parts) or None)
-
-
-def recorded_config(config: RunConfig, card_name: str) -> RunConfig:
-    """The config as it is recorded: without where it is recorded, and with the card's name instead of a path to it."""
-    data = config.data.model_copy(update={"card": card_name})
-    return config.model_copy(update={"data": data, "tracking": config.tracking.model_copy(update={"uri": None})})
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]", "-", name)
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    """A bundle's files are written once and never changed in place, so a second name for them is as good as a copy."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -204,6 +204,18 @@ def test_what_mlflow_refuses_is_put_aside_and_the_rest_arrives(run_dir: Path, tm
     assert run.info.status == "FINISHED"
 
 
+def test_runs_that_start_together_share_one_new_database(tmp_path: Path) -> None:
+    trackers = [open_tracker(run_config(), tmp_path / f"run{i}") for i in range(2)]
+    for tracker in trackers:
+        begin(tracker)
+        tracker.epoch(0, {"loss": 1.0})
+    assert all(tracker.finish("FINISHED").message is None for tracker in trackers)
+    for i in range(2):
+        assert "Error" not in (tmp_path / f"run{i}" / "tracking" / "sender.log").read_text()
+    client = client_beside(tmp_path / "run0")
+    assert len(client.search_runs([client.get_experiment_by_name("ocuseg").experiment_id])) == 2
+
+
 def test_exception_ends_the_run_as_failed(run_dir: Path) -> None:
     def fail() -> None:
         with open_tracker(run_config(), run_dir) as tracker:
