@@ -15,6 +15,7 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -59,7 +60,12 @@ class Anatomy:
 
 
 def grow_anatomy(seed: Seed) -> Anatomy:
-    """The anatomy of one eye. The disc lies 2.3 to 2.8 disc diameters nasal of the fovea and slightly superior."""
+    """The anatomy of one eye. The disc lies 2.35 to 2.75 disc diameters nasal of the fovea and slightly superior."""
+    return _grow_anatomy((seed,) if isinstance(seed, int) else tuple(seed))
+
+
+@lru_cache(maxsize=8)  # a photograph and a volume of the same eye, visit after visit, ask for the same anatomy
+def _grow_anatomy(seed: tuple[int, ...]) -> Anatomy:
     rng = stream(seed, 1)
     vertical = rng.normal(0.90, 0.05)
     axes = (vertical * rng.uniform(0.88, 0.97), vertical)
@@ -226,7 +232,9 @@ class _Grower:
                 until_branch = rng.uniform(0.45, 1.25) * (0.55 + radius / 0.09)
         if len(points) < 5:
             return
-        self.branches.append((vein, np.array(points)))
+        branch = np.array(points)
+        branch.flags.writeable = False
+        self.branches.append((vein, branch))
         rows, columns = np.array(cells).T
         inside = (rows >= 0) & (columns >= 0) & (rows < 2 * self.half) & (columns < 2 * self.half)
         self.taken[int(vein), rows[inside], columns[inside]] = True
