@@ -1,0 +1,203 @@
+"""One page a case: the scan beside its overlay, what was found, and what made it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.reports import wording
+from pipeline.reports.contours import drawable, path_data, small_finding_rings
+from pipeline.reports.pages import edition, write_page, write_text
+from pipeline.reports.results import Plane, ReportCase, RunFacts
+from pipeline.reports.thumbnail import write_thumbnail
+
+_PART = 400_000
+"""Characters of outlines in one script file of a volume; a slice's file is loaded when the slice is looked at."""
+
+
+@dataclass(frozen=True)
+class PageFacts:
+    """What making a page taught: per class pixels and slices as counted in the masks, and what the reader must be told."""
+
+    pixels: tuple[int, ...]
+    slices: tuple[int, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass
+class _Slice:
+    """One slice as drawn: per class its outline, rings and number of pixels."""
+
+    paths: list[str]
+    rings: list[list[tuple[float, float, float]]]
+    pixels: list[int]
+    smallest: int = 1
+
+
+def write_case_page(report: Path, case: ReportCase, run: RunFacts, previous: str | None, following: str | None) -> PageFacts:
+    """Write ``report/cases/<case>.html`` with its thumbnail and, for a volume, its outlines; an up-to-date page is left alone.
+
+    ``previous`` and ``following`` are the neighbouring cases' names.
+
+    Raises
+    ------
+    OcusegError: a picture or mask is damaged. OSError: it cannot be read or written.
+    """
+    name = str(case.key)
+    fingerprint = _fingerprint(case, run, previous, following)
+    sidecar = report / "data" / f"{name}.json"
+    known = _read_sidecar(sidecar, fingerprint)
+    if known is not None and (report / "cases" / f"{name}.html").exists() and (report / "thumbs" / f"{name}.jpg").exists():
+        return known
+
+    warnings = list(case.warnings)
+    if case.bundle_id != run.bundle_id:
+        warnings.append(
+            f"This case was made with bundle {case.bundle_id or 'unknown'}, not with {run.bundle_id or 'the one of this folder'}."
+        )
+    total = np.zeros((len(run.label_map), 2), dtype=np.int64)
+    pixels_by_slice: list[list[int]] = []
+    scripts: list[str] = []
+    waiting: dict[str, Any] = {}
+    waiting_size = 0
+    first: tuple[int, _Slice] | None = None
+    smallest = 1
+    for at, plane in enumerate(case.planes):
+        drawn = _draw(run.label_map.layers(case.mask(plane)))
+        total += np.array([[n, n > 0] for n in drawn.pixels])
+        pixels_by_slice.append(drawn.pixels)
+        smallest = max(smallest, drawn.smallest)
+        if first is None or sum(drawn.pixels) > sum(first[1].pixels):
+            first = (at, drawn)
+        if case.volume:
+            waiting[str(at)] = {"paths": drawn.paths, "rings": drawn.rings}
+            waiting_size += sum(map(len, drawn.paths))
+            if waiting_size > _PART or at == len(case.planes) - 1:
+                file = f"{name}_{at:04d}.js"
+                write_text(report / "data" / file, f"ocusegSlices({json.dumps(waiting, separators=(',', ':'))});\n")
+                scripts += [file] * len(waiting)
+                waiting, waiting_size = {}, 0
+    assert first is not None  # a case has at least one plane
+    if smallest > 1:
+        warnings.append(
+            f"The mask is so ragged that parts below {smallest} px are not drawn here; the mask itself and all numbers are whole."
+        )
+    warnings.extend(_differences(case, run, total))
+    facts = PageFacts(tuple(total[:, 0].tolist()), tuple(total[:, 1].tolist()), tuple(warnings))
+    shown = case.planes[first[0]]
+    write_thumbnail(report / "thumbs" / f"{name}.jpg", case.image(shown), run.label_map.layers(case.mask(shown)), run.label_map)
+    write_page(
+        report / "cases" / f"{name}.html",
+        "case.html",
+        _values(case, run, facts, first, pixels_by_slice, scripts) | {"previous": previous, "following": following},
+    )
+    for old in (report / "data").glob(f"{name}_????.js"):
+        if old.name not in scripts:
+            old.unlink()
+    write_text(sidecar, json.dumps({"fingerprint": fingerprint} | asdict(facts)))
+    return facts
+
+
+def _draw(layers: npt.NDArray[np.bool_]) -> _Slice:
+    out = _Slice([], [], [])
+    for layer in layers:
+        pixels = int(np.count_nonzero(layer))
+        out.pixels.append(pixels)
+        if not pixels:
+            out.paths.append("")
+            out.rings.append([])
+            continue
+        thinned, smallest = drawable(layer)
+        out.smallest = max(out.smallest, smallest)
+        out.paths.append(path_data(thinned))
+        out.rings.append(small_finding_rings(thinned))
+    return out
+
+
+def _differences(case: ReportCase, run: RunFacts, total: npt.NDArray[np.int64]) -> Iterator[str]:
+    """Where the masks on disk do not hold what case.json says they do: somebody changed one of them."""
+    for name, (pixels, _) in zip(run.label_map.names, total.tolist(), strict=True):
+        if name in case.found and case.found[name].pixels != pixels:
+            stated = wording.count(case.found[name].pixels)
+            yield f"{name}: the mask holds {wording.count(pixels)} px where the prediction recorded {stated}; the mask was changed since."
+
+
+def _values(
+    case: ReportCase, run: RunFacts, facts: PageFacts, first: tuple[int, _Slice], pixels_by_slice: list[list[int]], scripts: list[str]
+) -> dict[str, Any]:
+    """What the template shows."""
+    at, drawn = first
+    rows, columns = case.geometry.plane
+    styles = wording.class_styles(run.label_map)
+    measured = [
+        {
+            "pixels": pixels,
+            "slices": slices,
+            "amount": wording.mm_number(case, pixels),
+        }
+        for style, pixels, slices in zip(styles, facts.pixels, facts.slices, strict=True)
+    ]
+    found = ", ".join(f"{s.name} ({wording.amount(case, n)})" for s, n in zip(styles, facts.pixels, strict=True) if n) or "nothing found"
+    eye = wording.eye(case)
+    what = f"{wording.modality(case)}, {eye.words}, {wording.size(case.geometry)} pixels"
+    images = [f"../../cases/{case.key}/{plane.image}" for plane in case.planes]
+    return {
+        "name": str(case.key),
+        "case": case,
+        "run": run,
+        "eye": eye,
+        "modality": wording.modality(case),
+        "size": wording.size(case.geometry),
+        "spacing": wording.spacing(case),
+        "rows": rows,
+        "columns": columns,
+        "classes": list(zip(styles, measured, drawn.paths, drawn.rings, strict=True)),
+        "warnings": facts.warnings,
+        "unit": "mm³" if case.volume else "mm²",
+        "alt_original": what,
+        "alt_overlay": f"{what}, with the contours of: {found}",
+        "image": images[at],
+        "start": at,
+        "nifti": (case.folder / "mask.nii.gz").exists(),
+        "data": {
+            "rows": rows,
+            "columns": columns,
+            "spacing": None if case.geometry.spacing_mm is None else list(case.geometry.spacing_mm[-2:]),
+            "start": at,
+            "images": images,
+            "scripts": [f"../data/{file}" for file in scripts],
+            "pixels": pixels_by_slice,
+        },
+    }
+
+
+def _fingerprint(case: ReportCase, run: RunFacts, previous: str | None, following: str | None) -> str:
+    """Changes with anything a page shows: the case's files (by size and time), the run, its neighbours, this code."""
+    digest = hashlib.sha256(repr((edition(), run, previous, following)).encode())
+    digest.update((case.folder / "case.json").read_bytes())
+    for plane in case.planes:
+        for file in _files(case, plane):
+            status = file.stat()
+            digest.update(repr((status.st_size, status.st_mtime_ns)).encode())
+    return digest.hexdigest()
+
+
+def _files(case: ReportCase, plane: Plane) -> tuple[Path, Path]:
+    return case.folder / plane.image, case.folder / plane.mask
+
+
+def _read_sidecar(path: Path, fingerprint: str) -> PageFacts | None:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known.pop("fingerprint") != fingerprint:
+            return None
+        return PageFacts(tuple(known["pixels"]), tuple(known["slices"]), tuple(known["warnings"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

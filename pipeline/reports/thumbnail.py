@@ -1,0 +1,57 @@
+"""Small pictures for the worklist, with contours and the research-use notice in the picture itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.scans.files import atomic_path
+from pipeline.tasks.overlay import NOTICE, draw_overlay
+from pipeline.types import LabelMap
+
+SIDE = 240
+_STRIP = 18
+_SUPERSAMPLED = 3
+
+
+def write_thumbnail(path: Path, image: npt.NDArray[Any], layers: npt.NDArray[np.bool_], label_map: LabelMap) -> None:
+    """JPEG of at most 240 x 240 pixels plus a strip: image (H, W[, 3]) uint8 with the contours of layers (K, H, W)."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    rows, columns = image.shape[:2]
+    step = max(1, max(rows, columns) // (_SUPERSAMPLED * SIDE))
+    rgb = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+    drawn = draw_overlay(_means(rgb, step), _coverage(layers, step), label_map, width=_SUPERSAMPLED - 1, notice=False)
+    scale = SIDE / max(drawn.shape[:2])
+    size = (max(1, round(drawn.shape[1] * scale)), max(1, round(drawn.shape[0] * scale)))
+    small = Image.fromarray(drawn).resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST)
+    picture = Image.new("RGB", (SIDE, size[1] + _STRIP))
+    picture.paste(small, ((SIDE - size[0]) // 2, 0))
+    ImageDraw.Draw(picture).text(
+        (SIDE / 2, size[1] + _STRIP / 2), NOTICE, font=ImageFont.load_default(13), fill=(220, 220, 220), anchor="mm"
+    )
+    with atomic_path(path) as staged:
+        picture.save(staged, format="JPEG", quality=82)
+
+
+def _means(rgb: npt.NDArray[np.uint8], step: int) -> npt.NDArray[np.uint8]:
+    """Image (H, W, 3) averaged over blocks of step x step; what is left over at right and bottom is dropped."""
+    if step == 1:
+        return rgb
+    rows, columns = rgb.shape[0] // step, rgb.shape[1] // step
+    blocks = rgb[: rows * step, : columns * step].reshape(rows, step, columns, step, 3)
+    means: npt.NDArray[np.uint8] = np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8)
+    return means
+
+
+def _coverage(layers: npt.NDArray[np.bool_], step: int) -> npt.NDArray[np.bool_]:
+    """Layers (K, H, W) on the same blocks: True where at least a third is covered, so that thin vessels stay connected."""
+    if step == 1:
+        return layers
+    classes, rows, columns = layers.shape[0], layers.shape[1] // step, layers.shape[2] // step
+    blocks = layers[:, : rows * step, : columns * step].reshape(classes, rows, step, columns, step)
+    covered: npt.NDArray[np.bool_] = blocks.sum(axis=(2, 4)) * 3 >= step * step
+    return covered

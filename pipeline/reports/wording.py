@@ -1,0 +1,141 @@
+"""Facts as a clinician reads them: eye, spacing, sizes. Unknown stays unknown, and every number has its unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pipeline.reports.results import ReportCase
+from pipeline.tasks.overlay import line_style
+from pipeline.types import Geometry, LabelMap
+
+LINE_WIDTH = 1.25
+"""CSS pixels; dashes are multiples of it, as in the drawn overlays."""
+_MODALITIES = {
+    "fundus": "Fundus photograph",
+    "oct": "OCT",
+    "octa": "OCT angiography",
+    "slo": "Scanning laser ophthalmoscopy",
+    "unknown": "Unknown modality",
+}
+_EN_FACE = ("fundus", "slo", "octa")
+_STATED = {
+    "tag": "file header",
+    "functional_group": "file header (functional group)",
+    "filename": "file name",
+    "card": "data card",
+    "axial_length": "computed from the axial length",
+    "user": "given by the user",
+    "unknown": "not stated",
+}
+
+
+@dataclass(frozen=True)
+class ClassStyle:
+    """How one class looks everywhere in a report; ``key`` is the digit that toggles it, or ""."""
+
+    index: int
+    name: str
+    colour: str
+    dashes: str
+    line: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Eye:
+    """``short``: OD, OS or "?" · ``source``: where that is known from · ``marks``: what lies at left, right, top, bottom, or None."""
+
+    short: str
+    words: str
+    source: str
+    marks: tuple[str, str, str, str] | None
+
+
+def class_styles(label_map: LabelMap) -> list[ClassStyle]:
+    """One style a class: its own colour (lightened where it would vanish on black), and a line style that no neighbour has."""
+    return [
+        ClassStyle(
+            cls.index,
+            cls.name,
+            _on_black(cls.colour),
+            " ".join(f"{length * LINE_WIDTH:g}" for length in line_style(cls.index).dashes),
+            line_style(cls.index).name,
+            str(cls.index) if cls.index < 10 else "",
+        )
+        for cls in label_map.classes
+    ]
+
+
+def _on_black(colour: tuple[int, int, int]) -> str:
+    red, green, blue = colour
+    if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 40:  # about the luma of pure blue, which is hard to see on black
+        red, green, blue = ((value + 2 * 255) // 3 if value == max(colour) else (value + 120) // 2 for value in colour)
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def eye(case: ReportCase) -> Eye:
+    """Laterality in words. On an upright en-face image nasal is right in a right eye, left in a left one; a B-scan's direction
+    is not known from laterality, so it gets no marks.
+    """
+    side = case.geometry.laterality
+    source = _STATED[case.geometry.laterality_source]
+    if side is None:
+        return Eye("?", "eye unknown", source, None)
+    flat = not case.volume and case.modality in _EN_FACE
+    if side == "R":
+        return Eye("OD", "right eye", source, ("Temporal", "Nasal", "Superior", "Inferior") if flat else None)
+    return Eye("OS", "left eye", source, ("Nasal", "Temporal", "Superior", "Inferior") if flat else None)
+
+
+def modality(case: ReportCase) -> str:
+    return _MODALITIES[case.modality] + (" volume" if case.volume else "")
+
+
+def size(geometry: Geometry) -> str:
+    """Width x height [x slices], as photographs and scanners state it."""
+    rows, columns = geometry.plane
+    return f"{columns} × {rows}" + (f" × {geometry.slices}" if len(geometry.shape) == 3 else "")
+
+
+def spacing(case: ReportCase) -> str:
+    """Pixel spacing with its source, or that there is none."""
+    known = case.geometry.spacing_mm
+    if known is None:
+        return "unknown, so sizes are in px"
+    text = f"{1000 * known[-1]:.4g} × {1000 * known[-2]:.4g} µm a pixel (width × height)"
+    if len(known) == 3:
+        text += f", slices {1000 * known[0]:.4g} µm apart"
+    source = _STATED[case.geometry.spacing_source]
+    if case.modality == "fundus" and case.geometry.spacing_source == "tag":
+        source += ", nominal at the retina"
+    return f"{text}; {source}"
+
+
+def moment(stamp: str) -> str:
+    """An ISO 8601 time to the minute, in UTC; what is no such time is shown as it stands."""
+    try:
+        read = datetime.fromisoformat(stamp)
+    except ValueError:
+        return stamp or "time unknown"
+    return read.strftime("%Y-%m-%d %H:%M") if read.tzinfo is None else read.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def count(number: int) -> str:
+    return f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def mm_number(case: ReportCase, pixels: int) -> str | None:
+    """Area in mm2 (volume in mm3) of that many pixels (voxels), to three digits; None where the spacing is unknown."""
+    if case.pixel_size is None:
+        return None
+    value = pixels * case.pixel_size
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 or not value else f"{value:.1e}"
+
+
+def amount(case: ReportCase, pixels: int) -> str:
+    """Area (or volume) in mm with its unit where the spacing is known, else the number of pixels (voxels)."""
+    number = mm_number(case, pixels)
+    if number is None:
+        return f"{count(pixels)} {'voxels' if case.volume else 'px'}"
+    return f"{number} {'mm³' if case.volume else 'mm²'}"

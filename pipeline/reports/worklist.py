@@ -1,0 +1,170 @@
+"""The page one opens first: every case, its picture and findings; what was not segmented and why; what made it all."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import NothingUsableError, OcusegError
+from pipeline.reports import wording
+from pipeline.reports.case_page import PageFacts, write_case_page
+from pipeline.reports.pages import write_assets, write_page
+from pipeline.reports.results import LedgerRow, ReportCase, RunFacts, read_case, read_ledger, read_run
+
+logger = logging.getLogger(__name__)
+
+_NOT_AN_IMAGE = "not_an_image"
+_EYE_ORDER = {"R": 0, "L": 1, "U": 2}
+
+
+@dataclass(frozen=True)
+class Unshown:
+    """A case folder that no page could be made of."""
+
+    name: str
+    reason: str
+
+
+def write_report(out: Path, *, progress: Callable[[int, int | None], None] | None = None) -> Path:
+    """Write or update ``out/report`` from what `ocuseg predict` left in ``out``; return its ``index.html``.
+
+    Case pages whose case did not change are kept as they are. Every file is replaced whole and the worklist comes last, so a
+    report that is being read, or whose making is interrupted, is the old one or the new one. A damaged case is listed, not fatal.
+
+    Parameters
+    ----------
+    progress: called with the number of cases finished and the number of all.
+
+    Raises
+    ------
+    NothingUsableError: ``out`` holds no predictions. OSError: the disk is full, or the folder cannot be written.
+    """
+    run = read_run(out)
+    ledger = read_ledger(out)
+    folders = sorted(p for p in (out / "cases").glob("*") if p.is_dir() and not p.name.startswith("."))
+    if not folders and not ledger:
+        raise NothingUsableError("no case and no ledger here: give the folder that `ocuseg predict ... --out FOLDER` wrote")
+    cases, unshown = _read_cases(folders)
+    report = out / "report"
+    for name in ("cases", "data", "thumbs"):
+        (report / name).mkdir(parents=True, exist_ok=True)
+    write_assets(report)
+    shown: list[tuple[ReportCase, PageFacts]] = []
+    names = [str(case.key) for case in cases]
+    for at, case in enumerate(cases):
+        previous, following = names[at - 1] if at else None, names[at + 1] if at + 1 < len(names) else None
+        try:
+            shown.append((case, write_case_page(report, case, run, previous, following)))
+        except (OcusegError, FileNotFoundError, ValueError) as error:
+            reason = "a file of this case is missing; predict it again" if isinstance(error, FileNotFoundError) else str(error)
+            unshown.append(Unshown(names[at], reason))
+            _write_stand_in(report, names[at], reason, previous, following)
+        if progress is not None:
+            progress(at + 1, len(cases))
+    for missing in unshown:
+        logger.warning("case %s is not shown: %s", missing.name, missing.reason)
+    index = report / "index.html"
+    write_page(index, "worklist.html", _values(run, ledger, shown, unshown))
+    _remove_stale(report, set(names))
+    return index
+
+
+def _read_cases(folders: Sequence[Path]) -> tuple[list[ReportCase], list[Unshown]]:
+    cases, unshown = [], []
+    for folder in folders:
+        try:
+            cases.append(read_case(folder))
+        except OcusegError as error:
+            unshown.append(Unshown(folder.name, str(error)))
+    # Fellow eyes of one visit stand together, the right one first, as charts have them.
+    cases.sort(key=lambda c: (c.key.patient, c.key.visit, _EYE_ORDER[c.key.eye], c.key.image))
+    return cases, unshown
+
+
+def _write_stand_in(report: Path, name: str, reason: str, previous: str | None, following: str | None) -> None:
+    """A page in place of one that cannot be made, so that "next" never leads nowhere or to an outdated page."""
+    (report / "data" / f"{name}.json").unlink(missing_ok=True)
+    values = {"name": name, "reason": reason, "previous": previous, "following": following}
+    write_page(report / "cases" / f"{name}.html", "unshown.html", values)
+
+
+def _remove_stale(report: Path, names: set[str]) -> None:
+    """Pages of cases whose folders are gone: the pictures they show are gone with them."""
+    for folder, ending in (("cases", ".html"), ("thumbs", ".jpg"), ("data", ".json"), ("data", ".js")):
+        for path in (report / folder).glob(f"*{ending}"):
+            stem = path.stem.rpartition("_")[0] if ending == ".js" else path.stem
+            if stem not in names:
+                path.unlink()
+
+
+def _values(
+    run: RunFacts, ledger: list[LedgerRow] | None, shown: Sequence[tuple[ReportCase, PageFacts]], unshown: Sequence[Unshown]
+) -> dict[str, Any]:
+    """What the template shows."""
+    rows = ledger or []
+    kinds = [_NOT_AN_IMAGE if row.code == _NOT_AN_IMAGE else row.status for row in rows]
+    counts = Counter(kinds)
+    styles = wording.class_styles(run.label_map)
+    present = {str(case.key) for case, _ in shown} | {case.name for case in unshown}
+    lost = [row for row in rows if row.status == "done" and row.name not in present]
+    sections = []
+    for kind, title in (
+        ("rejected", "Rejected"),
+        ("failed", "Failed"),
+        ("duplicate", "Duplicates"),
+        (_NOT_AN_IMAGE, "Files that are no images"),
+    ):
+        chosen = [row for row, its in zip(rows, kinds, strict=True) if its == kind]
+        if chosen:
+            codes = Counter(row.code for row in chosen if row.code).most_common()
+            sections.append({"kind": kind, "title": title, "rows": chosen, "codes": codes})
+    groups = []
+    for patient, members in groupby(shown, key=lambda pair: pair[0].key.patient):
+        entries = [_entry(case, facts, styles) for case, facts in members]
+        groups.append({"patient": patient, "entries": entries, "visits": len({entry["visit"] for entry in entries})})
+    return {
+        "run": run,
+        "groups": groups,
+        "total": len(shown),
+        "unshown": unshown,
+        "lost": lost,
+        "sections": sections,
+        "ledger_missing": ledger is None,
+        "tiles": [
+            ("Segmented", counts["done"] if ledger is not None else len(shown), "done"),
+            ("Rejected", counts["rejected"], "rejected"),
+            ("Failed", counts["failed"], "failed"),
+            ("Duplicates", counts["duplicate"], "duplicate"),
+            ("No images", counts[_NOT_AN_IMAGE], "not_an_image"),
+        ],
+        "styles": styles,
+        "dice": [(name, value) for name, value in run.metrics if "dice" in name.lower()],
+        "started": wording.moment(run.started),
+        "made": wording.moment(datetime.now(UTC).isoformat()),
+    }
+
+
+def _entry(case: ReportCase, facts: PageFacts, styles: Sequence[wording.ClassStyle]) -> dict[str, Any]:
+    """One row of the worklist."""
+    eye = wording.eye(case)
+    return {
+        "name": str(case.key),
+        "patient": case.key.patient,
+        "visit": case.key.visit,
+        "image": case.key.image,
+        "eye": eye,
+        "modality": wording.modality(case),
+        "size": wording.size(case.geometry),
+        "pixels": int(case.geometry.plane[0] * case.geometry.plane[1] * case.geometry.slices),
+        "found": [(style, wording.amount(case, n)) for style, n in zip(styles, facts.pixels, strict=True) if n],
+        "missing": [style.name for style, n in zip(styles, facts.pixels, strict=True) if not n],
+        "foreground": sum(facts.pixels),
+        "warnings": facts.warnings,
+        "seconds": case.seconds,
+    }

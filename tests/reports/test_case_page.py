@@ -1,0 +1,184 @@
+"""A case page says what is known, with its unit and source, and nothing that is not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.reports.worklist import write_report
+from pipeline.types import LabelClass, LabelMap
+from tests.reports.conftest import SHA, Out, disc_and_cup
+from tests.reports.test_contours import even_odd, parse
+from tests.reports.test_worklist import Page
+
+NOTICE = "Research use, not for diagnosis"
+MILLIMETRES = {"spacing_mm": [0.02, 0.01], "spacing_source": "user"}
+
+
+def made(out: Out, name: str) -> tuple[str, Page]:
+    write_report(out.path)
+    path = out.path / "report" / "cases" / f"{name}.html"
+    return path.read_text(encoding="utf-8"), Page(path)
+
+
+def marks(html: str) -> dict[str, str]:
+    return dict(re.findall(r'<span class="(left|right|top|bottom)" title="(\w+)">', html))
+
+
+@pytest.mark.parametrize(
+    ("side", "short", "left", "right"), [("R", "OD", "Temporal", "Nasal"), ("L", "OS", "Nasal", "Temporal")], ids=["right eye", "left eye"]
+)
+def test_nasal_is_right_in_a_right_eye_and_left_in_a_left_eye(
+    make_out: Callable[..., Out], side: str, short: str, left: str, right: str
+) -> None:
+    out = make_out()
+    name = f"pa_{side}_v1_i1"
+    out.add(name, disc_and_cup(), geometry={"laterality": side, "laterality_source": "filename"})
+    html, page = made(out, name)
+    assert marks(html) == {"left": left, "right": right, "top": "Superior", "bottom": "Inferior"}
+    assert f'<p class="eye-large eye-{short}">{short}</p>' in html
+    assert "laterality: file name" in page.text
+
+
+@pytest.mark.parametrize("modality", ["oct", "unknown"])
+def test_a_b_scan_gets_no_nasal_marks(make_out: Callable[..., Out], modality: str) -> None:
+    out = make_out()
+    out.add("pa_R_v1_i1", disc_and_cup(), geometry={"laterality": "R", "laterality_source": "tag"}, modality=modality)
+    html, _ = made(out, "pa_R_v1_i1")
+    assert marks(html) == {}
+    assert ">OD</p>" in html
+
+
+def test_an_unknown_eye_stays_unknown(make_out: Callable[..., Out]) -> None:
+    out = make_out()
+    out.add("pa_U_v1_i1", disc_and_cup())
+    html, page = made(out, "pa_U_v1_i1")
+    assert marks(html) == {}
+    assert "Eye unknown" in page.text
+    assert "laterality: not stated" in page.text
+
+
+def test_areas_in_mm2_only_where_the_spacing_is_known(make_out: Callable[..., Out]) -> None:
+    out = make_out()
+    mask = np.zeros((120, 160), np.uint8)
+    mask[10:60, 20:120] = 1  # 50 x 100 pixels of 0.02 x 0.01 mm
+    out.add("pa_R_v1_known", mask, geometry=MILLIMETRES)
+    out.add("pb_R_v1_unknown", mask)
+    html, page = made(out, "pa_R_v1_known")
+    assert re.search(r"5\N{NARROW NO-BREAK SPACE}000</td>\s*<td class=\"number\">1</td>", html)
+    assert "10 × 20 µm a pixel (width × height); given by the user" in page.text
+    assert json.loads(re.findall(r'id="case-data">(.*?)</script>', html)[0])["spacing"] == [0.02, 0.01]
+    html, page = made(out, "pb_R_v1_unknown")
+    assert "5\N{NARROW NO-BREAK SPACE}000</td></tr>" in re.sub(r"\s*\n\s*", "", html)
+    assert "the pixel spacing of this scan is unknown, so sizes are in px" in page.text
+    assert json.loads(re.findall(r'id="case-data">(.*?)</script>', html)[0])["spacing"] is None
+    worklist = Page(out.path / "report" / "index.html").text
+    assert "1 mm²" in worklist
+    assert "5\N{NARROW NO-BREAK SPACE}000 px" in worklist
+
+
+def test_the_drawn_paths_are_the_masks(make_out: Callable[..., Out]) -> None:
+    out = make_out()
+    mask = disc_and_cup()
+    out.add("pa_R_v1_i1", mask)
+    html, _ = made(out, "pa_R_v1_i1")
+    paths = re.findall(r'fill-rule="evenodd"[^>]* d="([^"]*)"', html)
+    for drawn, layer in zip(paths, out.label_map.layers(mask.astype(np.int64)), strict=True):
+        assert (even_odd(parse(drawn), *mask.shape) == layer).all()
+
+
+def test_every_page_says_research_use_and_what_made_it(make_out: Callable[..., Out]) -> None:
+    out = make_out()
+    out.add("pa_R_v1_i1", disc_and_cup())
+    _, page = made(out, "pa_R_v1_i1")
+    assert page.text.count(NOTICE) >= 4, "head, foot, and each of the two pictures"
+    assert SHA in page.text
+    assert "0123456789ab" in page.text
+    assert NOTICE in Page(out.path / "report" / "index.html").text
+
+
+def test_pictures_have_words_for_those_who_cannot_see_them(make_out: Callable[..., Out]) -> None:
+    out = make_out()
+    out.add("pa_L_v1_i1", disc_and_cup(), geometry={"laterality": "L", "laterality_source": "tag"})
+    _, page = made(out, "pa_L_v1_i1")
+    labels = [str(a["aria-label"]) for tag, a in page.elements if tag == "svg" and a.get("role") == "img"]
+    assert labels[0] == "Fundus photograph, left eye, 160 × 120 pixels"
+    assert re.search(r"contours of: disc \([\d\N{NARROW NO-BREAK SPACE}]+ px\), cup", labels[1])
+    worklist = Page(out.path / "report" / "index.html")
+    assert all(a.get("alt") for tag, a in worklist.elements if tag == "img")
+    assert all(a.get("loading") == "lazy" for tag, a in worklist.elements if tag == "img")
+
+
+def test_classes_differ_in_line_style_and_not_in_colour_alone(make_out: Callable[..., Out]) -> None:
+    same = LabelMap(tuple(LabelClass(i, f"class {i}", (200, 0, 0)) for i in (1, 2, 3)))
+    out = make_out(same)
+    mask = np.zeros((60, 90), np.uint8)
+    mask[5:20, 5:20], mask[5:20, 30:50], mask[5:20, 60:80] = 1, 2, 3
+    out.add("pa_R_v1_i1", mask)
+    html, _ = made(out, "pa_R_v1_i1")
+    styles = re.findall(r'<path transform="scale\(.5\)" fill-rule="evenodd"( stroke-dasharray="[^"]*")? d=', html)
+    assert len(set(styles)) == 3
+
+
+def test_a_volume_brings_its_slices_in_script_files(make_out: Callable[..., Out], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.reports.case_page._PART", 100)
+    out = make_out()
+    mask = np.zeros((7, 120, 160), np.uint8)
+    mask[2] = disc_and_cup() & 1
+    mask[4] = disc_and_cup()
+    out.add("pa_R_v1_i1", mask, modality="oct", geometry={"spacing_mm": [0.1, 0.02, 0.01], "spacing_source": "tag"})
+    html, page = made(out, "pa_R_v1_i1")
+    data = json.loads(re.findall(r'id="case-data">(.*?)</script>', html)[0])
+    assert data["start"] == 4, "the slice with most found is shown first"
+    assert len(data["images"]) == len(data["scripts"]) == len(data["pixels"]) == 7
+    assert len(set(data["scripts"])) > 1
+    drawn: dict[str, dict[str, list[str]]] = {}
+    for source in dict.fromkeys(data["scripts"]):
+        text = (out.path / "report" / "cases" / source).resolve().read_text(encoding="utf-8")
+        call = re.fullmatch(r"ocusegSlices\((.*)\);\n", text)
+        assert call
+        drawn |= json.loads(call[1])
+    assert sorted(map(int, drawn)) == list(range(7))
+    for index in range(7):
+        for path, layer in zip(drawn[str(index)]["paths"], out.label_map.layers(mask[index].astype(np.int64)), strict=True):
+            assert (even_odd(parse(path), 120, 160) == layer).all()
+    voxels = int((mask & 1).sum())
+    assert f"{voxels * 0.1 * 0.02 * 0.01:.3g}" in page.text
+    assert "mm³" in page.text
+
+
+def test_a_fresh_case_of_another_bundle_is_flagged(make_out: Callable[..., Out]) -> None:
+    out = make_out()
+    out.add("pa_R_v1_i1", disc_and_cup(), bundle_id="ffffffffffff")
+    _, page = made(out, "pa_R_v1_i1")
+    assert "made with bundle ffffffffffff, not with 0123456789ab" in page.text
+
+
+def test_salt_and_pepper_does_not_make_a_page_that_no_browser_can_open(make_out: Callable[..., Out]) -> None:
+    out = make_out(LabelMap((LabelClass(1, "vessel", (86, 180, 233)),)))
+    noise = (np.random.default_rng(0).random((700, 900)) > 0.55).astype(np.uint8)
+    out.add("pa_R_v1_i1", noise)
+    html, page = made(out, "pa_R_v1_i1")
+    assert len(html) < 1_500_000
+    assert "are not drawn here" in page.text
+    assert f"{int(noise.sum()):,}".replace(",", "\N{NARROW NO-BREAK SPACE}") in page.text, "the number is of the whole mask"
+
+
+def test_what_inference_writes_is_what_the_report_reads(make_out: Callable[..., Out], tmp_path: Path) -> None:
+    from pipeline.inference.case_files import CaseResult, write_case
+    from pipeline.types import CaseKey, Geometry, Scan
+
+    out = make_out()
+    pixels = np.random.default_rng(1).integers(0, 200, (3, 90, 140)).astype(np.uint8)
+    scan = Scan(pixels, Geometry((90, 140), (0.01, 0.01), "tag", None, "L", "tag"), "fundus", CaseKey("pa", "L", "v1", "i1"), SHA)
+    write_case(out.path, CaseResult(scan, str(scan.case), disc_and_cup(90, 140), None, ("dark",), "0123456789ab", 0.5), out.label_map)
+    html, page = made(out, "pa_L_v1_i1")
+    assert "OS" in page.text
+    assert "dark" in page.text
+    assert "was changed since" not in page.text
+    assert re.search(r"file header, nominal at the retina", html)

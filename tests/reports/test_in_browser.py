@@ -1,0 +1,216 @@
+"""The pages as a browser runs them, from file://, without a network: toggles, sliders, keys, slices, sorting, searching."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.reports.worklist import write_report
+from tests.reports.conftest import Out, disc_and_cup
+from tests.reports.test_worklist import EVIL
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+OPTIONS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1280,900"),
+    *("--virtual-time-budget=4000", "--dump-dom"),
+)
+REPORT = """
+const out = document.createElement('pre'); out.id = 'told'; out.textContent = JSON.stringify(told); document.body.append(out); })();
+"""
+
+
+def run(page: Path, script: str, tmp_path: Path) -> dict[str, Any]:
+    """Load a page with ``script`` appended; the script calls ``tell(name, value)``; returns what it told.
+
+    A page without the script's results, or with an error, fails here. Errors include blocked content (CSP).
+    """
+    probe = page.with_name("probe.js")
+    probe.write_text(
+        "const told = {errors: []};\n"
+        "const tell = (name, value) => { told[name] = value; };\n"
+        "const wait = (ms) => new Promise((done) => setTimeout(done, ms));\n"
+        "const key = (name) => document.dispatchEvent(new KeyboardEvent('keydown', {key: name, bubbles: true}));\n"
+        "const id = (name) => document.getElementById(name);\n"
+        "window.addEventListener('error', (event) => told.errors.push(String(event.message)));\n"
+        "document.addEventListener('securitypolicyviolation', (event) => told.errors.push(event.violatedDirective));\n"
+        f"(async () => {{ try {{\n{script}\n}} catch (error) {{ told.errors.push(String(error)); }}\n{REPORT}",
+        encoding="utf-8",
+    )
+    copy = page.with_name(f"probe_{page.name}")
+    copy.write_text(page.read_text(encoding="utf-8").replace("</body>", '<script src="probe.js"></script></body>'), encoding="utf-8")
+    assert CHROMIUM is not None
+    command = [CHROMIUM, *OPTIONS, f"--user-data-dir={tmp_path / 'browser'}", copy.as_uri()]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False, encoding="utf-8", errors="replace")
+    found = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.S)
+    assert found, f"the page's script did not finish: {done.stderr[-500:]}"
+    told: dict[str, Any] = json.loads(html.unescape(found[1]))
+    assert told.pop("errors") == []
+    return told
+
+
+def test_classes_fill_opacity_zoom_and_keys(make_out: Callable[..., Out], tmp_path: Path) -> None:
+    out = make_out()
+    known = {"laterality": "R", "laterality_source": "tag", "spacing_mm": [0.01, 0.01], "spacing_source": "user"}
+    out.add("pa_R_v1_i1", disc_and_cup(), geometry=known, warnings=[EVIL.replace("alert", "tell")])
+    out.add("pb_R_v1_i1", disc_and_cup())
+    write_report(out.path)
+    told = run(
+        out.path / "report" / "cases" / "pa_R_v1_i1.html",
+        """
+        const shown = (k) => getComputedStyle(document.querySelectorAll('.layer')[k]).display !== 'none';
+        const path = document.querySelector('.layer path');
+        const boxes = () => [...document.querySelectorAll('.view')].map((v) => v.getAttribute('viewBox'));
+        const numbers = () => boxes()[0].split(' ').map(Number);
+        await wait(300);
+        tell('picture', [...document.querySelectorAll('image')].map((i) => i.getBBox().width));
+        tell('start', [shown(0), shown(1), getComputedStyle(path).fillOpacity]);
+        key('1'); tell('one', [shown(0), shown(1), document.querySelector('input[data-class="0"]').checked]);
+        key('a'); tell('all', [shown(0), shown(1)]);
+        key('a'); tell('none', [shown(0), shown(1)]);
+        key('a');
+        key('o'); tell('hidden', [shown(0), id('show-overlay').checked]);
+        key('o');
+        key('f'); tell('filled', getComputedStyle(path).fillOpacity);
+        key('f'); tell('unfilled', getComputedStyle(path).fillOpacity);
+        const slider = document.querySelector('input[data-opacity="1"]');
+        slider.value = 40; slider.dispatchEvent(new Event('input'));
+        tell('opacity', getComputedStyle(document.querySelectorAll('.layer')[1]).opacity);
+        const before = numbers();
+        key('+'); tell('zoomed', [before[2] / numbers()[2], id('zoom').textContent]);
+        const middle = numbers();
+        key('ArrowRight'); tell('moved', numbers()[0] > middle[0]);
+        tell('together', boxes()[0] === boxes()[1]);
+        key('0'); tell('fitted', JSON.stringify(numbers()) === JSON.stringify(before));
+        const bar = document.querySelector('.scalebar line:last-of-type');
+        tell('bar', [bar.getAttribute('x2') - bar.getAttribute('x1'), document.querySelector('.scalebar text').textContent]);
+        key('g'); tell('redfree', document.querySelector('.scan').style.filter);
+        key('?'); tell('help', id('help').open); key('?');
+        const inline = document.createElement('script');
+        inline.textContent = 'window.broken = true';
+        document.body.append(inline);
+        await wait(50);
+        tell('inline script ran', window.broken === true);
+        tell('blocked', told.errors.splice(0));
+        tell('next', id('next').getAttribute('href'));
+        """,
+        tmp_path,
+    )
+    assert told["picture"] == [160, 160]
+    assert told["start"] == [True, True, "0"]
+    assert told["one"] == [False, True, False]
+    assert told["all"] == [True, True]
+    assert told["none"] == [False, False]
+    assert told["hidden"] == [False, False]
+    assert float(told["filled"]) == pytest.approx(0.35)
+    assert told["unfilled"] == "0"
+    assert told["opacity"] == "0.4"
+    assert told["zoomed"][0] == pytest.approx(1.25, abs=0.01)
+    assert told["moved"]
+    assert told["together"]
+    assert told["fitted"]
+    length, text = told["bar"]
+    stated = float(text.split()[0]) * {"mm": 1.0, "µm": 0.001}[text.split()[1]]
+    assert length * 0.01 == pytest.approx(stated), "the bar is as long as it says"
+    assert "url(" in told["redfree"]
+    assert told["help"]
+    assert told["inline script ran"] is False
+    assert told["blocked"] == ["script-src-elem"]
+    assert "x" not in told
+    assert told["next"] == "pb_R_v1_i1.html"
+
+
+def test_slices_of_a_volume(make_out: Callable[..., Out], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.reports.case_page._PART", 100)
+    out = make_out()
+    mask = np.zeros((12, 80, 130), np.uint8)
+    for index in range(2, 9):
+        mask[index] = disc_and_cup(80, 130) * (index != 5)
+    mask[7, 60:70, 10:30] = 1
+    out.add("pa_R_v1_i1", mask, modality="oct")
+    write_report(out.path)
+    told = run(
+        out.path / "report" / "cases" / "pa_R_v1_i1.html",
+        """
+        const of = (selector) => document.querySelector(selector);
+        const state = async () => {
+            await wait(250);
+            const drawn = of('.layer path').getAttribute('d').length > 0;
+            return [id('slice-text').textContent, of('.scan').getAttribute('href').slice(-13), drawn,
+                of('[data-slice-pixels="0"]').textContent.replace(/\\D/g, '')];
+        };
+        tell('start', await state());
+        key('ArrowLeft'); tell('left', await state());
+        key('ArrowUp'); tell('up', await state());
+        key('Home'); tell('first', await state());
+        key('PageDown'); tell('on', await state());
+        id('slice').value = 7; id('slice').dispatchEvent(new Event('input')); tell('slider', await state());
+        tell('strip', document.querySelectorAll('#strip rect').length);
+        """,
+        tmp_path,
+    )
+    disc = int((disc_and_cup(80, 130) & 1).sum())
+    most = int((mask[7] & 1).sum())
+    assert told["start"] == ["slice 8 of 12", "image_007.png", True, str(most)]
+    assert told["left"] == ["slice 7 of 12", "image_006.png", True, str(disc)]
+    assert told["up"] == ["slice 6 of 12", "image_005.png", False, "0"]
+    assert told["first"] == ["slice 1 of 12", "image_000.png", False, "0"]
+    assert told["on"] == ["slice 11 of 12", "image_010.png", False, "0"]
+    assert told["slider"] == told["start"]
+    assert told["strip"] == 12, "six slices of two classes"
+
+
+def test_the_worklist_sorts_and_searches(make_out: Callable[..., Out], tmp_path: Path) -> None:
+    out = make_out()
+    for place, name in enumerate(("pa_R_v1_i1", "pa_L_v1_i1", "pb_R_v1_i1")):
+        out.add(
+            name,
+            disc_and_cup(),
+            geometry={"laterality": name[3], "laterality_source": "tag"},
+            seconds=[3.0, 20.0, 1.0][place],
+            warnings=[EVIL.replace("alert", "tell")] if place == 1 else [],
+        )
+    out.reject("rejected", "truncated", "the picture ends early")
+    index = write_report(out.path)
+    told = run(
+        index,
+        """
+        const seen = () => [...document.querySelectorAll('tr.case')].filter((row) => row.offsetParent);
+        const order = () => seen().map((row) => row.querySelector('.open').getAttribute('href').slice(6, 10));
+        const press = (name) => document.querySelector(`[data-sort="${name}"]`).click();
+        const search = (text) => { id('search').value = text; id('search').dispatchEvent(new Event('input')); };
+        tell('grouped', order());
+        press('seconds'); tell('slowest', order());
+        press('seconds'); tell('fastest', order());
+        tell('headings', [...document.querySelectorAll('tr.patient')].filter((r) => r.offsetParent).length);
+        press('warnings'); tell('warned', order()[0]);
+        press('case'); tell('back', order());
+        search('left eye'); tell('left', [order(), id('matches').textContent]);
+        search('truncated'); tell('file', [order().length, [...document.querySelectorAll('tr.file')].filter((r) => !r.hidden).length]);
+        search(''); tell('cleared', order());
+        await wait(200); tell('thumbs', [...document.images].filter((i) => i.naturalWidth).length > 0);
+        """,
+        tmp_path,
+    )
+    assert told["grouped"] == ["pa_R", "pa_L", "pb_R"]
+    assert told["slowest"] == ["pa_L", "pa_R", "pb_R"]
+    assert told["fastest"] == ["pb_R", "pa_R", "pa_L"]
+    assert told["headings"] == 0
+    assert told["warned"] == "pa_L"
+    assert told["back"] == ["pa_R", "pa_L", "pb_R"]
+    assert told["left"] == [["pa_L"], "1 of 3 cases, 0 of 1 other files"]
+    assert told["file"] == [0, 1]
+    assert told["cleared"] == ["pa_R", "pa_L", "pb_R"]
+    assert told["thumbs"]
+    assert "x" not in told
