@@ -62,7 +62,8 @@ def displayed(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     low, high = (float(v) for v in np.percentile(finite, _DISPLAYED)) if finite.size else (0.0, 1.0)
     scale = 255 / (high - low) if high > low else 0.0
     shown = np.nan_to_num((pixels.astype(np.float32) - low) * scale, nan=0.0, posinf=255.0, neginf=0.0)
-    return np.clip(np.rint(shown), 0, 255).astype(np.uint8)
+    eight: npt.NDArray[np.uint8] = np.clip(np.rint(shown), 0, 255).astype(np.uint8)
+    return eight
 
 
 def write_case(out: Path, result: CaseResult, label_map: LabelMap) -> None:
@@ -90,7 +91,7 @@ def write_case(out: Path, result: CaseResult, label_map: LabelMap) -> None:
     write_nifti(staged / "mask.nii.gz", result.mask, scan.geometry)
     if result.probabilities is not None:
         stored = {name: layer.astype(np.float16) for name, layer in zip(label_map.names, result.probabilities, strict=True)}
-        np.savez_compressed(staged / "probabilities.npz", **stored)  # type: ignore[arg-type]
+        np.savez_compressed(staged / "probabilities.npz", **stored)
     write_json(staged / CASE_FILE, _record(result, label_map, planes))
     for path in staged.iterdir():
         sync(path)

@@ -45,7 +45,9 @@ class BrightTask(Task):
 
 def run_config(**normalise: Any) -> RunConfig:
     settings = {"method": "percentile", "percentiles": [0, 100], "field_of_view": "whole"} | normalise
-    return parse_config(f"{{name: tiny, data: {{card: tiny_card, normalise: {settings}}}, task: {{name: semantic}}, model: {{name: unet}}}}")
+    return parse_config(
+        f"{{name: tiny, data: {{card: tiny_card, normalise: {settings}}}, task: {{name: semantic}}, model: {{name: unet}}}}"
+    )
 
 
 def make_bundle(path: Path, **changes: Any) -> Bundle:
@@ -55,7 +57,7 @@ def make_bundle(path: Path, **changes: Any) -> Bundle:
         "id": "0123456789ab",
         "config": changes.pop("config", run_config()),
         "label_map": label_map,
-        "thresholds": {name: 0.5 for name in label_map.names},
+        "thresholds": dict.fromkeys(label_map.names, 0.5),
         "metrics": {"validation/dice/vessel": 0.8},
         "task": BrightTask(label_map),
         "modality": "fundus",
