@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import TrainingError
 from pipeline.training.atomic import new_folder, remove_leftovers
+from pipeline.training.optimise import AveragedWeights
 
 _NAME = re.compile(r"\d{6}-\d{8}")
 
@@ -55,8 +56,7 @@ class State:
     progress: Progress
     network: nn.Module
     optimizer: torch.optim.Optimizer
-    average: nn.Module | None = None
-    average_steps: int = 0
+    average: AveragedWeights | None = None
     best_weights: dict[str, Tensor] | None = None
 
 
@@ -74,18 +74,20 @@ def save_checkpoint(folder: Path, state: State, random_states: list[dict[str, An
     remove_leftovers(folder)
     before = newest(folder)
     path = folder / f"{state.progress.epoch:06d}-{state.progress.batch:08d}"
+    if path.exists():
+        return path  # nothing has happened since; writing it anew would leave a moment without it
     slots, groups = _optimizer_state(state.optimizer)
     with new_folder(path) as staged:
         save_file(_plain(state.network.state_dict()), staged / "network.safetensors")
         save_file(slots, staged / "optimizer.safetensors")
         if state.average is not None:
-            save_file(_plain(state.average.state_dict()), staged / "average.safetensors")
+            save_file(_plain(state.average.network.state_dict()), staged / "average.safetensors")
         if state.best_weights is not None:
             # The best of an earlier epoch is a second name for the same file, not a second copy.
             _link_or_save(state.best_weights, staged / "best.safetensors", before, state.progress)
         record = {
             "progress": asdict(state.progress),
-            "average_steps": state.average_steps,
+            "average_steps": state.average.steps if state.average is not None else 0,
             "optimizer_groups": groups,
             "random": random_states,
         }
@@ -109,8 +111,8 @@ def load_checkpoint(path: Path, state: State, rank: int) -> None:
         state.network.load_state_dict(load_file(path / "network.safetensors"))
         _restore_optimizer(state.optimizer, load_file(path / "optimizer.safetensors"), record["optimizer_groups"])
         if state.average is not None:
-            state.average.load_state_dict(load_file(path / "average.safetensors"))
-            state.average_steps = record["average_steps"]
+            state.average.network.load_state_dict(load_file(path / "average.safetensors"))
+            state.average.steps = record["average_steps"]
         best = path / "best.safetensors"
         state.best_weights = load_file(best) if best.exists() else None
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

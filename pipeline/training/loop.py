@@ -1,0 +1,261 @@
+"""The training loop: one for every task family, plain and in one place.
+
+An epoch is a function of the weights, the optimiser's state and the random state at its start: the sample stream depends on (seed,
+epoch, position) alone. So a run that was killed goes on from its newest checkpoint and, on a CPU, ends with the same weights to
+the bit as one that was not. (Not with a time budget, ``train.minutes``: its schedule follows the clock.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.config import RunConfig
+from pipeline.datasets.loader import CaseStore, training_loader
+from pipeline.datasets.splits import Split
+from pipeline.errors import InterruptedRun, TrainingError
+from pipeline.tasks.base import Task
+from pipeline.training.checkpoint import State, load_checkpoint, newest, random_state, save_checkpoint
+from pipeline.training.interrupt import Interrupt
+from pipeline.training.optimise import average_buffers, learning_rate, run_share
+from pipeline.training.tracking import Tracker
+from pipeline.training.validation import Scored, score_images
+from pipeline.types import Batch
+
+log = logging.getLogger(__name__)
+
+
+class Advance(Protocol):
+    """Progress: how far (of how many, if known) and a word on the current state."""
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None: ...
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run works with. ``accelerator`` is accelerate.Accelerator: device, precision and processes."""
+
+    config: RunConfig
+    store: CaseStore
+    split: Split
+    run_dir: Path
+    accelerator: Any
+    tracker: Tracker
+    advance: Advance
+    interrupt: Interrupt
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.run_dir / "checkpoints"
+
+
+def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, state: State) -> None:
+    """Train until the epochs, the time or the patience are used up; ``state`` holds the result.
+
+    Parameters
+    ----------
+    model: ``task`` as Accelerate prepared it (DistributedDataParallel, mixed precision); calling it gives the named losses.
+    state: the state to begin with; a checkpoint in the run's folder, where there is one, goes before it.
+
+    Raises
+    ------
+    InterruptedRun: SIGTERM or Ctrl-C; a checkpoint of that very step is saved.
+    TrainingError: a loss or gradient that is not finite, with its parts and the cases; a case that cannot be loaded.
+    """
+    config, train, accelerator, progress = setup.config, setup.config.train, setup.accelerator, state.progress
+    rank, world = accelerator.process_index, accelerator.num_processes
+    found = newest(setup.checkpoints)
+    if found is not None:
+        load_checkpoint(found, state, rank)
+        log.info("resuming after %d epochs and %d batches", progress.epoch, progress.batch)
+    if accelerator.is_main_process:
+        cut_history(setup.run_dir / "history.jsonl", progress.epoch)
+    began = time.monotonic() - progress.seconds
+    seconds = progress.seconds
+
+    while progress.epoch < train.epochs and not progress.finished:
+        batches = training_loader(setup.store, setup.split.train, config.data, train.batch_size, config.seed, progress.epoch, rank, world)
+        epoch_began, first_batch = time.monotonic(), progress.batch
+        task.train()
+        # Each group of `accumulate` batches is one step of the optimiser.
+        for group in grouped(itertools.islice(batches, progress.batch, None), train.accumulate):
+            seconds, stop = agree(accelerator, time.monotonic() - began, setup.interrupt.asked)
+            share = run_share((progress.epoch + progress.batch / len(batches)) / train.epochs, seconds, train.minutes)
+            if stop or share >= 1:
+                break
+            rate = learning_rate(share, train)
+            for parameters in state.optimizer.param_groups:
+                parameters["lr"] = rate
+            for number, batch in enumerate(group, start=1):
+                # Processes exchange gradients once a step, at its last batch.
+                with contextlib.nullcontext() if number == len(group) else accelerator.no_sync(model):
+                    losses = model(batch.to(accelerator.device))
+                    add_losses(progress.running, losses, batch, progress.epoch)
+                    accelerator.backward(torch.stack(list(losses.values())).sum() / len(group))
+            norm = torch.nn.utils.clip_grad_norm_(task.parameters(), train.clip_norm or math.inf)
+            if not math.isfinite(norm.item()):
+                raise TrainingError(f"the gradient is not finite in epoch {progress.epoch + 1} on cases {names(group)}; {REMEDY}")
+            progress.running["gradient_norm"] = progress.running.get("gradient_norm", 0.0) + norm.item() * len(group)
+            state.optimizer.step()
+            state.optimizer.zero_grad()
+            if state.average is not None:
+                state.average.update(task)
+            progress.batch += len(group)
+            progress.step += 1
+            done = progress.epoch * len(batches) + progress.batch
+            setup.advance(done, train.epochs * len(batches), note(progress.epoch, progress.running, progress.batch, state))
+        else:
+            seconds, stop = agree(accelerator, time.monotonic() - began, setup.interrupt.asked)
+        progress.seconds = seconds
+        average_buffers(task)
+        if state.average is not None:
+            average_buffers(state.average.network)
+        if stop:
+            keep(setup, state)
+            raise InterruptedRun(INTERRUPTED)
+
+        spent = time.monotonic() - epoch_began
+        images = (progress.batch - first_batch) * train.batch_size * world
+        metrics = {name: total / max(progress.batch, 1) for name, total in progress.running.items()}
+        metrics = {f"train/{name}": value for name, value in metrics.items()}
+        metrics |= {"learning_rate": state.optimizer.param_groups[0]["lr"], "seconds/train": spent, "images_per_second": images / spent}
+        share = run_share((progress.epoch + 1) / train.epochs, seconds, train.minutes)
+        last = share >= 1
+        if last or (progress.epoch + 1) % train.validate_every == 0:
+            try:
+                metrics |= validate(setup, task, state)
+            except InterruptedRun:
+                keep(setup, state)
+                raise
+        progress.epoch, progress.batch, progress.running = progress.epoch + 1, 0, {}
+        progress.seconds = agree(accelerator, time.monotonic() - began, False)[0]
+        out_of_time = train.minutes is not None and progress.seconds >= 60 * train.minutes
+        progress.finished = last or out_of_time or (train.patience is not None and progress.stale >= train.patience)
+        if accelerator.is_main_process:
+            append_history(setup.run_dir / "history.jsonl", progress.epoch, metrics)
+        # Before the checkpoint: what an earlier process has recorded of a repeated epoch is left out, what it has not is not lost.
+        setup.tracker.epoch(progress.epoch, metrics)
+        keep(setup, state)
+
+
+INTERRUPTED = "interrupted; everything is saved: resume the run to go on"
+REMEDY = "lower train.learning_rate, set train.clip_norm, or look at these cases"
+
+
+def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Lists of ``size`` batches; the last may be shorter."""
+    iterator = iter(batches)
+    while group := list(itertools.islice(iterator, size)):
+        yield group
+
+
+def agree(accelerator: Any, seconds: float, stop: bool) -> tuple[float, bool]:
+    """The longest time and whether anyone was asked to stop, over all processes: they must leave the loop at the same step."""
+    if accelerator.num_processes == 1:
+        return seconds, stop
+    both = torch.tensor([seconds, float(stop)], dtype=torch.float64, device=accelerator.device)
+    torch.distributed.all_reduce(both, op=torch.distributed.ReduceOp.MAX)
+    longest, asked = both.tolist()
+    return longest, bool(asked)
+
+
+def add_losses(running: dict[str, float], losses: dict[str, Tensor], batch: Batch, epoch: int) -> None:
+    """Add a batch's losses to the epoch's sums, and stop at the first that is not finite."""
+    values = dict(zip(losses, torch.stack(list(losses.values())).detach().tolist(), strict=True))
+    if not all(math.isfinite(value) for value in values.values()):
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        raise TrainingError(f"the loss is not finite in epoch {epoch + 1} ({parts}) on cases {names([batch])}; {REMEDY}")
+    for name, value in values.items():
+        running[f"loss/{name}"] = running.get(f"loss/{name}", 0.0) + value
+    running["loss"] = running.get("loss", 0.0) + sum(values.values())
+
+
+def names(batches: Iterable[Batch]) -> str:
+    return ", ".join(sorted({str(case) for batch in batches for case in batch.cases}))
+
+
+def note(epoch: int, running: dict[str, float], batch: int, state: State) -> str:
+    best = "" if state.progress.best is None else f", best {state.progress.best:.4f}"
+    return f"epoch {epoch + 1}, loss {running['loss'] / max(batch, 1):.3f}{best}"
+
+
+def validate(setup: Setup, task: Task, state: State) -> dict[str, float]:
+    """Score the validation cases (shared out among the processes) and keep the weights when they are the best so far."""
+    if not setup.split.validation:
+        state.best_weights = None  # nothing to choose by: the last weights are the result
+        return {}
+    accelerator, progress = setup.accelerator, state.progress
+    scored_task = task if state.average is None else averaged_task(state)
+    began = time.monotonic()
+    mine = setup.split.validation[accelerator.process_index :: accelerator.num_processes]
+    scored = gather(accelerator, score_images(scored_task, setup.store, mine, accelerator.device, lambda: stop_if_asked(setup)))
+    metrics = {f"validation/{name}": value for name, value in task.summarise([image.measures for image in scored]).items()}
+    metrics["seconds/validation"] = time.monotonic() - began
+    score = metrics[f"validation/{task.headline}"]
+    if progress.best is None or score > progress.best:
+        progress.best, progress.best_epoch, progress.stale = score, progress.epoch + 1, 0
+        state.best_weights = {name: value.detach().cpu().clone() for name, value in scored_task.state_dict().items()}
+    else:
+        progress.stale += 1
+    return metrics
+
+
+def stop_if_asked(setup: Setup) -> None:
+    """Leave a long validation early; several processes only stop between steps, where all of them do."""
+    if setup.interrupt.asked and setup.accelerator.num_processes == 1:
+        raise InterruptedRun(INTERRUPTED)
+
+
+def averaged_task(state: State) -> Task:
+    assert state.average is not None
+    assert isinstance(state.average.network, Task)
+    return state.average.network
+
+
+def gather(accelerator: Any, scored: list[Scored]) -> list[Scored]:
+    """All processes' scores in every process, sorted, so that their mean is the same everywhere and with any number of processes."""
+    if accelerator.num_processes > 1:
+        from accelerate.utils import gather_object
+
+        scored = gather_object(scored)
+    return sorted(scored, key=lambda image: (image.case, image.slice_index))
+
+
+def keep(setup: Setup, state: State) -> None:
+    """Save a checkpoint; returns when it is complete in the eyes of every process."""
+    states = [random_state()]
+    if setup.accelerator.num_processes > 1:
+        from accelerate.utils import gather_object
+
+        states = gather_object(states)
+    if setup.accelerator.is_main_process:
+        save_checkpoint(setup.checkpoints, state, states)
+    setup.accelerator.wait_for_everyone()
+
+
+def append_history(path: Path, epoch: int, metrics: dict[str, float]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"epoch": epoch, **metrics}) + "\n")
+
+
+def cut_history(path: Path, epochs: int) -> None:
+    """Drop lines of epochs that will be repeated, and a half-written last one."""
+    if not path.exists():
+        return
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            if json.loads(line)["epoch"] <= epochs:
+                lines.append(line)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
