@@ -75,12 +75,16 @@ class Tracker:
         self._lost = 0
         if not active:
             return
-        uri, artifacts = resolve_uri(config.tracking.uri, run_dir)
         target = run_dir / "tracking" / "target.json"
         if target.exists() and not resume:
             raise ConfigError(f"{run_dir.name}: already holds a recorded run; resume it, or choose another folder")
+        known: dict[str, Any] = (
+            json.loads(target.read_text(encoding="utf-8")) if target.exists() else {"uri": None, "key": uuid.uuid4().hex}
+        )
+        # The config that a run keeps does not say where it is recorded; this file does.
+        uri, artifacts = resolve_uri(config.tracking.uri or known["uri"], run_dir)
         if not target.exists():
-            write_atomic(target, json.dumps({"uri": config.tracking.uri and uri, "key": uuid.uuid4().hex}) + "\n")
+            write_atomic(target, json.dumps({"uri": config.tracking.uri and uri, "key": known["key"]}) + "\n")
         self._spool = Spool(run_dir)
         sent, records = Sent.load(run_dir), self._spool.read()
         self._started = sent.started or sent.sent > 0 or any(r.kind == "start" for r in records)
@@ -88,7 +92,7 @@ class Tracker:
         self._last_step = max(self._recorded_to, 0)
         self._run_id: str | None = sent.run_id
         self._looked, self._warned = time.monotonic(), False
-        self._sender = SenderProcess(run_dir, uri, artifacts, json.loads(target.read_text())["key"])
+        self._sender = SenderProcess(run_dir, uri, artifacts, known["key"])
         self._sender.ensure()
 
     def __enter__(self) -> Tracker:

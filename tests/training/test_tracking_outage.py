@@ -98,9 +98,13 @@ def test_server_that_never_answers_is_left_behind(tmp_path: Path) -> None:
         begun = time.monotonic()
         delivery = tracker.finish("FAILED", wait_seconds=0.5)
         assert time.monotonic() - begun < 15
+        resumed = open_tracker(run_config(), run_dir, resume=True)  # where to is remembered
+        begin(resumed)
+        assert resumed.finish("FAILED", wait_seconds=0.5).unsent == 7
     assert tracker.run_id is None
     assert delivery.unsent == 5
-    assert [record.kind for record in Spool(run_dir).read()] == ["start", "metrics", "metrics", "metrics", "end"]
+    assert not (tmp_path / "mlflow.db").exists()
+    assert [record.kind for record in Spool(run_dir).read()][:5] == ["start", "metrics", "metrics", "metrics", "end"]
 
 
 def test_records_of_a_killed_training_still_go_out(tmp_path: Path) -> None:
