@@ -1,0 +1,31 @@
+"""The types every part of ocuseg speaks: frozen, checked when made, always valid.
+
+Arrays are numpy wherever data is in the SOURCE frame (Scan, Prediction) and torch wherever a network is near (Target, Batch).
+Nothing here imports torch or any reader, so that the command line stays quick.
+"""
+
+from __future__ import annotations
+
+from pipeline.types.label import IGNORE, LabelClass, LabelMap
+from pipeline.types.result import Measure, Prediction, Unit
+from pipeline.types.sample import Batch, Placement, Target
+from pipeline.types.scan import CaseKey, Geometry, Laterality, LateralitySource, Modality, Scan, SpacingSource
+
+__all__ = [
+    "IGNORE",
+    "Batch",
+    "CaseKey",
+    "Geometry",
+    "LabelClass",
+    "LabelMap",
+    "Laterality",
+    "LateralitySource",
+    "Measure",
+    "Modality",
+    "Placement",
+    "Prediction",
+    "Scan",
+    "SpacingSource",
+    "Target",
+    "Unit",
+]

@@ -1,0 +1,54 @@
+"""What comes out: predictions in the source frame, and measures with units."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.types.check import require
+
+Unit = Literal["1", "px", "mm", "mm2", "um", "deg"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network says of one scan, in the SOURCE frame; whatever does not apply is None.
+
+    ``probabilities`` float32 (K, H, W) or (K, D, H, W), foreground classes only · ``boxes`` float32 (N, 4) · ``labels`` int64 (N) ·
+    ``scores`` float32 (N) · ``instance_masks`` bool (N, H, W) · ``grade_probabilities`` float32 (G) · ``uncertainty`` float32
+    (H, W) or (D, H, W) in 0..1. numpy arrays.
+    """
+
+    probabilities: npt.NDArray[np.float32] | None = None
+    boxes: npt.NDArray[np.float32] | None = None
+    labels: npt.NDArray[np.int64] | None = None
+    scores: npt.NDArray[np.float32] | None = None
+    instance_masks: npt.NDArray[np.bool_] | None = None
+    grade_probabilities: npt.NDArray[np.float32] | None = None
+    uncertainty: npt.NDArray[np.float32] | None = None
+    bundle_id: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.probabilities is not None:
+            require(self.probabilities.ndim in (3, 4), f"probabilities {self.probabilities.shape} must be (K, [D,] H, W)")
+        counts = {len(v) for v in (self.boxes, self.labels, self.scores) if v is not None}
+        require(len(counts) <= 1, "boxes, labels and scores must have one length")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number with its unit and definition, or the reason why there is none. Never NaN."""
+
+    value: float | None
+    unit: Unit
+    definition: str
+    undefined: str | None = None
+
+    def __post_init__(self) -> None:
+        require((self.value is None) == (self.undefined is not None), "a measure has a value, or the reason why it has none")
+        require(self.value is None or math.isfinite(self.value), f"a measure is finite, not {self.value}")

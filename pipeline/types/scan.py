@@ -1,0 +1,107 @@
+"""What a reader gives: where pixels lie, whose they are, and the pixels."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.types.check import require
+
+Laterality = Literal["R", "L"]
+LateralitySource = Literal["tag", "functional_group", "filename", "card", "user", "unknown"]
+SpacingSource = Literal["tag", "axial_length", "user", "unknown"]
+Modality = Literal["fundus", "oct", "octa", "slo", "unknown"]
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where pixels lie. Unknown is None: never 1.0, never guessed.
+
+    ``shape`` is (rows, columns) or (slices, rows, columns); ``spacing_mm`` has the same order; ``affine`` is a 4 x 4 matrix
+    from voxel index (column, row, slice) to patient coordinates in millimetres, LPS (DICOM PS3.3 C.7.6.2.1.1).
+    """
+
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...] | None = None
+    spacing_source: SpacingSource = "unknown"
+    affine: npt.NDArray[np.float64] | None = field(default=None, compare=False)
+    laterality: Laterality | None = None
+    laterality_source: LateralitySource = "unknown"
+
+    def __post_init__(self) -> None:
+        require(len(self.shape) in (2, 3) and all(n > 0 for n in self.shape), f"shape {self.shape} must be 2 or 3 positive numbers")
+        if self.spacing_mm is not None:
+            require(len(self.spacing_mm) == len(self.shape), f"spacing {self.spacing_mm} does not match shape {self.shape}")
+            require(all(math.isfinite(s) and s > 0 for s in self.spacing_mm), f"spacing {self.spacing_mm} must be positive")
+        require((self.spacing_mm is None) == (self.spacing_source == "unknown"), "spacing and its source must be known together")
+        require((self.laterality is None) == (self.laterality_source == "unknown"), "laterality and its source must be known together")
+        if self.affine is not None:
+            require(self.affine.shape == (4, 4) and bool(np.isfinite(self.affine).all()), "affine must be a finite 4 x 4 matrix")
+
+    @property
+    def slices(self) -> int:
+        return self.shape[0] if len(self.shape) == 3 else 1
+
+    @property
+    def plane(self) -> tuple[int, int]:
+        """(rows, columns) of one slice."""
+        return self.shape[-2], self.shape[-1]
+
+
+@dataclass(frozen=True, order=True)
+class CaseKey:
+    """Pseudonymous name of one image: sortable, and safe as a file name."""
+
+    patient: str
+    eye: Literal["R", "L", "U"]
+    visit: str
+    image: str
+
+    def __post_init__(self) -> None:
+        for name in ("patient", "visit", "image"):
+            value = getattr(self, name)
+            require(bool(_SAFE.fullmatch(value)), f"{name} {value!r} must be 1-64 letters, digits, dots or dashes")
+        require(self.eye in ("R", "L", "U"), f"eye {self.eye!r} must be R, L or U")
+
+    def __str__(self) -> str:
+        return f"{self.patient}_{self.eye}_{self.visit}_{self.image}"
+
+    @classmethod
+    def parse(cls, text: str) -> CaseKey:
+        """The inverse of ``str``."""
+        parts = text.split("_")
+        require(len(parts) == 4, f"{text!r} is not PATIENT_EYE_VISIT_IMAGE")
+        return cls(*parts)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One image as stored: ``pixels`` (C, H, W) or (C, D, H, W) in the stored dtype, C = 1 or 3 (RGB).
+
+    ``source`` is for opening the file again while the program runs; it is never written anywhere.
+    """
+
+    pixels: npt.NDArray[Any]
+    geometry: Geometry
+    modality: Modality
+    case: CaseKey
+    sha256: str
+    source: Path | None = None
+    sop_instance_uid: str | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.pixels.ndim in (3, 4) and self.pixels.shape[0] in (1, 3),
+            f"pixels {self.pixels.shape} must be (1 or 3, [slices,] rows, columns)",
+        )
+        require(self.pixels.shape[1:] == self.geometry.shape, f"pixels {self.pixels.shape} do not match geometry {self.geometry.shape}")
+        require(self.modality in get_args(Modality), f"modality {self.modality!r} is unknown")
+        require(bool(re.fullmatch(r"[0-9a-f]{64}", self.sha256)), "sha256 must be 64 hexadecimal digits")
