@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -37,28 +37,36 @@ def open_scan(path: Path, *, pseudonyms: Pseudonyms | None = None, root: Path | 
     ScanError: ``empty``, ``truncated``, ``malformed``, ``too_large``, ``not_an_image``, ``no_pixels``, ``not_ophthalmic``,
         ``unsupported``, ``unreadable``, ``not_a_file``. Nothing else, whatever the file holds.
     """
-    names = pseudonyms or Pseudonyms.unkeyed()
     with open_regular(path) as file:
         kind = sniff_file(file)
         with decoding("the file"):
             sha256 = sha256_of(file)
-            if not file.read(1):
-                raise ScanError("empty", "the file is empty")
-        if kind is None:
-            raise ScanError("not_an_image", "this is no image format that ocuseg knows")
-        if kind in _VENDOR:
-            raise ScanError("unsupported", f"{_VENDOR[kind]} files are not read yet; export as DICOM")
-        if kind == "dicom":
-            from pipeline.scans.dicom import read_dicom
+        return decode_scan(file, kind, path, sha256, pseudonyms or Pseudonyms.unkeyed(), root, max_pixels)
 
-            return read_dicom(file, path, sha256, names, root, max_pixels)
-        pixels, geometry = _read_untagged(file, kind, max_pixels)
+
+def decode_scan(
+    file: BinaryIO, kind: Format | None, path: Path, sha256: str, names: Pseudonyms, root: Path | None, max_pixels: int
+) -> Scan:
+    """:func:`open_scan` of a file that is open, recognised and hashed already."""
+    if kind is None:
+        with decoding("the file"):
+            first = file.read(1)
+        if not first:
+            raise ScanError("empty", "the file is empty")
+        raise ScanError("not_an_image", "this is no image format that ocuseg knows")
+    if kind in _VENDOR:
+        raise ScanError("unsupported", f"{_VENDOR[kind]} files are not read yet; export as DICOM")
+    if kind == "dicom":
+        from pipeline.scans.dicom import read_dicom
+
+        return read_dicom(file, path, sha256, names, root, max_pixels)
     with decoding("the image"):
+        pixels, geometry = _read_untagged(file, kind, max_pixels)
         geometry = _with_laterality(geometry, laterality_from_name(_stem(path))[0])
         return Scan(pixels, geometry, "unknown", case_from_place(path, root, names, geometry.laterality), sha256, path)
 
 
-def _read_untagged(file: Any, kind: Format, max_pixels: int) -> tuple[npt.NDArray[Any], Geometry]:
+def _read_untagged(file: BinaryIO, kind: Format, max_pixels: int) -> tuple[npt.NDArray[Any], Geometry]:
     if kind == "nifti":
         from pipeline.scans.nifti import decode_nifti
 
@@ -98,4 +106,4 @@ def case_from_place(path: Path, root: Path | None, names: Pseudonyms, laterality
     )
 
 
-__all__ = ["Format", "case_from_place", "open_scan", "sniff"]
+__all__ = ["Format", "case_from_place", "decode_scan", "open_scan", "sniff"]

@@ -1,0 +1,119 @@
+"""The catalogue: one SQLite file that accounts for every file of a tree, by tokens only.
+
+Rows lie in the order of the walk, and nothing of the moment of writing goes in, so the same tree under the same key always
+gives the same file. It is written beside its place and moved there when complete.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import fields
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+from pipeline.scans.record import FileRecord
+
+READER = 1
+"""Raise when a file may be read differently than before: catalogues of another number are not built upon."""
+
+_COLUMNS = tuple(field.name for field in fields(FileRecord))
+_SCHEMA = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE files (
+  position INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT,
+  status TEXT NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL, "case" TEXT, modality TEXT, rows INTEGER, columns INTEGER,
+  slices INTEGER, laterality TEXT, laterality_source TEXT, spacing_source TEXT, format TEXT, instance TEXT, duplicate_of TEXT,
+  patient TEXT, eye TEXT, visit TEXT, image TEXT
+);
+CREATE VIEW images AS SELECT patient, eye, visit, image, modality, rows, columns, slices, laterality_source, spacing_source, format,
+  token, sha256 FROM files WHERE status = 'read' ORDER BY patient, eye, visit, image;
+CREATE VIEW visits AS SELECT patient, visit, eye, count(*) AS images FROM files WHERE status = 'read' GROUP BY patient, visit, eye;
+CREATE VIEW outcomes AS SELECT status, code, count(*) AS files FROM files GROUP BY status, code;
+"""
+_BATCH = 1000
+
+
+class Catalogue:
+    """An existing catalogue, read only. A context manager.
+
+    Raises
+    ------
+    ConfigError: the file is not a catalogue.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            about = dict(self._database.execute("SELECT name, value FROM about"))
+        except sqlite3.Error:
+            self._database.close()
+            raise ConfigError(f"{path.name!r} exists and is not a catalogue of ocuseg; give another name") from None
+        self.current = about.get("reader") == READER
+        """Whether its records are as this version would make them."""
+
+    def __enter__(self) -> Catalogue:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __len__(self) -> int:
+        return int(self._database.execute("SELECT count(*) FROM files").fetchone()[0])
+
+    def __iter__(self) -> Iterator[FileRecord]:
+        """Every record, in the order of the walk."""
+        with closing(self._database.execute(f"SELECT {_LIST} FROM files ORDER BY position")) as rows:  # noqa: S608 (our own names)
+            for row in rows:
+                yield FileRecord(*row)
+
+    def get(self, token: str) -> FileRecord | None:
+        """The record of one file, if it is in."""
+        row = self._database.execute(f"SELECT {_LIST} FROM files WHERE token = ?", (token,)).fetchone()  # noqa: S608
+        return FileRecord(*row) if row else None
+
+    def outcomes(self) -> dict[tuple[str, str], int]:
+        """Number of files by (status, code)."""
+        return {(status, code): count for status, code, count in self._database.execute("SELECT status, code, files FROM outcomes")}
+
+    def groups(self) -> dict[str, int]:
+        """Number of patients, eyes (of patients), visits and images among the files that were read."""
+        counted = self._database.execute(
+            "SELECT count(DISTINCT patient), count(DISTINCT patient || eye), count(DISTINCT patient || visit), count(*) "
+            "FROM files WHERE status = 'read'"
+        ).fetchone()
+        return dict(zip(("patients", "eyes", "visits", "images"), counted, strict=True))
+
+
+_LIST = ", ".join(f'"{name}"' for name in _COLUMNS)
+
+
+class CatalogueWriter:
+    """Fills a new catalogue file, row by row; what is in after a kill can be read again."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = sqlite3.connect(path)
+        self._database.executescript(_SCHEMA)
+        self._database.execute("INSERT INTO about VALUES ('reader', ?)", (READER,))
+        self._database.commit()
+        self._count = 0
+
+    def add(self, record: FileRecord) -> None:
+        parts = record.case.split("_") if record.case else [None] * 4
+        values = [getattr(record, name) for name in _COLUMNS]
+        marks = ", ".join("?" * (len(values) + 5))
+        self._count += 1
+        self._database.execute(
+            f"INSERT INTO files (position, {_LIST}, patient, eye, visit, image) VALUES ({marks})",  # noqa: S608
+            (self._count, *values, *parts),
+        )
+        if self._count % _BATCH == 0:
+            self._database.commit()
+
+    def close(self) -> None:
+        self._database.commit()
+        self._database.close()
