@@ -8,13 +8,28 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig, dump_config
+from pipeline.datasets.splits import Split
 from pipeline.training.mlflow_store import flatten, metric_name
 from pipeline.training.provenance import folder_digest, manifest_digest, text_digest
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a repetition takes from the record of the run ``repeats``, instead of working it out anew.
+
+    ``look`` is called with the data manifest as soon as the data is read, before any training.
+    """
+
+    repeats: str
+    split: Split
+    card_text: str
+    look: Callable[[Sequence[Mapping[str, Any]]], None]
 
 
 def recorded_config(config: RunConfig, card_name: str) -> RunConfig:
@@ -31,6 +46,7 @@ def start_record(
     manifest: Sequence[Mapping[str, Any]],
     environment: Mapping[str, Any],
     extra: Mapping[str, Any],
+    repeats: str | None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What a run is made of: (the record's body, its files as texts by name); arguments as of ``Tracker.start``."""
     config = recorded_config(config, card_name)
@@ -49,6 +65,7 @@ def start_record(
         "ocuseg.card_sha256": text_digest(card_text),
         "ocuseg.manifest_sha256": digest,
         "ocuseg.split_sha256": text_digest(split_text),
+        "ocuseg.repeats": repeats,
         "ocuseg.device": environment.get("device", {}).get("type"),
     }
     params = flatten(config.model_dump(mode="json", exclude={"tracking": {"uri"}, "description": True}))

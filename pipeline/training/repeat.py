@@ -16,6 +16,7 @@ from pipeline.datasets.splits import Split
 from pipeline.errors import ConfigError
 from pipeline.training.mlflow_store import connect, metric_name, resolve_uri
 from pipeline.training.provenance import ManifestDifference, code_version, compare_manifests, folder_digest
+from pipeline.training.record import Given
 
 CLOSE = 0.005  # another processor, thread count or library sums in another order; a Dice within this is the same finding
 log = logging.getLogger(__name__)
@@ -125,21 +126,8 @@ def fetch_run(run_id: str, *, uri: str | None, beside: Path) -> RecordedRun:
 
 
 def check_data(recorded: RecordedRun, present: Sequence[Mapping[str, Any]]) -> ManifestDifference:
-    """Compare the data at hand with the record, before any time is spent on training.
-
-    Raises
-    ------
-    ConfigError: cases of the recorded split are not there, so that nothing like the run can be trained.
-    """
+    """Compare the data at hand with the record, and say at once, before any time is spent on training, what differs."""
     difference = compare_manifests(recorded.manifest, present)
-    if difference.missing:
-        contents = sorted(str(row["sha256"]) for row in present)
-        if sorted(str(row["sha256"]) for row in recorded.manifest) == contents:
-            raise ConfigError(
-                f"--from-run {recorded.run_id}: these are the recorded images under other pseudonyms; give the site key that the run "
-                "was made with (--site-key)"
-            )
-        raise ConfigError(f"--from-run {recorded.run_id}: the data differs from what was recorded: {difference}")
     if difference:
         log.warning("the data differs from what run %s was trained on: %s", recorded.run_id, difference)
     return difference
@@ -215,10 +203,7 @@ def repeat_run(
         device=device,
         key_path=key_path,
         progress=progress,
-        split=recorded.split,
-        card_text=recorded.card_text,
-        repeats=run_id,
-        on_manifest=lambda rows: differences.append(check_data(recorded, rows)),
+        given=Given(run_id, recorded.split, recorded.card_text, lambda rows: differences.append(check_data(recorded, rows))),
     )
     agreement, numbers = compare_result(recorded, result.metrics, folder_digest(result.bundle, only="weights.safetensors"))
     notes = []

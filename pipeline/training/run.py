@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pipeline.config import RunConfig, dump_config, parse_config
-from pipeline.datasets.card import CardCase, DataCard, card_folders, load_card, read_scan
+from pipeline.datasets.card import CardCase, DataCard, card_folders, load_card, parse_card, read_scan
 from pipeline.datasets.loader import CaseStore
 from pipeline.datasets.splits import Split, guard, make_split
 from pipeline.errors import ConfigError, NothingUsableError
@@ -26,6 +26,7 @@ from pipeline.training.loop import Advance, Setup, fit, stop_if_asked
 from pipeline.training.optimise import AveragedWeights, make_optimizer
 from pipeline.training.platform import prepare_machine
 from pipeline.training.provenance import compare_manifests, environment, text_digest
+from pipeline.training.record import Given
 from pipeline.training.spool import write_atomic
 from pipeline.training.tracking import Delivery, open_tracker
 from pipeline.training.validation import overlay_picture, predictions, score_images
@@ -90,6 +91,7 @@ def train(
     resume: bool = False,
     key_path: Path | None = None,
     progress: Advance | None = None,
+    given: Given | None = None,
 ) -> TrainingResult:
     """Train as ``config`` says on the data set below ``root``, and leave everything in ``run_dir``.
 
@@ -99,6 +101,7 @@ def train(
     device: auto, cpu or cuda; under torchrun or `accelerate launch` each process takes its own GPU.
     key_path: the site key for pseudonyms of private data; None: the site's own.
     progress: called as ``progress(done, total, note)`` after each step.
+    given: the card and the split of a recorded run, which is to be repeated (training/repeat.py).
 
     Raises
     ------
@@ -113,7 +116,9 @@ def train(
         if main:
             claim(run_dir, config, resume)
         accelerator.wait_for_everyone()
-        card, store, split, spacing_mm = prepare_data(config, root, run_dir, key_path)
+        card, text, store, split, spacing_mm = prepare_data(config, root, run_dir, key_path, given)
+        if given is not None:
+            given.look(store.manifest())
         torch.manual_seed(config.seed)
         task = build_task(config, store.channels, card.label_map)
         task.to(accelerator.device)
@@ -129,17 +134,18 @@ def train(
         model = accelerator.prepare_model(task)
         about = environment(str(accelerator.device))
         if main:
-            record_run(run_dir, store, split, about)
+            record_run(run_dir, text, store, split, about)
         accelerator.wait_for_everyone()
         with open_tracker(config, run_dir, active=main, resume=resume) as tracker:
             parameters = {"parameters": sum(p.numel() for p in task.parameters()), "processes": accelerator.num_processes}
             tracker.start(
                 card_name=card.name,
-                card_text=card_text(config, card),
+                card_text=text,
                 split=split.to_json(),
                 manifest=store.manifest(),
                 environment=about,
                 extra=parameters,
+                repeats=None if given is None else given.repeats,
             )
             advance = progress if progress is not None and main else silent
             setup = Setup(config, store, split, run_dir, accelerator, tracker, advance, interrupt)
@@ -205,21 +211,23 @@ def claim(run_dir: Path, config: RunConfig, resume: bool) -> None:
 
 
 def prepare_data(
-    config: RunConfig, root: Path, run_dir: Path, key_path: Path | None
-) -> tuple[DataCard, CaseStore, Split, tuple[float, ...] | None]:
-    """Card, decoded cases, guarded split (or the one that the run has already), and the spacing of its images where it is known."""
+    config: RunConfig, root: Path, run_dir: Path, key_path: Path | None, given: Given | None
+) -> tuple[DataCard, str, CaseStore, Split, tuple[float, ...] | None]:
+    """Card and its text, decoded cases, guarded split (or the run's own), and the spacing of its images where it is known."""
     frozen = run_dir / "split.json"
     begun = frozen.exists()
-    card = load_card(config.data.card)
+    card, text = read_card(config, run_dir, given)
     cases = card.cases(root, pseudonyms=site_pseudonyms(card, key_path))
-    split = Split.load(frozen) if begun else make_split(card, cases, config.data.split, config.seed)
+    fixed = Split.load(frozen) if begun else None if given is None else given.split
+    split = make_split(card, cases, config.data.split, config.seed) if fixed is None else fixed
     if not split.train:
         raise NothingUsableError(f"card {card.name}: no case is left to train on; look at data.split and the card's parts")
     used = {key for _, keys in split for key in keys}
     missing = used - {case.key for case in cases}
     if missing:
         raise ConfigError(
-            f"{len(missing)} cases of the run's split are not in the data set (the first: {min(missing)}); give the same --root"
+            f"{len(missing)} cases of the run's split are not in the data set (the first: {min(missing)}); give the same --root, "
+            "and for private data the same --site-key"
         )
     cases = [case for case in cases if case.key in used]
     # Every part is read: the test part for the leakage guard alone.
@@ -232,7 +240,7 @@ def prepare_data(
             )
     else:
         split = guard(split, store.fingerprints(), store.hashes(), config.data.split.near_duplicates)
-    return card, store, split, spacing(card, [case for case in cases if case.key in split.train])
+    return card, text, store, split, spacing(card, [case for case in cases if case.key in split.train])
 
 
 def site_pseudonyms(card: DataCard, key_path: Path | None) -> Any:
@@ -250,22 +258,29 @@ def spacing(card: DataCard, cases: list[CardCase]) -> tuple[float, ...] | None:
     return None if known is None else tuple(known[-2:])
 
 
-def card_text(config: RunConfig, card: DataCard) -> str:
-    """The card's whole text, for the record."""
-    name = Path(config.data.card)
-    places = [name] if name.suffix == ".md" else [folder / f"{name}.md" for folder in card_folders()]
-    for path in places:
-        if path.is_file():
-            text = path.read_text(encoding="utf-8")
-            if text_digest(text) == card.sha256:
-                return text
-    raise ConfigError(f"card {card.name}: changed while the run was starting; start it again")
+def read_card(config: RunConfig, run_dir: Path, given: Given | None) -> tuple[DataCard, str]:
+    """The card and its whole text: the one that the run was started with, the recorded one, or the one that the config names."""
+    own = run_dir / "card.md"
+    if own.exists():
+        text = own.read_text(encoding="utf-8")
+    elif given is not None:
+        text = given.card_text
+    else:
+        card = load_card(config.data.card)
+        name = Path(config.data.card)
+        places = [name] if name.suffix == ".md" else [folder / f"{name}.md" for folder in card_folders()]
+        for path in places:
+            if path.is_file() and text_digest(text := path.read_text(encoding="utf-8")) == card.sha256:
+                return card, text
+        raise ConfigError(f"card {card.name}: changed while the run was starting; start it again")
+    return parse_card(text, where="card.md"), text
 
 
-def record_run(run_dir: Path, store: CaseStore, split: Split, about: Mapping[str, Any]) -> None:
-    """environment.json, manifest.json and, last, split.json: from then on the run is bound to this data."""
+def record_run(run_dir: Path, text: str, store: CaseStore, split: Split, about: Mapping[str, Any]) -> None:
+    """environment.json, card.md, manifest.json and, last, split.json: from then on the run is bound to this data."""
     write_atomic(run_dir / "environment.json", json.dumps(dict(about), indent=1))
     if not (run_dir / "split.json").exists():
+        write_atomic(run_dir / "card.md", text)
         write_atomic(run_dir / "manifest.json", json.dumps(store.manifest(), indent=1))
         split.save(run_dir / "split.json")
 

@@ -144,6 +144,7 @@ class Tracker:
         manifest: Sequence[Mapping[str, Any]],
         environment: Mapping[str, Any],
         extra: Mapping[str, Any] | None = None,
+        repeats: str | None = None,
     ) -> None:
         """Record what the run is made of. On a resumed run this only notes the resumption.
 
@@ -154,6 +155,7 @@ class Tracker:
         manifest: one row an image: ``case``, ``sha256`` and whatever else says what was trained on; never a path.
         environment: :func:`pipeline.training.provenance.environment`.
         extra: further parameters, such as ``{"parameters": 290_000}``.
+        repeats: the MLflow run that this one repeats.
         """
         if not self._active:
             return
@@ -161,7 +163,7 @@ class Tracker:
             self._append("resumed", {})
             return
         self._started = True
-        body, texts = start_record(self._config, card_name, card_text, split, manifest, environment, extra or {})
+        body, texts = start_record(self._config, card_name, card_text, split, manifest, environment, extra or {}, repeats)
         self._append("start", body, lambda folder: write_texts(folder, texts))
 
     def epoch(self, step: int, metrics: Mapping[str, float | None]) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +20,8 @@ from pipeline.datasets.splits import Split
 from pipeline.errors import ConfigError
 from pipeline.training import provenance
 from pipeline.training.provenance import environment
-from pipeline.training.repeat import RecordedRun, check_data, compare_code, compare_result, fetch_run, headline, repeat_run
+from pipeline.training.record import Given
+from pipeline.training.repeat import RecordedRun, compare_code, compare_result, fetch_run, headline, repeat_run
 from pipeline.training.tracking import open_tracker
 from pipeline.types import CaseKey
 from tests.training.recorded import CARD, client_beside, run_config
@@ -38,10 +39,11 @@ class Result:
 def fake_training(config: RunConfig, root: Path, run_dir: Path, **options: Any) -> Result:
     """Stands in for an hour of training: reads ``root``, records like the real one, "learns" the sum of bytes."""
     manifest = [{"case": path.stem, "sha256": path.read_text()} for path in sorted(root.iterdir())]
-    check: Callable[[Sequence[Any]], None] | None = options.get("on_manifest")
-    if check is not None:
-        check(manifest)
-    split = options.get("split") or SPLIT
+    given: Given | None = options.get("given")
+    if given is not None:
+        given.look(manifest)
+    split = given.split if given else SPLIT
+    text = given.card_text if given else CARD
     record = environment("cpu")
     run_dir.mkdir(parents=True)
     (run_dir / "environment.json").write_text(json.dumps(record))
@@ -49,13 +51,10 @@ def fake_training(config: RunConfig, root: Path, run_dir: Path, **options: Any) 
     metrics: dict[str, float | None] = {"test/dice": learnt, "validation/dice": learnt / 2, "hd95": None}
     bundle = run_dir / "bundle"
     bundle.mkdir()
-    (bundle / "weights.safetensors").write_text(f"{learnt} {config.seed} {len(split.train)} {options.get('card_text', CARD)}")
+    (bundle / "weights.safetensors").write_text(f"{learnt} {config.seed} {len(split.train)} {text}")
     with open_tracker(config, run_dir) as tracker:
-        tracker.start(
-            card_name="phantom", card_text=options.get("card_text") or CARD, split=split.to_json(), manifest=manifest, environment=record
-        )
-        if options.get("repeats"):
-            tracker.tags({"ocuseg.repeats": options["repeats"]})
+        repeats = given and given.repeats
+        tracker.start(card_name="phantom", card_text=text, split=split.to_json(), manifest=manifest, environment=record, repeats=repeats)
         tracker.bundle(bundle, metrics)
     return Result(run_dir, bundle, metrics)
 
@@ -134,24 +133,11 @@ def test_changed_data_and_code_are_named(out: Path, data: Path, source: Path, tm
     assert "the data differs from what run" in caplog.text
 
 
-@pytest.mark.usefixtures("training")
-def test_missing_cases_end_it(out: Path, data: Path, tmp_path: Path) -> None:
-    less = shutil.copytree(data, tmp_path / "less")
-    (less / "p2_L_v1_i1").unlink()
-    with pytest.raises(ConfigError, match=r"1 missing \(p2_L_v1_i1\)"):
-        repeat_run(first_run(out), less, out)
-
-
 def recorded(**changes: Any) -> RecordedRun:
     run = RecordedRun(
         "abc", run_config(), SPLIT, CARD, ({"case": "p1_R_v1_i1", "sha256": "1" * 64},), {}, {"dice": 0.8, "loss": math.nan}, "w" * 64
     )
     return replace(run, **changes)
-
-
-def test_another_site_key_is_recognised() -> None:
-    with pytest.raises(ConfigError, match="--site-key"):
-        check_data(recorded(), [{"case": "q7_R_v1_i1", "sha256": "1" * 64}])
 
 
 def test_agreement_of_results() -> None:
