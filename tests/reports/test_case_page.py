@@ -182,3 +182,37 @@ def test_what_inference_writes_is_what_the_report_reads(make_out: Callable[..., 
     assert "dark" in page.text
     assert "was changed since" not in page.text
     assert re.search(r"file header, nominal at the retina", html)
+
+
+def test_a_dicom_tag_that_holds_a_script_stays_text(make_out: Callable[..., Out], tmp_path: Path) -> None:
+    """From a real DICOM file through the reader and the prediction's writer; values that identify the patient never arrive."""
+    import pydicom
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    from pipeline.inference.case_files import CaseResult, write_case
+    from pipeline.scans.open import open_scan
+
+    evil = "<script>alert(1)</script>"
+    tags = pydicom.Dataset()
+    tags.file_meta = FileMetaDataset()
+    tags.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    tags.SOPClassUID = tags.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    tags.SOPInstanceUID = tags.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    tags.PatientID = tags.PatientName = tags.StudyDescription = tags.SeriesDescription = tags.Manufacturer = evil
+    tags.StudyInstanceUID, tags.Modality, tags.Laterality = generate_uid(), "OP", "R"
+    tags.Rows, tags.Columns, tags.SamplesPerPixel, tags.PhotometricInterpretation = 90, 140, 1, "MONOCHROME2"
+    tags.BitsAllocated, tags.BitsStored, tags.HighBit, tags.PixelRepresentation = 8, 8, 7, 0
+    tags.PixelData = np.full((90, 140), 77, np.uint8).tobytes()
+    tags.save_as(tmp_path / "evil.dcm", enforce_file_format=True)
+
+    out = make_out()
+    scan = open_scan(tmp_path / "evil.dcm")
+    said = pydicom.dcmread(tmp_path / "evil.dcm").SeriesDescription
+    warnings = (f"series description is {said!r}",)
+    write_case(out.path, CaseResult(scan, str(scan.case), disc_and_cup(90, 140), None, warnings, "0123456789ab", 0.5), out.label_map)
+    html, page = made(out, str(scan.case))
+    assert f"series description is '{evil}'" in page.text
+    for path in [*(out.path / "report").rglob("*.html"), *(out.path / "report").rglob("*.js")]:
+        assert evil not in path.read_text(encoding="utf-8")
+    assert html.count("&lt;script&gt;") == 1, "the warning, and no other tag of the file"

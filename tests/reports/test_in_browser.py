@@ -214,3 +214,20 @@ def test_the_worklist_sorts_and_searches(make_out: Callable[..., Out], tmp_path:
     assert told["cleared"] == ["pa_R", "pa_L", "pb_R"]
     assert told["thumbs"]
     assert "x" not in told
+
+
+def test_a_case_prints_on_one_page(make_out: Callable[..., Out], tmp_path: Path) -> None:
+    out = make_out()
+    for number in range(12):
+        out.add(f"p{number:02d}_R_v1_i1", disc_and_cup(), warnings=["the picture is dark"])
+    index = write_report(out.path)
+    assert CHROMIUM is not None
+    pages = {}
+    for name, page in (("case", out.path / "report" / "cases" / "p03_R_v1_i1.html"), ("worklist", index)):
+        pdf = tmp_path / f"{name}.pdf"
+        command = [CHROMIUM, *OPTIONS[:-1], "--no-pdf-header-footer", f"--print-to-pdf={pdf}", f"--user-data-dir={tmp_path / 'browser'}"]
+        subprocess.run([*command, page.as_uri()], capture_output=True, timeout=120, check=True)
+        (count,) = re.findall(rb"/Type /Pages\s[^>]*?/Count (\d+)", pdf.read_bytes())
+        pages[name] = int(count)
+    assert pages["case"] == 1
+    assert 2 <= pages["worklist"] <= 4

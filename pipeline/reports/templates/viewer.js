@@ -13,7 +13,8 @@
   let centre = [data.columns / 2, data.rows / 2];
   let perPixel = 1; // scan pixels per CSS pixel
   let fitted = true;
-  const pane = () => { const box = views[0].getBoundingClientRect(); return [Math.max(box.width, 1), Math.max(box.height, 1)]; };
+  let paper = null; // width and height of a view while the page is printed
+  const pane = () => { const box = views[0].getBoundingClientRect(); return paper || [Math.max(box.width, 1), Math.max(box.height, 1)]; };
   const fitScale = () => { const [w, h] = pane(); return Math.max(data.columns / w, data.rows / h); };
 
   function show() {
@@ -27,6 +28,7 @@
       view.setAttribute("viewBox", box.map((n) => n.toFixed(3)).join(" "));
       view.querySelector(".scan").style.imageRendering = perPixel < 0.25 ? "pixelated" : "auto";
     }
+    overlay.style.setProperty("--line", (perPixel < 0.5 ? 2 : 1.25) + "px"); // close up there is room for a bolder line
     byId("zoom").textContent = fitted ? "fit" : Math.round(100 / perPixel) + " %";
     drawScaleBar(box);
   }
@@ -116,6 +118,8 @@
   byId("zoom-out").onclick = () => zoom(1 / 1.4);
   byId("fit").onclick = fit;
   new ResizeObserver(show).observe(views[0]);
+  window.addEventListener("beforeprint", () => { paper = [510, 400]; show(); }); // A4 across, as report.css sets it
+  window.addEventListener("afterprint", () => { paper = null; show(); });
 
   /* ---- classes ---- */
   const toggles = [...document.querySelectorAll("input[data-class]")];
