@@ -21,12 +21,13 @@ from pipeline.datasets.normalise import NormaliseConfig, choose_field_of_view
 from pipeline.datasets.splits import Split
 from pipeline.errors import BundleError, CardError, ConfigError, LeakError
 from pipeline.inference.case_files import write_json, write_text
-from pipeline.inference.predict import Predictor, choose_device
+from pipeline.inference.predict import Predictor
 from pipeline.inference.scoring import Row, score_case, table
 from pipeline.inference.summary import DRAWS, LEVEL, SEED, summarise, summary_lines
 from pipeline.scans.files import open_regular, sha256_of
 from pipeline.scans.identity import Pseudonyms
 from pipeline.training.bundle import Bundle, load_bundle
+from pipeline.training.platform import prepare_machine
 from pipeline.types import IGNORE, Scan
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def evaluate(
     names, more = common_classes(bundle, card)
     warnings += more
 
-    predictor = Predictor(bundle, choose_device(device))
+    predictor = Predictor(bundle, prepare_machine(device))
     rows: list[Row] = []
     for number, case in enumerate(cases):
         scan = read_scan(card, case)

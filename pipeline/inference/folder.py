@@ -6,7 +6,8 @@ knows of it. A process that is killed leaves finished cases and nothing else; st
 
 * a case folder appears by one rename, so it is whole or it is not there;
 * a case whose folder is there and whose journal entry is not (killed in between) is recognised by its SHA-256 and entered;
-* a file that was looked at, and has not changed since, is not opened again. What failed by chance (``failed``) is tried again.
+* a file that was looked at, and has not changed since, is not opened again. What failed by chance (``failed``) is tried again;
+* after a death, the files that may have caused it are decoded in a process apart first, so no file can kill every start.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from pipeline.errors import ScanError
 from pipeline.inference.case_files import CaseResult, mask_dtype, read_case, write_case
 from pipeline.inference.journal import Entry, Journal, Status
 from pipeline.inference.out_folder import open_out
-from pipeline.inference.predict import Predictor, Ready, choose_device
-from pipeline.inference.reading import File, Read, failure, path_token, read_file
+from pipeline.inference.predict import Predictor, Ready
+from pipeline.inference.reading import File, Read, failure, read_file
 from pipeline.scans.folder import walk
 from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.record import size_and_time, token_of
 from pipeline.training.bundle import Bundle, load_bundle
+from pipeline.training.platform import prepare_machine
 from pipeline.types import CaseKey
 
 log = logging.getLogger(__name__)
@@ -84,12 +87,12 @@ def predict_folder(
     bundle = load_bundle(bundle_path, device="cpu")
     names = pseudonyms or Pseudonyms.unkeyed()
     mask_dtype(bundle.label_map)
-    with open_out(out, folder, bundle, names):
+    with open_out(out, folder, bundle, names) as died:
         journal = Journal(out / "journal.sqlite")
         try:
             total = sum(1 for _ in walk(folder)) if progress is not None else None
-            run = _Run(Predictor(bundle, choose_device(device)), folder, out, names, journal, probabilities, workers)
-            run.go(lambda done, note: progress(done, total, note) if progress is not None else None)
+            run = _Run(Predictor(bundle, prepare_machine(device)), folder, out, names, journal, probabilities, workers)
+            run.go(lambda done, note: progress(done, total, note) if progress is not None else None, careful=died)
         finally:
             # Also after Ctrl-C or a full disk: what is in the journal is what the ledger says.
             journal.export(out / "ledger.csv")
@@ -109,13 +112,15 @@ class _Run:
         self.finished = 0
         self.tell: Callable[[int, str], None] = lambda done, note: None
 
-    def go(self, tell: Callable[[int, str], None]) -> None:
+    def go(self, tell: Callable[[int, str], None], careful: bool = False) -> None:
+        """``careful`` after a death: one of the files that were being read then may have crashed its decoder."""
         self.tell = tell
+        suspects = self.workers + 1 + _WRITERS + 2 if careful else 0  # as many as can have been under way
         with ThreadPoolExecutor(self.workers, "ocuseg-read") as readers, ThreadPoolExecutor(_WRITERS, "ocuseg-write") as writers:
             reading: deque[Future[Read]] = deque()
             try:
-                for file in self._files():
-                    reading.append(readers.submit(read_file, file, self.folder, self.names, self.predictor))
+                for number, file in enumerate(self._files()):
+                    reading.append(readers.submit(read_file, file, self.folder, self.names, self.predictor, number < suspects))
                     # Results are taken in the order of the walk, so that of two equal files the first is always the original.
                     if len(reading) > self.workers:
                         self._take(reading.popleft().result(), writers)
@@ -130,12 +135,8 @@ class _Run:
     def _files(self) -> Iterator[File]:
         """Files that need work; those whose end is known are counted and passed over."""
         for path in walk(self.folder):
-            token = path_token(path, self.folder, self.names)
-            try:
-                status = path.stat()
-                size, mtime_ns = status.st_size, status.st_mtime_ns
-            except OSError:
-                size = mtime_ns = -1
+            token = token_of(path, self.folder, self.names)
+            size, mtime_ns = size_and_time(path)
             known = [e for e in self.journal.of_file(token) if (e.size, e.mtime_ns) == (size, mtime_ns) and self._stands(e)]
             if known:
                 self._count(known[0].status)
@@ -143,10 +144,10 @@ class _Run:
                 yield File(path, token, size, mtime_ns)
 
     def _stands(self, entry: Entry) -> bool:
-        """Whether an entry still holds: a failure is tried again, and so is a result whose folder somebody removed."""
+        """Whether an entry still holds: what failed or was not readable is tried again, and so is a result that somebody removed."""
         if entry.status == "done":
             return (self.out / "cases" / entry.case).is_dir()
-        return entry.status != "failed"
+        return entry.status != "failed" and entry.code != "unreadable"
 
     def _take(self, read: Read, writers: ThreadPoolExecutor) -> None:
         """Runs in this thread: enter what was refused or is known already, else the network, then hand over to a writer."""

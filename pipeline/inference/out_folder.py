@@ -21,12 +21,15 @@ from pipeline.training.bundle import Bundle
 log = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
-_OWN = {RUN_FILE, "journal.sqlite", "journal.sqlite-journal", "ledger.csv", "cases", "report", ".staging", ".lock"}
+_RUNNING = ".running"
+_OWN = {RUN_FILE, "journal.sqlite", "journal.sqlite-journal", "ledger.csv", "cases", "report", ".staging", ".lock", _RUNNING}
 
 
 @contextmanager
-def open_out(out: Path, folder: Path, bundle: Bundle, pseudonyms: Pseudonyms) -> Iterator[None]:
+def open_out(out: Path, folder: Path, bundle: Bundle, pseudonyms: Pseudonyms) -> Iterator[bool]:
     """Make ``out`` ready, or check that it was begun with the same bundle and key; hold its lock inside the block.
+
+    Gives True where the process before was killed or crashed, so that this one may be careful with the files it was at.
 
     Raises
     ------
@@ -45,10 +48,16 @@ def open_out(out: Path, folder: Path, bundle: Bundle, pseudonyms: Pseudonyms) ->
             # Half-written cases of a process that was killed; nobody else writes here while the lock is held.
             shutil.rmtree(out / ".staging", ignore_errors=True)
             (out / "cases").mkdir(exist_ok=True)
+            running = out / _RUNNING
+            died = running.exists()
+            running.touch()
         except OSError as error:
             raise ConfigError(f"the output folder cannot be written ({error.strerror or type(error).__name__})") from error
-        yield
-        shutil.rmtree(out / ".staging", ignore_errors=True)
+        try:
+            yield died
+        finally:
+            shutil.rmtree(out / ".staging", ignore_errors=True)
+            running.unlink(missing_ok=True)
 
 
 def _check_apart(out: Path, folder: Path) -> None:

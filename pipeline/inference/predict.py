@@ -118,13 +118,6 @@ class Predictor:
         return replace(prediction, probabilities=probabilities, bundle_id=self.bundle.id, warnings=(*prediction.warnings, *warnings))
 
 
-def choose_device(name: str) -> torch.device:
-    """``auto`` takes a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
-
-
 def _stack(planes: list[npt.NDArray[np.float32] | None], axis: int) -> npt.NDArray[np.float32] | None:
     known = [p for p in planes if p is not None]
     return np.stack(known, axis=axis) if len(known) == len(planes) else None

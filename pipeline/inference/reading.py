@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,16 @@ import torch
 from pipeline.errors import ScanError
 from pipeline.inference.journal import Status
 from pipeline.inference.predict import Predictor, Ready
-from pipeline.scans.files import open_regular, sha256_of
-from pipeline.scans.identity import Pseudonyms, place_below
+from pipeline.scans.files import MAX_PIXELS, open_regular, sha256_of
+from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import open_scan
+from pipeline.scans.workers import Pool
 from pipeline.training.bundle import Bundle
 from pipeline.types import Scan
 
 log = logging.getLogger(__name__)
 
+_TIME_LIMIT_S = 600.0
 _FLAT = ("fundus", "slo")
 """Modalities that are single pictures, never stacks of slices."""
 
@@ -49,16 +50,13 @@ class Read:
     case: str = ""
 
 
-def path_token(path: Path, folder: Path, names: Pseudonyms) -> str:
-    """What stands for a file in journal and ledger: the keyed hash of its place below ``folder``, as in the catalogue."""
-    return names.token("path", os.fsencode(os.sep.join(place_below(path, folder))))
-
-
-def read_file(file: File, folder: Path, names: Pseudonyms, predictor: Predictor) -> Read:
-    """Runs in a reader thread: decode, refuse what does not fit, normalise."""
+def read_file(file: File, folder: Path, names: Pseudonyms, predictor: Predictor, suspect: bool = False) -> Read:
+    """Runs in a reader thread: decode, refuse what does not fit, normalise. A ``suspect`` is first decoded in a process apart."""
     began = time.perf_counter()
     case = ""
     try:
+        if suspect:
+            try_apart(file.path, folder, names)
         scan = open_scan(file.path, pseudonyms=names, root=folder)
         case = str(scan.case)
         check_modality(scan, predictor.bundle)
@@ -68,6 +66,19 @@ def read_file(file: File, folder: Path, names: Pseudonyms, predictor: Predictor)
     except Exception as error:  # one file must not end the run
         log.warning("%s could not be prepared: %s", file.token, type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
         return Read(file, time.perf_counter() - began, None, "failed", *failure(error), sha256=_sha256(file.path), case=case)
+
+
+def try_apart(path: Path, folder: Path, names: Pseudonyms) -> None:
+    """Decode a file in a process of its own, so that a decoder that crashes or never ends takes that one along, and not the run.
+
+    Raises
+    ------
+    ScanError: ``crashed`` or ``timeout``.
+    """
+    pool = Pool(folder, names, 1, MAX_PIXELS, _TIME_LIMIT_S)
+    for _, record in pool.run([(path, None)]):
+        if record.code in ("crashed", "timeout"):
+            raise ScanError(record.code, record.reason)
 
 
 def check_modality(scan: Scan, bundle: Bundle) -> None:

@@ -7,17 +7,18 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.folder import predict_folder
-from pipeline.inference.reading import path_token
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import read_image, write_png
+from pipeline.scans.record import token_of
 from pipeline.training.bundle import Bundle
 from pipeline.types import Geometry
 from tests.inference.conftest import DISC_CUP, BrightTask, make_bundle, picture, write_folder
@@ -44,7 +45,7 @@ def test_every_file_of_a_case(tmp_path: Path, bundle: Bundle) -> None:
     (row,) = ledger(tmp_path / "out")
     scan = open_scan(path, pseudonyms=KEY, root=tmp_path / "scans")
     assert (row["case"], row["status"], row["sha256"], row["code"], row["reason"]) == (str(scan.case), "done", scan.sha256, "", "")
-    assert row["token"] == path_token(path, tmp_path / "scans", KEY)
+    assert row["token"] == token_of(path, tmp_path / "scans", KEY)
     assert float(row["seconds"]) > 0
     case = tmp_path / "out" / "cases" / row["case"]
     assert sorted(p.name for p in case.iterdir()) == ["case.json", "image_000.png", "mask.nii.gz", "mask_000.png"]
@@ -130,7 +131,7 @@ def test_bad_files_are_recorded_and_do_not_stop_the_run(tmp_path: Path, bundle: 
     assert len(rows) == 7
 
     def of(path: Path) -> dict[str, str]:
-        return rows[path_token(path, tmp_path / "scans", KEY)]
+        return rows[token_of(path, tmp_path / "scans", KEY)]
 
     assert (of(folder / "empty.png")["status"], of(folder / "empty.png")["code"]) == ("rejected", "empty")
     assert of(folder / "half.png")["status"] == "rejected"
@@ -315,3 +316,27 @@ def test_interrupted_by_hand_the_ledger_is_there(tmp_path: Path, bundle: Bundle)
     assert 2 <= len(rows) < 6
     assert {row["case"] for row in rows} == {p.name for p in (tmp_path / "out" / "cases").iterdir()}
     assert run(tmp_path) == counts(done=6)
+
+
+def test_a_file_that_crashed_the_last_process_is_tried_apart_first(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = write_folder(tmp_path / "scans", 2)
+    from pipeline.inference import reading
+
+    apart, tried = reading.try_apart, []
+
+    def crash(path: Path, *rest: Any) -> None:
+        tried.append(path)
+        if path == paths[0]:
+            raise ScanError("crashed", "a decoder crashed on this file; it may be damaged")
+        apart(path, *rest)
+
+    monkeypatch.setattr(reading, "try_apart", crash)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".running").touch()  # what a process that was killed leaves behind
+    assert run(tmp_path) == counts(done=1, rejected=1)
+    assert tried == paths
+    assert {row["code"] for row in ledger(tmp_path / "out")} == {"crashed", ""}
+    # It ended well this time: nothing is suspect, and the crashing file is not touched again.
+    write_png(tmp_path / "scans" / "P0001" / "V1" / "new.png", picture(50))
+    assert run(tmp_path) == counts(done=2, rejected=1)
+    assert tried == paths

@@ -62,7 +62,7 @@ def test_killed_at_every_single_step(tmp_path: Path) -> None:
 
 def test_killed_at_any_time_again_and_again(tmp_path: Path) -> None:
     tiny_bundle(tmp_path / "bundle")
-    write_folder(tmp_path / "scans", 20)
+    write_folder(tmp_path / "scans", 12)
     answer = drive(tmp_path, "clock")
     assert answer["deaths"] >= 2
-    assert answer["files"] == 20 * 5 + 2
+    assert answer["files"] == 12 * 5 + 2
