@@ -36,10 +36,12 @@ def models(as_json: AsJson = False) -> None:
 
 def info(as_json: AsJson = False) -> None:
     """Show versions, devices and where things are kept."""
+    import torch
+
     from pipeline.scans.identity import default_key_path
     from pipeline.training.provenance import environment
 
-    facts = dict(environment())
+    facts = dict(environment("cuda" if torch.cuda.is_available() else "cpu"))
     facts["site_key"] = "present" if default_key_path().exists() else "not made yet (made on first use)"
     lines = table(
         ["what", "value"],

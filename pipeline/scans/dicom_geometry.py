@@ -96,7 +96,7 @@ def _plane_spacing(dataset: Any, frame: int) -> Vector | None:
     only beside Pixel Spacing Calibration Type (0028,0A02), which says how the size was found.
     """
     spacing = numbers(macro(dataset, frame, "PixelMeasuresSequence"), "PixelSpacing", 2)
-    captured = str(dataset.get("SOPClassUID") or "").startswith(SECONDARY_CAPTURE)
+    captured = f"{dataset.get('SOPClassUID')}.".startswith(f"{SECONDARY_CAPTURE}.")  # the dot: ...1.1.77 is ophthalmic
     if spacing is None and not (captured and not dataset.get("PixelSpacingCalibrationType")):
         spacing = numbers(dataset, "PixelSpacing", 2)
     return spacing if spacing is not None and (spacing > 0).all() else None
