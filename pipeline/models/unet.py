@@ -54,6 +54,9 @@ class UNet(nn.Module):
 
     ``forward``: float (B, C, H, W) -> logits (B, K, H, W); in training with deep supervision a list of such logits, finest first,
     each brought to (H, W) so that every loss sees the target as it was drawn.
+
+    Exported (torch.export, ONNX), with free height and width, it takes multiples of ``multiple`` only, at least two of them: how much
+    to pad cannot be asked of sizes that are not known yet. The caller pads with :func:`pad_to_multiple`.
     """
 
     def __init__(self, config: UNetConfig, in_channels: int, out_channels: int) -> None:
@@ -79,9 +82,11 @@ class UNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         rows, columns = images.shape[-2:]
-        padded = pad_to_multiple(images, self.multiple)
-        features = _decoder_outputs(self.net.model, padded)
-        finest: Tensor = self.head(features[0])[..., :rows, :columns]
+        padded = images if torch.compiler.is_exporting() else pad_to_multiple(images, self.multiple)
+        features = _decoder_outputs(self.net.model, padded, len(self.steps) + 1)
+        finest: Tensor = self.head(features[0])
+        if padded is not images:
+            finest = finest[..., :rows, :columns]
         if not (self.training and self.coarse_heads):
             return finest
         outputs = [finest]
@@ -92,24 +97,25 @@ class UNet(nn.Module):
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Repeat the last rows and columns of (B, C, H, W) until both sides are multiples; memory format is kept.
+    """Repeat the last rows and columns of (B, C, H, W) until both sides are multiples, two at least; memory format is kept.
 
-    Repeating works at any size (reflection needs an image wider than its padding) and invents no edge.
+    Repeating works at any size (reflection needs an image wider than its padding) and invents no edge. A single pixel at the
+    network's bottom would have no variance to be normalised by.
     """
     rows, columns = images.shape[-2:]
-    bottom, right = -rows % multiple, -columns % multiple
+    bottom, right = (max(-size % multiple, 2 * multiple - size) for size in (rows, columns))
     if bottom == 0 and right == 0:
         return images
     return functional.pad(images, (0, right, 0, bottom), mode="replicate")
 
 
-def _decoder_outputs(block: nn.Module, x: Tensor) -> list[Tensor]:
-    """Run MONAI's nested (down, skip(inner), up) blocks and keep what each decoder level gives, finest first."""
-    if not isinstance(block, nn.Sequential):  # the bottom of the network
+def _decoder_outputs(block: nn.Module, x: Tensor, levels: int) -> list[Tensor]:
+    """Run MONAI's nested (down, skip(inner), up) blocks and keep what each decoder level gives, finest first, the bottom last."""
+    if levels == 0:
         return [block(x)]
-    down, skip, up = block
+    down, skip, up = block.children()
     encoded = down(x)
-    inner = _decoder_outputs(skip.get_submodule("submodule"), encoded)
+    inner = _decoder_outputs(skip.get_submodule("submodule"), encoded, levels - 1)
     return [up(torch.cat([encoded, inner[0]], dim=1)), *inner]
 
 
