@@ -46,7 +46,7 @@ def demo(
 
     first, second = home / "hospital_a", home / "hospital_b"
     step(f"a phantom hospital: {patients} patients, both eyes, several visits", write_hospital, first, patients, 0)
-    step("a second one it never trains on, with broken and duplicate files", write_hospital, second, 3, 1, broken=True)
+    step("a second one it never trains on, with broken and duplicate files", write_hospital, second, 3, 1, broken=True, first_patient=101)
     pseudonyms = Pseudonyms.load_or_create(home / "site.key")
     counts = step("index the second hospital's folder", index_folder, second / "scans", home / "catalogue.sqlite", pseudonyms=pseudonyms)
     print("  " + ", ".join(f"{name} {count}" for name, count in counts.summary().items()))
@@ -70,7 +70,7 @@ def demo(
         home / "predictions",
         pseudonyms=pseudonyms,
     )
-    page = step("write the report", lambda progress: write_report(home / "predictions"))
+    page = step("write the report", write_report, home / "predictions")
 
     print("\n" + "\n".join(summary_lines(summary)))
     print("\nNot segmented, and why:")

@@ -141,5 +141,6 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder that `ocuseg pred
     """Write an offline HTML worklist and one page a case."""
     from pipeline.reports.worklist import write_report
 
-    page = write_report(existing_folder(folder, "folder"))
+    with progress("report") as advance:
+        page = write_report(existing_folder(folder, "folder"), progress=advance)
     emit({"report": str(page)}, as_json, [f"report: {page}"])
