@@ -177,9 +177,10 @@ def check_unseen(hashes: dict[str, str], part: str, trained: TrainedOn) -> list[
     tested = {str(key) for key in trained.split.test} if trained.split is not None else set()
     seen = {case: trained.images[sha] for case, sha in hashes.items() if sha in trained.images and trained.images[sha] not in tested}
     if seen:
-        case, twin = next(iter(sorted(seen.items())))
+        case, twin = min(seen.items())
+        known = "" if twin == case else f" (the same file as {twin})"
         raise LeakError(
-            f"{len(seen)} of {len(hashes)} images were trained or validated on, such as {case} (the same file as {twin}); "
+            f"{len(seen)} of {len(hashes)} images were trained or validated on, such as {case}{known}; "
             "score the test part, or a data set that the bundle has not seen"
         )
     return []

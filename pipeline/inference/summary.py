@@ -98,7 +98,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         for label, scores in (("mean per image", own["mean_per_image"]), ("pooled", own["pooled"])):
             lines += [_line(label, score, scores[score]) for score in _SHOWN if score in scores]
         if "model_minus_second_reader_dice" in own:
-            lines.append(_line("mean per image", "dice, model - second reader", own["model_minus_second_reader_dice"]))
+            lines.append(_line("mean per image", "dice - second reader's", own["model_minus_second_reader_dice"]))
     lines += [f"warning: {text}" for text in summary["warnings"]]
     return lines
 
@@ -109,4 +109,4 @@ def _line(label: str, name: str, score: Mapping[str, Any]) -> str:
     if score["low"] is not None:
         interval = f"[{score['low']:.4f}, {score['high']:.4f}]"
     reasons = "; ".join(f"undefined in {count}: {reason}" for reason, count in score.get("undefined", {}).items())
-    return f"  {label:<14}  {name.replace('_', ' '):<28} {value:>9}  {interval:<18} {reasons}".rstrip()
+    return f"  {label:<14}  {name.replace('_', ' '):<22} {value:>7}  {interval:<16}  {reasons}".rstrip()

@@ -31,7 +31,7 @@ UNDEFINED = {
     "pixel_accuracy": "no valid pixel",
     "sensitivity": "the reference is empty",
     "specificity": "the reference fills every valid pixel",
-    "auroc": "the reference is empty or fills every valid pixel",
+    "auroc": "the reference has only one kind of pixel",
     "aupr": "the reference is empty",
 }
 

@@ -1,0 +1,243 @@
+"""Evaluation of a bundle whose answer is known, on a data set drawn so that every number can be worked out."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.datasets.card import load_card
+from pipeline.datasets.splits import Split
+from pipeline.errors import BundleError, CardError, ConfigError, LeakError
+from pipeline.inference.evaluate import evaluate, summary_lines
+from pipeline.scans.raster import write_png
+from pipeline.training.bundle import Bundle
+from tests.inference.conftest import make_bundle
+
+SHAPE = (20, 31)
+CARD = """---
+name: tiny_card
+title: drawn for this test
+modality: fundus
+identifiers: public
+licence: CC0
+citation: none
+source: none
+how_to_get: none
+classes:
+  - {name: vessel, colour: [1, 2, 3]}
+images: {file: "images/{patient}_{eye}.png"}
+labels:
+  - {kind: values, file: "first/{patient}_{eye}.png", values: {255: vessel, 128: ignore}}
+second_reader:
+  - {kind: values, file: "second/{patient}_{eye}.png", values: {255: vessel}, missing: skip}
+field_of_view: {file: "view/{patient}_{eye}.png"}
+parts:
+  patients: {train: [a], validation: [b], test: [c, d, e]}
+---
+"""
+
+
+def draw(root: Path, name: str, model: slice, first: slice, second: slice | None, ignore: bool = False) -> None:
+    """A vessel along row 5: columns ``model`` are bright, ``first`` and ``second`` are the readers'. Column 30 lies outside the view."""
+    image = np.zeros((*SHAPE, 3), dtype=np.uint8)
+    image[5, model] = 255
+    image[0, 0] = 255  # the brightest pixel of every image, outside the view, keeps the scale
+    image[:, 30] = 255
+    view = np.full(SHAPE, 255, dtype=np.uint8)
+    view[:, 30], view[0, 0] = 0, 0
+    label = np.zeros(SHAPE, dtype=np.uint8)
+    label[5, first] = 255
+    if ignore:
+        label[5, 20:25] = 128
+    masks = {"images": image, "first": label, "view": view}
+    if second is not None:
+        masks["second"] = np.zeros(SHAPE, dtype=np.uint8)
+        masks["second"][5, second] = 255
+    for folder, array in masks.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        write_png(root / folder / f"{name}.png", array)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    root = tmp_path / "data"
+    draw(root, "a_R", slice(0, 9), slice(0, 9), None)
+    draw(root, "b_R", slice(0, 8), slice(0, 8), None)
+    draw(root, "c_R", slice(0, 10), slice(5, 15), slice(5, 10))  # Dice 0.5
+    draw(root, "c_L", slice(1, 11), slice(1, 11), slice(1, 11))  # Dice 1
+    draw(root, "d_R", slice(0, 0), slice(2, 6), slice(2, 6))  # missed: Dice 0
+    draw(root, "e_R", slice(0, 0), slice(0, 0), slice(0, 0))  # nothing there, nothing found: Dice 1
+    (tmp_path / "tiny_card.md").write_text(CARD)
+    return root
+
+
+@pytest.fixture
+def trained(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """A run folder as training leaves it: frozen split, manifest, bundle."""
+    card = load_card(str(tmp_path / "tiny_card.md"))
+    made = make_bundle(tmp_path / "run" / "bundle", card_sha256=card.sha256)
+    made.path.mkdir(parents=True)
+    cases = card.cases(data)
+    parts: dict[str, list[Any]] = {"train": [], "validation": [], "test": []}
+    for case in cases:
+        parts[str(case.part)].append(case.key)
+    Split(*(tuple(parts[p]) for p in ("train", "validation", "test"))).save(tmp_path / "run" / "split.json")
+    manifest = [{"case": str(c.key), "sha256": hashlib.sha256(c.image.read_bytes()).hexdigest()} for c in cases]
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr("pipeline.inference.evaluate.load_bundle", lambda path, device="cpu": made)
+    return made
+
+
+def run(tmp_path: Path, **options: Any) -> dict[str, Any]:
+    card = options.pop("card", str(tmp_path / "tiny_card.md"))
+    out = options.pop("out", tmp_path / "out")
+    return evaluate(tmp_path / "run" / "bundle", card, options.pop("root", tmp_path / "data"), out=out, device="cpu", **options)
+
+
+def rows(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "per_image.csv").open(newline="", encoding="utf-8") as file:
+        return {row["case"]: row for row in csv.DictReader(file)}
+
+
+def test_every_number_by_hand(tmp_path: Path, trained: Bundle) -> None:
+    told: list[tuple[int, int | None]] = []
+    summary = run(tmp_path, progress=lambda done, total=None, note="": told.append((done, total)))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert (summary["images"], summary["patients"], summary["part"]) == (4, 3, "test")
+    assert summary["thresholds"] == {"vessel": 0.5}
+    found = summary["classes"]["vessel"]
+    mean, pooled = found["mean_per_image"], found["pooled"]
+    assert mean["dice"]["value"] == pytest.approx((0.5 + 1 + 0 + 1) / 4)
+    assert mean["iou"]["value"] == pytest.approx((1 / 3 + 1 + 0 + 1) / 4)
+    assert mean["dice"]["images"] == 4
+    # Patients c (two images), d and e: drawn thrice the same one, the outermost means are 0 and 1.
+    assert (mean["dice"]["low"], mean["dice"]["high"]) == pytest.approx((0, 1))
+    assert mean["sensitivity"]["value"] == pytest.approx((0.5 + 1 + 0) / 3)
+    assert mean["sensitivity"]["images"] == 3
+    assert mean["sensitivity"]["undefined"] == {"the reference is empty": 1}
+    assert mean["second_reader_dice"]["value"] == pytest.approx((2 * 5 / 15 + 1 + 1 + 1) / 4)
+    assert mean["model_vs_second_dice"]["value"] == pytest.approx((2 * 5 / 15 + 1 + 0 + 1) / 4)
+    # TP 5 + 10, FP 5, FN 5 + 4.
+    assert pooled["dice"]["value"] == pytest.approx(2 * 15 / (2 * 15 + 5 + 9))
+    assert pooled["iou"]["value"] == pytest.approx(15 / 29)
+    gain = found["model_minus_second_reader_dice"]
+    assert gain["value"] == pytest.approx(mean["dice"]["value"] - mean["second_reader_dice"]["value"])
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    image = rows(tmp_path / "out")["c_R_0_c-R"]
+    assert [int(image[name]) for name in ("tp", "fp", "fn", "tn")] == [5, 5, 5, 20 * 30 - 1 - 15]
+    assert float(image["dice"]) == 0.5
+    assert float(image["cldice"]) == 0.5
+    assert image["patient"] == "c"
+    assert rows(tmp_path / "out")["e_R_0_e-R"]["sensitivity"] == ""
+    assert "the reference is empty" in rows(tmp_path / "out")["e_R_0_e-R"]["undefined"]
+
+
+def test_what_is_written_says_where_it_came_from(tmp_path: Path, trained: Bundle) -> None:
+    summary = run(tmp_path)
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+    assert summary["files"]["per_image.csv"] == hashlib.sha256((tmp_path / "out" / "per_image.csv").read_bytes()).hexdigest()
+    assert summary["bundle"] == {"id": trained.id, "name": "tiny"}
+    assert summary["card"]["sha256"] == trained.card_sha256
+    assert summary["split_sha256"] == hashlib.sha256((tmp_path / "run" / "split.json").read_bytes()).hexdigest()
+    assert set(summary["scans"]) == set(rows(tmp_path / "out"))
+    assert summary["warnings"] == []
+    assert str(tmp_path) not in (tmp_path / "out" / "summary.json").read_text()
+    assert run(tmp_path) == summary
+
+
+def test_a_person_reads_one_screen(tmp_path: Path, trained: Bundle) -> None:
+    lines = summary_lines(run(tmp_path))
+    text = "\n".join(lines)
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 130
+    assert "4 images of 3 patients" in text
+    assert "mean per image  dice                    0.6250  [0.0000, 1.0000]" in text
+    assert "undefined in 1: the reference is empty" in text
+
+
+def test_outside_the_view_and_ignored_pixels_do_not_count(tmp_path: Path, trained: Bundle) -> None:
+    draw(tmp_path / "data", "c_R", slice(0, 25), slice(0, 20), slice(0, 20), ignore=True)
+    run(tmp_path)
+    image = rows(tmp_path / "out")["c_R_0_c-R"]
+    assert [int(image[name]) for name in ("tp", "fp", "fn", "tn")] == [20, 0, 0, 20 * 30 - 1 - 25]
+
+
+def test_the_frozen_split_wins_over_the_card(tmp_path: Path, trained: Bundle) -> None:
+    split = Split.load(tmp_path / "run" / "split.json")
+    Split(split.train, (*split.validation, split.test[0], split.test[1]), split.test[2:]).save(tmp_path / "run" / "split.json")
+    assert run(tmp_path)["patients"] == 2
+
+
+def test_training_images_are_never_called_a_test(tmp_path: Path, trained: Bundle) -> None:
+    with pytest.raises(LeakError, match="2 of 6 images were trained or validated on, such as a_R_0_a-R; score"):
+        run(tmp_path, part="all")
+    summary = run(tmp_path, part="train")
+    assert summary["images"] == 1
+    assert summary["warnings"] == ["the train part took part in training: these numbers say nothing about new patients"]
+
+
+def test_a_copy_under_another_name_in_another_data_set_is_found(tmp_path: Path, trained: Bundle) -> None:
+    other = tmp_path / "other"
+    draw(other, "x_R", slice(0, 9), slice(0, 9), None)  # the same picture as a_R
+    draw(other, "y_R", slice(3, 9), slice(3, 9), None)
+    (tmp_path / "foreign.md").write_text(CARD.replace("tiny_card", "foreign").replace("test: [c, d, e]", "test: [x, y]"))
+    with pytest.raises(LeakError, match=r"x_R_0_x-R \(the same file as a_R_0_a-R\)"):
+        run(tmp_path, card=str(tmp_path / "foreign.md"), root=other)
+
+
+def test_a_foreign_data_set_is_scored_by_its_own_parts_or_whole(tmp_path: Path, trained: Bundle) -> None:
+    other = tmp_path / "other"
+    draw(other, "x_R", slice(0, 12), slice(0, 12), None)
+    draw(other, "y_R", slice(3, 9), slice(3, 9), None)
+    (tmp_path / "foreign.md").write_text(CARD.replace("tiny_card", "foreign").replace("test: [c, d, e]", "test: [x]"))
+    card = str(tmp_path / "foreign.md")
+    summary = run(tmp_path, card=card, root=other)
+    assert summary["images"] == 1
+    only = summary["classes"]["vessel"]["mean_per_image"]["dice"]
+    assert (only["value"], only["low"], only["no_interval"]) == (1.0, None, "fewer than two patients")
+    assert "second_reader_dice" not in summary["classes"]["vessel"]["mean_per_image"]
+    assert run(tmp_path, card=card, root=other, part="all", out=tmp_path / "whole")["images"] == 2
+    with pytest.raises(CardError, match="no case in the folder belongs to part 'validation'"):
+        run(tmp_path, card=card, root=other, part="validation")
+
+
+def test_a_changed_card_is_said(tmp_path: Path, trained: Bundle) -> None:
+    (tmp_path / "tiny_card.md").write_text(CARD + "\nA new remark.\n")
+    assert "has changed since the bundle was trained" in run(tmp_path)["warnings"][0]
+
+
+def test_without_its_run_a_random_split_cannot_be_known(tmp_path: Path, trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run" / "split.json").unlink()
+    (tmp_path / "run" / "manifest.json").unlink()
+    assert "a leak could not be looked for" in run(tmp_path)["warnings"][0]
+    data = trained.config.data.model_copy(update={"split": trained.config.data.split.model_copy(update={"source": "random"})})
+    loose = make_bundle(trained.path, card_sha256=trained.card_sha256, config=trained.config.model_copy(update={"data": data}))
+    monkeypatch.setattr("pipeline.inference.evaluate.load_bundle", lambda path, device="cpu": loose)
+    with pytest.raises(BundleError, match=r"split\.json"):
+        run(tmp_path)
+
+
+def test_classes_must_meet(tmp_path: Path, trained: Bundle) -> None:
+    text = CARD.replace("tiny_card", "foreign").replace("name: vessel", "name: fluid").replace("255: vessel", "255: fluid")
+    (tmp_path / "foreign.md").write_text(text)
+    with pytest.raises(CardError, match="labels fluid, the bundle finds vessel"):
+        run(tmp_path, card=str(tmp_path / "foreign.md"))
+
+
+def test_another_bundles_results_stay(tmp_path: Path, trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path)
+    other = make_bundle(trained.path, id="ffffffffffff", card_sha256=trained.card_sha256)
+    monkeypatch.setattr("pipeline.inference.evaluate.load_bundle", lambda path, device="cpu": other)
+    with pytest.raises(ConfigError, match="holds results of 0123456789ab"):
+        run(tmp_path)
+
+
+def test_an_unknown_part_is_refused(tmp_path: Path, trained: Bundle) -> None:
+    with pytest.raises(ConfigError, match="must be one of train, validation, test, all"):
+        run(tmp_path, part="testing")
