@@ -18,15 +18,7 @@ import numpy.typing as npt
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from pipeline.datasets.labels import (
-    BACKGROUND_NAME,
-    IGNORE_NAME,
-    FieldOfViewSource,
-    LabelSource,
-    decode,
-    meanings,
-    read_stored,
-)
+from pipeline.datasets.labels import BACKGROUND_NAME, IGNORE_NAME, FieldOfViewSource, LabelSource, decode, meanings, read_stored
 from pipeline.datasets.patterns import Pattern, expressions
 from pipeline.datasets.splits import Part
 from pipeline.errors import CardError, OcusegError

@@ -1,7 +1,7 @@
 """File patterns of a data card: "images/Image_{patient:\\d\\d}{eye:[LR]}.jpg" finds files and says what their names mean.
 
 ``{field}`` stands for a part of the path and gives it a name, ``{field:REGEX}`` says what it may look like, ``*`` stands for
-anything within one folder, a trailing ``.*`` for any file extension (".nii.gz" counts as one), and a pattern that ends in "/"
+anything within one folder, a trailing ``.*`` for any file extension (".nii.gz" and ".ppm.gz" count as one), and a pattern that ends in "/"
 for every file below that folder. All else is literal. Paths are relative to the data set's folder, with "/" between folders.
 """
 
@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from pipeline.errors import CardError
 
 _FIELD = re.compile(r"\{(?P<name>[a-z_][a-z0-9_]*)(?::(?P<regex>(?:[^{}]|\{[\d,]+\})+))?\}")
-_EXTENSION = r"\.(?:nii\.gz|[^./]+)"
+_EXTENSION = r"\.(?:[A-Za-z0-9]+\.gz|[^./]+)"
 _EYE = {"r": "R", "od": "R", "right": "R", "re": "R", "l": "L", "os": "L", "left": "L", "le": "L"}
 _DEFAULTS = {"eye": "(?i:OD|OS|RE|LE|right|left|[RL])", "path": ".+?"}
 

@@ -31,6 +31,7 @@ class CaseStore:
     root: the data set's folder (the cases already know their files).
     cache: "memory" keeps the arrays; "disk" writes them below ``cache_dir`` and maps them, so that a set larger than memory
         works and the next run starts at once. The key is the content of the files and all that shapes the arrays.
+    need_masks: refuse cases without masks (a semantic task); False keeps images that have none, or boxes only.
     workers: threads that decode.
     progress: called as ``progress(done, total)``.
 
@@ -48,12 +49,14 @@ class CaseStore:
         cache: Literal["memory", "disk"] = "memory",
         cache_dir: Path | None = None,
         *,
+        need_masks: bool = True,
         workers: int = 2,
         progress: Callable[[int, int], Any] | None = None,
     ) -> None:
         if cache == "disk" and cache_dir is None:
             raise ValueError("a disk cache needs cache_dir")
         self.card, self.normalise, self.root = card, normalise, root
+        self._need_masks = need_masks
         self._folder = cache_dir if cache == "disk" else None
         self._kept: dict[CaseKey, Kept] = {}
         self._samples: list[tuple[CaseKey, int]] = []
@@ -186,6 +189,7 @@ class CaseStore:
             "labels": [[source.model_dump(), _sha256(path)] for source, path in case.labels],
             "field_of_view": None if case.field_of_view is None else _sha256(case.field_of_view),
             "field_of_view_source": None if self.card.field_of_view is None else self.card.field_of_view.model_dump(),
+            "need_masks": self._need_masks,
             "normalise": self.normalise.model_dump(),
             "label_map": self.card.label_map.to_json(),
             "modality": self.card.modality,
@@ -196,7 +200,7 @@ class CaseStore:
         scan = read_scan(self.card, case)
         view = read_field_of_view(self.card, case)
         has_masks = bool(case.labels) and all(source.kind != "yolo_boxes" for source, _ in case.labels)
-        mask = read_target_mask(self.card, case) if has_masks else None
+        mask = read_target_mask(self.card, case) if has_masks or self._need_masks else None
         if mask is not None:
             check_sizes(scan.geometry, mask, "the label")
         if view is not None and view.shape != scan.geometry.plane:

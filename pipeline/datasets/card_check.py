@@ -1,0 +1,159 @@
+"""Does a folder hold what its card says? One sentence a fault, naming the file; and the numbers a card is judged by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.datasets.card import CardCase, DataCard, check_sizes, read_field_of_view, read_scan, read_target_mask
+from pipeline.datasets.card_cases import find_cases
+from pipeline.datasets.card_draft import draft_card
+from pipeline.errors import OcusegError
+from pipeline.types import Scan
+
+__all__ = ["Problem", "card_statistics", "check_card", "draft_card"]
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """``file`` is relative to the data set's folder, or "" for the set as a whole."""
+
+    file: str
+    message: str
+
+
+def check_card(card: DataCard, root: Path, *, progress: Callable[[int, int], Any] | None = None) -> list[Problem]:
+    """Open every file that the card speaks of; what is wrong with which, sorted by file.
+
+    Files without a partner, unreadable ones, labels of another size, label values that the card does not name, empty fields of
+    view, patients in two official parts, and parts of other sizes than the card states.
+
+    Raises
+    ------
+    CardError: the card cannot be applied to this folder at all (an unreadable table, two files for one case).
+    """
+    found = find_cases(card, root)
+    problems = [Problem(file, message) for file, message in found.left_over]
+    if not found.cases:
+        problems.append(Problem("", f"no image with its label fits {card.images.file!r}"))
+    for done, case in enumerate(found.cases, 1):
+        problems += _case_problems(card, case, root)
+        if progress is not None:
+            progress(done, len(found.cases))
+    return sorted(problems + _part_problems(card, found.cases, root))
+
+
+def card_statistics(card: DataCard, root: Path) -> dict[str, Any]:
+    """Cases, patients, parts, sizes, and the mean share of each class inside the field of view."""
+    cases = card.cases(root)
+    sizes: Counter[str] = Counter()
+    shares: dict[str, list[float]] = {name: [] for name in card.label_map.names}
+    for case in cases:
+        scan = read_scan(card, case)
+        sizes[" x ".join(map(str, scan.geometry.shape))] += 1
+        if not case.labels or any(source.kind == "yolo_boxes" for source, _ in case.labels):
+            continue
+        view = read_field_of_view(card, case)
+        inside = np.ones(scan.geometry.plane, dtype=bool) if view is None else view
+        for name, layer in zip(card.label_map.names, card.label_map.layers(read_target_mask(card, case)), strict=True):
+            shares[name].append(float(layer[..., inside].mean()))
+    return {
+        "cases": len(cases),
+        "patients": len({case.key.patient for case in cases}),
+        "parts": dict(Counter(case.part or "none" for case in cases)),
+        "sizes": dict(sizes),
+        "share_of_pixels": {name: float(np.mean(values)) if values else None for name, values in shares.items()},
+        "second_reader": sum(bool(case.second_reader) for case in cases),
+    }
+
+
+def _case_problems(card: DataCard, case: CardCase, root: Path) -> list[Problem]:
+    def at(path: Path, error: object) -> Problem:
+        return Problem(path.relative_to(root).as_posix(), str(error).removeprefix(f"case {case.key}: "))
+
+    try:
+        scan = read_scan(card, case)
+    except OcusegError as error:
+        return [at(case.image, error)]
+    problems = _scan_problems(card, case, scan, lambda message: at(case.image, message))
+    for reader, files in (("first", case.labels), ("second", case.second_reader)):
+        if not files or any(source.kind == "yolo_boxes" for source, _ in files):
+            problems += [
+                at(path, why) for source, path in files if source.kind == "yolo_boxes" and (why := _box_fault(source.values, path))
+            ]
+            continue
+        for source, path in files:  # one by one, so that the message names the file that is at fault
+            try:
+                single = CardCase(case.key, case.image, labels=((source, path),))
+                check_sizes(scan.geometry, read_target_mask(card, single), f"the label of the {reader} reader")
+            except OcusegError as error:
+                problems.append(at(path, error))
+    if case.field_of_view is not None:
+        try:
+            view = read_field_of_view(card, case)
+            assert view is not None
+            if view.shape != scan.geometry.plane:
+                problems.append(at(case.field_of_view, f"the field of view is {view.shape}, but the image is {scan.geometry.plane}"))
+            elif not view.any():
+                problems.append(at(case.field_of_view, "the field of view is empty"))
+        except OcusegError as error:
+            problems.append(at(case.field_of_view, error))
+    return problems
+
+
+def _scan_problems(card: DataCard, case: CardCase, scan: Scan, at: Callable[[str], Problem]) -> list[Problem]:
+    problems = []
+    if scan.pixels.min() == scan.pixels.max():
+        problems.append(at("the image has one value everywhere"))
+    said, tagged = case.key.eye, scan.geometry.laterality
+    if said != "U" and tagged is not None and tagged != said:
+        problems.append(at(f"the card's pattern says eye {said}, but the file's tags say {tagged}"))
+    dimensions = len(scan.geometry.shape)
+    if card.spacing_mm is not None and len(card.spacing_mm) != dimensions:
+        problems.append(at(f"the card's spacing has {len(card.spacing_mm)} numbers, but the image has {dimensions} dimensions"))
+    return problems
+
+
+def _box_fault(classes: dict[int, str], path: Path) -> str | None:
+    """What is wrong with a file of YOLO boxes."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return "the boxes cannot be read as text"
+    for number, line in enumerate(lines, 1):
+        parts = line.split()
+        if not parts:
+            continue
+        try:
+            kind, centre_x, centre_y, width, height = int(parts[0]), *map(float, parts[1:])
+        except ValueError:
+            return f"line {number} is not: class centre_x centre_y width height"
+        if kind not in classes:
+            return f"line {number} has class {kind}, which the card does not name"
+        if not (0 <= centre_x <= 1 and 0 <= centre_y <= 1 and 0 < width <= 1 and 0 < height <= 1):
+            return f"line {number} is a box outside the image, or an empty one"
+    return None
+
+
+def _part_problems(card: DataCard, cases: list[CardCase], root: Path) -> list[Problem]:
+    problems = []
+    parts: dict[str, dict[str, CardCase]] = {}
+    for case in cases:
+        if card.parts is not None and case.part is None:
+            problems.append(Problem(case.image.relative_to(root).as_posix(), "belongs to no part that the card names"))
+        elif case.part is not None:
+            parts.setdefault(case.key.patient, {}).setdefault(case.part, case)
+    for patient, there in parts.items():
+        if len(there) > 1:
+            names = ", ".join(f"{part} ({case.key})" for part, case in sorted(there.items()))
+            problems.append(Problem("", f"patient {patient} stands in more than one official part: {names}"))
+    counted = Counter(case.part for case in cases)
+    for part, wanted in card.counts.items():
+        if counted[part] != wanted:
+            problems.append(Problem("", f"part {part} has {counted[part]} cases; the card says {wanted}"))
+    return problems
