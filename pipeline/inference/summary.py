@@ -95,10 +95,10 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     for name, own in summary["classes"].items():
         threshold = summary["thresholds"].get(name)
         lines.append(f"{name}" + ("" if threshold is None else f" (threshold {threshold:g}, from validation)"))
-        for label, scores in (("mean per image", own["mean_per_image"]), ("pooled", own["pooled"])):
-            lines += [_line(label, score, scores[score]) for score in _SHOWN if score in scores]
+        lines += [_line("mean per image", score, own["mean_per_image"][score]) for score in _SHOWN if score in own["mean_per_image"]]
         if "model_minus_second_reader_dice" in own:
             lines.append(_line("mean per image", "dice - second reader's", own["model_minus_second_reader_dice"]))
+        lines += [_line("pooled", score, own["pooled"][score]) for score in _SHOWN if score in own["pooled"]]
     lines += [f"warning: {text}" for text in summary["warnings"]]
     return lines
 

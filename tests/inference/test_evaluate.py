@@ -17,7 +17,8 @@ from pipeline.errors import BundleError, CardError, ConfigError, LeakError
 from pipeline.inference.evaluate import evaluate, summary_lines
 from pipeline.scans.raster import write_png
 from pipeline.training.bundle import Bundle
-from tests.inference.conftest import make_bundle
+from tests.conftest import shared_data
+from tests.inference.conftest import make_bundle, run_config
 
 SHAPE = (20, 31)
 CARD = """---
@@ -241,3 +242,18 @@ def test_another_bundles_results_stay(tmp_path: Path, trained: Bundle, monkeypat
 def test_an_unknown_part_is_refused(tmp_path: Path, trained: Bundle) -> None:
     with pytest.raises(ConfigError, match="must be one of train, validation, test, all"):
         run(tmp_path, part="testing")
+
+
+@pytest.mark.slow
+def test_the_second_observer_of_chase_db1_scores_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real labels through the whole evaluation: 0.798 is the second observer's mean Dice on the 8 test images, inside the view."""
+    root = shared_data("chase_db1")
+    card = load_card("chase_db1")
+    data = run_config().data.model_copy(update={"card": "chase_db1"})
+    bundle = make_bundle(
+        tmp_path, card_sha256=card.sha256, thresholds={"vessel": 0.9}, config=run_config().model_copy(update={"data": data})
+    )
+    monkeypatch.setattr("pipeline.inference.evaluate.load_bundle", lambda path, device="cpu": bundle)
+    summary = evaluate(tmp_path, "chase_db1", root, out=tmp_path / "out", device="cpu")
+    assert (summary["images"], summary["patients"]) == (8, 4)
+    assert summary["classes"]["vessel"]["mean_per_image"]["second_reader_dice"]["value"] == pytest.approx(0.798, abs=0.0005)
