@@ -33,7 +33,9 @@ def lines(text: str) -> list[str]:
         (["card", "check", "phantmo", "--root", "."], "did you mean 'phantom'?"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_exit_code_2(arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OCUSEG_SITE_KEY", str(tmp_path / "site.key"))
     result = RUN.invoke(app, arguments)
@@ -51,7 +53,7 @@ def test_wrong_usage_is_exit_code_2() -> None:
 
 def test_every_command_has_help() -> None:
     result = RUN.invoke(app, ["--help"])
-    for name in "phantom index card train evaluate predict report models info schema demo".split():
+    for name in ("phantom", "index", "card", "train", "evaluate", "predict", "report", "models", "info", "schema", "demo"):
         assert f"  {name}" in result.output
         page = RUN.invoke(app, [name, "--help"])
         assert page.exit_code == 0

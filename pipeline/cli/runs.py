@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, SiteKey, existing_folder
-from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
+from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_REJECTED, ConfigError
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
@@ -44,8 +44,9 @@ def train(
     if send is not None:
         from pipeline.training.tracking import send_unsent
 
-        count = send_unsent(send)
-        return emit({"sent": count}, as_json, [f"sent {count} records"])
+        delivery = send_unsent(existing_folder(send, "--send"))
+        emit(delivery.to_json(), as_json, delivery.lines())
+        raise typer.Exit(EXIT_SOME_REJECTED if delivery.unsent else EXIT_OK)
     if root is not None:
         existing_folder(root, "--root")
     for path in plugin or []:
@@ -56,7 +57,9 @@ def train(
         if root is None:
             raise ConfigError("--from-run needs --root: the folder with the data set (its hashes are compared with the record)")
         with progress("training") as advance:
-            comparison = repeat_run(from_run, root, out, tracking_uri=tracking_uri, device=device, key_path=site_key, progress=advance)
+            comparison = repeat_run(
+                from_run, root, out, tracking_uri=tracking_uri, device=device, key_path=site_key, plugins=plugin or (), progress=advance
+            )
         return emit(comparison.to_json(), as_json, comparison.lines())
 
     from pipeline.config import load_config, parse_config
