@@ -53,17 +53,21 @@ def decode_pixels(dataset: Any, frames: int) -> Pixels:
     ------
     ScanError: ``unsupported``, ``truncated``, ``malformed``.
     """
+    from pydicom.pixels import get_decoder
+
     photometric = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
     syntax = str(dataset.file_meta.TransferSyntaxUID)
     if photometric not in (*_GREY, *_COLOUR, "PALETTE COLOR", "YBR_PARTIAL_422"):
         raise ScanError("unsupported", "the DICOM file's photometric interpretation is not one that is read; export as RGB or grey")
     if syntax not in _DECODERS:
         raise ScanError("unsupported", "the DICOM file's transfer syntax (video or an unknown one) is not read; export uncompressed")
+    partial = photometric == "YBR_PARTIAL_422"
+    if partial:
+        dataset.PhotometricInterpretation = "YBR_FULL_422"  # laid out alike, and pydicom knows only this one
     _check_encoding(dataset, syntax, frames)
-    if photometric == "YBR_PARTIAL_422":
-        array = _from_partial(_decode(dataset, syntax, "YBR_FULL_422", raw=True))
-    else:
-        array = _decode(dataset, syntax, photometric, raw=False)
+    array, _ = get_decoder(syntax).as_array(dataset, raw=partial, decoding_plugin=_DECODERS[syntax])
+    if partial:
+        array = _from_partial(array)
     if photometric == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
 
@@ -76,15 +80,6 @@ def decode_pixels(dataset: Any, frames: int) -> Pixels:
         array = _as_seen(dataset, array if frames > 1 else array[None], photometric)
         array = array if frames > 1 else array[0]
     return np.ascontiguousarray(np.moveaxis(array, -1, 0) if colour else array[None])
-
-
-def _decode(dataset: Any, syntax: str, photometric: str, *, raw: bool) -> Pixels:
-    from pydicom.pixels import get_decoder
-
-    options: dict[str, Any] = {"photometric_interpretation": photometric} if raw else {}
-    array, _ = get_decoder(syntax).as_array(dataset, raw=raw, decoding_plugin=_DECODERS[syntax], **options)
-    result: Pixels = array
-    return result
 
 
 def _from_partial(ybr: Pixels) -> Pixels:

@@ -80,11 +80,16 @@ def token_of(path: Path, root: Path, pseudonyms: Pseudonyms) -> str:
 
 
 def examine(path: Path, root: Path, pseudonyms: Pseudonyms, max_pixels: int = MAX_PIXELS) -> FileRecord:
-    """Read one file to the end and say what it is. Never raises for what a file holds."""
+    """Read one file to the end and say what it is. Never raises for what a file holds.
+
+    A folder comes here only when it could not be listed.
+    """
     size, mtime_ns = size_and_time(path)
     sha256: str | None = None
     kind: str | None = None
     try:
+        if os.path.isdir(path):
+            raise ScanError("unreadable", "the folder cannot be listed; check its permissions")
         with open_regular(path) as file:
             kind = sniff_file(file)
             with decoding("the file"):

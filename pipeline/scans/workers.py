@@ -27,6 +27,7 @@ from pipeline.scans.record import FileRecord, examine, rejection
 _WINDOW = 64
 """Files a worker may be ahead of the slowest one: what bounds memory while the order is kept."""
 
+_COMMAND = [sys.executable, "-m", "pipeline.scans.workers"]
 _READY = b"\n"
 
 
@@ -40,7 +41,7 @@ class _Worker:
     def __init__(self, settings: str) -> None:
         paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.scans.workers"],
+            _COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # what C libraries print may quote the file

@@ -1,0 +1,327 @@
+"""Hospital trees: every file accounted for, in one order, however it is read and whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pydicom
+import pytest
+
+from pipeline.errors import ConfigError, NothingUsableError
+from pipeline.scans import files, folder, workers
+from pipeline.scans.catalogue import Catalogue
+from pipeline.scans.folder import index_folder, scan_folder, walk
+from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.raster import write_png
+from tests.scans.make import CT, dicom, ramp, saved
+
+NAMES = Pseudonyms(b"the key of this site")
+
+
+@pytest.fixture
+def hospital(tmp_path: Path) -> Path:
+    """Two patients, a duplicate of each kind, and one of everything that goes wrong."""
+    root = tmp_path / "hospital"
+    one, two = root / "SCHMIDT_ANNA" / "2024-03-01", root / "MEIER_HANS" / "2024-04-02"
+    one.mkdir(parents=True)
+    two.mkdir(parents=True)
+    person = {"PatientName": "SCHMIDT^ANNA", "PatientID": "HOSP-778899", "PatientBirthDate": "19540321", "StudyDate": "20240301"}
+    photo = dicom(ramp(6, 11), ImageLaterality="R", PixelSpacing=[0.5, 0.25], **person)
+    saved(photo, one / "a_right.dcm")
+    shutil.copy(one / "a_right.dcm", one / "b_copy.dcm")
+    photo.PatientComments = "sent again"
+    saved(photo, one / "c_resent.dcm")
+    saved(dicom(ramp(6, 11), ImageLaterality="L", StudyInstanceUID=photo.StudyInstanceUID, **person), one / "d_left.dcm")
+    saved(dicom(ramp(6, 11), sop_class=CT, modality="CT", **person), one / "e_ct.dcm")
+    write_png(two / "x_OD.png", ramp(7, 12))
+    (two / "y_empty.png").write_bytes(b"")
+    (two / "z_notes.txt").write_text("Hans Meier, born 1954-03-21")
+    return root
+
+
+def catalogue_of(root: Path, out: Path, **options: object) -> tuple[folder.Counts, str]:
+    counts = index_folder(root, out, pseudonyms=NAMES, **options)  # type: ignore[arg-type]
+    return counts, hashlib.sha256(out.read_bytes()).hexdigest()
+
+
+EXPECTED = [
+    ("MEIER_HANS/2024-04-02/x_OD.png", "read", ""),
+    ("MEIER_HANS/2024-04-02/y_empty.png", "rejected", "empty"),
+    ("MEIER_HANS/2024-04-02/z_notes.txt", "not_an_image", "not_an_image"),
+    ("SCHMIDT_ANNA/2024-03-01/a_right.dcm", "read", ""),
+    ("SCHMIDT_ANNA/2024-03-01/b_copy.dcm", "duplicate", "same_content"),
+    ("SCHMIDT_ANNA/2024-03-01/c_resent.dcm", "duplicate", "same_instance"),
+    ("SCHMIDT_ANNA/2024-03-01/d_left.dcm", "read", ""),
+    ("SCHMIDT_ANNA/2024-03-01/e_ct.dcm", "rejected", "not_ophthalmic"),
+]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_every_file_in_order_with_its_outcome(hospital: Path, count: int) -> None:
+    found = list(scan_folder(hospital, pseudonyms=NAMES, workers=count))
+    assert [(p.relative_to(hospital).as_posix(), r.status, r.code) for p, r in found] == EXPECTED
+    records = {p.name: r for p, r in found}
+    right = records["a_right.dcm"]
+    assert (right.rows, right.columns, right.slices, right.modality, right.format) == (6, 11, 1, "fundus", "dicom")
+    assert (right.laterality, right.laterality_source, right.spacing_source) == ("R", "tag", "tag")
+    assert records["b_copy.dcm"].duplicate_of == records["c_resent.dcm"].duplicate_of == right.token
+    assert records["x_OD.png"].laterality_source == "filename"
+    assert right.case.split("_")[0] == records["d_left.dcm"].case.split("_")[0] == NAMES.token("patient", "HOSP-778899")
+
+
+def test_the_catalogue_counts_and_groups(hospital: Path, tmp_path: Path) -> None:
+    counts, _ = catalogue_of(hospital, tmp_path / "c.sqlite")
+    assert counts.summary() == {
+        "files": 8,
+        "unchanged": 0,
+        "read": 3,
+        "duplicate": 2,
+        "not_an_image": 1,
+        "rejected": 2,
+        "rejected: empty": 1,
+        "rejected: not_ophthalmic": 1,
+        "patients": 2,
+        "eyes": 3,
+        "visits": 2,
+        "images": 3,
+    }
+    with Catalogue(tmp_path / "c.sqlite") as catalogue:
+        assert [r.status for r in catalogue] == [status for _, status, _ in EXPECTED]
+        assert catalogue.outcomes()["duplicate", "same_content"] == 1
+    with sqlite3.connect(tmp_path / "c.sqlite") as database:
+        assert database.execute("SELECT count(*) FROM visits").fetchone() == (3,)
+    database.close()
+
+
+def test_no_word_of_a_person_or_a_place_is_in_the_catalogue(hospital: Path, tmp_path: Path) -> None:
+    catalogue_of(hospital, tmp_path / "c.sqlite")
+    content = (tmp_path / "c.sqlite").read_bytes().lower()
+    uids = [str(pydicom.dcmread(p).SOPInstanceUID) for p in hospital.rglob("*.dcm")]
+    for secret in ["schmidt", "anna", "meier", "hans", "778899", "hosp", "1954", "0321", "2024", ".dcm", ".png", "notes", *uids]:
+        assert secret.encode() not in content, secret
+        assert secret.encode("utf-16-le") not in content, secret
+    assert str(tmp_path).lower().encode() not in content
+
+
+def test_the_same_input_gives_the_same_bytes_however_it_was_read(hospital: Path, tmp_path: Path) -> None:
+    hashes = {catalogue_of(hospital, tmp_path / f"{n}.sqlite", workers=n)[1] for n in (0, 1, 3)}
+    counts, again = catalogue_of(hospital, tmp_path / "1.sqlite")
+    assert counts.unchanged == 8
+    assert {again} == hashes
+
+
+def test_only_what_changed_is_opened_again(hospital: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "c.sqlite"
+    catalogue_of(hospital, out, workers=0)
+    opened: list[str] = []
+    real = folder.examine
+
+    def noted(path: Path, *rest: object) -> object:
+        opened.append(path.name)
+        return real(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(folder, "examine", noted)
+    visit = hospital / "MEIER_HANS" / "2024-04-02"
+    write_png(visit / "y_empty.png", ramp(8, 13))
+    write_png(visit / "new_OS.png", ramp(9, 13))
+    (visit / "z_notes.txt").unlink()
+    counts, changed = catalogue_of(hospital, out, workers=0)
+    assert opened == ["new_OS.png", "y_empty.png"]
+    assert (counts.files, counts.unchanged, counts.status("read")) == (8, 6, 5)
+    assert changed == catalogue_of(hospital, tmp_path / "fresh.sqlite", workers=0)[1]
+
+
+def test_a_duplicate_takes_the_place_of_a_removed_original(hospital: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.sqlite"
+    catalogue_of(hospital, out)
+    (hospital / "SCHMIDT_ANNA" / "2024-03-01" / "a_right.dcm").unlink()
+    counts, changed = catalogue_of(hospital, out)
+    assert (counts.unchanged, counts.status("read"), counts.status("duplicate")) == (7, 3, 1)
+    assert changed == catalogue_of(hospital, tmp_path / "fresh.sqlite")[1]
+
+
+def test_another_key_or_another_reader_starts_anew(hospital: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "c.sqlite"
+    catalogue_of(hospital, out, workers=0)
+    assert index_folder(hospital, out, pseudonyms=Pseudonyms(b"another key here"), workers=0).unchanged == 0
+    monkeypatch.setattr("pipeline.scans.catalogue.READER", 999)
+    assert index_folder(hospital, out, pseudonyms=Pseudonyms(b"another key here"), workers=0).unchanged == 0
+
+
+def test_the_catalogue_may_lie_inside_the_tree(hospital: Path) -> None:
+    first, _ = catalogue_of(hospital, hospital / "c.sqlite")
+    second, _ = catalogue_of(hospital, hospital / "c.sqlite")
+    assert first.files == second.files == 8
+    assert sorted(p.name for p in hospital.iterdir()) == ["MEIER_HANS", "SCHMIDT_ANNA", "c.sqlite"]
+
+
+def test_a_foreign_file_is_not_overwritten(hospital: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"mine\.txt"):
+        catalogue_of(hospital, tmp_path / "mine.txt")
+    assert (tmp_path / "mine.txt").read_text() == "years of work"
+    with sqlite3.connect(tmp_path / "other.sqlite") as database:
+        database.execute("CREATE TABLE work (years)")
+    database.close()
+    with pytest.raises(ConfigError, match="not a catalogue"):
+        catalogue_of(hospital, tmp_path / "other.sqlite")
+
+
+def test_a_missing_root_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NothingUsableError, match="does not exist"):
+        index_folder(tmp_path / "nowhere", tmp_path / "c.sqlite", pseudonyms=NAMES, workers=0)
+    assert not (tmp_path / "c.sqlite").exists()
+
+
+def test_links_lead_nowhere_twice_and_never_round(hospital: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "archive"
+    outside.mkdir()
+    write_png(outside / "old.png", ramp(8, 9))
+    (outside / "back").symlink_to(hospital)
+    (outside / "self").symlink_to(outside)
+    (hospital / "archive").symlink_to(outside)
+    (hospital / "archive again").symlink_to(outside)
+    (hospital / "MEIER_HANS" / "up").symlink_to(hospital)
+    (hospital / "MEIER_HANS" / "sideways").symlink_to(hospital / "SCHMIDT_ANNA")
+    (hospital / "linked.png").symlink_to(outside / "old.png")
+    found = [p.relative_to(hospital).as_posix() for p in walk(hospital)]
+    assert sorted(found) == sorted([*(name for name, _, _ in EXPECTED), "archive/old.png", "linked.png"])
+
+
+def test_the_order_is_by_bytes_and_folders_stay_together(tmp_path: Path) -> None:
+    for name in (b"b/2", b"b/10", b"a.txt", b"\xff\xfe", b"new\nline", b"Z/1"):
+        path = os.path.join(os.fsencode(tmp_path), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Path(os.fsdecode(path)).write_bytes(b"")
+    found = [os.fsencode(p.relative_to(tmp_path)) for p in walk(tmp_path)]
+    assert found == [b"Z/1", b"a.txt", b"b/10", b"b/2", b"new\nline", b"\xff\xfe"]
+
+
+def test_odd_names_travel_to_the_workers_and_back(tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    for index, name in enumerate((b"new\nline.png", b"\xff\xfe.png", b'quote".png', b"-rf")):
+        write_png(Path(os.fsdecode(os.path.join(os.fsencode(root), name))), ramp(6, 11) + index)
+    os.mkfifo(root / "fifo")
+    found = {os.fsencode(p.name): r for p, r in scan_folder(root, pseudonyms=NAMES, workers=1)}
+    assert {name: r.status for name, r in found.items()} == {
+        b"new\nline.png": "read",
+        b"\xff\xfe.png": "read",
+        b'quote".png': "read",
+        b"-rf": "read",
+        b"fifo": "not_an_image",
+    }
+    assert found[b"fifo"].code == "not_a_file"
+
+
+def test_what_cannot_be_read_is_accounted_for_and_tried_again(hospital: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_list, real_open = os.listdir, files._without_waiting
+
+    def no_list(path: object) -> list[bytes]:
+        if os.fsencode(path).endswith(b"SCHMIDT_ANNA"):  # type: ignore[call-overload]
+            raise PermissionError(13, "Permission denied", path)
+        return real_list(path)  # type: ignore[call-overload, no-any-return]
+
+    def no_open(path: str, flags: int) -> int:
+        if "x_OD" in os.fspath(path):
+            raise PermissionError(13, "Permission denied", path)
+        return real_open(path, flags)
+
+    monkeypatch.setattr(os, "listdir", no_list)
+    monkeypatch.setattr(files, "_without_waiting", no_open)
+    out = tmp_path / "c.sqlite"
+    found = {p.name: r.code for p, r in scan_folder(hospital, pseudonyms=NAMES, workers=0)}
+    assert found == {"x_OD.png": "unreadable", "y_empty.png": "empty", "z_notes.txt": "not_an_image", "SCHMIDT_ANNA": "unreadable"}
+    assert catalogue_of(hospital, out, workers=0)[0].summary()["rejected: unreadable"] == 2
+    monkeypatch.undo()
+    counts, _ = catalogue_of(hospital, out, workers=0)
+    assert (counts.files, counts.status("read"), counts.unchanged) == (8, 3, 2)
+
+
+STAND_IN = """
+import os, time
+from pipeline.scans import record, workers
+real = workers.examine
+def examine(path, *rest):
+    if "crash" in path.name:
+        os.abort()
+    if "hang" in path.name:
+        time.sleep(60)
+    return real(path, *rest)
+workers.examine = examine
+workers.main()
+"""
+
+
+def test_a_decoder_that_crashes_or_hangs_costs_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    for index, name in enumerate(["a", "crash 1", "d", "hang", "m", "x crash", "z"]):
+        write_png(root / f"{name}.png", ramp(6, 11) + index)
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    monkeypatch.setattr(workers, "_COMMAND", [sys.executable, str(tmp_path / "stand_in.py")])
+    found = {p.stem: (r.status, r.code) for p, r in scan_folder(root, pseudonyms=NAMES, workers=2, time_limit_s=3)}
+    assert found == {
+        "a": ("read", ""),
+        "crash 1": ("rejected", "crashed"),
+        "d": ("read", ""),
+        "hang": ("rejected", "timeout"),
+        "m": ("read", ""),
+        "x crash": ("rejected", "crashed"),
+        "z": ("read", ""),
+    }
+
+
+def test_a_worker_that_cannot_start_is_our_fault_and_not_the_files(hospital: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_COMMAND", [sys.executable, "-c", "raise SystemExit(1)"])
+    with pytest.raises(RuntimeError, match="could not start"):
+        list(scan_folder(hospital, pseudonyms=NAMES, workers=1))
+
+
+def test_a_stream_that_is_left_early_leaves_no_process(hospital: Path) -> None:
+    stream = scan_folder(hospital, pseudonyms=NAMES, workers=2)
+    next(stream)
+    assert psutil.Process().children()
+    stream.close()
+    assert not psutil.Process().children()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.scans.folder import index_folder
+from pipeline.scans.identity import Pseudonyms
+seen = []
+def on_file(path, record):
+    seen.append(record)
+    if len(seen) == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+index_folder(Path(sys.argv[1]), Path(sys.argv[2]), pseudonyms=Pseudonyms(b"the key of this site"), workers=1, on_file=on_file)
+"""
+
+
+def test_killed_and_started_again(tmp_path: Path) -> None:
+    root, out = tmp_path / "tree", tmp_path / "c.sqlite"
+    root.mkdir()
+    for index in range(1300):
+        (root / f"{index:04d}.txt").write_text(str(index))
+    out_before = index_folder(root / "0000.txt", out, pseudonyms=NAMES, workers=0)
+    assert out_before.files == 1
+    before = out.read_bytes()
+    for stop in (1100, 1050):  # the second run gets less far than the first: what the first had read is not lost
+        done = subprocess.run([sys.executable, "-c", KILLED, str(root), str(out), str(stop)], check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert out.read_bytes() == before
+    counts, resumed = catalogue_of(root, out, workers=0)
+    assert counts.files == 1300
+    assert 1000 <= counts.unchanged < 1300
+    assert resumed == catalogue_of(root, tmp_path / "fresh.sqlite", workers=0)[1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.sqlite", "fresh.sqlite", "tree"]
