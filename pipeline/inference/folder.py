@@ -159,8 +159,8 @@ class _Run:
         entry = replace(_entry(read, read.case, "done"), instance=instance)
         twin = self._twin(entry)
         if twin is not None:
-            what = "the same file" if twin.sha256 == entry.sha256 else "the same SOP Instance UID"
-            self._enter(replace(entry, status="duplicate", code="duplicate", reason=f"{what} as {twin.case}"))
+            code, what = ("same_content", "file") if twin.sha256 == entry.sha256 else ("same_instance", "SOP Instance UID")
+            self._enter(replace(entry, status="duplicate", code=code, reason=f"the same {what} as {twin.case}"))
             return
         name, is_there = self._folder_name(scan.case, scan.sha256)
         entry = replace(entry, case=name)
