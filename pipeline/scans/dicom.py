@@ -126,9 +126,13 @@ def modality_of(dataset: Any) -> Modality:
 
     Ophthalmic photographs count as fundus unless the acquisition device says otherwise; Secondary Capture says nothing.
     """
+    # Of a file that ends too early pydicom keeps the group 0002 alone.
+    sop_class = text_of(dataset, "SOPClassUID") or text_of(dataset.file_meta, "MediaStorageSOPClassUID")
+    modality = text_of(dataset, "Modality").upper()
     if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        if sop_class.startswith(_OP) or sop_class in _ANY_SUBJECT or ("Rows" in dataset and modality not in _FOREIGN_MODALITIES):
+            raise ScanError("truncated", "the DICOM file ends before its picture; copy or export it again")
         raise ScanError("no_pixels", "the DICOM file holds no picture (a report, directory, plan or the like)")
-    sop_class, modality = text_of(dataset, "SOPClassUID"), text_of(dataset, "Modality").upper()
     if sop_class in _SEGMENTATIONS or modality == "SEG":
         raise ScanError("not_a_scan", "the DICOM file is a segmentation, not a scan")
     open_class = not sop_class.startswith("1.2.840.10008.") or sop_class in _ANY_SUBJECT

@@ -37,6 +37,8 @@ _DECODERS = {
     "1.2.840.10008.1.2.4.81": "pyjpegls",
     **dict.fromkeys(_J2K, "pylibjpeg"),
 }
+# These decoders take a stream without its end for a whole one and make up the rest.
+_UNFINISHED_PASSES = {syntax for syntax, decoder in _DECODERS.items() if decoder in ("pylibjpeg", "gdcm")}
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 # PS3.3 C.7.6.3.1.2, YBR_PARTIAL_422: (R, G, B) to (Y - 16, CB - 128, CR - 128).
@@ -110,6 +112,8 @@ def _check_encoding(dataset: Any, syntax: str, frames: int) -> None:
         rows, columns, precision = found
         if syntax == _JPEG_EXTENDED and precision != 8:
             raise ScanError("unsupported", f"{precision}-bit JPEG Extended has no decoder here; export as JPEG 2000 or uncompressed")
+        if syntax in _UNFINISHED_PASSES and b"\xff\xd9" not in stream[-16:]:
+            raise ScanError("truncated", "the DICOM file's compressed pixels end too early; copy or export it again")
         if rows and (rows, columns) != size:
             raise ScanError("malformed", "the DICOM header and its compressed pixels state different sizes; export it again")
 

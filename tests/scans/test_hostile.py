@@ -16,6 +16,10 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+import tifffile
+from pydicom.encaps import generate_frames
+from pydicom.pixels import compress
+from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from pipeline.errors import ScanError
 from pipeline.scans import files
@@ -25,7 +29,7 @@ from pipeline.scans.quiet import quiet
 from pipeline.scans.raster import write_png
 from pipeline.types import Geometry, Scan
 from tests.conftest import shared_data
-from tests.scans.make import dicom, item, jpeg, photograph, ramp, saved, sequence
+from tests.scans.make import dicom, encapsulated, item, jpeg, photograph, ramp, saved, sequence
 
 PYDICOM_DATA = Path(pydicom.__file__).parent / "data"
 PYDICOM_FILES = sorted(p for p in PYDICOM_DATA.rglob("*") if p.is_file())
@@ -214,6 +218,31 @@ def test_a_declared_size_beyond_the_limit(tmp_path: Path) -> None:
     assert outcome(tmp_path / "a").code == "too_large"
 
 
+@pytest.mark.parametrize("encoding", ["native", "compressed"])
+@pytest.mark.parametrize("kept", [0.5, 0.9, 0.999])
+def test_a_dicom_file_cut_anywhere_is_truncated(encoding: str, kept: float, tmp_path: Path) -> None:
+    dataset = dicom(photograph(40, 53))
+    if encoding == "compressed":
+        compress(dataset, JPEG2000Lossless)
+    whole = saved(dataset, tmp_path / "a").read_bytes()
+    (tmp_path / "a").write_bytes(whole[: int(len(whole) * kept)])
+    result = outcome(tmp_path / "a")
+    if kept == 0.999 and encoding == "compressed":  # only the delimiter behind the picture is gone
+        assert np.array_equal(result.pixels, photograph(40, 53).transpose(2, 0, 1))
+    else:
+        assert isinstance(result, ScanError)
+        assert result.code == "truncated"
+
+
+def test_a_compressed_picture_without_its_end_is_truncated(tmp_path: Path) -> None:
+    whole = dicom(photograph(40, 53))
+    compress(whole, JPEG2000Lossless)
+    stream = next(generate_frames(whole.PixelData, number_of_frames=1))
+    result = outcome(saved(encapsulated(whole, JPEG2000Lossless, [stream[: len(stream) // 4 * 2]]), tmp_path / "a"))
+    assert isinstance(result, ScanError)
+    assert result.code == "truncated"
+
+
 def test_sequences_nested_without_end(tmp_path: Path) -> None:
     inner = item(CodeValue="1")
     for _ in range(60):
@@ -227,9 +256,6 @@ def test_sequences_nested_without_end(tmp_path: Path) -> None:
 
 
 def samples(folder: Path) -> list[bytes]:
-    from pydicom.pixels import compress
-    from pydicom.uid import JPEG2000Lossless, RLELossless
-
     write_png(folder / "png", photograph(23, 31))
     write_nifti(folder / "nii", np.stack([ramp(13, 17)] * 3), Geometry((3, 13, 17)))
     write_nifti(folder / "nii.gz", np.stack([ramp(13, 17)] * 3), Geometry((3, 13, 17)))
@@ -239,8 +265,6 @@ def samples(folder: Path) -> list[bytes]:
         packed = dicom(photograph(40, 53))
         compress(packed, syntax)
         saved(packed, folder / f"dicom {syntax}")
-    import tifffile
-
     tifffile.imwrite(folder / "tiff", photograph(23, 31).astype(np.uint16), photometric="rgb")
     tifffile.imwrite(folder / "tiff 8", photograph(23, 31), photometric="rgb")
     return [p.read_bytes() for p in sorted(folder.iterdir())]
