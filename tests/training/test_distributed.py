@@ -1,0 +1,98 @@
+"""Two processes with half the batch each train like one with the whole of it; torchrun needs no other code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.config import dump_config
+from pipeline.training.checkpoint import newest
+from tests.training.tiny import last_state, start_together, tiny_config, train_tiny, weights, write_data
+
+NORMS = {norm: f"{{name: unet, widths: [4, 8], residual_units: 1, norm: {norm}}}" for norm in ("instance", "batch")}
+# SGD, whose steps are proportional to the gradients: Adam would turn rounding noise of tiny gradients into whole steps.
+SETTINGS = {"train__optimizer": "sgd", "train__learning_rate": 0.05, "train__epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("tiny") / "data")
+
+
+def in_two_processes(norm: str, root: Path, run_dir: Path, **changes: object) -> None:
+    processes = start_together(2, tiny_config(root, NORMS[norm], **{**SETTINGS, "train__batch_size": 2, **changes}), root, run_dir)
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+def test_with_instance_norm_two_processes_train_like_one(root: Path, tmp_path: Path) -> None:
+    losses = "{dice: 1, cross_entropy: 1, focal: 1, tversky: 1, cldice: 1}"
+    train_tiny(tiny_config(root, NORMS["instance"], **SETTINGS, task__losses=losses), root, tmp_path / "one")
+    in_two_processes("instance", root, tmp_path / "two", task__losses=losses)
+    one, two = last_state(tmp_path / "one"), last_state(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
+    rows = [[json.loads(line) for line in (tmp_path / run / "history.jsonl").read_text().splitlines()] for run in ("one", "two")]
+    for first, second in zip(*rows, strict=True):
+        for name in ("train/loss", "train/loss/cldice", "train/gradient_norm", "validation/dice", "validation/iou_pooled/blob"):
+            assert second[name] == pytest.approx(first[name], rel=1e-3)
+
+
+def test_batch_norm_statistics_are_those_of_all_processes(root: Path, tmp_path: Path) -> None:
+    """Each process normalises by its own half batch, so weights differ a little; the statistics must be of both halves."""
+    train_tiny(tiny_config(root, NORMS["batch"], **{**SETTINGS, "train__learning_rate": 1e-8}), root, tmp_path / "one")
+    in_two_processes("batch", root, tmp_path / "two", train__learning_rate=1e-8)
+    one, two = last_state(tmp_path / "one"), last_state(tmp_path / "two")
+    means = [name for name in one if name.endswith("running_mean")]
+    # Of the first norm, which no other norm precedes: the mean of two half batches' means is the mean of the whole batch.
+    torch.testing.assert_close(two[means[0]], one[means[0]], rtol=1e-4, atol=1e-6)
+    assert all((two[name] - one[name]).abs().max() < 0.01 for name in means)
+
+
+def test_a_signal_to_one_process_stops_both_at_one_step_and_the_run_can_be_resumed(root: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "train__batch_size": 2, "train__epochs": 5000}
+    processes = start_together(2, tiny_config(root, NORMS["instance"], **settings), root, tmp_path / "run")
+    patience = time.monotonic() + 60
+    while newest(tmp_path / "run" / "checkpoints") is None and time.monotonic() < patience:
+        time.sleep(0.02)
+    processes[1].terminate()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [130, 130]
+    assert "resume" in (tmp_path / "run.error").read_text()
+    found = newest(tmp_path / "run" / "checkpoints")
+    assert found is not None
+    done = int(found.name[:6])
+    # With one process in place of two, too: the stream of samples is the same.
+    train_tiny(tiny_config(root, NORMS["instance"], **{**settings, "train__epochs": done + 2}), root, tmp_path / "run", resume=True)
+    assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) == done + 2
+
+
+def test_torchrun_needs_no_other_code(root: Path, tmp_path: Path) -> None:
+    config = tiny_config(root, **{**SETTINGS, "train__batch_size": 2})
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    code = (
+        "import sys; from pathlib import Path; from pipeline.config import load_config; from tests.training.tiny import train_tiny; "
+        "train_tiny(load_config(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))"
+    )
+    (tmp_path / "script.py").write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "script.py")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(
+        [*command, str(tmp_path / "config.yaml"), str(root), str(tmp_path / "two")],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    train_tiny(tiny_config(root, **SETTINGS), root, tmp_path / "one")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
