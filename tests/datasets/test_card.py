@@ -1,0 +1,417 @@
+"""Cards: what they accept, what they find, what they say when something is wrong."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.datasets.card import list_cards, load_card, parse_card, read_field_of_view, read_scan, read_target_mask
+from pipeline.datasets.card_check import card_statistics, check_card, draft_card
+from pipeline.datasets.labels import decode
+from pipeline.datasets.patterns import Pattern, eye_of, stem_of
+from pipeline.errors import CardError
+from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.raster import write_png
+from pipeline.types import CaseKey
+from tests.conftest import shared_data
+from tests.datasets.conftest import SmallSet, card_text, make_card, picture
+
+SHARED = {
+    "chase_db1": ("chase_db1", {"train": 20, "test": 8}),
+    "hrf": ("hrf_half", {"train": 12, "test": 30}),
+    "rossa_octa": ("rossa_octa", {"train": 100, "validation": 100, "test": 100}),
+    "drishti_gs": ("drishti_gs_half_train", {"none": 50}),
+}
+
+
+def test_a_pattern_captures_its_fields_and_nothing_else() -> None:
+    pattern = Pattern.compile(r"{part:train|val}/Image_{patient:\d{2}}{eye:[LR]}.jpg")
+    assert pattern.match("train/Image_07L.jpg") == {"part": "train", "patient": "07", "eye": "L"}
+    assert pattern.match("test/Image_07L.jpg") is None
+    assert pattern.match("train/Image_7L.jpg") is None
+    assert pattern.match("train/Image_07LXjpg") is None, "a dot is a dot"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "fields"),
+    [
+        ("images/", "images/P1/v2/x.nii.gz", {"path": "P1/v2/x"}),
+        ("{name}.*", "a.b.png", {"name": "a.b"}),
+        ("{name}_*.png", "x_17.png", {"name": "x"}),
+        ("{patient}/{patient}_{eye}.dcm", "P1/P1_OS.dcm", {"patient": "P1", "eye": "L"}),
+        ("{patient}/{patient}_{eye}.dcm", "P1/P2_OS.dcm", None),
+    ],
+)
+def test_patterns_of_every_kind(text: str, path: str, fields: dict[str, str] | None) -> None:
+    assert Pattern.compile(text).match(path) == fields
+
+
+@pytest.mark.parametrize("text", ["{name", "name}", "{Name}", "{name:[}"])
+def test_a_broken_pattern_says_so(text: str) -> None:
+    with pytest.raises(CardError, match="pattern"):
+        Pattern.compile(text)
+
+
+def test_names_of_eyes_and_stems() -> None:
+    assert [eye_of(t) for t in ("OD", "os", "Right", "l", "both", None)] == ["R", "L", "R", "L", None, None]
+    assert [stem_of(p) for p in ("a/b.nii.gz", "b.c.png", "noext", "x.ppm.gz")] == ["b", "b.c", "noext", "x"]
+
+
+def test_every_card_of_the_repository_loads() -> None:
+    names = {card.name for card in list_cards()}
+    assert {"phantom", "chase_db1", "hrf", "rossa_octa", "drishti_gs", "idrid_codras", "drive", "stare"} <= names
+    for card in list_cards():
+        assert load_card(card.name).sha256 == card.sha256
+        assert card.citation
+        assert card.licence
+        assert card.how_to_get
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"colour": "red"}, "colour: unknown key"),
+        ({"licence": None}, "licence: is required"),
+        ({"modality": "xray"}, "modality"),
+        ({"labels": [{"kind": "values", "file": "l/{stem}.png", "values": {1: "vein"}}]}, "class 'vein'"),
+        ({"labels": [{"kind": "values", "file": "l/{visit}.png", "values": {1: "vessel"}}]}, "which the image pattern does not have"),
+        ({"labels": [{"kind": "values", "file": "l/{stem}.png", "values": {1: ["vessel", "vessel"]}}]}, "overlapping"),
+        ({"parts": {"patients": {"train": ["a"]}, "file": "x.json"}}, "exactly one way"),
+        ({"classes": [{"name": "background", "colour": [0, 0, 0]}]}, "always there"),
+        ({"images": {"file": "images/{patient"}}, "brace"),
+    ],
+)
+def test_a_wrong_card_says_what_is_wrong(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(CardError, match=said):
+        make_card(**changes)
+
+
+@pytest.mark.parametrize("text", ["no front matter", "---\na: [1\n---\n", "---\n- 1\n---\n"])
+def test_text_that_is_no_card(text: str) -> None:
+    with pytest.raises(CardError):
+        parse_card(text)
+
+
+def test_an_unknown_card_names_the_nearest() -> None:
+    with pytest.raises(CardError, match="did you mean 'chase_db1'"):
+        load_card("chase_db")
+
+
+def test_cases_know_their_files_and_are_sorted(small_set: SmallSet) -> None:
+    cases = small_set.card.cases(small_set.root)
+    assert len(cases) == 12
+    assert cases[0].key == CaseKey("a", "L", "0", "a-L")
+    assert [c.key for c in cases] == sorted(c.key for c in cases)
+    scan = read_scan(small_set.card, cases[0])
+    assert scan.pixels.shape == (3, 60, 84)
+    assert (scan.geometry.laterality, scan.geometry.laterality_source, scan.modality) == ("L", "card", "fundus")
+    mask = read_target_mask(small_set.card, cases[0])
+    assert mask.dtype == np.int64
+    assert np.array_equal(mask == 1, scan.pixels[1] > 140)
+
+
+def test_spacing_of_the_card_is_used_where_the_file_has_none(small_set: SmallSet) -> None:
+    card = make_card(spacing_mm=[0.01, 0.02])
+    geometry = read_scan(card, card.cases(small_set.root)[0]).geometry
+    assert (geometry.spacing_mm, geometry.spacing_source) == ((0.01, 0.02), "user")
+
+
+def test_unmatched_files_are_listed_and_cases_without_labels_left_out(small_set: SmallSet) -> None:
+    (small_set.root / "labels" / "c_R.png").unlink()
+    write_png(small_set.root / "labels" / "z_R.png", np.zeros((60, 84), np.uint8))
+    assert len(small_set.card.cases(small_set.root)) == 11
+    problems = {p.file: p.message for p in check_card(small_set.card, small_set.root)}
+    assert "no label fits" in problems.pop("images/c_R.png")
+    assert "no image belongs" in problems.pop("labels/z_R.png")
+    assert not problems
+
+
+def test_the_check_names_each_faulty_file(small_set: SmallSet) -> None:
+    root = small_set.root
+    assert check_card(small_set.card, root) == []
+    write_png(root / "labels" / "a_L.png", np.full((60, 84), 7, np.uint8))
+    write_png(root / "labels" / "b_L.png", np.zeros((84, 60), np.uint8))
+    (root / "images" / "c_L.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    write_png(root / "images" / "d_L.png", np.full((60, 84, 3), 9, np.uint8))
+    problems = {p.file: p.message for p in check_card(small_set.card, root)}
+    assert "value 7" in problems["labels/a_L.png"]
+    assert "84 x 60" in problems["labels/b_L.png"]
+    assert "60 x 84" in problems["labels/b_L.png"]
+    assert "images/c_L.png" in problems
+    assert "one value" in problems["images/d_L.png"]
+    assert len(problems) == 4
+
+
+def test_the_check_sees_fields_of_view_parts_and_counts(small_set: SmallSet) -> None:
+    fov = small_set.root / "fov"
+    fov.mkdir()
+    for image in (small_set.root / "images").iterdir():
+        write_png(fov / image.name, np.full((60, 84), 255, np.uint8))
+    write_png(fov / "a_L.png", np.zeros((60, 84), np.uint8))
+    (fov / "b_R.png").unlink()
+    card = make_card(
+        field_of_view={"file": "fov/{stem}.png"},
+        parts={"names": {"train": ["[a-d]_*", "e_L"], "test": ["e_R"]}},
+        counts={"train": 8},
+    )
+    messages = [f"{p.file}: {p.message}" for p in check_card(card, small_set.root)]
+    for said in (
+        "fov/a_L.png: the field of view is empty",
+        "images/b_R.png: no field of view fits",
+        "images/f_L.png: belongs to no part",
+        ": patient e stands in more than one official part: test (e_R_0_e-R), train (e_L_0_e-L)",
+        ": part train has 9 cases; the card says 8",
+    ):
+        assert any(message.startswith(said) for message in messages), (said, messages)
+    assert len(messages) == 6
+
+
+def test_two_files_for_one_case_are_refused(small_set: SmallSet) -> None:
+    sub = small_set.root / "images" / "again"
+    sub.mkdir()
+    (sub / "a_R.png").write_bytes((small_set.root / "images" / "a_R.png").read_bytes())
+    with pytest.raises(CardError, match=r"'images/a_R.png' and 'images/again/a_R.png' both become case a_R_0_a-R"):
+        make_card(images={"file": "{where:images|images/again}/{patient:[a-z]+}_{eye}.png"}).cases(small_set.root)
+    (small_set.root / "labels" / "a_R.tif").write_bytes(b"another")
+    with pytest.raises(CardError, match=r"'labels/a_R.png' and 'labels/a_R.tif' both fit"):
+        make_card(labels=[{"kind": "values", "file": "labels/{patient}_{eye}.*", "values": {255: "vessel"}}]).cases(small_set.root)
+
+
+def test_a_folder_that_holds_nothing_of_the_card(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match="no image with its label"):
+        make_card().cases(tmp_path)
+
+
+def test_a_table_says_which_files_belong_together(small_set: SmallSet) -> None:
+    rows = [
+        {
+            "picture": f"images/{p}_{e}.png",
+            "truth": f"labels/{p}_{e}.png",
+            "who": f"case {p}",
+            "eye": {"R": "OD", "L": "OS"}[e],
+            "part": "b",
+        }
+        for p in "ab"
+        for e in "RL"
+    ]
+    rows += [{"picture": "images/none.png", "truth": "", "who": "x", "eye": "OD", "part": "b"}]
+    with (small_set.root / "cases.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    card = make_card(
+        images={"table": "cases.csv", "file": "{picture}", "columns": {"patient": "who"}},
+        labels=[{"kind": "values", "file": "{truth}", "values": {255: "vessel"}}],
+        parts={"field": {"a": "train", "b": "test"}},
+    )
+    cases = card.cases(small_set.root)
+    assert [str(c.key) for c in cases] == ["case-a_L_0_a-L", "case-a_R_0_a-R", "case-b_L_0_b-L", "case-b_R_0_b-R"]
+    assert {c.part for c in cases} == {"test"}
+    assert [p.file for p in check_card(card, small_set.root)] == ["images/none.png"]
+    with pytest.raises(CardError, match="no column 'id'"):
+        make_card(images={"table": "cases.csv", "file": "{picture}", "columns": {"patient": "id"}}, labels=[]).cases(small_set.root)
+
+
+def test_labels_by_folder_and_patients_by_folder(tmp_path: Path) -> None:
+    for patient in ("P0001", "P0002"):
+        for folder in ("scans", "truth"):
+            (tmp_path / folder / patient / "2020").mkdir(parents=True)
+        write_png(tmp_path / "scans" / patient / "2020" / "x.png", picture(1))
+        write_png(tmp_path / "truth" / patient / "2020" / "x.png", np.zeros((60, 84), np.uint8))
+    card = make_card(images={"file": "scans/"}, labels=[{"kind": "values", "file": "truth/", "values": {255: "vessel"}}])
+    assert [str(c.key) for c in card.cases(tmp_path)] == ["P0001_U_2020_x", "P0002_U_2020_x"]
+
+
+def test_private_cards_give_tokens_that_a_hospital_tree_gives_too(tmp_path: Path) -> None:
+    from pipeline.scans.open import open_scan
+
+    names = Pseudonyms(b"a key of our own")
+    (tmp_path / "P0001").mkdir()
+    write_png(tmp_path / "P0001" / "x_OD.png", picture(1))
+    card = make_card(identifiers="private", images={"file": "{patient}/{name}_{eye}.png"}, labels=None)
+    (case,) = card.cases(tmp_path, pseudonyms=names)
+    assert "P0001" not in str(case.key)
+    assert case.key == open_scan(tmp_path / "P0001" / "x_OD.png", pseudonyms=names, root=tmp_path).case
+
+
+OVERLAPPING = {
+    "classes": [{"name": "disc", "colour": [0, 0, 255]}, {"name": "cup", "colour": [255, 0, 0]}],
+    "overlapping": True,
+}
+
+
+def stored(rows: list[list[int]], dtype: type = np.uint8) -> np.ndarray:
+    return np.array(rows, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("changes", "array", "expected"),
+    [
+        ({"labels": [{"kind": "values", "file": "x", "values": {7: "vessel", 9: "ignore"}}]}, stored([[0, 7, 9]]), [[0, 1, -1]]),
+        ({"labels": [{"kind": "values", "file": "x", "values": {0: "vessel", 255: "background"}}]}, stored([[0, 255]]), [[1, 0]]),
+        ({"labels": [{"kind": "values", "file": "x", "values": {300: "vessel"}}]}, stored([[0, 300]], np.uint16), [[0, 1]]),
+        ({"labels": [{"kind": "values", "file": "x", "values": {2: "vessel"}}]}, stored([[0, 2]], np.float32), [[0, 1]]),
+        ({"labels": [{"kind": "threshold", "file": "x", "means": "vessel", "at_least": 191}]}, stored([[190, 191, 255]]), [[0, 1, 1]]),
+        (OVERLAPPING | {"labels": [{"kind": "bits", "file": "x", "bits": {0: "cup", 3: "disc"}}]}, stored([[0, 1, 8, 9]]), [[0, 2, 1, 3]]),
+        (
+            OVERLAPPING | {"labels": [{"kind": "values", "file": "x", "values": {1: "disc", 2: ["disc", "cup"]}}]},
+            stored([[1, 2]]),
+            [[1, 3]],
+        ),
+        (
+            OVERLAPPING
+            | {
+                "labels": [
+                    {
+                        "kind": "colours",
+                        "file": "x",
+                        "colours": [{"rgb": [0, 255, 0], "means": ["disc", "cup"]}, {"rgb": [255, 255, 255], "means": "ignore"}],
+                    }
+                ]
+            },
+            np.array([[[0, 255, 0], [255, 255, 255], [0, 0, 0]]], np.uint8),
+            [[3, -1, 0]],
+        ),
+        (
+            {"labels": [{"kind": "values", "file": "x", "values": {255: "vessel"}}]},
+            np.repeat(stored([[0, 255]])[..., None], 3, axis=2),
+            [[0, 1]],
+        ),
+    ],
+)
+def test_labels_of_every_kind(changes: dict[str, object], array: np.ndarray, expected: list[list[int]]) -> None:
+    card = make_card(**changes)
+    assert decode([(card.labels[0], array)], card.label_map).tolist() == expected
+
+
+def test_several_files_become_one_mask() -> None:
+    sources = [
+        {"kind": "threshold", "file": "d", "means": "disc", "at_least": 191},
+        {"kind": "threshold", "file": "c", "means": "cup", "at_least": 191},
+    ]
+    card = make_card(**OVERLAPPING, labels=sources)
+    both = decode(list(zip(card.labels, (stored([[0, 255, 255]]), stored([[0, 0, 200]])), strict=True)), card.label_map)
+    assert both.tolist() == [[0, 1, 3]]
+    card = make_card(**OVERLAPPING | {"overlapping": False}, labels=sources)
+    both = decode(list(zip(card.labels, (stored([[0, 255, 255]]), stored([[0, 0, 200]])), strict=True)), card.label_map)
+    assert both.tolist() == [[0, 1, 2]], "of exclusive classes the later file wins"
+
+
+@pytest.mark.parametrize(
+    ("source", "array", "said"),
+    [
+        ({"kind": "values", "file": "x", "values": {255: "vessel"}}, stored([[0, 255, 254, 1]]), r"value 1, 254 in 2 pixels"),
+        ({"kind": "values", "file": "x", "values": {1: "vessel"}}, stored([[0, 1]], np.float32) / 2, "fractions"),
+        ({"kind": "bits", "file": "x", "bits": {0: "vessel"}}, stored([[4]]), "bit 2"),
+        (
+            {"kind": "colours", "file": "x", "colours": [{"rgb": [1, 2, 3], "means": "vessel"}]},
+            np.full((1, 1, 3), 9, np.uint8),
+            r"\(9, 9, 9\)",
+        ),
+        ({"kind": "values", "file": "x", "values": {1: "vessel"}}, np.array([[[1, 2, 3]]], np.uint8), "kind: colours"),
+        ({"kind": "yolo_boxes", "file": "x", "values": {0: "vessel"}}, stored([[0]]), "detection task"),
+    ],
+)
+def test_labels_that_are_not_as_the_card_says(source: dict[str, object], array: np.ndarray, said: str) -> None:
+    card = make_card(labels=[source])
+    with pytest.raises(CardError, match=said):
+        decode([(card.labels[0], array)], card.label_map)
+
+
+def test_the_draft_of_a_folder_becomes_a_card_that_checks(small_set: SmallSet) -> None:
+    text = draft_card(small_set.root, name="mine")
+    card = parse_card(text)
+    assert card.identifiers == "private"
+    assert card.images.file == "images/{name}.png"
+    assert card.labels[0].file == "labels/{name}.png"
+    assert "TO COMPLETE" in text
+    assert (
+        check_card(
+            make_card(images=card.images.model_dump(), labels=[card.labels[0].model_dump() | {"values": {255: "vessel"}}]), small_set.root
+        )
+        == []
+    )
+
+
+def test_drafts_of_other_arrangements(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        for n in range(3):
+            write_png(tmp_path / part / f"s{n}.png", picture(n))
+            write_png(tmp_path / part / f"s{n}_mask.png", np.eye(60, 84, dtype=np.uint8) * 255)
+    card = parse_card(draft_card(tmp_path))
+    assert (card.images.file, card.labels[0].file) == ("{part}/{name}.png", "{part}/{name}_mask.png")
+    assert card.parts is not None
+    assert card.parts.field == {"test": "test", "train": "train"}
+    with (tmp_path / "pairs.csv").open("w") as stream:
+        stream.write("image,label,patient\ntrain/s0.png,train/s0_mask.png,p1\n")
+    card = parse_card(draft_card(tmp_path, labels=tmp_path / "pairs.csv"))
+    assert card.images.table == "pairs.csv"
+    assert card.labels[0].file == "{label}"
+
+
+def test_a_folder_of_patients_is_drafted_by_patient(tmp_path: Path) -> None:
+    for patient in range(8):
+        (tmp_path / f"P{patient}").mkdir()
+        write_png(tmp_path / f"P{patient}" / "OD.png", picture(patient))
+    assert parse_card(draft_card(tmp_path)).images.file == "{patient}/{name}.png"
+
+
+def test_an_empty_folder_cannot_be_drafted(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match="no file"):
+        draft_card(tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(SHARED))
+def test_cards_fit_the_real_data(name: str) -> None:
+    folder, parts = SHARED[name]
+    root = shared_data(folder)
+    card = load_card(name)
+    cases = card.cases(root)
+    counted = {part: sum((c.part or "none") == part for c in cases) for part in parts}
+    assert counted == parts
+    mask = read_target_mask(card, cases[0])
+    scan = read_scan(card, cases[0])
+    assert mask.shape == scan.geometry.shape
+    assert 0 < np.mean(mask > 0) < 0.25
+
+
+def test_chase_is_as_its_card_says() -> None:
+    root = shared_data("chase_db1")
+    card = load_card("chase_db1")
+    assert check_card(card, root) == []
+    statistics = card_statistics(card, root)
+    assert (statistics["cases"], statistics["patients"], statistics["second_reader"]) == (28, 14, 28)
+    case = card.cases(root)[0]
+    assert str(case.key) == "01_L_0_Image-01L"
+    first, second = read_target_mask(card, case), read_target_mask(card, case, reader="second")
+    assert 0.5 < 2 * np.sum(first & second) / (first.sum() + second.sum()) < 1
+    view = read_field_of_view(card, case)
+    assert view is not None
+    assert 0.6 < view.mean() < 0.8
+
+
+def test_disc_and_cup_overlap_in_drishti() -> None:
+    root = shared_data("drishti_gs_half_train")
+    card = load_card("drishti_gs")
+    disc, cup = card.label_map.layers(read_target_mask(card, card.cases(root)[0]))
+    assert cup.any()
+    assert (disc & cup).sum() > 0.95 * cup.sum()
+    assert disc.sum() > cup.sum()
+
+
+def test_a_card_of_boxes_says_that_it_has_no_masks() -> None:
+    root = shared_data("idrid_codras_boxes")
+    card = load_card("idrid_codras")
+    cases = card.cases(root)
+    assert len(cases) == 500
+    with pytest.raises(CardError, match="boxes, which say nothing of single pixels"):
+        read_target_mask(card, cases[0])
+
+
+def test_the_card_text_helper_is_what_load_card_reads(tmp_path: Path) -> None:
+    (tmp_path / "mine.md").write_text(card_text(), encoding="utf-8")
+    assert load_card(str(tmp_path / "mine.md")).name == "small"
