@@ -142,13 +142,13 @@ def trained_on(bundle: Bundle) -> TrainedOn:
 
 def select(bundle: Bundle, card: DataCard, cases: Sequence[CardCase], part: str, trained: TrainedOn) -> tuple[list[CardCase], list[str]]:
     """The cases of ``part``, and what the reader of the result must be told about the choice."""
+    if part == "all":
+        return list(cases), []
     own = card.sha256 == bundle.card_sha256
     warnings = []
     if not own and card.name == Path(bundle.config.data.card).stem:
         own = True
         warnings.append(f"card {card.name} has changed since the bundle was trained; the split of the training run is used all the same")
-    if part == "all":
-        return list(cases), warnings
     if own and trained.split is not None:
         wanted = set(getattr(trained.split, part))
         chosen = [case for case in cases if case.key in wanted]
