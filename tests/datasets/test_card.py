@@ -415,3 +415,14 @@ def test_a_card_of_boxes_says_that_it_has_no_masks() -> None:
 def test_the_card_text_helper_is_what_load_card_reads(tmp_path: Path) -> None:
     (tmp_path / "mine.md").write_text(card_text(), encoding="utf-8")
     assert load_card(str(tmp_path / "mine.md")).name == "small"
+
+
+def test_the_phantom_card_fits_what_the_phantom_writes(tmp_path: Path) -> None:
+    from pipeline.datasets.phantom_hospital import write_hospital
+
+    write_hospital(tmp_path, 1, 3, fundus_shape=(200, 220), oct_shape=(2, 64, 80))
+    card = load_card("phantom")
+    assert check_card(card, tmp_path / "card") == []
+    statistics = card_statistics(card, tmp_path / "card")
+    assert 0.02 < statistics["share_of_pixels"]["vessel"] < 0.25
+    assert {case.key.patient for case in card.cases(tmp_path / "card")} == {"P0001"}
