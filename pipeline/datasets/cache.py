@@ -24,8 +24,26 @@ from pipeline.types import Placement
 
 # Raise when the cached arrays of the same files under the same configuration would come out differently.
 CACHE_VERSION = 1
-_ARRAYS = ("pixels", "valid", "source_valid", "mask", "source_mask", "offset", "scale", "fingerprint")
+_LARGE = ("pixels", "valid", "source_valid", "mask", "source_mask")
+_ARRAYS = (*_LARGE, "offset", "scale", "fingerprint")
 log = logging.getLogger(__name__)
+
+
+class OnDisk:
+    """An array in a file that is mapped when it is indexed, and only then: a mapping holds a file open, and a process may hold
+    about a thousand. What indexing gives is copy-on-write, so that a stray write never reaches the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        whole = self[...]
+        self.shape: tuple[int, ...] = whole.shape
+        self.dtype = whole.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, place: Any) -> npt.NDArray[Any]:
+        return np.asarray(np.load(self._path, mmap_mode="c", allow_pickle=False)[place])
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +54,14 @@ class Kept:
     the working frame; ``source_valid`` and ``source_mask`` (S, H, W) in the source frame, None where both frames are one.
     """
 
-    pixels: npt.NDArray[Any]
-    valid: npt.NDArray[np.bool_]
+    pixels: npt.NDArray[Any] | OnDisk
+    valid: npt.NDArray[np.bool_] | OnDisk
     offset: npt.NDArray[np.float32]
     scale: npt.NDArray[np.float32]
     fingerprint: npt.NDArray[np.float32]
-    mask: npt.NDArray[Any] | None
-    source_valid: npt.NDArray[np.bool_] | None
-    source_mask: npt.NDArray[Any] | None
+    mask: npt.NDArray[Any] | OnDisk | None
+    source_valid: npt.NDArray[np.bool_] | OnDisk | None
+    source_mask: npt.NDArray[Any] | OnDisk | None
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -87,13 +105,14 @@ def save_kept(kept: Kept, folder: Path) -> None:
 
 
 def load_kept(folder: Path) -> Kept | None:
-    """Mapped arrays, or None where there are none that can be read. Copy-on-write: a stray write never reaches the cache."""
+    """A case whose large arrays stay on disk, or None where there is none that can be read."""
     try:
         about: Mapping[str, Any] = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        arrays: dict[str, Any] = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) if (folder / f"{name}.npy").exists() else None
-            for name in _ARRAYS
-        }
+        arrays: dict[str, Any] = dict.fromkeys(_ARRAYS)
+        for name in _ARRAYS:
+            path = folder / f"{name}.npy"
+            if path.exists():
+                arrays[name] = OnDisk(path) if name in _LARGE else np.load(path, allow_pickle=False)
         return Kept(**arrays, about=dict(about))
     except (OSError, ValueError, KeyError):
         if folder.exists():

@@ -116,7 +116,9 @@ class TrainingLoader:
             except Exception as error:  # whatever it is, the case must be named
                 if not isinstance(error, OcusegError):
                     log.exception("case %s could not be made into a sample", self._store.case_of(index))
-                return Failure(self._store.case_of(index), f"{type(error).__name__}: {error}")
+                # The text of an OSError quotes the path.
+                why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+                return Failure(self._store.case_of(index), f"{type(error).__name__}: {why}")
         return _batch(samples)
 
     def _sample(self, position: int, index: int) -> Sample:

@@ -29,8 +29,8 @@ class CaseStore:
     Parameters
     ----------
     root: the data set's folder (the cases already know their files).
-    cache: "memory" keeps the arrays; "disk" writes them below ``cache_dir`` and maps them, so that a set larger than memory
-        works and the next run starts at once. The key is the content of the files and all that shapes the arrays.
+    cache: "memory" keeps the arrays; "disk" writes them below ``cache_dir`` and maps what is needed, so that a set larger than
+        memory works and the next run starts at once. The key is the content of the files and all that shapes the arrays.
     need_masks: refuse cases without masks (a semantic task); False keeps images that have none, or boxes only.
     workers: threads that decode.
     progress: called as ``progress(done, total)``.

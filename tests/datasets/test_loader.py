@@ -118,6 +118,21 @@ def test_a_damaged_cache_is_made_again(small_set: SmallSet, tmp_path: Path, capl
         stored(small_set, cache="disk")
 
 
+def test_a_cache_on_disk_holds_no_file_open_and_its_loss_names_the_case(small_set: SmallSet, tmp_path: Path) -> None:
+    import shutil
+
+    import psutil
+
+    before = psutil.Process().num_fds()
+    store = stored(small_set, cache="disk", cache_dir=tmp_path / "cache")
+    list(training_loader(store, store.keys(), Sampling(), 4, 0, 0))
+    assert psutil.Process().num_fds() <= before + 1
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(TrainingError, match=r"case .*No such file") as caught:
+        list(training_loader(store, store.keys(), Sampling(), 4, 0, 0))
+    assert str(tmp_path) not in str(caught.value)
+
+
 def test_samples_are_copies_of_the_cache(small_set: SmallSet, tmp_path: Path) -> None:
     for options in ({}, {"cache": "disk", "cache_dir": tmp_path / "cache"}):
         for normalise in (NormaliseConfig(), NormaliseConfig(background_sigma=5.0)):
