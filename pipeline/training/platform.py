@@ -8,6 +8,7 @@ import os
 import sys
 
 import torch
+from torch import nn
 
 from pipeline.errors import ConfigError
 
@@ -70,6 +71,18 @@ def choose_device(name: str) -> str:
         why = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no NVIDIA GPU or driver"
         raise ConfigError(f"--device cuda: {why}; use --device cpu, or auto")
     raise ConfigError(f"--device {name}: must be auto, cpu or cuda")
+
+
+def channels_last_is_safe(network: nn.Module, device: str) -> bool:
+    """Whether ``network`` may be trained in channels_last (the fast format) on ``device``.
+
+    On a CPU, oneDNN's gradient of a strided 1 x 1 convolution of fewer than 16 channels writes past its workspace in that format:
+    wrong gradients, or a crash much later (github.com/uxlfoundation/oneDNN/issues/6035; found here with torch 2.14.1).
+    """
+    return device != "cpu" or not any(
+        isinstance(layer, nn.Conv2d) and set(layer.kernel_size) == {1} and max(layer.stride) > 1 and layer.in_channels // layer.groups < 16
+        for layer in network.modules()
+    )
 
 
 def prepare_machine(device: str) -> str:

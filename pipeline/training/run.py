@@ -24,7 +24,7 @@ from pipeline.training.checkpoint import Progress, State
 from pipeline.training.interrupt import Interrupt
 from pipeline.training.loop import Advance, Setup, fit, stop_if_asked
 from pipeline.training.optimise import AveragedWeights, make_optimizer
-from pipeline.training.platform import prepare_machine
+from pipeline.training.platform import channels_last_is_safe, prepare_machine
 from pipeline.training.provenance import compare_manifests, environment, text_digest
 from pipeline.training.record import Given
 from pipeline.training.spool import write_atomic
@@ -122,7 +122,7 @@ def train(
         torch.manual_seed(config.seed)
         task = build_task(config, store.channels, card.label_map)
         task.to(accelerator.device)
-        if config.train.channels_last:
+        if config.train.channels_last and channels_last_is_safe(task, accelerator.device.type):
             task.to(memory_format=torch.channels_last)
         state = State(Progress(), task, make_optimizer(task, config.train))
         if config.train.ema is not None:
