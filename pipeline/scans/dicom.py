@@ -166,12 +166,16 @@ def _declared(dataset: Any) -> tuple[int, int, int]:
 
 
 def case_of(dataset: Any, geometry: Geometry, path: Path, root: Path | None, names: Pseudonyms) -> CaseKey:
-    """Tags win: Patient ID with its issuer, Study Instance UID (else Study Date), SOP Instance UID; else the place below ``root``."""
+    """Tags win: Patient ID with its issuer, Study Date (else Study Instance UID), SOP Instance UID; else the place below ``root``.
+
+    The date comes first because one visit is often several studies (photographs, OCT), and because a folder named by that date
+    then holds the same visit for the files beside it that have no tags.
+    """
     folder_patient, folder_visit = patient_and_visit_from_place(path, root)
     patient, issuer = text_of(dataset, "PatientID"), text_of(dataset, "IssuerOfPatientID")
     if patient and issuer:
         patient = f"{patient}\0{issuer}"
-    visit = text_of(dataset, "StudyInstanceUID") or text_of(dataset, "StudyDate") or folder_visit
+    visit = text_of(dataset, "StudyDate") or text_of(dataset, "StudyInstanceUID") or folder_visit
     image = text_of(dataset, "SOPInstanceUID")
     return CaseKey(
         names.token("patient", patient or folder_patient),
