@@ -6,20 +6,19 @@ import contextlib
 import functools
 import json
 import logging
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from pipeline.errors import EXIT_INTERRUPTED, OcusegError
 
-
-class Advance(Protocol):
-    """Progress of one long step: how far (of how many, if known) and a word on the current state."""
-
-    def __call__(self, done: int, total: int | None = None, note: str = "") -> None: ...
+if TYPE_CHECKING:
+    from pipeline.types import Advance  # at run time it would bring numpy along
 
 
 def command(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,6 +30,8 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
         logging.getLogger("pipeline").setLevel(logging.INFO)
         if not sys.warnoptions:
             warnings.simplefilter("ignore")  # libraries' advice to programmers; `python -W` brings it back
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is a Ctrl-C
         try:
             return function(*args, **kwargs)
         except OcusegError as error:

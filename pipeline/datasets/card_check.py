@@ -14,7 +14,7 @@ from pipeline.datasets.card import CardCase, DataCard, check_sizes, read_field_o
 from pipeline.datasets.card_cases import find_cases
 from pipeline.datasets.card_draft import draft_card
 from pipeline.errors import OcusegError
-from pipeline.types import Scan
+from pipeline.types import Advance, Scan
 
 __all__ = ["Problem", "card_statistics", "check_card", "draft_card"]
 
@@ -27,7 +27,7 @@ class Problem:
     message: str
 
 
-def check_card(card: DataCard, root: Path, *, progress: Callable[[int, int], Any] | None = None) -> list[Problem]:
+def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -> list[Problem]:
     """Open every file that the card speaks of; what is wrong with which, sorted by file.
 
     Files without a partner, unreadable ones, labels of another size, label values that the card does not name, empty fields of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import yaml
 from pipeline.datasets.labels import read_stored
 from pipeline.datasets.patterns import eye_of, stem_of
 from pipeline.errors import CardError, OcusegError
+from pipeline.types import Advance
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart by people with any colour vision.
 _PALETTE = ([213, 94, 0], [0, 114, 178], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233], [240, 228, 66])
@@ -54,9 +55,7 @@ class _Group:
         return f"{self.folder}/{middle}{self.extension}" if self.folder else f"{middle}{self.extension}"
 
 
-def draft_card(
-    folder: Path, *, labels: Path | None = None, name: str | None = None, progress: Callable[[int, int], Any] | None = None
-) -> str:
+def draft_card(folder: Path, *, labels: Path | None = None, name: str | None = None, progress: Advance | None = None) -> str:
     """Markdown of a card for ``folder``.
 
     Parameters
@@ -99,7 +98,7 @@ def draft_card(
     return _markdown(front, _notes(image, groups, [g for g, _ in matched]))
 
 
-def _groups(folder: Path, progress: Callable[[int, int], Any] | None) -> list[_Group]:
+def _groups(folder: Path, progress: Advance | None) -> list[_Group]:
     from pipeline.scans.folder import walk
 
     top = Path(folder).absolute()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from pipeline.datasets.phantom_vessels import stream
 from pipeline.errors import ConfigError
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
-from pipeline.types import Geometry, Laterality
+from pipeline.types import Advance, Geometry, Laterality
 
 _PHOTOGRAPHS: tuple[Syntax | None, ...] = ("explicit", "implicit", "rle", "jpeg2000", "jpegls", "jpeg", None)  # None: a PNG
 _VOLUMES: tuple[Syntax | None, ...] = ("explicit", None, "jpeg2000", "rle", None, "implicit", "jpegls")  # None: a NIfTI
@@ -52,7 +51,7 @@ def write_hospital(
     *,
     broken: bool = False,
     truth: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Advance | None = None,
     first_patient: int = 1,
     fundus_shape: tuple[int, int] = FUNDUS_SHAPE,
     oct_shape: tuple[int, int, int] = OCT_SHAPE,

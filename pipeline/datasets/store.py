@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from pipeline.datasets.fingerprint import fingerprint
 from pipeline.datasets.normalise import NormaliseConfig, reduce, to_working
 from pipeline.datasets.sample import Sample
 from pipeline.errors import CardError, OcusegError
-from pipeline.types import IGNORE, CaseKey, LabelMap, Placement, Target
+from pipeline.types import IGNORE, Advance, CaseKey, LabelMap, Placement, Target
 
 
 class CaseStore:
@@ -51,7 +51,7 @@ class CaseStore:
         *,
         need_masks: bool = True,
         workers: int = 2,
-        progress: Callable[[int, int], Any] | None = None,
+        progress: Advance | None = None,
     ) -> None:
         if cache == "disk" and cache_dir is None:
             raise ValueError("a disk cache needs cache_dir")

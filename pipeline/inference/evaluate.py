@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,17 +28,13 @@ from pipeline.scans.files import open_regular, sha256_of
 from pipeline.scans.identity import Pseudonyms
 from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.platform import prepare_machine
-from pipeline.types import IGNORE, Scan
+from pipeline.types import IGNORE, Advance, Scan
 
 log = logging.getLogger(__name__)
 
 Part = Literal["train", "validation", "test", "all"]
 
 __all__ = ["evaluate", "summary_lines"]
-
-
-class Progress(Protocol):
-    def __call__(self, done: int, total: int | None = None, note: str = "") -> None: ...
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ def evaluate(
     out: Path,
     device: str = "auto",
     key_path: Path | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> dict[str, Any]:
     """Score one part of a labelled data set and write ``out/per_image.csv`` and ``out/summary.json``, each atomically.
 

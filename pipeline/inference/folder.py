@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,15 +35,11 @@ from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.record import size_and_time, token_of
 from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.platform import prepare_machine
-from pipeline.types import CaseKey
+from pipeline.types import Advance, CaseKey
 
 log = logging.getLogger(__name__)
 
 _WRITERS = 2
-
-
-class Progress(Protocol):
-    def __call__(self, done: int, total: int | None = None, note: str = "") -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +60,7 @@ def predict_folder(
     probabilities: bool = False,
     workers: int = 2,
     pseudonyms: Pseudonyms | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> dict[str, int]:
     """Segment every scan below ``folder`` into ``out``; begin, or go on where an earlier call ended.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -16,6 +16,7 @@ from pipeline.reports import wording
 from pipeline.reports.case_page import PageFacts, write_case_page
 from pipeline.reports.pages import write_assets, write_page
 from pipeline.reports.results import LedgerRow, ReportCase, RunFacts, read_case, read_ledger, read_run
+from pipeline.types import Advance
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Unshown:
     reason: str
 
 
-def write_report(out: Path, *, progress: Callable[[int, int | None], None] | None = None) -> Path:
+def write_report(out: Path, *, progress: Advance | None = None) -> Path:
     """Write or update ``out/report`` from what `ocuseg predict` left in ``out``; return its ``index.html``.
 
     Case pages whose case did not change are kept as they are. Every file is replaced whole and the worklist comes last, so a

@@ -16,6 +16,7 @@ from pipeline.scans.files import MAX_PIXELS
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.record import PASSING, FileRecord, Status, examine, size_and_time, token_of
 from pipeline.scans.workers import Pool
+from pipeline.types import Advance
 
 __all__ = ["Counts", "FileRecord", "Status", "index_folder", "scan_folder", "walk"]
 
@@ -171,7 +172,7 @@ def index_folder(
     *,
     pseudonyms: Pseudonyms,
     workers: int = 2,
-    progress: Callable[..., None] | None = None,
+    progress: Advance | None = None,
     on_file: Callable[[Path, FileRecord], None] | None = None,
     max_pixels: int = MAX_PIXELS,
     time_limit_s: float = 600.0,
