@@ -12,6 +12,7 @@ import torch
 
 from pipeline.datasets.loader import CaseStore, evaluation_batches
 from pipeline.tasks.base import Labelled, Task
+from pipeline.tasks.overlay import draw_overlay
 from pipeline.types import CaseKey, Geometry, Measure, Prediction, Target
 
 
@@ -53,9 +54,9 @@ def score_images(
 
 
 def overlay_picture(store: CaseStore, index: int, task: Task, prediction: Prediction) -> npt.NDArray[np.uint8] | None:
-    """The network's input in grey or colour, uint8 (H, W, 3) in the source frame, with the prediction's contours; None without any."""
-    from pipeline.tasks.overlay import draw_overlay
-
+    """uint8 (H, 2 W, 3) in the source frame: the image as the network sees it, twice; with the contours of the prediction on the
+    left, of the reference on the right. None where the task has nothing to draw.
+    """
     layers = task.layers(prediction)
     if layers is None:
         return None
@@ -65,4 +66,5 @@ def overlay_picture(store: CaseStore, index: int, task: Task, prediction: Predic
     shown = ((sample.image - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) * sample.valid
     source = sample.placement.to_source(shown.expand(3, -1, -1) if len(shown) == 1 else shown)
     picture = (source.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    return draw_overlay(picture, layers, task.label_map)
+    reference = task.label_map.layers(store.target_in_source(index))
+    return np.concatenate([draw_overlay(picture, drawn, task.label_map) for drawn in (layers, reference)], axis=1)

@@ -1,0 +1,79 @@
+"""What a run tells its tracker, and when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from pipeline.training import run
+from pipeline.training.checkpoint import newest
+from pipeline.training.tracking import Delivery
+from tests.training.tiny import COLUMNS, ROWS, tiny_config, write_data
+
+
+class Recorder:
+    """Takes the place of the tracker and notes what it is told."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.started: dict[str, Any] = {}
+        self.epochs: list[tuple[int, dict[str, float], str | None]] = []
+        self.tables: dict[str, Any] = {}
+        self.pictures: dict[str, np.ndarray] = {}
+        self.bundles: list[dict[str, float]] = []
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def start(self, **what: Any) -> None:
+        self.started = what
+
+    def epoch(self, step: int, metrics: dict[str, float]) -> None:
+        saved = newest(self.run_dir / "checkpoints")
+        self.epochs.append((step, metrics, saved.name if saved else None))
+
+    def table(self, name: str, rows: Any) -> None:
+        self.tables[name] = rows
+
+    def picture(self, name: str, image: np.ndarray) -> None:
+        self.pictures[name] = image
+
+    def bundle(self, path: Path, metrics: dict[str, float]) -> None:
+        assert load_file(path / "weights.safetensors")
+        self.bundles.append(metrics)
+
+    def finish(self, status: str) -> Delivery:
+        assert status == "FINISHED"
+        return Delivery(1, 0, "an-mlflow-run")
+
+
+def test_everything_is_recorded_and_epochs_before_their_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_data(tmp_path / "data")
+    recorder = Recorder(tmp_path / "run")
+    monkeypatch.setattr(run, "open_tracker", lambda *_, **__: recorder)
+    config = tiny_config(root, data__normalise="{field_of_view: whole, working_size: [40, 50]}", train__epochs=2)
+    result = run.train(config, root, tmp_path / "run", device="cpu")
+    assert result.mlflow_run_id == "an-mlflow-run"
+    assert recorder.started["card_name"] == "tiny"
+    assert recorder.started["extra"] == {"parameters": recorder.started["extra"]["parameters"], "processes": 1}
+    assert len(recorder.started["manifest"]) == 12
+    assert [(step, saved) for step, _, saved in recorder.epochs] == [(1, None), (2, "000001-00000000")]
+    assert all(isinstance(value, float) for _, metrics, _ in recorder.epochs for value in metrics.values())
+    (rows,) = recorder.tables.values()
+    assert len(rows) == 2
+    assert {"case", "slice", "dice/blob", "iou/blob", "tp/blob"} <= rows[0].keys()
+    mean = sum(row["dice/blob"] for row in rows) / 2
+    assert mean == pytest.approx(result.metrics["validation/dice/blob"])
+    assert sorted(recorder.pictures) == sorted(f"validation_{row['case']}" for row in rows)
+    for picture in recorder.pictures.values():
+        assert (picture.dtype, picture.shape) == (np.uint8, (ROWS, 2 * COLUMNS, 3))
+        # The reference's contour stands on the right in the class's colour.
+        assert (picture[:, COLUMNS:] == (213, 94, 0)).all(axis=-1).any()
+    assert recorder.bundles == [dict(result.metrics)]
