@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,9 @@ class TrainingResult:
         }
 
     def lines(self) -> list[str]:
-        """For a person."""
+        """For a person; nothing in the other processes of a distributed run."""
+        if not self.bundle_id:
+            return []
         dice = [f"{name.removeprefix('validation/')} {value:.4f}" for name, value in self.metrics.items() if "/dice" in name]
         return [
             f"validation: {', '.join(dice)}" if dice else "no validation cases: nothing is known of its quality",
@@ -68,7 +71,12 @@ class TrainingResult:
 
 
 def new_run_dir(out: Path, name: str) -> Path:
-    """A folder of its own for a run: ``out``/NAME-DATE-TIME, made here so that nobody else takes it."""
+    """A folder of its own for a run: ``out``/NAME-DATE-TIME, made here so that nobody else takes it.
+
+    Of several processes (torchrun) only the first makes one; :func:`train` tells the others which.
+    """
+    if int(os.environ.get("RANK", "0")) > 0:
+        return out / name
     stamp = f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     for number in range(1, 1000):
         path = out / (stamp if number == 1 else f"{stamp}-{number}")
@@ -97,7 +105,8 @@ def train(
 
     Parameters
     ----------
-    run_dir: an empty or new folder, or with ``resume`` that of an earlier run, which goes on from its newest checkpoint.
+    run_dir: an empty or new folder, or with ``resume`` that of an earlier run, which goes on from its newest checkpoint. Several
+        machines must share it.
     device: auto, cpu or cuda; under torchrun or `accelerate launch` each process takes its own GPU.
     key_path: the site key for pseudonyms of private data; None: the site's own.
     progress: called as ``progress(done, total, note)`` after each step.
@@ -112,6 +121,10 @@ def train(
     chosen = prepare_machine(device)
     accelerator = make_accelerator(config, chosen)
     main = accelerator.is_main_process
+    if accelerator.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        run_dir = broadcast_object_list([run_dir])[0]
     with Interrupt() as interrupt:
         if main:
             claim(run_dir, config, resume)

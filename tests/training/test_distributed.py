@@ -82,17 +82,19 @@ def test_torchrun_needs_no_other_code(root: Path, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(dump_config(config))
     code = (
         "import sys; from pathlib import Path; from pipeline.config import load_config; from tests.training.tiny import train_tiny; "
-        "train_tiny(load_config(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))"
+        "from pipeline.training.run import new_run_dir; "
+        "train_tiny(load_config(Path(sys.argv[1])), Path(sys.argv[2]), new_run_dir(Path(sys.argv[3]), 'run'))"
     )
     (tmp_path / "script.py").write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "script.py")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     done = subprocess.run(
-        [*command, str(tmp_path / "config.yaml"), str(root), str(tmp_path / "two")],
+        [*command, str(tmp_path / "config.yaml"), str(root), str(tmp_path / "runs")],
         env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     train_tiny(tiny_config(root, **SETTINGS), root, tmp_path / "one")
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    one, two = weights(tmp_path / "one"), weights(run_dir)
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
