@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -13,22 +12,18 @@ from typing import Any
 
 import torch
 
-from pipeline.config import RunConfig, dump_config, parse_config
-from pipeline.datasets.card import CardCase, DataCard, card_folders, load_card, parse_card, read_scan
-from pipeline.datasets.loader import CaseStore
-from pipeline.datasets.splits import Split, guard, make_split
-from pipeline.errors import ConfigError, NothingUsableError
+from pipeline.config import RunConfig
+from pipeline.errors import ConfigError
 from pipeline.tasks.base import Task
-from pipeline.training.atomic import remove_leftovers
 from pipeline.training.bundle import build_task, save_bundle
 from pipeline.training.checkpoint import Progress, State
 from pipeline.training.interrupt import Interrupt
 from pipeline.training.loop import Advance, Setup, fit, stop_if_asked
 from pipeline.training.optimise import AveragedWeights, make_optimizer
 from pipeline.training.platform import channels_last_is_safe, prepare_machine
-from pipeline.training.provenance import compare_manifests, environment, text_digest
+from pipeline.training.provenance import environment
 from pipeline.training.record import Given
-from pipeline.training.spool import write_atomic
+from pipeline.training.run_folder import claim, prepare_data, record_run
 from pipeline.training.tracking import Delivery, open_tracker
 from pipeline.training.validation import overlay_picture, predictions, score_images
 
@@ -201,101 +196,6 @@ def make_accelerator(config: RunConfig, device: str) -> Any:
         # Statistics of BatchNorm are averaged at an epoch's end (optimise.average_buffers) instead of taken from the first process.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-
-
-def claim(run_dir: Path, config: RunConfig, resume: bool) -> None:
-    """Make the run's folder, or see that it is one to resume, with a config that trains the same thing."""
-    record = run_dir / "config.yaml"
-    if not resume:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        if any(run_dir.iterdir()):
-            raise ConfigError(f"{run_dir.name}: the run folder is not empty; resume that run, or give a new folder")
-        write_atomic(record, dump_config(config))
-        return
-    if not record.exists():
-        raise ConfigError(f"{run_dir.name}: is not the folder of a run (no config.yaml in it); give that folder, or start a new run")
-    before = parse_config(record.read_text(encoding="utf-8"), where="config.yaml")
-    for part in ("seed", "data", "task", "model"):
-        if getattr(before, part) != getattr(config, part):
-            raise ConfigError(f"{run_dir.name}: {part} differs from what the run was started with; only train.* may change on resuming")
-    remove_leftovers(run_dir)
-    remove_leftovers(run_dir / "checkpoints")
-    write_atomic(record, dump_config(config))
-
-
-def prepare_data(
-    config: RunConfig, root: Path, run_dir: Path, key_path: Path | None, given: Given | None
-) -> tuple[DataCard, str, CaseStore, Split, tuple[float, ...] | None]:
-    """Card and its text, decoded cases, guarded split (or the run's own), and the spacing of its images where it is known."""
-    frozen = run_dir / "split.json"
-    begun = frozen.exists()
-    card, text = read_card(config, run_dir, given)
-    cases = card.cases(root, pseudonyms=site_pseudonyms(card, key_path))
-    fixed = Split.load(frozen) if begun else None if given is None else given.split
-    split = make_split(card, cases, config.data.split, config.seed) if fixed is None else fixed
-    if not split.train:
-        raise NothingUsableError(f"card {card.name}: no case is left to train on; look at data.split and the card's parts")
-    used = {key for _, keys in split for key in keys}
-    missing = used - {case.key for case in cases}
-    if missing:
-        raise ConfigError(
-            f"{len(missing)} cases of the run's split are not in the data set (the first: {min(missing)}); give the same --root, "
-            "and for private data the same --site-key"
-        )
-    cases = [case for case in cases if case.key in used]
-    # Every part is read: the test part for the leakage guard alone.
-    store = CaseStore(card, cases, root, config.data.normalise, config.data.cache, run_dir.parent / "cache")
-    if begun:
-        difference = compare_manifests(json.loads((run_dir / "manifest.json").read_text(encoding="utf-8")), store.manifest())
-        if difference:
-            raise ConfigError(
-                f"{run_dir.name}: the data has changed since the run was started: {difference}; restore it, or start a new run"
-            )
-    else:
-        split = guard(split, store.fingerprints(), store.hashes(), config.data.split.near_duplicates)
-    return card, text, store, split, spacing(card, [case for case in cases if case.key in split.train])
-
-
-def site_pseudonyms(card: DataCard, key_path: Path | None) -> Any:
-    """Pseudonyms by the given site key; None (for public data) lets the card decide."""
-    if key_path is None or card.identifiers == "public":
-        return None
-    from pipeline.scans.identity import Pseudonyms
-
-    return Pseudonyms.load_or_create(key_path)
-
-
-def spacing(card: DataCard, cases: list[CardCase]) -> tuple[float, ...] | None:
-    """(rows, columns) in mm of the first training image, for a warning about very different scans later."""
-    known = card.spacing_mm or read_scan(card, cases[0]).geometry.spacing_mm
-    return None if known is None else tuple(known[-2:])
-
-
-def read_card(config: RunConfig, run_dir: Path, given: Given | None) -> tuple[DataCard, str]:
-    """The card and its whole text: the one that the run was started with, the recorded one, or the one that the config names."""
-    own = run_dir / "card.md"
-    if own.exists():
-        text = own.read_text(encoding="utf-8")
-    elif given is not None:
-        text = given.card_text
-    else:
-        card = load_card(config.data.card)
-        name = Path(config.data.card)
-        places = [name] if name.suffix == ".md" else [folder / f"{name}.md" for folder in card_folders()]
-        for path in places:
-            if path.is_file() and text_digest(text := path.read_text(encoding="utf-8")) == card.sha256:
-                return card, text
-        raise ConfigError(f"card {card.name}: changed while the run was starting; start it again")
-    return parse_card(text, where="card.md"), text
-
-
-def record_run(run_dir: Path, text: str, store: CaseStore, split: Split, about: Mapping[str, Any]) -> None:
-    """environment.json, card.md, manifest.json and, last, split.json: from then on the run is bound to this data."""
-    write_atomic(run_dir / "environment.json", json.dumps(dict(about), indent=1))
-    if not (run_dir / "split.json").exists():
-        write_atomic(run_dir / "card.md", text)
-        write_atomic(run_dir / "manifest.json", json.dumps(store.manifest(), indent=1))
-        split.save(run_dir / "split.json")
 
 
 def use_best(task: Task, state: State) -> None:
