@@ -88,11 +88,26 @@ def test_a_plugin_registers_a_network(tmp_path: Path) -> None:
 
 
 def test_index_accounts_for_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.datasets.phantom_hospital import write_hospital
+
     monkeypatch.setenv("OCUSEG_SITE_KEY", str(tmp_path / "site.key"))
-    assert RUN.invoke(app, ["phantom", str(tmp_path / "h"), "--patients", "1", "--broken"]).exit_code == 0
+    write_hospital(tmp_path / "h", 1, 0, broken=True, fundus_shape=(100, 112), oct_shape=(2, 48, 64))
     files = sum(1 for path in (tmp_path / "h" / "scans").rglob("*") if path.is_file())
-    result = RUN.invoke(app, ["index", str(tmp_path / "h" / "scans"), "--out", str(tmp_path / "c.sqlite"), "--json"])
-    assert result.exit_code in (0, 3), result.output
+    arguments = ["index", str(tmp_path / "h" / "scans"), "--out", str(tmp_path / "c.sqlite")]
+    result = RUN.invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 3, result.output
     counts = json.loads(result.stdout)
     assert counts["files"] == files
     assert sum(counts[status] for status in ("read", "duplicate", "not_an_image", "rejected")) == files
+    shown = RUN.invoke(app, [*arguments, "--show-paths"])
+    assert "truncated.jpg: rejected (truncated)" in shown.stdout
+    assert f"unchanged: {files}" in shown.stdout
+
+
+def test_a_folder_without_any_scan_is_exit_code_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCUSEG_SITE_KEY", str(tmp_path / "site.key"))
+    (tmp_path / "h").mkdir()
+    (tmp_path / "h" / "line\nfeed.txt").write_text("no scan")
+    result = RUN.invoke(app, ["index", str(tmp_path / "h"), "--out", str(tmp_path / "c.sqlite"), "--show-paths"])
+    assert result.exit_code == 4
+    assert "line\\nfeed.txt: not_an_image" in result.stdout

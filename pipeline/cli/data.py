@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.console import command, emit, progress, table
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.scans.folder import FileRecord
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 SiteKey = Annotated[
@@ -24,6 +27,11 @@ def add_to(app: typer.Typer) -> None:
     card.command("new")(command(card_new))
     card.command("list")(command(card_list))
     app.add_typer(card, name="card")
+
+
+def printable(path: Path) -> str:
+    """A file's name as a terminal can show it on one line, whatever bytes it holds."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
 
 
 def existing_folder(path: Path, what: str) -> Path:
@@ -68,10 +76,20 @@ def index(
 
     existing_folder(folder, "folder")
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
+    unread: list[str] = []
+
+    def note(path: Path, record: FileRecord) -> None:
+        if show_paths and record.status != "read":
+            unread.append(f"{printable(path)}: {record.status} ({record.code})")
+
     with progress("files") as advance:
-        counts = index_folder(folder, out, pseudonyms=pseudonyms, workers=workers, progress=advance)
-    lines = [f"{name}: {count}" for name, count in counts.summary().items()]
+        counts = index_folder(folder, out, pseudonyms=pseudonyms, workers=workers, progress=advance, on_file=note)
+    lines = unread + [f"{name}: {count}" for name, count in counts.summary().items()]
     emit(counts.summary(), as_json, lines)
+    if not counts.status("read"):
+        raise typer.Exit(EXIT_NOTHING_USABLE)
+    if counts.status("rejected"):
+        raise typer.Exit(EXIT_SOME_REJECTED)
 
 
 def card_check(
