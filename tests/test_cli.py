@@ -91,7 +91,7 @@ def test_index_accounts_for_every_file(tmp_path: Path, monkeypatch: pytest.Monke
     from pipeline.datasets.phantom_hospital import write_hospital
 
     monkeypatch.setenv("OCUSEG_SITE_KEY", str(tmp_path / "site.key"))
-    write_hospital(tmp_path / "h", 1, 0, broken=True, fundus_shape=(100, 112), oct_shape=(2, 48, 64))
+    write_hospital(tmp_path / "h", 1, 0, broken=True, fundus_shape=(100, 112), oct_shape=(2, 64, 80))
     files = sum(1 for path in (tmp_path / "h" / "scans").rglob("*") if path.is_file())
     arguments = ["index", str(tmp_path / "h" / "scans"), "--out", str(tmp_path / "c.sqlite")]
     result = RUN.invoke(app, [*arguments, "--json"])
