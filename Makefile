@@ -10,7 +10,7 @@ demo: .venv/.core  ## phantom hospital -> train -> evaluate -> predict -> report
 	$(BIN)/ocuseg demo demo
 
 test: .venv/.dev  ## everything; no network, no GPU
-	$(BIN)/pytest -n 2 --dist loadfile -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -q
 
 lint: .venv/.dev  ## style and types
 	$(BIN)/ruff check .
@@ -28,7 +28,8 @@ clean:  ## what the targets made; never a run of yours
 # --no-compile: Python compiles what is imported when it is imported, which is far less than all of it.
 .venv/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ocuseg needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@# A .venv of an older Python, or one that was moved here with its folder, is made anew.
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && $(BIN)/pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e .
 	@touch $@
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from pipeline.atomic import write_text
 from pipeline.datasets.fingerprint import same_pictures
 from pipeline.errors import ConfigError, LeakError
 from pipeline.registry import Strict
@@ -74,9 +74,7 @@ class Split:
 
     def save(self, path: Path) -> None:
         """Write atomically."""
-        waiting = path.with_name(path.name + ".part")
-        waiting.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
-        os.replace(waiting, path)
+        write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Split:

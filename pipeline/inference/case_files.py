@@ -6,7 +6,6 @@ A case folder that exists is complete: it appears by a single rename, after ever
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.atomic import sync, write_text
 from pipeline.errors import ConfigError
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
@@ -141,20 +141,3 @@ def read_case(folder: Path) -> dict[str, Any] | None:
 def write_json(path: Path, data: Any) -> None:
     """Write JSON atomically and durably."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically and durably: the file is the old one or the new one, never a part."""
-    staged = path.with_name(f".{path.name}.part")
-    staged.write_text(text, encoding="utf-8")
-    sync(staged)
-    staged.replace(path)
-
-
-def sync(path: Path) -> None:
-    """Have a file, or a folder's list of names, reach the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

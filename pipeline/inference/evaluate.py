@@ -16,11 +16,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.atomic import write_text
 from pipeline.datasets.card import CardCase, DataCard, check_sizes, load_card, read_field_of_view, read_scan, read_target_mask
 from pipeline.datasets.normalise import NormaliseConfig, choose_field_of_view
 from pipeline.datasets.splits import Split
 from pipeline.errors import BundleError, CardError, ConfigError, LeakError
-from pipeline.inference.case_files import write_json, write_text
+from pipeline.inference.case_files import write_json
 from pipeline.inference.predict import Predictor
 from pipeline.inference.scoring import Row, score_case, table
 from pipeline.inference.summary import DRAWS, LEVEL, SEED, summarise, summary_lines

@@ -7,13 +7,13 @@ that people read (OUT/ledger.csv) is exported from it. Tokens and case keys only
 from __future__ import annotations
 
 import csv
-import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from pipeline.atomic import atomic_path
 from pipeline.errors import ConfigError
 
 Status = Literal["done", "rejected", "failed", "duplicate"]
@@ -103,15 +103,11 @@ class Journal:
 
     def export(self, path: Path) -> None:
         """Write the ledger, atomically."""
-        staged = path.with_name(f".{path.name}.part")
-        with staged.open("w", newline="", encoding="utf-8") as file:
+        with atomic_path(path, durable=True) as staged, staged.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(LEDGER)
             for entry in self:
                 writer.writerow([f"{entry.seconds:.3f}" if name == "seconds" else getattr(entry, name) for name in LEDGER])
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(path)
 
     def _select(self, condition: str, values: tuple[str, ...]) -> Iterator[Entry]:
         for row in self._database.execute(f"SELECT {self._columns} FROM entries WHERE {condition}", values):  # noqa: S608 (fixed names)

@@ -10,8 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.atomic import atomic_path
 from pipeline.reports import wording
-from pipeline.scans.files import atomic_path
 from pipeline.tasks.overlay import NOTICE
 
 ASSETS = ("report.css", "viewer.js", "worklist.js")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.scans.files import atomic_path
+from pipeline.atomic import atomic_path
 from pipeline.tasks.overlay import NOTICE, draw_overlay
 from pipeline.types import LabelMap
 

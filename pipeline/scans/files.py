@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
-from uuid import uuid4
 
 from pipeline.errors import ScanError
 
@@ -155,14 +154,3 @@ def sniff_file(file: BinaryIO) -> Format | None:
         head = file.read(_HEAD)
         file.seek(0)
     return sniff_bytes(head)
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; it takes the place of ``path`` when the block ends well, and is removed when not."""
-    staged = path.with_name(f".{uuid4().hex}.part")
-    try:
-        yield staged
-        os.replace(staged, path)
-    finally:
-        staged.unlink(missing_ok=True)

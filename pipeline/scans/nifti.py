@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.atomic import atomic_path
 from pipeline.errors import ScanError
-from pipeline.scans.files import MAX_PIXELS, atomic_path, check_pixels, decoding, open_regular, sniff_file
+from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding, open_regular, sniff_file
 from pipeline.scans.quiet import quiet
 from pipeline.types import Geometry
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.atomic import atomic_path
 from pipeline.errors import ScanError
 from pipeline.scans.deep_png import is_deep_colour, read_deep_colour
-from pipeline.scans.files import MAX_PIXELS, Format, atomic_path, check_pixels, decoding, open_regular, sniff_file
+from pipeline.scans.files import MAX_PIXELS, Format, check_pixels, decoding, open_regular, sniff_file
 from pipeline.scans.quiet import quiet
 
 if TYPE_CHECKING:

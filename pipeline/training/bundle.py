@@ -21,11 +21,11 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from pipeline.atomic import new_folder
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, OcusegError
 from pipeline.models.base import MODELS
 from pipeline.tasks.base import TASKS, Task
-from pipeline.training.atomic import new_folder
 from pipeline.training.model_card import model_card
 from pipeline.training.provenance import PACKAGES
 from pipeline.types import LabelMap, Modality

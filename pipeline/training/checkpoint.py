@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pipeline.atomic import new_folder, remove_leftovers
 from pipeline.errors import TrainingError
-from pipeline.training.atomic import new_folder, remove_leftovers
 from pipeline.training.optimise import AveragedWeights
 
 _NAME = re.compile(r"\d{6}-\d{8}")

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.atomic import remove_leftovers, write_text
 from pipeline.config import RunConfig, dump_config, parse_config
 from pipeline.datasets.card import CardCase, DataCard, card_folders, load_card, parse_card, read_scan
 from pipeline.datasets.loader import CaseStore
 from pipeline.datasets.splits import Split, guard, make_split
 from pipeline.errors import ConfigError, NothingUsableError
-from pipeline.training.atomic import remove_leftovers
 from pipeline.training.provenance import compare_manifests, text_digest
 from pipeline.training.record import Given
-from pipeline.training.spool import write_atomic
 
 
 def claim(run_dir: Path, config: RunConfig, resume: bool) -> None:
@@ -25,7 +24,7 @@ def claim(run_dir: Path, config: RunConfig, resume: bool) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         if any(run_dir.iterdir()):
             raise ConfigError(f"{run_dir.name}: the run folder is not empty; resume that run, or give a new folder")
-        write_atomic(record, dump_config(config))
+        write_text(record, dump_config(config))
         return
     if not record.exists():
         raise ConfigError(f"{run_dir.name}: is not the folder of a run (no config.yaml in it); give that folder, or start a new run")
@@ -35,7 +34,7 @@ def claim(run_dir: Path, config: RunConfig, resume: bool) -> None:
             raise ConfigError(f"{run_dir.name}: {part} differs from what the run was started with; only train.* may change on resuming")
     remove_leftovers(run_dir)
     remove_leftovers(run_dir / "checkpoints")
-    write_atomic(record, dump_config(config))
+    write_text(record, dump_config(config))
 
 
 def prepare_data(
@@ -106,8 +105,8 @@ def read_card(config: RunConfig, run_dir: Path, given: Given | None) -> tuple[Da
 
 def record_run(run_dir: Path, text: str, store: CaseStore, split: Split, about: Mapping[str, Any]) -> None:
     """environment.json, card.md, manifest.json and, last, split.json: from then on the run is bound to this data."""
-    write_atomic(run_dir / "environment.json", json.dumps(dict(about), indent=1))
+    write_text(run_dir / "environment.json", json.dumps(dict(about), indent=1))
     if not (run_dir / "split.json").exists():
-        write_atomic(run_dir / "card.md", text)
-        write_atomic(run_dir / "manifest.json", json.dumps(store.manifest(), indent=1))
+        write_text(run_dir / "card.md", text)
+        write_text(run_dir / "manifest.json", json.dumps(store.manifest(), indent=1))
         split.save(run_dir / "split.json")

@@ -21,16 +21,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-
-def write_atomic(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` so that every reader, now or after a crash, sees the old or the new whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+from pipeline.atomic import write_text
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,7 @@ class Sent:
         stored = asdict(self)
         stored.pop("_path")
         if self._path is not None:
-            write_atomic(self._path, json.dumps(stored, indent=1) + "\n")
+            write_text(self._path, json.dumps(stored, indent=1) + "\n")
 
 
 class Spool:

@@ -31,12 +31,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.atomic import write_text
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, InterruptedRun
 from pipeline.training.mlflow_store import metric_name, resolve_uri
 from pipeline.training.record import bundle_record, file_name, link_folder, start_record, table_texts, write_texts
 from pipeline.training.sender_process import SenderProcess
-from pipeline.training.spool import Sent, Spool, sender_lock, write_atomic
+from pipeline.training.spool import Sent, Spool, sender_lock
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +85,7 @@ class Tracker:
         # The config that a run keeps does not say where it is recorded; this file does.
         uri, artifacts = resolve_uri(config.tracking.uri or known["uri"], run_dir)
         if not target.exists():
-            write_atomic(target, json.dumps({"uri": config.tracking.uri and uri, "key": known["key"]}) + "\n")
+            write_text(target, json.dumps({"uri": config.tracking.uri and uri, "key": known["key"]}) + "\n")
         self._spool = Spool(run_dir)
         sent, records = Sent.load(run_dir), self._spool.read()
         self._started = sent.started or sent.sent > 0 or any(r.kind == "start" for r in records)

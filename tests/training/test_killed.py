@@ -50,7 +50,8 @@ class Killed(BaseException):
 
 def test_at_every_single_step_of_saving_a_complete_checkpoint_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every operation on the disk is once the last one: the newest checkpoint must load, and be the old or the new one."""
-    from pipeline.training import atomic, checkpoint
+    from pipeline import atomic
+    from pipeline.training import checkpoint
     from pipeline.training.checkpoint import Progress, State, load_checkpoint, random_state, save_checkpoint
 
     def state(epoch: int) -> State:
