@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -157,10 +157,14 @@ class CaseStore:
         """SHA-256 of each case's image file."""
         return {key: kept.about["sha256"] for key, kept in self._kept.items()}
 
-    def manifest(self) -> list[dict[str, Any]]:
-        """What was read, for the run's record: case, hashes, sizes. No path and no name of a file."""
+    def manifest(self, keys: Collection[CaseKey] | None = None) -> list[dict[str, Any]]:
+        """What was read (of ``keys`` alone, where given), for the run's record: case, hashes, sizes. No path and no name of a file."""
         names = ("sha256", "labels_sha256", "field_of_view_sha256", "slices", "rows", "columns", "channels", "part")
-        return [{"case": str(key)} | {name: kept.about[name] for name in names} for key, kept in self._kept.items()]
+        return [
+            {"case": str(key)} | {name: kept.about[name] for name in names}
+            for key, kept in self._kept.items()
+            if keys is None or key in keys
+        ]
 
     def _keep(self, case: CardCase) -> Kept:
         try:
