@@ -101,6 +101,10 @@ def _alone_in(uri: str) -> Iterator[None]:
         os.close(handle)
 
 
+# Without it MLflow shows the experiment as if it held conversations, and hides runs and curves.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+
 class RefusedError(Exception):
     """MLflow will never take this record."""
 
@@ -166,7 +170,7 @@ class Deliverer:
         if known is None:
             location = None if self._artifacts is None else str(self._artifacts)
             try:
-                return str(self._client.create_experiment(name, artifact_location=location))
+                return str(self._client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
             except Exception as error:  # another run has made it in this very moment
                 known = self._client.get_experiment_by_name(name)
                 if known is None or _code(error) != "RESOURCE_ALREADY_EXISTS":

@@ -66,5 +66,5 @@ def overlay_picture(store: CaseStore, index: int, task: Task, prediction: Predic
     shown = ((sample.image - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) * sample.valid
     source = sample.placement.to_source(shown.expand(3, -1, -1) if len(shown) == 1 else shown)
     picture = (source.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    reference = task.label_map.layers(store.target_in_source(index))
-    return np.concatenate([draw_overlay(picture, drawn, task.label_map) for drawn in (layers, reference)], axis=1)
+    reference, inside_view = task.label_map.layers(store.target_in_source(index)), store.valid_in_source(index)
+    return np.concatenate([draw_overlay(picture, drawn, task.label_map) for drawn in (layers & inside_view, reference)], axis=1)
