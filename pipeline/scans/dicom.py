@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from pipeline.errors import ScanError
 from pipeline.scans.dicom_geometry import SECONDARY_CAPTURE, geometry_of
 from pipeline.scans.dicom_pixels import decode_pixels
-from pipeline.scans.files import check_pixels, decoding
+from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding
 from pipeline.scans.identity import NO_VISIT, Pseudonyms, patient_and_visit_from_place, place_bytes
 from pipeline.scans.quiet import quiet
 from pipeline.types import CaseKey, Geometry, Modality, Scan
@@ -58,6 +58,22 @@ def read_dicom(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root:
         geometry = geometry_of(dataset, pixels.shape[1:])
         uid = text_of(dataset, "SOPInstanceUID")
         return Scan(pixels, geometry, modality, case_of(dataset, geometry, path, root, names), sha256, path, uid or None)
+
+
+def read_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) -> CaseKey:
+    """Whose picture an open DICOM file holds, by its tags: no pixel is decoded.
+
+    Raises
+    ------
+    ScanError: as :func:`read_dicom`, for what the tags alone show to be no scan.
+    """
+    with quiet(), decoding("the DICOM file"):
+        dataset = _read(file)
+        modality_of(dataset)
+        rows, columns, frames = _declared(dataset)
+        check_pixels(rows * columns * frames, MAX_PIXELS)
+        geometry = geometry_of(dataset, (rows, columns) if frames == 1 else (frames, rows, columns))
+        return case_of(dataset, geometry, path, root, names)
 
 
 def _read(file: BinaryIO) -> Any:

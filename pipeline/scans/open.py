@@ -44,6 +44,21 @@ def open_scan(path: Path, *, pseudonyms: Pseudonyms | None = None, root: Path | 
         return decode_scan(file, kind, path, sha256, pseudonyms or Pseudonyms.unkeyed(), root, max_pixels)
 
 
+def case_by_tags(path: Path, *, pseudonyms: Pseudonyms, root: Path | None = None) -> CaseKey | None:
+    """Whose picture a DICOM file holds, as :func:`open_scan` says it but without decoding a pixel; None for every other format.
+
+    Raises
+    ------
+    ScanError: the file cannot be read, or its tags show that it is no scan.
+    """
+    with open_regular(path) as file:
+        if sniff_file(file) != "dicom":
+            return None
+        from pipeline.scans.dicom import read_case
+
+        return read_case(file, path, pseudonyms, root)
+
+
 def decode_scan(
     file: BinaryIO, kind: Format | None, path: Path, sha256: str, names: Pseudonyms, root: Path | None, max_pixels: int
 ) -> Scan:
@@ -106,4 +121,4 @@ def case_from_place(path: Path, root: Path | None, names: Pseudonyms, laterality
     )
 
 
-__all__ = ["Format", "case_from_place", "decode_scan", "open_scan", "sniff"]
+__all__ = ["Format", "case_by_tags", "case_from_place", "decode_scan", "open_scan", "sniff"]
