@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -97,19 +97,38 @@ def card_check(
     root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check the files under ROOT against the card and say what is wrong with which file."""
+    """Check the files under ROOT against the card, say what is wrong with which file, and count what is there."""
     from pipeline.datasets.card import load_card
-    from pipeline.datasets.card_check import check_card
+    from pipeline.datasets.card_check import card_statistics, check_card
 
     card = load_card(name)
     existing_folder(root, "root")
     with progress("checking") as advance:
         problems = check_card(card, root, progress=advance)
-    cases = len(card.cases(root))
-    lines = [f"{p.file}: {p.message}" for p in problems] + [f"{cases} cases, {len(problems)} problems"]
-    emit({"cases": cases, "problems": [{"file": p.file, "message": p.message} for p in problems]}, as_json, lines)
+    with progress("counting") as advance:
+        statistics = card_statistics(card, root, progress=advance)
+    cases = statistics["cases"]
+    lines = [f"{printable(Path(p.file)) if p.file else 'the set'}: {p.message}" for p in problems]
+    lines += [f"{_words(name)}: {_counted(value)}" for name, value in statistics.items() if value and name != "cases"]
+    emit(
+        {"cases": cases, "statistics": statistics, "problems": [{"file": p.file, "message": p.message} for p in problems]},
+        as_json,
+        [*lines, f"{cases} cases, {len(problems)} problems"],
+    )
     if problems:
         raise typer.Exit(EXIT_SOME_REJECTED if cases else EXIT_NOTHING_USABLE)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _counted(value: Any) -> str:
+    """A count, or counts by name, on one line; a share of pixels as a percentage."""
+    if not isinstance(value, dict):
+        return str(value)
+    shown = {name: f"{100 * n:.2f} %" if isinstance(n, float) else "unknown" if n is None else str(n) for name, n in value.items()}
+    return ", ".join(f"{name} {text}" for name, text in shown.items())
 
 
 def card_new(
@@ -117,11 +136,12 @@ def card_new(
     out: Annotated[Path | None, typer.Option(help="Write the draft here instead of printing it.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Folder of the labels, or a CSV with columns image,label.")] = None,
 ) -> None:
-    """Draft a card for a folder of your own, with statistics; read it through and complete it."""
+    """Draft a card for a folder of your own, named like the file OUT; read it through and complete it."""
     from pipeline.datasets.card_check import draft_card
 
     existing_folder(folder, "folder")
-    text = draft_card(folder, labels=labels)
+    with progress("reading") as advance:
+        text = draft_card(folder, labels=labels, name=out.stem if out else None, progress=advance)
     if out is None:
         print(text, end="")
     elif out.exists():

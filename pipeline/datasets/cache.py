@@ -23,7 +23,7 @@ from pipeline.datasets.normalise import Reduced
 from pipeline.types import Placement
 
 # Raise when the cached arrays of the same files under the same configuration would come out differently.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 _LARGE = ("pixels", "valid", "source_valid", "mask", "source_mask")
 _ARRAYS = (*_LARGE, "offset", "scale", "fingerprint")
 log = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ The YAML between the two "---" lines at the top is checked by :class:`CardFields
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import sys
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, 
 
 if TYPE_CHECKING:
     from pipeline.scans.identity import Pseudonyms
+
+log = logging.getLogger(__name__)
 
 Reader = Literal["first", "second"]
 
@@ -152,6 +155,8 @@ class DataCard(CardFields):
         from pipeline.datasets.card_cases import find_cases
 
         found = find_cases(self, root, pseudonyms=pseudonyms)
+        if found.left_over:
+            log.info("card %s: %d files do not fit and are left out; `ocuseg card check` lists them", self.name, len(found.left_over))
         if not found.cases:
             raise CardError(
                 f"card {self.name}: no image with its label fits {self.images.file!r} in the given folder; "
@@ -162,13 +167,16 @@ class DataCard(CardFields):
 
 @dataclass(frozen=True)
 class CardCase:
-    """One image of a data set with all that belongs to it. Paths are for reading; only ``key`` may be written anywhere."""
+    """One image of a data set with all that belongs to it. Paths are for reading; only ``key`` may be written anywhere.
+
+    A label without a path is a file that the card lets be missing: none of its classes is there.
+    """
 
     key: CaseKey
     image: Path
-    labels: tuple[tuple[LabelSource, Path], ...] = ()
+    labels: tuple[tuple[LabelSource, Path | None], ...] = ()
     field_of_view: Path | None = None
-    second_reader: tuple[tuple[LabelSource, Path], ...] = ()
+    second_reader: tuple[tuple[LabelSource, Path | None], ...] = ()
     part: Part | None = None
 
 
@@ -266,11 +274,16 @@ def read_target_mask(card: DataCard, case: CardCase, *, reader: Reader = "first"
     ------
     CardError: the case has no label of that reader, or its files are not as the card says.
     """
+    from pipeline.scans.open import open_scan
+
     files = case.labels if reader == "first" else case.second_reader
     if not files:
         raise CardError(f"case {case.key}: card {card.name} has no label of the {reader} reader for it")
     try:
-        return decode([(source, None if source.kind == "yolo_boxes" else read_stored(path)) for source, path in files], card.label_map)
+        stored = [(source, None if path is None or source.kind == "yolo_boxes" else read_stored(path)) for source, path in files]
+        # Only where no file gives a size is the image opened for it.
+        shape = open_scan(case.image).geometry.shape if all(path is None for _, path in files) else None
+        return decode(stored, card.label_map, shape)
     except OcusegError as error:
         raise CardError(f"case {case.key}: {error}") from error
 

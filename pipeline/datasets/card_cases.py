@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -16,8 +16,8 @@ from pipeline.datasets.card import CardCase, CardFields
 from pipeline.datasets.labels import LabelSource
 from pipeline.datasets.patterns import eye_of, fill, stem_of
 from pipeline.datasets.splits import Part
-from pipeline.errors import CardError
-from pipeline.scans.identity import NO_VISIT
+from pipeline.errors import CardError, ScanError
+from pipeline.scans.identity import NO_VISIT, laterality_from_name
 from pipeline.types import CaseKey
 
 if TYPE_CHECKING:
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Found:
-    """``cases`` sorted by key; ``left_over`` are (relative file, why) for images without labels and labels without images."""
+    """``cases`` sorted by key; ``left_over`` are (relative file, why) for images without labels, labels without images and private
+    DICOM files whose tags cannot be read; ``by_name`` counts the cases whose patient only the file's name tells."""
 
     cases: list[CardCase]
     left_over: list[tuple[str, str]] = field(default_factory=list)
+    by_name: int = 0
 
 
 def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = None) -> Found:
@@ -51,26 +53,30 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
         if not (root / path).is_file():
             found.left_over.append((path, "is named by the table but is not there"))
             continue
-        matched: list[tuple[LabelSource, Path] | None] = []
+        matched: list[tuple[LabelSource, Path | None]] = []
         missing: list[int] = []
         for number, (source, matcher) in enumerate(zip(sources, labels, strict=True)):
             file = matcher.file(path, fields)
-            matched.append((source, root / file) if file else None)
+            matched.append((source, root / file if file else None))
             if file is None and source.missing == "skip":
                 missing.append(number)
-        first = [m for m in matched[: len(card.labels)] if m is not None]
-        second = [m for m in matched[len(card.labels) :] if m is not None]
+        first, second = matched[: len(card.labels)], matched[len(card.labels) :]
         view_file = view.file(path, fields) if view else None
         if view and view_file is None:
             found.left_over.append((path, f"no field of view fits {view.pattern.text!r}"))
         # A second reader often read only a part of the images: no fault.
         without = [card.labels[number].file for number in missing if number < len(card.labels)]
-        if without or (card.labels and not first):
-            found.left_over.append((path, f"no label fits {(without or [card.labels[0].file])[0]!r}"))
+        if without:
+            found.left_over.append((path, f"no label fits {without[0]!r}"))
             continue
         if any(number >= len(card.labels) for number in missing):
             second = []
-        key = _key(card, root, path, fields, pseudonyms)
+        try:
+            key, by_name = _key(card, root, path, fields, pseudonyms)
+        except ScanError as error:
+            found.left_over.append((path, str(error)))
+            continue
+        found.by_name += by_name
         if key in keys:
             raise CardError(f"card {card.name}: files {keys[key]!r} and {path!r} both become case {key}; let the pattern tell them apart")
         keys[key] = path
@@ -191,27 +197,38 @@ def _part_file(card: CardFields, root: Path) -> dict[Part, list[str]]:
         raise CardError(f"card {card.name}: part file {card.parts.file!r} is not as the card says ({type(error).__name__})") from None
 
 
-def _key(card: CardFields, root: Path, path: str, fields: dict[str, str], pseudonyms: Pseudonyms | None) -> CaseKey:
-    """The case's name. Without a field {patient}: DICOM tags of private files, else the first folder of {path}, else the image itself."""
+def _key(card: CardFields, root: Path, path: str, fields: dict[str, str], pseudonyms: Pseudonyms | None) -> tuple[CaseKey, bool]:
+    """The case's name, and whether only the file's name tells the patient.
+
+    Without a field {patient}: DICOM tags of private files, else the first folder of {path}, else the image itself. Names of private
+    files are read as prediction reads them (scans/identity.py): less the eye that they state, so that both eyes share a patient.
+
+    Raises
+    ------
+    ScanError: a private DICOM file whose tags cannot be read.
+    """
     folders = fields.get("path", "").split("/")
-    patient = fields.get("patient") or (folders[0] if len(folders) > 1 else stem_of(path))
+    by_name = not fields.get("patient") and len(folders) == 1
+    stated, rest = (None, stem_of(path)) if card.identifiers == "public" else laterality_from_name(stem_of(path))
+    patient = fields.get("patient") or (rest if by_name else folders[0])
     visit = fields.get("visit") or (folders[1] if len(folders) > 2 else NO_VISIT)
-    eye = eye_of(fields.get("eye")) or card.laterality or "U"
+    eye = eye_of(fields.get("eye")) or card.laterality or stated or "U"
     if card.identifiers == "public":
-        return CaseKey(_safe(patient), eye, _safe(visit), _safe(fields.get("name") or stem_of(path)))  # type: ignore[arg-type]
+        return CaseKey(_safe(patient), eye, _safe(visit), _safe(fields.get("name") or stem_of(path))), by_name  # type: ignore[arg-type]
     assert pseudonyms is not None
     if "patient" not in fields:
-        from pipeline.scans.open import open_scan, sniff
+        from pipeline.scans.open import case_by_tags
 
-        if sniff(root / path) == "dicom":
-            case = open_scan(root / path, pseudonyms=pseudonyms, root=root).case
-            return case if case.eye != "U" else CaseKey(case.patient, eye, case.visit, case.image)  # type: ignore[arg-type]
-    return CaseKey(
+        case = case_by_tags(root / path, pseudonyms=pseudonyms, root=root)
+        if case is not None:
+            return (case if case.eye != "U" else replace(case, eye=eye)), False  # type: ignore[arg-type]
+    key = CaseKey(
         pseudonyms.token("patient", patient),
         eye,  # type: ignore[arg-type]
         pseudonyms.token("visit", visit) if visit != NO_VISIT else NO_VISIT,
         pseudonyms.token("image", os.fsencode(path)),
     )
+    return key, by_name
 
 
 def _safe(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.datasets.card import CardCase, DataCard, check_sizes, read_field_of_view, read_scan, read_target_mask
+from pipeline.datasets.card import CardCase, CardFields, DataCard, check_sizes, read_field_of_view, read_scan, read_target_mask
 from pipeline.datasets.card_cases import find_cases
-from pipeline.datasets.card_draft import draft_card
+from pipeline.datasets.card_draft import UNFINISHED, draft_card
 from pipeline.errors import OcusegError
 from pipeline.types import Advance, Scan
 
@@ -31,7 +32,8 @@ def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -
     """Open every file that the card speaks of; what is wrong with which, sorted by file.
 
     Files without a partner, unreadable ones, labels of another size, label values that the card does not name, empty fields of
-    view, patients in two official parts, and parts of other sizes than the card states.
+    view, patients in two official parts, and parts of other sizes than the card states; of the card itself, what is still to be
+    completed and, where names are private, a pattern that does not say where the patient stands.
 
     Raises
     ------
@@ -41,6 +43,14 @@ def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -
     problems = [Problem(file, message) for file, message in found.left_over]
     if not found.cases:
         problems.append(Problem("", f"no image with its label fits {card.images.file!r}"))
+    unfinished = [name for name in CardFields.model_fields if UNFINISHED in json.dumps(card.model_dump(include={name}, mode="json"))]
+    if unfinished:
+        problems.append(Problem("", f"the card still says {UNFINISHED} in: {', '.join(unfinished)}"))
+    if card.identifiers == "private" and found.by_name:
+        where = "the pattern of the images does not" if card.images.table is None else "the table does not"
+        problems.append(
+            Problem("", f"{where} say where the {{patient}} stands: each of {found.by_name} names, less the eye, counts as one")
+        )
     for done, case in enumerate(found.cases, 1):
         problems += _case_problems(card, case, root)
         if progress is not None:
@@ -48,19 +58,31 @@ def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -
     return sorted(problems + _part_problems(card, found.cases, root))
 
 
-def card_statistics(card: DataCard, root: Path) -> dict[str, Any]:
-    """Cases, patients, parts, sizes, and the mean share of each class inside the field of view."""
-    cases = card.cases(root)
+def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = None) -> dict[str, Any]:
+    """Cases, patients, parts, sizes, and the mean share of each class inside the field of view.
+
+    Cases whose files cannot be used (:func:`check_card` names them) count as cases and nowhere else.
+    """
+    cases = find_cases(card, root).cases
     sizes: Counter[str] = Counter()
     shares: dict[str, list[float]] = {name: [] for name in card.label_map.names}
-    for case in cases:
-        scan = read_scan(card, case)
-        sizes[" x ".join(map(str, scan.geometry.shape))] += 1
-        if not case.labels or any(source.kind == "yolo_boxes" for source, _ in case.labels):
+    for done, case in enumerate(cases, 1):
+        if progress is not None:
+            progress(done, len(cases))
+        try:
+            scan = read_scan(card, case)
+            sizes[" x ".join(map(str, scan.geometry.shape))] += 1
+            if not case.labels or any(source.kind == "yolo_boxes" for source, _ in case.labels):
+                continue
+            mask = read_target_mask(card, case)
+            check_sizes(scan.geometry, mask, "the label")
+            view = read_field_of_view(card, case)
+        except OcusegError:
             continue
-        view = read_field_of_view(card, case)
         inside = np.ones(scan.geometry.plane, dtype=bool) if view is None else view
-        for name, layer in zip(card.label_map.names, card.label_map.layers(read_target_mask(card, case)), strict=True):
+        if inside.shape != scan.geometry.plane or not inside.any():
+            continue
+        for name, layer in zip(card.label_map.names, card.label_map.layers(mask), strict=True):
             shares[name].append(float(layer[..., inside].mean()))
     return {
         "cases": len(cases),
@@ -84,10 +106,14 @@ def _case_problems(card: DataCard, case: CardCase, root: Path) -> list[Problem]:
     for reader, files in (("first", case.labels), ("second", case.second_reader)):
         if not files or any(source.kind == "yolo_boxes" for source, _ in files):
             problems += [
-                at(path, why) for source, path in files if source.kind == "yolo_boxes" and (why := _box_fault(source.values, path))
+                at(path, why)
+                for source, path in files
+                if path is not None and source.kind == "yolo_boxes" and (why := _box_fault(source.values, path))
             ]
             continue
         for source, path in files:  # one by one, so that the message names the file that is at fault
+            if path is None:
+                continue
             try:
                 single = CardCase(case.key, case.image, labels=((source, path),))
                 check_sizes(scan.geometry, read_target_mask(card, single), f"the label of the {reader} reader")

@@ -1,4 +1,8 @@
-"""A first draft of a data card for a folder of one's own, with what can be read off the files; a person completes it."""
+"""A first draft of a data card for a folder of one's own, with what can be read off the files; a person completes it.
+
+A card's text is copied into every run and its record, so a draft holds no word of a file's or folder's name but those that
+name a kind of picture (images, masks, vessels, ...) or a part (train, test): all else may be a patient.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ import numpy as np
 import yaml
 
 from pipeline.datasets.labels import read_stored
-from pipeline.datasets.patterns import eye_of, stem_of
+from pipeline.datasets.patterns import Pattern, eye_of, stem_of
 from pipeline.errors import CardError, OcusegError
 from pipeline.types import Advance
 
@@ -22,8 +26,8 @@ from pipeline.types import Advance
 _PALETTE = ([213, 94, 0], [0, 114, 178], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233], [240, 228, 66])
 _LOOKED_AT = 12
 _MOST_VALUES = 16
-# More folders side by side than this are patients or visits, not kinds of files.
-_MANY_FOLDERS = 6
+UNFINISHED = "TO COMPLETE"
+"""What a draft says wherever a person must."""
 _LEVELS = ("{patient}", "{visit}", "{series}")
 _PARTS: dict[str, str] = {
     "train": "train",
@@ -36,7 +40,18 @@ _PARTS: dict[str, str] = {
 }
 _VIEW = re.compile(r"fov|field.?of.?view|(?<![a-z])mask_fov", re.IGNORECASE)
 _SECOND = re.compile(r"2nd|second|observer.?2|reader.?2", re.IGNORECASE)
-_EXTENSION = re.compile(r"\.(?:nii\.gz|[^./]+)$")
+# Only endings that name a format: what follows the last dot of "Doe.Jane" is no extension.
+_EXTENSION = re.compile(
+    r"\.(?:nii|dcm|dicom|ima|img|png|jpe?g|jp2|j2k|jls|tiff?|gif|bmp|p[bgnp]m|vol|e2e|fd[as]|txt|xml)(?:\.gz)?$", re.IGNORECASE
+)
+# Whole words that name a kind of file. Nothing open-ended: "seg.*" and "val.*" would also be Segers and Valentina.
+_KIND = re.compile(
+    r"(?:images?|imgs?|originals?|scans?|photos?|photographs?|pictures?|raw|data|datasets?|sets?|masks?|labels?|seg|segs|segmentations?"
+    r"|gt|ground|truths?|groundtruths?|annotations?|manuals?|experts?|readers?|observers?|graders?|second|first|ho|fov|fundus|cfp|octa?"
+    r"|slo|volumes?|bscans?|vessels?|arter(?:y|ies)|veins?|av|dis[ck]s?|cups?|optic|fovea|macula|lesions?|exudates?|ha?emorrhages?"
+    r"|microaneurysms?|fluids?|layers?|train|training|val|valid|validation|test|testing)\d?|[12](?:st|nd)",
+    re.IGNORECASE,
+)
 
 
 @dataclass
@@ -50,7 +65,7 @@ class _Group:
     shapes: Counter[tuple[int, ...]]
 
     def pattern(self, middle: str) -> str:
-        if not self.extension:
+        if not self.extension and not any("." in file.rpartition("/")[2] for file in self.files):
             middle = middle.replace("{name}", "{name:[^/.]+}")  # else it would fit every file of the folder
         return f"{self.folder}/{middle}{self.extension}" if self.folder else f"{middle}{self.extension}"
 
@@ -62,19 +77,20 @@ def draft_card(folder: Path, *, labels: Path | None = None, name: str | None = N
     ----------
     labels: folder of the labels below ``folder``, or a CSV file in it with columns image and label (and patient, eye, visit, part
         where there are any). None: labels are the pictures with few different values whose names fit those of the scans.
+    name: the card's; without it "my_data" (the folder's own name may be a patient's).
 
     Raises
     ------
     CardError: nothing that can be read, or no label belongs to any scan.
     """
-    name = name or re.sub(r"[^a-z0-9_-]+", "_", folder.resolve().name.lower()).strip("_-") or "my_data"
+    name = re.sub(r"[^a-z0-9_-]+", "_", (name or "").lower()).strip("_-")[:64] or "my_data"
     if labels is not None and labels.suffix.lower() == ".csv":
         return _from_table(folder, labels, name)
-    groups = _groups(folder, progress)
+    where = None if labels is None else _relative(labels, folder)
+    groups = _groups(folder, where, progress)
     if not groups:
         raise CardError("no file in the folder could be read as a scan; `ocuseg index` says why for each")
-    if labels is not None:
-        where = _relative(labels, folder)
+    if where is not None:
         chosen = [g for g in groups if g.files[0].startswith(where + "/")]
         images = [g for g in groups if g not in chosen]
     else:
@@ -84,9 +100,11 @@ def draft_card(folder: Path, *, labels: Path | None = None, name: str | None = N
         raise CardError("every picture in the folder looks like a label; name the folder of the labels")
     image = max(images, key=lambda g: len(g.files))
     matched = [(g, text) for g in chosen if _same_size(image, g) and (text := _partner(image, g)) is not None]
-    if labels is not None and not matched:
+    if where is not None and not matched:
         raise CardError("no label's name fits the name of a scan; make them alike, or list the pairs in a CSV with columns image,label")
-    front = _front(name, image.pattern("{name}"), image.files)
+    fits = Pattern.compile(image.pattern("{name}")).match
+    others = sum(fits(file) is not None for g in groups if g is not image for file in g.files)
+    front = _front(name, image.pattern("{name}"), image.files, others)
     views = [(g, text) for g, text in matched if _VIEW.search(g.folder + "/" + stem_of(g.files[0]))]
     seconds = [(g, text) for g, text in matched if _SECOND.search(g.folder) and (g, text) not in views]
     firsts = [pair for pair in matched if pair not in views and pair not in seconds]
@@ -98,16 +116,17 @@ def draft_card(folder: Path, *, labels: Path | None = None, name: str | None = N
     return _markdown(front, _notes(image, groups, [g for g, _ in matched]))
 
 
-def _groups(folder: Path, progress: Advance | None) -> list[_Group]:
+def _groups(folder: Path, labels: str | None, progress: Advance | None) -> list[_Group]:
     from pipeline.scans.folder import walk
 
     top = Path(folder).absolute()
     files = [path.relative_to(top).as_posix() for path in walk(top) if path.is_file() and path.name[0] != "."]
     by_place: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for relative, parent in zip(files, _general_folders(files), strict=True):
-        extension = _EXTENSION.search(relative.rpartition("/")[2])
+    for relative, parent in zip(files, _general_folders(files, labels), strict=True):
+        file = relative.rpartition("/")[2]
+        extension = found[0] if (found := _EXTENSION.search(file)) else ""
         # Scans and labels often share a folder and differ by a suffix: the suffix is told from the stem's tail.
-        by_place[parent, _tail(stem_of(relative)) + (extension[0] if extension else "")].append(relative)
+        by_place[parent, _tail(file.removesuffix(extension)) + extension].append(relative)
     groups = []
     for done, ((parent, ending), members) in enumerate(sorted(by_place.items()), 1):
         group = _look(top, parent, ending, members)
@@ -118,8 +137,10 @@ def _groups(folder: Path, progress: Advance | None) -> list[_Group]:
     return groups
 
 
-def _general_folders(files: Sequence[str]) -> list[str]:
-    """The folder of each file with official parts as {part}, and a level of many folders as {patient}, {visit}, ..."""
+def _general_folders(files: Sequence[str], labels: str | None = None) -> list[str]:
+    """The folder of each file: kinds of files as they are, official parts as {part}, eyes as {eye}, and every other level as
+    {patient}, {visit}, ... or, where it has one folder only, as *. ``labels`` is a folder that the user has named: it stays."""
+    named = (labels or "").split("/")
     split = [file.split("/")[:-1] for file in files]
     out: list[list[str]] = [[] for _ in files]
     for depth in range(max(map(len, split), default=0)):
@@ -129,21 +150,39 @@ def _general_folders(files: Sequence[str]) -> list[str]:
                 together[tuple(out[index])].append(index)
         for before, members in together.items():
             names = {split[index][depth] for index in members}
-            field = None
-            if len(names) > 1 and {n.lower() for n in names} <= set(_PARTS):
-                field = "{part}"
-            # Kinds of files (images, masks, ...) are few folders of many files; patients are many folders of few.
-            elif len(names) > max(_MANY_FOLDERS, len(members) / len(names)):
+            kinds = {n for n in names if _names_a_kind(n)}
+            if depth < len(named) and list(before) == named[:depth]:
+                kinds.add(named[depth])
+            field = "*"
+            if len(names) > 1 and {n.lower() for n in names} <= set(_PARTS) and "{part}" not in before:
+                field, kinds = "{part}", set()
+            elif all(map(eye_of, names - kinds)) and "{eye}" not in before:
+                field = "{eye}"
+            elif len(names - kinds) > 1:
                 known = sum(text in before for text in _LEVELS)
-                field = _LEVELS[known] if known < len(_LEVELS) else None
+                field = _LEVELS[known] if known < len(_LEVELS) else "*"
             for index in members:
-                out[index].append(field or split[index][depth])
+                out[index].append(split[index][depth] if split[index][depth] in kinds else field)
     return ["/".join(parents) for parents in out]
+
+
+def _names_a_kind(text: str, *, alone: bool = True) -> bool:
+    """Whether every word of ``text`` names a kind of file ("2nd_manual", "GroundTruth"), numbers below 100 aside.
+
+    ``alone``: at least one must; a number by itself is somebody's.
+    """
+    words = [w for w in re.split(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])", re.sub(r"field.?of.?view", "fov", text, flags=re.IGNORECASE)) if w]
+    told = [bool(_KIND.fullmatch(word)) for word in words]
+    return (
+        text.isascii()
+        and all(kind or re.fullmatch(r"\d{1,2}", w) for w, kind in zip(words, told, strict=True))
+        and (any(told) or not alone)
+    )
 
 
 def _tail(stem: str) -> str:
     """ "_mask" of "0012_mask"; "" where the last part of the name is no word that labels are called by."""
-    match = re.search(r"[_-](mask|masks|label|labels|seg|segmentation|gt|manual\d*|vessels?|fov|[12](?:st|nd)HO)$", stem, re.IGNORECASE)
+    match = re.search(r"[_-](mask|masks|label|labels|seg|segmentation|gt|manual\d?|vessels?|fov|[12](?:st|nd)HO)$", stem, re.IGNORECASE)
     return match[0] if match else ""
 
 
@@ -179,7 +218,8 @@ def _partner(image: _Group, label: _Group) -> str | None:
         found = next((n for n in names if n in stem), None)
         if found is not None:
             before, _, after = stem.partition(found)
-            forms[before, after] += 1
+            if _names_a_kind(before, alone=False) and _names_a_kind(after, alone=False):
+                forms[before, after] += 1
     if not forms:
         return None
     (before, after), count = forms.most_common(1)[0]
@@ -196,23 +236,25 @@ def _stem(group: _Group, file: str) -> str:
     return file.rpartition("/")[2].removesuffix(group.extension)
 
 
-def _front(name: str, image_pattern: str, files: Sequence[str]) -> dict[str, Any]:
+def _front(name: str, image_pattern: str, files: Sequence[str], others: int = 0) -> dict[str, Any]:
     open_points = []
+    if others:
+        open_points.append(f"the pattern of the images also fits {others} other files; make it exact, with {{name:REGEX}} for instance")
     if "{patient}" not in image_pattern:
-        open_points.append("each image counts as a patient of its own; say where the patient stands in the name: {patient}")
-    if any(eye_of(token) for token in re.split(r"[_\-./ ]", files[0])):
+        open_points.append("each name, less the eye, counts as a patient of its own; say where the patient stands in the name: {patient}")
+    if "{eye}" not in image_pattern and any(eye_of(token) for token in re.split(r"[_\-./ ]", files[0])):
         open_points.append("say where the eye stands in the name: {eye}")
     front: dict[str, Any] = {
         "name": name,
-        "title": "TO COMPLETE: what this is, in one line",
+        "title": f"{UNFINISHED}: what this is, in one line",
         "modality": "fundus",
         "identifiers": "private",
         "device": None,
-        "licence": "TO COMPLETE: who may use it for what",
-        "citation": "TO COMPLETE, or: none",
-        "source": "TO COMPLETE: where it comes from",
-        "how_to_get": "TO COMPLETE",
-        "known_faults": [f"TO COMPLETE: {point}" for point in open_points],
+        "licence": f"{UNFINISHED}: who may use it for what",
+        "citation": f"{UNFINISHED}, or: none",
+        "source": f"{UNFINISHED}: where it comes from",
+        "how_to_get": UNFINISHED,
+        "known_faults": [f"{UNFINISHED}: {point}" for point in open_points],
         "images": {"file": image_pattern},
     }
     if "{part}" in image_pattern:
@@ -234,7 +276,7 @@ def _label_part(labels: Sequence[tuple[str, list[Any] | None]]) -> dict[str, Any
 
     several = len(labels) > 1
     for pattern, values in labels:
-        base = re.sub(r"[^A-Za-z0-9]+", "_", re.sub(r"\{\w+\}|\.\w+$", "", pattern)).strip("_") or "class" if several else "class"
+        base = re.sub(r"[^A-Za-z0-9]+", "_", re.sub(r"\{[^}]*\}|\.\w+$", "", pattern)).strip("_") or "class" if several else "class"
         if values is None:
             sources.append({"kind": "threshold", "file": pattern, "means": new_class(f"{base}_1"), "at_least": 128})
         elif values and isinstance(values[0], tuple):
@@ -295,6 +337,6 @@ def _markdown(front: dict[str, Any], notes: Sequence[str]) -> str:
     text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     body = "\n".join(notes)
     return (
-        f"---\n{text}---\n\n# {front['name']}\n\nDrafted by `ocuseg card new`. Complete every TO COMPLETE, name the classes, then run "
+        f"---\n{text}---\n\n# {front['name']}\n\nDrafted by `ocuseg card new`. Complete every {UNFINISHED}, name the classes, then run "
         f"`ocuseg card check`.\n\n{body}\n"
     )

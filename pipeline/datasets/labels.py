@@ -111,14 +111,18 @@ def read_stored(path: Path) -> npt.NDArray[Any]:
     return read_image(path)
 
 
-def decode(sources: Sequence[tuple[LabelSource, npt.NDArray[Any] | None]], label_map: LabelMap) -> npt.NDArray[np.int64]:
+def decode(
+    sources: Sequence[tuple[LabelSource, npt.NDArray[Any] | None]], label_map: LabelMap, shape: tuple[int, ...] | None = None
+) -> npt.NDArray[np.int64]:
     """Stored label images of one case -> its mask int64 (H, W) or (D, H, W), encoded by ``label_map``, ignored pixels -1.
 
-    Exclusive classes: a later source paints over an earlier one. ``None`` stands for a file that the card lets be missing.
+    Exclusive classes: a later source paints over an earlier one. ``None`` stands for a file that the card lets be missing
+    (``missing: empty``); where all are, the mask is empty and of the image's ``shape``.
 
     Raises
     ------
-    CardError: a value, colour or bit that the card does not name; files of different sizes; boxes where masks are needed.
+    CardError: a value, colour or bit that the card does not name; files of different sizes; boxes where masks are needed; no file
+        and no ``shape``.
     """
     out: npt.NDArray[np.int64] | None = None
     for source, stored in sources:
@@ -137,7 +141,9 @@ def decode(sources: Sequence[tuple[LabelSource, npt.NDArray[Any] | None]], label
         ignored = (out == IGNORE) | (codes == IGNORE)
         out = np.where(ignored, IGNORE, out | codes if label_map.overlapping else np.where(codes != 0, codes, out))
     if out is None:
-        raise CardError("no label file is there")
+        if shape is None:
+            raise CardError("no label file is there")
+        return np.zeros(shape, dtype=np.int64)
     return out
 
 

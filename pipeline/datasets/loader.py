@@ -114,9 +114,9 @@ class TrainingLoader:
             try:
                 samples.append(self._sample(position, index))
             except Exception as error:  # whatever it is, the case must be named
-                if not isinstance(error, OcusegError):
+                # The text of an OSError quotes the path, which its traceback would carry into the log.
+                if not isinstance(error, OcusegError | OSError):
                     log.exception("case %s could not be made into a sample", self._store.case_of(index))
-                # The text of an OSError quotes the path.
                 why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
                 return Failure(self._store.case_of(index), f"{type(error).__name__}: {why}")
         return _batch(samples)

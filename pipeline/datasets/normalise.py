@@ -79,8 +79,14 @@ class Reduced:
     clamp: bool
     placement: Placement
 
-    def finish(self, top: int = 0, left: int = 0, rows: int | None = None, columns: int | None = None) -> tuple[Tensor, Tensor]:
-        """(image float32, valid bool) of a window of the working frame; the same pixels for every window."""
+    def finish(
+        self, top: int = 0, left: int = 0, rows: int | None = None, columns: int | None = None, *, channels: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(image float32, valid bool) of a window of the working frame; the same pixels for every window.
+
+        ``channels``: what the network takes; a grey image is repeated to it. Every step before treats channels alike, so that this
+        is the same as repeating the stored pixels.
+        """
         import torch
 
         window = (slice(top, None if rows is None else top + rows), slice(left, None if columns is None else left + columns))
@@ -89,7 +95,8 @@ class Reduced:
         image = (pixels - torch.from_numpy(self.offset)[:, None, None]).mul_(torch.from_numpy(self.scale)[:, None, None])
         if self.clamp:
             image.clamp_(0, 1)
-        return image.mul_(valid), valid
+        image.mul_(valid)
+        return image if channels is None or image.shape[0] != 1 else image.repeat(channels, 1, 1), valid
 
 
 def prepare(pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality, valid: npt.NDArray[np.bool_] | None = None) -> Prepared:
@@ -118,14 +125,14 @@ def reduce(pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality
         working = _without_background(working, inside, config.background_sigma)
     if working.dtype not in (np.uint8, np.uint16, np.int16):
         working = working.astype(np.float32)
-    offset, scale = _statistics(working, inside, config)
+    offset, scale = _statistics(working, inside, config, _least_contrast(chosen))
     return Reduced(np.ascontiguousarray(working), inside, source_valid, offset, scale, config.method == "percentile", placement)
 
 
 def choose_field_of_view(
     pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality, valid: npt.NDArray[np.bool_] | None
 ) -> npt.NDArray[np.bool_]:
-    """bool (H, W). Only fundus photographs and SLO images have a field of view to detect; in OCT, dark is signal."""
+    """bool (H, W). Only a fundus photograph has a field of view to detect: in OCT dark is signal, and other kinds fill their frame."""
     shape = pixels.shape[-2:]
     if config.field_of_view == "whole":
         return np.ones(shape, dtype=bool)
@@ -229,20 +236,29 @@ def _without_background(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_], 
     return np.asarray((wide - full[:-1] / np.maximum(full[-1], 1e-6)) * valid, dtype=np.float32)
 
 
+def _least_contrast(stored: npt.NDArray[Any]) -> float:
+    """The range of grey levels up to which there is only noise of rounding, whatever filters make of it later.
+
+    Two levels of integers, as a dark plane that wavers between 0 and 1 or 2 has; of fractions, which float32 keeps to seven digits,
+    a millionth of the largest magnitude.
+    """
+    return 2.0 if np.issubdtype(stored.dtype, np.integer) else 1e-6 * float(np.abs(stored).max())
+
+
 def _statistics(
-    pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_], config: NormaliseConfig
+    pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_], config: NormaliseConfig, least: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """(offset, scale), each float32 (C). A channel without contrast becomes 0 everywhere."""
+    """(offset, scale), each float32 (C). A channel whose contrast is not above ``least`` levels becomes 0 everywhere."""
     offsets, scales = [], []
     everything = bool(valid.all())
     for plane in pixels:
         inside = plane.reshape(-1) if everything else plane[valid]
         if config.method == "percentile":
             offset, high = np.percentile(inside, config.percentiles)
-            spread = float(high - offset)
+            spread = contrast = float(high - offset)
         else:
             offset, spread = inside.mean(dtype=np.float64), float(inside.std(dtype=np.float64))
+            contrast = 4 * spread  # two standard deviations to either side hold most levels
         offsets.append(float(offset))
-        # Below a thousandth of the largest value there is only rounding noise, which must not be blown up.
-        scales.append(1 / spread if spread > 1e-6 * max(abs(float(offset)), 1e-6) else 0.0)
+        scales.append(1 / spread if contrast > least else 0.0)
     return np.array(offsets, dtype=np.float32), np.array(scales, dtype=np.float32)

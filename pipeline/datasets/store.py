@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +23,8 @@ from pipeline.datasets.normalise import NormaliseConfig, reduce, to_working
 from pipeline.datasets.sample import Sample
 from pipeline.errors import CardError, OcusegError
 from pipeline.types import IGNORE, Advance, CaseKey, LabelMap, Placement, Target
+
+log = logging.getLogger(__name__)
 
 
 class CaseStore:
@@ -68,6 +72,12 @@ class CaseStore:
                 self._samples += [(case.key, index) for index in range(len(kept.pixels))]
                 if progress is not None:
                     progress(done, len(cases))
+        counts = Counter(kept.pixels.shape[1] for kept in self._kept.values())
+        self._channels = max(counts, default=0)
+        if len(counts) > 1:
+            log.warning(
+                "%d of %d images are grey and repeated to colour; data.normalise.channels: grey makes all alike", counts[1], len(cases)
+            )
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -78,8 +88,8 @@ class CaseStore:
 
     @property
     def channels(self) -> int:
-        """Input channels of a network for these samples."""
-        return max((kept.pixels.shape[1] for kept in self._kept.values()), default=0)
+        """Input channels of a network for these samples: a set of grey and colour images counts as colour."""
+        return self._channels
 
     def keys(self) -> tuple[CaseKey, ...]:
         """The cases, in the order of the samples."""
@@ -113,7 +123,7 @@ class CaseStore:
         height, width = kept.valid.shape[1:]
         first, last = max(top, 0), max(min(top + rows, height), 0)
         start, stop = max(left, 0), max(min(left + columns, width), 0)
-        image, valid = kept.reduced(slice_index).finish(first, start, last - first, stop - start)
+        image, valid = kept.reduced(slice_index).finish(first, start, last - first, stop - start, channels=self._channels)
         mask = None
         if kept.mask is not None:
             mask = torch.from_numpy(kept.mask[slice_index, first:last, start:stop].astype(np.int64))
@@ -190,7 +200,7 @@ class CaseStore:
         basis = {
             "version": CACHE_VERSION,
             "image": _sha256(case.image),
-            "labels": [[source.model_dump(), _sha256(path)] for source, path in case.labels],
+            "labels": [[source.model_dump(), None if path is None else _sha256(path)] for source, path in case.labels],
             "field_of_view": None if case.field_of_view is None else _sha256(case.field_of_view),
             "field_of_view_source": None if self.card.field_of_view is None else self.card.field_of_view.model_dump(),
             "need_masks": self._need_masks,
@@ -221,7 +231,7 @@ class CaseStore:
         same = placement.net == placement.source == placement.resized
         about = {
             "sha256": scan.sha256,
-            "labels_sha256": [_sha256(path) for _, path in case.labels],
+            "labels_sha256": [None if path is None else _sha256(path) for _, path in case.labels],
             "field_of_view_sha256": None if case.field_of_view is None else _sha256(case.field_of_view),
             "part": case.part,
             "slices": volume.shape[1],

@@ -97,9 +97,7 @@ class Predictor:
 
     def _reduce(self, scan: Scan, plane: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> Reduced:
         wanted = self._stored_channels()
-        if wanted == 3 and plane.shape[0] == 1:
-            plane = np.repeat(plane, 3, axis=0)
-        elif wanted == 1 and plane.shape[0] == 3:
+        if wanted == 1 and plane.shape[0] == 3:
             grey = np.tensordot(np.array([0.299, 0.587, 0.114]), plane, axes=1)[None]
             plane = (np.rint(grey) if np.issubdtype(plane.dtype, np.integer) else grey).astype(plane.dtype)
         # A file that does not say what it shows is taken for what the bundle knows.
@@ -107,7 +105,7 @@ class Predictor:
         return reduce(plane, self.bundle.config.data.normalise, modality, valid)
 
     def _infer(self, scan: Scan, reduced: Reduced, warnings: tuple[str, ...]) -> Prediction:
-        image, inside = reduced.finish()
+        image, inside = reduced.finish(channels=self._stored_channels())
         batch = Batch([image], [inside], [reduced.placement], [scan.case]).to(self.device)
         with torch.inference_mode():
             (prediction,) = self.task.predict(batch)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.datasets.card import list_cards, load_card, parse_card, read_field_of_view, read_scan, read_target_mask
+from pipeline.datasets.card_cases import find_cases
 from pipeline.datasets.card_check import card_statistics, check_card, draft_card
 from pipeline.datasets.labels import decode
 from pipeline.datasets.patterns import Pattern, eye_of, stem_of
@@ -237,6 +239,86 @@ def test_private_cards_give_tokens_that_a_hospital_tree_gives_too(tmp_path: Path
     assert case.key == open_scan(tmp_path / "P0001" / "x_OD.png", pseudonyms=names, root=tmp_path).case
 
 
+def test_both_eyes_in_one_folder_are_one_private_patient_as_in_prediction(tmp_path: Path) -> None:
+    from pipeline.scans.open import open_scan
+
+    names = Pseudonyms(b"a key of our own")
+    for seed, stem in enumerate(("P1_OD", "P1_OS", "P2_OD")):
+        write_png(tmp_path / f"{stem}.png", picture(seed))
+    card = make_card(identifiers="private", images={"file": "{name}.png"}, labels=None)
+    keys = {case.image.name: case.key for case in card.cases(tmp_path, pseudonyms=names)}
+    assert keys["P1_OD.png"].patient == keys["P1_OS.png"].patient != keys["P2_OD.png"].patient
+    assert (keys["P1_OD.png"].eye, keys["P1_OS.png"].eye) == ("R", "L")
+    for name, key in keys.items():
+        assert key == open_scan(tmp_path / name, pseudonyms=names, root=tmp_path).case
+
+
+def test_the_check_says_what_is_to_complete_and_that_no_pattern_names_the_patient(
+    small_set: SmallSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCUSEG_SITE_KEY", str(tmp_path / "site.key"))
+    labels = [{"kind": "values", "file": "labels/{stem}.png", "values": {255: "vessel"}}]
+    unnamed = {"images": {"file": "images/{name}.png"}, "labels": labels}
+    assert check_card(make_card(**unnamed), small_set.root) == [], "the names of a public set are known to be right"
+    (problem,) = check_card(make_card(**unnamed, identifiers="private"), small_set.root)
+    assert problem.file == ""
+    assert "where the {patient} stands: each of 12 names" in problem.message
+    assert check_card(make_card(identifiers="private"), small_set.root) == []
+    (problem,) = check_card(make_card(citation="TO COMPLETE, or: none", known_faults=["TO COMPLETE: all"]), small_set.root)
+    assert problem.message == "the card still says TO COMPLETE in: citation, known_faults"
+
+
+def test_a_private_dicom_file_is_named_by_its_tags_and_a_broken_one_is_left_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from pipeline.scans import dicom as reader
+    from pipeline.scans.open import open_scan
+    from tests.scans.make import dicom, photograph, saved
+
+    monkeypatch.setenv("OCUSEG_SITE_KEY", str(tmp_path / "site.key"))
+    names = Pseudonyms.load_or_create(tmp_path / "site.key")
+    root = tmp_path / "set"
+    root.mkdir()
+    for n in (1, 2):
+        saved(dicom(photograph(12, 20), PatientID=f"P{n}", ImageLaterality="L"), root / f"{n}.dcm")
+    (root / "3.dcm").write_bytes((root / "1.dcm").read_bytes()[:400])
+    expected = {open_scan(root / f"{n}.dcm", pseudonyms=names, root=root).case for n in (1, 2)}
+    card = make_card(identifiers="private", images={"file": "{name}.dcm"}, labels=None)
+    problems = check_card(card, root)
+    assert [p.file for p in problems] == ["3.dcm"]
+    assert "DICOM" in problems[0].message
+    monkeypatch.setattr(reader, "decode_pixels", None)  # tags are enough
+    with caplog.at_level(logging.INFO):
+        assert {case.key for case in card.cases(root)} == expected
+    assert "1 files do not fit and are left out" in caplog.text
+    assert "3.dcm" not in caplog.text
+
+
+def test_an_image_whose_labels_may_be_missing_is_empty_not_left_out(small_set: SmallSet) -> None:
+    (small_set.root / "labels" / "c_R.png").unlink()
+    source = make_card().labels[0].model_dump() | {"missing": "empty"}
+    boxes = source | {"kind": "yolo_boxes", "file": "boxes/{patient}_{eye}.txt", "values": {0: "vessel"}}
+    card = make_card(labels=[source], second_reader=[source | {"file": "second/{patient}_{eye}.png"}])
+    assert check_card(card, small_set.root) == []
+    case = next(case for case in card.cases(small_set.root) if case.image.name == "c_R.png")
+    for reader in ("first", "second"):
+        mask = read_target_mask(card, case, reader=reader)  # type: ignore[arg-type]
+        assert (mask.shape, mask.dtype, mask.any()) == ((60, 84), np.int64, False)
+    assert card_statistics(card, small_set.root)["cases"] == 12
+    card = make_card(labels=[boxes])
+    assert check_card(card, small_set.root) == []
+    with pytest.raises(CardError, match="boxes"):
+        read_target_mask(card, card.cases(small_set.root)[0])
+
+
+def test_statistics_pass_over_what_cannot_be_used(small_set: SmallSet) -> None:
+    (small_set.root / "images" / "a_L.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    write_png(small_set.root / "labels" / "b_L.png", np.zeros((84, 60), np.uint8))
+    statistics = card_statistics(small_set.card, small_set.root)
+    assert (statistics["cases"], statistics["sizes"]) == (12, {"60 x 84": 11})
+    assert 0 < statistics["share_of_pixels"]["vessel"] < 1
+
+
 OVERLAPPING = {
     "classes": [{"name": "disc", "colour": [0, 0, 255]}, {"name": "cup", "colour": [255, 0, 0]}],
     "overlapping": True,
@@ -358,6 +440,83 @@ def test_a_folder_of_patients_is_drafted_by_patient(tmp_path: Path) -> None:
         (tmp_path / f"P{patient}").mkdir()
         write_png(tmp_path / f"P{patient}" / "OD.png", picture(patient))
     assert parse_card(draft_card(tmp_path)).images.file == "{patient}/{name}.png"
+
+
+PEOPLE = ("MUELLER_ANNA", "MEIER_HANS", "HUBER_EVA")
+
+
+def nobody_in(text: str) -> bool:
+    return not any(word.lower() in text.lower() for person in PEOPLE for word in person.split("_"))
+
+
+@pytest.mark.parametrize("people", [PEOPLE[:1], PEOPLE])
+@pytest.mark.parametrize("arrangement", ["{who}/{n}{kind}.png", "{kind}/{who}/2021-03-0{n}/{n}.png", "{who}/{eye}/{n}{kind}.png"])
+def test_a_draft_holds_nobodys_name(tmp_path: Path, people: tuple[str, ...], arrangement: str) -> None:
+    top = tmp_path / "MEIER_HANS_export"
+    for seed, who in enumerate(people):
+        for n in (1, 2):
+            for kind, array in (
+                ("_scans", picture(seed)),
+                ("_mask", np.eye(60, 84, dtype=np.uint8) * 255),
+                ("_vessels", np.eye(60, 84) > 0),
+            ):
+                shown = kind.strip("_") if arrangement.startswith("{kind}") else kind.replace("_scans", "")
+                path = top / arrangement.format(who=who, n=n, kind=shown, eye=("OD", "OS")[n - 1])
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_png(path, array if array.dtype == np.uint8 else array.astype(np.uint8) * 7)
+    text = draft_card(top)
+    assert nobody_in(text), text
+    assert "2021" not in text
+    card = parse_card(text)
+    patient = "{patient}" if len(people) > 1 else "*"
+    assert (
+        card.images.file
+        == {
+            "{who}": f"{patient}/{{name}}.png",
+            "{kind}": f"scans/{patient}/{'{visit}' if len(people) > 1 else '{patient}'}/{{name}}.png",
+            "{eye}": f"{patient}/{{eye}}/{{name}}.png",
+        }["{eye}" if "{eye}" in arrangement else arrangement.partition("/")[0].split("{n}")[0]]
+    )
+    assert len(card.labels) == 2
+    if len(people) > 1 and "{visit}" not in card.images.file:
+        found = find_cases(card, top, pseudonyms=Pseudonyms(b"a key of our own")).cases
+        assert (len(found), len({case.key.patient for case in found})) == (6, 3)
+
+
+def test_a_draft_takes_no_name_from_files(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "labels").mkdir()
+    for n in (1, 2):
+        write_png(tmp_path / "scans" / f"{n}.png", picture(n))
+        write_png(tmp_path / "labels" / f"MEIER_HANS_{n}.png", np.eye(60, 84, dtype=np.uint8) * 255)
+    write_png(tmp_path / "scans" / "1.MUELLER_ANNA", picture(1))
+    text = draft_card(tmp_path)
+    assert nobody_in(text), text
+    assert "also fits" not in text
+
+
+def test_a_draft_keeps_kinds_of_files_and_folders_that_the_user_names(tmp_path: Path) -> None:
+    for folder in ("Images", "2nd_manual", "1st_manual", "fov_masks", "by_klaus"):
+        (tmp_path / folder).mkdir()
+        for n in (1, 2):
+            array = picture(n) if folder == "Images" else np.eye(60, 84, dtype=np.uint8) * 255
+            write_png(tmp_path / folder / f"a{n}.png", array)
+    card = parse_card(draft_card(tmp_path))
+    assert card.images.file == "Images/{name}.png"
+    assert {source.file for source in card.second_reader} == {"2nd_manual/{name}.png"}
+    assert card.field_of_view is not None
+    assert card.field_of_view.file == "fov_masks/{name}.png"
+    assert "klaus" not in draft_card(tmp_path)
+    assert parse_card(draft_card(tmp_path, labels=tmp_path / "by_klaus")).labels[0].file == "by_klaus/{name}.png"
+
+
+def test_a_draft_says_when_its_pattern_fits_other_files_too(tmp_path: Path) -> None:
+    for folder in ("P1", "P2", "labels"):
+        (tmp_path / folder).mkdir()
+        write_png(tmp_path / folder / "a.png", picture(1) if folder != "labels" else np.eye(60, 84, dtype=np.uint8) * 255)
+    card = parse_card(draft_card(tmp_path))
+    assert card.images.file == "{patient}/{name}.png"
+    assert any("also fits 1 other files" in fault for fault in card.known_faults)
 
 
 def test_an_empty_folder_cannot_be_drafted(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pipeline.datasets.normalise import NormaliseConfig, prepare
 from pipeline.errors import CardError, TrainingError
 from pipeline.registry import Strict
 from pipeline.scans.nifti import write_nifti
-from pipeline.scans.raster import write_png
+from pipeline.scans.raster import read_image, write_png
 from pipeline.types import Batch, Geometry
 from tests.conftest import shared_data
 from tests.datasets.conftest import SmallSet, make_card
@@ -118,7 +118,9 @@ def test_a_damaged_cache_is_made_again(small_set: SmallSet, tmp_path: Path, capl
         stored(small_set, cache="disk")
 
 
-def test_a_cache_on_disk_holds_no_file_open_and_its_loss_names_the_case(small_set: SmallSet, tmp_path: Path) -> None:
+def test_a_cache_on_disk_holds_no_file_open_and_its_loss_names_the_case(
+    small_set: SmallSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     import shutil
 
     import psutil
@@ -131,6 +133,7 @@ def test_a_cache_on_disk_holds_no_file_open_and_its_loss_names_the_case(small_se
     with pytest.raises(TrainingError, match=r"case .*No such file") as caught:
         list(training_loader(store, store.keys(), Sampling(), 4, 0, 0))
     assert str(tmp_path) not in str(caught.value)
+    assert str(tmp_path) not in caplog.text, "a traceback would quote the path"
 
 
 def test_samples_are_copies_of_the_cache(small_set: SmallSet, tmp_path: Path) -> None:
@@ -181,6 +184,36 @@ def test_cases_without_masks_are_refused_or_kept(small_set: SmallSet) -> None:
     assert store.sample(0).target.mask is None
     with pytest.raises(CardError, match="has no label"):
         store.target_in_source(0)
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_an_image_whose_labels_may_be_missing_has_an_empty_mask(small_set: SmallSet, tmp_path: Path, cache: Any) -> None:
+    (small_set.root / "labels" / "a_L.png").unlink()
+    small_set.card = make_card(labels=[make_card().labels[0].model_dump() | {"missing": "empty"}])
+    store = stored(small_set, cache=cache, cache_dir=tmp_path / "cache", need_masks=False)
+    assert len(store) == 12
+    mask = store.sample(0).target.mask
+    assert mask is not None
+    assert (mask.shape, bool(mask.any())) == ((60, 84), False)
+    assert store.target_in_source(1).any()
+    assert store.manifest()[0]["labels_sha256"] == [None]
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_grey_pictures_among_colour_ones_are_repeated_as_in_prediction(
+    small_set: SmallSet, tmp_path: Path, cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    grey = read_image(small_set.root / "images" / "a_L.png")[..., 1]
+    write_png(small_set.root / "images" / "a_L.png", grey)
+    normalise = NormaliseConfig(working_size=(48, 64), background_sigma=5.0)
+    store = stored(small_set, normalise, cache=cache, cache_dir=tmp_path / "cache")
+    assert store.channels == 3
+    assert "1 of 12 images are grey" in caplog.text
+    expected = prepare(np.repeat(grey[None], 3, axis=0), normalise, "fundus")
+    assert torch.equal(store.sample(0).image, expected.image)
+    shapes = {i.shape for b in training_loader(store, store.keys(), Sampling(), 4, 0, 0) for i in b.images}
+    assert shapes == {(3, 24, 32)}
+    assert stored(small_set, NormaliseConfig(channels="grey")).channels == 1
 
 
 def test_the_stream_is_decided_by_seed_and_epoch(small_set: SmallSet) -> None:

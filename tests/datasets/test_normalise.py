@@ -116,10 +116,20 @@ def test_a_flat_channel_becomes_zero_not_infinite() -> None:
     assert out[1].any()
 
 
+@pytest.mark.parametrize("config", [NormaliseConfig(method="percentile"), NormaliseConfig(), NormaliseConfig(background_sigma=8)])
+def test_rounding_noise_is_not_blown_up_and_faint_signal_is_kept(config: NormaliseConfig) -> None:
+    random = np.random.default_rng(0)
+    for dark in (random.integers(0, 2, (1, 60, 84), dtype=np.uint8), np.full((1, 60, 84), 80, np.uint8), np.full((1, 60, 84), 0.3)):
+        assert not prepare(dark, config, "oct").image.any()
+    faint = random.integers(0, 12, (1, 60, 84), dtype=np.uint8)
+    assert prepare(faint, config, "oct").image.std() > 0.1
+    assert prepare(faint / np.float32(1e4), config, "oct").image.std() > 0.1, "fractions may be as small as they like"
+
+
 @pytest.mark.parametrize(
     ("choice", "modality", "given", "expected"),
     [("card", "fundus", True, "given"), ("card", "fundus", False, "disc"), ("detect", "fundus", True, "disc"),
-     ("whole", "fundus", True, "all"), ("card", "oct", False, "all"), ("detect", "octa", False, "all")],
+     ("whole", "fundus", True, "all"), ("card", "oct", False, "all"), ("card", "slo", False, "all"), ("detect", "octa", False, "all")],
 )  # fmt: skip
 def test_which_field_of_view_is_used(choice: Any, modality: Any, given: bool, expected: str) -> None:
     valid = disc(120, 168, 52)

@@ -1,0 +1,85 @@
+"""``ocuseg card``: what a person is told of a folder, and the exit code a program goes by."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app, data
+from pipeline.scans.raster import write_png
+from tests.datasets.conftest import card_text, picture
+
+RUN = CliRunner()
+
+
+def lines(text: str) -> list[str]:
+    return text.strip().splitlines()
+
+
+@pytest.fixture
+def unlabelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """(card, root) of two photographs of one patient; the labels are still to come."""
+    monkeypatch.setenv("OCUSEG_SITE_KEY", str(tmp_path / "site.key"))
+    root = tmp_path / "set"
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    for seed, eye in enumerate("RL"):
+        write_png(root / "images" / f"a_{eye}.png", picture(seed))
+    write_png(tmp_path / "label.png", np.repeat(np.array([[0, 255]], np.uint8), 42, axis=1).repeat(60, axis=0))
+    (tmp_path / "small.md").write_text(card_text(), encoding="utf-8")
+    return tmp_path / "small.md", root
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_card_that_fits_nothing_lists_the_files_and_is_exit_code_4(unlabelled: tuple[Path, Path], as_json: bool) -> None:
+    card, root = unlabelled
+    result = RUN.invoke(app, ["card", "check", str(card), "--root", str(root), *(["--json"] if as_json else [])])
+    assert result.exit_code == 4, result.output
+    for said in ("images/a_L.png", "images/a_R.png", "no label fits", "no image with its label"):
+        assert said in result.stdout
+    if as_json:
+        assert json.loads(result.stdout)["cases"] == 0
+    else:
+        assert lines(result.stdout)[-1] == "0 cases, 3 problems"
+
+
+def test_card_check_counts_what_is_there(unlabelled: tuple[Path, Path]) -> None:
+    card, root = unlabelled
+    arguments = ["card", "check", str(card), "--root", str(root)]
+    (root / "labels" / "a_R.png").write_bytes((root.parent / "label.png").read_bytes())
+    assert RUN.invoke(app, arguments).exit_code == 3
+    (root / "labels" / "a_L.png").write_bytes((root.parent / "label.png").read_bytes())
+    result = RUN.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert lines(result.stdout) == [
+        "patients: 1",
+        "parts: none 2",
+        "sizes: 60 x 84 2",
+        "share of pixels: vessel 50.00 %",
+        "2 cases, 0 problems",
+    ]
+    statistics = json.loads(RUN.invoke(app, [*arguments, "--json"]).stdout)["statistics"]
+    assert statistics["share_of_pixels"] == {"vessel": 0.5}
+
+
+def test_card_new_says_how_far_it_is(unlabelled: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+
+    @contextlib.contextmanager
+    def watched(description: str) -> Iterator[Any]:
+        yield lambda done, total=None, note="": seen.append((description, done))
+
+    monkeypatch.setattr(data, "progress", watched)
+    _, root = unlabelled
+    out = root.parent / "My card.md"
+    result = RUN.invoke(app, ["card", "new", str(root), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert seen == [("reading", 1)]
+    assert "name: my_card\n" in out.read_text(encoding="utf-8")
