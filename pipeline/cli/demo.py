@@ -79,6 +79,7 @@ def demo(
     print(f"\nreport:    {page}")
     store = f"sqlite:///{home / 'runs' / 'mlflow.db'}"
     print(f"MLflow UI: .venv/bin/mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri {store}")
+    print("           and open http://127.0.0.1:5000/#/experiments/1/runs")
     print(f"everything is in {home}; {time.perf_counter() - started:.0f} s. Research use, not for diagnosis.")
 
 
