@@ -1,7 +1,7 @@
 """What can go wrong, in one sentence each: what was wrong, which case or key, what to do next.
 
 Every error a user can cause derives from :class:`OcusegError`; the command line prints it as one line and leaves with
-its ``exit_code``. Anything else that escapes is a fault of ocuseg itself and keeps its traceback.
+its ``exit_code``, as it does (with 2) with what the system refuses. Anything else is a fault of ocuseg and keeps its traceback.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.types import LabelClass, LabelMap
 
 RUN = CliRunner()
 
@@ -31,6 +32,26 @@ def lines(text: str) -> list[str]:
         (["report", "absent"], "is not a folder"),
         (["index", "absent"], "is not a folder"),
         (["card", "check", "phantmo", "--root", "."], "did you mean 'phantom'?"),
+        (["phantom", "file"], "'file': Not a directory"),
+        (["demo", "file"], "Not a directory"),
+        (["schema", "--out", "absent/x"], "'absent/x': No such file or directory"),
+        (["index", "empty", "--out", "file/x"], "cannot be written"),
+        (["train", "--resume", "empty", "--root", "."], "--resume 'empty' is not the folder of a run (no config.yaml in it)"),
+        (["train", "phantom_little", "--root", ".", "--out", "file"], "'file': no run folder can be made in it (File exists)"),
+        (["train", "phantom_little", "--root", ".", "--out", "file/x"], "'file/x': no run folder can be made in it (Not a directory)"),
+        (["train", "phantom_little", "--root", ".", "--out", "dangling"], "'dangling': no run folder can be made in it (File exists)"),
+        (
+            ["train", "phantom_little", "--root", ".", "--plugin", "syntax.py"],
+            "--plugin 'syntax.py', line 2: SyntaxError: '(' was never closed",
+        ),
+        (
+            ["train", "phantom_little", "--root", ".", "--plugin", "import.py"],
+            "--plugin 'import.py', line 3: ModuleNotFoundError: No module",
+        ),
+        (["train", "phantom_little", "--root", ".", "--plugin", "nested.py"], "--plugin 'nested.py', line 2: JSONDecodeError: Expecting"),
+        (["train", "phantom_little", "--root", ".", "--plugin", "raise.py"], "--plugin 'raise.py', line 1: ValueError: first line; mend"),
+        (["predict", "bundle", "empty", "--out", "file"], "the output folder cannot be written (File exists)"),
+        (["report", "predictions"], "below 'predictions': Not a directory"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(
@@ -38,12 +59,59 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OCUSEG_SITE_KEY", str(tmp_path / "site.key"))
+    furnish(tmp_path, arguments)
     result = RUN.invoke(app, arguments)
     assert result.exit_code == 2, result.output
     assert said in result.stderr
     assert "Traceback" not in result.output
     assert len(lines(result.stderr)) == 1
     assert result.stderr.startswith("error: ")
+
+
+def furnish(folder: Path, arguments: list[str]) -> None:
+    """What the mistakes are made with."""
+    (folder / "file").write_text("no folder")
+    (folder / "empty").mkdir()
+    (folder / "dangling").symlink_to("nowhere")
+    (folder / "syntax.py").write_text("x = 1\nf(\n")
+    (folder / "import.py").write_text("import json\n\nimport absent_package\n")
+    (folder / "nested.py").write_text("import json\njson.loads('{')\n")
+    (folder / "raise.py").write_text("raise ValueError('first line\\nsecond')\n")
+    if "bundle" in arguments:
+        from tests.inference.test_killed import tiny_bundle
+
+        tiny_bundle(folder / "bundle")
+    if "predictions" in arguments:
+        (folder / "predictions" / "cases" / "a_R_b_c").mkdir(parents=True)
+        classes = LabelMap((LabelClass(1, "vessel", (0, 114, 178)),)).to_json()
+        (folder / "predictions" / "run.json").write_text(json.dumps({"classes": classes}))
+        (folder / "predictions" / "report").write_text("no folder")
+
+
+def test_a_refusal_of_the_system_names_what_was_given_and_nothing_below_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.cli.console import refusal
+
+    monkeypatch.chdir(tmp_path)
+    scans, out = Path("scans"), Path("out")
+
+    def said(filename: object) -> str:
+        return refusal(OSError(13, "Permission denied", filename), [scans, out, 3, None]).partition(";")[0]
+
+    for below in ("scans/MEIER^ANNA/a.dcm", str(tmp_path / "scans" / "MEIER^ANNA"), b"scans/MEIER^ANNA"):
+        assert said(below) == "below 'scans': Permission denied"
+    assert said("out") == "'out': Permission denied"
+    assert said("else\nwhere") == "'else\\nwhere': Permission denied"
+    assert said(None) == said(7) == "Permission denied"
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline import config
+
+    def broken() -> str:
+        raise OSError("no word from the system")
+
+    monkeypatch.setattr(config, "schema", broken)
+    assert isinstance(RUN.invoke(app, ["schema"]).exception, OSError)
 
 
 def test_wrong_usage_is_exit_code_2() -> None:

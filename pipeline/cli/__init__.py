@@ -1,7 +1,7 @@
 """The command line. Nothing heavy is imported until a command needs it, so ``ocuseg --help`` answers at once.
 
-Exit codes: 0 all well; 2 wrong usage or configuration; 3 finished, but some cases were rejected; 4 nothing usable;
-130 interrupted (what was done is saved). Anything else is a fault of ocuseg and shows its traceback.
+Exit codes: 0 all well; 2 wrong usage or configuration, or a path that the system refuses; 3 finished, but some cases were
+rejected; 4 nothing usable; 130 interrupted (what was done is saved). Anything else is a fault of ocuseg and shows its traceback.
 """
 
 from __future__ import annotations

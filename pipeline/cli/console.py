@@ -6,16 +6,18 @@ import contextlib
 import functools
 import json
 import logging
+import os
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pipeline.errors import EXIT_INTERRUPTED, OcusegError
+from pipeline.errors import EXIT_INTERRUPTED, EXIT_USAGE, OcusegError
 
 if TYPE_CHECKING:
     from pipeline.types import Advance  # at run time it would bring numpy along
@@ -42,8 +44,24 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except BrokenPipeError:
             raise typer.Exit(0) from None
+        except OSError as error:
+            if error.strerror is None:
+                raise  # not from the system, so nothing that a user could mend
+            typer.echo(f"error: {refusal(error, [*args, *kwargs.values()])}", err=True)
+            raise typer.Exit(EXIT_USAGE) from None
 
     return run
+
+
+def refusal(error: OSError, given: Iterable[Any]) -> str:
+    """What the system refused, and where: below a folder that the user gave only that folder is named, as the rest may name a patient."""
+    place = ""
+    if isinstance(error.filename, str | bytes):
+        path = Path(os.fsdecode(error.filename))
+        roots = [(p, root) for p in given if isinstance(p, Path) for root in (p.absolute(), Path(os.path.realpath(p)))]
+        above = next((p for p, root in roots if root in path.absolute().parents), None)
+        place = f"{str(path)!r}: " if above is None else f"below {str(above)!r}: "
+    return f"{place}{error.strerror}; check the path, its permissions and the space on the disk"
 
 
 def emit(data: Any, as_json: bool, lines: list[str]) -> None:

@@ -62,16 +62,18 @@ def train(
             )
         return emit(comparison.to_json(), as_json, comparison.lines())
 
-    from pipeline.config import load_config, parse_config
+    from pipeline.config import load_config
     from pipeline.training.run import new_run_dir, train
 
     if resume is not None:
         if root is None:
             raise ConfigError("--resume needs --root: the folder with the data set; paths of data are never stored")
-        settings, run_dir = (
-            parse_config((existing_folder(resume, "--resume") / "config.yaml").read_text(encoding="utf-8"), override or ()),
-            resume,
-        )
+        record = existing_folder(resume, "--resume") / "config.yaml"
+        if not record.is_file():
+            raise ConfigError(
+                f"--resume {str(resume)!r} is not the folder of a run (no config.yaml in it); give that folder, or start a new run"
+            )
+        settings, run_dir = load_config(record, override or ()), resume
     else:
         if root is None:
             raise ConfigError("--root is missing: the folder that holds the data set named by the config's card")
@@ -84,13 +86,30 @@ def train(
 
 
 def load_plugin(path: Path) -> None:
-    """Import a user's Python file, whose decorators register what it defines."""
+    """Import a user's Python file, whose decorators register what it defines.
+
+    Raises
+    ------
+    ConfigError: it is no Python file, or raised an error; with the last line of the file that took part in it.
+    """
     import importlib.util
+    import traceback
 
     spec = importlib.util.spec_from_file_location(f"ocuseg_plugin_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ConfigError(f"--plugin {str(path)!r} is not a Python file")
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    try:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    except Exception as error:
+        lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == spec.origin]
+        reason = str(error)
+        if isinstance(error, SyntaxError):
+            reason = error.msg
+            if error.filename == spec.origin and error.lineno is not None:
+                lines = [error.lineno]
+        place = f", line {lines[-1]}" if lines else ""
+        reason = (reason.strip().splitlines() or ["no reason given"])[0]
+        raise ConfigError(f"--plugin {str(path)!r}{place}: {type(error).__name__}: {reason}; mend the file") from error
 
 
 def evaluate(

@@ -74,6 +74,7 @@ def evaluate(
     Raises
     ------
     LeakError: an image of the scored part was trained or validated on. CardError: labels do not fit. ConfigError: no such part.
+    OSError: ``out`` cannot be made or written.
     """
     if part not in get_args(Part):
         raise ConfigError(f"--split {part!r}: must be one of {', '.join(get_args(Part))}")
@@ -87,6 +88,7 @@ def evaluate(
     warnings += check_unseen(hashes, part, trained)
     names, more = common_classes(bundle, card)
     warnings += more
+    out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is said now, not when all is scored
 
     predictor = Predictor(bundle, prepare_machine(device))
     rows: list[Row] = []
@@ -99,7 +101,6 @@ def evaluate(
 
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(table(rows))
-    out.mkdir(parents=True, exist_ok=True)
     write_text(out / "per_image.csv", text.getvalue())
     summary = {
         "ocuseg": version("ocuseg"),

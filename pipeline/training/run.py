@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import os
@@ -73,15 +74,15 @@ def new_run_dir(out: Path, name: str) -> Path:
     if int(os.environ.get("RANK", "0")) > 0:
         return out / name
     stamp = f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    for number in range(1, 1000):
-        path = out / (stamp if number == 1 else f"{stamp}-{number}")
-        try:
-            path.mkdir(parents=True)
-            return path
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise ConfigError(f"{str(out)!r}: no run folder can be made in it ({error.strerror}); give another --out") from error
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 1000):
+            path = out / (stamp if number == 1 else f"{stamp}-{number}")
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return path
+    except OSError as error:
+        raise ConfigError(f"{str(out)!r}: no run folder can be made in it ({error.strerror}); give another --out") from error
     raise ConfigError(f"{str(out)!r}: is full of runs called {stamp}")
 
 

@@ -239,6 +239,14 @@ def test_another_bundles_results_stay(tmp_path: Path, trained: Bundle, monkeypat
         run(tmp_path)
 
 
+def test_a_folder_that_cannot_be_made_is_said_before_the_work(tmp_path: Path, trained: Bundle) -> None:
+    (tmp_path / "out").write_text("no folder")
+    scored: list[int] = []
+    with pytest.raises(FileExistsError):
+        run(tmp_path, progress=lambda done, total, case: scored.append(done))
+    assert not scored
+
+
 def test_an_unknown_part_is_refused(tmp_path: Path, trained: Bundle) -> None:
     with pytest.raises(ConfigError, match="must be one of train, validation, test, all"):
         run(tmp_path, part="testing")

@@ -1,10 +1,11 @@
-"""kill -9, really: a prediction that dies at any step and is started again ends exactly like one that never died."""
+"""kill -9, really: a prediction that dies at any step and is started again ends exactly like one that never died. And SIGTERM."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 from pipeline.config import parse_config
+from pipeline.inference.folder import predict_folder
+from pipeline.scans.identity import Pseudonyms
 from pipeline.training.bundle import build_task, save_bundle
 from tests.inference.conftest import VESSEL, write_folder
 
@@ -66,3 +69,43 @@ def test_killed_at_any_time_again_and_again(tmp_path: Path) -> None:
     answer = drive(tmp_path, "clock")
     assert answer["deaths"] >= 2
     assert answer["files"] == 12 * 5 + 2
+
+
+STOPPED = """
+import sys, time
+from pipeline.cli import app
+from pipeline.inference import folder
+real, begun = folder._Run._infer, []
+def infer(*arguments):
+    begun.append(0)
+    if len(begun) == 3:
+        print("at the third", flush=True)
+        time.sleep(600)
+    return real(*arguments)
+folder._Run._infer = infer
+app(sys.argv[1:])
+"""
+
+
+def test_stopped_by_sigterm_it_says_so_in_one_line_and_goes_on_later(tmp_path: Path) -> None:
+    bundle, scans, out = tiny_bundle(tmp_path / "bundle"), tmp_path / "scans", tmp_path / "out"
+    write_folder(scans, 4)
+    arguments = ["predict", str(bundle), str(scans), "--out", str(out), "--device", "cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OCUSEG_SITE_KEY": str(tmp_path / "site.key")}
+    command = [sys.executable, "-c", STOPPED, *arguments]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at the third\n"
+        process.send_signal(signal.SIGTERM)
+        said, complaint = process.communicate()
+    assert (process.returncode, said) == (130, ""), complaint
+    told = [line for line in complaint.splitlines() if not line.startswith("INFO: ")]
+    assert told == ["interrupted: what was finished is saved; run the same command again to go on"]
+    finished = {path: path.stat().st_mtime_ns for path in out.glob("cases/*/case.json")}
+    assert len(finished) == 2
+    assert not (out / ".staging").exists()
+
+    counts = predict_folder(bundle, scans, out, device="cpu", pseudonyms=Pseudonyms.load_or_create(tmp_path / "site.key"))
+    assert counts["done"] == 4
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert (out / "ledger.csv").read_text().count(",done,") == 4
