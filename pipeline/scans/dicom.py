@@ -21,6 +21,7 @@ from pipeline.types import CaseKey, Geometry, Modality, Scan
 _OP = "1.2.840.10008.5.1.4.1.1.77.1.5."
 _PHOTOGRAPHY = {_OP + n for n in "1256"}  # 8 bit, 16 bit, wide field stereographic, wide field 3D
 _TOMOGRAPHY, _EN_FACE, _FLOW_VOLUME = _OP + "4", _OP + "7", _OP + "8"
+_EYE_PICTURES = _PHOTOGRAPHY | {_TOMOGRAPHY, _EN_FACE, _FLOW_VOLUME}  # not 3, Stereometric Relationship: it only refers to pictures
 _ANY_SUBJECT = {  # classes that say nothing of what they show: Secondary Capture and visible-light photographs
     SECONDARY_CAPTURE,
     *(f"{SECONDARY_CAPTURE}.{n}" for n in "1234"),
@@ -146,7 +147,7 @@ def modality_of(dataset: Any) -> Modality:
     sop_class = text_of(dataset, "SOPClassUID") or text_of(dataset.file_meta, "MediaStorageSOPClassUID")
     modality = text_of(dataset, "Modality").upper()
     if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        if sop_class.startswith(_OP) or sop_class in _ANY_SUBJECT or ("Rows" in dataset and modality not in _FOREIGN_MODALITIES):
+        if sop_class in _EYE_PICTURES | _ANY_SUBJECT or ("Rows" in dataset and modality not in _FOREIGN_MODALITIES):
             raise ScanError("truncated", "the DICOM file ends before its picture; copy or export it again")
         raise ScanError("no_pixels", "the DICOM file holds no picture (a report, directory, plan or the like)")
     if sop_class in _SEGMENTATIONS or modality == "SEG":

@@ -72,8 +72,11 @@ class _Worker:
         block = os.read(self.descriptor(), 65536)
         if not block and not self.ready:
             raise RuntimeError("a process that reads scans could not start; run `python -m pipeline.scans.workers` to see why")
-        self.answer += block if self.ready else block.removeprefix(_READY)
-        self.ready = True
+        if not self.ready:
+            self.ready, self.started = True, time.monotonic()  # the file's clock: how long the interpreter took to start is not its fault
+            self.answer += block.removeprefix(_READY)
+            return True
+        self.answer += block
         return bool(block)
 
     def end(self) -> None:
@@ -138,17 +141,21 @@ class Pool:
 
     def _collect(self) -> None:
         """Wait for an answer, a death or the time limit of the file that has taken longest."""
-        busy = [w for w in self._workers if w.slot is not None]
-        due = min(w.started for w in busy) + self._time_limit_s - time.monotonic()
-        for key, _ in self._selector.select(max(due, 0.0)):
+        due = min((w.started for w in self._at_work()), default=None)
+        timeout = None if due is None else max(due + self._time_limit_s - time.monotonic(), 0.0)
+        for key, _ in self._selector.select(timeout):
             worker: _Worker = key.data
             if not worker.listen():
                 self._give_up(worker, ScanError("crashed", "a decoder crashed on this file; it may be damaged"))
             elif worker.answer.endswith(b"\n") and worker.slot is not None:
                 worker.slot.record, worker.slot = FileRecord(**json.loads(worker.answer)), None
-        for worker in busy:
-            if worker.slot is not None and time.monotonic() - worker.started > self._time_limit_s:
+        for worker in self._at_work():
+            if time.monotonic() - worker.started > self._time_limit_s:
                 self._give_up(worker, ScanError("timeout", f"the file was not read within {self._time_limit_s:g} s"))
+
+    def _at_work(self) -> list[_Worker]:
+        """Those whose file has a clock running: not before they are ready."""
+        return [w for w in self._workers if w.slot is not None and w.ready]
 
     def _give_up(self, worker: _Worker, error: ScanError) -> None:
         slot = worker.slot

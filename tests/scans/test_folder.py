@@ -280,6 +280,25 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file(tmp_path: Path, monkeypa
     }
 
 
+SLOW_START = """
+import time
+from pipeline.scans import workers
+from pipeline.scans.record import rejection
+from pipeline.errors import ScanError
+time.sleep(3)
+workers.examine = lambda path, root, names, _: rejection(path, root, names, ScanError("empty", "examined"))
+workers.main()
+"""
+
+
+def test_the_files_clock_starts_when_its_process_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a").write_text("a")
+    (tmp_path / "stand_in.py").write_text(SLOW_START)
+    monkeypatch.setattr(workers, "_COMMAND", [sys.executable, str(tmp_path / "stand_in.py")])
+    assert [r.reason for _, r in scan_folder(tmp_path / "tree", pseudonyms=NAMES, workers=1, time_limit_s=2.5)] == ["examined"]
+
+
 def test_a_worker_that_cannot_start_is_our_fault_and_not_the_files(hospital: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_COMMAND", [sys.executable, "-c", "raise SystemExit(1)"])
     with pytest.raises(RuntimeError, match="could not start"):
@@ -287,11 +306,12 @@ def test_a_worker_that_cannot_start_is_our_fault_and_not_the_files(hospital: Pat
 
 
 def test_a_stream_that_is_left_early_leaves_no_process(hospital: Path) -> None:
+    before = set(psutil.Process().children())
     stream = scan_folder(hospital, pseudonyms=NAMES, workers=2)
     next(stream)
-    assert psutil.Process().children()
+    assert set(psutil.Process().children()) - before
     stream.close()
-    assert not psutil.Process().children()
+    assert not set(psutil.Process().children()) - before
 
 
 KILLED = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -15,26 +16,39 @@ from pipeline.training.checkpoint import newest
 from tests.training.tiny import last_state, start, tiny_config, train_tiny, weights, write_data
 
 
+class NotTooFar:
+    """Progress that holds a training on after so many steps, so that it cannot end before it is killed, however busy the machine."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        self.left -= 1
+        while self.left <= 0:
+            time.sleep(1)
+
+
+def epochs_of(run_dir: Path) -> int:
+    history = run_dir / "history.jsonl"
+    return history.read_bytes().count(b"\n") if history.exists() else 0
+
+
 def test_killed_again_and_again_it_ends_like_a_run_that_never_was(tmp_path: Path) -> None:
     root = write_data(tmp_path / "data")
     config = tiny_config(root, "{name: unet, widths: [4, 8], residual_units: 1, dropout: 0.1}", train__epochs=40, train__ema=0.95)
     dice = random.Random(5)
-    kills = 0
-    while not (tmp_path / "run" / "bundle").exists():
-        resume = (tmp_path / "run" / "config.yaml").exists()
-        if not resume and (tmp_path / "run").exists():
-            (tmp_path / "run").rmdir()
-        process = start(config, root, tmp_path / "run", resume=resume)
-        before, patience = newest(tmp_path / "run" / "checkpoints"), time.monotonic() + 60
-        while process.is_alive() and newest(tmp_path / "run" / "checkpoints") == before and time.monotonic() < patience:
-            time.sleep(0.01)
-        if kills < 5:
-            process.join(dice.uniform(0, 0.6))
-            if process.is_alive():
-                kills += 1
-                process.kill()
-        process.join(60)
-    assert kills >= 3
+    for kill in range(5):
+        goal = epochs_of(tmp_path / "run") + dice.randrange(1, 4)
+        process = start(config, root, tmp_path / "run", resume=kill > 0, progress=NotTooFar(6 * 6))
+        while process.is_alive() and epochs_of(tmp_path / "run") < goal:
+            time.sleep(0.002)
+        process.join(dice.uniform(0, 0.1))  # somewhere in the epochs that follow, or in saving them
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    process = start(config, root, tmp_path / "run", resume=True)
+    process.join()
+    assert process.exitcode == 0
     train_tiny(config, root, tmp_path / "whole")
     for part in (weights, last_state):
         whole, killed = part(tmp_path / "whole"), part(tmp_path / "run")

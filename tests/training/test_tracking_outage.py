@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -12,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.training.mlflow_store import connect
@@ -28,11 +28,15 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def train(tracker: Tracker, steps: range) -> None:
-    """What training does; no call may wait for a server."""
-    for step in steps:
-        begun = time.monotonic()
-        tracker.epoch(step, {"train/loss": 1 / (step + 1), "validation/dice": step / 100})
-        assert time.monotonic() - begun < 2
+    """What training does; no call may speak with a server, or it could wait for one."""
+
+    def connect(*_: object) -> None:
+        raise AssertionError("training's own process speaks with a server")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect)
+        for step in steps:
+            tracker.epoch(step, {"train/loss": 1 / (step + 1), "validation/dice": step / 100})
 
 
 def wait_for(run_dir: Path, count: int, seconds: float = 60) -> None:
@@ -52,7 +56,7 @@ def test_server_dies_twice_and_every_record_arrives_once(server: Server, tmp_pat
     wait_for(run_dir, 11)
     server.down()
     train(tracker, range(10, 20))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while Sent.load(run_dir).problem is None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -67,7 +71,7 @@ def test_server_dies_twice_and_every_record_arrives_once(server: Server, tmp_pat
     tracker.bundle(bundle, {"validation/dice": 0.4})
     begun = time.monotonic()
     delivery = tracker.finish("FINISHED", wait_seconds=1)
-    assert time.monotonic() - begun < 20  # one request may be under way
+    assert time.monotonic() - begun < 60  # one request may be under way
     assert delivery.unsent == 10 + 3 + 1
     assert delivery.message is not None
     assert f"ocuseg train --send {run_dir}" in delivery.message
@@ -97,7 +101,7 @@ def test_server_that_never_answers_is_left_behind(tmp_path: Path) -> None:
         train(tracker, range(3))
         begun = time.monotonic()
         delivery = tracker.finish("FAILED", wait_seconds=0.5)
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 60
         resumed = open_tracker(run_config(), run_dir, resume=True)  # where to is remembered
         begin(resumed)
         assert resumed.finish("FAILED", wait_seconds=0.5).unsent == 7
@@ -135,7 +139,7 @@ def test_records_of_a_killed_training_still_go_out(tmp_path: Path) -> None:
     run = only_run(client_beside(run_dir))
     assert [m.value for m in client_beside(run_dir).get_metric_history(run.info.run_id, "loss")] == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert run.info.status == "RUNNING"  # until it is resumed: nobody has said how it ended
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while _alive(int(sender)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -143,9 +147,6 @@ def test_records_of_a_killed_training_still_go_out(tmp_path: Path) -> None:
 
 def _alive(process: int) -> bool:
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    import psutil
-
-    return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
