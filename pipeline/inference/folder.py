@@ -13,10 +13,12 @@ knows of it. A process that is killed leaves finished cases and nothing else; st
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,18 +84,18 @@ def predict_folder(
     bundle = load_bundle(bundle_path, device="cpu")
     names = pseudonyms or Pseudonyms.unkeyed()
     mask_dtype(bundle.label_map)
-    with open_out(out, folder, bundle, names) as died:
-        journal = Journal(out / "journal.sqlite")
+    with open_out(out, folder, bundle, names, probabilities) as died, closing(Journal(out / "journal.sqlite")) as journal:
         try:
             total = sum(1 for _ in walk(folder)) if progress is not None else None
             run = _Run(Predictor(bundle, prepare_machine(device)), folder, out, names, journal, probabilities, workers)
             run.go(lambda done, note: progress(done, total, note) if progress is not None else None, careful=died)
-        finally:
-            # Also after Ctrl-C or a full disk: what is in the journal is what the ledger says.
-            journal.export(out / "ledger.csv")
-            counts = journal.counts()
-            journal.close()
-    return counts
+        except BaseException:
+            # Also after Ctrl-C what is in the journal is what the ledger says; on a full disk the first error is the one to tell.
+            with suppress(OSError, sqlite3.Error):
+                journal.export(out / "ledger.csv")
+            raise
+        journal.export(out / "ledger.csv")
+        return journal.counts()
 
 
 class _Run:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,26 +13,26 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.inference.case_files import write_json
+from pipeline.lock import locked
 from pipeline.scans.identity import Pseudonyms
 from pipeline.training.bundle import Bundle
 
-log = logging.getLogger(__name__)
-
 RUN_FILE = "run.json"
 _RUNNING = ".running"
+_BUSY = "another process is predicting into this output folder; wait for it, or give another folder"
 _OWN = {RUN_FILE, "journal.sqlite", "journal.sqlite-journal", "ledger.csv", "cases", "report", ".staging", ".lock", _RUNNING}
 
 
 @contextmanager
-def open_out(out: Path, folder: Path, bundle: Bundle, pseudonyms: Pseudonyms) -> Iterator[bool]:
-    """Make ``out`` ready, or check that it was begun with the same bundle and key; hold its lock inside the block.
+def open_out(out: Path, folder: Path, bundle: Bundle, pseudonyms: Pseudonyms, probabilities: bool) -> Iterator[bool]:
+    """Make ``out`` ready, or check that it was begun with the same bundle, key and ``probabilities``; hold its lock inside the block.
 
     Gives True where the process before was killed or crashed, so that this one may be careful with the files it was at.
 
     Raises
     ------
     ConfigError: ``out`` lies in ``folder`` or the other way round, holds something else, belongs to another bundle or site key,
-        or is in use.
+        was begun with other options, or is in use.
     """
     _check_apart(out, folder)
     with ExitStack() as lock:
@@ -43,8 +41,8 @@ def open_out(out: Path, folder: Path, bundle: Bundle, pseudonyms: Pseudonyms) ->
             strange = sorted(p.name for p in out.iterdir() if p.name not in _OWN and not p.name.endswith(".part"))
             if strange and not (out / RUN_FILE).exists():
                 raise ConfigError(f"the output folder holds {strange[0]!r} and no prediction; give a new or an empty folder")
-            lock.enter_context(_locked(out / ".lock"))
-            _begin_or_continue(out, bundle, pseudonyms)
+            lock.enter_context(locked(out / ".lock", ConfigError(_BUSY)))
+            _begin_or_continue(out, bundle, pseudonyms, probabilities)
             # Half-written cases of a process that was killed; nobody else writes here while the lock is held.
             shutil.rmtree(out / ".staging", ignore_errors=True)
             (out / "cases").mkdir(exist_ok=True)
@@ -68,15 +66,15 @@ def _check_apart(out: Path, folder: Path) -> None:
         raise ConfigError("the folder of scans lies inside the output folder; give an output folder of its own")
 
 
-def _begin_or_continue(out: Path, bundle: Bundle, pseudonyms: Pseudonyms) -> None:
+def _begin_or_continue(out: Path, bundle: Bundle, pseudonyms: Pseudonyms, probabilities: bool) -> None:
     key_check = pseudonyms.token("path", "ocuseg key check")
     path = out / RUN_FILE
     if not path.exists():
-        write_json(path, _record(bundle, key_check))
+        write_json(path, _record(bundle, key_check, probabilities))
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        begun_with, key = found["bundle_id"], found["key_check"]
+        begun_with, key, kept = found["bundle_id"], found["key_check"], found.get("probabilities", False)
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{RUN_FILE} in the output folder is damaged; give a new output folder") from error
     if begun_with != bundle.id:
@@ -85,9 +83,14 @@ def _begin_or_continue(out: Path, bundle: Bundle, pseudonyms: Pseudonyms) -> Non
         raise ConfigError(
             "the output folder was begun with another site key, so its pseudonyms would not match; give that key, or a new folder"
         )
+    if kept != probabilities:
+        raise ConfigError(
+            f"the output folder was begun {'with' if kept else 'without'} --probabilities, and all its cases have the same files; "
+            "go on as it was begun, or give a new folder"
+        )
 
 
-def _record(bundle: Bundle, key_check: str) -> dict[str, Any]:
+def _record(bundle: Bundle, key_check: str, probabilities: bool) -> dict[str, Any]:
     return {
         "bundle_id": bundle.id,
         "bundle_name": bundle.config.name,
@@ -99,25 +102,5 @@ def _record(bundle: Bundle, key_check: str) -> dict[str, Any]:
         "metrics": dict(bundle.metrics),
         "card_sha256": bundle.card_sha256,
         "key_check": key_check,
+        "probabilities": probabilities,
     }
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Exclusive use by one process; the system lets go of it even when the process is killed."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on Windows; two runs at once are then the user's own care
-        yield
-        return
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError("another process is predicting into this output folder; wait for it, or give another folder") from None
-        except OSError:
-            log.warning("the output folder's file system has no locks; do not predict into it from two processes at once")
-        yield
-    finally:
-        os.close(handle)

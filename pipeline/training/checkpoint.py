@@ -70,7 +70,21 @@ def save_checkpoint(folder: Path, state: State, random_states: list[dict[str, An
     """Write the run's state; older checkpoints go once the new one is complete. Call it in one process only.
 
     ``random_states``: :func:`random_state` of each process, by rank.
+
+    Raises
+    ------
+    TrainingError: it cannot be written; the one before is still there.
     """
+    try:
+        return _save_checkpoint(folder, state, random_states)
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
+        raise TrainingError(
+            f"the checkpoint cannot be written ({why}); make room where the run's folder is, then resume the run"
+        ) from error
+
+
+def _save_checkpoint(folder: Path, state: State, random_states: list[dict[str, Any]]) -> Path:
     remove_leftovers(folder)
     before = newest(folder)
     path = folder / f"{state.progress.epoch:06d}-{state.progress.batch:08d}"

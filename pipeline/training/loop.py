@@ -16,30 +16,25 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.config import RunConfig
+from pipeline.atomic import write_text
+from pipeline.config import RunConfig, TrainConfig
 from pipeline.datasets.loader import CaseStore, training_loader
 from pipeline.datasets.splits import Split
 from pipeline.errors import InterruptedRun, TrainingError
 from pipeline.tasks.base import Task
-from pipeline.training.checkpoint import State, load_checkpoint, newest, random_state, save_checkpoint
+from pipeline.training.checkpoint import Progress, State, load_checkpoint, newest, random_state, save_checkpoint
 from pipeline.training.interrupt import Interrupt
 from pipeline.training.optimise import average_buffers, learning_rate, run_share
 from pipeline.training.tracking import Tracker
 from pipeline.training.validation import Scored, score_images
-from pipeline.types import Batch
+from pipeline.types import Advance, Batch
 
 log = logging.getLogger(__name__)
-
-
-class Advance(Protocol):
-    """Progress: how far (of how many, if known) and a word on the current state."""
-
-    def __call__(self, done: int, total: int | None = None, note: str = "") -> None: ...
 
 
 @dataclass(frozen=True)
@@ -78,6 +73,8 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
     found = newest(setup.checkpoints)
     if found is not None:
         load_checkpoint(found, state, rank)
+        # Settings may have changed: what had come to its end goes on where there is more to do now.
+        progress.finished = progress.finished and bool(used_up(progress, train))
         log.info("resuming after %d epochs and %d batches", progress.epoch, progress.batch)
     if accelerator.is_main_process:
         cut_history(setup.run_dir / "history.jsonl", progress.epoch)
@@ -140,8 +137,7 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
                 raise
         progress.epoch, progress.batch, progress.running = progress.epoch + 1, 0, {}
         progress.seconds = agree(accelerator, time.monotonic() - began, False)[0]
-        out_of_time = train.minutes is not None and progress.seconds >= 60 * train.minutes
-        progress.finished = last or out_of_time or (train.patience is not None and progress.stale >= train.patience)
+        progress.finished = last or bool(used_up(progress, train))
         if accelerator.is_main_process:
             append_history(setup.run_dir / "history.jsonl", progress.epoch, metrics)
         # Before the checkpoint: what an earlier process has recorded of a repeated epoch is left out, what it has not is not lost.
@@ -151,6 +147,17 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
 
 INTERRUPTED = "interrupted; everything is saved: resume the run to go on"
 REMEDY = "lower train.learning_rate, set train.clip_norm, or look at these cases"
+
+
+def used_up(progress: Progress, train: TrainConfig) -> str:
+    """Why a run that has come to the end of an epoch is over, or "" where it goes on."""
+    if progress.epoch >= train.epochs:
+        return f"all of train.epochs ({train.epochs}) are done"
+    if train.minutes is not None and progress.seconds >= 60 * train.minutes:
+        return f"all of train.minutes ({train.minutes:g}) have passed"
+    if train.patience is not None and progress.stale >= train.patience:
+        return f"as many validations as train.patience ({train.patience}) were no better than the best"
+    return ""
 
 
 def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
@@ -258,4 +265,4 @@ def cut_history(path: Path, epochs: int) -> None:
         with contextlib.suppress(ValueError):
             if json.loads(line)["epoch"] <= epochs:
                 lines.append(line)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_text(path, "".join(f"{line}\n" for line in lines))

@@ -6,11 +6,13 @@ import ctypes
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TrainingError
 
 log = logging.getLogger(__name__)
 
@@ -91,3 +93,17 @@ def prepare_machine(device: str) -> str:
     kept = keep_freed_memory()
     log.debug("device %s, %d threads, freed memory %s", chosen, set_threads(), "kept" if kept else "given back")
     return chosen
+
+
+@contextmanager
+def enough_memory(remedy: str) -> Iterator[None]:
+    """Say in one sentence, with the remedy, that the GPU's memory did not suffice for what is done inside the block.
+
+    Raises
+    ------
+    TrainingError: in place of torch's own error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(f"GPU memory did not suffice: {remedy}") from error

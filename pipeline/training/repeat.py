@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,9 @@ class Comparison:
     notes: tuple[str, ...] = field(default=())
 
     def lines(self) -> list[str]:
-        """For a person: one line that says it all, then what explains a difference."""
+        """For a person: one line that says it all, then what explains a difference; nothing in the other processes of a distributed run."""
+        if int(os.environ.get("RANK", "0")) > 0:
+            return []
         data = f"same ({self.images} images)" if not self.data else f"differs: {self.data}"
         words = {
             "identical": "weights identical",
@@ -195,16 +198,17 @@ def repeat_run(
     tracking = recorded.config.tracking.model_copy(update={"uri": tracking_uri})
     config = recorded.config.model_copy(update={"tracking": tracking})
     differences: list[ManifestDifference] = []
-    run_dir = new_run_dir(out, config.name)
     result = train(
         config,
         root,
-        run_dir,
+        new_run_dir(out, config.name),
         device=device,
         key_path=key_path,
         progress=progress,
         given=Given(run_id, recorded.split, recorded.card_text, lambda rows: differences.append(check_data(recorded, rows))),
+        plugins=plugins,
     )
+    run_dir = result.run_dir  # under torchrun that of the first process, whichever this one is
     agreement, numbers = compare_result(recorded, result.metrics, folder_digest(result.bundle, only="weights.safetensors"))
     notes = []
     if config.train.minutes is not None and agreement not in ("identical", "equal"):

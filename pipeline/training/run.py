@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,20 @@ from pipeline.tasks.base import Task
 from pipeline.training.bundle import build_task, save_bundle
 from pipeline.training.checkpoint import Progress, State
 from pipeline.training.interrupt import Interrupt
-from pipeline.training.loop import Advance, Setup, fit, stop_if_asked
+from pipeline.training.loop import Setup, fit, stop_if_asked, used_up
 from pipeline.training.optimise import AveragedWeights, make_optimizer
-from pipeline.training.platform import channels_last_is_safe, prepare_machine
+from pipeline.training.platform import channels_last_is_safe, enough_memory, prepare_machine
 from pipeline.training.provenance import environment
 from pipeline.training.record import Given
-from pipeline.training.run_folder import claim, prepare_data, record_run
+from pipeline.training.run_folder import claim, earlier_result, prepare_data, record_result, record_run
 from pipeline.training.tracking import Delivery, open_tracker
 from pipeline.training.validation import overlay_picture, predictions, score_images
+from pipeline.types import Advance, silent
 
 log = logging.getLogger(__name__)
 
+TRAINING_REMEDY = "lower train.batch_size or data.crop, or set task.tile"
+LONGEST_WAIT = datetime.timedelta(hours=12)  # of one process for another, such as for the first to write the bundle
 EXAMPLES = 4  # overlay pictures of validation images that go into the record
 
 
@@ -96,6 +99,7 @@ def train(
     key_path: Path | None = None,
     progress: Advance | None = None,
     given: Given | None = None,
+    plugins: Sequence[Path] = (),
 ) -> TrainingResult:
     """Train as ``config`` says on the data set below ``root``, and leave everything in ``run_dir``.
 
@@ -107,11 +111,12 @@ def train(
     key_path: the site key for pseudonyms of private data; None: the site's own.
     progress: called as ``progress(done, total, note)`` after each step.
     given: the card and the split of a recorded run, which is to be repeated (training/repeat.py).
+    plugins: files of code that the caller has loaded; their hashes are recorded.
 
     Raises
     ------
     ConfigError, CardError, LeakError: what was asked for cannot be done.
-    TrainingError: a loss that is not finite, a case that cannot be loaded.
+    TrainingError: a loss that is not finite, a case that cannot be loaded, a full disk, too little GPU memory.
     InterruptedRun: SIGTERM or Ctrl-C; resume goes on from that step.
     """
     chosen = prepare_machine(device)
@@ -121,13 +126,13 @@ def train(
         from accelerate.utils import broadcast_object_list
 
         run_dir = broadcast_object_list([run_dir])[0]
-    with Interrupt() as interrupt:
-        if main:
-            claim(run_dir, config, resume)
+    advance = progress if progress is not None and main else silent
+    with Interrupt() as interrupt, claim(run_dir, config, resume) if main else contextlib.nullcontext(), enough_memory(TRAINING_REMEDY):
         accelerator.wait_for_everyone()
-        card, text, store, split, spacing_mm = prepare_data(config, root, run_dir, key_path, given)
+        data = prepare_data(config, root, run_dir, key_path, given, advance)
+        card, store = data.card, data.store
         if given is not None:
-            given.look(store.manifest())
+            given.look(data.manifest)
         torch.manual_seed(config.seed)
         task = build_task(config, store.channels, card.label_map)
         task.to(accelerator.device)
@@ -141,27 +146,31 @@ def train(
         if config.train.compile:
             task.compile()
         model = accelerator.prepare_model(task)
-        about = environment(str(accelerator.device))
+        about = environment(str(accelerator.device), plugins)
         if main:
-            record_run(run_dir, text, store, split, about)
+            record_run(run_dir, data, about)
         accelerator.wait_for_everyone()
         with open_tracker(config, run_dir, active=main, resume=resume) as tracker:
             parameters = {"parameters": sum(p.numel() for p in task.parameters()), "processes": accelerator.num_processes}
             tracker.start(
                 card_name=card.name,
-                card_text=text,
-                split=split.to_json(),
-                manifest=store.manifest(),
+                card_text=data.text,
+                split=data.split.to_json(),
+                manifest=data.manifest,
                 environment=about,
                 extra=parameters,
                 repeats=None if given is None else given.repeats,
             )
-            advance = progress if progress is not None and main else silent
-            setup = Setup(config, store, split, run_dir, accelerator, tracker, advance, interrupt)
+            setup = Setup(config, store, data.split, run_dir, accelerator, tracker, advance, interrupt)
             fit(setup, model, task, state)
             bundle, metrics, delivery = run_dir / "bundle", {}, Delivery(0, 0, None)
-            identity = ""
-            if main:
+            identity, message = "", None
+            earlier = earlier_result(run_dir, state.progress.step) if main else None
+            if earlier is not None:
+                message = f"nothing was left to train: {used_up(state.progress, config.train)}; the bundle is the one that was there"
+                identity, metrics = earlier.id, dict(earlier.metrics)
+                delivery = tracker.finish("FINISHED")
+            elif main:
                 use_best(task, state)
                 metrics = finish(setup, task, state)
                 identity = save_bundle(
@@ -174,28 +183,32 @@ def train(
                     thresholds=task.thresholds,
                     input_channels=store.channels,
                     modality=card.modality,
-                    spacing_mm=spacing_mm,
+                    spacing_mm=data.spacing_mm,
                 )
                 tracker.bundle(bundle, metrics)
+                record_result(run_dir, state.progress.step, identity)
                 delivery = tracker.finish("FINISHED")
         accelerator.wait_for_everyone()
-    return TrainingResult(run_dir, bundle, identity, metrics, delivery.run_id, delivery.message)
+    message = ". ".join(filter(None, (message, delivery.message))) or None
+    return TrainingResult(run_dir, bundle, identity, metrics, delivery.run_id, message)
 
 
 def make_accelerator(config: RunConfig, device: str) -> Any:
     """Accelerate's device, precision and processes (torchrun and `accelerate launch` say how many by the environment)."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedDataParallelKwargs
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     wanted = config.train.precision
-    bfloat16 = wanted == "bfloat16" or (wanted == "auto" and device == "cuda" and torch.cuda.is_bf16_supported())
+    # Older GPUs only emulate bfloat16, more slowly than they calculate in float32.
+    native = wanted == "auto" and device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    bfloat16 = wanted == "bfloat16" or native
     AcceleratorState._reset_state()  # one program may train several times, each with a precision of its own
     return Accelerator(
         cpu=device == "cpu",
         mixed_precision="bf16" if bfloat16 else "no",
         # Statistics of BatchNorm are averaged at an epoch's end (optimise.average_buffers) instead of taken from the first process.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False), InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
     )
 
 
@@ -228,7 +241,3 @@ def finish(setup: Setup, task: Task, state: State) -> dict[str, float]:
     summary = task.summarise([image.measures for image in scored])
     log.info("best epoch %d; validation %s %.4f", state.progress.best_epoch, task.headline, summary[task.headline])
     return {f"validation/{name}": value for name, value in summary.items()}
-
-
-def silent(done: int, total: int | None = None, note: str = "") -> None:
-    """Progress that nobody watches."""

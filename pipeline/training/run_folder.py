@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +14,56 @@ from pipeline.config import RunConfig, dump_config, parse_config
 from pipeline.datasets.card import CardCase, DataCard, card_folders, load_card, parse_card, read_scan
 from pipeline.datasets.loader import CaseStore
 from pipeline.datasets.splits import Split, guard, make_split
-from pipeline.errors import ConfigError, NothingUsableError
+from pipeline.errors import BundleError, ConfigError, NothingUsableError
+from pipeline.lock import locked
+from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.provenance import compare_manifests, text_digest
 from pipeline.training.record import Given
+from pipeline.types import Advance
+
+LOCK, RESULT = ".lock", "result.json"
 
 
-def claim(run_dir: Path, config: RunConfig, resume: bool) -> None:
-    """Make the run's folder, or see that it is one to resume, with a config that trains the same thing."""
+@dataclass(frozen=True)
+class Data:
+    """What a run trains on: ``text`` is the whole card, ``manifest`` lists the cases of the guarded split and no others,
+    ``spacing_mm`` is that of its images where it is known.
+    """
+
+    card: DataCard
+    text: str
+    store: CaseStore
+    split: Split
+    manifest: list[dict[str, Any]]
+    spacing_mm: tuple[float, ...] | None
+
+
+@contextmanager
+def claim(run_dir: Path, config: RunConfig, resume: bool) -> Iterator[None]:
+    """Make the run's folder, or see that it is one to resume, with a config that trains the same thing; hold it inside the block."""
     record = run_dir / "config.yaml"
     if not resume:
         run_dir.mkdir(parents=True, exist_ok=True)
-        if any(run_dir.iterdir()):
+        if any(path.name != LOCK for path in run_dir.iterdir()):
             raise ConfigError(f"{run_dir.name}: the run folder is not empty; resume that run, or give a new folder")
-        write_text(record, dump_config(config))
-        return
-    if not record.exists():
+    elif not record.exists():
         raise ConfigError(f"{run_dir.name}: is not the folder of a run (no config.yaml in it); give that folder, or start a new run")
-    before = parse_config(record.read_text(encoding="utf-8"), where="config.yaml")
-    for part in ("seed", "data", "task", "model"):
-        if getattr(before, part) != getattr(config, part):
-            raise ConfigError(f"{run_dir.name}: {part} differs from what the run was started with; only train.* may change on resuming")
-    remove_leftovers(run_dir)
-    remove_leftovers(run_dir / "checkpoints")
-    write_text(record, dump_config(config))
+    with locked(run_dir / LOCK, ConfigError(f"{run_dir.name}: another process is at this run; wait for it, or stop it first")):
+        if resume:
+            before = parse_config(record.read_text(encoding="utf-8"), where="config.yaml")
+            for part in ("seed", "data", "task", "model"):
+                if getattr(before, part) != getattr(config, part):
+                    raise ConfigError(
+                        f"{run_dir.name}: {part} differs from what the run was started with; only train.* may change on resuming"
+                    )
+            remove_leftovers(run_dir)
+            remove_leftovers(run_dir / "checkpoints")
+        write_text(record, dump_config(config))
+        yield
 
 
-def prepare_data(
-    config: RunConfig, root: Path, run_dir: Path, key_path: Path | None, given: Given | None
-) -> tuple[DataCard, str, CaseStore, Split, tuple[float, ...] | None]:
-    """Card and its text, decoded cases, guarded split (or the run's own), and the spacing of its images where it is known."""
+def prepare_data(config: RunConfig, root: Path, run_dir: Path, key_path: Path | None, given: Given | None, advance: Advance) -> Data:
+    """Read everything and guard the split, or take the run's own and see that its data is what it was."""
     frozen = run_dir / "split.json"
     begun = frozen.exists()
     card, text = read_card(config, run_dir, given)
@@ -58,16 +81,21 @@ def prepare_data(
         )
     cases = [case for case in cases if case.key in used]
     # Every part is read: the test part for the leakage guard alone.
-    store = CaseStore(card, cases, root, config.data.normalise, config.data.cache, run_dir.parent / "cache")
+    store = CaseStore(
+        card, cases, root, config.data.normalise, config.data.cache, run_dir.parent / "cache",
+        progress=lambda done, total=None, note="": advance(done, total, "reading cases"),
+    )  # fmt: skip
+    if not begun:
+        split = guard(split, store.fingerprints(), store.hashes(), config.data.split.near_duplicates)
+    # What the guard has left out is no part of the run.
+    manifest = store.manifest({key for _, keys in split for key in keys})
     if begun:
-        difference = compare_manifests(json.loads((run_dir / "manifest.json").read_text(encoding="utf-8")), store.manifest())
+        difference = compare_manifests(json.loads((run_dir / "manifest.json").read_text(encoding="utf-8")), manifest)
         if difference:
             raise ConfigError(
                 f"{run_dir.name}: the data has changed since the run was started: {difference}; restore it, or start a new run"
             )
-    else:
-        split = guard(split, store.fingerprints(), store.hashes(), config.data.split.near_duplicates)
-    return card, text, store, split, spacing(card, [case for case in cases if case.key in split.train])
+    return Data(card, text, store, split, manifest, spacing(card, [case for case in cases if case.key in split.train]))
 
 
 def site_pseudonyms(card: DataCard, key_path: Path | None) -> Any:
@@ -103,10 +131,25 @@ def read_card(config: RunConfig, run_dir: Path, given: Given | None) -> tuple[Da
     return parse_card(text, where="card.md"), text
 
 
-def record_run(run_dir: Path, text: str, store: CaseStore, split: Split, about: Mapping[str, Any]) -> None:
+def record_run(run_dir: Path, data: Data, about: Mapping[str, Any]) -> None:
     """environment.json, card.md, manifest.json and, last, split.json: from then on the run is bound to this data."""
     write_text(run_dir / "environment.json", json.dumps(dict(about), indent=1))
     if not (run_dir / "split.json").exists():
-        write_text(run_dir / "card.md", text)
-        write_text(run_dir / "manifest.json", json.dumps(store.manifest(), indent=1))
-        split.save(run_dir / "split.json")
+        write_text(run_dir / "card.md", data.text)
+        write_text(run_dir / "manifest.json", json.dumps(data.manifest, indent=1))
+        data.split.save(run_dir / "split.json")
+
+
+def record_result(run_dir: Path, step: int, bundle_id: str) -> None:
+    """result.json, once everything is recorded: which bundle the run has left, after how many steps."""
+    write_text(run_dir / RESULT, json.dumps({"step": step, "bundle_id": bundle_id}) + "\n")
+
+
+def earlier_result(run_dir: Path, step: int) -> Bundle | None:
+    """The bundle that the run has left after this very step, whole and recorded; None where it is still to be made."""
+    try:
+        found = json.loads((run_dir / RESULT).read_text(encoding="utf-8"))
+        bundle = load_bundle(run_dir / "bundle")
+        return bundle if found == {"step": step, "bundle_id": bundle.id} else None
+    except (OSError, ValueError, BundleError):
+        return None

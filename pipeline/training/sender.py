@@ -65,8 +65,8 @@ class Sender:
                 log.warning("refused: %s", error)
                 self._keep_refused(batch, str(error), sent)
             except Exception as error:
-                log.warning("not delivered", exc_info=error)
                 sent.problem = _sentence(error)
+                log.warning("not delivered: %s", sent.problem)
                 sent.save()
                 asked = asked or (time.monotonic() if finishing else 0.0)
                 if self.orphaned and asked and time.monotonic() - asked > ORPHAN_SECONDS:

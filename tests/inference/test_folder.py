@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.folder import predict_folder
+from pipeline.inference.journal import Journal
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.open import open_scan
@@ -340,3 +341,26 @@ def test_a_file_that_crashed_the_last_process_is_tried_apart_first(tmp_path: Pat
     write_png(tmp_path / "scans" / "P0001" / "V1" / "new.png", picture(50))
     assert run(tmp_path) == counts(done=2, rejected=1)
     assert tried == paths
+
+
+def test_a_folder_begun_without_probabilities_goes_on_without_them(tmp_path: Path, bundle: Bundle) -> None:
+    write_folder(tmp_path / "scans", 1)
+    run(tmp_path)
+    with pytest.raises(ConfigError, match="was begun without --probabilities"):
+        run(tmp_path, probabilities=True)
+    assert run(tmp_path) == counts(done=1)
+
+
+def test_a_full_disk_is_told_as_the_journal_tells_it(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "scans", 1)
+
+    def refuse(self: Journal, entry: object) -> None:
+        raise ConfigError("the journal is full")
+
+    def full(self: Journal, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Journal, "record", refuse)
+    monkeypatch.setattr(Journal, "export", full)
+    with pytest.raises(ConfigError, match="the journal is full"):
+        run(tmp_path)

@@ -61,9 +61,14 @@ def test_batch_norm_statistics_are_those_of_all_processes(root: Path, tmp_path: 
 def test_a_signal_to_one_process_stops_both_at_one_step_and_the_run_can_be_resumed(root: Path, tmp_path: Path) -> None:
     settings = {**SETTINGS, "train__batch_size": 2, "train__epochs": 5000}
     processes = start_together(2, tiny_config(root, NORMS["instance"], **settings), root, tmp_path / "run")
-    patience = time.monotonic() + 60
-    while newest(tmp_path / "run" / "checkpoints") is None and time.monotonic() < patience:
+    patience = time.monotonic() + 200
+    while newest(tmp_path / "run" / "checkpoints") is None and time.monotonic() < patience and all(p.is_alive() for p in processes):
         time.sleep(0.02)
+    if newest(tmp_path / "run" / "checkpoints") is None:
+        ends = [process.exitcode for process in processes]
+        for process in processes:
+            process.kill()
+        pytest.fail(f"no checkpoint, so nothing to interrupt; the processes ended with {ends} (None: still at it after 200 s)")
     processes[1].terminate()
     for process in processes:
         process.join(60)

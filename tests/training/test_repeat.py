@@ -133,6 +133,25 @@ def test_changed_data_and_code_are_named(out: Path, data: Path, source: Path, tm
     assert "the data differs from what run" in caplog.text
 
 
+def test_a_process_of_several_reports_the_first_ones_folder_and_says_nothing(
+    out: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = out / f"first-process-{uuid4().hex[:8]}"
+
+    def train_elsewhere(config: RunConfig, root: Path, run_dir: Path, **options: Any) -> Result:
+        assert options["plugins"] == (data / "p1_R_v1_i1",)
+        return fake_training(config, root, first, **options)
+
+    monkeypatch.setitem(
+        sys.modules, "pipeline.training.run", SimpleNamespace(train=train_elsewhere, new_run_dir=lambda out, name: out / name)
+    )
+    comparison = repeat_run(first_run(out), data, out, plugins=(data / "p1_R_v1_i1",))
+    assert comparison.run_dir == first
+    assert comparison.lines()[-1] == f"repeated in {first}"
+    monkeypatch.setenv("RANK", "1")
+    assert comparison.lines() == []
+
+
 def recorded(**changes: Any) -> RecordedRun:
     run = RecordedRun(
         "abc", run_config(), SPLIT, CARD, ({"case": "p1_R_v1_i1", "sha256": "1" * 64},), {}, {"dice": 0.8, "loss": math.nan}, "w" * 64

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,7 +47,7 @@ def test_a_run_leaves_what_it_promises(root: Path, tmp_path: Path) -> None:
         assert all(row[f"train/{name}"] > 0 for row in rows)
     assert rows[0]["train/loss"] == pytest.approx(rows[0]["train/loss/dice"] + rows[0]["train/loss/cross_entropy"])
     assert {"learning_rate", "seconds/train", "images_per_second", "validation/dice/blob", "validation/iou_pooled/blob"} <= set(rows[0])
-    assert seen == [(done, 36) for done in range(1, 37)]
+    assert seen == [(done, 12) for done in range(1, 13)] + [(done, 36) for done in range(1, 37)]  # cases read, then steps
     bundle = load_bundle(run_dir / "bundle")
     assert (bundle.id, bundle.input_channels, bundle.modality) == (result.bundle_id, 3, "fundus")
     assert 0 < bundle.thresholds["blob"] < 1
@@ -101,14 +103,18 @@ def test_every_setting_trains(root: Path, tmp_path: Path, changes: dict[str, Any
     load_bundle(result.bundle)
 
 
-def test_the_last_epoch_is_annealed_when_time_runs_out(root: Path, tmp_path: Path) -> None:
-    train_tiny(tiny_config(root, train__epochs=100_000, train__minutes=0.02), root, tmp_path / "run")
+def test_the_last_epoch_is_annealed_when_time_runs_out(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr("pipeline.training.loop.time", SimpleNamespace(monotonic=lambda: float(next(clock))))  # a look takes a second
+    config = tiny_config(root, train__epochs=100_000, train__minutes=1)
+    train_tiny(config, root, tmp_path / "run")
     rates = [row["learning_rate"] for row in history(tmp_path / "run")]
-    assert 1 < len(rates) < 100_000
+    assert 3 < len(rates) < 10  # an epoch looks at least six times
     assert rates[-1] < 0.2 * max(rates)
-    # Resumed, a run whose time is up only writes its bundle anew.
+    # Resumed, a run whose time is up stays as it is.
     before = weights(tmp_path / "run")
-    train_tiny(tiny_config(root, train__epochs=100_000, train__minutes=0.02), root, tmp_path / "run", resume=True)
+    result = train_tiny(config, root, tmp_path / "run", resume=True)
+    assert "all of train.minutes (1) have passed" in result.message
     assert len(history(tmp_path / "run")) == len(rates)
     assert all(torch.equal(before[name], value) for name, value in weights(tmp_path / "run").items())
 
@@ -137,7 +143,7 @@ def test_a_signal_stops_after_the_step_and_resuming_ends_as_if_there_had_been_no
     train_tiny(config, root, tmp_path / "whole")
 
     def at_step_nine(done: int, total: int | None, note: str) -> None:
-        if done == 9:
+        if (done, total) == (9, 18):
             os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)

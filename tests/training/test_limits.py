@@ -1,0 +1,77 @@
+"""What a machine cannot do is said in one sentence: memory, disk, number formats, waiting."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from pipeline.errors import TrainingError
+from pipeline.tasks.semantic import SemanticTask
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import newest
+from pipeline.training.run import make_accelerator
+from tests.training.tiny import tiny_config, train_tiny, write_data
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("tiny") / "data")
+
+
+@pytest.mark.parametrize("where", ["forward", "predict"])
+def test_too_little_gpu_memory_names_the_settings_that_help(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def too_much(self: SemanticTask, batch: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(SemanticTask, where, too_much)
+    with pytest.raises(
+        TrainingError, match=r"^GPU memory did not suffice: lower train\.batch_size or data\.crop, or set task\.tile$"
+    ) as caught:
+        train_tiny(tiny_config(root, train__epochs=1), root, tmp_path / "run")
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), SafetensorError("Error while serializing: I/O error: No space left on device")]
+)
+def test_a_full_disk_is_said_and_the_checkpoint_before_stays(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    save_file = checkpoint.save_file
+
+    def full_after_the_first(tensors: Any, path: Path) -> None:
+        if newest(tmp_path / "run" / "checkpoints") is not None:
+            raise error
+        save_file(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full_after_the_first)
+    with pytest.raises(TrainingError, match=r"the checkpoint cannot be written \(.*No space left on device\).*resume the run"):
+        train_tiny(tiny_config(root, train__epochs=3), root, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["000001-00000000"]
+
+
+def test_bfloat16_only_where_the_gpu_has_it_and_processes_wait_long_enough(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+    monkeypatch.setattr("accelerate.Accelerator", lambda **options: made.update(options))
+    config = tiny_config(root, train__precision="auto")
+    for native, precision in ((False, "no"), (True, "bf16")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, native=native: including_emulation or native)
+        make_accelerator(config, "cuda")
+        assert made["mixed_precision"] == precision
+    (wait,) = [handler.timeout for handler in made["kwargs_handlers"] if hasattr(handler, "timeout")]
+    assert wait >= datetime.timedelta(hours=1)  # torch's own is ten minutes, and the first process writes the bundle alone
+
+
+def test_plugins_are_part_of_what_a_run_came_from(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("abc")
+    train_tiny(tiny_config(root, train__epochs=1), root, tmp_path / "run", plugins=[tmp_path / "mine.py"])
+    code = json.loads((tmp_path / "run" / "environment.json").read_text())["code"]
+    assert code["plugins"] == {"mine.py": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
