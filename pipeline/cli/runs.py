@@ -12,6 +12,7 @@ from pipeline.cli.data import AsJson, SiteKey, existing_folder
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_REJECTED, ConfigError
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Plugin = Annotated[list[Path] | None, typer.Option(help="Python file that registers models, losses or tasks of your own.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,7 +32,7 @@ def train(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow server of --from-run.")] = None,
     send: Annotated[Path | None, typer.Option(help="Only send what a run folder could not send to MLflow earlier.")] = None,
     device: Device = "auto",
-    plugin: Annotated[list[Path] | None, typer.Option(help="Python file that registers models, losses or tasks of your own.")] = None,
+    plugin: Plugin = None,
     site_key: SiteKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -81,7 +82,9 @@ def train(
         settings = load_config(config, override or ())
         run_dir = new_run_dir(out, settings.name)
     with progress("training") as advance:
-        result = train(settings, root, run_dir, device=device, resume=resume is not None, key_path=site_key, progress=advance)
+        result = train(
+            settings, root, run_dir, device=device, resume=resume is not None, key_path=site_key, plugins=plugin or (), progress=advance
+        )
     emit(result.to_json(), as_json, result.lines())
 
 
@@ -119,10 +122,13 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Part to score: train, validation, test or all.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Folder for per_image.csv and summary.json (default: beside the bundle).")] = None,
     device: Device = "auto",
+    plugin: Plugin = None,
     site_key: SiteKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a bundle against labels: native resolution, inside the field of view, with patient-bootstrap intervals."""
+    for path in plugin or []:
+        load_plugin(path)
     from pipeline.inference.evaluate import evaluate, summary_lines
 
     existing_folder(root, "--root")
@@ -139,10 +145,13 @@ def predict(
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also keep each class's probabilities.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Files read at once.")] = 2,
     device: Device = "auto",
+    plugin: Plugin = None,
     site_key: SiteKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Segment every scan in a folder; every file ends in the ledger."""
+    for path in plugin or []:
+        load_plugin(path)
     from pipeline.inference.folder import predict_folder
     from pipeline.scans.identity import Pseudonyms, default_key_path
 

@@ -7,10 +7,12 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -20,7 +22,7 @@ from pipeline.atomic import write_text
 from pipeline.datasets.card import CardCase, DataCard, check_sizes, load_card, read_field_of_view, read_scan, read_target_mask
 from pipeline.datasets.normalise import NormaliseConfig, choose_field_of_view
 from pipeline.datasets.splits import Split
-from pipeline.errors import BundleError, CardError, ConfigError, LeakError
+from pipeline.errors import BundleError, CardError, ConfigError, LeakError, ScanError
 from pipeline.inference.case_files import write_json
 from pipeline.inference.predict import Predictor
 from pipeline.inference.scoring import Row, score_case, table
@@ -28,12 +30,13 @@ from pipeline.inference.summary import DRAWS, LEVEL, SEED, summarise, summary_li
 from pipeline.scans.files import open_regular, sha256_of
 from pipeline.scans.identity import Pseudonyms
 from pipeline.training.bundle import Bundle, load_bundle
-from pipeline.training.platform import prepare_machine
+from pipeline.training.platform import enough_memory, prepare_machine
 from pipeline.types import IGNORE, Advance, Scan
 
 log = logging.getLogger(__name__)
 
 Part = Literal["train", "validation", "test", "all"]
+REMEDY = "train a bundle with a smaller task.tile, or score with --device cpu"
 
 __all__ = ["evaluate", "summary_lines"]
 
@@ -73,8 +76,8 @@ def evaluate(
 
     Raises
     ------
-    LeakError: an image of the scored part was trained or validated on. CardError: labels do not fit. ConfigError: no such part.
-    OSError: ``out`` cannot be made or written.
+    LeakError: an image of the scored part was trained or validated on. CardError: files of a case cannot be used or do not fit, by
+    its name. ConfigError: no such part. OSError: ``out`` cannot be made or written. TrainingError: too little GPU memory.
     """
     if part not in get_args(Part):
         raise ConfigError(f"--split {part!r}: must be one of {', '.join(get_args(Part))}")
@@ -84,18 +87,22 @@ def evaluate(
     trained = trained_on(bundle)
     known = card.cases(root, pseudonyms=None if key_path is None else Pseudonyms.load_or_create(key_path))
     cases, warnings = select(bundle, card, known, part, trained)
-    hashes = {str(case.key): _sha256(case) for case in cases}
+    hashes = {}
+    for case in cases:
+        with _named(case):
+            hashes[str(case.key)] = _sha256(case)
     warnings += check_unseen(hashes, part, trained)
     names, more = common_classes(bundle, card)
     warnings += more
-    out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made is said now, not when all is scored
+    _make_writable(out)
 
     predictor = Predictor(bundle, prepare_machine(device))
     rows: list[Row] = []
     for number, case in enumerate(cases):
-        scan = read_scan(card, case)
-        warnings += [w for w in predictor.warnings(scan) if w not in warnings]
-        rows += _score(predictor, card, case, scan, names)
+        with _named(case), enough_memory(REMEDY):
+            scan = read_scan(card, case)
+            warnings += [w for w in predictor.warnings(scan) if w not in warnings]
+            rows += _score(predictor, card, case, scan, names)
         if progress is not None:
             progress(number + 1, len(cases), str(case.key))
 
@@ -199,6 +206,8 @@ def common_classes(bundle: Bundle, card: DataCard) -> tuple[list[str], list[str]
 def _score(predictor: Predictor, card: DataCard, case: CardCase, scan: Scan, names: list[str]) -> list[Row]:
     """One case: predict as training prepared, score in the source frame where the first reader's label is known."""
     field = read_field_of_view(card, case)
+    if field is not None and field.shape != scan.geometry.plane:
+        raise CardError(f"case {case.key}: the field of view is {field.shape}, but the image is {scan.geometry.plane} (rows, columns)")
     truth_mask = read_target_mask(card, case)
     check_sizes(scan.geometry, truth_mask, f"case {case.key}: the label")
     valid = (truth_mask != IGNORE) & _scored_area(scan, field)
@@ -221,6 +230,7 @@ def _score(predictor: Predictor, card: DataCard, case: CardCase, scan: Scan, nam
         card.label_map.layers(truth_mask)[theirs],
         valid,
         second,
+        scan.geometry.spacing_mm,
     )
 
 
@@ -230,9 +240,28 @@ def _scored_area(scan: Scan, field: npt.NDArray[np.bool_] | None) -> npt.NDArray
     return choose_field_of_view(plane, NormaliseConfig(), scan.modality, field)
 
 
+@contextmanager
+def _named(case: CardCase) -> Iterator[None]:
+    """A file that cannot be used is told with the case it belongs to."""
+    try:
+        yield
+    except ScanError as error:
+        raise CardError(f"case {case.key}: {error}") from error
+    except OSError as error:
+        raise CardError(f"case {case.key}: a file cannot be read ({error.strerror or type(error).__name__})") from error
+
+
 def _sha256(case: CardCase) -> str:
     with open_regular(case.image) as file:
         return sha256_of(file)
+
+
+def _make_writable(out: Path) -> None:
+    """A folder that cannot be made or written, or a full disk, is said now, not when all is scored."""
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=out) as trial:
+        trial.write(bytes(1 << 16))
+        trial.flush()
 
 
 def _check_out(out: Path, bundle: Bundle) -> None:

@@ -17,7 +17,20 @@ BoolArray = npt.NDArray[np.bool_]
 THIN = frozenset({"vessel", "vessels", "artery", "arteries", "vein", "veins", "capillary"})
 """Class names whose shape is a branching line: scored with clDice; the others with outline distances."""
 
-SCORES = ("dice", "iou", "pixel_accuracy", "sensitivity", "specificity", "cldice", "auroc", "aupr", "hd95_px", "assd_px")
+SCORES = (
+    "dice",
+    "iou",
+    "pixel_accuracy",
+    "sensitivity",
+    "specificity",
+    "cldice",
+    "auroc",
+    "aupr",
+    "hd95_px",
+    "assd_px",
+    "hd95_mm",
+    "assd_mm",
+)
 SECOND_READER = ("second_reader_dice", "model_vs_second_dice")
 
 
@@ -42,6 +55,7 @@ def score_case(
     truth: BoolArray,
     valid: BoolArray,
     second: tuple[BoolArray, BoolArray] | None = None,
+    spacing_mm: Sequence[float] | None = None,
 ) -> list[Row]:
     """Rows of one case.
 
@@ -50,6 +64,8 @@ def score_case(
     names: the K classes. predicted, truth: bool (K, [D,] H, W). probabilities: float of that shape.
     valid: bool ([D,] H, W), where the first reader's label and the field of view count.
     second: the second reader's layers (K, [D,] H, W) and where that label counts ([D,] H, W).
+    spacing_mm: of slices, rows and columns of a volume, or None. Outlines of pictures are compared in pixels, those of volumes in
+        mm or not at all: slices lie much further apart than pixels, so that a distance in voxels means nothing.
     """
     rows = []
     for index, name in enumerate(names):
@@ -59,8 +75,12 @@ def score_case(
         if name.lower() in THIN:
             if guess.ndim == 2:
                 scores["cldice"] = measure("cldice", cldice(guess, true, valid))
-        else:
+        elif guess.ndim == 2:
             scores["hd95_px"], scores["assd_px"] = hd95(guess, true, valid=valid), assd(guess, true, valid=valid)
+        elif spacing_mm is not None:
+            scores["hd95_mm"], scores["assd_mm"] = hd95(guess, true, spacing_mm, valid), assd(guess, true, spacing_mm, valid)
+        else:
+            scores["hd95_mm"] = scores["assd_mm"] = Measure(None, "mm", "distance of outlines", "the volume's spacing is not known")
         scores["auroc"] = measure("auroc", auroc(chance, true, valid))
         scores["aupr"] = measure("aupr", aupr(chance, true, valid))
         second_counts = None

@@ -20,7 +20,7 @@ from pipeline.metrics.overlap import Confusion
 DRAWS, SEED, LEVEL = 2000, 0, 0.95
 _ONE_PATIENT = "fewer than two patients"
 _POOLED: dict[str, Statistic] = {"dice": pooled_dice, "iou": pooled_iou}
-_SHOWN = ("dice", "iou", "sensitivity", "specificity", "cldice", "auroc", "hd95_px", "second_reader_dice")
+_SHOWN = ("dice", "iou", "sensitivity", "specificity", "cldice", "auroc", "hd95_px", "hd95_mm", "second_reader_dice")
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.datasets.card import load_card
 from pipeline.datasets.splits import Split
-from pipeline.errors import BundleError, CardError, ConfigError, LeakError
+from pipeline.errors import BundleError, CardError, ConfigError, LeakError, TrainingError
 from pipeline.inference.evaluate import evaluate, summary_lines
 from pipeline.scans.raster import write_png
 from pipeline.training.bundle import Bundle
 from tests.conftest import shared_data
-from tests.inference.conftest import make_bundle, run_config
+from tests.inference.conftest import BrightTask, make_bundle, run_config
 
 SHAPE = (20, 31)
 CARD = """---
@@ -245,6 +246,38 @@ def test_a_folder_that_cannot_be_made_is_said_before_the_work(tmp_path: Path, tr
     with pytest.raises(FileExistsError):
         run(tmp_path, progress=lambda done, total, case: scored.append(done))
     assert not scored
+
+
+def test_a_full_disk_is_said_before_the_work(tmp_path: Path, trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipeline.inference.evaluate.TemporaryFile", full)
+    scored: list[int] = []
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path, progress=lambda done, total, case: scored.append(done))
+    assert not scored
+
+
+def test_a_file_that_cannot_be_used_is_told_with_its_case(tmp_path: Path, trained: Bundle) -> None:
+    image, view = tmp_path / "data" / "images" / "c_R.png", tmp_path / "data" / "view" / "c_R.png"
+    before = view.read_bytes()
+    write_png(view, np.full((9, 13), 255, dtype=np.uint8))
+    with pytest.raises(CardError, match=r"^case c_R_0_c-R: the field of view is \(9, 13\), but the image is \(20, 31\)"):
+        run(tmp_path)
+    view.write_bytes(before)
+    image.write_bytes(image.read_bytes()[:90])
+    with pytest.raises(CardError, match=r"^case c_R_0_c-R: "):
+        run(tmp_path)
+
+
+def test_too_little_gpu_memory_is_one_sentence(tmp_path: Path, trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(self: BrightTask, batch: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(BrightTask, "predict", too_much)
+    with pytest.raises(TrainingError, match=r"^GPU memory did not suffice: .*task\.tile.*--device cpu$"):
+        run(tmp_path)
 
 
 def test_an_unknown_part_is_refused(tmp_path: Path, trained: Bundle) -> None:
