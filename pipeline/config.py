@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import sys
@@ -18,7 +17,7 @@ from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.splits import SplitConfig
 from pipeline.errors import ConfigError
 from pipeline.models.base import MODELS
-from pipeline.registry import Strict, unknown_name
+from pipeline.registry import Strict, explain, read_mapping
 from pipeline.tasks.base import TASKS
 
 if TYPE_CHECKING:
@@ -133,20 +132,13 @@ def _find(path: Path) -> Path:
 
 def parse_config(text: str, overrides: Sequence[str] = (), where: str = "config") -> RunConfig:
     """The same from YAML (or JSON) text."""
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{where}: not valid YAML{place}: {getattr(error, 'problem', None) or 'malformed'}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{where}: must hold keys and values (name, data, task, model, train)")
+    data = read_mapping(text, where, "name, data, task, model, train", ConfigError)
     for override in overrides:
         _override(data, override)
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{where}: {_explain(fault)}" for fault in error.errors())) from None
+        raise ConfigError("\n".join(f"{where}: {explain(fault, RunConfig)}" for fault in error.errors())) from None
 
 
 def dump_config(config: RunConfig) -> str:
@@ -174,39 +166,3 @@ def _override(data: dict[str, Any], override: str) -> None:
         data[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
-
-
-def _explain(fault: Any) -> str:
-    """One pydantic fault as "dotted.key: what is wrong, what to do"."""
-    location = [str(part) for part in fault["loc"]]
-    kind, value = fault["type"], fault.get("input")
-    if kind == "extra_forbidden":
-        return f"{'.'.join(location)}: unknown key{_near_key(location)}"
-    if kind == "missing":
-        return f"{'.'.join(location)}: is required and missing"
-    if kind == "union_tag_invalid":
-        tag, known = fault["ctx"]["tag"], [name.strip(" '") for name in fault["ctx"]["expected_tags"].split(",")]
-        return unknown_name(".".join([*location, "name"]), tag, known)
-    if kind == "literal_error" and isinstance(value, str):
-        known = [name.strip(" '") for name in fault["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return unknown_name(".".join(location), value, known)
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(location)}: {message[:1].lower()}{message[1:]} (it is {value!r})"
-
-
-def _near_key(location: list[str]) -> str:
-    """The known key nearest to the last part of ``location``, as a hint."""
-    known: set[str] = set()
-
-    def collect(node: Any) -> None:
-        if isinstance(node, dict):
-            known.update(node.get("properties", {}))
-            for child in node.values():
-                collect(child)
-        elif isinstance(node, list):
-            for child in node:
-                collect(child)
-
-    collect(RunConfig.model_json_schema())
-    near = difflib.get_close_matches(location[-1], sorted(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else "; `ocuseg schema` lists the keys"

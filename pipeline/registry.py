@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, OcusegError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +41,56 @@ def unknown_name(kind: str, name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
     return f"{kind}: unknown {name!r}{hint}"
+
+
+def read_mapping(text: str, where: str, keys: str, error: type[OcusegError], first_line: int = 1) -> dict[str, Any]:
+    """Keys and values of YAML text that begins at ``first_line`` of ``where``; what is wrong is raised as ``error``, in one sentence."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as fault:
+        mark = getattr(fault, "problem_mark", None)
+        place = f" at line {mark.line + first_line}, column {mark.column + 1}" if mark else ""
+        raise error(f"{where}: not valid YAML{place}: {getattr(fault, 'problem', None) or 'malformed'}") from None
+    if not isinstance(data, dict):
+        raise error(f"{where}: must hold keys and values ({keys})")
+    return data
+
+
+def explain(fault: Any, model: type[BaseModel]) -> str:
+    """One of pydantic's faults as "dotted.key: what is wrong, what to do"."""
+    location = [str(part) for part in fault["loc"]]
+    place, kind, value = ".".join(location) or "all", fault["type"], fault.get("input")
+    if kind == "extra_forbidden":
+        return f"{place}: unknown key{_near_key(location[-1], model)}"
+    if kind == "missing":
+        return f"{place}: is required and missing"
+    if kind == "union_tag_invalid":
+        known = [name.strip(" '") for name in fault["ctx"]["expected_tags"].split(",")]
+        return unknown_name(f"{place}.{fault['ctx']['discriminator'].strip(chr(39))}", fault["ctx"]["tag"], known)
+    if kind == "literal_error" and isinstance(value, str):
+        known = [name.strip(" '") for name in fault["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        return unknown_name(place, value, known)
+    message = fault["msg"].removeprefix("Value error, ")
+    shown = f" (it is {value!r})" if isinstance(value, str | int | float | bool | list) and len(repr(value)) < 80 else ""
+    return f"{place}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _near_key(key: str, model: type[BaseModel]) -> str:
+    """The known key nearest to ``key``, as a hint."""
+    known: set[str] = set()
+
+    def collect(node: Any) -> None:
+        if isinstance(node, dict):
+            known.update(node.get("properties", {}))
+            for child in node.values():
+                collect(child)
+        elif isinstance(node, list):
+            for child in node:
+                collect(child)
+
+    collect(model.model_json_schema())
+    near = difflib.get_close_matches(key, sorted(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class Registry:

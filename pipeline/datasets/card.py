@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.datasets.labels import BACKGROUND_NAME, IGNORE_NAME, FieldOfViewSource, LabelSource, decode, meanings, read_stored
 from pipeline.datasets.patterns import Pattern, expressions
 from pipeline.datasets.splits import Part
 from pipeline.errors import CardError, OcusegError
-from pipeline.registry import Strict
+from pipeline.registry import Strict, explain, read_mapping
 from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, Modality, Scan
 
 if TYPE_CHECKING:
@@ -224,29 +223,13 @@ def parse_card(text: str, where: str = "card") -> DataCard:
     match = re.match(r"---\r?\n(.*?)\r?\n---\r?\n?(.*)", text, flags=re.DOTALL)
     if match is None:
         raise CardError(f"{where}: must begin with a line '---', YAML, and a second line '---'")
-    try:
-        data = yaml.safe_load(match[1])
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 2}" if mark else ""
-        raise CardError(f"{where}: not valid YAML{place}: {getattr(error, 'problem', None) or 'malformed'}") from None
-    if not isinstance(data, dict):
-        raise CardError(f"{where}: the front matter must hold keys and values")
+    data = read_mapping(match[1], where, "name, modality, classes, images, labels", CardError, first_line=2)
     try:
         fields = CardFields.model_validate(data)
     except ValidationError as error:
-        raise CardError("\n".join(f"{where}: {_explain(fault)}" for fault in error.errors())) from None
+        raise CardError("\n".join(f"{where}: {explain(fault, CardFields)}" for fault in error.errors())) from None
     checked = {name: getattr(fields, name) for name in CardFields.model_fields}
     return DataCard(**checked, body=match[2], sha256=hashlib.sha256(text.encode()).hexdigest())
-
-
-def _explain(fault: Any) -> str:
-    place = ".".join(str(part) for part in fault["loc"]) or "card"
-    if fault["type"] == "extra_forbidden":
-        return f"{place}: unknown key; known: {', '.join(CardFields.model_fields)}" if len(fault["loc"]) == 1 else f"{place}: unknown key"
-    if fault["type"] == "missing":
-        return f"{place}: is required and missing"
-    return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
 
 
 def read_scan(card: DataCard, case: CardCase) -> Scan:

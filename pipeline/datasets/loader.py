@@ -16,7 +16,7 @@ from pipeline.datasets.store import CaseStore
 from pipeline.errors import OcusegError, TrainingError
 from pipeline.types import Batch, CaseKey
 
-__all__ = ["CaseStore", "Sample", "TrainingLoader", "evaluation_batches", "training_loader"]
+__all__ = ["CaseStore", "Sample", "TrainingLoader", "evaluation_batches"]
 log = logging.getLogger(__name__)
 
 # A crop with less of the field of view than this is drawn again, a few times.
@@ -39,27 +39,13 @@ class SamplingConfig(Protocol):
     def workers(self) -> int: ...
 
 
-def training_loader(
-    store: CaseStore,
-    keys: Sequence[CaseKey],
-    data: SamplingConfig,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    rank: int = 0,
-    world: int = 1,
-) -> TrainingLoader:
-    """One epoch of training batches of ``batch_size`` for process ``rank`` of ``world``.
+class TrainingLoader:
+    """One epoch of training batches of ``batch_size`` for process ``rank`` of ``world``; may be iterated again, with the same result.
 
     The stream has ``crops_per_image`` crops of every sample in random order; the global batch number n holds positions
     n * B to (n + 1) * B - 1 with B = batch_size * world, and each process takes its share of it. The last global batch is filled
-    up from the start of the order, so that all batches are full and nothing is left out.
+    up from the start of the order, so that all batches are full and nothing is left out. ``len()`` is the number of batches.
     """
-    return TrainingLoader(store, keys, data, batch_size, seed, epoch, rank, world)
-
-
-class TrainingLoader:
-    """Iterable over the batches of one epoch; ``len()`` is their number. May be iterated again, with the same result."""
 
     def __init__(
         self,

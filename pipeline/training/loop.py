@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pipeline.atomic import write_text
 from pipeline.config import RunConfig, TrainConfig
-from pipeline.datasets.loader import CaseStore, training_loader
+from pipeline.datasets.loader import CaseStore, TrainingLoader
 from pipeline.datasets.splits import Split
 from pipeline.errors import InterruptedRun, TrainingError
 from pipeline.tasks.base import Task
@@ -82,7 +82,7 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
     seconds = progress.seconds
 
     while progress.epoch < train.epochs and not progress.finished:
-        batches = training_loader(setup.store, setup.split.train, config.data, train.batch_size, config.seed, progress.epoch, rank, world)
+        batches = TrainingLoader(setup.store, setup.split.train, config.data, train.batch_size, config.seed, progress.epoch, rank, world)
         epoch_began, first_batch = time.monotonic(), progress.batch
         task.train()
         # Each group of `accumulate` batches is one step of the optimiser.

@@ -14,7 +14,7 @@ import torch
 from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.card import load_card, read_scan, read_target_mask
 from pipeline.datasets.geometric import cut
-from pipeline.datasets.loader import CaseStore, evaluation_batches, training_loader
+from pipeline.datasets.loader import CaseStore, TrainingLoader, evaluation_batches
 from pipeline.datasets.normalise import NormaliseConfig, prepare
 from pipeline.errors import CardError, TrainingError
 from pipeline.registry import Strict
@@ -127,11 +127,11 @@ def test_a_cache_on_disk_holds_no_file_open_and_its_loss_names_the_case(
 
     before = psutil.Process().num_fds()
     store = stored(small_set, cache="disk", cache_dir=tmp_path / "cache")
-    list(training_loader(store, store.keys(), Sampling(), 4, 0, 0))
+    list(TrainingLoader(store, store.keys(), Sampling(), 4, 0, 0))
     assert psutil.Process().num_fds() <= before + 1
     shutil.rmtree(tmp_path / "cache")
     with pytest.raises(TrainingError, match=r"case .*No such file") as caught:
-        list(training_loader(store, store.keys(), Sampling(), 4, 0, 0))
+        list(TrainingLoader(store, store.keys(), Sampling(), 4, 0, 0))
     assert str(tmp_path) not in str(caught.value)
     assert str(tmp_path) not in caplog.text, "a traceback would quote the path"
 
@@ -211,7 +211,7 @@ def test_grey_pictures_among_colour_ones_are_repeated_as_in_prediction(
     assert "1 of 12 images are grey" in caplog.text
     expected = prepare(np.repeat(grey[None], 3, axis=0), normalise, "fundus")
     assert torch.equal(store.sample(0).image, expected.image)
-    shapes = {i.shape for b in training_loader(store, store.keys(), Sampling(), 4, 0, 0) for i in b.images}
+    shapes = {i.shape for b in TrainingLoader(store, store.keys(), Sampling(), 4, 0, 0) for i in b.images}
     assert shapes == {(3, 24, 32)}
     assert stored(small_set, NormaliseConfig(channels="grey")).channels == 1
 
@@ -220,12 +220,12 @@ def test_the_stream_is_decided_by_seed_and_epoch(small_set: SmallSet) -> None:
     store = stored(small_set)
     keys = store.keys()
     data = Sampling()
-    loader = training_loader(store, keys, data, 4, seed=1, epoch=0)
+    loader = TrainingLoader(store, keys, data, 4, seed=1, epoch=0)
     assert len(loader) == 9 == len(list(loader))
     assert same(list(loader), list(loader)), "an epoch may be begun again"
-    assert same(list(loader), list(training_loader(stored(small_set), keys, data, 4, seed=1, epoch=0)))
+    assert same(list(loader), list(TrainingLoader(stored(small_set), keys, data, 4, seed=1, epoch=0)))
     for other in ((1, 1), (2, 0)):
-        assert not same(list(loader), list(training_loader(store, keys, data, 4, *other)))
+        assert not same(list(loader), list(TrainingLoader(store, keys, data, 4, *other)))
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
     batches = list(loader)
@@ -238,16 +238,16 @@ def test_the_stream_is_decided_by_seed_and_epoch(small_set: SmallSet) -> None:
 
 def test_workers_change_nothing(small_set: SmallSet) -> None:
     store = stored(small_set)
-    here = list(training_loader(store, store.keys(), Sampling(), 4, 0, 0))
-    assert same(here, list(training_loader(store, store.keys(), Sampling(workers=2), 4, 0, 0)))
+    here = list(TrainingLoader(store, store.keys(), Sampling(), 4, 0, 0))
+    assert same(here, list(TrainingLoader(store, store.keys(), Sampling(workers=2), 4, 0, 0)))
 
 
 @pytest.mark.parametrize(("cases", "batch"), [(12, 2), (7, 4), (1, 5)])
 def test_two_processes_share_one_process_s_batches(small_set: SmallSet, cases: int, batch: int) -> None:
     store = stored(small_set)
     keys = store.keys()[:cases]
-    whole = list(training_loader(store, keys, Sampling(), 2 * batch, 5, 2))
-    shares = [list(training_loader(store, keys, Sampling(), batch, 5, 2, rank, 2)) for rank in range(2)]
+    whole = list(TrainingLoader(store, keys, Sampling(), 2 * batch, 5, 2))
+    shares = [list(TrainingLoader(store, keys, Sampling(), batch, 5, 2, rank, 2)) for rank in range(2)]
     joined = [
         Batch([*a.images, *b.images], [*a.valid, *b.valid], [*a.placements, *b.placements], [*a.cases, *b.cases], [*a.targets, *b.targets])  # type: ignore[misc]
         for a, b in zip(*shares, strict=True)
@@ -259,9 +259,9 @@ def test_two_processes_share_one_process_s_batches(small_set: SmallSet, cases: i
 def test_only_the_given_cases_are_drawn(small_set: SmallSet) -> None:
     store = stored(small_set)
     wanted = store.keys()[2:5]
-    assert {key for b in training_loader(store, wanted, Sampling(), 2, 0, 0) for key in b.cases} == set(wanted)
+    assert {key for b in TrainingLoader(store, wanted, Sampling(), 2, 0, 0) for key in b.cases} == set(wanted)
     with pytest.raises(TrainingError, match="no case is left"):
-        training_loader(store, (), Sampling(), 2, 0, 0)
+        TrainingLoader(store, (), Sampling(), 2, 0, 0)
 
 
 def test_foreground_crops_are_centred_on_foreground(small_set: SmallSet) -> None:
@@ -273,7 +273,7 @@ def test_foreground_crops_are_centred_on_foreground(small_set: SmallSet) -> None
     with_any = {}
     for share in (0.0, 1.0):
         data = Sampling(crop=(16, 16), foreground_crops=share, crops_per_image=4)
-        crops = [t.mask for b in training_loader(store, store.keys(), data, 4, 0, 0) for t in b.targets]  # type: ignore[union-attr]
+        crops = [t.mask for b in TrainingLoader(store, store.keys(), data, 4, 0, 0) for t in b.targets]  # type: ignore[union-attr]
         with_any[share] = np.mean([bool((m == 1).any()) for m in crops])  # type: ignore[operator]
     assert with_any[1.0] == 1
     assert with_any[0.0] < 0.4
@@ -282,13 +282,13 @@ def test_foreground_crops_are_centred_on_foreground(small_set: SmallSet) -> None
 def test_crops_of_nothing_but_surround_are_drawn_again(small_set: SmallSet) -> None:
     store = stored(small_set)
     data = Sampling(crop=(10, 10), crops_per_image=10)
-    shares = [float(v.float().mean()) for b in training_loader(store, store.keys(), data, 4, 0, 0) for v in b.valid]
+    shares = [float(v.float().mean()) for b in TrainingLoader(store, store.keys(), data, 4, 0, 0) for v in b.valid]
     assert np.mean([s == 0 for s in shares]) < 0.02
 
 
 def test_images_smaller_than_the_crop_are_padded(small_set: SmallSet) -> None:
     store = stored(small_set)
-    for batch in training_loader(store, store.keys(), Sampling(crop=(96, 96), crops_per_image=1), 4, 0, 0):
+    for batch in TrainingLoader(store, store.keys(), Sampling(crop=(96, 96), crops_per_image=1), 4, 0, 0):
         assert {i.shape for i in batch.images} == {(3, 96, 96)}
         for valid, target in zip(batch.valid, batch.targets, strict=True):  # type: ignore[arg-type]
             assert int((target.mask == -1).sum()) == 96 * 96 - 60 * 84  # type: ignore[operator]
@@ -308,7 +308,7 @@ def test_a_failing_sample_names_its_case(small_set: SmallSet, monkeypatch: pytes
 
     monkeypatch.setattr(CaseStore, "window", failing)
     with pytest.raises(TrainingError, match=f"case {bad}: .*the disk went away"):
-        list(training_loader(store, store.keys(), Sampling(workers=workers), 4, 0, 0))
+        list(TrainingLoader(store, store.keys(), Sampling(workers=workers), 4, 0, 0))
 
 
 def test_evaluation_sees_whole_images_in_order(small_set: SmallSet) -> None:
@@ -348,7 +348,7 @@ def test_a_volume_becomes_one_sample_a_slice(tmp_path: Path, cache: Any) -> None
         assert torch.equal(store.sample(index).image, prepare(volume[None, index % 4], normalise, "oct").image)
     assert store.indices([store.keys()[1]]) == [4, 5, 6, 7]
     config = Sampling(crop=None, crops_per_image=1, augment=AugmentConfig(gain=0, bias=0, horizontal_flip=0))
-    crops = {tuple(i.flatten().tolist()) for b in training_loader(store, store.keys(), config, 2, 0, 0) for i in b.images}
+    crops = {tuple(i.flatten().tolist()) for b in TrainingLoader(store, store.keys(), config, 2, 0, 0) for i in b.images}
     assert crops == {tuple(store.sample(i).image.flatten().tolist()) for i in range(8)}, "no slice was turned or stood on its head"
 
 

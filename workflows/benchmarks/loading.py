@@ -74,14 +74,14 @@ def _touched(batch: Any) -> int:
 def _ours(root: Path, workers: int) -> Run:
     from pipeline.config import DataConfig
     from pipeline.datasets.card import load_card
-    from pipeline.datasets.loader import CaseStore, training_loader
+    from pipeline.datasets.loader import CaseStore, TrainingLoader
 
     data = DataConfig(card="chase_db1", crop=CROP, crops_per_image=CROPS_PER_IMAGE, workers=workers)
     card = load_card(data.card)
     start = time.perf_counter()
     store = CaseStore(card, [case for case in card.cases(root) if case.part == "train"], root, data.normalise)
     prepared = time.perf_counter() - start
-    return Run("ocuseg", lambda epoch: training_loader(store, store.keys(), data, BATCH, 0, epoch), prepared)
+    return Run("ocuseg", lambda epoch: TrainingLoader(store, store.keys(), data, BATCH, 0, epoch), prepared)
 
 
 def _monai(root: Path, workers: int) -> list[Run]:
