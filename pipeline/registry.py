@@ -67,6 +67,8 @@ def explain(fault: Any, model: type[BaseModel]) -> str:
     if kind == "union_tag_invalid":
         known = [name.strip(" '") for name in fault["ctx"]["expected_tags"].split(",")]
         return unknown_name(f"{place}.{fault['ctx']['discriminator'].strip(chr(39))}", fault["ctx"]["tag"], known)
+    if kind == "union_tag_not_found":
+        return f"{place}.{fault['ctx']['discriminator'].strip(chr(39))}: is required and missing"
     if kind == "literal_error" and isinstance(value, str):
         known = [name.strip(" '") for name in fault["ctx"]["expected"].replace(" or ", ", ").split(",")]
         return unknown_name(place, value, known)
