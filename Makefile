@@ -20,6 +20,7 @@ lint: .venv/.dev  ## style and types
 bench: .venv/.dev  ## speed, each as a ratio to a named peer; needs ../shared/data (or OCUSEG_SHARED)
 	$(BIN)/python workflows/benchmarks/loading.py
 	$(BIN)/python workflows/benchmarks/memory.py
+	$(BIN)/python workflows/benchmarks/index.py
 	$(BIN)/python workflows/benchmarks/time_to_dice.py
 
 clean:  ## what the targets made; never a run of yours

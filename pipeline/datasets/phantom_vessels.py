@@ -54,10 +54,6 @@ class Anatomy:
     arteries: tuple[npt.NDArray[np.float64], ...]
     veins: tuple[npt.NDArray[np.float64], ...]
 
-    @property
-    def vertical_cup_disc_ratio(self) -> float:
-        return self.cup_axes[1] / self.disc_axes[1]
-
 
 def grow_anatomy(seed: Seed) -> Anatomy:
     """The anatomy of one eye. The disc lies 2.35 to 2.75 disc diameters nasal of the fovea and slightly superior."""

@@ -5,8 +5,7 @@ classes are ``independent``; each gives a scalar in float32. Independent classes
 share a softmax whose channel 0 is the background (C = K + 1). Pixels outside ``valid`` (outside the field of view, ignored by the
 annotator, or padding) have no influence and get no gradient.
 
-Plain torch instead of MONAI's: MONAI's losses take no validity mask, its SoftclDice silently accepts raw logits, and these
-measure a third of its time on a CPU.
+Plain torch instead of MONAI's: MONAI's losses take no validity mask, and its SoftclDice silently accepts raw logits.
 
 Dice, Tversky and clDice sum over the whole batch before they divide ("batch Dice"). A crop without any foreground then still says
 "fewer false positives" through the shared denominator, where Dice per sample gives it a loss of one or zero whatever the

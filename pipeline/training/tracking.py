@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -186,14 +185,6 @@ class Tracker:
         from PIL import Image
 
         self._append("files", {"folder": "pictures"}, lambda folder: Image.fromarray(image).save(folder / f"{file_name(name)}.png"))
-
-    def artifact(self, path: Path, folder: str = "") -> None:
-        """Record a copy of one file as the artifact ``FOLDER/<its name>``."""
-
-        def stage(staged: Path) -> None:
-            shutil.copyfile(path, staged / path.name)
-
-        self._append("files", {"folder": folder}, stage)
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
