@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.normalise import NormaliseConfig
@@ -40,6 +40,9 @@ class DataConfig(Strict):
     )
     crops_per_image: int = Field(4, ge=1, description="training crops drawn from each image in an epoch")
     foreground_crops: float = Field(0.0, ge=0, le=1, description="share of crops centred on a foreground pixel")
+    weak_masks: Literal["none", "ellipse"] = Field(
+        "none", description="masks where the card has boxes alone: none, or the ellipse inscribed in each box"
+    )
     workers: int = Field(0, ge=0, description="loader processes; 0 loads in the main process, fastest when the cache is in memory")
     cache: Literal["memory", "disk"] = Field("memory", description="where decoded, normalised images are kept")
 
@@ -66,7 +69,12 @@ class TrainConfig(Strict):
     channels_last: bool = True
     compile: bool = Field(False, description="torch.compile the network")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
-    patience: int | None = Field(None, ge=1, description="stop after this many validations without a better Dice; null never stops early")
+    validation_loss: bool = Field(False, description="also record the losses on the validation images, at the cost of one more pass")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="stop after this many validations without a better headline score (Dice, average precision); null: never",
+    )
     minutes: float | None = Field(
         None,
         gt=0,
@@ -101,6 +109,16 @@ class RunConfig(Strict):
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _one_family(self) -> RunConfig:
+        model, task = self.model, self.task
+        if model.family != task.family:  # type: ignore[attr-defined]
+            fitting = [entry.name for entry in MODELS if entry.config is not None and entry.config.family == task.family]  # type: ignore[attr-defined]
+            raise ValueError(
+                f"task {task.name!r} cannot use model {model.name!r}; choose one of {', '.join(fitting) or 'none'}, or another task"  # type: ignore[attr-defined]
+            )
+        return self
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -2,6 +2,35 @@
 
 from __future__ import annotations
 
-from pipeline.registry import Registry
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from pipeline.registry import Registry, Strict
 
 MODELS = Registry("model.name", "pipeline.models")
+
+Family = Literal["semantic", "detection"]
+
+
+class ModelConfig(Strict):
+    """Base of every network's settings. ``family`` is the task family whose losses and predictions the network can serve."""
+
+    family: ClassVar[Family] = "semantic"
+
+    weights: str = Field(
+        "none",
+        description="initial weights of the encoder: none, imagenet (found offline: --weights-dir, OCUSEG_WEIGHTS or torch's own "
+        "hub cache), or the path of a file",
+    )
+
+
+def memory_format(network: nn.Module) -> torch.memory_format:
+    """The format that the network's weights are in: channels_last halves a CPU's step, and mixing the two doubles it."""
+    for weight in network.parameters():
+        if weight.ndim == 4 and weight.shape[1] > 1:
+            last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+            return torch.channels_last if last else torch.contiguous_format
+    return torch.contiguous_format

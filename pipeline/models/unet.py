@@ -19,11 +19,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.models.base import MODELS
-from pipeline.registry import Strict
+from pipeline.models.base import MODELS, ModelConfig
 
 
-class UNetConfig(Strict):
+class UNetConfig(ModelConfig):
     name: Literal["unet"] = "unet"
     widths: tuple[int, ...] = Field((32, 64, 128, 256, 512), min_length=2, description="channels at each depth, finest first")
     first_stride: Literal[1, 2] = Field(

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
-from pipeline.registry import Registry
+from pipeline.models.base import Family
+from pipeline.registry import Registry, Strict
 from pipeline.types import Batch, Geometry, LabelMap, Measure, Prediction, Target
 
 TASKS = Registry("task.name", "pipeline.tasks")
 
 Labelled = tuple[Prediction, Target, Tensor | None]
 """A prediction, what is true, and the field of view (bool (H, W) or None), all in the source frame."""
+
+
+class TaskConfig(Strict):
+    """Base of every task's settings. ``family`` says which networks it can use (``ModelConfig.family``)."""
+
+    family: ClassVar[Family]
+
+    def outputs(self, label_map: LabelMap) -> int:
+        """What the network's builder gets as ``out_channels``: channels of pixels, or classes of objects."""
+        raise NotImplementedError
 
 
 class Task(nn.Module):
@@ -44,8 +57,23 @@ class Task(nn.Module):
     def score(self, prediction: Prediction, target: Target, geometry: Geometry, valid: Tensor | None = None) -> dict[str, Measure]:
         """Measures by name (``dice/vessel``, ``iou/vessel``), prediction and target both in the source frame."""
 
-    def summarise(self, scores: Sequence[Mapping[str, Measure]]) -> dict[str, float]:
-        """Scores of many images -> one number a name: the mean over the images where it is defined."""
+    @torch.no_grad()
+    def validation_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of :meth:`forward` in evaluation mode: statistics of normalisation and the random state stay as they are."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.random.fork_rng():
+                return self(batch)  # type: ignore[no-any-return]
+        finally:
+            self.train(was_training)
+
+    def evidence(self, prediction: Prediction, target: Target) -> Any:
+        """What :meth:`summarise` needs of an image beside its measures, small and picklable; None where that is nothing."""
+        return None
+
+    def summarise(self, scores: Sequence[Mapping[str, Measure]], evidence: Sequence[Any] = ()) -> dict[str, float]:
+        """Scores and evidence of many images -> one number a name: the mean over the images where it is defined."""
         values: dict[str, list[float]] = {}
         for image in scores:
             for name, measure in image.items():
@@ -55,6 +83,10 @@ class Task(nn.Module):
 
     def tune(self, labelled: Callable[[], Iterable[Labelled]]) -> dict[str, float]:
         """Decision thresholds by class name, chosen on validation images; each call of ``labelled`` goes through them once."""
+        return {}
+
+    def figures(self, evidence: Sequence[Any]) -> dict[str, npt.NDArray[np.uint8]]:
+        """Pictures by name, uint8 (H, W, 3), of what many images show together (precision against recall)."""
         return {}
 
     def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_] | None:

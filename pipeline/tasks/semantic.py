@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +15,18 @@ from torch.nn import functional
 
 from pipeline.metrics.overlap import Confusion, measure
 from pipeline.metrics.threshold import best_threshold, decide
-from pipeline.registry import Strict, unknown_name
-from pipeline.tasks.base import TASKS, Labelled, Task
+from pipeline.models.base import Family, memory_format
+from pipeline.registry import unknown_name
+from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig
 from pipeline.tasks.losses import LOSSES, activate
 from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Prediction, Target
 
 COUNTED = {"tp": "pixels of both masks", "fp": "pixels of the prediction alone", "fn": "pixels of the reference alone"}
 
 
-class SemanticConfig(Strict):
+class SemanticConfig(TaskConfig):
+    family: ClassVar[Family] = "semantic"
+
     name: Literal["semantic"] = "semantic"
     losses: dict[str, float] = Field(
         {"dice": 1.0, "cross_entropy": 1.0}, min_length=1, description="weight of each loss: dice, cross_entropy, focal, cldice, tversky"
@@ -31,6 +34,9 @@ class SemanticConfig(Strict):
     tile: int | None = Field(None, ge=32, description="predict by overlapping tiles of this many pixels a side, or null for whole images")
     tile_overlap: float = Field(0.25, ge=0, lt=1, description="overlap of neighbouring tiles")
     flips: bool = Field(False, description="average the prediction over flips (test-time augmentation)")
+
+    def outputs(self, label_map: LabelMap) -> int:
+        return label_map.channels
 
     @field_validator("losses")
     @classmethod
@@ -62,7 +68,7 @@ class SemanticTask(Task):
         masks = stack([_mask(target) for target in batch.targets], fill=IGNORE)
         valid = (stack(batch.valid, fill=0) & (masks != IGNORE))[:, None]
         truth = one_channel_a_class(masks, self.label_map)
-        outputs = self.network(images.contiguous(memory_format=self._memory_format()))
+        outputs = self.network(images.contiguous(memory_format=memory_format(self.network)))
         outputs = outputs if isinstance(outputs, list) else [outputs]
         # Deep supervision: each coarser output counts half of the one before it; the shares sum to one.
         shares = [2.0**-depth / (2 - 2.0 ** (1 - len(outputs))) for depth in range(len(outputs))]
@@ -100,7 +106,7 @@ class SemanticTask(Task):
                 measures[f"{kind}/{name}"] = Measure(getattr(counts, kind), "px", COUNTED[kind])
         return measures
 
-    def summarise(self, scores: Sequence[Mapping[str, Measure]]) -> dict[str, float]:
+    def summarise(self, scores: Sequence[Mapping[str, Measure]], evidence: Sequence[Any] = ()) -> dict[str, float]:
         """Means over images (``dice/vessel``), of all pixels together (``dice_pooled/vessel``), and over classes (``dice``)."""
         means = super().summarise(scores)
         out = {name: value for name, value in means.items() if name.partition("/")[0] not in COUNTED}
@@ -130,7 +136,7 @@ class SemanticTask(Task):
 
     def _probabilities(self, image: Tensor) -> Tensor:
         """Network-frame image (C, H, W) -> foreground probabilities float32 (K, H, W)."""
-        x = image[None].contiguous(memory_format=self._memory_format())
+        x = image[None].contiguous(memory_format=memory_format(self.network))
         flips: list[tuple[int, ...]] = [(), (3,), (2,), (2, 3)] if self.config.flips else [()]
         total = torch.zeros(())
         for axes in flips:
@@ -158,14 +164,6 @@ class SemanticTask(Task):
             padding_mode="replicate",
         )
         return tiled
-
-    def _memory_format(self) -> torch.memory_format:
-        """The format that the network's weights are in: channels_last halves a CPU's step, and mixing the two doubles it."""
-        for weight in self.network.parameters():
-            if weight.ndim == 4 and weight.shape[1] > 1:
-                last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
-                return torch.channels_last if last else torch.contiguous_format
-        return torch.contiguous_format
 
 
 def stack(maps: Sequence[Tensor], fill: float = 0) -> Tensor:

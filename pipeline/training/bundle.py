@@ -58,7 +58,8 @@ class Bundle:
 
 def build_task(config: RunConfig, input_channels: int, label_map: LabelMap) -> Task:
     """The untrained task of a config, with the weights that torch's present random state gives."""
-    network = MODELS[config.model.name].build(config.model, input_channels, label_map.channels)  # type: ignore[attr-defined]
+    outputs = config.task.outputs(label_map)  # type: ignore[attr-defined]
+    network = MODELS[config.model.name].build(config.model, input_channels, outputs)  # type: ignore[attr-defined]
     task: Task = TASKS[config.task.name].build(config.task, network, label_map)  # type: ignore[attr-defined]
     return task
 

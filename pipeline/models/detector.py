@@ -1,0 +1,106 @@
+"""What every detector promises its task: images of any size in, named losses or objects out, always in the images' own pixels."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.models.base import Family, ModelConfig, memory_format
+from pipeline.types import Target
+
+Sizes = list[tuple[int, int]]
+
+
+class DetectorConfig(ModelConfig):
+    """Base of every detector's settings."""
+
+    family: ClassVar[Family] = "detection"
+
+    def fitted(self, sizes: npt.NDArray[np.float32]) -> Self:
+        """These settings with everything that is to come from the data (anchors) filled in.
+
+        ``sizes`` float32 (N, 2): width and height of each training box in working pixels; N may be 0.
+        """
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Objects found in one image, likeliest first, in the image's own pixels.
+
+    ``boxes`` float32 (N, 4) xyxy, inside the image · ``labels`` int64 (N), 1..K · ``scores`` float32 (N) in 0..1 · ``masks``
+    float32 (N, M, M), the probability of each object's mask on a grid over its box, or None.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    masks: Tensor | None = None
+
+
+class Detector(nn.Module, abc.ABC):
+    """A network that finds objects of K classes.
+
+    A subclass works on one padded tensor: :meth:`batch_losses` and :meth:`batch_detections`. ``stride``: rows and columns of that
+    tensor are multiples of it. ``fewest``: the smallest batch that can be trained on. Padding is 0 on the right and below.
+    """
+
+    stride: ClassVar[int] = 32
+    fewest: ClassVar[int] = 1
+    has_masks: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def batch_losses(self, images: Tensor, sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Named scalar losses of images (B, C, H, W), of which (rows, columns) ``sizes`` are picture.
+
+        Targets have boxes and labels, and instance masks (N, H, W) of the padded size if ``has_masks``; N may be 0.
+        """
+
+    @abc.abstractmethod
+    def batch_detections(self, images: Tensor, sizes: Sizes) -> list[Detections]:
+        """Objects of each image (B, C, H, W); the network is in evaluation mode and no gradient is kept."""
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Inside, a network in evaluation mode gives losses: no normalisation statistics move. Whoever needs more overrides it."""
+        yield
+
+    def forward(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Named losses of images (C, H, W) of any sizes."""
+        if len(images) < self.fewest and self.training:
+            raise ValueError(f"{type(self).__name__} is trained on batches of at least {self.fewest}")
+        tensor, sizes = self._batch(images)
+        return self.batch_losses(tensor, sizes, [self._padded(target, tensor) for target in targets])
+
+    @torch.no_grad()
+    def detect(self, images: Sequence[Tensor]) -> list[Detections]:
+        """Objects of each image. Images of one size are computed together, others apart, so that no neighbour's padding matters."""
+        found: dict[int, Detections] = {}
+        for size in dict.fromkeys(tuple(image.shape[-2:]) for image in images):
+            places = [place for place, image in enumerate(images) if tuple(image.shape[-2:]) == size]
+            tensor, sizes = self._batch([images[place] for place in places])
+            found.update(zip(places, self.batch_detections(tensor, sizes), strict=True))
+        return [found[place] for place in range(len(images))]
+
+    def _batch(self, images: Sequence[Tensor]) -> tuple[Tensor, Sizes]:
+        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+        rows, columns = (-(-max(extent) // self.stride) * self.stride for extent in zip(*sizes, strict=True))
+        padded = [functional.pad(image, (0, columns - image.shape[-1], 0, rows - image.shape[-2])) for image in images]
+        return torch.stack(padded).contiguous(memory_format=memory_format(self)), sizes
+
+    def _padded(self, target: Target, images: Tensor) -> Target:
+        masks = target.instance_masks
+        if masks is None or not self.has_masks:
+            return Target(boxes=target.boxes, labels=target.labels)
+        rows, columns = images.shape[-2:]
+        padded = functional.pad(masks, (0, columns - masks.shape[-1], 0, rows - masks.shape[-2]))
+        return Target(boxes=target.boxes, labels=target.labels, instance_masks=padded)
