@@ -35,6 +35,10 @@ class SplitConfig(Strict):
     test: float = Field(0.2, ge=0, lt=1, description="share of patients of a random split")
     folds: int | None = Field(None, ge=2, description="cross-validation over the training part with this many folds, or null")
     fold: int = Field(0, ge=0, description="which fold is held out, from 0")
+    fold_part: Literal["validation", "test"] = Field(
+        "validation",
+        description="what the held-out fold is for; test: it is only tested, and the fold after it chooses epoch and thresholds",
+    )
     near_duplicates: Literal["fail", "drop_from_train"] = Field(
         "fail", description="what the leakage guard does with the same or a near-identical image on both sides"
     )
@@ -43,6 +47,8 @@ class SplitConfig(Strict):
     def _fits(self) -> SplitConfig:
         if self.folds is not None and self.fold >= self.folds:
             raise ValueError(f"fold {self.fold} of {self.folds} folds; folds count from 0")
+        if self.fold_part == "test" and (self.folds is None or self.folds < 3 or (self.source == "random" and self.test > 0)):
+            raise ValueError("fold_part test needs at least 3 folds and, with a random split, test: 0, because the fold is the test part")
         if self.source == "random" and self.validation + self.test >= 1:
             raise ValueError("validation + test leave nothing to train on")
         return self
@@ -129,7 +135,12 @@ def make_split(card: _Named, cases: Sequence[_Case], config: SplitConfig, seed: 
         patients = _shuffled({key.patient for key in pool}, seed)
         if len(patients) < config.folds:
             raise ConfigError(f"data.split.folds: {config.folds} folds need as many patients, and the training part has {len(patients)}")
-        validation, pool = _part(pool, set(patients[config.fold :: config.folds]))
+        held_out, pool = _part(pool, set(patients[config.fold :: config.folds]))
+        if config.fold_part == "test":
+            test = held_out
+            validation, pool = _part(pool, set(patients[(config.fold + 1) % config.folds :: config.folds]))
+        else:
+            validation = held_out
     elif not validation and config.validation > 0:
         share = _share(config.validation, everyone)
         validation, pool = _part(pool, set(patients[:share]))

@@ -160,9 +160,9 @@ class Deliverer:
         params = [Param(name, shortened(text)) for name, text in body["params"].items()]
         for at in range(0, len(params), PARAMS_PER_BATCH):
             self._client.log_batch(self._run_id, params=params[at : at + PARAMS_PER_BATCH])
-        data = body["dataset"]
-        dataset = Dataset(data["name"][:500], data["digest"][:36], "ocuseg data card", data["source"], profile=data["profile"])
-        self._client.log_inputs(self._run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        if (data := body["dataset"]) is not None:
+            dataset = Dataset(data["name"][:500], data["digest"][:36], "ocuseg data card", data["source"], profile=data["profile"])
+            self._client.log_inputs(self._run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
         self._client.log_artifacts(self._run_id, str(self._spool.files(record.number)), "provenance")
 
     def _experiment(self, name: str) -> str:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.atomic import write_text
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, InterruptedRun
-from pipeline.training.mlflow_store import metric_name, resolve_uri
+from pipeline.training.mlflow_store import flatten, metric_name, resolve_uri
 from pipeline.training.record import bundle_record, file_name, link_folder, start_record, table_texts, write_texts
 from pipeline.training.sender_process import SenderProcess
 from pipeline.training.spool import Sent, Spool, sender_lock
@@ -71,6 +71,7 @@ class Tracker:
 
     def __init__(self, config: RunConfig, run_dir: Path, *, active: bool = True, resume: bool = False) -> None:
         self._config, self._run_dir, self._active = config, run_dir, active
+        self._experiment = config.tracking.experiment
         self._delivery: Delivery | None = None
         self._lost = 0
         if not active:
@@ -112,6 +113,13 @@ class Tracker:
         if self._active and self._run_id is None:
             self._run_id = Sent.load(self._run_dir).run_id
         return self._run_id if self._active else None
+
+    def wait_for_run(self, seconds: float = 30.0) -> str | None:
+        """The MLflow run, waiting for the server's answer at most so long; None where none came."""
+        end = time.monotonic() + seconds
+        while self._active and self.run_id is None and time.monotonic() < end:
+            time.sleep(0.1)
+        return self.run_id
 
     def _append(self, kind: str, body: dict[str, Any], stage: Callable[[Path], None] | None = None) -> None:
         if not self._active or self._delivery is not None:
@@ -164,6 +172,23 @@ class Tracker:
             return
         self._started = True
         body, texts = start_record(self._config, card_name, card_text, split, manifest, environment, extra or {}, repeats)
+        self._append("start", body, lambda folder: write_texts(folder, texts))
+
+    def start_study(self, name: str, params: Mapping[str, Any], texts: Mapping[str, str]) -> None:
+        """Record a run that only holds others together (inference/study.py): its settings and, as files by name, their configs."""
+        if not self._active:
+            return
+        if self._started:
+            self._append("resumed", {})
+            return
+        self._started = True
+        body = {
+            "experiment": self._experiment,
+            "run_name": name,
+            "params": flatten(params),
+            "tags": {"mlflow.source.name": "ocuseg", "ocuseg.study": name},
+            "dataset": None,
+        }
         self._append("start", body, lambda folder: write_texts(folder, texts))
 
     def epoch(self, step: int, metrics: Mapping[str, float | None]) -> None:
