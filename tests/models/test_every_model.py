@@ -1,4 +1,7 @@
-"""What every registered network promises, asked of each of them. A new model needs a small configuration below, and nothing else."""
+"""What every registered network for pixels promises, asked of each. A new model needs a small configuration below, and nothing else.
+
+Detectors have their own: test_every_detector.py.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline.models.base import MODELS
+from pipeline.models.base import MODELS, ModelConfig
 from pipeline.tasks.semantic import SemanticConfig, SemanticTask
 from pipeline.types import Batch, CaseKey, LabelClass, LabelMap, Placement, Target
+from tests.models.test_every_detector import SMALL as DETECTORS
 
 # Small enough for one core; each line is one configuration that is tested.
 SMALL: dict[str, list[dict[str, Any]]] = {
@@ -67,8 +71,11 @@ def task_of(name: str, settings: dict[str, Any]) -> SemanticTask:
     return SemanticTask(SemanticConfig(), network(name, settings), classes)
 
 
-def test_every_registered_model_is_tested_here() -> None:
-    assert MODELS.names() == sorted(SMALL)
+def test_every_registered_model_is_tested_in_one_of_the_two_families() -> None:
+    families = {entry.name: entry.config.family for entry in MODELS if entry.config is not None and issubclass(entry.config, ModelConfig)}
+    assert sorted(families) == MODELS.names()
+    assert sorted(name for name, family in families.items() if family == "semantic") == sorted(SMALL)
+    assert sorted(name for name, family in families.items() if family == "detection") == sorted(DETECTORS)
 
 
 @EVERY
