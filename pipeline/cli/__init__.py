@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import about, data, demo, runs
+from pipeline.cli import about, data, demo, runs, studies
 
 app = typer.Typer(
     name="ocuseg",
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 data.add_to(app)
 runs.add_to(app)
+studies.add_to(app)
 about.add_to(app)
 demo.add_to(app)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,9 @@ from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_REJECTED, Co
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Plugin = Annotated[list[Path] | None, typer.Option(help="Python file that registers models, losses or tasks of your own.")]
+WeightsDir = Annotated[
+    Path | None, typer.Option(help="Folder with pretrained weights, for `weights: imagenet` in a config (default: OCUSEG_WEIGHTS).")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,6 +37,7 @@ def train(
     send: Annotated[Path | None, typer.Option(help="Only send what a run folder could not send to MLflow earlier.")] = None,
     device: Device = "auto",
     plugin: Plugin = None,
+    weights_dir: WeightsDir = None,
     site_key: SiteKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,6 +57,7 @@ def train(
         existing_folder(root, "--root")
     for path in plugin or []:
         load_plugin(path)
+    use_weights(weights_dir)
     if from_run is not None:
         from pipeline.training.repeat import repeat_run
 
@@ -86,6 +92,12 @@ def train(
             settings, root, run_dir, device=device, resume=resume is not None, key_path=site_key, plugins=plugin or (), progress=advance
         )
     emit(result.to_json(), as_json, result.lines())
+
+
+def use_weights(folder: Path | None) -> None:
+    """From here on `weights: imagenet` is looked for in ``folder`` (models/weights.py)."""
+    if folder is not None:
+        os.environ["OCUSEG_WEIGHTS"] = str(existing_folder(folder, "--weights-dir"))
 
 
 def load_plugin(path: Path) -> None:

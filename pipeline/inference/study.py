@@ -55,6 +55,14 @@ class Study:
     def table(self) -> list[dict[str, float | str | None]]:
         return [row.cells() for row in self.rows]
 
+    def lines(self) -> list[str]:
+        """For a person: the table and where it lies."""
+        place = "" if self.mlflow_run_id is None else f"; MLflow run {self.mlflow_run_id}"
+        return [*markdown(self.table()), "", f"written: {self.folder}{place}"]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"rows": self.table(), "folder": str(self.folder), "mlflow_run_id": self.mlflow_run_id}
+
 
 def with_budget(config: RunConfig, minutes: float | None, name: str | None = None) -> RunConfig:
     """``config`` under another name and, where given, a time budget instead of a number of epochs."""
@@ -116,6 +124,17 @@ def run_study(
         write_tables(study, name)
         tracker.table(name, study.table())
     return study
+
+
+def over_folds(study: Study) -> dict[str, dict[str, float]]:
+    """Mean, lowest and highest of each score over the rows that define it."""
+    names = dict.fromkeys(name for row in study.rows for name in row.scores)
+    out = {}
+    for name in names:
+        values = [value for row in study.rows if (value := row.scores.get(name)) is not None]
+        if values:
+            out[name] = {"mean": sum(values) / len(values), "lowest": min(values), "highest": max(values)}
+    return out
 
 
 def write_tables(study: Study, name: str) -> None:
@@ -184,7 +203,7 @@ def headlines(summary: Mapping[str, Any]) -> dict[str, float | None]:
         if found:
             scores[f"{kind} AP@.50"] = found["ap50"]
             scores |= {f"{kind} AP@.50 {name}": own["ap50"] for name, own in found["classes"].items()}
-    if "vcdr" in summary and summary["vcdr"]:
+    if summary.get("vcdr"):
         scores["vCDR error"] = summary["vcdr"]["mean_absolute_error"]["value"]
     return scores
 
@@ -217,5 +236,3 @@ def _parent(tracker: Tracker) -> str | None:
 def _record(tracker: Tracker, number: int, row: Row) -> None:
     values: Iterator[tuple[str, float | None]] = iter((*row.scores.items(), *row.facts.items()))
     tracker.epoch(number + 1, {f"{row.name}/{name.replace('@', ' ')}": value for name, value in values})
-
-

@@ -1,0 +1,86 @@
+"""Several runs at once: ``compare`` configs under one budget, ``crossvalidate`` one over folds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.console import command, emit, progress
+from pipeline.cli.data import AsJson, SiteKey, existing_folder
+from pipeline.cli.runs import Device, Plugin, WeightsDir, load_plugin, use_weights
+
+Override = Annotated[list[str] | None, typer.Option("--set", help="Change one setting of every config: dotted.key=value. May be repeated.")]
+Minutes = Annotated[
+    float | None, typer.Option(min=0.01, help="Training time of each run, validations included; default: as its config says.")
+]
+Out = Annotated[Path, typer.Option(help="Folder of the study; an unfinished one is finished.")]
+Root = Annotated[Path, typer.Option(help="Folder that holds the data set.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("compare")(command(compare))
+    app.command("crossvalidate")(command(crossvalidate))
+
+
+def compare(
+    configs: Annotated[list[Path], typer.Argument(help="YAML run files, or folders of them, on one data set.")],
+    root: Root,
+    out: Out = Path("studies/compare"),
+    budget_minutes: Minutes = None,
+    split: Annotated[str, typer.Option(help="Part to score: validation or test.")] = "test",
+    override: Override = None,
+    device: Device = "auto",
+    plugin: Plugin = None,
+    weights_dir: WeightsDir = None,
+    site_key: SiteKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train and evaluate several configs under one equal budget: one table, one MLflow run with a child each."""
+    for path in plugin or []:
+        load_plugin(path)
+    use_weights(weights_dir)
+    from pipeline.config import load_config
+    from pipeline.inference.study import run_study, with_budget
+
+    files = [file for path in configs for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
+    wanted = [with_budget(load_config(file, override or ()), budget_minutes) for file in files]
+    existing_folder(root, "--root")
+    with progress("comparing") as advance:
+        study = run_study(out.name, wanted, root, out, part=split, device=device, key_path=site_key, progress=advance)
+    emit(study.to_json(), as_json, study.lines())
+
+
+def crossvalidate(
+    config: Annotated[Path, typer.Argument(help="YAML run file, or the name of one in configs/.")],
+    root: Root,
+    out: Out = Path("studies/folds"),
+    folds: Annotated[int, typer.Option(min=3, help="How many folds, by patient; each is tested once.")] = 5,
+    budget_minutes: Minutes = None,
+    override: Override = None,
+    device: Device = "auto",
+    plugin: Plugin = None,
+    weights_dir: WeightsDir = None,
+    site_key: SiteKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train one network a fold and test it on the patients that it has never met; the fold after it chooses epoch and thresholds."""
+    for path in plugin or []:
+        load_plugin(path)
+    use_weights(weights_dir)
+    from pipeline.config import load_config
+    from pipeline.inference.study import folds_of, over_folds, run_study, with_budget
+
+    settings = with_budget(load_config(config, override or ()), budget_minutes)
+    existing_folder(root, "--root")
+    with progress("cross-validating") as advance:
+        study = run_study(out.name, folds_of(settings, folds), root, out, part="test", device=device, key_path=site_key, progress=advance)
+    means = over_folds(study)
+    emit(study.to_json() | {"over_folds": means}, as_json, study.lines() + over_folds_lines(means))
+
+
+def over_folds_lines(means: dict[str, dict[str, float]]) -> list[str]:
+    return ["over the folds, each weighing alike:"] + [
+        f"  {name}: mean {value['mean']:.4f}, lowest {value['lowest']:.4f}, highest {value['highest']:.4f}" for name, value in means.items()
+    ]
