@@ -100,6 +100,7 @@ def train(
     progress: Advance | None = None,
     given: Given | None = None,
     plugins: Sequence[Path] = (),
+    tags: Mapping[str, str] | None = None,
 ) -> TrainingResult:
     """Train as ``config`` says on the data set below ``root``, and leave everything in ``run_dir``.
 
@@ -112,6 +113,7 @@ def train(
     progress: called as ``progress(done, total, note)`` after each step.
     given: the card and the split of a recorded run, which is to be repeated (training/repeat.py).
     plugins: files of code that the caller has loaded; their hashes are recorded.
+    tags: further tags of the MLflow run, such as its parent's id.
 
     Raises
     ------
@@ -161,6 +163,8 @@ def train(
                 extra=parameters,
                 repeats=None if given is None else given.repeats,
             )
+            if tags:
+                tracker.tags(tags)
             setup = Setup(config, store, data.split, run_dir, accelerator, tracker, advance, interrupt)
             fit(setup, model, task, state)
             bundle, metrics, delivery = run_dir / "bundle", {}, Delivery(0, 0, None)
