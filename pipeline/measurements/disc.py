@@ -1,0 +1,119 @@
+"""How large the cup is in the disc: cup-to-disc ratios of two masks, and how far readers agree on one number.
+
+The vertical ratio is the one that glaucoma care reports, because damage thins the rim above and below first (Jonas, Budde and
+Panda-Jonas, Survey of Ophthalmology 43, 1999, doi:10.1016/S0039-6257(98)00049-6). A ratio along one axis needs no spacing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.types import Measure
+
+BoolArray = npt.NDArray[np.bool_]
+
+VERTICAL = "rows that the cup's largest piece spans / rows that the disc's largest piece spans"
+HORIZONTAL = "columns that the cup's largest piece spans / columns that the disc's largest piece spans"
+AREA = "pixels of the cup's largest piece / pixels of the disc's largest piece"
+DISC_NAMES, CUP_NAMES = ("disc", "optic_disc"), ("cup", "optic_cup")
+
+
+def disc_and_cup(names: Sequence[str]) -> tuple[int, int] | None:
+    """Places of the disc and of the cup among class names; None where one of them is not there."""
+    found = [next((names.index(name) for name in known if name in names), None) for known in (DISC_NAMES, CUP_NAMES)]
+    return None if found[0] is None or found[1] is None else (found[0], found[1])
+
+
+def cup_to_disc(disc: BoolArray, cup: BoolArray) -> dict[str, Measure]:
+    """``vcdr``, ``hcdr`` and ``area_cdr`` of two masks bool (H, W), each of the largest 8-connected piece; the cup is part of the disc.
+
+    A mask with nothing in it gives no ratio: an unseen cup is not a cup of size 0.
+
+    Raises
+    ------
+    ValueError: the masks are not boolean, or differ in shape.
+    """
+    if disc.dtype != np.bool_ or disc.ndim != 2 or cup.dtype != np.bool_ or cup.shape != disc.shape:
+        raise ValueError(f"disc {disc.dtype} {disc.shape} and cup {cup.dtype} {cup.shape} must be bool (H, W) of one size")
+    outer, inner = _extents(disc), _extents(cup)
+    if outer is None or inner is None:
+        reason = "there is no disc" if outer is None else "there is no cup"
+        return {n: Measure(None, "1", d, reason) for n, d in (("vcdr", VERTICAL), ("hcdr", HORIZONTAL), ("area_cdr", AREA))}
+    ratios = [small / large for small, large in zip(inner, outer, strict=True)]
+    return {
+        name: Measure(ratio, "1", definition)
+        for name, ratio, definition in zip(("vcdr", "hcdr", "area_cdr"), ratios, (VERTICAL, HORIZONTAL, AREA), strict=True)
+    }
+
+
+def vcdr(disc: BoolArray, cup: BoolArray) -> Measure:
+    """Vertical cup-to-disc ratio of two masks bool (H, W)."""
+    return cup_to_disc(disc, cup)["vcdr"]
+
+
+def vcdr_by_agreement(disc: npt.NDArray[Any], cup: npt.NDArray[Any], levels: Iterable[float] = (64, 128, 191, 255)) -> list[Measure]:
+    """Vertical ratio of soft maps (H, W) at each level of agreement: one reader at least, two at least, ... as the maps store it."""
+    return [vcdr(disc >= level, cup >= level) for level in levels]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Mean absolute differences of one quantity that several readers gave of each of ``images`` images.
+
+    ``between``: of two readers, over all pairs. ``to_others``: of one reader from the mean of the others, for each reader; this is
+    what a model's ``to_mean`` compares with, because neither had a say in its own reference. ``own_to_each``: of the model from
+    each reader, and ``own_to_mean`` from their mean; None without a model.
+    """
+
+    images: int
+    between: float
+    to_others: tuple[float, ...]
+    own_to_each: tuple[float, ...] | None = None
+    own_to_mean: float | None = None
+
+
+def agreement(readers: Mapping[str, Sequence[float]], own: Mapping[str, float | None] | None = None) -> Agreement:
+    """How far readers, and a model beside them, agree on a number an image.
+
+    Parameters
+    ----------
+    readers: for each image one value of each reader, in the same order.
+    own: the model's values; only images with a value of its own (not None) count then, for the readers too.
+
+    Raises
+    ------
+    ValueError: no image to compare, fewer than two readers, or images with different numbers of them.
+    """
+    names = [name for name in readers if own is None or own.get(name) is not None]
+    if not names or len({len(readers[name]) for name in names}) != 1 or len(readers[names[0]]) < 2:
+        raise ValueError("agreement needs at least one image, and the same two or more readers of each")
+    values = np.array([readers[name] for name in names], dtype=np.float64)
+    count = values.shape[1]
+    between = float(np.mean([np.abs(values[:, a] - values[:, b]).mean() for a, b in combinations(range(count), 2)]))
+    others = (values.sum(axis=1, keepdims=True) - values) / (count - 1)
+    to_others = tuple(np.abs(values - others).mean(axis=0).tolist())
+    if own is None:
+        return Agreement(len(names), between, to_others)
+    model = np.array([own[name] for name in names], dtype=np.float64)[:, None]
+    to_each = tuple(np.abs(model - values).mean(axis=0).tolist())
+    to_mean = float(np.abs(model[:, 0] - values.mean(axis=1)).mean())
+    return Agreement(len(names), between, to_others, to_each, to_mean)
+
+
+def _extents(mask: BoolArray) -> tuple[int, int, int] | None:
+    """(rows, columns, pixels) of the largest 8-connected piece; None of an empty mask."""
+    from scipy.ndimage import find_objects, label
+
+    pieces, count = label(mask, structure=np.ones((3, 3), dtype=int))
+    if not count:
+        return None
+    sizes = np.bincount(pieces.ravel())[1:]
+    largest = int(sizes.argmax())
+    rows, columns = find_objects(pieces)[largest]
+    return rows.stop - rows.start, columns.stop - columns.start, int(sizes[largest])
