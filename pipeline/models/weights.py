@@ -1,0 +1,162 @@
+"""Pretrained weights, found without a network, checked, and loaded whole or not at all.
+
+ImageNet files keep torchvision's own names, which end in the first digits of their SHA-256
+(https://download.pytorch.org/models/, BSD-3-Clause).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError
+
+Version = Literal["v1", "v2"]
+
+FOLDER = "OCUSEG_WEIGHTS"
+"""Environment variable that names the weights folder; ``--weights-dir`` sets it."""
+
+IMAGENET: dict[tuple[str, Version], str] = {
+    ("mobilenet_v2", "v1"): "mobilenet_v2-b0353104.pth",
+    ("mobilenet_v2", "v2"): "mobilenet_v2-7ebf99e0.pth",
+    ("resnet18", "v1"): "resnet18-f37072fd.pth",
+    ("resnet50", "v1"): "resnet50-0676ba61.pth",
+    ("resnet50", "v2"): "resnet50-11ad3fa6.pth",
+    ("vgg16", "v1"): "vgg16-397923af.pth",
+    ("vgg16_features", "v1"): "vgg16_features-amdegroot-88682ab5.pth",
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What came from a file: entries ``loaded`` as they were, those ``skipped`` because the network has no such part (its classifier),
+    and those ``mismatched`` in shape and therefore adapted (the first layer, for other than three channels)."""
+
+    file: str
+    sha256: str
+    loaded: tuple[str, ...]
+    skipped: tuple[str, ...]
+    mismatched: tuple[str, ...]
+
+
+def find(name: str, version: Version = "v1") -> Path:
+    """The ImageNet weights of architecture ``name``: in the weights folder, else in torch's own hub cache; its checksum is right.
+
+    Raises ConfigError where there is no such file, or another's content.
+    """
+    if (name, version) not in IMAGENET:
+        known = sorted(architecture if v == "v1" else f"{architecture} ({v})" for architecture, v in IMAGENET)
+        raise ConfigError(f"model.weights: no ImageNet weights {version} of {name!r} are known; known: {', '.join(known)}")
+    file = IMAGENET[name, version]
+    folders = [Path(os.environ[FOLDER])] if os.environ.get(FOLDER) else []
+    for folder in [*folders, Path(torch.hub.get_dir()) / "checkpoints"]:
+        if (folder / file).is_file():
+            return folder / file
+    raise ConfigError(
+        f"model.weights: imagenet needs the file {file} (https://download.pytorch.org/models/{file}) and finds it nowhere: "
+        f"put it into a folder and name that by --weights-dir or {FOLDER}"
+    )
+
+
+def load(
+    module: nn.Module,
+    weights: str,
+    name: str,
+    *,
+    version: Version = "v1",
+    rename: Callable[[str], str | None] = lambda key: key,
+    adapt: Callable[[str, Tensor], Tensor] = lambda key, value: value,
+) -> Loaded:
+    """Fill every entry of ``module`` from a file.
+
+    Parameters
+    ----------
+    weights: "imagenet" (see :func:`find`), or the path of a .pth or .safetensors file of the same architecture.
+    name, version: which architecture's ImageNet weights.
+    rename: the file's entry -> the module's, or None for what the module has no part for.
+    adapt: (the module's entry, the file's value) -> the value to use; for first layers of other than three channels.
+
+    Raises ConfigError for a file that is missing, damaged or of another architecture: nothing is ever loaded in part.
+    """
+    path = find(name, version) if weights == "imagenet" else Path(weights)
+    if not path.is_file():
+        raise ConfigError(f"model.weights: there is no file {weights!r}; write none, imagenet, or the path of a .pth or .safetensors file")
+    sha256 = _checked(path)
+    wanted = {key: value for key, value in module.state_dict().items() if not _counts_batches(key)}
+    values: dict[str, Tensor] = {}
+    skipped, unknown, adapted = [], [], []
+    for key, value in _read(path).items():
+        target = None if _counts_batches(key) else rename(key)
+        if target is None:
+            skipped.append(key)
+        elif target not in wanted:
+            unknown.append(key)
+        else:
+            values[target] = adapt(target, value)
+            if values[target].shape != value.shape:
+                adapted.append(target)
+    _same("of which this network knows nothing", path, unknown)
+    _same("which this network needs and the file lacks", path, [key for key in wanted if key not in values])
+    _same("whose shape differs", path, [key for key, value in values.items() if value.shape != wanted[key].shape])
+    module.load_state_dict(values, strict=False)  # only counters of batches are missing: that was checked
+    whole = tuple(key for key in values if key not in adapted)
+    return Loaded(path.name, sha256, whole, tuple(skipped), tuple(adapted))
+
+
+def first_layer(kernel: Tensor, channels: int) -> Tensor:
+    """Kernel (out, 3, h, w) of a first layer for RGB -> (out, ``channels``, h, w) that answers alike to a grey image.
+
+    One channel gets the sum over red, green and blue; two share it. Beyond three, the first three stay red, green and blue, each
+    further one is their mean, and all are scaled by 3 / ``channels``, so that answers keep their size.
+    """
+    if channels == kernel.shape[1]:
+        return kernel
+    mean = kernel.mean(1, keepdim=True)
+    kept = kernel if channels > 3 else kernel[:, :0]
+    return torch.cat([kept, mean.expand(-1, channels - kept.shape[1], -1, -1)], dim=1) * (3 / channels)
+
+
+def _counts_batches(key: str) -> bool:
+    """Counters of batches say nothing about the weights, and frozen normalisation has none."""
+    return key.endswith("num_batches_tracked")
+
+
+def _same(what: str, path: Path, keys: list[str]) -> None:
+    if keys:
+        shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+        raise ConfigError(f"model.weights: {path.name} is of another architecture: it differs in entries {what} ({shown})")
+
+
+def _checked(path: Path) -> str:
+    """SHA-256 of the file; a name that ends in its first digits, as torchvision's do, must tell the truth."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    named = re.search(r"-([0-9a-f]{8,64})\.", path.name)
+    if named and not digest.startswith(named[1]):
+        raise ConfigError(
+            f"model.weights: {path.name} is damaged or not what its name says (its SHA-256 begins with {digest[:8]}): fetch it again"
+        )
+    return digest
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as fault:  # whatever an unpickler or a reader meets, the file is not one
+        raise ConfigError(f"model.weights: {path.name} cannot be read as weights ({type(fault).__name__})") from None
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ConfigError(f"model.weights: {path.name} does not hold weights by name (a state_dict)")
+    return state
