@@ -1,0 +1,149 @@
+"""How well objects are found: COCO's average precision and recall, VOC's area under the curve, F1 by overlap and by centre.
+
+COCO (Lin et al. 2014, arXiv:1405.0312) is computed by faster-coco-eval. It ranks the 100 likeliest detections of an image and
+class; areas that make an object small (below 32 x 32 pixels), medium or large (from 96 x 96) are those of the box for boxes and of
+the mask for masks, in source pixels. What has no meaning (the average precision of a class without a true object) is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.metrics.matching import FloatArray
+from pipeline.metrics.objects import MOST, Counts, ImageObjects, Kind, best_f1, centre_hits, iou_hits, ranked
+
+__all__ = ["Counts", "DetectionScores", "ImageObjects", "average_precision", "best_f1", "centre_hits", "iou_hits", "voc_average_precision"]
+
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+
+
+@dataclass(frozen=True)
+class DetectionScores:
+    """COCO's numbers in 0..1, over classes with a true object; None where there is none.
+
+    ``ap``: IoU .50 to .95 in steps of .05 · ``ap50``, ``ap75``: at one IoU · ``ap_by_size``: small, medium, large · ``ar``: mean recall
+    over the same IoUs, at most 1, 10, 100 detections an image · ``ar_by_size`` · ``by_class``: class index to ``objects`` (how many are
+    true) and the same scores (``ap``, ``ap50``, ``ap75``, ``ap_small``, ..., ``ar_1``, ..., ``ar_small``, ..., ``voc_ap50``) ·
+    ``voc_ap50``: class index to the area under its curve · ``curves``: class index to (recall, precision) after each detection at
+    IoU .50, float64, only of classes with a true object.
+    """
+
+    kind: Kind
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    ap_by_size: Mapping[str, float | None]
+    ar: Mapping[int, float | None]
+    ar_by_size: Mapping[str, float | None]
+    by_class: Mapping[int, Mapping[str, float | None]]
+    voc_ap50: Mapping[int, float | None]
+    curves: Mapping[int, tuple[FloatArray, FloatArray]] = field(repr=False)
+
+    def to_json(self, names: Sequence[str]) -> dict[str, Any]:
+        """All but the curves, classes by name (``names`` of the classes 1..K)."""
+        out: dict[str, Any] = {"ap": self.ap, "ap50": self.ap50, "ap75": self.ap75}
+        out |= {f"ap_{size}": value for size, value in self.ap_by_size.items()}
+        out |= {f"ar_{most}": value for most, value in self.ar.items()}
+        out |= {f"ar_{size}": value for size, value in self.ar_by_size.items()}
+        return out | {"by_class": {names[index - 1]: dict(values) for index, values in self.by_class.items()}}
+
+
+def voc_average_precision(recall: npt.ArrayLike, precision: npt.ArrayLike) -> float:
+    """Area under a precision-recall curve, precision made to fall: all-point interpolation, VOC since 2010.
+
+    Everingham et al. 2010, doi:10.1007/s11263-009-0275-4. ``recall`` and ``precision`` (N) after each detection, likeliest first.
+    """
+    steps = np.diff(np.asarray(recall, np.float64), prepend=0.0)
+    envelope = np.maximum.accumulate(np.asarray(precision, np.float64)[::-1])[::-1]
+    return float(np.sum(steps * envelope))
+
+
+def average_precision(images: Sequence[ImageObjects], classes: int, kind: Kind = "box") -> DetectionScores:
+    """COCO's scores of classes 1..K, with VOC's area under each class's curve at IoU .50 beside them.
+
+    The curve and its area use COCO's matching too, where a detection that overlaps a truth already taken may take another one.
+
+    Raises
+    ------
+    ValueError: ``kind`` is "mask" and an image has no masks.
+    """
+    precision, recall = _coco(images, classes, kind)
+    ap, ar = (lambda *at: _mean(precision[at])), (lambda *at: _mean(recall[at]))
+    every, areas, mosts = slice(None), {size: place + 1 for place, size in enumerate(SIZES)}, {1: 0, 10: 1, MOST: 2}
+    by_class: dict[int, dict[str, float | None]] = {}
+    curves: dict[int, tuple[FloatArray, FloatArray]] = {}
+    for index in range(1, classes + 1):
+        k, rank = index - 1, ranked(images, index, "iou", kind)
+        total = int(rank.truths.sum())
+        values: dict[str, float | None] = {"objects": total}
+        values |= {"ap": ap(every, every, k, 0, 2), "ap50": ap(0, every, k, 0, 2), "ap75": ap(5, every, k, 0, 2)}
+        values |= {f"ap_{size}": ap(every, every, k, area, 2) for size, area in areas.items()}
+        values |= {f"ar_{most}": ar(every, k, 0, place) for most, place in mosts.items()}
+        values |= {f"ar_{size}": ar(every, k, area, 2) for size, area in areas.items()}
+        if total:
+            found = np.cumsum(rank.hit)
+            curves[index] = found / total, found / np.arange(1, len(found) + 1)
+        by_class[index] = values | {"voc_ap50": voc_average_precision(*curves[index]) if total else None}
+    return DetectionScores(
+        kind,
+        ap(every, every, every, 0, 2),
+        ap(0, every, every, 0, 2),
+        ap(5, every, every, 0, 2),
+        {size: ap(every, every, every, area, 2) for size, area in areas.items()},
+        {most: ar(every, every, 0, place) for most, place in mosts.items()},
+        {size: ar(every, every, area, 2) for size, area in areas.items()},
+        by_class,
+        {index: values["voc_ap50"] for index, values in by_class.items()},
+        curves,
+    )
+
+
+def _coco(images: Sequence[ImageObjects], classes: int, kind: Kind) -> tuple[FloatArray, FloatArray]:
+    """Precision (IoUs, 101 recalls, K, areas, most detections) and recall (IoUs, K, areas, most detections); -1 is undefined."""
+    if not any(len(image.true_boxes) for image in images):
+        return np.full((10, 101, classes, 4, 3), -1.0), np.full((10, classes, 4, 3), -1.0)
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    def annotations(true: bool) -> list[dict[str, Any]]:
+        out: list[dict[str, Any]] = []
+        for number, image in enumerate(images, 1):
+            boxes, labels = (image.true_boxes, image.true_labels) if true else (image.boxes, image.labels)
+            corners = boxes.astype(np.float64)
+            spans = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+            entries = [
+                {"image_id": number, "category_id": label, "bbox": span, "area": span[2] * span[3], "iscrowd": 0}
+                for label, span in zip(labels.tolist(), spans.tolist(), strict=True)
+            ]
+            if kind == "mask":
+                from faster_coco_eval.core import mask as coco
+
+                masks = image.both_masks()[1 if true else 0]
+                for entry, mask, area in zip(entries, masks, coco.area(masks) if masks else (), strict=True):
+                    entry |= {"segmentation": mask, "area": float(area)}
+            if not true:
+                for entry, score in zip(entries, image.scores.tolist(), strict=True):
+                    entry["score"] = score
+            out += entries
+        # Ids start at 1: to COCO's code, 0 means "not matched".
+        return [entry | {"id": place} for place, entry in enumerate(out, 1)]
+
+    described = {
+        "images": [{"id": number, "height": image.size[0], "width": image.size[1]} for number, image in enumerate(images, 1)],
+        "categories": [{"id": index, "name": str(index)} for index in range(1, classes + 1)],
+    }
+    quiet = lambda *_: None  # noqa: E731
+    truth, found = (COCO({**described, "annotations": annotations(true)}, print_function=quiet) for true in (True, False))
+    run = COCOeval_faster(truth, found, {"box": "bbox", "mask": "segm"}[kind], print_function=quiet)
+    run.evaluate()
+    run.accumulate()
+    return np.asarray(run.eval["precision"]), np.asarray(run.eval["recall"])
+
+
+def _mean(values: FloatArray) -> float | None:
+    known = values[values > -1]
+    return float(known.mean()) if known.size else None
