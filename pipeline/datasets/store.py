@@ -35,7 +35,8 @@ class CaseStore:
     root: the data set's folder (the cases already know their files).
     cache: "memory" keeps the arrays; "disk" writes them below ``cache_dir`` and maps what is needed, so that a set larger than
         memory works and the next run starts at once. The key is the content of the files and all that shapes the arrays.
-    need_masks: refuse cases without masks (a semantic task); False keeps images that have none, or boxes only.
+    need: refuse cases without masks (a semantic task) or without objects (detection); "either" keeps images that have neither.
+    weak_masks: "ellipse" makes a mask of every box that has none, the ellipse inscribed in it.
     workers: threads that decode.
     progress: called as ``progress(done, total)``.
 
@@ -53,14 +54,15 @@ class CaseStore:
         cache: Literal["memory", "disk"] = "memory",
         cache_dir: Path | None = None,
         *,
-        need_masks: bool = True,
+        need: Literal["masks", "objects", "either"] = "masks",
+        weak_masks: Literal["none", "ellipse"] = "none",
         workers: int = 2,
         progress: Advance | None = None,
     ) -> None:
         if cache == "disk" and cache_dir is None:
             raise ValueError("a disk cache needs cache_dir")
         self.card, self.normalise, self.root = card, normalise, root
-        self._need_masks = need_masks
+        self._need, self._weak_masks = need, weak_masks
         self._folder = cache_dir if cache == "disk" else None
         self._kept: dict[CaseKey, Kept] = {}
         self._samples: list[tuple[CaseKey, int]] = []
@@ -145,14 +147,14 @@ class CaseStore:
         key, slice_index = self._samples[index]
         return np.asarray(self._kept[key].valid[slice_index])
 
-    def target_in_source(self, index: int) -> npt.NDArray[np.int64]:
-        """Mask int64 (H, W) in the source frame, encoded by the card's label map."""
+    def truth(self, index: int) -> Target:
+        """What is true of a sample in the source frame; its mask is encoded by the card's label map."""
         key, slice_index = self._samples[index]
         kept = self._kept[key]
         mask = kept.mask if kept.source_mask is None else kept.source_mask
         if mask is None:
             raise CardError(f"case {key}: card {self.card.name} has no label of the first reader for it")
-        return np.array(mask[slice_index], dtype=np.int64)
+        return Target(mask=torch.from_numpy(np.array(mask[slice_index], dtype=np.int64)))
 
     def valid_in_source(self, index: int) -> npt.NDArray[np.bool_]:
         """Field of view, bool (H, W), in the source frame."""
@@ -203,7 +205,8 @@ class CaseStore:
             "labels": [[source.model_dump(), None if path is None else _sha256(path)] for source, path in case.labels],
             "field_of_view": None if case.field_of_view is None else _sha256(case.field_of_view),
             "field_of_view_source": None if self.card.field_of_view is None else self.card.field_of_view.model_dump(),
-            "need_masks": self._need_masks,
+            "need": self._need,
+            "weak_masks": self._weak_masks,
             "normalise": self.normalise.model_dump(),
             "label_map": self.card.label_map.to_json(),
             "modality": self.card.modality,
@@ -214,7 +217,7 @@ class CaseStore:
         scan = read_scan(self.card, case)
         view = read_field_of_view(self.card, case)
         has_masks = bool(case.labels) and all(source.kind != "yolo_boxes" for source, _ in case.labels)
-        mask = read_target_mask(self.card, case) if has_masks or self._need_masks else None
+        mask = read_target_mask(self.card, case) if has_masks or self._need == "masks" else None
         if mask is not None:
             check_sizes(scan.geometry, mask, "the label")
         if view is not None and view.shape != scan.geometry.plane:

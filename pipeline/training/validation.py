@@ -13,7 +13,7 @@ import torch
 from pipeline.datasets.loader import CaseStore, evaluation_batches
 from pipeline.tasks.base import Labelled, Task
 from pipeline.tasks.overlay import draw_overlay
-from pipeline.types import CaseKey, Geometry, Measure, Prediction, Target
+from pipeline.types import CaseKey, Geometry, Measure, Prediction
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def predictions(task: Task, store: CaseStore, keys: Sequence[CaseKey], device: A
             (prediction,) = task.predict(batch.to(device))
         yield (
             index,
-            (prediction, Target(mask=torch.from_numpy(store.target_in_source(index))), torch.from_numpy(store.valid_in_source(index))),
+            (prediction, store.truth(index), torch.from_numpy(store.valid_in_source(index))),
         )
 
 
@@ -46,8 +46,7 @@ def score_images(
     """Every image of these cases scored; ``each`` is called after each of them."""
     scored = []
     for index, (prediction, target, valid) in predictions(task, store, keys, device):
-        assert target.mask is not None
-        geometry = Geometry((target.mask.shape[0], target.mask.shape[1]))
+        geometry = Geometry((valid.shape[0], valid.shape[1]))
         scored.append(Scored(store.case_of(index), store.slice_of(index), task.score(prediction, target, geometry, valid)))
         each()
     return scored
@@ -66,5 +65,6 @@ def overlay_picture(store: CaseStore, index: int, task: Task, prediction: Predic
     shown = ((sample.image - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) * sample.valid
     source = sample.placement.to_source(shown.expand(3, -1, -1) if len(shown) == 1 else shown)
     picture = (source.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    reference, inside_view = task.label_map.layers(store.target_in_source(index)), store.valid_in_source(index)
+    truth, inside_view = store.truth(index).mask, store.valid_in_source(index)
+    reference = np.zeros_like(layers) if truth is None else task.label_map.layers(truth.numpy())
     return np.concatenate([draw_overlay(picture, drawn, task.label_map) for drawn in (layers & inside_view, reference)], axis=1)
