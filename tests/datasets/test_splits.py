@@ -93,6 +93,22 @@ def test_what_cannot_be_parted_says_why(cases: list[Case], config: SplitConfig, 
         make_split(Card(), cases, config, 0)
 
 
+def test_a_tested_fold_is_chosen_by_the_fold_after_it() -> None:
+    cases = cases_of(9)
+    settings = {"source": "random", "test": 0.0, "validation": 0.0, "folds": 3, "fold_part": "test"}
+    splits = [make_split(Card(), cases, SplitConfig(**settings, fold=k), 3) for k in range(3)]
+    for k, split in enumerate(splits):
+        assert split.validation == splits[(k + 1) % 3].test
+        assert patients_of(split.train) == {c.key.patient for c in cases} - patients_of(split.validation) - patients_of(split.test)
+    assert sorted(key for split in splits for key in split.test) == sorted(c.key for c in cases)
+
+
+@pytest.mark.parametrize("wrong", [{"folds": None}, {"folds": 2}, {"folds": 5, "source": "random", "test": 0.2}])
+def test_a_tested_fold_needs_three_and_no_other_test_part(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="at least 3 folds"):
+        SplitConfig(fold_part="test", **wrong)
+
+
 @pytest.mark.parametrize("wrong", [{"folds": 3, "fold": 3}, {"source": "random", "validation": 0.5, "test": 0.5}])
 def test_settings_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"fold|nothing"):
