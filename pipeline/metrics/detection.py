@@ -14,11 +14,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metrics.matching import FloatArray
-from pipeline.metrics.objects import MOST, Counts, ImageObjects, Kind, best_f1, centre_hits, iou_hits, ranked
+from pipeline.metrics.matching import FloatArray, IntArray
+from pipeline.metrics.objects import MOST, Counts, ImageObjects, Kind, Ranked, best_f1, centre_hits, iou_hits, ranked
 
-__all__ = ["Counts", "DetectionScores", "ImageObjects", "average_precision", "best_f1", "centre_hits", "iou_hits", "voc_average_precision"]
+__all__ = [
+    "Ap50Interval",
+    "Counts",
+    "DetectionScores",
+    "ImageObjects",
+    "ap50_interval",
+    "average_precision",
+    "best_f1",
+    "centre_hits",
+    "iou_hits",
+    "voc_average_precision",
+]
 
+_RECALLS = np.linspace(0.0, 1.0, 101)
+_BLOCK = 2_000_000
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 
 
@@ -29,7 +42,7 @@ class DetectionScores:
     ``ap``: IoU .50 to .95 in steps of .05 · ``ap50``, ``ap75``: at one IoU · ``ap_by_size``: small, medium, large · ``ar``: mean recall
     over the same IoUs, at most 1, 10, 100 detections an image · ``ar_by_size`` · ``by_class``: class index to ``objects`` (how many are
     true) and the same scores (``ap``, ``ap50``, ``ap75``, ``ap_small``, ..., ``ar_1``, ..., ``ar_small``, ..., ``voc_ap50``) ·
-    ``voc_ap50``: class index to the area under its curve · ``curves``: class index to (recall, precision) after each detection at
+    ``curves``: class index to (recall, precision) after each detection at
     IoU .50, float64, only of classes with a true object.
     """
 
@@ -41,8 +54,12 @@ class DetectionScores:
     ar: Mapping[int, float | None]
     ar_by_size: Mapping[str, float | None]
     by_class: Mapping[int, Mapping[str, float | None]]
-    voc_ap50: Mapping[int, float | None]
     curves: Mapping[int, tuple[FloatArray, FloatArray]] = field(repr=False)
+
+    @property
+    def voc_ap50(self) -> dict[int, float | None]:
+        """Class index -> VOC's area under its curve at IoU .50."""
+        return {index: values["voc_ap50"] for index, values in self.by_class.items()}
 
     def to_json(self, names: Sequence[str]) -> dict[str, Any]:
         """All but the curves, classes by name (``names`` of the classes 1..K)."""
@@ -98,9 +115,78 @@ def average_precision(images: Sequence[ImageObjects], classes: int, kind: Kind =
         {most: ar(every, every, 0, place) for most, place in mosts.items()},
         {size: ar(every, every, area, 2) for size, area in areas.items()},
         by_class,
-        {index: values["voc_ap50"] for index, values in by_class.items()},
         curves,
     )
+
+
+@dataclass(frozen=True)
+class Ap50Interval:
+    """COCO's AP@.50 and its interval (low, high): the mean over classes, and of each class. None where undefined."""
+
+    ap50: float | None
+    interval: tuple[float, float] | None
+    by_class: Mapping[int, tuple[float | None, tuple[float, float] | None]]
+
+
+def ap50_interval(
+    images: Sequence[ImageObjects],
+    patients: Sequence[str],
+    classes: int,
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    kind: Kind = "box",
+) -> Ap50Interval:
+    """AP@.50 with its percentile interval, drawing patients (one name an image) with replacement.
+
+    Each image is matched once; a draw only says how often each detection and each truth counts. A draw without a true object of a
+    class leaves that class out, as COCO's mean does. No interval with fewer than two patients.
+    """
+    if len(images) != len(patients):
+        raise ValueError(f"{len(images)} images, but patients of {len(patients)}")
+    if not 0 < level < 1 or draws < 1:
+        raise ValueError(f"level {level} must lie between 0 and 1, and draws {draws} above 0")
+    names, patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    once = np.ones((1, len(names)))
+    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / max(len(names), 1)), size=draws)
+    ranks = [ranked(images, index, "iou", kind) for index in range(1, classes + 1)]
+    values = np.stack([_ap50(rank, patient, once) for rank in ranks], axis=1)
+    drawn = np.stack([_ap50(rank, patient, times.astype(np.float64)) for rank in ranks], axis=1)
+
+    def interval(column: FloatArray) -> tuple[float, float] | None:
+        known = column[~np.isnan(column)]
+        if len(names) < 2 or not known.size:
+            return None
+        low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+    means = [_mean(np.nan_to_num(row, nan=-1.0)) for row in np.concatenate([values, drawn])]
+    return Ap50Interval(
+        means[0],
+        interval(np.array([np.nan if mean is None else mean for mean in means[1:]])),
+        {k + 1: (_mean(np.nan_to_num(values[:, k], nan=-1.0)), interval(drawn[:, k])) for k in range(classes)},
+    )
+
+
+def _ap50(rank: Ranked, patient: IntArray, times: FloatArray) -> FloatArray:
+    """COCO's average precision of each draw (D), NaN without a truth; ``times`` (D, P) says how often each patient was drawn."""
+    out = np.full(len(times), np.nan)
+    block = max(1, _BLOCK // max(1, len(rank.scores)))
+    for start in range(0, len(times), block):
+        counted = times[start : start + block][:, patient]
+        truths = counted @ rank.truths
+        weights = counted[:, rank.image]
+        seen = np.cumsum(weights, axis=1)[:, rank.hit]
+        found = np.cumsum(weights[:, rank.hit], axis=1)
+        # Precision can only peak at a hit, so hits alone make the curve; spacing(1) is COCO's guard against 0 / 0.
+        precision = found / (seen + np.spacing(1))
+        envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        recall = found / np.maximum(truths, 1)[:, None]
+        # How many of COCO's 101 recalls each hit is the first to reach.
+        reached = np.searchsorted(_RECALLS, recall, side="right")
+        sums = np.sum(np.diff(reached, axis=1, prepend=0) * envelope, axis=1) / len(_RECALLS)
+        out[start : start + block] = np.where(truths > 0, sums, np.nan)
+    return out
 
 
 def _coco(images: Sequence[ImageObjects], classes: int, kind: Kind) -> tuple[FloatArray, FloatArray]:

@@ -17,7 +17,7 @@ Hit = Literal["iou", "centre"]
 MOST = 100
 """Detections ranked of one image and class; COCO's largest number."""
 
-ANYWHERE = 1e-300
+ANYWHERE = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +77,9 @@ class ImageObjects:
         ------
         ValueError: one of them is missing.
         """
-        if self.masks is None or self.true_masks is None:
+        if (self.masks is None and len(self.boxes)) or (self.true_masks is None and len(self.true_boxes)):
             raise ValueError("masks are scored where every image has both true masks and masks found")
-        return self.masks, self.true_masks
+        return self.masks or [], self.true_masks or []
 
 
 @dataclass(frozen=True)
