@@ -53,17 +53,30 @@ def best_threshold(
     One of 0.005, 0.010, ... 0.995; 0.5 without images. Where several are equally good, the middle of that run nearest to 0.5,
     because a threshold at the edge of a plateau is the least likely to carry over to other images.
     """
-    edges = np.arange(1, _STEPS) / _STEPS
-    total, images = np.zeros(len(edges)), 0
+    search = DiceSearch()
     for chance, reference, inside in _triples(probabilities, truths, valids):
-        total += _dice_curve(chance, reference, inside, edges)
-        images += 1
-    if not images:
-        return DEFAULT_THRESHOLD
-    good = np.flatnonzero(total >= total.max() - 1e-12)
-    runs = np.split(good, np.flatnonzero(np.diff(good) > 1) + 1)
-    middles = [float(edges[run[len(run) // 2]]) for run in runs]
-    return min(middles, key=lambda threshold: abs(threshold - DEFAULT_THRESHOLD))
+        search.add(chance, reference, inside)
+    return search.best
+
+
+class DiceSearch:
+    """The same, an image at a time: for several classes whose images are computed once."""
+
+    def __init__(self) -> None:
+        self._edges = np.arange(1, _STEPS) / _STEPS
+        self._total = np.zeros(len(self._edges))
+
+    def add(self, chance: npt.ArrayLike, reference: npt.ArrayLike, inside: npt.ArrayLike | None = None) -> None:
+        self._total += _dice_curve(chance, reference, inside, self._edges)
+
+    @property
+    def best(self) -> float:
+        if not self._total.max() > 0:
+            return DEFAULT_THRESHOLD
+        good = np.flatnonzero(self._total >= self._total.max() - 1e-12)
+        runs = np.split(good, np.flatnonzero(np.diff(good) > 1) + 1)
+        middles = [float(self._edges[run[len(run) // 2]]) for run in runs]
+        return min(middles, key=lambda threshold: abs(threshold - DEFAULT_THRESHOLD))
 
 
 def _dice_curve(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,15 @@ Labelled = tuple[Prediction, Target, Tensor | None]
 """A prediction, what is true, and the field of view (bool (H, W) or None), all in the source frame."""
 
 
+Need = Literal["masks", "objects", "either"]
+"""What a task needs of every case: a mask of classes, or objects with boxes (datasets/store.py)."""
+
+
 class TaskConfig(Strict):
     """Base of every task's settings. ``family`` says which networks it can use (``ModelConfig.family``)."""
 
     family: ClassVar[Family]
+    need: ClassVar[Need] = "masks"
 
     def outputs(self, label_map: LabelMap) -> int:
         """What the network's builder gets as ``out_channels``: channels of pixels, or classes of objects."""

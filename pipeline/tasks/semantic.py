@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,15 +12,13 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.metrics.overlap import Confusion, measure
-from pipeline.metrics.threshold import best_threshold, decide
+from pipeline.metrics.threshold import DiceSearch, decide
 from pipeline.models.base import Family, memory_format
 from pipeline.registry import unknown_name
 from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig
 from pipeline.tasks.losses import LOSSES, activate
+from pipeline.tasks.pixels import pixel_scores, pixel_summary
 from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Prediction, Target
-
-COUNTED = {"tp": "pixels of both masks", "fp": "pixels of the prediction alone", "fn": "pixels of the reference alone"}
 
 
 class SemanticConfig(TaskConfig):
@@ -98,41 +95,27 @@ class SemanticTask(Task):
         known = mask != IGNORE
         if valid is not None:
             known &= valid.cpu().numpy()
-        measures: dict[str, Measure] = {}
-        for name, guess, truth in zip(self.label_map.names, self.layers(prediction), self.label_map.layers(mask), strict=True):
-            counts = Confusion.of(guess, truth, known)
-            measures[f"dice/{name}"], measures[f"iou/{name}"] = measure("dice", counts.dice), measure("iou", counts.iou)
-            for kind in ("tp", "fp", "fn"):
-                measures[f"{kind}/{name}"] = Measure(getattr(counts, kind), "px", COUNTED[kind])
-        return measures
+        return pixel_scores(self.label_map, self.layers(prediction), self.label_map.layers(mask), known)
 
     def summarise(self, scores: Sequence[Mapping[str, Measure]], evidence: Sequence[Any] = ()) -> dict[str, float]:
         """Means over images (``dice/vessel``), of all pixels together (``dice_pooled/vessel``), and over classes (``dice``)."""
-        means = super().summarise(scores)
-        out = {name: value for name, value in means.items() if name.partition("/")[0] not in COUNTED}
-        for name in self.label_map.names if scores else ():
-            tp, fp, fn = (sum(int(image[f"{kind}/{name}"].value or 0) for image in scores) for kind in COUNTED)
-            pooled = Confusion(tp, fp, fn)
-            out[f"dice_pooled/{name}"], out[f"iou_pooled/{name}"] = pooled.dice, pooled.iou
-        for kind in ("dice", "iou", "dice_pooled", "iou_pooled") if scores else ():
-            out[kind] = sum(out[f"{kind}/{name}"] for name in self.label_map.names) / len(self.label_map)
-        return out
+        return pixel_summary(self.label_map, scores, super().summarise(scores))
 
     def tune(self, labelled: Callable[[], Iterable[Labelled]]) -> dict[str, float]:
         """The threshold of each class with the best mean Dice; none where classes exclude each other (the likeliest wins)."""
         if not self.label_map.independent:
             return {}
-        return {name: self._best_threshold(index, labelled()) for index, name in enumerate(self.label_map.names)}
-
-    def _best_threshold(self, index: int, labelled: Iterable[Labelled]) -> float:
-        probabilities, truths, valids = itertools.tee(_of_class(index, self.label_map, labelled), 3)
-        return best_threshold((p for p, _, _ in probabilities), (t for _, t, _ in truths), (v for _, _, v in valids))
+        searches = {name: DiceSearch() for name in self.label_map.names}
+        for prediction, target, valid in labelled():
+            mask = _mask(target).cpu().numpy()
+            known = mask != IGNORE if valid is None else (mask != IGNORE) & valid.cpu().numpy()
+            for search, chance, truth in zip(searches.values(), _probabilities(prediction), self.label_map.layers(mask), strict=True):
+                search.add(chance, truth, known)
+        return {name: search.best for name, search in searches.items()}
 
     def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_]:
         """Boolean layers (K, H, W) by ``thresholds``."""
-        if prediction.probabilities is None:
-            raise ValueError("a semantic prediction has probabilities")
-        return decide(prediction.probabilities, self.label_map, self.thresholds)
+        return decide(_probabilities(prediction), self.label_map, self.thresholds)
 
     def _probabilities(self, image: Tensor) -> Tensor:
         """Network-frame image (C, H, W) -> foreground probabilities float32 (K, H, W)."""
@@ -183,16 +166,10 @@ def one_channel_a_class(masks: Tensor, label_map: LabelMap) -> Tensor:
     return torch.stack([masks == index for index in range(first, len(label_map) + 1)], dim=1).float()
 
 
-def _of_class(
-    index: int, label_map: LabelMap, labelled: Iterable[Labelled]
-) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
-    """Probability, truth and where both count, of one class and one image after the other."""
-    for prediction, target, valid in labelled:
-        if prediction.probabilities is None:
-            raise ValueError("a semantic prediction has probabilities")
-        mask = _mask(target).cpu().numpy()
-        known = mask != IGNORE
-        yield prediction.probabilities[index], label_map.layers(mask)[index], known if valid is None else known & valid.cpu().numpy()
+def _probabilities(prediction: Prediction) -> npt.NDArray[np.float32]:
+    if prediction.probabilities is None:
+        raise ValueError("a semantic prediction has probabilities")
+    return prediction.probabilities
 
 
 def _mask(target: Target) -> Tensor:
