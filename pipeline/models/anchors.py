@@ -108,13 +108,12 @@ def kmeans_anchors(sizes: Sizes, k: int, seed: int = 0) -> Sizes:
         best = np.concatenate([shapes * 2.0**octave for octave in range(k)])[:k]
     else:
         best = max((_kmeans(sizes, shapes, k, random) for _ in range(10)), key=lambda centres: coverage(sizes, centres))
-    ordered: Sizes = best[np.argsort(best.prod(1), kind="stable")].astype(np.float32)
-    return ordered
+    return best[np.argsort(best.prod(1), kind="stable")].astype(np.float32)
 
 
 def _kmeans(sizes: Sizes, shapes: Sizes, k: int, random: np.random.Generator) -> Sizes:
     """One run from ``k`` different shapes drawn far from each other (k-means++)."""
-    centres = shapes[random.integers(len(shapes))][None]
+    centres: Sizes = shapes[random.integers(len(shapes))][None]
     while len(centres) < k:
         distance = 1 - overlap(shapes, centres).max(1)
         centres = np.concatenate([centres, shapes[random.choice(len(shapes), p=distance**2 / (distance**2).sum())][None]])

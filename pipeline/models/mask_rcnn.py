@@ -1,0 +1,52 @@
+"""Mask R-CNN on a feature pyramid: a box and a mask of 28 x 28 for each object.
+
+Paper: He, Gkioxari, Dollar, Girshick, "Mask R-CNN", ICCV 2017, arXiv:1703.06870. Network code: torchvision, BSD-3-Clause. What
+differs stands in rcnn.py.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError
+from pipeline.models.base import MODELS
+from pipeline.models.detector import Detector
+from pipeline.models.rcnn import LEVELS, RCNN, RCNNConfig
+from pipeline.types import Target
+
+
+class MaskRCNNConfig(RCNNConfig):
+    name: Literal["mask_rcnn"] = "mask_rcnn"
+    mask_width: int = Field(256, ge=1, description="channels of the mask head")
+    mask_layers: int = Field(4, ge=1, description="convolutions of the mask head before it is doubled to 28 x 28")
+
+
+class MaskRCNN(RCNN):
+    """``batch_losses``: rpn_objectness, rpn_box, class, box, mask. Detections have masks of 28 x 28."""
+
+    has_masks: ClassVar[bool] = True
+
+    def __init__(self, config: MaskRCNNConfig, in_channels: int, classes: int) -> None:
+        from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+        from torchvision.ops import MultiScaleRoIAlign
+
+        norm = nn.BatchNorm2d if config.heads == "v2" else None
+        head = MaskRCNNHeads(config.fpn_channels, [config.mask_width] * config.mask_layers, dilation=1, norm_layer=norm)
+        pool = MultiScaleRoIAlign(featmap_names=LEVELS, output_size=14, sampling_ratio=2)
+        super().__init__(config, in_channels, classes, (pool, head, MaskRCNNPredictor(config.mask_width, config.mask_width, classes + 1)))
+
+    def _truth(self, target: Target) -> dict[str, Tensor]:
+        if target.instance_masks is None:
+            raise ConfigError(
+                "model.name: mask_rcnn learns from masks, and these objects have boxes alone: choose faster_rcnn, "
+                "or set data.weak_masks to ellipse"
+            )
+        return {**super()._truth(target), "masks": target.instance_masks}
+
+
+@MODELS.add(MaskRCNNConfig)
+def build(config: MaskRCNNConfig, in_channels: int, out_channels: int) -> Detector:
+    return MaskRCNN(config, in_channels, out_channels)

@@ -1,0 +1,180 @@
+"""What Faster R-CNN and Mask R-CNN share: proposals first, then a closer look at each.
+
+Papers: Ren et al., "Faster R-CNN", NeurIPS 2015, arXiv:1506.01497; Lin et al., "Feature Pyramid Networks", CVPR 2017,
+arXiv:1612.03144; heads v2: Li et al., "Benchmarking Detection Transfer Learning with Vision Transformers", arXiv:2111.11429.
+Network code: torchvision, BSD-3-Clause; defaults are torchvision's.
+
+What differs from torchvision's: images are neither resized nor normalised again; anchors may come from the data and lie at a level's
+true stride; MobileNetV2 has a pyramid of five levels; masks stay on their own grid; proposals can be asked for with their scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.models.anchors import Anchors, LevelAnchors, fitted_anchors
+from pipeline.models.backbones import Name, Pyramid, build_backbone
+from pipeline.models.detector import Detections, Detector, DetectorConfig, Sizes
+from pipeline.models.weights import Loaded, Version
+from pipeline.types import Target
+
+LEVELS = ["0", "1", "2", "3"]  # objects are looked at on strides 4 to 32; stride 64 only proposes
+
+LOSSES = {
+    "loss_objectness": "rpn_objectness",
+    "loss_rpn_box_reg": "rpn_box",
+    "loss_classifier": "class",
+    "loss_box_reg": "box",
+    "loss_mask": "mask",
+}
+
+
+class RCNNConfig(DetectorConfig):
+    backbone: Name = Field("mobilenet_v2", description="encoder: mobilenet_v2, resnet18, resnet50")
+    imagenet: Version = Field("v1", description="which of torchvision's ImageNet weights, where weights is imagenet")
+    frozen_stages: int = Field(2, ge=0, le=5, description="first stages of the encoder (of 5) that stay as loaded")
+    fpn_channels: int = Field(256, ge=1, description="channels of each of the pyramid's levels")
+    heads: Literal["v1", "v2"] = Field(
+        "v1", description="v1: the papers'; v2: normalised convolutions in the heads and two in the proposal network (Li et al.)"
+    )
+    anchors: Anchors | None = Field(None, description="reference boxes of the five levels, or null: fitted to the training boxes")
+    rpn_samples: int = Field(256, ge=2, description="anchors an image that the proposal network's losses look at")
+    rpn_before_nms: tuple[int, int] = Field((2000, 1000), description="best proposals of each level, in training and in prediction")
+    rpn_after_nms: tuple[int, int] = Field((2000, 1000), description="proposals an image after merging, in training and in prediction")
+    roi_samples: int = Field(512, ge=2, description="proposals an image that the heads learn from")
+    roi_positive: float = Field(0.25, gt=0, lt=1, description="largest share of objects among them")
+    representation: int = Field(1024, ge=1, description="width of the box head's fully connected layers")
+    score_threshold: float = Field(0.05, ge=0, lt=1, description="lowest score of a detection")
+    nms: float = Field(0.5, gt=0, le=1, description="overlap (IoU) above which the less likely of one class's boxes goes")
+    detections: int = Field(100, ge=1, description="most detections an image")
+
+    def fitted(self, sizes: npt.NDArray[np.float32]) -> Self:
+        return self if self.anchors is not None else self.model_copy(update={"anchors": fitted_anchors(sizes, len(Pyramid.STRIDES))})
+
+
+class RCNN(Detector):
+    """Faster R-CNN; with masks where ``mask`` is given (torchvision's RoI pooling, head and predictor for them)."""
+
+    def __init__(
+        self, config: RCNNConfig, in_channels: int, classes: int, mask: tuple[nn.Module, nn.Module, nn.Module] | None = None
+    ) -> None:
+        super().__init__()
+        pretrained = config.weights != "none"
+        self.version = config.imagenet
+        features = build_backbone(config.backbone, in_channels, frozen_norm=pretrained)
+        features.freeze(config.frozen_stages if pretrained else 0)
+        self.backbone = Pyramid(features, config.fpn_channels, nn.BatchNorm2d if config.heads == "v2" else None)
+        self.rpn = _proposal_network(config)
+        self.roi_heads = _box_heads(config, classes)
+        if mask is not None:
+            self.roi_heads.mask_roi_pool, self.roi_heads.mask_head, self.roi_heads.mask_predictor = mask
+
+    def load_encoder(self, weights: str) -> Loaded:
+        """Fill the encoder from "imagenet" or a file of the same architecture."""
+        return self.backbone.body.load(weights, self.version)
+
+    def batch_losses(self, images: Tensor, sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """``rpn_objectness``, ``rpn_box``, ``class``, ``box`` and, with masks, ``mask``."""
+        truths = [self._truth(target) for target in targets]
+        features, listed = self.backbone(images), _listed(images, sizes)
+        proposals, first = self.rpn(listed, features, truths)
+        _, second = self.roi_heads(features, proposals, sizes, truths)
+        return {LOSSES[name]: loss for name, loss in {**first, **second}.items()}
+
+    def batch_detections(self, images: Tensor, sizes: Sizes) -> list[Detections]:
+        features = self.backbone(images)
+        proposals, _ = self.rpn(_listed(images, sizes), features)
+        found, _ = self.roi_heads(features, proposals, sizes)
+        return [Detections(f["boxes"], f["labels"], f["scores"], f["masks"][:, 0] if "masks" in f else None) for f in found]
+
+    @torch.no_grad()
+    def proposals(self, images: Sequence[Tensor]) -> list[Detections]:
+        """What the proposal network alone finds in each image (C, H, W): labels are all 1, scores say how likely it is any object."""
+        from torchvision.models.detection.rpn import concat_box_prediction_layers
+
+        found = []
+        for image in images:
+            tensor, sizes = self._batch([image])
+            levels = list(self.backbone(tensor).values())
+            objectness, deltas = self.rpn.head(levels)
+            anchors = self.rpn.anchor_generator(_listed(tensor, sizes), levels)
+            counts = [level[0].numel() for level in objectness]
+            scores, deltas = concat_box_prediction_layers(objectness, deltas)
+            decoded = self.rpn.box_coder.decode(deltas, anchors).view(1, -1, 4)
+            (boxes,), (likely,) = self.rpn.filter_proposals(decoded, scores, sizes, counts)
+            found.append(Detections(boxes, torch.ones(len(boxes), dtype=torch.int64, device=boxes.device), likely))
+        return found
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """The two parts that choose between losses and results are told to give losses; their layers stay in evaluation mode."""
+        parts = (self.rpn, self.roi_heads)
+        before = [part.training for part in parts]
+        try:
+            for part in parts:
+                part.training = True
+            yield
+        finally:
+            for part, training in zip(parts, before, strict=True):
+                part.training = training
+
+    def _truth(self, target: Target) -> dict[str, Tensor]:
+        if target.boxes is None or target.labels is None:
+            raise ValueError("the detection family needs boxes with every image")
+        return {"boxes": target.boxes, "labels": target.labels}
+
+
+def _listed(images: Tensor, sizes: Sizes) -> Any:
+    from torchvision.models.detection.image_list import ImageList
+
+    return ImageList(images, sizes)
+
+
+def _proposal_network(config: RCNNConfig) -> Any:
+    from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+
+    anchors = config.anchors or Anchors()
+    return RegionProposalNetwork(
+        LevelAnchors(anchors, Pyramid.STRIDES),
+        RPNHead(config.fpn_channels, anchors.count, conv_depth=2 if config.heads == "v2" else 1),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=config.rpn_samples,
+        positive_fraction=0.5,
+        pre_nms_top_n=dict(zip(("training", "testing"), config.rpn_before_nms, strict=True)),
+        post_nms_top_n=dict(zip(("training", "testing"), config.rpn_after_nms, strict=True)),
+        nms_thresh=0.7,
+    )
+
+
+def _box_heads(config: RCNNConfig, classes: int) -> Any:
+    from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+    from torchvision.models.detection.roi_heads import RoIHeads
+    from torchvision.ops import MultiScaleRoIAlign
+
+    width = config.fpn_channels
+    if config.heads == "v2":
+        head = FastRCNNConvFCHead((width, 7, 7), [width] * 4, [config.representation], norm_layer=nn.BatchNorm2d)
+    else:
+        head = TwoMLPHead(width * 7**2, config.representation)
+    return RoIHeads(
+        MultiScaleRoIAlign(featmap_names=LEVELS, output_size=7, sampling_ratio=2),
+        head,
+        FastRCNNPredictor(config.representation, classes + 1),  # torchvision's class 0 is background
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=config.roi_samples,
+        positive_fraction=config.roi_positive,
+        bbox_reg_weights=None,
+        score_thresh=config.score_threshold,
+        nms_thresh=config.nms,
+        detections_per_img=config.detections,
+    )
