@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pipeline.atomic import sync, write_text
 from pipeline.errors import ConfigError
+from pipeline.inference.object_files import FoundObjects, write_objects
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
 from pipeline.types import LabelMap, Scan
@@ -28,7 +29,8 @@ _DISPLAYED = (0.5, 99.5)
 
 @dataclass(frozen=True, eq=False)
 class CaseResult:
-    """What is written of one scan. ``mask`` unsigned (H, W) or (D, H, W); ``probabilities`` float (K, [D,] H, W) or None."""
+    """What is written of one scan. ``mask`` unsigned (H, W) or (D, H, W); ``probabilities`` float (K, [D,] H, W) or None;
+    ``found`` of a detection bundle, also where it found nothing."""
 
     scan: Scan
     case: str
@@ -37,6 +39,7 @@ class CaseResult:
     warnings: tuple[str, ...]
     bundle_id: str
     seconds: float
+    found: FoundObjects | None = None
 
 
 def mask_dtype(label_map: LabelMap) -> type[np.uint8] | type[np.uint16]:
@@ -92,6 +95,8 @@ def write_case(out: Path, result: CaseResult, label_map: LabelMap) -> None:
     if result.probabilities is not None:
         stored = {name: layer.astype(np.float16) for name, layer in zip(label_map.names, result.probabilities, strict=True)}
         np.savez_compressed(staged / "probabilities.npz", **stored)
+    if result.found is not None:
+        write_objects(staged, result.found, label_map, scan.geometry, result.bundle_id)
     write_json(staged / CASE_FILE, _record(result, label_map, planes))
     for path in staged.iterdir():
         sync(path)
@@ -105,9 +110,11 @@ def _record(result: CaseResult, label_map: LabelMap, planes: Sequence[Mapping[st
     geometry = result.scan.geometry
     layers = label_map.layers(result.mask)
     found = {}
-    for name, layer in zip(label_map.names, layers, strict=True):
+    for cls, layer in zip(label_map.classes, layers, strict=True):
         stack = layer if layer.ndim == 3 else layer[None]
-        found[name] = {"pixels": int(np.count_nonzero(stack)), "slices": int(stack.any(axis=(1, 2)).sum())}
+        found[cls.name] = {"pixels": int(np.count_nonzero(stack)), "slices": int(stack.any(axis=(1, 2)).sum())}
+        if result.found is not None:
+            found[cls.name]["objects"] = len(result.found.counted(cls))
     return {
         "case": result.case,
         "modality": result.scan.modality,

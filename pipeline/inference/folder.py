@@ -26,9 +26,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.errors import ScanError
+from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.case_files import CaseResult, mask_dtype, read_case, write_case
 from pipeline.inference.journal import Entry, Journal, Status
+from pipeline.inference.object_files import FoundObject, FoundObjects, compact, gather_coco
 from pipeline.inference.out_folder import open_out
 from pipeline.inference.predict import Predictor, Ready
 from pipeline.inference.reading import File, Read, failure, read_file
@@ -84,6 +85,9 @@ def predict_folder(
     bundle = load_bundle(bundle_path, device="cpu")
     names = pseudonyms or Pseudonyms.unkeyed()
     mask_dtype(bundle.label_map)
+    finds_objects = bundle.config.task.family == "detection"  # type: ignore[attr-defined]
+    if finds_objects and probabilities:
+        raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option away")
     with open_out(out, folder, bundle, names, probabilities) as died, closing(Journal(out / "journal.sqlite")) as journal:
         try:
             total = sum(1 for _ in walk(folder)) if progress is not None else None
@@ -95,6 +99,8 @@ def predict_folder(
                 journal.export(out / "ledger.csv")
             raise
         journal.export(out / "ledger.csv")
+        if finds_objects:
+            gather_coco(out)
         return journal.counts()
 
 
@@ -203,17 +209,32 @@ class _Run:
         label_map, dtype = self.bundle.label_map, mask_dtype(self.bundle.label_map)
         masks: list[npt.NDArray[np.unsignedinteger]] = []
         kept: list[npt.NDArray[np.float16]] = []
+        objects: list[list[FoundObject]] = []
+        has_masks = True
         warnings: tuple[str, ...] = ()
-        for prediction in self.predictor.slices(ready):
-            masks.append(label_map.mask(self.predictor.layers(prediction)).astype(dtype))
+        for plane, prediction in enumerate(self.predictor.slices(ready)):
+            layers = self.predictor.layers(prediction)
+            if layers is None:
+                masks.append(np.zeros(ready.scan.geometry.plane, dtype))
+            else:
+                masks.append(label_map.mask(layers).astype(dtype))
             warnings = prediction.warnings
+            if prediction.boxes is not None:
+                objects.append(compact(prediction, plane))
+                has_masks = has_masks and prediction.instance_masks is not None
             if self.keep_probabilities:
                 assert prediction.probabilities is not None
                 kept.append(prediction.probabilities.astype(np.float16))
         flat = ready.scan.pixels.ndim == 3
         mask = masks[0] if flat else np.stack(masks)
         chances = None if not kept else kept[0] if flat else np.stack(kept, axis=1)
-        return CaseResult(ready.scan, name, mask, chances, warnings, self.bundle.id, read_seconds + time.perf_counter() - began)
+        found = None
+        if objects:
+            found = FoundObjects.of(objects, has_masks, label_map, self.predictor.task.thresholds)
+            if len(found.objects) < sum(map(len, objects)):
+                warnings += (f"only the likeliest {len(found.objects)} objects were kept",)
+        seconds = read_seconds + time.perf_counter() - began
+        return CaseResult(ready.scan, name, mask, chances, warnings, self.bundle.id, seconds, found)
 
     def _write(self, result: CaseResult) -> float:
         """Runs in a writer thread; seconds it took."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.inference.case_files import write_json
+from pipeline.inference.object_files import COCO_FILE
 from pipeline.lock import locked
 from pipeline.scans.identity import Pseudonyms
 from pipeline.training.bundle import Bundle
@@ -20,7 +21,7 @@ from pipeline.training.bundle import Bundle
 RUN_FILE = "run.json"
 _RUNNING = ".running"
 _BUSY = "another process is predicting into this output folder; wait for it, or give another folder"
-_OWN = {RUN_FILE, "journal.sqlite", "journal.sqlite-journal", "ledger.csv", "cases", "report", ".staging", ".lock", _RUNNING}
+_OWN = {RUN_FILE, "journal.sqlite", "journal.sqlite-journal", "ledger.csv", COCO_FILE, "cases", "report", ".staging", ".lock", _RUNNING}
 
 
 @contextmanager
@@ -96,6 +97,7 @@ def _record(bundle: Bundle, key_check: str, probabilities: bool) -> dict[str, An
         "bundle_name": bundle.config.name,
         "ocuseg": version("ocuseg"),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "task": bundle.config.task.family,  # type: ignore[attr-defined]
         "modality": bundle.modality,
         "classes": bundle.label_map.to_json(),
         "thresholds": dict(bundle.thresholds),

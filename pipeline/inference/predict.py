@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.datasets.normalise import Reduced, reduce
-from pipeline.metrics.threshold import decide
+from pipeline.tasks.paste import blank
 from pipeline.training.bundle import Bundle
 from pipeline.types import Batch, Prediction, Scan
 
@@ -41,16 +41,23 @@ class Predictor:
         self.bundle = bundle
         self.device = torch.device(device)
         self.task = bundle.task.to(self.device).eval()
+        self.task.thresholds = bundle.thresholds
 
     def predict(self, scan: Scan, *, valid: npt.NDArray[np.bool_] | None = None) -> Prediction:
-        """The whole scan in its source frame: probabilities float32 (K, H, W), or (K, D, H, W) of a volume.
+        """The whole scan in its source frame: probabilities float32 (K, H, W), or (K, D, H, W) of a volume; objects of a picture.
 
         ``valid`` bool (H, W) or (D, H, W) is the field of view where somebody knows it; otherwise it is found as in training.
+
+        Raises
+        ------
+        ValueError: objects of a volume are told slice by slice (:meth:`slices`), because a Prediction's boxes have no slice.
         """
         ready = self.ready(scan, valid=valid)
         parts = list(self.slices(ready, valid=valid))
         if scan.pixels.ndim == 3:
             return parts[0]
+        if parts[0].boxes is not None:
+            raise ValueError("the objects of a volume are told slice by slice")
         return replace(
             parts[0], probabilities=_stack([p.probabilities for p in parts], 1), uncertainty=_stack([p.uncertainty for p in parts], 0)
         )
@@ -61,7 +68,7 @@ class Predictor:
         return Ready(scan, reduced, self.warnings(scan))
 
     def slices(self, ready: Ready, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[Prediction]:
-        """One Prediction (K, H, W) a slice, in order, so that a long volume never stands in memory as probabilities."""
+        """One Prediction a slice, in order, so that a long volume never stands in memory as probabilities or instance masks."""
         scan = ready.scan
         if ready.reduced is not None:
             yield self._infer(scan, ready.reduced, ready.warnings)
@@ -70,10 +77,9 @@ class Predictor:
             inside = None if valid is None else valid[index]
             yield self._infer(scan, self._reduce(scan, scan.pixels[:, index], inside), ready.warnings)
 
-    def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_]:
-        """Boolean layers (K, ...) by the thresholds that validation chose."""
-        assert prediction.probabilities is not None
-        return decide(prediction.probabilities, self.bundle.label_map, self.bundle.thresholds)
+    def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_] | None:
+        """Boolean layers (K, ...) by the thresholds that validation chose; None where the bundle finds boxes without masks."""
+        return self.task.layers(prediction)
 
     def warnings(self, scan: Scan) -> tuple[str, ...]:
         """In which ways a scan is unlike what the bundle was trained on."""
@@ -109,11 +115,38 @@ class Predictor:
         batch = Batch([image], [inside], [reduced.placement], [scan.case]).to(self.device)
         with torch.inference_mode():
             (prediction,) = self.task.predict(batch)
-        probabilities = prediction.probabilities
-        if probabilities is not None and not reduced.source_valid.all():
+        if not reduced.source_valid.all():
             # Beyond the field of view there is nothing to find, only the rim's edge to mistake for a vessel.
-            probabilities = probabilities * reduced.source_valid
-        return replace(prediction, probabilities=probabilities, bundle_id=self.bundle.id, warnings=(*prediction.warnings, *warnings))
+            prediction = inside_view(prediction, reduced.source_valid)
+        return replace(prediction, bundle_id=self.bundle.id, warnings=(*prediction.warnings, *warnings))
+
+
+def inside_view(prediction: Prediction, valid: npt.NDArray[np.bool_]) -> Prediction:
+    """A prediction without what lies outside ``valid`` bool (H, W): pixels there, and objects whose centre is there.
+
+    An object's mask has no pixel beyond those that its box touches.
+    """
+    probabilities, boxes, masks = prediction.probabilities, prediction.boxes, prediction.instance_masks
+    if probabilities is not None:
+        prediction = replace(prediction, probabilities=probabilities * valid)
+    if boxes is None or prediction.labels is None or prediction.scores is None:
+        return prediction
+    kept = np.flatnonzero(centres_inside(boxes, valid))
+    cut = None
+    if masks is not None:
+        # Only the boxes' own pixels are touched: a hundred whole masks of a large photograph would be more than a gigabyte.
+        cut = blank((len(kept), *valid.shape))
+        for place, number in enumerate(kept):
+            (left, top), (right, bottom) = np.floor(boxes[number, :2]).astype(int), np.ceil(boxes[number, 2:]).astype(int)
+            cut[place, top:bottom, left:right] = masks[number, top:bottom, left:right] & valid[top:bottom, left:right]
+    return replace(prediction, boxes=boxes[kept], labels=prediction.labels[kept], scores=prediction.scores[kept], instance_masks=cut)
+
+
+def centres_inside(boxes: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """bool (N): whether the pixel at the centre of each box (N, 4) xyxy lies in ``valid`` bool (H, W)."""
+    columns, rows = ((boxes[:, axis] + boxes[:, axis + 2]) / 2 for axis in (0, 1))
+    last_row, last_column = valid.shape[0] - 1, valid.shape[1] - 1
+    return np.asarray(valid[rows.astype(int).clip(0, last_row), columns.astype(int).clip(0, last_column)])
 
 
 def _stack(planes: list[npt.NDArray[np.float32] | None], axis: int) -> npt.NDArray[np.float32] | None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pipeline.config import RunConfig, parse_config
+from pipeline.metrics.threshold import decide
 from pipeline.scans.raster import write_png
 from pipeline.tasks.base import Task
 from pipeline.training.bundle import Bundle
@@ -26,6 +27,7 @@ class BrightTask(Task):
     def __init__(self, label_map: LabelMap) -> None:
         super().__init__()
         self.label_map = label_map
+        self.thresholds: dict[str, float] = {}
         self.seen: list[str] = []
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -38,6 +40,10 @@ class BrightTask(Task):
             layers = torch.stack([image[-1].clamp(0, 1) / k for k in range(1, len(self.label_map) + 1)])
             out.append(Prediction(probabilities=placement.to_source(layers).numpy()))
         return out
+
+    def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_]:
+        assert prediction.probabilities is not None
+        return decide(prediction.probabilities, self.label_map, self.thresholds)
 
     def score(self, prediction: Prediction, target: Any, geometry: Any, valid: Any = None) -> dict[str, Any]:
         raise NotImplementedError
