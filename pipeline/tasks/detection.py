@@ -1,0 +1,260 @@
+"""Each object gets its box, class, score and, where the network has them, its mask: the detection family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from pipeline.errors import ConfigError
+from pipeline.metrics.detection import Counts, ImageObjects, average_precision, best_f1, centre_hits, iou_hits
+from pipeline.metrics.threshold import DEFAULT_THRESHOLD, DiceSearch
+from pipeline.models.base import Family
+from pipeline.models.detector import Detector
+from pipeline.registry import unknown_name
+from pipeline.tasks.base import TASKS, Labelled, Need, Task, TaskConfig
+from pipeline.tasks.paste import paste
+from pipeline.tasks.pixels import pixel_scores, pixel_summary
+from pipeline.tasks.tiles import Found, grid, merge
+from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Placement, Prediction, Target
+
+HITS = {"f1": iou_hits, "f1_centre": centre_hits}
+MEANING = {
+    "f1": "2 TP / (2 TP + FP + FN) of objects found with a box IoU of at least .50, 1 where there are none of either",
+    "f1_centre": "2 TP / (2 TP + FP + FN) of objects in whose box the centre of a detection lies, 1 where there are none of either",
+    "count": "objects found at or above the class's score threshold",
+}
+
+
+class DetectionConfig(TaskConfig):
+    family: ClassVar[Family] = "detection"
+    need: ClassVar[Need] = "objects"
+
+    name: Literal["detection"] = "detection"
+    losses: dict[str, float] = Field({}, description="weight of each of the network's losses that is not to count once; 0 leaves it out")
+    score_threshold: float = Field(0.05, ge=0, lt=1, description="objects that score less are never kept")
+    detections: int = Field(100, ge=1, description="objects kept of an image, the likeliest")
+    tile: int | None = Field(None, ge=32, description="predict by overlapping tiles of this many pixels a side, or null for whole images")
+    tile_overlap: float = Field(
+        0.25, ge=0, lt=1, description="overlap of neighbouring tiles; objects smaller than it are seen whole by at least one tile"
+    )
+    headline: Literal["ap50", "ap", "dice"] = Field(
+        "ap50", description="the validation score that chooses the best epoch: average precision of boxes, or the masks' Dice"
+    )
+
+    def outputs(self, label_map: LabelMap) -> int:
+        return len(label_map)
+
+    @field_validator("losses")
+    @classmethod
+    def _not_negative(cls, losses: dict[str, float]) -> dict[str, float]:
+        for name, weight in losses.items():
+            if weight < 0:
+                raise ValueError(f"the weight of loss {name!r} must be at least 0")
+        return losses
+
+
+class DetectionTask(Task):
+    """A detector of K classes (``len(label_map)``) with its way of predicting. ``thresholds`` are scores, 0.5 where none is given."""
+
+    network: Detector
+
+    def __init__(self, config: DetectionConfig, network: Detector, label_map: LabelMap) -> None:
+        super().__init__()
+        if config.headline == "dice" and not network.has_masks:
+            raise ConfigError("task.headline: dice needs a network with masks, such as mask_rcnn; write ap50 or ap")
+        self.config = config
+        self.network = network
+        self.label_map = label_map
+        self.headline = config.headline
+        self.thresholds: Mapping[str, float] = {}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The network's named losses times their weights."""
+        if batch.targets is None or any(target.boxes is None for target in batch.targets):
+            raise ValueError("a training batch needs targets with boxes")
+        losses: dict[str, Tensor] = self.network(batch.images, batch.targets)
+        for name in self.config.losses.keys() - losses.keys():
+            raise ConfigError(f"task.losses: {unknown_name('loss', name, list(losses))}")
+        weights = {name: self.config.losses.get(name, 1.0) for name in losses}
+        return {name: weights[name] * loss for name, loss in losses.items() if weights[name] > 0}
+
+    def validation_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """As of Task, inside the network's ``measuring``."""
+        with self.network.measuring():
+            return super().validation_losses(batch)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> list[Prediction]:
+        """Objects of each image in its source frame, likeliest first; the training mode is left as it was."""
+        was_training = self.training
+        self.eval()
+        try:
+            return [self._predict(*parts) for parts in zip(batch.images, batch.valid, batch.placements, strict=True)]
+        finally:
+            self.train(was_training)
+
+    def score(self, prediction: Prediction, target: Target, geometry: Geometry, valid: Tensor | None = None) -> dict[str, Measure]:
+        """``f1``, ``f1_centre`` and ``count`` of each class (``f1/disc``) and, where both sides have masks, those of the pixels.
+
+        Pixels are the union of a class's masks at its threshold, inside ``valid`` where not ignored, so that they compare with
+        those of a semantic task.
+        """
+        objects = ImageObjects.of(replace(prediction, instance_masks=None), replace(target, mask=None, instance_masks=None))
+        measures: dict[str, Measure] = {}
+        for index, name in enumerate(self.label_map.names, 1):
+            for kind, hits in HITS.items():
+                measures[f"{kind}/{name}"] = Measure(hits([objects], index, self._threshold(name)).f1, "1", MEANING[kind])
+            found = int(np.count_nonzero((objects.labels == index) & (objects.scores >= self._threshold(name))))
+            measures[f"count/{name}"] = Measure(found, "1", MEANING["count"])
+        layers, reference = self.layers(prediction), self._reference(target, valid)
+        if layers is not None and reference is not None:
+            measures |= pixel_scores(self.label_map, layers, *reference)
+        return measures
+
+    def evidence(self, prediction: Prediction, target: Target) -> ImageObjects:
+        """What is true and what was found, masks as run lengths; masks only where both sides have them."""
+        if prediction.instance_masks is None or target.instance_masks is None:
+            prediction, target = replace(prediction, instance_masks=None), replace(target, instance_masks=None)
+        return ImageObjects.of(prediction, target)
+
+    def summarise(self, scores: Sequence[Mapping[str, Measure]], evidence: Sequence[Any] = ()) -> dict[str, float]:
+        """Means over images, objects of all images together (``f1_pooled/disc``) and average precision of boxes (``ap``, ``ap50``,
+        ``ap75``, ``ap50/disc``) and masks (``mask_ap50``); what is undefined, for want of a true object, is left out.
+        """
+        means = {name: value for name, value in super().summarise(scores).items() if not name.startswith("count/")}
+        out: dict[str, float | None] = dict(pixel_summary(self.label_map, scores, means))
+        for index, name in enumerate(self.label_map.names if evidence else (), 1):
+            for kind, hits in HITS.items():
+                pooled: Counts = hits(evidence, index, self._threshold(name))
+                out[f"{kind}_pooled/{name}"] = pooled.f1
+        for prefix, kind in self._kinds(evidence).items():
+            found = average_precision(evidence, len(self.label_map), kind)
+            out |= {f"{prefix}ap": found.ap, f"{prefix}ap50": found.ap50, f"{prefix}ap75": found.ap75}
+            out |= {f"{prefix}ap50/{name}": found.by_class[index]["ap50"] for index, name in enumerate(self.label_map.names, 1)}
+        return {name: value for name, value in out.items() if value is not None}
+
+    def figures(self, evidence: Sequence[Any]) -> dict[str, npt.NDArray[np.uint8]]:
+        """``precision_recall`` of the boxes and, where there are masks, ``precision_recall_masks``, at an IoU of .50."""
+        from pipeline.tasks.curves import draw_precision_recall  # draws with matplotlib, which nobody else needs
+
+        names = {"": "precision_recall", "mask_": "precision_recall_masks"}
+        scores = {prefix: average_precision(evidence, len(self.label_map), kind) for prefix, kind in self._kinds(evidence).items()}
+        return {names[prefix]: draw_precision_recall(found, self.label_map) for prefix, found in scores.items() if found.curves}
+
+    def tune(self, labelled: Callable[[], Iterable[Labelled]]) -> dict[str, float]:
+        """The score threshold of each class: with masks that of the best mean Dice of their union, else of the best pooled F1."""
+        searches = {name: DiceSearch() for name in self.label_map.names}
+        masked, evidence = False, []
+        for prediction, target, valid in labelled():
+            reference = self._reference(target, valid)
+            if prediction.instance_masks is None or reference is None:
+                evidence.append(self.evidence(replace(prediction, instance_masks=None), target))
+                continue
+            masked = True
+            truth, known = reference
+            for index, (search, layer) in enumerate(zip(searches.values(), truth, strict=True), 1):
+                search.add(_score_map(prediction, index), layer, known)
+        if masked:
+            return {name: search.best for name, search in searches.items()}
+        best = {name: best_f1(evidence, index) for index, name in enumerate(self.label_map.names, 1)}
+        return {name: found[0] for name, found in best.items() if found is not None}
+
+    def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_] | None:
+        """Boolean layers (K, H, W): the union of each class's masks at or above its threshold; None of a network without masks."""
+        if prediction.instance_masks is None:
+            return None
+        assert prediction.labels is not None
+        assert prediction.scores is not None
+        out = np.zeros((len(self.label_map), *prediction.instance_masks.shape[1:]), dtype=np.bool_)
+        for number, index in enumerate(prediction.labels.tolist()):
+            if prediction.scores[number] >= self._threshold(self.label_map.names[index - 1]):
+                inside = _inside(prediction, number)
+                out[index - 1][inside] |= prediction.instance_masks[number][inside]
+        return out
+
+    def _threshold(self, name: str) -> float:
+        return self.thresholds.get(name, DEFAULT_THRESHOLD)
+
+    def _kinds(self, evidence: Sequence[Any]) -> dict[str, Literal["box", "mask"]]:
+        """What average precision can be measured on, by the prefix of its name."""
+        masked = bool(evidence) and all(image.masks is not None and image.true_masks is not None for image in evidence)
+        return {"": "box", "mask_": "mask"} if masked else {"": "box"} if evidence else {}
+
+    def _reference(self, target: Target, valid: Tensor | None) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None:
+        """(layers (K, H, W), where they count (H, W)) from the semantic mask, else from the instances; None without any mask."""
+        if target.mask is not None:
+            mask = target.mask.cpu().numpy()
+            layers, known = self.label_map.layers(mask), mask != IGNORE
+        elif target.instance_masks is not None and target.labels is not None:
+            labels = target.labels
+            of_class = [target.instance_masks[labels == index].any(dim=0) for index in range(1, len(self.label_map) + 1)]
+            layers, known = torch.stack(of_class).cpu().numpy(), np.ones(target.instance_masks.shape[1:], dtype=np.bool_)
+        else:
+            return None
+        return layers, known if valid is None else known & valid.cpu().numpy()
+
+    def _predict(self, image: Tensor, valid: Tensor, placement: Placement) -> Prediction:
+        found = self._find(image, valid)
+        boxes = placement.boxes_to_source(found.boxes)
+        solid = ((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > 0) & (found.scores >= self.config.score_threshold)
+        kept = solid.nonzero()[:, 0][torch.argsort(found.scores[solid], descending=True, stable=True)][: self.config.detections]
+        masks = None
+        if found.piece_masks is not None:
+            pieces = [found.pieces[number] for number in kept.tolist()]
+            masks = paste(pieces, _unclipped(found.piece_boxes, placement), found.piece_masks, placement.source, boxes[kept])
+        return Prediction(
+            boxes=boxes[kept].float().cpu().numpy(),
+            labels=found.labels[kept].cpu().numpy(),
+            scores=found.scores[kept].float().cpu().numpy(),
+            instance_masks=masks,
+        )
+
+    def _find(self, image: Tensor, valid: Tensor) -> Found:
+        """Objects of an image (C, H, W) in its own pixels, seen whole or by tiles; a tile without a valid pixel is not looked at."""
+        rows, columns = int(image.shape[-2]), int(image.shape[-1])
+        tile = self.config.tile
+        if tile is None or max(rows, columns) <= tile:
+            return Found.whole(self.network.detect([image])[0])
+        every = grid(rows, columns, tile, self.config.tile_overlap)
+        tiles = [part for part in every if bool(part.of(valid).any())] or every
+        # One tile at a time: memory stays that of one, and on a CPU several together are no faster.
+        return merge(tiles, [self.network.detect([part.of(image)])[0] for part in tiles], (rows, columns))
+
+
+def _unclipped(boxes: Tensor, placement: Placement) -> Tensor:
+    """Boxes in network pixels -> in source pixels, past the source's edges too, where a mask's grid may begin."""
+    zero = placement.boxes_to_net(boxes.new_zeros(1, 4))
+    scale_y, scale_x = placement.scale
+    return (boxes - zero) / boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+
+
+def _inside(prediction: Prediction, number: int) -> tuple[slice, slice]:
+    """(rows, columns) of the pixels that an object's box touches; its mask lies inside them."""
+    assert prediction.boxes is not None
+    left, top = np.floor(prediction.boxes[number, :2]).astype(int)
+    right, bottom = np.ceil(prediction.boxes[number, 2:]).astype(int)
+    return slice(max(top, 0), bottom), slice(max(left, 0), right)
+
+
+def _score_map(prediction: Prediction, index: int) -> npt.NDArray[np.float32]:
+    """float32 (H, W): the highest score of class ``index`` on each pixel, so that at any threshold it gives the masks' union."""
+    assert prediction.instance_masks is not None
+    assert prediction.labels is not None
+    assert prediction.scores is not None
+    out = np.zeros(prediction.instance_masks.shape[1:], dtype=np.float32)
+    for number in np.flatnonzero(prediction.labels == index).tolist():
+        inside = _inside(prediction, number)
+        np.maximum(out[inside], prediction.scores[number] * prediction.instance_masks[number][inside], out=out[inside])
+    return out
+
+
+@TASKS.add(DetectionConfig)
+def build(config: DetectionConfig, network: Detector, label_map: LabelMap) -> Task:
+    return DetectionTask(config, network, label_map)
