@@ -22,8 +22,15 @@ from pipeline.types import Target
 SMALL: dict[str, list[dict[str, Any]]] = {
     "mask_rcnn": [],
     "faster_rcnn": [],
-    "retinanet": [],
-    "ssd": [],
+    "retinanet": [
+        {"backbone": "resnet18", "width": 16, "head_layers": 1, "anchors": {"sizes": ((16,), (32,), (64,), (128,), (256,))}},
+        {"backbone": "mobilenet_v2", "width": 16, "head_layers": 2},
+    ],
+    "ssd": [
+        {"variant": "vgg16", "width": 0.125, "anchors": (8, 12, 18, 27, 40, 60, 80)},
+        {"variant": "vgg16", "width": 0.125, "norm": "none", "anchors": (8, 12, 18, 27, 40, 60, 80)},
+        {"variant": "lite", "width": 0.25, "anchors": (8, 12, 18, 27, 40, 60, 80)},
+    ],
     "yolov3": [],
     "detr": [],
 }
@@ -75,6 +82,10 @@ def objects(*boxes: tuple[int, int, int, int, int], rows: int = ROWS, columns: i
 
 
 TWO = (objects((6, 8, 38, 40, 1), (56, 20, 88, 56, 2)), objects((50, 4, 86, 36, 1), (10, 24, 26, 56, 2)))
+EVERY_SIZE = (
+    objects((4, 4, 12, 12, 1), (20, 4, 38, 22, 2), (50, 10, 90, 50, 1)),
+    objects((4, 44, 16, 56, 2), (40, 2, 67, 29, 1), (18, 2, 78, 62, 2)),
+)
 NONE = objects()
 IMAGES = [image_of(target, ROWS, COLUMNS, seed=seed) for seed, target in enumerate(TWO)]
 
@@ -173,7 +184,7 @@ def test_the_loss_falls_on_one_batch(name: str, number: int) -> None:
 @EVERY
 def test_gradients_reach_every_trainable_parameter(name: str, number: int) -> None:
     net = network(name, number).train()
-    total(net(IMAGES, TWO)).backward()
+    total(net(IMAGES, EVERY_SIZE)).backward()
     allowed = UNREACHED.get(name, {})
     without = [key for key, p in net.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert [key for key in without if not any(re.fullmatch(pattern, key) for pattern in allowed)] == []

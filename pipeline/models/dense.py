@@ -1,0 +1,79 @@
+"""What RetinaNet and SSD share: anchors at every place of every feature map, matched in training, sorted out in prediction.
+
+Boxes are float32 xyxy in pixels of the padded tensor.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.models.detector import Detections, DetectorConfig
+
+BACKGROUND, BETWEEN = -1, -2
+CANDIDATES = 1000  # so many of an image's likeliest boxes, of all levels and classes, may suppress each other
+LARGEST_GROWTH = math.log(1000 / 16)  # of an anchor's side: exp() of an untrained network must stay finite
+
+
+class DenseConfig(DetectorConfig):
+    """What the two are told in common."""
+
+    frozen_stages: int = Field(2, ge=0, le=5, description="first stages of the encoder (of 5) that stay as loaded")
+    score_threshold: float = Field(0.01, ge=0, lt=1, description="lowest score of a detection")
+    nms: float = Field(0.5, gt=0, le=1, description="overlap (IoU) above which the less likely of one class's boxes goes")
+    detections: int = Field(100, ge=1, description="most detections an image")
+
+
+def group_norm(width: int) -> nn.Module:
+    """Normalisation by up to eight groups of at least eight channels (``width`` is a multiple of eight): a map may be a single pixel."""
+    return nn.GroupNorm(min(8, width // 8), width)
+
+
+def match(boxes: Tensor, candidates: Tensor, foreground: float, background: float) -> Tensor:
+    """Index of each anchor's object, int64 (A): the one it overlaps most by at least ``foreground`` (intersection over union), BACKGROUND
+    below ``background``, BETWEEN otherwise. Each object also gets its best anchor, however small the overlap."""
+    from torchvision.ops import box_iou
+
+    if len(boxes) == 0:
+        return torch.full((len(candidates),), BACKGROUND, device=candidates.device)
+    overlap = box_iou(boxes, candidates)
+    best, index = overlap.max(dim=0)
+    index[best < foreground] = BETWEEN
+    index[best < background] = BACKGROUND
+    # A small object lies wholly inside many anchors, all of one overlap: of those the nearest centre is its own.
+    distance = torch.cdist(boxes[:, :2] + boxes[:, 2:], candidates[:, :2] + candidates[:, 2:])
+    own = (overlap - 1e-6 * distance).argmax(dim=1)
+    index[own] = torch.arange(len(boxes), device=index.device)
+    matched: Tensor = index
+    return matched
+
+
+def encode(boxes: Tensor, candidates: Tensor) -> Tensor:
+    """Boxes (N, 4) relative to their anchors (N, 4): centre's offset in anchor sides, logarithm of the sides' ratio (Faster R-CNN)."""
+    size, other = boxes[:, 2:] - boxes[:, :2], candidates[:, 2:] - candidates[:, :2]
+    offset = (boxes[:, :2] + boxes[:, 2:] - candidates[:, :2] - candidates[:, 2:]) / 2
+    return torch.cat([offset / other, (size / other).log()], dim=1)
+
+
+def decode(codes: Tensor, candidates: Tensor) -> Tensor:
+    """The inverse of :func:`encode` for codes (..., N, 4)."""
+    other = candidates[:, 2:] - candidates[:, :2]
+    centre = (candidates[:, :2] + candidates[:, 2:]) / 2 + codes[..., :2] * other
+    half = codes[..., 2:].clamp(max=LARGEST_GROWTH).exp() * other / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def select(boxes: Tensor, scores: Tensor, size: tuple[int, int], config: DenseConfig) -> Detections:
+    """The objects of one image of (rows, columns) ``size``, likeliest first, from boxes (A, 4) and scores (A, K)."""
+    from torchvision.ops import batched_nms, clip_boxes_to_image
+
+    flat = scores.flatten()
+    best, place = flat.topk(min(CANDIDATES, int((flat > config.score_threshold).sum())))
+    box, label = clip_boxes_to_image(boxes[place // scores.shape[1]], size), place % scores.shape[1] + 1
+    real = (box[:, 2:] - box[:, :2]).amin(dim=1) > 1e-3  # a box beside the image has no area in it
+    box, label, best = box[real], label[real], best[real]
+    keep = batched_nms(box, best, label, config.nms)[: config.detections]
+    return Detections(box[keep], label[keep], best[keep])

@@ -1,0 +1,265 @@
+"""SSD300 on VGG-16 and SSDLite on MobileNetV2: one stage, default boxes on six feature maps.
+
+Papers: Liu et al., "SSD: Single Shot MultiBox Detector", ECCV 2016, arXiv:1512.02325; SSDLite: Sandler et al., "MobileNetV2", CVPR 2018,
+arXiv:1801.04381. Heads and VGG's layers by torchvision, BSD-3-Clause.
+
+What differs, and why:
+
+* The network is convolutional all over and works at the image's own size; nothing is squeezed to 300 x 300. Default boxes have their
+  300-pixel network's sides in pixels (``anchors``). So that any size fits, all added layers halve their map with padding (SSD300's
+  last two do not pad), and both variants have strides 8, 16, ..., 256 (SSDLite begins at 16, too coarse for lesions).
+* Group normalisation (arXiv:1803.08494) in whatever is not filled from a file, rather than none (VGG) or batch normalisation
+  (SSDLite): one image a step is enough, and training from scratch does not diverge.
+* Hard negatives, three for each positive, are sought in the whole batch, and there is a least number of them, so that an image
+  without objects teaches something too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.models import dense
+from pipeline.models.anchors import fitted_anchors
+from pipeline.models.backbones import build_backbone
+from pipeline.models.base import MODELS
+from pipeline.models.detector import Detections, Detector, Sizes
+from pipeline.models.weights import Loaded, first_layer, load
+from pipeline.types import Target
+
+PAPER = (21.0, 45.0, 99.0, 153.0, 207.0, 261.0, 315.0)  # SSD300 on COCO; the seventh ends the sixth level's range
+RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
+VARIANCE = (10.0, 10.0, 5.0, 5.0)  # the paper's code divides encoded boxes by 0.1 and 0.2
+NEGATIVES, FEWEST_NEGATIVES = 3, 24  # hard negatives for each positive; at least so many an image
+
+Norm = Callable[[int], nn.Module]
+
+
+class SSDConfig(dense.DenseConfig):
+    name: Literal["ssd"] = "ssd"
+    variant: Literal["vgg16", "lite"] = Field("vgg16", description="vgg16: SSD300; lite: SSDLite on MobileNetV2")
+    width: float = Field(1.0, gt=0, le=1, description="share of the channels (MobileNetV2 keeps all of its own)")
+    norm: Literal["group", "none"] = Field("group", description="normalisation of the layers that no file fills")
+    anchors: tuple[float, float, float, float, float, float, float] | None = Field(
+        None,
+        description="sides of the default boxes at strides 8 to 256 in working pixels and a seventh where the last level's range ends, or "
+        "null: fitted to the training boxes",
+    )
+
+    def fitted(self, sizes: npt.NDArray[np.float32]) -> Self:
+        if self.anchors is not None:
+            return self
+        return self.model_copy(update={"anchors": tuple(side for (side,) in fitted_anchors(sizes, 7).sizes) if len(sizes) else PAPER})
+
+
+class SSD(Detector):
+    """Losses ``class`` (cross-entropy, hard negatives) and ``box`` (smooth L1 of encoded boxes)."""
+
+    variance: Tensor
+
+    def __init__(self, config: SSDConfig, in_channels: int, classes: int) -> None:
+        super().__init__()
+        from torchvision.models.detection.ssd import SSDHead
+        from torchvision.models.detection.ssdlite import SSDLiteHead
+
+        self.config = config
+        norm: Norm = dense.group_norm if config.norm == "group" else nn.Identity
+        levels = _Lite if config.variant == "lite" else _VGG
+        self.levels: _Lite | _VGG = levels(config, in_channels, norm)
+        sides = config.anchors or PAPER
+        self.shapes = [_shapes(a, b, ratios) for a, b, ratios in zip(sides, sides[1:], RATIOS, strict=False)]
+        numbers = [len(shape) for shape in self.shapes]
+        if config.variant == "lite":
+            self.head = SSDLiteHead(self.levels.widths, numbers, classes + 1, norm)
+        else:
+            self.head = SSDHead(self.levels.widths, numbers, classes + 1)
+        self.register_buffer("variance", torch.tensor(VARIANCE), persistent=False)
+
+    def load_encoder(self, weights: str) -> Loaded:
+        """Fill VGG's convolutions, or MobileNetV2, from "imagenet" or a file."""
+        return self.levels.load(weights)
+
+    def batch_losses(self, images: Tensor, sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
+        logits, codes, anchors = self._outputs(images)
+        labels = torch.zeros(logits.shape[:2], dtype=torch.int64, device=logits.device)
+        box_losses = []
+        for target, code, label in zip(targets, codes, labels, strict=True):
+            if target.boxes is None or target.labels is None:
+                raise ValueError("a detector's target has boxes and labels")
+            index = dense.match(target.boxes, anchors, foreground=0.5, background=0.5)
+            positive = index >= 0
+            label[positive] = target.labels[index[positive]]
+            wanted = dense.encode(target.boxes[index[positive]], anchors[positive]) * self.variance
+            box_losses.append(functional.smooth_l1_loss(code[positive], wanted, reduction="sum"))
+        positives = labels > 0
+        count = int(positives.sum())
+        each = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+        negatives = each[~positives.flatten()]
+        hardest = negatives.topk(min(max(NEGATIVES * count, FEWEST_NEGATIVES * len(images)), len(negatives))).values
+        # Divided by the positives where negatives are three to one, as in the paper, and by as much where they are more.
+        share = (count + len(hardest)) / (1 + NEGATIVES)
+        return {
+            "class": (each[positives.flatten()].sum() + hardest.sum()) / share,
+            "box": torch.stack(box_losses).sum() / max(count, 1),
+        }
+
+    def batch_detections(self, images: Tensor, sizes: Sizes) -> list[Detections]:
+        logits, codes, anchors = self._outputs(images)
+        boxes, scores = dense.decode(codes / self.variance, anchors), logits.softmax(-1)[..., 1:]
+        return [dense.select(b, s, size, self.config) for b, s, size in zip(boxes, scores, sizes, strict=True)]
+
+    def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B, A, K + 1), encoded boxes (B, A, 4) and default boxes (A, 4), float32."""
+        levels = self.levels(images)
+        out = self.head(levels)
+        return out["cls_logits"].float(), out["bbox_regression"].float(), _default_boxes(self.shapes, levels, images)
+
+
+class _VGG(nn.Module):
+    """VGG-16's convolutions, its two first dense layers as convolutions, and four added layers: maps at strides 8 to 256."""
+
+    def __init__(self, config: SSDConfig, in_channels: int, norm: Norm) -> None:
+        super().__init__()
+        of = partial(_width, config=config)
+        plain: Norm = nn.Identity if config.weights != "none" else norm  # the file knows no normalisation
+        self.in_channels = in_channels
+        layers: list[nn.Module] = []
+        before = in_channels
+        for block, (width, number) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))):
+            layers += [nn.MaxPool2d(2)] if block else []
+            for _ in range(number):
+                layers += [nn.Conv2d(before, of(width), 3, padding=1), plain(of(width)), nn.ReLU(inplace=True)]
+                before = of(width)
+        self.features = nn.Sequential(*layers)
+        pools = [place for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+        self.conv4 = pools[3]  # the fourth block ends there
+        if config.weights != "none":
+            self.features[: [0, *pools, len(layers)][config.frozen_stages]].requires_grad_(False)
+        self.scale = nn.Parameter(torch.full((of(512),), 20.0))
+        self.dense = nn.Sequential(
+            nn.MaxPool2d(3, stride=1, padding=1),
+            nn.Conv2d(of(512), of(1024), 3, padding=6, dilation=6),
+            norm(of(1024)),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(of(1024), of(1024), 1),
+            norm(of(1024)),
+            nn.ReLU(inplace=True),
+        )
+        self.widths = [of(width) for width in (512, 1024, 512, 256, 256, 256)]
+        self.extra = nn.ModuleList(_halved(before, after, norm) for before, after in zip(self.widths[1:], self.widths[2:], strict=False))
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        conv4 = self.features[: self.conv4](x)
+        # The norm of this early map is far from the others': each place's channels get the length ``scale`` (ParseNet, arXiv:1506.04579).
+        maps = [functional.normalize(conv4) * self.scale[:, None, None], self.dense(self.features[self.conv4 :](conv4))]
+        for layer in self.extra:
+            maps.append(layer(maps[-1]))
+        return maps
+
+    def load(self, weights: str) -> Loaded:
+        ours = [place for place, layer in enumerate(self.features) if isinstance(layer, nn.Conv2d)]
+        theirs = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+        names = {f"features.{b}.{kind}": f"{a}.{kind}" for a, b in zip(ours, theirs, strict=True) for kind in ("weight", "bias")}
+        return load(
+            self.features,
+            weights,
+            "vgg16",
+            rename=lambda key: None if key.startswith("classifier.") else names.get(key, key),
+            adapt=lambda key, value: first_layer(value, self.in_channels) if key == "0.weight" else value,
+        )
+
+
+class _Lite(nn.Module):
+    """MobileNetV2 and three added layers of separable convolutions: maps at strides 8 to 256."""
+
+    def __init__(self, config: SSDConfig, in_channels: int, norm: Norm) -> None:
+        super().__init__()
+        pretrained = config.weights != "none"
+        self.backbone = build_backbone("mobilenet_v2", in_channels, frozen_norm=pretrained)
+        self.backbone.freeze(config.frozen_stages if pretrained else 0)
+        added = [_width(width, config) for width in (512, 256, 256)]
+        self.widths = [*self.backbone.widths[1:], *added]
+        self.extra = nn.ModuleList(_separable(a, b, norm) for a, b in zip(self.widths[2:], added, strict=False))
+        for layer in self.extra.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = self.backbone(x)[1:]
+        for layer in self.extra:
+            maps.append(layer(maps[-1]))
+        return maps
+
+    def load(self, weights: str) -> Loaded:
+        return self.backbone.load(weights)
+
+
+def _width(width: int, config: SSDConfig) -> int:
+    """The configured share of ``width`` channels, a multiple of eight."""
+    return max(8, int(width * config.width) // 8 * 8)
+
+
+def _halved(before: int, after: int, norm: Norm) -> nn.Module:
+    """SSD's added layer: half the channels, then half the map."""
+    inner = max(8, after // 16 * 8)
+    narrow, half = nn.Conv2d(before, inner, 1), nn.Conv2d(inner, after, 3, stride=2, padding=1)
+    return nn.Sequential(narrow, norm(inner), nn.ReLU(inplace=True), half, norm(after), nn.ReLU(inplace=True))
+
+
+def _separable(before: int, after: int, norm: Norm) -> nn.Module:
+    """SSDLite's added layer: the same with a separable convolution."""
+    inner = max(8, after // 16 * 8)
+    layers: list[nn.Module] = []
+    for layer, width in (
+        (nn.Conv2d(before, inner, 1, bias=False), inner),
+        (nn.Conv2d(inner, inner, 3, stride=2, padding=1, groups=inner, bias=False), inner),
+        (nn.Conv2d(inner, after, 1, bias=False), after),
+    ):
+        layers += [layer, norm(width), nn.ReLU6(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _shapes(side: float, following: float, ratios: Sequence[int]) -> Tensor:
+    """Width and height, float32 (2 + 2 * ratios, 2), of a level's default boxes: two squares, then each ratio lying and standing."""
+    middle = math.sqrt(side * following)
+    shapes = [(side, side), (middle, middle)]
+    for ratio in ratios:
+        long, short = side * math.sqrt(ratio), side / math.sqrt(ratio)
+        shapes += [(long, short), (short, long)]
+    return torch.tensor(shapes)
+
+
+def _default_boxes(shapes: Sequence[Tensor], levels: Sequence[Tensor], images: Tensor) -> Tensor:
+    """Default boxes (A, 4) of the feature maps (B, C, rows, columns) of ``images``, level by level, row by row, shape by shape.
+
+    Their centres share the image evenly, as in the paper: a coarse map's cells reach past the image's right and lower edge.
+    """
+    out = []
+    for shape, level in zip(shapes, levels, strict=True):
+        y, x = (
+            (torch.arange(cells, device=level.device) + 0.5) * (extent / cells)
+            for cells, extent in zip(level.shape[-2:], images.shape[-2:], strict=True)
+        )
+        centre = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 1, 2)
+        half = shape.to(level.device) / 2
+        out.append(torch.cat([centre - half, centre + half], dim=-1).reshape(-1, 4))
+    return torch.cat(out)
+
+
+@MODELS.add(SSDConfig)
+def build(config: SSDConfig, in_channels: int, out_channels: int) -> Detector:
+    return SSD(config, in_channels, out_channels)
