@@ -1,4 +1,4 @@
-"""Draw a segmentation on its image: contours in the class's colour, each class with a line style of its own.
+"""Draw a segmentation and objects on their image: contours and boxes in the class's colour, each class with a line style of its own.
 
 Colour alone never tells two classes apart (about one man in twelve confuses red and green), so every class also has a dash
 pattern. The same patterns serve MLflow's example pictures (here) and the report's SVG contours (reports/contours.py).
@@ -41,18 +41,22 @@ def line_style(index: int) -> LineStyle:
 
 def draw_overlay(
     image: npt.NDArray[np.uint8],
-    layers: npt.NDArray[np.bool_],
+    layers: npt.NDArray[np.bool_] | None,
     label_map: LabelMap,
     *,
+    boxes: npt.NDArray[np.float32] | None = None,
+    labels: npt.NDArray[np.int64] | None = None,
+    scores: npt.NDArray[np.float32] | None = None,
     fill: float = 0.0,
     width: int = 1,
     notice: bool = True,
 ) -> npt.NDArray[np.uint8]:
-    """Image uint8 (H, W, 3) and boolean layers (K, H, W) -> a new uint8 (H, W, 3) picture.
+    """Image uint8 (H, W, 3), boolean layers (K, H, W) or None, and boxes (N, 4) with labels (N) -> a new uint8 (H, W, 3) picture.
 
     Contours run along the inside of each class, so two classes that touch both stay visible; the image's own border is not a
-    contour. ``fill`` in 0..1 tints the inside, ``width`` is the line's width in pixels, and ``notice`` writes the
-    research-use notice into the bottom left corner (leave it out only where the page around the picture carries it).
+    contour. Boxes run along the inside of the pixels that they touch; with ``scores`` (N) each says its class and score.
+    ``fill`` in 0..1 tints the inside, ``width`` is the line's width in pixels, and ``notice`` writes the research-use notice
+    into the bottom left corner (leave it out only where the page around the picture carries it).
 
     Raises
     ------
@@ -60,6 +64,10 @@ def draw_overlay(
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
+    if layers is None:
+        layers = np.zeros((len(label_map), *image.shape[:2]), dtype=np.bool_)
+    if (boxes is None) != (labels is None) or (boxes is None and scores is not None):
+        raise ValueError("boxes and labels come together, and scores only with them")
     if layers.dtype != np.bool_ or layers.shape != (len(label_map), *image.shape[:2]):
         raise ValueError(f"layers must be bool {(len(label_map), *image.shape[:2])}, not {layers.dtype} {layers.shape}")
     if not 0 <= fill <= 1 or width < 1:
@@ -73,7 +81,43 @@ def draw_overlay(
         rows, columns = np.nonzero(_inner_edge(layer, width))
         drawn = _dash(layer, rows, columns, line_style(cls.index), width)
         out[rows[drawn], columns[drawn]] = cls.colour
+    if boxes is not None and labels is not None:
+        out = _draw_boxes(out, boxes, labels, scores, label_map, width)
     return _write_notice(out) if notice else out
+
+
+def _draw_boxes(
+    picture: npt.NDArray[np.uint8],
+    boxes: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float32] | None,
+    label_map: LabelMap,
+    width: int,
+) -> npt.NDArray[np.uint8]:
+    """The likeliest (first) on top, and words above all lines."""
+    for box, label in reversed(list(zip(boxes, labels.tolist(), strict=True))):
+        cls = label_map.classes[label - 1]
+        (left, top), (right, bottom) = np.floor(box[:2]).astype(int).clip(min=0), np.ceil(box[2:]).astype(int)
+        inside = picture[top:bottom, left:right]
+        # Edges of the picture are no contour, but they are where a box ends.
+        area = np.pad(np.ones(inside.shape[:2], dtype=np.bool_), 1)
+        rows, columns = np.nonzero(_inner_edge(area, width))
+        drawn = _dash(area, rows, columns, line_style(cls.index), width)
+        inside[rows[drawn] - 1, columns[drawn] - 1] = cls.colour
+    if scores is None:
+        return picture
+    from PIL import Image, ImageDraw, ImageFont
+
+    canvas = Image.fromarray(picture)
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(max(8.0, picture.shape[0] / 60))
+    for box, label, score in reversed(list(zip(boxes.tolist(), labels.tolist(), scores.tolist(), strict=True))):
+        text = f"{label_map.classes[label - 1].name} {score:.2f}"
+        _, _, wide, high = draw.textbbox((0, 0), text, font=font)
+        x, y = max(0.0, min(box[0], picture.shape[1] - wide - 2)), box[1] - high - 2 if box[1] >= high + 2 else box[3]
+        draw.rectangle((x, y, x + wide + 2, y + high + 1), fill=(0, 0, 0))
+        draw.text((x + 1, y), text, font=font, fill=label_map.classes[label - 1].colour)
+    return np.asarray(canvas, dtype=np.uint8).copy()
 
 
 def _inner_edge(layer: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.bool_]:

@@ -87,3 +87,34 @@ def test_what_does_not_belong_together_is_refused() -> None:
         draw_overlay(image, layers, TWO)
     with pytest.raises(ValueError, match="fill"):
         draw_overlay(image, layers, ONE, fill=1.5)
+
+
+def test_a_box_runs_along_the_inside_of_the_pixels_it_touches() -> None:
+    image = np.full((40, 60, 3), 17, dtype=np.uint8)
+    boxes = np.array([[10.3, 5, 49.6, 25], [50, 30, 80, 50]], dtype=np.float32)
+    out = draw_overlay(image, None, ONE, boxes=boxes, labels=np.array([1, 1]), notice=False)
+    edges = rectangle(40, 60, 5, 10, 25, 50) & ~rectangle(40, 60, 6, 11, 24, 49)
+    edges |= rectangle(40, 60, 30, 50, 40, 60) & ~rectangle(40, 60, 31, 51, 39, 59)
+    assert (out[edges] == (230, 159, 0)).all()
+    assert (out[~edges] == 17).all()
+    dashed = draw_overlay(image, None, TWO, boxes=boxes[:1], labels=np.array([2]), notice=False)
+    drawn = (dashed != 17).any(axis=2)
+    assert not (drawn & ~edges).any()
+    assert 0.4 < drawn[edges & rectangle(40, 60, 0, 0, 40, 50)].mean() < 0.8
+
+
+def test_words_say_class_and_score_and_stay_in_the_picture() -> None:
+    image = np.full((200, 300, 3), 90, dtype=np.uint8)
+    boxes, labels = np.array([[100, 80, 160, 120], [270, 2, 298, 30]], dtype=np.float32), np.array([1, 2])
+    plain, worded = (
+        draw_overlay(image, None, TWO, boxes=boxes, labels=labels, scores=s, notice=False)
+        for s in (None, np.array([0.93, 0.5], np.float32))
+    )
+    rows, columns = np.nonzero((plain != worded).any(axis=2))
+    assert rows[columns < 200].max() < 80  # above the first box
+    assert rows[columns >= 200].min() >= 30  # below the second, which leaves no room above
+    assert (worded[rows, columns] == (0, 158, 115)).all(axis=1).any()
+    with pytest.raises(ValueError, match="come together"):
+        draw_overlay(image, None, TWO, boxes=boxes)
+    nothing = draw_overlay(image, None, TWO, boxes=boxes[:0], labels=labels[:0], scores=np.zeros(0, np.float32), notice=False)
+    assert (nothing == 90).all()
