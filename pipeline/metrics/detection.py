@@ -144,11 +144,13 @@ def ap50_interval(
     """
     if len(images) != len(patients):
         raise ValueError(f"{len(images)} images, but patients of {len(patients)}")
+    if not images:
+        return Ap50Interval(None, None, dict.fromkeys(range(1, classes + 1), (None, None)))
     if not 0 < level < 1 or draws < 1:
         raise ValueError(f"level {level} must lie between 0 and 1, and draws {draws} above 0")
     names, patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     once = np.ones((1, len(names)))
-    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / max(len(names), 1)), size=draws)
+    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
     ranks = [ranked(images, index, "iou", kind) for index in range(1, classes + 1)]
     values = np.stack([_ap50(rank, patient, once) for rank in ranks], axis=1)
     drawn = np.stack([_ap50(rank, patient, times.astype(np.float64)) for rank in ranks], axis=1)
