@@ -113,9 +113,10 @@ def _draw_boxes(
     font = ImageFont.load_default(max(8.0, picture.shape[0] / 60))
     for box, label, score in reversed(list(zip(boxes.tolist(), labels.tolist(), scores.tolist(), strict=True))):
         text = f"{label_map.classes[label - 1].name} {score:.2f}"
-        _, _, wide, high = draw.textbbox((0, 0), text, font=font)
-        x, y = max(0.0, min(box[0], picture.shape[1] - wide - 2)), box[1] - high - 2 if box[1] >= high + 2 else box[3]
-        draw.rectangle((x, y, x + wide + 2, y + high + 1), fill=(0, 0, 0))
+        wide, high = (int(extent) + 2 for extent in draw.textbbox((0, 0), text, font=font)[2:])
+        top, bottom = int(box[1]), int(-(-box[3] // 1))
+        x, y = max(0, min(int(box[0]), picture.shape[1] - wide)), top - high if top >= high else bottom
+        draw.rectangle((x, y, x + wide - 1, y + high - 1), fill=(0, 0, 0))
         draw.text((x + 1, y), text, font=font, fill=label_map.classes[label - 1].colour)
     return np.asarray(canvas, dtype=np.uint8).copy()
 
