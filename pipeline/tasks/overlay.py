@@ -110,7 +110,7 @@ def _draw_boxes(
 
     canvas = Image.fromarray(picture)
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(max(8.0, picture.shape[0] / 60))
+    font = ImageFont.load_default(max(10.0, picture.shape[0] / 60))
     for box, label, score in reversed(list(zip(boxes.tolist(), labels.tolist(), scores.tolist(), strict=True))):
         text = f"{label_map.classes[label - 1].name} {score:.2f}"
         wide, high = (int(extent) + 2 for extent in draw.textbbox((0, 0), text, font=font)[2:])
