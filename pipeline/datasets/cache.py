@@ -1,7 +1,8 @@
 """What is kept of a decoded, normalised case, and the folder that holds it on disk.
 
 Kept is what normalisation leaves before its last step (normalise.Reduced): stored integers plus one offset and scale a channel,
-a quarter of the float32 input and exactly equal to it. Masks are kept in the smallest integer that holds them.
+a quarter of the float32 input and exactly equal to it. Masks are kept in the smallest integer that holds them, objects as boxes
+and bits.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,12 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datasets.normalise import Reduced
+from pipeline.datasets.objects import PackedObjects
 from pipeline.types import Placement
 
 # Raise when the cached arrays of the same files under the same configuration would come out differently.
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 _LARGE = ("pixels", "valid", "source_valid", "mask", "source_mask")
 _ARRAYS = (*_LARGE, "offset", "scale", "fingerprint")
+_OBJECTS = ("objects", "source_objects")
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +55,7 @@ class Kept:
 
     ``pixels`` (S, C, h, w) · ``valid`` bool (S, h, w) · ``mask`` int (S, h, w) or None · ``offset``, ``scale`` float32 (S, C) in
     the working frame; ``source_valid`` and ``source_mask`` (S, H, W) in the source frame, None where both frames are one.
+    ``objects`` and ``source_objects``, in either frame, are both there or both None.
     """
 
     pixels: npt.NDArray[Any] | OnDisk
@@ -62,6 +66,8 @@ class Kept:
     mask: npt.NDArray[Any] | OnDisk | None
     source_valid: npt.NDArray[np.bool_] | OnDisk | None
     source_mask: npt.NDArray[Any] | OnDisk | None
+    objects: PackedObjects | None = None
+    source_objects: PackedObjects | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -92,6 +98,8 @@ def save_kept(kept: Kept, folder: Path) -> None:
             array = getattr(kept, name)
             if array is not None:
                 np.save(staged / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+        for name, part, array in _object_arrays(kept):
+            np.save(staged / f"{name}-{part}.npy", array, allow_pickle=False)
         (staged / "about.json").write_text(json.dumps(kept.about), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder, ignore_errors=True)  # left unreadable by a full or failing disk
@@ -113,8 +121,27 @@ def load_kept(folder: Path) -> Kept | None:
             path = folder / f"{name}.npy"
             if path.exists():
                 arrays[name] = OnDisk(path) if name in _LARGE else np.load(path, allow_pickle=False)
+        arrays |= {name: _load_objects(folder, name) for name in _OBJECTS}
         return Kept(**arrays, about=dict(about))
     except (OSError, ValueError, KeyError):
         if folder.exists():
             log.warning("a cached case cannot be read and is made again")
         return None
+
+
+def _object_arrays(kept: Kept) -> Iterator[tuple[str, str, npt.NDArray[Any]]]:
+    for name in _OBJECTS:
+        packed = getattr(kept, name)
+        for part in fields(PackedObjects) if packed is not None else ():
+            array = getattr(packed, part.name)
+            if array is not None:
+                yield name, part.name, array
+
+
+def _load_objects(folder: Path, name: str) -> PackedObjects | None:
+    paths = {part.name: folder / f"{name}-{part.name}.npy" for part in fields(PackedObjects)}
+    there = {part: path for part, path in paths.items() if path.exists()}
+    if not there:
+        return None
+    arrays: dict[str, Any] = {part: OnDisk(p) if part == "bits" else np.load(p, allow_pickle=False) for part, p in there.items()}
+    return PackedObjects(**arrays)

@@ -18,7 +18,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from pipeline.datasets.labels import BACKGROUND_NAME, IGNORE_NAME, FieldOfViewSource, LabelSource, decode, meanings, read_stored
+from pipeline.datasets.labels import (
+    BACKGROUND_NAME,
+    IGNORE_NAME,
+    FieldOfViewSource,
+    LabelSource,
+    MasksLabel,
+    PixelSource,
+    meanings,
+    read_stored,
+)
 from pipeline.datasets.patterns import Pattern, expressions
 from pipeline.datasets.splits import Part
 from pipeline.errors import CardError, OcusegError
@@ -29,8 +38,6 @@ if TYPE_CHECKING:
     from pipeline.scans.identity import Pseudonyms
 
 log = logging.getLogger(__name__)
-
-Reader = Literal["first", "second"]
 
 
 class ClassFields(Strict):
@@ -108,14 +115,20 @@ class CardFields(Strict):
                 said = [r.means for r in rules] if rules else list(getattr(source, "values", {}).values())
                 if any(isinstance(meaning, list) and len(meaning) > 1 for meaning in said):
                     raise ValueError("one value means several classes, which needs overlapping: true")
+        kinds: dict[str, str] = {}
+        for name, way in ((name, s.objects) for s in self.labels if isinstance(s, PixelSource) for name in meanings(s)):
+            if kinds.setdefault(name, way) != way:
+                raise ValueError(f"labels say both components and one of the objects of class {name!r}; say one of them")
         try:
             patterns = self.patterns
         except CardError as error:
             raise ValueError(str(error)) from None
         if self.images.table is None:
             known = {*patterns[0].fields, "stem"}
-            for pattern in patterns[1:]:
-                strange = set(pattern.fields) - known
+            sources = [*self.labels, *self.second_reader]
+            for number, pattern in enumerate(patterns[1:]):
+                several = number < len(sources) and isinstance(sources[number], MasksLabel)
+                strange = set(pattern.fields) - known - ({"object"} if several else set())
                 if strange:
                     raise ValueError(f"pattern {pattern.text!r} uses {{{strange.pop()}}}, which the image pattern does not have")
             if self.parts is not None and self.parts.field is not None and "part" not in known:
@@ -168,7 +181,8 @@ class DataCard(CardFields):
 class CardCase:
     """One image of a data set with all that belongs to it. Paths are for reading; only ``key`` may be written anywhere.
 
-    A label without a path is a file that the card lets be missing: none of its classes is there.
+    A label without a path is a file that the card lets be missing: none of its classes is there. Of a source with one file an
+    object there is one entry a file.
     """
 
     key: CaseKey
@@ -248,27 +262,6 @@ def read_scan(card: DataCard, case: CardCase) -> Scan:
     if case.key.eye != "U" and geometry.laterality_source not in ("tag", "functional_group"):
         geometry = replace(geometry, laterality=case.key.eye, laterality_source="card")
     return replace(scan, geometry=geometry, modality=card.modality, case=case.key)
-
-
-def read_target_mask(card: DataCard, case: CardCase, *, reader: Reader = "first") -> npt.NDArray[np.int64]:
-    """Mask int64 (H, W) or (D, H, W) in the source frame, encoded by ``card.label_map``; ignored pixels are -1.
-
-    Raises
-    ------
-    CardError: the case has no label of that reader, or its files are not as the card says.
-    """
-    from pipeline.scans.open import open_scan
-
-    files = case.labels if reader == "first" else case.second_reader
-    if not files:
-        raise CardError(f"case {case.key}: card {card.name} has no label of the {reader} reader for it")
-    try:
-        stored = [(source, None if path is None or source.kind == "yolo_boxes" else read_stored(path)) for source, path in files]
-        # Only where no file gives a size is the image opened for it.
-        shape = open_scan(case.image).geometry.shape if all(path is None for _, path in files) else None
-        return decode(stored, card.label_map, shape)
-    except OcusegError as error:
-        raise CardError(f"case {case.key}: {error}") from error
 
 
 def read_field_of_view(card: DataCard, case: CardCase) -> npt.NDArray[np.bool_] | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from pipeline.datasets.card import CardCase, CardFields
-from pipeline.datasets.labels import LabelSource
+from pipeline.datasets.labels import LabelSource, MasksLabel
 from pipeline.datasets.patterns import eye_of, fill, stem_of
 from pipeline.datasets.splits import Part
 from pipeline.errors import CardError, ScanError
@@ -53,15 +53,15 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
         if not (root / path).is_file():
             found.left_over.append((path, "is named by the table but is not there"))
             continue
-        matched: list[tuple[LabelSource, Path | None]] = []
+        matched: list[list[tuple[LabelSource, Path | None]]] = []
         missing: list[int] = []
         for number, (source, matcher) in enumerate(zip(sources, labels, strict=True)):
-            file = matcher.file(path, fields)
-            matched.append((source, root / file if file else None))
-            if file is None and source.missing == "skip":
+            files_of = matcher.files(path, fields)
+            matched.append([(source, root / file) for file in files_of] or [(source, None)])
+            if not files_of and source.missing == "skip":
                 missing.append(number)
-        first, second = matched[: len(card.labels)], matched[len(card.labels) :]
-        view_file = view.file(path, fields) if view else None
+        first, second = ([pair for pairs in part for pair in pairs] for part in (matched[: len(card.labels)], matched[len(card.labels) :]))
+        view_file = next(iter(view.files(path, fields)), None) if view else None
         if view and view_file is None:
             found.left_over.append((path, f"no field of view fits {view.pattern.text!r}"))
         # A second reader often read only a part of the images: no fault.
@@ -131,36 +131,40 @@ def _images(card: CardFields, root: Path, files: list[str]) -> Iterator[tuple[st
 
 
 class _Matcher:
-    """Finds the file of one label source that belongs to an image."""
+    """Finds the files of one label source that belong to an image: one, or as many as there are objects (field {object})."""
 
     def __init__(self, card: CardFields, root: Path, files: list[str], index: int) -> None:
         self.pattern = card.patterns[index]
         self._card, self._root = card, root
-        self._files: dict[tuple[str, ...], str] = {}
+        self._files: dict[tuple[str, ...], list[str]] = {}
         self._used: set[str] = set()
+        sources = [*card.labels, *card.second_reader]
+        several = index <= len(sources) and isinstance(sources[index - 1], MasksLabel)
+        self._fields = [name for name in self.pattern.fields if not several or name != "object"]
         if card.images.table is None:
+            seen: dict[tuple[str, ...], str] = {}
             for path in files:
                 fields = self.pattern.match(path)
                 if fields is None:
                     continue
                 values = tuple(fields[name] for name in self.pattern.fields)
-                if values in self._files:
-                    both = f"{self._files[values]!r} and {path!r}"
+                if values in seen:
+                    both = f"{seen[values]!r} and {path!r}"
                     raise CardError(f"card {card.name}: {both} both fit {self.pattern.text!r} for one image; make it exact")
-                self._files[values] = path
+                seen[values] = path
+                self._files.setdefault(tuple(fields[name] for name in self._fields), []).append(path)
 
-    def file(self, image: str, fields: dict[str, str]) -> str | None:
+    def files(self, image: str, fields: dict[str, str]) -> list[str]:
         known = {**fields, "stem": stem_of(image)}
         if self._card.images.table is not None:
             path = fill(self.pattern.text, known)
-            return path if path and (self._root / path).is_file() else None
-        found = self._files.get(tuple(known[name] for name in self.pattern.fields))
-        if found is not None:
-            self._used.add(found)
+            return [path] if path and (self._root / path).is_file() else []
+        found = sorted(self._files.get(tuple(known[name] for name in self._fields), []))
+        self._used.update(found)
         return found
 
     def unused(self) -> list[str]:
-        return sorted(set(self._files.values()) - self._used)
+        return sorted({file for files in self._files.values() for file in files} - self._used)
 
 
 class _PartFinder:

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.datasets.card import CardCase, CardFields, DataCard, check_sizes, read_field_of_view, read_scan, read_target_mask
+from pipeline.datasets.card import CardCase, CardFields, DataCard, check_sizes, read_field_of_view, read_scan
 from pipeline.datasets.card_cases import find_cases
 from pipeline.datasets.card_draft import UNFINISHED, draft_card
+from pipeline.datasets.card_targets import read_truth
+from pipeline.datasets.labels import CocoLabel, PixelSource
 from pipeline.errors import OcusegError
 from pipeline.types import Advance, Scan
 
@@ -31,9 +33,9 @@ class Problem:
 def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -> list[Problem]:
     """Open every file that the card speaks of; what is wrong with which, sorted by file.
 
-    Files without a partner, unreadable ones, labels of another size, label values that the card does not name, empty fields of
-    view, patients in two official parts, and parts of other sizes than the card states; of the card itself, what is still to be
-    completed and, where names are private, a pattern that does not say where the patient stands.
+    Files without a partner, unreadable ones, labels of another size, label values that the card does not name, boxes without area or
+    outside their image, empty fields of view, patients in two official parts, and parts of other sizes than the card states; of the
+    card itself, what is still to be completed and, where names are private, a pattern that does not say where the patient stands.
 
     Raises
     ------
@@ -59,12 +61,13 @@ def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -
 
 
 def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = None) -> dict[str, Any]:
-    """Cases, patients, parts, sizes, and the mean share of each class inside the field of view.
+    """Cases, patients, parts, sizes, the mean share of each class inside the field of view, and how many objects are labelled.
 
     Cases whose files cannot be used (:func:`check_card` names them) count as cases and nowhere else.
     """
     cases = find_cases(card, root).cases
     sizes: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     shares: dict[str, list[float]] = {name: [] for name in card.label_map.names}
     for done, case in enumerate(cases, 1):
         if progress is not None:
@@ -72,9 +75,14 @@ def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = No
         try:
             scan = read_scan(card, case)
             sizes[" x ".join(map(str, scan.geometry.shape))] += 1
-            if not case.labels or any(source.kind == "yolo_boxes" for source, _ in case.labels):
+            if not case.labels:
                 continue
-            mask = read_target_mask(card, case)
+            truth = read_truth(card, case, objects=any(not isinstance(source, PixelSource) for source, _ in case.labels), scan=scan)
+            for part in truth.objects or ():
+                counts.update(card.label_map.names[label - 1] for label in part.labels.tolist())
+            if truth.mask is None:
+                continue
+            mask = truth.mask
             check_sizes(scan.geometry, mask, "the label")
             view = read_field_of_view(card, case)
         except OcusegError:
@@ -90,6 +98,7 @@ def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = No
         "parts": dict(Counter(case.part or "none" for case in cases)),
         "sizes": dict(sizes),
         "share_of_pixels": {name: float(np.mean(values)) if values else None for name, values in shares.items()},
+        "objects": {name: counts[name] for name in card.label_map.names} if counts else None,
         "second_reader": sum(bool(case.second_reader) for case in cases),
     }
 
@@ -104,21 +113,17 @@ def _case_problems(card: DataCard, case: CardCase, root: Path) -> list[Problem]:
         return [at(case.image, error)]
     problems = _scan_problems(card, case, scan, lambda message: at(case.image, message))
     for reader, files in (("first", case.labels), ("second", case.second_reader)):
-        if not files or any(source.kind == "yolo_boxes" for source, _ in files):
-            problems += [
-                at(path, why)
-                for source, path in files
-                if path is not None and source.kind == "yolo_boxes" and (why := _box_fault(source.values, path))
-            ]
-            continue
         for source, path in files:  # one by one, so that the message names the file that is at fault
             if path is None:
                 continue
             try:
                 single = CardCase(case.key, case.image, labels=((source, path),))
-                check_sizes(scan.geometry, read_target_mask(card, single), f"the label of the {reader} reader")
+                truth = read_truth(card, single, objects=not isinstance(source, PixelSource), scan=scan)
+                if truth.mask is not None:
+                    check_sizes(scan.geometry, truth.mask, f"the label of the {reader} reader")
             except OcusegError as error:
-                problems.append(at(path, error))
+                # A COCO file speaks of many images.
+                problems.append(at(case.image if isinstance(source, CocoLabel) else path, error))
     if case.field_of_view is not None:
         try:
             view = read_field_of_view(card, case)
@@ -143,27 +148,6 @@ def _scan_problems(card: DataCard, case: CardCase, scan: Scan, at: Callable[[str
     if card.spacing_mm is not None and len(card.spacing_mm) != dimensions:
         problems.append(at(f"the card's spacing has {len(card.spacing_mm)} numbers, but the image has {dimensions} dimensions"))
     return problems
-
-
-def _box_fault(classes: dict[int, str], path: Path) -> str | None:
-    """What is wrong with a file of YOLO boxes."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return "the boxes cannot be read as text"
-    for number, line in enumerate(lines, 1):
-        parts = line.split()
-        if not parts:
-            continue
-        try:
-            kind, centre_x, centre_y, width, height = int(parts[0]), *map(float, parts[1:])
-        except ValueError:
-            return f"line {number} is not: class centre_x centre_y width height"
-        if kind not in classes:
-            return f"line {number} has class {kind}, which the card does not name"
-        if not (0 <= centre_x <= 1 and 0 <= centre_y <= 1 and 0 < width <= 1 and 0 < height <= 1):
-            return f"line {number} is a box outside the image, or an empty one"
-    return None
 
 
 def _part_problems(card: DataCard, cases: list[CardCase], root: Path) -> list[Problem]:

@@ -27,7 +27,17 @@ class _Source(Strict):
     )
 
 
-class ValuesLabel(_Source):
+class _Pixels(_Source):
+    """Says a class of every pixel; what one object of it is, is derived."""
+
+    objects: Literal["components", "one"] = Field(
+        "components",
+        description="what a detector takes for one object: components: pixels of a class that touch, corners included (lesions); "
+        "one: all pixels of a class in an image, right where there is one of it (disc, cup), so that stray pixels are no objects",
+    )
+
+
+class ValuesLabel(_Pixels):
     """A grey image whose stored values each mean a class: {255: vessel}. 0 is background unless said otherwise."""
 
     kind: Literal["values"]
@@ -39,21 +49,21 @@ class ColourRule(Strict):
     means: Meaning
 
 
-class ColoursLabel(_Source):
+class ColoursLabel(_Pixels):
     """A colour image whose exact colours each mean a class; black is background unless said otherwise."""
 
     kind: Literal["colours"]
     colours: list[ColourRule] = Field(min_length=1)
 
 
-class BitsLabel(_Source):
+class BitsLabel(_Pixels):
     """A grey image whose bits each mean a class: {0: disc, 1: cup}."""
 
     kind: Literal["bits"]
     bits: dict[Annotated[int, Field(ge=0, le=30)], str] = Field(min_length=1)
 
 
-class ThresholdLabel(_Source):
+class ThresholdLabel(_Pixels):
     """A soft map of one class (agreement of experts, probability): present where the stored value is at least ``at_least``."""
 
     kind: Literal["threshold"]
@@ -62,13 +72,51 @@ class ThresholdLabel(_Source):
 
 
 class YoloBoxesLabel(_Source):
-    """Text files "class centre_x centre_y width height", fractions of the image; boxes for detection, no mask."""
+    """Text files with a line "class centre_x centre_y width height", fractions of the image, for every box; no mask."""
 
     kind: Literal["yolo_boxes"]
     values: dict[int, str] = Field(min_length=1)
 
 
-LabelSource = Annotated[ValuesLabel | ColoursLabel | BitsLabel | ThresholdLabel | YoloBoxesLabel, Field(discriminator="kind")]
+class InstancesLabel(_Source):
+    """A grey image (8 or 16 bit, or a volume) of numbered objects of one class: 0 is background, and equal values are one object,
+    also where its pixels do not touch."""
+
+    kind: Literal["instances"]
+    means: str
+
+
+class MasksLabel(_Source):
+    """One grey image an object, present where the stored value is at least ``at_least``: "lesions/{name}_{object}.png"; the field
+    {object} stands for what tells the files of one image apart."""
+
+    kind: Literal["masks"]
+    means: str
+    at_least: float = 1
+
+
+class CocoLabel(_Source):
+    """A COCO JSON file for many images, which are found in it by their file names; its categories' names each mean a class.
+
+    Polygons and run lengths (compressed or not) are masks; where one object of the file has none, only boxes are taken.
+    Crowds (iscrowd) are left out.
+    """
+
+    kind: Literal["coco"]
+    categories: dict[str, str] = Field(min_length=1, description="name of a category: class, or background to leave it out")
+
+
+class DicomSegLabel(_Source):
+    """A binary DICOM segmentation; its segments' numbers or labels each mean a class."""
+
+    kind: Literal["dicom_seg"]
+    segments: dict[int | str, str] = Field(min_length=1, description="number or label of a segment: class, or background to leave it out")
+    objects: Literal["components", "one"] = Field("components", description="components: pixels of a segment that touch; one: a segment")
+
+
+PixelSource = ValuesLabel | ColoursLabel | BitsLabel | ThresholdLabel
+ObjectSource = YoloBoxesLabel | InstancesLabel | MasksLabel | CocoLabel | DicomSegLabel
+LabelSource = Annotated[PixelSource | ObjectSource, Field(discriminator="kind")]
 
 
 class FieldOfViewSource(Strict):
@@ -86,10 +134,12 @@ class FieldOfViewSource(Strict):
 
 def meanings(source: LabelSource) -> list[str]:
     """Every class name that a label source speaks of."""
-    if isinstance(source, ThresholdLabel):
+    if isinstance(source, ThresholdLabel | InstancesLabel | MasksLabel):
         return [source.means]
     if isinstance(source, BitsLabel):
         return list(source.bits.values())
+    if isinstance(source, CocoLabel | DicomSegLabel):
+        return list((source.categories if isinstance(source, CocoLabel) else source.segments).values())
     named = [rule.means for rule in source.colours] if isinstance(source, ColoursLabel) else list(source.values.values())
     return [name for meaning in named for name in ([meaning] if isinstance(meaning, str) else meaning)]
 
@@ -111,43 +161,33 @@ def read_stored(path: Path) -> npt.NDArray[Any]:
     return read_image(path)
 
 
-def decode(
-    sources: Sequence[tuple[LabelSource, npt.NDArray[Any] | None]], label_map: LabelMap, shape: tuple[int, ...] | None = None
-) -> npt.NDArray[np.int64]:
-    """Stored label images of one case -> its mask int64 (H, W) or (D, H, W), encoded by ``label_map``, ignored pixels -1.
-
-    Exclusive classes: a later source paints over an earlier one. ``None`` stands for a file that the card lets be missing
-    (``missing: empty``); where all are, the mask is empty and of the image's ``shape``.
+def decode(source: PixelSource, stored: npt.NDArray[Any], label_map: LabelMap) -> npt.NDArray[np.int64]:
+    """A stored label image -> mask int64 (H, W) or (D, H, W), encoded by ``label_map``, ignored pixels -1.
 
     Raises
     ------
-    CardError: a value, colour or bit that the card does not name; files of different sizes; boxes where masks are needed; no file
-        and no ``shape``.
+    CardError: a value, colour or bit that the card does not name.
     """
-    out: npt.NDArray[np.int64] | None = None
-    for source, stored in sources:
-        if isinstance(source, YoloBoxesLabel):
-            raise CardError(
-                "labels are boxes, which say nothing of single pixels; use a detection task, or a card with masks for a semantic one"
-            )
-        if stored is None:
-            continue
-        codes = _codes(source, _plane(stored, source), label_map)
-        if out is None:
-            out = codes
-            continue
+    return _codes(source, _plane(stored, source), label_map)
+
+
+def combine(masks: Sequence[npt.NDArray[np.int64]], label_map: LabelMap) -> npt.NDArray[np.int64]:
+    """The masks of several sources -> one. Overlapping classes join; of exclusive ones a later source paints over an earlier one.
+
+    Raises
+    ------
+    CardError: masks of different sizes.
+    """
+    out, *others = masks
+    for codes in others:
         if codes.shape != out.shape:
             raise CardError(f"label files differ in size: {out.shape} and {codes.shape}")
         ignored = (out == IGNORE) | (codes == IGNORE)
         out = np.where(ignored, IGNORE, out | codes if label_map.overlapping else np.where(codes != 0, codes, out))
-    if out is None:
-        if shape is None:
-            raise CardError("no label file is there")
-        return np.zeros(shape, dtype=np.int64)
     return out
 
 
-def _plane(stored: npt.NDArray[Any], source: LabelSource) -> npt.NDArray[Any]:
+def _plane(stored: npt.NDArray[Any], source: PixelSource) -> npt.NDArray[Any]:
     """Single-valued image, or packed 24-bit colours."""
     is_colour = stored.ndim == 3 and stored.shape[-1] == 3
     if isinstance(source, ColoursLabel):
@@ -162,7 +202,7 @@ def _plane(stored: npt.NDArray[Any], source: LabelSource) -> npt.NDArray[Any]:
     return stored[..., 0]
 
 
-def _codes(source: LabelSource, plane: npt.NDArray[Any], label_map: LabelMap) -> npt.NDArray[np.int64]:
+def _codes(source: PixelSource, plane: npt.NDArray[Any], label_map: LabelMap) -> npt.NDArray[np.int64]:
     if isinstance(source, ThresholdLabel):
         return np.where(plane >= source.at_least, _code(source.means, label_map), 0).astype(np.int64)
     if np.issubdtype(plane.dtype, np.floating):
@@ -179,7 +219,6 @@ def _codes(source: LabelSource, plane: npt.NDArray[Any], label_map: LabelMap) ->
     if isinstance(source, ColoursLabel):
         table = {(r.rgb[0] << 16) | (r.rgb[1] << 8) | r.rgb[2]: _code(r.means, label_map) for r in source.colours}
     else:
-        assert isinstance(source, ValuesLabel)
         table = {value: _code(meaning, label_map) for value, meaning in source.values.items()}
     return _look_up(plane, {0: 0} | table, "colour" if isinstance(source, ColoursLabel) else "value")
 

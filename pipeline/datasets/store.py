@@ -17,9 +17,12 @@ import numpy.typing as npt
 import torch
 
 from pipeline.datasets.cache import CACHE_VERSION, Kept, load_kept, save_kept
-from pipeline.datasets.card import CardCase, DataCard, check_sizes, read_field_of_view, read_scan, read_target_mask
+from pipeline.datasets.card import CardCase, DataCard, check_sizes, read_field_of_view, read_scan
+from pipeline.datasets.card_targets import WeakMasks, boxes_only, read_truth
 from pipeline.datasets.fingerprint import fingerprint
+from pipeline.datasets.labels import CocoLabel
 from pipeline.datasets.normalise import NormaliseConfig, reduce, to_working
+from pipeline.datasets.objects import Objects, PackedObjects
 from pipeline.datasets.sample import Sample
 from pipeline.errors import CardError, OcusegError
 from pipeline.types import IGNORE, Advance, CaseKey, LabelMap, Placement, Target
@@ -35,8 +38,9 @@ class CaseStore:
     root: the data set's folder (the cases already know their files).
     cache: "memory" keeps the arrays; "disk" writes them below ``cache_dir`` and maps what is needed, so that a set larger than
         memory works and the next run starts at once. The key is the content of the files and all that shapes the arrays.
-    need: refuse cases without masks (a semantic task) or without objects (detection); "either" keeps images that have neither.
-    weak_masks: "ellipse" makes a mask of every box that has none, the ellipse inscribed in it.
+    need: "masks" (a semantic task) refuses labels without masks and reads no objects; "objects" (detection) reads objects, and masks
+        where there are any; "either" is the same and keeps images without labels. An image with N = 0 objects is as good as any.
+    weak_masks: "ellipse" makes a mask of every object of which only the box is known.
     workers: threads that decode.
     progress: called as ``progress(done, total)``.
 
@@ -55,7 +59,7 @@ class CaseStore:
         cache_dir: Path | None = None,
         *,
         need: Literal["masks", "objects", "either"] = "masks",
-        weak_masks: Literal["none", "ellipse"] = "none",
+        weak_masks: WeakMasks = "none",
         workers: int = 2,
         progress: Advance | None = None,
     ) -> None:
@@ -64,6 +68,7 @@ class CaseStore:
         self.card, self.normalise, self.root = card, normalise, root
         self._need, self._weak_masks = need, weak_masks
         self._folder = cache_dir if cache == "disk" else None
+        self._hashes: dict[Path, str] = {}
         self._kept: dict[CaseKey, Kept] = {}
         self._samples: list[tuple[CaseKey, int]] = []
         self._where: dict[CaseKey, range] = {}
@@ -80,6 +85,14 @@ class CaseStore:
             log.warning(
                 "%d of %d images are grey and repeated to colour; data.normalise.channels: grey makes all alike", counts[1], len(cases)
             )
+        labelled, seen = (
+            sum(len(p.boxes) for k in self._kept.values() if (p := getattr(k, name)) is not None) for name in ("source_objects", "objects")
+        )
+        if seen < labelled:
+            log.warning(
+                "%d of %d objects are smaller than a pixel at the working scale and are not learnt; leave data.normalise at the "
+                "source's own scale and set data.crop", labelled - seen, labelled,
+            )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -129,13 +142,17 @@ class CaseStore:
         mask = None
         if kept.mask is not None:
             mask = torch.from_numpy(kept.mask[slice_index, first:last, start:stop].astype(np.int64))
+        whole = (top, left, rows, columns) == (0, 0, height, width)
+        objects = self.working_objects(index)
+        if objects is not None and not whole:
+            objects = objects.window(top, left, rows, columns)
         pad = (start - left, left + columns - stop, first - top, top + rows - last)
         if any(pad):
             image, valid = torch.nn.functional.pad(image, pad), torch.nn.functional.pad(valid, pad)
             mask = None if mask is None else torch.nn.functional.pad(mask, pad, value=IGNORE)
-        whole = (top, left, rows, columns) == (0, 0, height, width)
+        target = Target(mask=mask) if objects is None else replace(objects.target(), mask=mask)
         placement = kept.placement if whole else Placement.identity(rows, columns)
-        return Sample(image, valid, Target(mask=mask), placement, kept.about["laterality"], key)
+        return Sample(image, valid, target, placement, kept.about["laterality"], key)
 
     def working_mask(self, index: int) -> npt.NDArray[Any] | None:
         """The mask in the working frame as it is kept (a small integer type)."""
@@ -143,18 +160,32 @@ class CaseStore:
         mask = self._kept[key].mask
         return None if mask is None else np.asarray(mask[slice_index])
 
+    def working_objects(self, index: int) -> Objects | None:
+        """The objects in the working frame, or None where none were asked for."""
+        key, slice_index = self._samples[index]
+        packed = self._kept[key].objects
+        return None if packed is None else packed.unpack(slice_index, self.size(index))
+
+    def box_sizes(self, keys: Sequence[CaseKey]) -> npt.NDArray[np.float32]:
+        """(N, 2): width and height, in working pixels, of every box of these cases."""
+        boxes = [packed.boxes for key in keys if (packed := self._kept[key].objects) is not None]
+        return np.concatenate([b[:, 2:] - b[:, :2] for b in boxes]) if boxes else np.zeros((0, 2), dtype=np.float32)
+
     def working_valid(self, index: int) -> npt.NDArray[np.bool_]:
         key, slice_index = self._samples[index]
         return np.asarray(self._kept[key].valid[slice_index])
 
     def truth(self, index: int) -> Target:
-        """What is true of a sample in the source frame; its mask is encoded by the card's label map."""
+        """What is true of a sample in the source frame: its mask, encoded by the card's label map, and its objects as labelled."""
         key, slice_index = self._samples[index]
         kept = self._kept[key]
-        mask = kept.mask if kept.source_mask is None else kept.source_mask
+        stored = kept.mask if kept.source_mask is None else kept.source_mask
+        mask = None if stored is None else stored[slice_index]
+        if kept.source_objects is not None:
+            return kept.source_objects.unpack(slice_index, kept.placement.source).target(mask)
         if mask is None:
             raise CardError(f"case {key}: card {self.card.name} has no label of the first reader for it")
-        return Target(mask=torch.from_numpy(np.array(mask[slice_index], dtype=np.int64)))
+        return Target(mask=torch.from_numpy(np.array(mask, dtype=np.int64)))
 
     def valid_in_source(self, index: int) -> npt.NDArray[np.bool_]:
         """Field of view, bool (H, W), in the source frame."""
@@ -197,12 +228,20 @@ class CaseStore:
             text = str(error)
             raise CardError(text if text.startswith(f"case {case.key}") else f"case {case.key}: {text}") from error
 
+    def _label_sha256(self, path: Path) -> str:
+        """Of a label file, which may be one for many cases."""
+        if path not in self._hashes:
+            self._hashes[path] = _sha256(path)
+        return self._hashes[path]
+
     def _digest(self, case: CardCase) -> str:
         """Name of the cache folder: the content of every file and all that shapes the arrays."""
         basis = {
             "version": CACHE_VERSION,
             "image": _sha256(case.image),
-            "labels": [[source.model_dump(), None if path is None else _sha256(path)] for source, path in case.labels],
+            # By its name an image is found in a COCO file.
+            "name": case.image.name if any(isinstance(source, CocoLabel) for source, _ in case.labels) else None,
+            "labels": [[source.model_dump(), None if path is None else self._label_sha256(path)] for source, path in case.labels],
             "field_of_view": None if case.field_of_view is None else _sha256(case.field_of_view),
             "field_of_view_source": None if self.card.field_of_view is None else self.card.field_of_view.model_dump(),
             "need": self._need,
@@ -216,8 +255,12 @@ class CaseStore:
     def _decode(self, case: CardCase) -> Kept:
         scan = read_scan(self.card, case)
         view = read_field_of_view(self.card, case)
-        has_masks = bool(case.labels) and all(source.kind != "yolo_boxes" for source, _ in case.labels)
-        mask = read_target_mask(self.card, case) if has_masks or self._need == "masks" else None
+        truth = None
+        if case.labels or self._need != "either":
+            truth = read_truth(self.card, case, objects=self._need != "masks", weak_masks=self._weak_masks, scan=scan)
+        mask = None if truth is None else truth.mask
+        if mask is None and self._need == "masks":
+            raise boxes_only(case)
         if mask is not None:
             check_sizes(scan.geometry, mask, "the label")
         if view is not None and view.shape != scan.geometry.plane:
@@ -231,10 +274,14 @@ class CaseStore:
         if mask is not None:
             source_mask = mask.reshape(volume.shape[1:]).astype(_smallest(self.card.label_map))
             small = np.stack([to_working(plane, placement) for plane in source_mask])
+        objects = source_objects = None
+        if truth is not None and truth.objects is not None:
+            working = [part.to_working(placement) for part in truth.objects]
+            objects, source_objects = PackedObjects.pack(working), PackedObjects.pack(truth.objects)
         same = placement.net == placement.source == placement.resized
         about = {
             "sha256": scan.sha256,
-            "labels_sha256": [None if path is None else _sha256(path) for _, path in case.labels],
+            "labels_sha256": [None if path is None else self._label_sha256(path) for _, path in case.labels],
             "field_of_view_sha256": None if case.field_of_view is None else _sha256(case.field_of_view),
             "part": case.part,
             "slices": volume.shape[1],
@@ -254,6 +301,8 @@ class CaseStore:
             mask=small,
             source_valid=None if same else np.stack([part.source_valid for part in slices]),
             source_mask=None if same else source_mask,
+            objects=objects,
+            source_objects=source_objects,
             about=about,
         )
 

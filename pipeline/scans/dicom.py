@@ -51,7 +51,7 @@ def read_dicom(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root:
         ``malformed``.
     """
     with quiet(), decoding("the DICOM file"):
-        dataset = _read(file)
+        dataset = read_dataset(file)
         modality = modality_of(dataset)
         rows, columns, frames = _declared(dataset)
         check_pixels(rows * columns * frames, max_pixels)
@@ -69,7 +69,7 @@ def read_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) 
     ScanError: as :func:`read_dicom`, for what the tags alone show to be no scan.
     """
     with quiet(), decoding("the DICOM file"):
-        dataset = _read(file)
+        dataset = read_dataset(file)
         modality_of(dataset)
         rows, columns, frames = _declared(dataset)
         check_pixels(rows * columns * frames, MAX_PIXELS)
@@ -77,7 +77,8 @@ def read_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) 
         return case_of(dataset, geometry, path, root, names)
 
 
-def _read(file: BinaryIO) -> Any:
+def read_dataset(file: BinaryIO) -> Any:
+    """The data set of an open DICOM file, with or without the Part 10 preamble, inflated no further than a limit."""
     import pydicom
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.datasets.card import list_cards, load_card, parse_card, read_field_of_view, read_scan, read_target_mask
+from pipeline.datasets.card import DataCard, list_cards, load_card, parse_card, read_field_of_view, read_scan
 from pipeline.datasets.card_cases import find_cases
 from pipeline.datasets.card_check import card_statistics, check_card, draft_card
-from pipeline.datasets.labels import decode
+from pipeline.datasets.card_targets import read_target_mask
+from pipeline.datasets.labels import combine, decode
 from pipeline.datasets.patterns import Pattern, eye_of, stem_of
 from pipeline.errors import CardError
 from pipeline.scans.identity import Pseudonyms
@@ -297,7 +298,7 @@ def test_a_private_dicom_file_is_named_by_its_tags_and_a_broken_one_is_left_over
 def test_an_image_whose_labels_may_be_missing_is_empty_not_left_out(small_set: SmallSet) -> None:
     (small_set.root / "labels" / "c_R.png").unlink()
     source = make_card().labels[0].model_dump() | {"missing": "empty"}
-    boxes = source | {"kind": "yolo_boxes", "file": "boxes/{patient}_{eye}.txt", "values": {0: "vessel"}}
+    boxes = {"kind": "yolo_boxes", "file": "boxes/{patient}_{eye}.txt", "values": {0: "vessel"}, "missing": "empty"}
     card = make_card(labels=[source], second_reader=[source | {"file": "second/{patient}_{eye}.png"}])
     assert check_card(card, small_set.root) == []
     case = next(case for case in card.cases(small_set.root) if case.image.name == "c_R.png")
@@ -366,7 +367,11 @@ def stored(rows: list[list[int]], dtype: type = np.uint8) -> np.ndarray:
 )
 def test_labels_of_every_kind(changes: dict[str, object], array: np.ndarray, expected: list[list[int]]) -> None:
     card = make_card(**changes)
-    assert decode([(card.labels[0], array)], card.label_map).tolist() == expected
+    assert decode(card.labels[0], array, card.label_map).tolist() == expected  # type: ignore[arg-type]
+
+
+def together(card: DataCard, *arrays: np.ndarray) -> np.ndarray:
+    return combine([decode(s, a, card.label_map) for s, a in zip(card.labels, arrays, strict=True)], card.label_map)  # type: ignore[arg-type]
 
 
 def test_several_files_become_one_mask() -> None:
@@ -375,10 +380,10 @@ def test_several_files_become_one_mask() -> None:
         {"kind": "threshold", "file": "c", "means": "cup", "at_least": 191},
     ]
     card = make_card(**OVERLAPPING, labels=sources)
-    both = decode(list(zip(card.labels, (stored([[0, 255, 255]]), stored([[0, 0, 200]])), strict=True)), card.label_map)
+    both = together(card, stored([[0, 255, 255]]), stored([[0, 0, 200]]))
     assert both.tolist() == [[0, 1, 3]]
     card = make_card(**OVERLAPPING | {"overlapping": False}, labels=sources)
-    both = decode(list(zip(card.labels, (stored([[0, 255, 255]]), stored([[0, 0, 200]])), strict=True)), card.label_map)
+    both = together(card, stored([[0, 255, 255]]), stored([[0, 0, 200]]))
     assert both.tolist() == [[0, 1, 2]], "of exclusive classes the later file wins"
 
 
@@ -394,13 +399,12 @@ def test_several_files_become_one_mask() -> None:
             r"\(9, 9, 9\)",
         ),
         ({"kind": "values", "file": "x", "values": {1: "vessel"}}, np.array([[[1, 2, 3]]], np.uint8), "kind: colours"),
-        ({"kind": "yolo_boxes", "file": "x", "values": {0: "vessel"}}, stored([[0]]), "detection task"),
     ],
 )
 def test_labels_that_are_not_as_the_card_says(source: dict[str, object], array: np.ndarray, said: str) -> None:
     card = make_card(labels=[source])
     with pytest.raises(CardError, match=said):
-        decode([(card.labels[0], array)], card.label_map)
+        decode(card.labels[0], array, card.label_map)  # type: ignore[arg-type]
 
 
 def test_the_draft_of_a_folder_becomes_a_card_that_checks(small_set: SmallSet) -> None:

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from pipeline.datasets.augment import AugmentConfig
-from pipeline.datasets.card import load_card, read_scan, read_target_mask
+from pipeline.datasets.card import load_card, read_scan
+from pipeline.datasets.card_targets import read_target_mask
 from pipeline.datasets.geometric import cut
 from pipeline.datasets.loader import CaseStore, TrainingLoader, evaluation_batches
 from pipeline.datasets.normalise import NormaliseConfig, prepare

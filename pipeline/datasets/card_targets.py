@@ -1,0 +1,214 @@
+"""From a case's label files to what is true of it: its semantic mask and its objects, in the source frame, as the card says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.datasets.card import CardCase, DataCard, check_sizes
+from pipeline.datasets.coco import from_coco
+from pipeline.datasets.labels import (
+    CocoLabel,
+    DicomSegLabel,
+    InstancesLabel,
+    LabelSource,
+    MasksLabel,
+    ObjectSource,
+    PixelSource,
+    YoloBoxesLabel,
+    combine,
+    decode,
+    meanings,
+    read_stored,
+)
+from pipeline.datasets.object_files import from_components, from_instance_ids, from_masks, from_seg, from_yolo, label_of, read_planes
+from pipeline.datasets.objects import Objects
+from pipeline.errors import CardError, OcusegError
+from pipeline.types import Scan, Target
+
+Reader = Literal["first", "second"]
+WeakMasks = Literal["none", "ellipse"]
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """``mask`` int64 (H, W) or (D, H, W), or None where pixels are not known; ``objects`` of each slice, or None if not asked for."""
+
+    mask: npt.NDArray[np.int64] | None
+    objects: tuple[Objects, ...] | None
+
+
+def read_target(
+    card: DataCard,
+    case: CardCase,
+    *,
+    objects: bool,
+    weak_masks: WeakMasks = "none",
+    scan: Scan | None = None,
+    slice_index: int = 0,
+) -> Target:
+    """What is true of a picture (or of one slice of a volume) in the source frame.
+
+    Parameters
+    ----------
+    objects: also boxes, labels and, where the card's labels tell them, instance masks; they may be none, N = 0.
+    weak_masks: "ellipse" makes the mask of each object of which only the box is known.
+    scan: the case's image, where it is open already.
+
+    Raises
+    ------
+    CardError: the case has no label, or its files are not as the card says; names the case.
+    """
+    truth = read_truth(card, case, objects=objects, weak_masks=weak_masks, scan=scan)
+    mask = truth.mask if truth.mask is None or truth.mask.ndim == 2 else truth.mask[slice_index]
+    if truth.objects is not None:
+        return truth.objects[slice_index].target(mask)
+    import torch
+
+    return Target(mask=None if mask is None else torch.from_numpy(mask))
+
+
+def read_target_mask(
+    card: DataCard, case: CardCase, *, reader: Reader = "first", weak_masks: WeakMasks = "none", scan: Scan | None = None
+) -> npt.NDArray[np.int64]:
+    """Mask int64 (H, W) or (D, H, W) in the source frame, encoded by ``card.label_map``; ignored pixels are -1.
+
+    Raises
+    ------
+    CardError: the case has no label of that reader, boxes alone, or its files are not as the card says.
+    """
+    mask = read_truth(card, case, reader=reader, weak_masks=weak_masks, scan=scan).mask
+    if mask is None:
+        raise boxes_only(case)
+    return mask
+
+
+def boxes_only(case: CardCase) -> CardError:
+    """What to say where masks are needed and boxes are all there is."""
+    why = "its labels are boxes, which say nothing of single pixels"
+    return CardError(f"case {case.key}: {why}; use a detection task, a card with masks, or data.weak_masks: ellipse")
+
+
+def read_truth(
+    card: DataCard,
+    case: CardCase,
+    *,
+    objects: bool = False,
+    weak_masks: WeakMasks = "none",
+    reader: Reader = "first",
+    scan: Scan | None = None,
+) -> Truth:
+    """All that the labels of one reader say of a case.
+
+    A class's objects come from the sources that name them (boxes, instances); of a class that only masks speak of they are made
+    from its pixels. Objects with masks are pixels of their class, too; boxes without masks are none, unless another source says
+    them.
+
+    Raises
+    ------
+    CardError: the case has no label of that reader, or its files are not as the card says; names the case.
+    """
+    files = case.labels if reader == "first" else case.second_reader
+    if not files:
+        raise CardError(f"case {case.key}: card {card.name} has no label of the {reader} reader for it")
+    try:
+        return _read(card, files, _Image(case.image, scan), objects, weak_masks)
+    except OcusegError as error:
+        raise CardError(f"case {case.key}: {error}") from error
+    except OSError as error:
+        raise CardError(f"case {case.key}: a label file cannot be read ({error.strerror or type(error).__name__})") from error
+
+
+class _Image:
+    """The image, opened only where its size or identity is needed."""
+
+    def __init__(self, path: Path, scan: Scan | None) -> None:
+        self.path, self._scan = path, scan
+
+    @property
+    def scan(self) -> Scan:
+        from pipeline.scans.open import open_scan
+
+        if self._scan is None:
+            self._scan = open_scan(self.path)
+        return self._scan
+
+
+def _read(card: DataCard, files: Sequence[tuple[LabelSource, Path | None]], image: _Image, objects: bool, weak_masks: WeakMasks) -> Truth:
+    label_map = card.label_map
+    stated = {name for source, _ in files if isinstance(source, PixelSource) for name in meanings(source)}
+    layers: list[npt.NDArray[np.int64]] = []
+    parts: list[list[Objects]] = []
+    pixels: set[str] = set()
+    boxed: set[str] = set()
+    ways: dict[str, Literal["components", "one"]] = {}
+    named: set[str] = set()
+    for source, pairs in groupby(files, key=lambda pair: pair[0]):
+        paths = [path for _, path in pairs if path is not None]
+        names = set(meanings(source)) & set(label_map.names)
+        if isinstance(source, PixelSource):
+            layers += [decode(source, read_stored(path), label_map) for path in paths]
+            ways |= dict.fromkeys(names, source.objects)
+            pixels |= names
+            continue
+        found = _objects(card, source, paths, image)
+        geometry = image.scan.geometry
+        if len(found) != geometry.slices or any(part.plane != geometry.plane for part in found):
+            raise CardError(f"the label has {len(found)} x {found[0].plane}, but the image {geometry.slices} x {geometry.plane} pixels")
+        drawn = all(part.masks is not None for part in found)
+        if weak_masks == "ellipse":
+            found = [part.with_ellipses() for part in found]
+        named |= names
+        parts.append(found)
+        if drawn or (weak_masks == "ellipse" and not names <= stated):
+            pixels |= names
+            stacked = np.stack([part.codes(label_map) for part in found])
+            layers.append(stacked if len(geometry.shape) == 3 else stacked[0])
+        else:
+            boxed |= names
+    mask = None
+    if boxed <= pixels:
+        mask = combine(layers, label_map) if layers else np.zeros(image.scan.geometry.shape, dtype=np.int64)
+    if not objects:
+        return Truth(mask, None)
+    derived = combine(layers, label_map) if mask is None and layers else mask
+    if derived is not None and set(ways) - named:
+        check_sizes(image.scan.geometry, derived, "the label")
+        planes = derived if derived.ndim == 3 else derived[None]
+        for cls, way in ((c, ways[c.name]) for c in label_map.classes if c.name in set(ways) - named):
+            parts.append([from_components(label_map.layers(plane)[cls.index - 1], cls.index, way) for plane in planes])
+    plane, slices = parts[0][0].plane, len(parts[0])
+    return Truth(mask, tuple(Objects.join(plane, [part[index] for part in parts]) for index in range(slices)))
+
+
+def _objects(card: DataCard, source: ObjectSource, paths: Sequence[Path], image: _Image) -> list[Objects]:
+    """The objects that a source's files hold, of each slice."""
+    label_map, geometry = card.label_map, image.scan.geometry
+    plane = geometry.plane
+    if not paths:
+        masks = None if isinstance(source, YoloBoxesLabel) else ()
+        return [Objects.make(plane, [], [], masks) for _ in range(geometry.slices)]
+    if isinstance(source, DicomSegLabel):
+        return from_seg(paths[0], geometry.shape, source, label_map, image.scan.sop_instance_uid)
+    if isinstance(source, InstancesLabel):
+        return [from_instance_ids(numbers, label_of(source.means, label_map)) for numbers in read_planes(paths[0])]
+    if isinstance(source, MasksLabel):
+        by_slice = list(zip(*map(read_planes, paths), strict=True))
+        label = label_of(source.means, label_map)
+        return [from_masks(iter(masks), plane, label, source.at_least) for masks in by_slice]
+    if geometry.slices > 1:
+        raise CardError(f"boxes belong to a picture, but the image has {geometry.slices} slices")
+    if isinstance(source, CocoLabel):
+        categories = {name: label_of(meaning, label_map) for name, meaning in source.categories.items()}
+        return [from_coco(paths[0], image.path, plane, categories, unlisted_is_empty=source.missing == "empty")]
+    try:
+        text = paths[0].read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise CardError("the boxes cannot be read as text") from None
+    return [from_yolo(text, plane, {number: label_of(name, label_map) for number, name in source.values.items()})]

@@ -1,0 +1,130 @@
+"""Objects from the files that hold them: label images, one mask a file, YOLO text, DICOM segmentations. COCO is in coco.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.datasets.labels import BACKGROUND_NAME, IGNORE_NAME, DicomSegLabel, read_stored
+from pipeline.datasets.objects import Mask, Objects, fitted
+from pipeline.errors import CardError
+from pipeline.types import LabelMap
+
+_EIGHT = np.ones((3, 3), dtype=np.int8)
+
+
+def from_components(layer: Mask, label: int, objects: Literal["components", "one"] = "components") -> Objects:
+    """Objects of a class from its pixels, bool (H, W): those that touch, corners included; or all of them together."""
+    from scipy.ndimage import find_objects
+    from scipy.ndimage import label as number
+
+    plane = (layer.shape[0], layer.shape[1])
+    if objects == "one":
+        return fitted(plane, [(0, 0, layer)], [label])
+    numbered, _ = number(layer, _EIGHT)
+    places = enumerate(find_objects(numbered), 1)
+    return fitted(plane, pieces := [(p[0].start, p[1].start, numbered[p] == n) for n, p in places], [label] * len(pieces))
+
+
+def from_instance_ids(numbers: npt.NDArray[Any], label: int) -> Objects:
+    """Objects of a class from an image (H, W) of their numbers; 0 is background.
+
+    Raises
+    ------
+    CardError: the image is no image of whole numbers.
+    """
+    from scipy.ndimage import find_objects
+
+    if numbers.ndim == 3 and (numbers == numbers[..., :1]).all():
+        numbers = numbers[..., 0]
+    if numbers.ndim != 2 or not np.issubdtype(numbers.dtype, np.integer) or (numbers.size and int(numbers.min()) < 0):
+        raise CardError(f"the card says instances, but the label is {numbers.dtype} of shape {numbers.shape}")
+    # Numbers may be large and far apart: counted anew, so that no list of all possible ones is made.
+    values, dense = np.unique(numbers, return_inverse=True)
+    dense = dense.reshape(numbers.shape) + (values[0] != 0)
+    places = enumerate(find_objects(dense), 1)
+    pieces = [(p[0].start, p[1].start, dense[p] == n) for n, p in places if p is not None]
+    return fitted((numbers.shape[0], numbers.shape[1]), pieces, [label] * len(pieces))
+
+
+def from_masks(masks: Iterator[npt.NDArray[Any]], plane: tuple[int, int], label: int, at_least: float) -> Objects:
+    """One object from each grey image (H, W); an empty one is no object.
+
+    Raises
+    ------
+    CardError: an image of another size than ``plane``, or a colour image.
+    """
+    pieces = []
+    for mask in masks:
+        if mask.shape != plane:
+            raise CardError(f"a mask is {' x '.join(map(str, mask.shape))}, but the image is {' x '.join(map(str, plane))}")
+        pieces.append((0, 0, mask >= at_least))
+    return fitted(plane, pieces, [label] * len(pieces))
+
+
+def from_yolo(text: str, plane: tuple[int, int], classes: Mapping[int, int]) -> Objects:
+    """Objects from lines "class centre_x centre_y width height"; ``classes``: stored number to label, 0 for what is left out.
+
+    Raises
+    ------
+    CardError: the number of the line that is none, or of another class.
+    """
+    rows, columns = plane
+    boxes, labels = [], []
+    for number, line in enumerate(text.splitlines(), 1):
+        parts = line.split()
+        if not parts:
+            continue
+        try:
+            kind, (x, y, width, height) = int(parts[0]), map(float, parts[1:])
+        except ValueError:
+            raise CardError(f"line {number} is not: class centre_x centre_y width height") from None
+        if kind not in classes:
+            raise CardError(f"line {number} has class {kind}, which the card does not name")
+        # Not NaN, which compares as false.
+        if not (all(map(math.isfinite, (x, y, width, height))) and 0 <= x <= 1 and 0 <= y <= 1 and 0 < width <= 1 and 0 < height <= 1):
+            raise CardError(f"line {number} is a box outside the image, or an empty one; its numbers are fractions of the image")
+        if classes[kind]:
+            boxes.append([(x - width / 2) * columns, (y - height / 2) * rows, (x + width / 2) * columns, (y + height / 2) * rows])
+            labels.append(classes[kind])
+    return Objects.make(plane, boxes, labels).checked()
+
+
+def from_seg(path: Path, shape: tuple[int, ...], source: DicomSegLabel, label_map: LabelMap, uid: str | None) -> list[Objects]:
+    """Objects of each slice of an image of ``shape`` ([slices,] rows, columns) from a DICOM segmentation.
+
+    Parameters
+    ----------
+    uid: the image's SOP Instance UID, where it has one: frames that refer to another image are not its own.
+
+    Raises
+    ------
+    CardError: a segment that the card does not name. ScanError: no segmentation of this image.
+    """
+    from pipeline.scans.segmentation import read_segmentation
+
+    by_slice: list[list[Objects]] = [[] for _ in range(shape[0] if len(shape) == 3 else 1)]
+    for segment in read_segmentation(path, shape, uid):
+        name = source.segments.get(segment.number, source.segments.get(segment.label))
+        if name is None:
+            raise CardError(f"the segmentation has segment {segment.number}, which the card does not name")
+        if label := label_of(name, label_map):
+            for slice_index, plane in segment.planes.items():
+                by_slice[slice_index].append(from_components(plane, label, source.objects))
+    return [Objects.join((shape[-2], shape[-1]), found) for found in by_slice]
+
+
+def label_of(name: str, label_map: LabelMap) -> int:
+    """1..K, or 0 for what is not an object: "background" and "ignore"."""
+    return 0 if name in (BACKGROUND_NAME, IGNORE_NAME) else label_map.names.index(name) + 1
+
+
+def read_planes(path: Path) -> Sequence[npt.NDArray[Any]]:
+    """A label image, or every slice of one that is a volume, as stored."""
+    stored = read_stored(path)
+    return list(stored) if stored.ndim == 3 and stored.shape[-1] != 3 else [stored]
