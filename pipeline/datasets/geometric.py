@@ -1,6 +1,9 @@
 """Crops, flips, turns and warps of a Sample: whatever moves the image moves its target.
 
 Continuous coordinates are pixel edges, as boxes have them: pixel i covers i to i + 1 and its centre is i + 0.5.
+Boxes of objects with instance masks are fitted to the moved masks. Of an object without one only the box can be turned, and what
+encloses a turned box is larger than what would enclose the object: by up to 2 for a square one at 45 degrees, so keep
+``rotation_deg`` small for boxes alone, or give them ``weak_masks: ellipse``.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import torch
 import torch.nn.functional as nn_functional
 from torch import Tensor
 
+from pipeline.datasets.objects import LEAST_SHARE
 from pipeline.datasets.sample import Sample
 from pipeline.types import IGNORE, Laterality, Placement, Target
 
@@ -21,7 +25,8 @@ _EDGE_POINTS = 17
 
 
 def cut(sample: Sample, top: int, left: int, rows: int, columns: int) -> Sample:
-    """A window; where it reaches past the edge, the image is 0, not valid, and its mask ignored. Objects outside are dropped."""
+    """A window; where it reaches past the edge, the image is 0, not valid, and its mask ignored. Objects outside are dropped, and
+    those of which less than ``LEAST_SHARE`` stays inside."""
     height, width = sample.image.shape[-2:]
     if (top, left, rows, columns) == (0, 0, height, width):
         return sample
@@ -45,7 +50,7 @@ def cut(sample: Sample, top: int, left: int, rows: int, columns: int) -> Sample:
         sample,
         image=window(sample.image, 0),
         valid=window(sample.valid, 0),
-        target=_inside(moved, rows, columns),
+        target=_inside(moved, rows, columns, _areas(target)),
         placement=Placement.identity(rows, columns),
     )
 
@@ -152,11 +157,15 @@ class Warp:
             instance_masks=None if target.instance_masks is None else nearest(target.instance_masks, 0),
             grade=target.grade,
         )
+        # Of instance masks the area grows by the zoom; boxes without masks are compared with themselves, before they are clipped.
+        areas = _areas(moved if target.instance_masks is None else target)
+        if target.instance_masks is not None and areas is not None:
+            areas = areas / torch.linalg.det(self.matrix)
         return replace(
             sample,
             image=image * valid,
             valid=valid,
-            target=_inside(moved, rows, columns),
+            target=_inside(moved, rows, columns, areas),
             placement=Placement.identity(rows, columns),
         )
 
@@ -217,16 +226,26 @@ def _moved(sample: Sample, move: object, move_boxes: object) -> Sample:
     )
 
 
-def _inside(target: Target, rows: int, columns: int) -> Target:
-    """Clip boxes to the frame, fit them to their instance masks where there are any, and drop what is no longer there."""
-    if target.boxes is None:
+def _areas(target: Target) -> Tensor | None:
+    """Area of each object in pixels (N), of its mask where there is one, else of its box."""
+    if target.instance_masks is not None:
+        return target.instance_masks.sum(dim=(1, 2)).float()
+    return None if target.boxes is None else (target.boxes[:, 2:] - target.boxes[:, :2]).prod(dim=1)
+
+
+def _inside(target: Target, rows: int, columns: int, areas: Tensor | None) -> Target:
+    """Clip boxes to the frame, fit them to their instance masks where there are any, and drop what is no longer there.
+
+    Dropped is what is less than a pixel wide or high, or has kept less than ``LEAST_SHARE`` of ``areas`` (N), what it would have
+    with nothing cut off.
+    """
+    if target.boxes is None or target.labels is None or areas is None:
         return target
     limit = target.boxes.new_tensor([columns, rows, columns, rows])
-    boxes = target.boxes.clamp(min=0).minimum(limit)
-    if target.instance_masks is not None:
-        boxes = boxes_of(target.instance_masks)
-    kept = (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)
-    assert target.labels is not None
+    boxes = target.boxes.clamp(min=0).minimum(limit) if target.instance_masks is None else boxes_of(target.instance_masks)
+    left = _areas(Target(boxes=boxes, labels=target.labels, instance_masks=target.instance_masks))
+    assert left is not None
+    kept = (boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1) & (left >= LEAST_SHARE * areas)
     masks = None if target.instance_masks is None else target.instance_masks[kept]
     return Target(target.mask, boxes[kept], target.labels[kept], masks, target.grade)
 

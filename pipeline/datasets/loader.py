@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from pipeline.datasets.augment import Augment, AugmentConfig
+from pipeline.datasets.objects import Objects
 from pipeline.datasets.sample import Sample
 from pipeline.datasets.store import CaseStore
 from pipeline.errors import OcusegError, TrainingError
@@ -112,7 +113,8 @@ class TrainingLoader:
         size = self._store.size(index)
         centre = None
         if float(torch.rand(1, generator=generator)) < self._data.foreground_crops:
-            centre = self._foreground_pixel(index, generator)
+            objects = self._store.working_objects(index)
+            centre = self._foreground_pixel(index, generator) if objects is None else self._near_an_object(objects, size, generator)
         valid = torch.from_numpy(self._store.working_valid(index))
         for _ in range(_DRAWS):
             plan = self._augment.draw(size, generator, centre)
@@ -132,6 +134,17 @@ class TrainingLoader:
             return None
         place = int(places[int(torch.randint(len(places), (1,), generator=generator))])
         return place // mask.shape[1], place % mask.shape[1]
+
+    def _near_an_object(self, objects: Objects, size: tuple[int, int], generator: torch.Generator) -> tuple[int, int] | None:
+        """The middle of an object, each as likely as the other however large, moved by up to a quarter of the crop: a network
+        must not learn that what it looks for stands in the middle."""
+        if not len(objects):
+            return None
+        x1, y1, x2, y2 = objects.boxes[int(torch.randint(len(objects), (1,), generator=generator))].tolist()
+        rows, columns = self._data.crop or size
+        aside = torch.rand(2, generator=generator, dtype=torch.float64) - 0.5
+        row, column = (y1 + y2 + float(aside[0]) * rows) / 2, (x1 + x2 + float(aside[1]) * columns) / 2
+        return min(max(int(row), 0), size[0] - 1), min(max(int(column), 0), size[1] - 1)
 
 
 def evaluation_batches(store: CaseStore, keys: Sequence[CaseKey]) -> Iterator[tuple[Batch, int]]:

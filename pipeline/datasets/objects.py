@@ -24,8 +24,8 @@ Mask = npt.NDArray[np.bool_]
 
 LEAST_SHARE = 0.15
 """An object of which a crop keeps less than this share is dropped from it: its sliver looks like no object of its class, and a
-loss for missing it, or a reward for finding it, would teach the crop's edge. At a sixth a round lesion is still a segment 23 % of
-its diameter high."""
+loss for missing it, or a reward for finding it, would teach the crop's edge. A round lesion of which this share is left is a cap
+a fifth of its diameter high."""
 
 _REACH = 0.01
 """Boxes may reach past the image by this share of its side (annotation tools round and let the mouse slip), and are clipped."""
