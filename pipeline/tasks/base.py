@@ -46,6 +46,7 @@ class Task(nn.Module):
     decision thresholds by class name that ``score`` uses; empty: the family's defaults.
     """
 
+    network: nn.Module
     label_map: LabelMap
     headline: str
     thresholds: Mapping[str, float]

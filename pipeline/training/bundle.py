@@ -28,6 +28,7 @@ from pipeline.models.base import MODELS
 from pipeline.tasks.base import TASKS, Task
 from pipeline.training.model_card import model_card
 from pipeline.training.provenance import PACKAGES
+from pipeline.training.record import recorded_config
 from pipeline.types import LabelMap, Modality
 
 FORMAT = 1
@@ -36,7 +37,7 @@ WEIGHTS, RECORD, CARD = "weights.safetensors", "bundle.json", "MODEL_CARD.md"
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A loaded bundle. ``task`` is in evaluation mode on the device asked for.
+    """A loaded bundle. ``task`` is in evaluation mode on the device asked for, with the thresholds.
 
     ``thresholds`` and ``metrics`` are by class name and by metric name; ``spacing_mm`` is the (rows, columns) of the training
     images in their source frame, or None; ``input_channels`` counts channels of the network's input.
@@ -87,8 +88,7 @@ def save_bundle(
     if set(thresholds) - set(label_map.names):
         raise ValueError(f"thresholds for unknown classes: {sorted(set(thresholds) - set(label_map.names))}")
     # Where data and records lie on this machine is nobody's business who receives the bundle.
-    data = config.data.model_copy(update={"card": Path(config.data.card).stem})
-    config = config.model_copy(update={"data": data, "tracking": config.tracking.model_copy(update={"uri": None})})
+    config = recorded_config(config, Path(config.data.card).stem)
     with new_folder(path) as folder:
         save_file({name: value.detach().cpu().contiguous() for name, value in task.state_dict().items()}, folder / WEIGHTS)
         record: dict[str, Any] = {
@@ -134,6 +134,7 @@ def load_bundle(path: Path, device: str | torch.device = "cpu") -> Bundle:
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise BundleError(f"bundle {path.name}: its weights do not fit its network; train it again with this version") from error
     task.eval().requires_grad_(False)
+    task.thresholds = record["thresholds"]
     if config.train.channels_last:
         task.to(memory_format=torch.channels_last)
     return Bundle(

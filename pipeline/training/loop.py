@@ -31,7 +31,7 @@ from pipeline.training.checkpoint import Progress, State, load_checkpoint, newes
 from pipeline.training.interrupt import Interrupt
 from pipeline.training.optimise import average_buffers, learning_rate, run_share
 from pipeline.training.tracking import Tracker
-from pipeline.training.validation import Scored, score_images
+from pipeline.training.validation import Scored, score_images, summary
 from pipeline.types import Advance, Batch
 
 log = logging.getLogger(__name__)
@@ -206,8 +206,9 @@ def validate(setup: Setup, task: Task, state: State) -> dict[str, float]:
     scored_task = task if state.average is None else averaged_task(state)
     began = time.monotonic()
     mine = setup.split.validation[accelerator.process_index :: accelerator.num_processes]
-    scored = gather(accelerator, score_images(scored_task, setup.store, mine, accelerator.device, lambda: stop_if_asked(setup)))
-    metrics = {f"validation/{name}": value for name, value in task.summarise([image.measures for image in scored]).items()}
+    stop, losses = (lambda: stop_if_asked(setup)), setup.config.train.validation_loss
+    scored = gather(accelerator, score_images(scored_task, setup.store, mine, accelerator.device, stop, losses=losses))
+    metrics = {f"validation/{name}": value for name, value in summary(task, scored).items()}
     metrics["seconds/validation"] = time.monotonic() - began
     score = metrics[f"validation/{task.headline}"]
     if progress.best is None or score > progress.best:

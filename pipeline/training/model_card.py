@@ -13,6 +13,7 @@ def model_card(record: Mapping[str, Any], parameters: int) -> str:
     config, normalise = record["config"], record["config"]["data"]["normalise"]
     classes = record["label_map"]["classes"]
     spacing = record["spacing_mm"]
+    detects = config["task"]["name"] == "detection"
     lines = [
         f"# {record['name']} ({record['id']})",
         "",
@@ -21,7 +22,7 @@ def model_card(record: Mapping[str, Any], parameters: int) -> str:
         *([config["description"], ""] if config["description"] else []),
         "## What it does",
         "",
-        f"Segments {record['modality']} images: {', '.join(c['name'] for c in classes)}"
+        f"{'Finds in' if detects else 'Segments'} {record['modality']} images: {', '.join(c['name'] for c in classes)}"
         + (" (classes may overlap)." if record["label_map"]["overlapping"] else "."),
         f"Network: {config['model']['name']}, {parameters:,} parameters, {record['input_channels']} input channels; "
         f"task: {config['task']['name']}.",
@@ -41,7 +42,7 @@ def model_card(record: Mapping[str, Any], parameters: int) -> str:
         "|---|---|",
         *(f"| {name} | {value:.4f} |" for name, value in sorted(record["metrics"].items())),
         "",
-        *(f"Threshold of {name}: {value:.3f}" for name, value in record["thresholds"].items()),
+        *(f"{'Score threshold' if detects else 'Threshold'} of {name}: {value:.3f}" for name, value in record["thresholds"].items()),
         "",
         "## Limits",
         "",

@@ -33,9 +33,10 @@ class Given:
 
 
 def recorded_config(config: RunConfig, card_name: str) -> RunConfig:
-    """The config as it is recorded: without where it is recorded, and with the card's name instead of a path to it."""
+    """The config as it is recorded: without where it is recorded, and with names instead of paths: of the card, of a weights file."""
     data = config.data.model_copy(update={"card": card_name})
-    return config.model_copy(update={"data": data, "tracking": config.tracking.model_copy(update={"uri": None})})
+    model = config.model.model_copy(update={"weights": Path(config.model.weights).name})  # type: ignore[attr-defined]
+    return config.model_copy(update={"data": data, "model": model, "tracking": config.tracking.model_copy(update={"uri": None})})
 
 
 def start_record(

@@ -15,18 +15,20 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
+from pipeline.models.detector import DetectorConfig
+from pipeline.models.weights import Loaded
 from pipeline.tasks.base import Task
 from pipeline.training.bundle import build_task, save_bundle
-from pipeline.training.checkpoint import Progress, State
+from pipeline.training.checkpoint import Progress, State, newest
 from pipeline.training.interrupt import Interrupt
 from pipeline.training.loop import Setup, fit, stop_if_asked, used_up
 from pipeline.training.optimise import AveragedWeights, make_optimizer
 from pipeline.training.platform import channels_last_is_safe, enough_memory, prepare_machine
 from pipeline.training.provenance import environment
 from pipeline.training.record import Given
-from pipeline.training.run_folder import claim, earlier_result, prepare_data, record_result, record_run
+from pipeline.training.run_folder import Data, claim, earlier_result, prepare_data, record_result, record_run
 from pipeline.training.tracking import Delivery, open_tracker
-from pipeline.training.validation import overlay_picture, predictions, score_images
+from pipeline.training.validation import overlay_picture, predictions, score_images, summary
 from pipeline.types import Advance, silent
 
 log = logging.getLogger(__name__)
@@ -61,9 +63,10 @@ class TrainingResult:
         """For a person; nothing in the other processes of a distributed run."""
         if not self.bundle_id:
             return []
-        dice = [f"{name.removeprefix('validation/')} {value:.4f}" for name, value in self.metrics.items() if "/dice" in name]
+        asked = ("validation/dice", "validation/ap50", "validation/mask_ap50")
+        found = [f"{name.removeprefix('validation/')} {value:.4f}" for name, value in self.metrics.items() if name.startswith(asked)]
         return [
-            f"validation: {', '.join(dice)}" if dice else "no validation cases: nothing is known of its quality",
+            f"validation: {', '.join(found)}" if found else "no validation cases: nothing is known of its quality",
             f"bundle {self.bundle_id}: {self.bundle}",
             *([self.message] if self.message else []),
         ]
@@ -135,8 +138,15 @@ def train(
         card, store = data.card, data.store
         if given is not None:
             given.look(data.manifest)
+        # What comes from the data (anchors) belongs to the bundle; the run's own config stays as it was asked for.
+        config = fitted(config, data)
         torch.manual_seed(config.seed)
         task = build_task(config, store.channels, card.label_map)
+        fewest = getattr(task.network, "fewest", 1)
+        if config.train.batch_size < fewest:
+            raise ConfigError(f"train.batch_size: {config.model.name} is trained on batches of at least {fewest}")  # type: ignore[attr-defined]
+        # A run that goes on has its weights in its checkpoint.
+        loaded = None if newest(run_dir / "checkpoints") is not None else load_encoder(task, config)
         task.to(accelerator.device)
         if config.train.channels_last and channels_last_is_safe(task, accelerator.device.type):
             task.to(memory_format=torch.channels_last)
@@ -154,6 +164,8 @@ def train(
         accelerator.wait_for_everyone()
         with open_tracker(config, run_dir, active=main, resume=resume) as tracker:
             parameters = {"parameters": sum(p.numel() for p in task.parameters()), "processes": accelerator.num_processes}
+            if loaded is not None:
+                parameters |= {"weights_file": loaded.file, "weights_sha256": loaded.sha256, "weights_loaded": len(loaded.loaded)}
             tracker.start(
                 card_name=card.name,
                 card_text=data.text,
@@ -163,6 +175,9 @@ def train(
                 extra=parameters,
                 repeats=None if given is None else given.repeats,
             )
+            if loaded is not None:
+                entries = {"loaded": loaded.loaded, "adapted": loaded.mismatched, "skipped": loaded.skipped}
+                tracker.table("encoder_weights", [{"entry": entry, "what": what} for what, names in entries.items() for entry in names])
             if tags:
                 tracker.tags(tags)
             setup = Setup(config, store, data.split, run_dir, accelerator, tracker, advance, interrupt)
@@ -197,6 +212,26 @@ def train(
     return TrainingResult(run_dir, bundle, identity, metrics, delivery.run_id, message)
 
 
+def fitted(config: RunConfig, data: Data) -> RunConfig:
+    """The config with everything in it that a detector takes from its training boxes."""
+    if not isinstance(config.model, DetectorConfig):
+        return config
+    return config.model_copy(update={"model": config.model.fitted(data.store.box_sizes(data.split.train))})
+
+
+def load_encoder(task: Task, config: RunConfig) -> Loaded | None:
+    """Fill the network's encoder as ``model.weights`` says."""
+    model: Any = config.model
+    if model.weights == "none":
+        return None
+    load = getattr(task.network, "load_encoder", None)
+    if load is None:
+        raise ConfigError(f"model.weights: {model.name} has no encoder that could be filled; write none")
+    loaded: Loaded = load(model.weights)
+    log.info("%d entries of %s loaded, %d adapted", len(loaded.loaded), loaded.file, len(loaded.mismatched))
+    return loaded
+
+
 def make_accelerator(config: RunConfig, device: str) -> Any:
     """Accelerate's device, precision and processes (torchrun and `accelerate launch` say how many by the environment)."""
     from accelerate import Accelerator
@@ -212,7 +247,11 @@ def make_accelerator(config: RunConfig, device: str) -> Any:
         cpu=device == "cpu",
         mixed_precision="bf16" if bfloat16 else "no",
         # Statistics of BatchNorm are averaged at an epoch's end (optimise.average_buffers) instead of taken from the first process.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False), InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
+        kwargs_handlers=[
+            # A batch without any object leaves the parts of a detector without gradient that look at objects.
+            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=config.task.family == "detection"),  # type: ignore[attr-defined]
+            InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+        ],
     )
 
 
@@ -225,7 +264,7 @@ def use_best(task: Task, state: State) -> None:
 
 
 def finish(setup: Setup, task: Task, state: State) -> dict[str, float]:
-    """Thresholds, a table of the validation images and example pictures; gives the bundle's metrics."""
+    """Thresholds, a table of the validation images, curves and example pictures; gives the bundle's metrics."""
     keys, device = setup.split.validation, setup.accelerator.device
     if not keys:
         return {}
@@ -242,6 +281,8 @@ def finish(setup: Setup, task: Task, state: State) -> dict[str, float]:
         picture = overlay_picture(setup.store, index, task, prediction)
         if picture is not None and number < EXAMPLES:
             setup.tracker.picture(f"validation_{setup.store.case_of(index)}", picture)
-    summary = task.summarise([image.measures for image in scored])
-    log.info("best epoch %d; validation %s %.4f", state.progress.best_epoch, task.headline, summary[task.headline])
-    return {f"validation/{name}": value for name, value in summary.items()}
+    for name, figure in task.figures([image.evidence for image in scored]).items():
+        setup.tracker.picture(f"validation_{name}", figure)
+    numbers = summary(task, scored)
+    log.info("best epoch %d; validation %s %.4f", state.progress.best_epoch, task.headline, numbers[task.headline])
+    return {f"validation/{name}": value for name, value in numbers.items()}

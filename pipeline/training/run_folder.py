@@ -83,6 +83,7 @@ def prepare_data(config: RunConfig, root: Path, run_dir: Path, key_path: Path | 
     # Every part is read: the test part for the leakage guard alone.
     store = CaseStore(
         card, cases, root, config.data.normalise, config.data.cache, run_dir.parent / "cache",
+        need=config.task.need, weak_masks=config.data.weak_masks,  # type: ignore[attr-defined]
         progress=lambda done, total=None, note="": advance(done, total, "reading cases"),
     )  # fmt: skip
     if not begun:

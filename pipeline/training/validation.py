@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,22 @@ import numpy.typing as npt
 import torch
 
 from pipeline.datasets.loader import CaseStore, evaluation_batches
+from pipeline.errors import TrainingError
+from pipeline.metrics.threshold import DEFAULT_THRESHOLD
 from pipeline.tasks.base import Labelled, Task
 from pipeline.tasks.overlay import draw_overlay
-from pipeline.types import CaseKey, Geometry, Measure, Prediction
+from pipeline.types import Batch, CaseKey, Geometry, Measure, Prediction, Target
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Measures of one image; ``slice_index`` is 0 for a picture."""
+    """Measures of one image; ``slice_index`` is 0 for a picture. ``evidence`` is what the task's pooled scores need of it."""
 
     case: CaseKey
     slice_index: int
     measures: Mapping[str, Measure]
+    evidence: Any = None
+    losses: Mapping[str, float] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
         """As a table's row; None stands where a measure is undefined."""
@@ -31,33 +35,62 @@ class Scored:
 
 def predictions(task: Task, store: CaseStore, keys: Sequence[CaseKey], device: Any) -> Iterator[tuple[int, Labelled]]:
     """(sample index, prediction with truth and field of view in the source frame) of every image of these cases."""
-    for batch, index in evaluation_batches(store, keys):
+    for index, _, labelled in _predicted(task, store, keys, device):
+        yield index, labelled
+
+
+def _predicted(task: Task, store: CaseStore, keys: Sequence[CaseKey], device: Any) -> Iterator[tuple[int, Batch, Labelled]]:
+    for cpu_batch, index in evaluation_batches(store, keys):
+        batch = cpu_batch.to(device)
         with torch.inference_mode():
-            (prediction,) = task.predict(batch.to(device))
-        yield (
-            index,
-            (prediction, store.truth(index), torch.from_numpy(store.valid_in_source(index))),
-        )
+            (prediction,) = task.predict(batch)
+        yield index, batch, (prediction, store.truth(index), torch.from_numpy(store.valid_in_source(index)))
 
 
 def score_images(
-    task: Task, store: CaseStore, keys: Sequence[CaseKey], device: Any, each: Callable[[], None] = lambda: None
+    task: Task,
+    store: CaseStore,
+    keys: Sequence[CaseKey],
+    device: Any,
+    each: Callable[[], None] = lambda: None,
+    *,
+    losses: bool = False,
 ) -> list[Scored]:
-    """Every image of these cases scored; ``each`` is called after each of them."""
+    """Every image of these cases scored; ``each`` is called after each of them. ``losses``: also measure the task's losses."""
     scored = []
-    for index, (prediction, target, valid) in predictions(task, store, keys, device):
-        geometry = Geometry((valid.shape[0], valid.shape[1]))
-        scored.append(Scored(store.case_of(index), store.slice_of(index), task.score(prediction, target, geometry, valid)))
+    for index, batch, (prediction, target, valid) in _predicted(task, store, keys, device):
+        assert valid is not None
+        measures = task.score(prediction, target, Geometry((valid.shape[0], valid.shape[1])), valid)
+        lost = {name: float(loss) for name, loss in task.validation_losses(batch).items()} if losses else {}
+        scored.append(Scored(store.case_of(index), store.slice_of(index), measures, task.evidence(prediction, target), lost))
         each()
     return scored
 
 
+def summary(task: Task, scored: Sequence[Scored]) -> dict[str, float]:
+    """One number a name; ``loss/NAME`` and their sum ``loss`` where losses were measured.
+
+    Raises
+    ------
+    TrainingError: the score that chooses the best epoch is undefined on these images.
+    """
+    found = task.summarise([image.measures for image in scored], [image.evidence for image in scored])
+    if task.headline not in found:
+        raise TrainingError(
+            f"validation: {task.headline} is undefined, because none of the {len(scored)} validation images has what it is measured on "
+            "(a labelled object, or a mask); choose other validation cases (data.split), or another task.headline"
+        )
+    names = list(scored[0].losses)
+    losses = {f"loss/{name}": sum(image.losses[name] for image in scored) / len(scored) for name in names}
+    return found | losses | ({"loss": sum(losses.values())} if losses else {})
+
+
 def overlay_picture(store: CaseStore, index: int, task: Task, prediction: Prediction) -> npt.NDArray[np.uint8] | None:
-    """uint8 (H, 2 W, 3) in the source frame: the image as the network sees it, twice; with the contours of the prediction on the
-    left, of the reference on the right. None where the task has nothing to draw.
+    """uint8 (H, 2 W, 3) in the source frame: the image as the network sees it, twice; with contours and boxes of the
+    prediction on the left, of the reference on the right. None where the task has nothing to draw.
     """
     layers = task.layers(prediction)
-    if layers is None:
+    if layers is None and prediction.boxes is None:
         return None
     sample = store.sample(index)
     inside = sample.image[:, sample.valid] if bool(sample.valid.any()) else sample.image.flatten(1)
@@ -65,6 +98,21 @@ def overlay_picture(store: CaseStore, index: int, task: Task, prediction: Predic
     shown = ((sample.image - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) * sample.valid
     source = sample.placement.to_source(shown.expand(3, -1, -1) if len(shown) == 1 else shown)
     picture = (source.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    truth, inside_view = store.truth(index).mask, store.valid_in_source(index)
-    reference = np.zeros_like(layers) if truth is None else task.label_map.layers(truth.numpy())
-    return np.concatenate([draw_overlay(picture, drawn, task.label_map) for drawn in (layers & inside_view, reference)], axis=1)
+    truth, inside_view = store.truth(index), store.valid_in_source(index)
+    reference = None if truth.mask is None else task.label_map.layers(truth.mask.numpy())
+    found, true = _found_boxes(task, prediction), _true_boxes(truth)
+    left = draw_overlay(picture, None if layers is None else layers & inside_view, task.label_map, **found)
+    return np.concatenate([left, draw_overlay(picture, reference, task.label_map, **true)], axis=1)
+
+
+def _found_boxes(task: Task, prediction: Prediction) -> dict[str, Any]:
+    """Boxes at or above their class's threshold, as ``draw_overlay`` takes them."""
+    if prediction.boxes is None or prediction.labels is None or prediction.scores is None:
+        return {}
+    least = np.array([task.thresholds.get(name, DEFAULT_THRESHOLD) for name in task.label_map.names])
+    kept = prediction.scores >= least[prediction.labels - 1]
+    return {"boxes": prediction.boxes[kept], "labels": prediction.labels[kept], "scores": prediction.scores[kept]}
+
+
+def _true_boxes(truth: Target) -> dict[str, Any]:
+    return {} if truth.boxes is None or truth.labels is None else {"boxes": truth.boxes.numpy(), "labels": truth.labels.numpy()}

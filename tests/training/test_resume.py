@@ -94,7 +94,7 @@ def test_a_run_without_patience_left_goes_on_with_more(root: Path, tmp_path: Pat
     from pipeline.tasks.semantic import SemanticTask
 
     summarise = SemanticTask.summarise
-    monkeypatch.setattr(SemanticTask, "summarise", lambda self, scores: {**summarise(self, scores), "dice": 0.5})
+    monkeypatch.setattr(SemanticTask, "summarise", lambda self, scores, evidence: {**summarise(self, scores), "dice": 0.5})
     train_tiny(tiny_config(root, train__epochs=6, train__patience=1), root, tmp_path / "run")
     assert epochs(tmp_path / "run") == [1, 2]
     train_tiny(tiny_config(root, train__epochs=6, train__patience=3), root, tmp_path / "run", resume=True)

@@ -62,7 +62,7 @@ def test_the_bundle_holds_the_best_epoch_not_the_last(root: Path, tmp_path: Path
 
     summarise, calls = SemanticTask.summarise, []
 
-    def worse_every_time(self: SemanticTask, scores: Any) -> dict[str, float]:
+    def worse_every_time(self: SemanticTask, scores: Any, evidence: Any) -> dict[str, float]:
         calls.append(1)
         return {**summarise(self, scores), "dice": 1 / len(calls)}
 
