@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pipeline.reports import wording
 from pipeline.reports.contours import drawable, path_data, small_finding_rings
+from pipeline.reports.objects import FILE, CaseObjects, instance_file, outlines, read_objects, rows
 from pipeline.reports.pages import edition, write_page, write_text
 from pipeline.reports.results import Plane, ReportCase, RunFacts
 from pipeline.reports.thumbnail import write_thumbnail
@@ -24,21 +25,28 @@ _PART = 400_000
 
 @dataclass(frozen=True)
 class PageFacts:
-    """What making a page taught: per class pixels and slices as counted in the masks, and what the reader must be told."""
+    """What making a page taught: per class pixels and slices as counted in the masks, and what the reader must be told.
+
+    ``objects``: per class those at or above the bundle's threshold; None where the run finds no objects. ``boxes_only``: it finds
+    objects, but no masks.
+    """
 
     pixels: tuple[int, ...]
     slices: tuple[int, ...]
     warnings: tuple[str, ...]
+    objects: tuple[int, ...] | None = None
+    boxes_only: bool = False
 
 
 @dataclass
 class _Slice:
-    """One slice as drawn: per class its outline, rings and number of pixels."""
+    """One slice as drawn: per class its outline, rings and number of pixels; by id the contours of objects."""
 
     paths: list[str]
     rings: list[list[tuple[float, float, float]]]
     pixels: list[int]
     smallest: int = 1
+    outlines: dict[int, str] = field(default_factory=dict)
 
 
 def write_case_page(report: Path, case: ReportCase, run: RunFacts, previous: str | None, following: str | None) -> PageFacts:
@@ -62,23 +70,31 @@ def write_case_page(report: Path, case: ReportCase, run: RunFacts, previous: str
         warnings.append(
             f"This case was made with bundle {case.bundle_id or 'unknown'}, not with {run.bundle_id or 'the one of this folder'}."
         )
+    objects = read_objects(case, run) if run.detection else None
+    if objects is not None:
+        warnings.extend(objects.warnings)
     total = np.zeros((len(run.label_map), 2), dtype=np.int64)
     pixels_by_slice: list[list[int]] = []
     scripts: list[str] = []
     waiting: dict[str, Any] = {}
     waiting_size = 0
     first: tuple[int, _Slice] | None = None
+    fullest = (-1, -1)
     smallest = 1
     for at, plane in enumerate(case.planes):
         drawn = _draw(run.label_map.layers(case.mask(plane)))
         total += np.array([[n, n > 0] for n in drawn.pixels])
         pixels_by_slice.append(drawn.pixels)
         smallest = max(smallest, drawn.smallest)
-        if first is None or sum(drawn.pixels) > sum(first[1].pixels):
-            first = (at, drawn)
+        above = 0
+        if objects is not None:
+            above = sum(map(objects.above, objects.in_slice(at)))
+            warnings.extend(_draw_objects(drawn, case, plane, run, objects))
+        if (filled := (sum(drawn.pixels), above)) > fullest:
+            fullest, first = filled, (at, drawn)
         if case.volume:
-            waiting[str(at)] = {"paths": drawn.paths, "rings": drawn.rings}
-            waiting_size += sum(map(len, drawn.paths))
+            waiting[str(at)] = {"paths": drawn.paths, "rings": drawn.rings} | ({"outlines": drawn.outlines} if drawn.outlines else {})
+            waiting_size += sum(map(len, drawn.paths)) + sum(map(len, drawn.outlines.values()))
             if waiting_size > _PART or at == len(case.planes) - 1:
                 file = f"{name}_{at:04d}.js"
                 write_text(report / "data" / file, f"ocusegSlices({json.dumps(waiting, separators=(',', ':'))});\n")
@@ -90,13 +106,26 @@ def write_case_page(report: Path, case: ReportCase, run: RunFacts, previous: str
             f"The mask is so ragged that parts below {smallest} px are not drawn here; the mask itself and all numbers are whole."
         )
     warnings.extend(_differences(case, run, total))
-    facts = PageFacts(tuple(total[:, 0].tolist()), tuple(total[:, 1].tolist()), tuple(warnings))
+    facts = PageFacts(
+        tuple(total[:, 0].tolist()),
+        tuple(total[:, 1].tolist()),
+        tuple(warnings),
+        None if objects is None else objects.counts(),
+        objects is not None and not objects.has_masks,
+    )
     shown = case.planes[first[0]]
-    write_thumbnail(report / "thumbs" / f"{name}.jpg", case.image(shown), run.label_map.layers(case.mask(shown)), run.label_map)
+    boxes = () if objects is None or objects.has_masks else [o for o in objects.in_slice(first[0]) if objects.above(o)]
+    write_thumbnail(
+        report / "thumbs" / f"{name}.jpg",
+        case.image(shown),
+        run.label_map.layers(case.mask(shown)),
+        run.label_map,
+        [(one.label, one.box) for one in boxes],
+    )
     write_page(
         report / "cases" / f"{name}.html",
         "case.html",
-        _values(case, run, facts, first, pixels_by_slice, scripts) | {"previous": previous, "following": following},
+        _values(case, run, facts, first, pixels_by_slice, scripts, objects) | {"previous": previous, "following": following},
     )
     for old in (report / "data").glob(f"{name}_????.js"):
         if old.name not in scripts:
@@ -121,6 +150,16 @@ def _draw(layers: npt.NDArray[np.bool_]) -> _Slice:
     return out
 
 
+def _draw_objects(drawn: _Slice, case: ReportCase, plane: Plane, run: RunFacts, objects: CaseObjects) -> list[str]:
+    """Each object's own contour in place of its class's, and no rings: the boxes lead the eye. Returns what did not fit together."""
+    drawn.rings = [[] for _ in drawn.rings]
+    if not objects.has_masks:
+        return []
+    drawn.outlines, apart, warnings = outlines(case, plane, run.label_map, objects)
+    drawn.paths = ["" if label in apart else path for label, path in enumerate(drawn.paths)]
+    return warnings
+
+
 def _differences(case: ReportCase, run: RunFacts, total: npt.NDArray[np.int64]) -> Iterator[str]:
     """Where the masks on disk do not hold what case.json says they do: somebody changed one of them."""
     for name, (pixels, _) in zip(run.label_map.names, total.tolist(), strict=True):
@@ -130,7 +169,13 @@ def _differences(case: ReportCase, run: RunFacts, total: npt.NDArray[np.int64]) 
 
 
 def _values(
-    case: ReportCase, run: RunFacts, facts: PageFacts, first: tuple[int, _Slice], pixels_by_slice: list[list[int]], scripts: list[str]
+    case: ReportCase,
+    run: RunFacts,
+    facts: PageFacts,
+    first: tuple[int, _Slice],
+    pixels_by_slice: list[list[int]],
+    scripts: list[str],
+    objects: CaseObjects | None,
 ) -> dict[str, Any]:
     """What the template shows."""
     at, drawn = first
@@ -141,10 +186,16 @@ def _values(
             "pixels": pixels,
             "slices": slices,
             "amount": wording.mm_number(case, pixels),
+            "objects": above,
+            "absent": not pixels and not (objects is not None and any(one.label == label for one in objects.found)),
         }
-        for style, pixels, slices in zip(styles, facts.pixels, facts.slices, strict=True)
+        for label, (pixels, slices, above) in enumerate(zip(facts.pixels, facts.slices, facts.objects or [0] * len(styles), strict=True))
     ]
-    found = ", ".join(f"{s.name} ({wording.amount(case, n)})" for s, n in zip(styles, facts.pixels, strict=True) if n) or "nothing found"
+    if facts.objects is None:
+        named = [f"{s.name} ({wording.amount(case, n)})" for s, n in zip(styles, facts.pixels, strict=True) if n]
+    else:
+        named = [f"{n} {s.name}" for s, n in zip(styles, facts.objects, strict=True) if n]
+    found = ", ".join(named) or "nothing found"
     eye = wording.eye(case)
     what = f"{wording.modality(case)}, {eye.words}, {wording.size(case.geometry)} pixels"
     images = [f"../../cases/{case.key}/{plane.image}" for plane in case.planes]
@@ -162,7 +213,9 @@ def _values(
         "warnings": facts.warnings,
         "unit": "mm³" if case.volume else "mm²",
         "alt_original": what,
-        "alt_overlay": f"{what}, with the contours of: {found}",
+        "alt_overlay": f"{what}, with the {'contours' if objects is None else 'boxes'} of: {found}",
+        "objects": objects,
+        "areas": objects is None or objects.has_masks,
         "image": images[at],
         "start": at,
         "nifti": (case.folder / "mask.nii.gz").exists(),
@@ -174,7 +227,26 @@ def _values(
             "images": images,
             "scripts": [f"../data/{file}" for file in scripts],
             "pixels": pixels_by_slice,
-        },
+        }
+        | _object_data(case, objects, drawn, styles),
+    }
+
+
+def _object_data(
+    case: ReportCase, objects: CaseObjects | None, drawn: _Slice, styles: Sequence[wording.ClassStyle]
+) -> dict[str, dict[str, Any]]:
+    """What objects.js draws; the contours of a volume come with its slices."""
+    if objects is None:
+        return {}
+    return {
+        "objects": {
+            "names": [style.name for style in styles],
+            "dashes": [style.dashes for style in styles],
+            "thresholds": objects.thresholds,
+            "masks": objects.has_masks,
+            "rows": rows(case, objects),
+            "outlines": {} if case.volume else drawn.outlines,
+        }
     }
 
 
@@ -183,14 +255,21 @@ def _fingerprint(case: ReportCase, run: RunFacts, previous: str | None, followin
     digest = hashlib.sha256(repr((edition(), run, previous, following)).encode())
     digest.update((case.folder / "case.json").read_bytes())
     for plane in case.planes:
-        for file in _files(case, plane):
-            status = file.stat()
-            digest.update(repr((status.st_size, status.st_mtime_ns)).encode())
+        for file in (case.folder / plane.image, case.folder / plane.mask):
+            digest.update(_state(file))
+        if run.detection:
+            for cls in run.label_map.classes:
+                digest.update(_state(case.folder / instance_file(plane, cls.index), optional=True))
+    if run.detection:
+        digest.update(_state(case.folder / FILE, optional=True))
     return digest.hexdigest()
 
 
-def _files(case: ReportCase, plane: Plane) -> tuple[Path, Path]:
-    return case.folder / plane.image, case.folder / plane.mask
+def _state(file: Path, *, optional: bool = False) -> bytes:
+    if optional and not file.exists():
+        return b"missing"
+    status = file.stat()
+    return repr((status.st_size, status.st_mtime_ns)).encode()
 
 
 def _read_sidecar(path: Path, fingerprint: str) -> PageFacts | None:
@@ -198,6 +277,13 @@ def _read_sidecar(path: Path, fingerprint: str) -> PageFacts | None:
         known = json.loads(path.read_text(encoding="utf-8"))
         if known.pop("fingerprint") != fingerprint:
             return None
-        return PageFacts(tuple(known["pixels"]), tuple(known["slices"]), tuple(known["warnings"]))
+        objects = known["objects"]
+        return PageFacts(
+            tuple(known["pixels"]),
+            tuple(known["slices"]),
+            tuple(known["warnings"]),
+            None if objects is None else tuple(objects),
+            known["boxes_only"],
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -116,13 +116,16 @@ def simplify(loop: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     return kept
 
 
-def path_data(layer: npt.NDArray[np.bool_]) -> str:
-    """A layer (H, W) as the ``d`` of an SVG path in HALF pixels (draw it with ``scale(0.5)``, fill-rule evenodd); "" when empty."""
+def path_data(layer: npt.NDArray[np.bool_], corner: tuple[int, int] = (0, 0)) -> str:
+    """A layer (H, W) as the ``d`` of an SVG path in HALF pixels (draw it with ``scale(0.5)``, fill-rule evenodd); "" when empty.
+
+    ``corner``: x, y in pixels of the layer's top left pixel, for a layer that is a crop.
+    """
     parts = []
     for loop in trace(layer):
         (at_x, at_y), *rest = simplify(loop)
         steps: list[str] = []
-        parts.append(f"M{at_x} {at_y}l")
+        parts.append(f"M{at_x + 2 * corner[0]} {at_y + 2 * corner[1]}l")
         for x, y in rest:
             dx, dy = x - at_x, y - at_y
             steps.append(f"{'' if dx < 0 or not steps else ' '}{dx}{'' if dy < 0 else ' '}{dy}")
@@ -152,7 +155,17 @@ def drawable(layer: npt.NDArray[np.bool_], most_edges: int = _MOST_EDGES) -> tup
     return out, smallest
 
 
-def _edges(layer: npt.NDArray[np.bool_]) -> int:
+def instance_paths(ids: npt.NDArray[np.integer[Any]], most_edges: int = _MOST_EDGES) -> dict[int, str] | None:
+    """``path_data`` of each instance in an image of ids (H, W), 0 background; None where they are too ragged to draw one by one."""
+    from scipy import ndimage
+
+    if _edges(ids) > most_edges:
+        return None
+    found: list[Any] = ndimage.find_objects(ids.astype(np.int32))
+    return {at: path_data(ids[box] == at, (box[1].start, box[0].start)) for at, box in enumerate(found, start=1) if box is not None}
+
+
+def _edges(layer: npt.NDArray[Any]) -> int:
     inside = np.pad(layer, 1)
     return int(np.count_nonzero(inside[1:] != inside[:-1]) + np.count_nonzero(inside[:, 1:] != inside[:, :-1]))
 

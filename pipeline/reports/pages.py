@@ -14,7 +14,7 @@ from pipeline.atomic import atomic_path
 from pipeline.reports import wording
 from pipeline.tasks.overlay import NOTICE
 
-ASSETS = ("report.css", "viewer.js", "worklist.js")
+ASSETS = ("report.css", "viewer.js", "objects.js", "worklist.js")
 _HERE = Path(__file__).parent
 
 

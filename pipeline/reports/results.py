@@ -22,13 +22,13 @@ _PLANE_FILE = Field(pattern=r"^[A-Za-z0-9_-]{1,64}\.png$")
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
 
-class _Read(BaseModel):
+class ReadJson(BaseModel):
     """Base of what is read from JSON: unknown keys may come with newer versions, numbers are finite."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
-class Plane(_Read):
+class Plane(ReadJson):
     """One slice: file names inside the case's folder."""
 
     index: int = Field(ge=0)
@@ -36,14 +36,15 @@ class Plane(_Read):
     mask: Annotated[str, _PLANE_FILE]
 
 
-class Found(_Read):
-    """How much of one class was found: pixels (voxels in a volume) and the slices that hold any."""
+class Found(ReadJson):
+    """How much of one class was found: pixels (voxels in a volume), the slices that hold any, and for a detector how many objects."""
 
     pixels: int = Field(0, ge=0)
     slices: int = Field(0, ge=0)
+    objects: int | None = Field(None, ge=0)
 
 
-class _Geometry(_Read):
+class _Geometry(ReadJson):
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...] | None = None
     spacing_source: SpacingSource = "unknown"
@@ -51,7 +52,7 @@ class _Geometry(_Read):
     laterality_source: LateralitySource = "unknown"
 
 
-class _CaseFile(_Read):
+class _CaseFile(ReadJson):
     case: str
     modality: Modality = "unknown"
     geometry: _Geometry
@@ -63,11 +64,12 @@ class _CaseFile(_Read):
     planes: tuple[Plane, ...] = Field(min_length=1)
 
 
-class _RunFile(_Read):
+class _RunFile(ReadJson):
     bundle_id: str = ""
     bundle_name: str = ""
     ocuseg: str = ""
     started: str = ""
+    task: str = "semantic"
     classes: dict[str, Any]
     thresholds: dict[str, float] = {}
     metrics: dict[str, Any] = {}
@@ -127,6 +129,12 @@ class RunFacts:
     card_sha256: str = ""
     thresholds: tuple[tuple[str, float], ...] = ()
     metrics: tuple[tuple[str, float], ...] = ()
+    task: str = "semantic"
+
+    @property
+    def detection(self) -> bool:
+        """Whether each case has objects (boxes with scores) beside its mask."""
+        return self.task == "detection"
 
 
 @dataclass(frozen=True)
@@ -153,7 +161,7 @@ def read_run(out: Path) -> RunFacts:
     except FileNotFoundError:
         raise NothingUsableError("no run.json here: give the folder that `ocuseg predict ... --out FOLDER` wrote") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NothingUsableError(f"run.json is damaged ({_first_fault(error)}); run `ocuseg predict` again into the same folder") from None
+        raise NothingUsableError(f"run.json is damaged ({first_fault(error)}); run `ocuseg predict` again into the same folder") from None
     return RunFacts(
         label_map,
         data.bundle_id,
@@ -163,6 +171,7 @@ def read_run(out: Path) -> RunFacts:
         data.card_sha256,
         tuple(sorted(data.thresholds.items())),
         tuple(_numbers(data.metrics)),
+        data.task,
     )
 
 
@@ -188,7 +197,7 @@ def read_case(folder: Path) -> ReportCase:
     except FileNotFoundError:
         raise OcusegError("case.json is missing; predict this case again") from None
     except (OSError, ValueError, TypeError) as error:
-        raise OcusegError(f"case.json is damaged ({_first_fault(error)}); predict this case again") from None
+        raise OcusegError(f"case.json is damaged ({first_fault(error)}); predict this case again") from None
     if data.case != folder.name:
         raise OcusegError("case.json belongs to another case; predict this case again")
     if known.laterality not in (None, "R", "L"):
@@ -248,7 +257,8 @@ def _png_size(path: Path) -> tuple[int, int] | None:
     return rows, columns
 
 
-def _first_fault(error: Exception) -> str:
+def first_fault(error: Exception) -> str:
+    """What is wrong with a JSON file, in a few words without its path."""
     if isinstance(error, ValidationError):
         fault = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in fault["loc"])

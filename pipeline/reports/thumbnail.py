@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 
 from pipeline.atomic import atomic_path
 from pipeline.tasks.overlay import NOTICE, draw_overlay
@@ -17,8 +19,17 @@ _STRIP = 18
 _SUPERSAMPLED = 3
 
 
-def write_thumbnail(path: Path, image: npt.NDArray[Any], layers: npt.NDArray[np.bool_], label_map: LabelMap) -> None:
-    """JPEG of at most 240 x 240 pixels plus a strip: image (H, W[, 3]) uint8 with the contours of layers (K, H, W)."""
+def write_thumbnail(
+    path: Path,
+    image: npt.NDArray[Any],
+    layers: npt.NDArray[np.bool_],
+    label_map: LabelMap,
+    boxes: Sequence[tuple[int, tuple[float, float, float, float]]] = (),
+) -> None:
+    """JPEG of at most 240 x 240 pixels plus a strip: image (H, W[, 3]) uint8 with the contours of layers (K, H, W).
+
+    ``boxes``: class (from 0) and xyxy in the image's pixels, for objects that have no mask.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     rows, columns = image.shape[:2]
@@ -28,6 +39,7 @@ def write_thumbnail(path: Path, image: npt.NDArray[Any], layers: npt.NDArray[np.
     scale = SIDE / max(drawn.shape[:2])
     size = (max(1, round(drawn.shape[1] * scale)), max(1, round(drawn.shape[0] * scale)))
     small = Image.fromarray(drawn).resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST)
+    _draw_boxes(small, boxes, label_map, rows, columns)
     picture = Image.new("RGB", (SIDE, size[1] + _STRIP))
     picture.paste(small, ((SIDE - size[0]) // 2, 0))
     ImageDraw.Draw(picture).text(
@@ -35,6 +47,24 @@ def write_thumbnail(path: Path, image: npt.NDArray[Any], layers: npt.NDArray[np.
     )
     with atomic_path(path) as staged:
         picture.save(staged, format="JPEG", quality=82)
+
+
+def _draw_boxes(
+    small: PIL.Image.Image,
+    boxes: Sequence[tuple[int, tuple[float, float, float, float]]],
+    label_map: LabelMap,
+    rows: int,
+    columns: int,
+) -> None:
+    """Two pixels wide and never below 6 x 6, so that a lesion which vanished in the small picture still shows where it lies."""
+    from PIL import ImageDraw
+
+    draw = ImageDraw.Draw(small)
+    for label, (x1, y1, x2, y2) in boxes:
+        left, right = x1 * small.width / columns, x2 * small.width / columns
+        top, bottom = y1 * small.height / rows, y2 * small.height / rows
+        across, down = max(0.0, (6 - (right - left)) / 2), max(0.0, (6 - (bottom - top)) / 2)
+        draw.rectangle((left - across, top - down, right + across - 1, bottom + down - 1), outline=label_map.classes[label].colour, width=2)
 
 
 def _means(rgb: npt.NDArray[np.uint8], step: int) -> npt.NDArray[np.uint8]:

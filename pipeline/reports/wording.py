@@ -139,3 +139,10 @@ def amount(case: ReportCase, pixels: int) -> str:
     if number is None:
         return f"{count(pixels)} {'voxels' if case.volume else 'px'}"
     return f"{number} {'mm³' if case.volume else 'mm²'}"
+
+
+def box_size(box: tuple[float, float, float, float], size_mm: tuple[float, float] | None) -> str:
+    """Width x height of a box (x1, y1, x2, y2 in pixels), in mm where it is known, else in px."""
+    if size_mm is None:
+        return f"{box[2] - box[0]:.0f} × {box[3] - box[1]:.0f} px"
+    return " × ".join(f"{value:.2f}" if value >= 0.1 else f"{value:.2g}" for value in size_mm) + " mm"

@@ -20,6 +20,8 @@ from pipeline.types import Advance
 
 logger = logging.getLogger(__name__)
 
+_MOST_COLUMNS = 6
+"""Classes of objects with a column each; of more, one column names those that were found."""
 _NOT_AN_IMAGE = "not_an_image"
 _EYE_ORDER = {"R": 0, "L": 1, "U": 2}
 
@@ -125,6 +127,7 @@ def _values(
         if chosen:
             codes = Counter(row.code for row in chosen if row.code).most_common()
             sections.append({"kind": kind, "title": title, "rows": chosen, "codes": codes})
+    kinds_of_score = ("dice", "ap50") if run.detection else ("dice",)
     groups = []
     for patient, members in groupby(shown, key=lambda pair: pair[0].key.patient):
         entries = [_entry(case, facts, styles) for case, facts in members]
@@ -138,14 +141,15 @@ def _values(
         "sections": sections,
         "ledger_missing": ledger is None,
         "tiles": [
-            ("Segmented", counts["done"] if ledger is not None else len(shown), "done"),
+            ("Predicted" if run.detection else "Segmented", counts["done"] if ledger is not None else len(shown), "done"),
             ("Rejected", counts["rejected"], "rejected"),
             ("Failed", counts["failed"], "failed"),
             ("Duplicates", counts["duplicate"], "duplicate"),
             ("No images", counts[_NOT_AN_IMAGE], "not_an_image"),
         ],
         "styles": styles,
-        "dice": [(name, value) for name, value in run.metrics if "dice" in name.lower()],
+        "scores": [(name, value) for name, value in run.metrics if any(kind in name.lower() for kind in kinds_of_score)],
+        "columns": run.detection and len(styles) <= _MOST_COLUMNS,
         "started": wording.moment(run.started),
         "made": wording.moment(datetime.now(UTC).isoformat()),
     }
@@ -154,6 +158,14 @@ def _values(
 def _entry(case: ReportCase, facts: PageFacts, styles: Sequence[wording.ClassStyle]) -> dict[str, Any]:
     """One row of the worklist."""
     eye = wording.eye(case)
+    amounts = ["" if facts.boxes_only or not n else wording.amount(case, n) for n in facts.pixels]
+    if facts.objects is None:
+        found, foreground = amounts, sum(facts.pixels)
+    else:
+        found = [
+            f"{wording.count(n)}{', ' + amount if amount else ''}" if n else "" for n, amount in zip(facts.objects, amounts, strict=True)
+        ]
+        foreground = sum(facts.objects)
     return {
         "name": str(case.key),
         "patient": case.key.patient,
@@ -163,9 +175,11 @@ def _entry(case: ReportCase, facts: PageFacts, styles: Sequence[wording.ClassSty
         "modality": wording.modality(case),
         "size": wording.size(case.geometry),
         "pixels": int(case.geometry.plane[0] * case.geometry.plane[1] * case.geometry.slices),
-        "found": [(style, wording.amount(case, n)) for style, n in zip(styles, facts.pixels, strict=True) if n],
-        "missing": [style.name for style, n in zip(styles, facts.pixels, strict=True) if not n],
-        "foreground": sum(facts.pixels),
+        "found": [(style, text) for style, text in zip(styles, found, strict=True) if text],
+        "missing": [style.name for style, text in zip(styles, found, strict=True) if not text],
+        "foreground": foreground,
+        "objects": list(zip(styles, facts.objects or (), amounts, strict=True)) if facts.objects is not None else [],
+        "boxes_only": facts.boxes_only,
         "warnings": facts.warnings,
         "seconds": case.seconds,
     }

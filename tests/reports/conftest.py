@@ -15,6 +15,10 @@ from pipeline.scans.raster import write_png
 from pipeline.types import LabelClass, LabelMap
 
 DISC_CUP = LabelMap((LabelClass(1, "disc", (240, 228, 66)), LabelClass(2, "cup", (86, 180, 233))), overlapping=True)
+LESIONS = LabelMap(
+    (LabelClass(1, "disc", (240, 228, 66)), LabelClass(2, "exudate", (86, 180, 233)), LabelClass(3, "haemorrhage", (230, 159, 0))),
+    overlapping=True,
+)
 SHA = "ab" * 32
 
 
@@ -27,6 +31,11 @@ class Out:
         self.ledger: list[tuple[Any, ...]] = []
         (path / "cases").mkdir(parents=True)
         self.write_run()
+
+    def detection(self) -> Out:
+        """The folder as a detector's."""
+        self.write_run(task="detection")
+        return self
 
     def write_run(self, **changes: Any) -> None:
         record = {
@@ -83,6 +92,45 @@ class Out:
         self.write_ledger()
         return folder
 
+    def add_objects(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        objects: list[dict[str, Any]],
+        *,
+        has_masks: bool = False,
+        thresholds: dict[str, float] | None = None,
+        **changes: Any,
+    ) -> Path:
+        """One case of a detector; an object is class, score, box, plane (0), size_mm (None) and, with masks, a bool mask (H, W)."""
+        limits = dict.fromkeys(self.label_map.names, 0.5) | (thresholds or {})
+        ordered = sorted(objects, key=lambda one: -one["score"])
+        planes = np.zeros((1, *shape) if len(shape) == 2 else shape, np.uint8)
+        ids = {(at, cls.index): np.zeros(planes.shape[1:], np.uint16) for at in range(len(planes)) for cls in self.label_map.classes}
+        listed = []
+        for number, one in enumerate(ordered, start=1):
+            one = {"plane": 0, "size_mm": None} | one
+            mask = one.pop("mask", None)
+            listed.append(one | {"id": number, "area_px": None if mask is None else int(mask.sum())})
+            if mask is not None and one["score"] >= limits[one["class"]]:
+                index = self.label_map.names.index(one["class"]) + 1
+                free = ids[one["plane"], index]
+                free[mask & (free == 0)] = number
+                planes[one["plane"]][mask] |= 1 << (index - 1)
+        above = [one["class"] for one in listed if one["score"] >= limits[one["class"]]]
+        layers = self.label_map.layers(planes.astype(np.int64))
+        classes = {
+            cls: {"pixels": int(layer.sum()), "slices": int(layer.any(axis=(1, 2)).sum()), "objects": above.count(cls)}
+            for cls, layer in zip(self.label_map.names, layers, strict=True)
+        }
+        folder = self.add(name, planes.reshape(shape), **({"classes": classes} | changes))
+        record = {"has_masks": has_masks, "thresholds": limits, "objects": listed}
+        (folder / "objects.json").write_text(json.dumps(record), encoding="utf-8")
+        if has_masks:
+            for (at, index), picture in ids.items():
+                write_png(folder / f"instances_{at:03d}_{index}.png", picture)
+        return folder
+
     def reject(self, status: str, code: str, reason: str, case: str = "") -> None:
         self.ledger.append((case, f"token{len(self.ledger)}", SHA, status, code, reason, 0.01))
         self.write_ledger()
@@ -92,6 +140,13 @@ class Out:
             rows = csv.writer(file)
             rows.writerow(["case", "token", "sha256", "status", "code", "reason", "seconds"])
             rows.writerows(self.ledger)
+
+
+def spot(shape: tuple[int, int], x: float, y: float, radius: float) -> dict[str, Any]:
+    """Box and mask of a round object in an image of ``shape``."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    mask = (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+    return {"box": [x - radius, y - radius, x + radius + 1, y + radius + 1], "mask": mask}
 
 
 @pytest.fixture

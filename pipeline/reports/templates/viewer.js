@@ -7,6 +7,8 @@
   const overlay = byId("overlay");
   const layers = [...overlay.querySelectorAll(".layer")];
   const SVG = "http://www.w3.org/2000/svg";
+  /* What a detector found is drawn by objects.js; elsewhere there is nothing to draw. */
+  const objects = window.ocusegObjects ? window.ocusegObjects(data.objects, { overlay, layers, look, redraw: () => drawStrip() }) : null;
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
   /* ---- one window on the scan, in its pixels; both views show it ---- */
@@ -31,6 +33,16 @@
     overlay.style.setProperty("--line", (perPixel < 0.5 ? 2 : 1.25) + "px"); // close up there is room for a bolder line
     byId("zoom").textContent = fitted ? "fit" : Math.round(100 / perPixel) + " %";
     drawScaleBar(box);
+    if (objects) objects.place(box, [w, h], paper !== null);
+  }
+  /* Bring a box (x1, y1, x2, y2) into the middle, large enough to judge it: a fifth of the view. */
+  function look([x1, y1, x2, y2], closer) {
+    const [w, h] = pane();
+    if (closer) perPixel = Math.min(perPixel, clamp(5 * Math.max((x2 - x1) / w, (y2 - y1) / h), 0.1, fitScale()));
+    else if (fitted || Math.abs((x1 + x2) / 2 - centre[0]) < 0.45 * w * perPixel && Math.abs((y1 + y2) / 2 - centre[1]) < 0.45 * h * perPixel) return;
+    centre = [(x1 + x2) / 2, (y1 + y2) / 2];
+    fitted = false;
+    show();
   }
   function zoom(factor, at) {
     const point = at || centre;
@@ -90,16 +102,17 @@
       event.preventDefault();
       zoom(Math.exp(-clamp(event.deltaY, -120, 120) / 400), scanPoint(view, event));
     }, { passive: false });
-    let last = null;
+    let last = null, from = null;
     view.addEventListener("pointerdown", (event) => {
       if (event.button) return;
-      last = [event.clientX, event.clientY];
+      last = from = [event.clientX, event.clientY];
       view.setPointerCapture(event.pointerId);
       view.classList.add("moving");
     });
     view.addEventListener("pointermove", (event) => {
       if (last) { move(last[0] - event.clientX, last[1] - event.clientY); last = [event.clientX, event.clientY]; }
       const [x, y] = scanPoint(view, event);
+      if (objects && !last) objects.point(x, y, perPixel);
       for (const other of views) {
         const cross = other.querySelector(".cross");
         cross.toggleAttribute("hidden", other === view);
@@ -108,8 +121,12 @@
       }
     });
     const stop = () => { last = null; view.classList.remove("moving"); };
-    view.addEventListener("pointerup", stop);
+    view.addEventListener("pointerup", (event) => {
+      if (objects && from && Math.hypot(event.clientX - from[0], event.clientY - from[1]) < 4) objects.pick(...scanPoint(view, event), perPixel);
+      stop();
+    });
     view.addEventListener("pointercancel", stop);
+    if (objects) view.addEventListener("pointerleave", () => objects.point());
     view.addEventListener("pointerleave", () => views.forEach((v) => { v.querySelector(".cross").style.display = "none"; }));
     view.addEventListener("dblclick", fit);
     view.querySelector(".cross").style.display = "none";
@@ -128,6 +145,7 @@
     toggles.forEach((box) => layers[Number(box.dataset.class)].classList.toggle("off", !box.checked));
     overlay.classList.toggle("off", !showOverlay.checked);
     overlay.classList.toggle("no-rings", !rings.checked);
+    if (objects) objects.update();
     overlay.style.setProperty("--fill", fill.value / 100);
     byId("fill-value").textContent = fill.value + " %";
   }
@@ -165,6 +183,7 @@
         return ring;
       }));
     });
+    if (objects) objects.drawSlice(slice, drawn && drawn.outlines || {});
     overlay.dataset.slice = drawn ? slice : "loading";
     if (drawn && ringsExist()) byId("rings-control").hidden = false;
   }
@@ -202,11 +221,14 @@
   /* Above the slider, a row for each class that was found: the fuller the colour, the more of it lies in that slice. */
   function drawStrip() {
     const strip = byId("strip");
-    const most = layers.map((_, k) => Math.max(...data.pixels.map((counts) => counts[k])));
+    if (!strip) return;
+    const amounts = objects ? objects.counts(data.images.length) : data.pixels;
+    const most = layers.map((_, k) => Math.max(...amounts.map((counts) => counts[k])));
     const found = layers.map((_, k) => k).filter((k) => most[k] > 0);
-    strip.setAttribute("viewBox", `0 0 ${data.pixels.length} ${Math.max(found.length, 1)}`);
+    strip.replaceChildren();
+    strip.setAttribute("viewBox", `0 0 ${amounts.length} ${Math.max(found.length, 1)}`);
     strip.style.height = 6 * found.length + "px";
-    found.forEach((k, row) => data.pixels.forEach((counts, index) => {
+    found.forEach((k, row) => amounts.forEach((counts, index) => {
       if (!counts[k]) return;
       const bar = strip.appendChild(document.createElementNS(SVG, "rect"));
       const colour = layers[k].style.getPropertyValue("--colour");
@@ -230,6 +252,7 @@
     p: () => follow("previous"), n: () => follow("next"), w: () => follow("worklist-link"),
     "+": () => zoom(1.25), "=": () => zoom(1.25), "-": () => zoom(0.8), "0": fit,
     "?": () => (help.open ? help.close() : help.showModal()),
+    ...(objects ? objects.keys : {}),
   };
   const steps = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
   document.addEventListener("keydown", (event) => {
@@ -252,6 +275,7 @@
   /* A browser may restore boxes and sliders of an earlier visit; the page must show what they say. */
   applyClasses();
   applyPicture();
+  if (objects) { objects.start(); if (!slider) objects.drawSlice(slice, data.objects.outlines); }
   document.querySelectorAll("input[data-opacity]").forEach((slider) => slider.dispatchEvent(new Event("input")));
   if (slider && Number(slider.value) !== slice) goTo(Number(slider.value));
   show();

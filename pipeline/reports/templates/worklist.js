@@ -2,6 +2,7 @@
 /* Sorting and searching the worklist; without this script the table is whole, grouped by patient. */
 (() => {
   const table = document.getElementById("cases");
+  const counted = (name) => numeric.has(name) || name.startsWith("objects");
   const groups = [...table.tBodies];
   const rows = [...table.querySelectorAll("tr.case")];
   const home = new Map(rows.map((row) => [row, row.parentNode]));
@@ -19,7 +20,7 @@
 
   function sortBy(heading, name) {
     const ascending = heading.getAttribute("aria-sort") === "ascending" ? false
-      : heading.getAttribute("aria-sort") === "descending" ? true : !numeric.has(name);
+      : heading.getAttribute("aria-sort") === "descending" ? true : !counted(name);
     table.querySelectorAll("[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
     heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
     const sign = ascending ? 1 : -1;
@@ -30,9 +31,9 @@
       rows.forEach((row) => home.get(row).append(row));
       table.append(...ordered);
     } else {
-      const value = (row) => numeric.has(name) ? Number(row.dataset[name]) : row.dataset[name];
+      const value = (row) => counted(name) ? Number(row.dataset[name]) : row.dataset[name];
       const ordered = rows.map((row, place) => [value(row), place, row]).sort((a, b) => {
-        const order = numeric.has(name) ? a[0] - b[0] : a[0].localeCompare(b[0], "en", { numeric: true });
+        const order = counted(name) ? a[0] - b[0] : a[0].localeCompare(b[0], "en", { numeric: true });
         return sign * order || a[1] - b[1];
       });
       table.classList.add("flat");

@@ -1,0 +1,222 @@
+"""The objects of a detector's case: boxes with class and score, and the contours of those that have a mask.
+
+Read as defensively as the rest of a case: what is damaged is left out and said, and the page is made all the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError
+
+from pipeline.errors import OcusegError
+from pipeline.reports import wording
+from pipeline.reports.contours import instance_paths
+from pipeline.reports.results import Plane, ReadJson, ReportCase, RunFacts, first_fault
+from pipeline.scans.raster import read_image
+from pipeline.types import LabelMap
+
+FILE = "objects.json"
+MOST_IN_A_SLICE = 2_000
+MOST_IN_A_CASE = 20_000
+"""More boxes than this no reader tells apart and no browser moves; the likeliest are kept."""
+
+
+class _Object(ReadJson):
+    id: int = Field(ge=1)
+    plane: int = Field(0, ge=0)
+    name: str = Field(alias="class")
+    score: float = Field(ge=0, le=1)
+    box: tuple[float, float, float, float]
+    area_px: int | None = Field(None, ge=0)
+    size_mm: tuple[float, float] | None = None
+
+
+class _ObjectsFile(ReadJson):
+    has_masks: bool = False
+    thresholds: dict[str, Any] = Field({})
+    objects: list[Any]
+
+
+@dataclass(frozen=True)
+class FoundObject:
+    """One object: ``slice`` and ``label`` count from 0 in the case's planes and the label map, ``box`` is xyxy in source pixels."""
+
+    id: int
+    slice: int
+    label: int
+    score: float
+    box: tuple[float, float, float, float]
+    area_px: int | None
+    size_mm: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class CaseObjects:
+    """``thresholds``: the bundle's, one a class · ``found``: likeliest first, also those below the thresholds."""
+
+    has_masks: bool = False
+    thresholds: tuple[float, ...] = ()
+    found: tuple[FoundObject, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def _by_slice(self) -> dict[int, list[FoundObject]]:
+        out: dict[int, list[FoundObject]] = defaultdict(list)
+        for one in self.found:
+            out[one.slice].append(one)
+        return out
+
+    def in_slice(self, at: int) -> list[FoundObject]:
+        return self._by_slice.get(at, [])
+
+    def above(self, one: FoundObject) -> bool:
+        return one.score >= self.thresholds[one.label]
+
+    def counts(self) -> tuple[int, ...]:
+        """Objects at or above the bundle's threshold, one number a class."""
+        counted = Counter(one.label for one in self.found if self.above(one))
+        return tuple(counted[label] for label in range(len(self.thresholds)))
+
+
+def read_objects(case: ReportCase, run: RunFacts) -> CaseObjects:
+    """objects.json of one case; where it cannot be used, no objects and the reason as a warning."""
+    names = run.label_map.names
+    stated = dict(run.thresholds)
+    fallback = tuple(stated.get(name, 0.5) for name in names)
+    try:
+        data = _ObjectsFile.model_validate_json((case.folder / FILE).read_bytes())
+    except FileNotFoundError:
+        return CaseObjects(False, fallback, (), (f"{FILE} is missing, so no boxes are shown; predict this case again.",))
+    except (OSError, ValueError) as error:
+        reason = f"{FILE} is damaged ({first_fault(error)}), so no boxes are shown; predict this case again."
+        return CaseObjects(False, fallback, (), (reason,))
+    warnings = []
+    thresholds = tuple(_threshold(data.thresholds.get(name), other) for name, other in zip(names, fallback, strict=True))
+    slices = {plane.index: at for at, plane in enumerate(case.planes)}
+    known: dict[int, FoundObject] = {}
+    damaged: list[str] = []
+    for place, raw in enumerate(data.objects):
+        try:
+            one = _checked(_Object.model_validate(raw), case, run.label_map, slices)
+            if one.id in known:
+                raise OcusegError(f"id {one.id} is there twice")
+            known[one.id] = one
+        except (ValidationError, OcusegError) as error:
+            damaged.append(f"entry {place + 1}: {first_fault(error) if isinstance(error, ValidationError) else error}")
+    if damaged:
+        warnings.append(f"{FILE}: {wording.count(len(damaged))} of {wording.count(len(data.objects))} objects are left out ({damaged[0]}).")
+    found = tuple(sorted(known.values(), key=lambda one: (-one.score, one.id)))
+    complete = CaseObjects(data.has_masks, thresholds, found)
+    for name, counted in zip(names, complete.counts(), strict=True):
+        recorded = case.found[name].objects if name in case.found else None
+        if recorded is not None and recorded != counted:
+            warnings.append(f"{name}: {FILE} holds {counted} objects at the threshold where the prediction recorded {recorded}.")
+    kept = _likeliest(found)
+    if len(kept) < len(found):
+        warnings.append(f"Of {wording.count(len(found))} objects the {wording.count(len(kept))} likeliest are shown.")
+    return CaseObjects(data.has_masks, thresholds, kept, tuple(warnings))
+
+
+def outlines(case: ReportCase, plane: Plane, label_map: LabelMap, objects: CaseObjects) -> tuple[dict[int, str], set[int], list[str]]:
+    """Contours (SVG path data by object id) on one slice, the classes (from 0) that have them, and what did not fit together.
+
+    A class that is not among those is to be drawn from the mask as a whole.
+    """
+    at = case.planes.index(plane)
+    paths: dict[int, str] = {}
+    drawn: set[int] = set()
+    warnings: list[str] = []
+    for label, cls in enumerate(label_map.classes):
+        name = instance_file(plane, cls.index)
+        own = {one.id: one for one in objects.in_slice(at) if one.label == label}
+        if not (case.folder / name).exists():
+            if any(map(objects.above, own.values())):
+                warnings.append(f"{name} is missing, so {cls.name} has one contour of all; predict this case again.")
+            continue
+        try:
+            ids = _read_ids(case, name)
+        except (OcusegError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            warnings.append(f"{name} is damaged ({reason}), so {cls.name} has one contour of all; predict this case again.")
+            continue
+        traced = instance_paths(ids)
+        if traced is None:
+            warnings.append(f"{name} is so ragged that {cls.name} has one contour of all.")
+            continue
+        strangers = traced.keys() - own.keys()
+        if strangers:
+            warnings.append(f"{name}: {wording.count(len(strangers))} contours belong to no object shown and are left out.")
+        paths |= {at: path for at, path in traced.items() if at in own}
+        drawn.add(label)
+    return paths, drawn, warnings
+
+
+def instance_file(plane: Plane, class_index: int) -> str:
+    return f"instances_{plane.index:03d}_{class_index}.png"
+
+
+def rows(case: ReportCase, objects: CaseObjects) -> list[list[Any]]:
+    """What the page's script draws: id, slice, class, score, x1, y1, x2, y2, size and area in words (or "")."""
+    return [
+        [
+            one.id,
+            one.slice,
+            one.label,
+            round(one.score, 4),
+            *(round(value, 1) for value in one.box),
+            wording.box_size(one.box, one.size_mm),
+            "" if one.area_px is None else wording.amount(case, one.area_px) if not case.volume else f"{wording.count(one.area_px)} px",
+        ]
+        for one in objects.found
+    ]
+
+
+def _checked(read: _Object, case: ReportCase, label_map: LabelMap, slices: dict[int, int]) -> FoundObject:
+    """With its box cut to the scan, and sizes in mm only where the scan's spacing is known.
+
+    Raises
+    ------
+    OcusegError: another slice or class, or a box without extent on the scan.
+    """
+    if read.name not in label_map.names:
+        raise OcusegError(f"the run has no class {read.name!r}")
+    if read.plane not in slices:
+        raise OcusegError(f"the case has no slice {read.plane}")
+    high, wide = case.geometry.plane
+    x1, y1, x2, y2 = (min(max(value, 0.0), float(most)) for value, most in zip(read.box, (wide, high, wide, high), strict=True))
+    if not (x1 < x2 and y1 < y2):
+        raise OcusegError("its box has no extent on the scan")
+    sizes = read.size_mm if case.geometry.spacing_mm is not None else None
+    if sizes is not None and min(sizes) <= 0:
+        raise OcusegError("its size in mm is not above 0")
+    label = label_map.names.index(read.name)
+    return FoundObject(read.id, slices[read.plane], label, read.score, (x1, y1, x2, y2), read.area_px, sizes)
+
+
+def _threshold(value: Any, other: float) -> float:
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1
+    return float(value) if usable else other
+
+
+def _likeliest(found: tuple[FoundObject, ...]) -> tuple[FoundObject, ...]:
+    in_slice: Counter[int] = Counter()
+    kept = []
+    for one in found:
+        in_slice[one.slice] += 1
+        if in_slice[one.slice] <= MOST_IN_A_SLICE:
+            kept.append(one)
+    return tuple(kept[:MOST_IN_A_CASE])
+
+
+def _read_ids(case: ReportCase, name: str) -> npt.NDArray[np.int64]:
+    ids = read_image(case.folder / name)
+    if ids.shape != case.geometry.plane:
+        raise OcusegError(f"it is {ids.shape} where the case says {case.geometry.plane}")
+    return ids.astype(np.int64)
