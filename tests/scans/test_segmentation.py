@@ -1,0 +1,165 @@
+"""DICOM segmentations: what highdicom writes is read back pixel by pixel, and what belongs to another image is not taken."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from pipeline.errors import ScanError
+from pipeline.scans.open import open_scan
+from pipeline.scans.segmentation import SEGMENTATION, read_segmentation
+from tests.scans.make import dicom, item, saved, sequence
+
+ROWS, COLUMNS = 20, 36
+
+
+def described(*labels: str) -> Any:
+    """One highdicom segment description a label."""
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    return [
+        hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=label,
+            segmented_property_category=codes.SCT.AnatomicalStructure,
+            segmented_property_type=codes.SCT.Eye,
+            algorithm_type="MANUAL",
+        )
+        for number, label in enumerate(labels, 1)
+    ]
+
+
+def written(sources: list[Dataset], pixels: np.ndarray, path: Path, *labels: str, **options: Any) -> Path:
+    import highdicom as hd
+
+    made = hd.seg.Segmentation(
+        sources, pixels, "BINARY", described(*labels), hd.UID(), 1, hd.UID(), 1, "none", "none", "0", "0", **options
+    )
+    made.save_as(path)
+    return path
+
+
+def bits(frames: np.ndarray, places: list[tuple[int, str | None, int | None]], labels: tuple[str, ...] = ("disc", "cup")) -> Dataset:
+    """A binary segmentation made by hand: of each frame its segment, and the image and frame that it refers to (None: says nothing)."""
+    out = dicom(np.packbits(frames.astype(bool).reshape(-1), bitorder="little")[None], sop_class=SEGMENTATION, modality="SEG")
+    out.NumberOfFrames, out.Rows, out.Columns = frames.shape
+    out.BitsAllocated = out.BitsStored = 1
+    out.HighBit = 0
+    out.SegmentationType = "BINARY"
+    out.SegmentSequence = sequence(*(item(SegmentNumber=n, SegmentLabel=label) for n, label in enumerate(labels, 1)))
+    groups = []
+    for number, uid, frame in places:
+        group = item(SegmentIdentificationSequence=sequence(item(ReferencedSegmentNumber=number)))
+        if uid is not None:
+            source = item(ReferencedSOPInstanceUID=uid)
+            if frame is not None:
+                source.ReferencedFrameNumber = frame
+            group.DerivationImageSequence = sequence(item(SourceImageSequence=sequence(source)))
+        groups.append(group)
+    out.PerFrameFunctionalGroupsSequence = sequence(*groups)
+    return out
+
+
+@pytest.fixture
+def layers() -> np.ndarray:
+    """bool (2 segments, rows, columns): a disc with a cup in it."""
+    y, x = np.mgrid[:ROWS, :COLUMNS]
+    return np.stack([(y - 9) ** 2 + (x - 20) ** 2 < 50, (y - 9) ** 2 + (x - 21) ** 2 < 12])
+
+
+def test_a_segmentation_of_a_photograph_as_highdicom_writes_it(tmp_path: Path, layers: np.ndarray) -> None:
+    from pipeline.datasets.phantom_hospital import write_hospital
+
+    write_hospital(tmp_path, 1, 3, fundus_shape=(200, 220), oct_shape=(3, 64, 72), truth=False)
+    scans = {file: open_scan(file) for file in sorted((tmp_path / "scans").rglob("*.dcm"))}
+    photograph = next(file for file, scan in scans.items() if scan.modality == "fundus" and scan.pixels.shape[0] == 3)
+    shape = scans[photograph].geometry.shape
+    wanted = np.zeros((2, *shape), dtype=bool)
+    wanted[:, 30 : 30 + ROWS, 40 : 40 + COLUMNS] = layers
+    source = copy.deepcopy(dcmread(photograph))
+    source.NumberOfFrames = 1
+    source.SharedFunctionalGroupsSequence = sequence(
+        item(PixelMeasuresSequence=sequence(item(PixelSpacing=[0.01, 0.01], SliceThickness=1.0)))
+    )
+    if "FrameOfReferenceUID" in source:
+        del source.FrameOfReferenceUID
+    path = written([source], np.moveaxis(wanted, 0, -1)[None].astype(np.uint8), tmp_path / "seg.dcm", "disc", "cup")
+    first, second = read_segmentation(path, shape, scans[photograph].sop_instance_uid)
+    assert (first.number, first.label, second.number, second.label) == (1, "disc", 2, "cup")
+    for segment, layer in ((first, wanted[0]), (second, wanted[1])):
+        assert list(segment.planes) == [0]
+        assert np.array_equal(segment.planes[0], layer)
+
+
+def test_a_segmentation_of_a_volume_as_highdicom_writes_it(tmp_path: Path) -> None:
+    from pipeline.datasets.phantom_hospital import write_hospital
+
+    write_hospital(tmp_path, 1, 3, fundus_shape=(200, 220), oct_shape=(3, 64, 72), truth=False)
+    scans = {file: open_scan(file) for file in sorted((tmp_path / "scans").rglob("*.dcm"))}
+    volume, scan = next((file, scan) for file, scan in scans.items() if scan.modality == "oct")
+    wanted = np.zeros((1, 3, 64, 72), dtype=bool)
+    wanted[0, 0, 5:9, 7:20] = wanted[0, 2, 40:50, 60:] = True  # and nothing on the slice between
+    path = written([dcmread(volume)], np.moveaxis(wanted, 0, -1).astype(np.uint8), tmp_path / "seg.dcm", "fluid")
+    (fluid,) = read_segmentation(path, scan.geometry.shape, scan.sop_instance_uid)
+    assert sorted(fluid.planes) == [0, 2]
+    assert all(np.array_equal(plane, wanted[0, place]) for place, plane in fluid.planes.items())
+
+
+def test_frames_find_their_slices_and_images(tmp_path: Path, layers: np.ndarray) -> None:
+    frames = np.stack([layers[0], layers[1], layers[0] ^ layers[1], layers[1]])
+    places = [(1, "1.2.3", 3), (2, "1.2.3", 3), (1, "1.2.3", 1), (1, "9.9.9", 2)]
+    path = saved(bits(frames, places), tmp_path / "seg.dcm")
+    disc, cup = read_segmentation(path, (5, ROWS, COLUMNS), "1.2.3")
+    assert sorted(disc.planes) == [0, 2]
+    assert np.array_equal(disc.planes[0], frames[2])
+    assert np.array_equal(disc.planes[2], frames[0])
+    assert list(cup.planes) == [2]
+    # The image may have become a PNG, whose identity nobody knows.
+    anywhere, _ = read_segmentation(path, (5, ROWS, COLUMNS))
+    assert sorted(anywhere.planes) == [0, 1, 2]
+
+
+def test_what_a_segmentation_leaves_out_is_empty(tmp_path: Path, layers: np.ndarray) -> None:
+    path = saved(bits(layers[:1], [(2, "1.2.3", None)]), tmp_path / "seg.dcm")
+    disc, cup = read_segmentation(path, (ROWS, COLUMNS), "1.2.3")
+    assert disc.planes == {}
+    assert np.array_equal(cup.planes[0], layers[0])
+    path = saved(bits(layers, [(1, None, None), (2, None, None)]), tmp_path / "free.dcm")
+    assert all(list(segment.planes) == [0] for segment in read_segmentation(path, (ROWS, COLUMNS), "1.2.3"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "uid", "places", "changes", "said"),
+    [
+        ((ROWS, COLUMNS), "4.5.6", [(1, "1.2.3", None)], {}, "refers to another image"),
+        ((COLUMNS, ROWS), None, [(1, "1.2.3", None)], {}, "is 20 x 36, but the image is 36 x 20"),
+        ((3, ROWS, COLUMNS), None, [(1, "1.2.3", None)], {}, "which slice"),
+        ((3, ROWS, COLUMNS), None, [(1, None, None)], {}, "which slice"),
+        ((3, ROWS, COLUMNS), None, [(1, "1.2.3", 4)], {}, "frame 4 of an image with 3"),
+        ((ROWS, COLUMNS), None, [(1, "1.2.3", None)], {"SegmentationType": "FRACTIONAL"}, "no binary DICOM segmentation"),
+        ((ROWS, COLUMNS), None, [(1, "1.2.3", None)], {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "no binary DICOM segmentation"),
+        ((ROWS, COLUMNS), None, [(7, "1.2.3", None)], {}, "cannot be decoded"),
+        ((ROWS, COLUMNS), None, [(1, "1.2.3", None)], {"Rows": 60_000, "Columns": 60_000}, "declares 3,600,000,000 pixels"),
+    ],
+)
+def test_segmentations_that_do_not_fit(
+    tmp_path: Path, layers: np.ndarray, shape: tuple[int, ...], uid: str | None, places: Any, changes: dict[str, Any], said: str
+) -> None:
+    dataset = bits(layers[:1], places)
+    for keyword, value in changes.items():
+        setattr(dataset, keyword, value)
+    with pytest.raises(ScanError, match=said):
+        read_segmentation(saved(dataset, tmp_path / "seg.dcm"), shape, uid)
+
+
+def test_a_file_that_is_no_dicom(tmp_path: Path) -> None:
+    (tmp_path / "seg.dcm").write_bytes(b"not at all" * 40)
+    with pytest.raises(ScanError):
+        read_segmentation(tmp_path / "seg.dcm", (ROWS, COLUMNS))
