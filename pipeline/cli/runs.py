@@ -133,6 +133,9 @@ def evaluate(
     root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
     split: Annotated[str, typer.Option(help="Part to score: train, validation, test or all.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Folder for per_image.csv and summary.json (default: beside the bundle).")] = None,
+    proposals: Annotated[
+        bool, typer.Option("--proposals", help="Also score and draw what a two-stage detector's first stage proposes.")
+    ] = False,
     device: Device = "auto",
     plugin: Plugin = None,
     site_key: SiteKey = None,
@@ -146,7 +149,9 @@ def evaluate(
     existing_folder(root, "--root")
     folder = out or bundle.parent / "evaluation" / f"{Path(card).stem}_{split}"
     with progress("evaluating") as advance:
-        summary = evaluate(bundle, card, root, part=split, out=folder, device=device, key_path=site_key, progress=advance)
+        summary = evaluate(
+            bundle, card, root, part=split, out=folder, device=device, key_path=site_key, proposals=proposals, progress=advance
+        )
     emit(summary, as_json, [*summary_lines(summary), f"written: {folder}"])
 
 

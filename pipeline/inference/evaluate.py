@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -19,16 +19,21 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.atomic import write_text
-from pipeline.datasets.card import CardCase, DataCard, check_sizes, load_card, read_field_of_view, read_scan, read_target_mask
+from pipeline.datasets.card import CardCase, DataCard, check_sizes, load_card, read_field_of_view, read_scan
+from pipeline.datasets.card_targets import read_target_mask, read_truth
 from pipeline.datasets.normalise import NormaliseConfig, choose_field_of_view
-from pipeline.datasets.splits import Split
-from pipeline.errors import BundleError, CardError, ConfigError, LeakError, ScanError
+from pipeline.errors import CardError, ConfigError, ScanError
 from pipeline.inference.case_files import write_json
+from pipeline.inference.cup_ratios import CupRatio, cup_ratio, ratio_table, summarise_ratios
+from pipeline.inference.object_scores import ScoredPlane, Shared, object_table, score_plane, summarise_objects
 from pipeline.inference.predict import Predictor
+from pipeline.inference.proposals import check_proposals, draw_proposals, proposals_of
 from pipeline.inference.scoring import Row, score_case, table
 from pipeline.inference.summary import DRAWS, LEVEL, SEED, summarise, summary_lines
+from pipeline.inference.unseen import check_unseen, common_classes, select, trained_on
 from pipeline.scans.files import open_regular, sha256_of
 from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.raster import write_png
 from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.platform import enough_memory, prepare_machine
 from pipeline.types import IGNORE, Advance, Scan
@@ -37,17 +42,19 @@ log = logging.getLogger(__name__)
 
 Part = Literal["train", "validation", "test", "all"]
 REMEDY = "train a bundle with a smaller task.tile, or score with --device cpu"
+PICTURES = 4
+"""Images whose proposals are drawn."""
 
 __all__ = ["evaluate", "summary_lines"]
 
 
-@dataclass(frozen=True)
-class TrainedOn:
-    """What the bundle's run remembers: the frozen split, its hash, and the SHA-256 of each image with its case."""
+@dataclass
+class _Scores:
+    """What is kept of the images, one after the other: rows, objects and ratios, no pixels."""
 
-    split: Split | None
-    split_sha256: str | None
-    images: dict[str, str]
+    rows: list[Row] = field(default_factory=list)
+    planes: list[ScoredPlane] = field(default_factory=list)
+    ratios: list[CupRatio] = field(default_factory=list)
 
 
 def evaluate(
@@ -59,9 +66,12 @@ def evaluate(
     out: Path,
     device: str = "auto",
     key_path: Path | None = None,
+    proposals: bool = False,
     progress: Advance | None = None,
 ) -> dict[str, Any]:
     """Score one part of a labelled data set and write ``out/per_image.csv`` and ``out/summary.json``, each atomically.
+
+    A detection bundle also leaves ``objects.csv``, ``precision_recall.png`` and ``froc.png``; one that finds disc and cup ``vcdr.csv``.
 
     Parameters
     ----------
@@ -69,6 +79,7 @@ def evaluate(
         one its official parts.
     part: train, validation, test, or all (a data set that the bundle has never seen).
     key_path: site key of a private card's pseudonyms.
+    proposals: also score what the detector's proposal network proposes, and draw it for a few images (``out/proposals``).
 
     Returns
     -------
@@ -94,21 +105,42 @@ def evaluate(
     warnings += check_unseen(hashes, part, trained)
     names, more = common_classes(bundle, card)
     warnings += more
+    predictor = Predictor(bundle, prepare_machine(device))
+    if proposals:
+        check_proposals(predictor)
     _make_writable(out)
 
-    predictor = Predictor(bundle, prepare_machine(device))
-    rows: list[Row] = []
+    shared = Shared.of(names, bundle.label_map, card.label_map)
+    finds_objects = bundle.config.task.family == "detection"  # type: ignore[attr-defined]
+    scores = _Scores()
     for number, case in enumerate(cases):
         with _named(case), enough_memory(REMEDY):
             scan = read_scan(card, case)
             warnings += [w for w in predictor.warnings(scan) if w not in warnings]
-            rows += _score(predictor, card, case, scan, names)
+            if finds_objects:
+                drawn = out / "proposals" / f"{case.key}.png" if proposals and number < PICTURES else None
+                _score_objects(scores, predictor, card, case, scan, shared, proposals, drawn)
+            else:
+                _score(scores, predictor, card, case, scan, shared)
         if progress is not None:
             progress(number + 1, len(cases), str(case.key))
 
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(table(rows))
-    write_text(out / "per_image.csv", text.getvalue())
+    tables = {"per_image.csv": table(scores.rows)}
+    pictures: dict[str, npt.NDArray[np.uint8]] = {}
+    more_of: dict[str, Any] = {}
+    if finds_objects:
+        thresholds = predictor.task.thresholds
+        more_of["detection"], pictures = summarise_objects(scores.planes, shared.label_map, thresholds)
+        tables["objects.csv"] = object_table(scores.planes, names, thresholds)
+        outside = sum(scored.outside for scored in scores.planes)
+        if outside:
+            warnings.append(f"{outside} true objects have their centre outside the field of view and are not scored")
+    if scores.ratios:
+        more_of["vcdr"] = summarise_ratios(scores.ratios)
+        tables["vcdr.csv"] = ratio_table(scores.ratios)
+    files = {name: _write_table(out / name, lines) for name, lines in tables.items()}
+    for name, picture in pictures.items():
+        write_png(out / name, picture)
     summary = {
         "ocuseg": version("ocuseg"),
         "bundle": {"id": bundle.id, "name": bundle.config.name},
@@ -118,126 +150,106 @@ def evaluate(
         "images": len(cases),
         "patients": len({case.key.patient for case in cases}),
         "where": "native resolution, inside the field of view",
-        "thresholds": {n: t for n, t in bundle.thresholds.items() if n in names and bundle.label_map.independent},
+        "thresholds": {n: t for n, t in bundle.thresholds.items() if n in names and (finds_objects or bundle.label_map.independent)},
         "interval": {"method": "percentile bootstrap over patients", "draws": DRAWS, "level": LEVEL, "seed": SEED},
-        "classes": summarise(rows),
+        "classes": summarise(scores.rows),
+        **more_of,
         "warnings": warnings,
-        "files": {"per_image.csv": hashlib.sha256(text.getvalue().encode()).hexdigest()},
+        "files": files,
         "scans": hashes,
     }
     write_json(out / "summary.json", summary)
     return summary
 
 
-def trained_on(bundle: Bundle) -> TrainedOn:
-    """The split and image hashes of the run that made the bundle, from the bundle itself or the run folder around it."""
-    split, digest, images = None, None, {}
-    for folder in (bundle.path.parent, bundle.path):
-        if (folder / "split.json").is_file():
-            split = Split.load(folder / "split.json")
-            digest = hashlib.sha256((folder / "split.json").read_bytes()).hexdigest()
-        if (folder / "manifest.json").is_file():
-            try:
-                listed = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-                images = {str(row["sha256"]): str(row["case"]) for row in listed}
-            except (ValueError, KeyError, TypeError) as error:
-                raise BundleError(f"the bundle's manifest.json is damaged ({type(error).__name__}); train again or restore it") from error
-    return TrainedOn(split, digest, images)
-
-
-def select(bundle: Bundle, card: DataCard, cases: Sequence[CardCase], part: str, trained: TrainedOn) -> tuple[list[CardCase], list[str]]:
-    """The cases of ``part``, and what the reader of the result must be told about the choice."""
-    if part == "all":
-        return list(cases), []
-    own = card.sha256 == bundle.card_sha256
-    warnings = []
-    if not own and card.name == Path(bundle.config.data.card).stem:
-        own = True
-        warnings.append(f"card {card.name} has changed since the bundle was trained; the split of the training run is used all the same")
-    if own and trained.split is not None:
-        wanted = set(getattr(trained.split, part))
-        chosen = [case for case in cases if case.key in wanted]
-        missing = wanted - {case.key for case in chosen}
-        if missing:
-            warnings.append(
-                f"{len(missing)} of {len(wanted)} cases of the frozen {part} part are not in the folder, such as {min(missing)}"
-            )
-    else:
-        if own and bundle.config.data.split.source != "official":
-            raise BundleError(
-                "split.json of the training run is not beside the bundle, so nobody knows who was tested; keep the run folder"
-            )
-        chosen = [case for case in cases if case.part == part]
-    if not chosen:
-        raise CardError(f"card {card.name}: no case in the folder belongs to part {part!r}; choose another --split, or all")
-    return chosen, warnings
-
-
-def check_unseen(hashes: dict[str, str], part: str, trained: TrainedOn) -> list[str]:
-    """Refuse to call an image a test that the network has seen; identical files are found whatever they are called."""
-    if part in ("train", "validation"):
-        return [f"the {part} part took part in training: these numbers say nothing about new patients"]
-    if not trained.images:
-        return ["the bundle has no manifest of what it was trained on, so a leak could not be looked for"]
-    tested = {str(key) for key in trained.split.test} if trained.split is not None else set()
-    seen = {case: trained.images[sha] for case, sha in hashes.items() if sha in trained.images and trained.images[sha] not in tested}
-    if seen:
-        case, twin = min(seen.items())
-        known = "" if twin == case else f" (the same file as {twin})"
-        raise LeakError(
-            f"{len(seen)} of {len(hashes)} images were trained or validated on, such as {case}{known}; "
-            "score the test part, or a data set that the bundle has not seen"
-        )
-    return []
-
-
-def common_classes(bundle: Bundle, card: DataCard) -> tuple[list[str], list[str]]:
-    """Classes that bundle and card share, by name, and a warning for each that only one has."""
-    ours, theirs = bundle.label_map.names, card.label_map.names
-    common = [name for name in ours if name in theirs]
-    if not common:
-        raise CardError(f"card {card.name} labels {', '.join(theirs)}, the bundle finds {', '.join(ours)}: no class in common")
-    warnings = [f"class {name!r} of the bundle is not labelled by the card, and not scored" for name in ours if name not in theirs]
-    return common, warnings + [
-        f"class {name!r} of the card is not known to the bundle, and not scored" for name in theirs if name not in ours
-    ]
-
-
-def _score(predictor: Predictor, card: DataCard, case: CardCase, scan: Scan, names: list[str]) -> list[Row]:
+def _score(scores: _Scores, predictor: Predictor, card: DataCard, case: CardCase, scan: Scan, shared: Shared) -> None:
     """One case: predict as training prepared, score in the source frame where the first reader's label is known."""
-    field = read_field_of_view(card, case)
-    if field is not None and field.shape != scan.geometry.plane:
-        raise CardError(f"case {case.key}: the field of view is {field.shape}, but the image is {scan.geometry.plane} (rows, columns)")
-    truth_mask = read_target_mask(card, case)
-    check_sizes(scan.geometry, truth_mask, f"case {case.key}: the label")
-    valid = (truth_mask != IGNORE) & _scored_area(scan, field)
-    volume = None if field is None else np.broadcast_to(field, scan.geometry.shape)
-    prediction = predictor.predict(scan, valid=volume)
-    assert prediction.probabilities is not None
-    ours = [predictor.bundle.label_map.names.index(name) for name in names]
-    theirs = [card.label_map.names.index(name) for name in names]
+    view = _field_of_view(card, case, scan)
+    truth = read_target_mask(card, case, scan=scan)
+    check_sizes(scan.geometry, truth, f"case {case.key}: the label")
+    prediction = predictor.predict(scan, valid=None if view is None else np.broadcast_to(view, scan.geometry.shape))
+    layers = predictor.layers(prediction)
+    assert layers is not None
+    _score_pixels(scores, card, case, scan, shared, layers, prediction.probabilities, truth, _scored_area(scan, view))
+
+
+def _score_objects(
+    scores: _Scores,
+    predictor: Predictor,
+    card: DataCard,
+    case: CardCase,
+    scan: Scan,
+    shared: Shared,
+    proposed: bool,
+    drawn: Path | None,
+) -> None:
+    """One case of a detection bundle, plane by plane; its pixels too, where the bundle has masks and the card's labels are masks.
+
+    Masks made of boxes (data.weak_masks) are for training alone: against them a score would say how round things are.
+    """
+    view = _field_of_view(card, case, scan)
+    truth = read_truth(card, case, objects=True, scan=scan)
+    assert truth.objects is not None
+    if truth.mask is not None:
+        check_sizes(scan.geometry, truth.mask, f"case {case.key}: the label")
+    area = np.broadcast_to(_scored_area(scan, view), scan.geometry.shape)
+    valid = area if truth.mask is None else area & (truth.mask != IGNORE)
+    volume = None if view is None else np.broadcast_to(view, scan.geometry.shape)
+    flat = scan.pixels.ndim == 3
+    # The scan's one view, in the form that preparation takes it: a plane's for a picture, one a slice for a volume.
+    ready = predictor.ready(scan, valid=volume)
+    boxes = list(proposals_of(predictor, ready, valid=volume)) if proposed else [None] * scan.geometry.slices
+    found = []
+    for plane, (prediction, true) in enumerate(zip(predictor.slices(ready, valid=volume), truth.objects, strict=True)):
+        inside = valid if flat else valid[plane]
+        scores.planes.append(score_plane(case.key, plane, prediction, true, inside, shared, boxes[plane]))
+        if truth.mask is not None:
+            found.append(predictor.layers(prediction))
+    if drawn is not None and boxes[0] is not None:
+        draw_proposals(drawn, scan, boxes[0])
+    layers = [layer for layer in found if layer is not None]
+    if truth.mask is not None and layers:
+        _score_pixels(scores, card, case, scan, shared, layers[0] if flat else np.stack(layers, axis=1), None, truth.mask, area)
+
+
+def _score_pixels(
+    scores: _Scores,
+    card: DataCard,
+    case: CardCase,
+    scan: Scan,
+    shared: Shared,
+    layers: npt.NDArray[np.bool_],
+    probabilities: npt.NDArray[np.floating[Any]] | None,
+    truth_mask: npt.NDArray[np.int64],
+    area: npt.NDArray[np.bool_],
+) -> None:
+    """A row a class, and the cup's ratio where disc and cup are scored. ``layers`` and ``probabilities`` (K, [D,] H, W)."""
+    ours, theirs = [index - 1 for index in shared.ours], [index - 1 for index in shared.theirs]
     second = None
     if case.second_reader:
-        mask = read_target_mask(card, case, reader="second")
+        mask = read_target_mask(card, case, reader="second", scan=scan)
         check_sizes(scan.geometry, mask, f"case {case.key}: the second reader's label")
         second = (card.label_map.layers(mask)[theirs], mask != IGNORE)
-    return score_case(
-        case.key,
-        scan.sha256,
-        names,
-        predictor.layers(prediction)[ours],
-        prediction.probabilities[ours],
-        card.label_map.layers(truth_mask)[theirs],
-        valid,
-        second,
-        scan.geometry.spacing_mm,
-    )
+    names, predicted, truth = shared.label_map.names, layers[ours], card.label_map.layers(truth_mask)[theirs]
+    valid, chances = (truth_mask != IGNORE) & area, None if probabilities is None else probabilities[ours]
+    scores.rows += score_case(case.key, scan.sha256, names, predicted, chances, truth, valid, second, scan.geometry.spacing_mm)
+    ratio = cup_ratio(case.key, names, predicted, truth)
+    if ratio is not None:
+        scores.ratios.append(ratio)
 
 
-def _scored_area(scan: Scan, field: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
+def _field_of_view(card: DataCard, case: CardCase, scan: Scan) -> npt.NDArray[np.bool_] | None:
+    """The card's field of view, bool (H, W), of the image's own size."""
+    view = read_field_of_view(card, case)
+    if view is not None and view.shape != scan.geometry.plane:
+        raise CardError(f"case {case.key}: the field of view is {view.shape}, but the image is {scan.geometry.plane} (rows, columns)")
+    return view
+
+
+def _scored_area(scan: Scan, view: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
     """bool (H, W): the card's field of view, else the one found in the picture, whatever the network was shown."""
     plane = scan.pixels if scan.pixels.ndim == 3 else scan.pixels[:, 0]
-    return choose_field_of_view(plane, NormaliseConfig(), scan.modality, field)
+    return choose_field_of_view(plane, NormaliseConfig(), scan.modality, view)
 
 
 @contextmanager
@@ -254,6 +266,14 @@ def _named(case: CardCase) -> Iterator[None]:
 def _sha256(case: CardCase) -> str:
     with open_regular(case.image) as file:
         return sha256_of(file)
+
+
+def _write_table(path: Path, lines: Sequence[Sequence[str]]) -> str:
+    """Write a CSV file, atomically; its SHA-256."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    write_text(path, text.getvalue())
+    return hashlib.sha256(text.getvalue().encode()).hexdigest()
 
 
 def _make_writable(out: Path) -> None:

@@ -41,7 +41,6 @@ class Predictor:
         self.bundle = bundle
         self.device = torch.device(device)
         self.task = bundle.task.to(self.device).eval()
-        self.task.thresholds = bundle.thresholds
 
     def predict(self, scan: Scan, *, valid: npt.NDArray[np.bool_] | None = None) -> Prediction:
         """The whole scan in its source frame: probabilities float32 (K, H, W), or (K, D, H, W) of a volume; objects of a picture.
@@ -69,13 +68,23 @@ class Predictor:
 
     def slices(self, ready: Ready, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[Prediction]:
         """One Prediction a slice, in order, so that a long volume never stands in memory as probabilities or instance masks."""
+        for batch, reduced in self.batches(ready, valid=valid):
+            with torch.inference_mode():
+                (prediction,) = self.task.predict(batch)
+            if not reduced.source_valid.all():
+                # Beyond the field of view there is nothing to find, only the rim's edge to mistake for a vessel.
+                prediction = inside_view(prediction, reduced.source_valid)
+            yield replace(prediction, bundle_id=self.bundle.id, warnings=(*prediction.warnings, *ready.warnings))
+
+    def batches(self, ready: Ready, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[tuple[Batch, Reduced]]:
+        """What the network gets to see, one plane at a time, and how it was prepared."""
         scan = ready.scan
-        if ready.reduced is not None:
-            yield self._infer(scan, ready.reduced, ready.warnings)
-            return
-        for index in range(scan.pixels.shape[1]):
-            inside = None if valid is None else valid[index]
-            yield self._infer(scan, self._reduce(scan, scan.pixels[:, index], inside), ready.warnings)
+        for index in range(scan.geometry.slices):
+            reduced = ready.reduced
+            if reduced is None:
+                reduced = self._reduce(scan, scan.pixels[:, index], None if valid is None else valid[index])
+            image, inside = reduced.finish(channels=self._stored_channels())
+            yield Batch([image], [inside], [reduced.placement], [scan.case]).to(self.device), reduced
 
     def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_] | None:
         """Boolean layers (K, ...) by the thresholds that validation chose; None where the bundle finds boxes without masks."""
@@ -109,16 +118,6 @@ class Predictor:
         # A file that does not say what it shows is taken for what the bundle knows.
         modality = self.bundle.modality if scan.modality == "unknown" else scan.modality
         return reduce(plane, self.bundle.config.data.normalise, modality, valid)
-
-    def _infer(self, scan: Scan, reduced: Reduced, warnings: tuple[str, ...]) -> Prediction:
-        image, inside = reduced.finish(channels=self._stored_channels())
-        batch = Batch([image], [inside], [reduced.placement], [scan.case]).to(self.device)
-        with torch.inference_mode():
-            (prediction,) = self.task.predict(batch)
-        if not reduced.source_valid.all():
-            # Beyond the field of view there is nothing to find, only the rim's edge to mistake for a vessel.
-            prediction = inside_view(prediction, reduced.source_valid)
-        return replace(prediction, bundle_id=self.bundle.id, warnings=(*prediction.warnings, *warnings))
 
 
 def inside_view(prediction: Prediction, valid: npt.NDArray[np.bool_]) -> Prediction:

@@ -51,7 +51,7 @@ def score_case(
     sha256: str,
     names: Sequence[str],
     predicted: BoolArray,
-    probabilities: npt.NDArray[np.floating],
+    probabilities: npt.NDArray[np.floating] | None,
     truth: BoolArray,
     valid: BoolArray,
     second: tuple[BoolArray, BoolArray] | None = None,
@@ -61,7 +61,8 @@ def score_case(
 
     Parameters
     ----------
-    names: the K classes. predicted, truth: bool (K, [D,] H, W). probabilities: float of that shape.
+    names: the K classes. predicted, truth: bool (K, [D,] H, W). probabilities: float of that shape, or None
+        where there are none (objects); then nothing is scored that needs them.
     valid: bool ([D,] H, W), where the first reader's label and the field of view count.
     second: the second reader's layers (K, [D,] H, W) and where that label counts ([D,] H, W).
     spacing_mm: of slices, rows and columns of a volume, or None. Outlines of pictures are compared in pixels, those of volumes in
@@ -69,7 +70,7 @@ def score_case(
     """
     rows = []
     for index, name in enumerate(names):
-        guess, chance, true = predicted[index], probabilities[index], truth[index]
+        guess, true = predicted[index], truth[index]
         counts = Confusion.of(guess, true, valid)
         scores = overlap_measures(counts)
         if name.lower() in THIN:
@@ -81,8 +82,9 @@ def score_case(
             scores["hd95_mm"], scores["assd_mm"] = hd95(guess, true, spacing_mm, valid), assd(guess, true, spacing_mm, valid)
         else:
             scores["hd95_mm"] = scores["assd_mm"] = Measure(None, "mm", "distance of outlines", "the volume's spacing is not known")
-        scores["auroc"] = measure("auroc", auroc(chance, true, valid))
-        scores["aupr"] = measure("aupr", aupr(chance, true, valid))
+        if probabilities is not None:
+            scores["auroc"] = measure("auroc", auroc(probabilities[index], true, valid))
+            scores["aupr"] = measure("aupr", aupr(probabilities[index], true, valid))
         second_counts = None
         if second is not None:
             layers, also = second

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.inference.scoring import Row, columns
@@ -51,13 +51,25 @@ def _one_class(rows: Sequence[Row]) -> dict[str, Any]:
     return out
 
 
-def _mean(rows: Sequence[Row], name: str) -> dict[str, Any]:
-    defined = _by_patient(rows, name)
+def mean_of(defined: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Mean over the images of all patients, with its interval: ``value``, ``low``, ``high``, ``images`` (see :func:`summarise`)."""
     values = [v for own in defined.values() for v in own]
-    reasons = Counter(r.scores[name].undefined for r in rows if name in r.scores and r.scores[name].undefined is not None)
     value = sum(values) / len(values) if values else None
     interval = patient_bootstrap(defined, mean_of_images, n=DRAWS, seed=SEED, level=LEVEL) if values else None
-    return _with_interval(value, interval, len(values)) | {"undefined": dict(reasons)}
+    return _with_interval(value, interval, len(values))
+
+
+def by_patient(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
+    """(patient, value) of each image -> the values of each patient."""
+    out: dict[str, list[float]] = defaultdict(list)
+    for patient, value in values:
+        out[patient].append(value)
+    return out
+
+
+def _mean(rows: Sequence[Row], name: str) -> dict[str, Any]:
+    reasons = Counter(r.scores[name].undefined for r in rows if name in r.scores and r.scores[name].undefined is not None)
+    return mean_of(_by_patient(rows, name)) | {"undefined": dict(reasons)}
 
 
 def _pooled(counts: Sequence[tuple[str, Confusion]], name: str) -> dict[str, Any]:
@@ -77,12 +89,8 @@ def _with_interval(value: float | None, interval: tuple[float, float] | None, im
 
 
 def _by_patient(rows: Sequence[Row], name: str) -> dict[str, list[float]]:
-    out: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        score = row.scores.get(name)
-        if score is not None and score.value is not None:
-            out[row.case.patient].append(score.value)
-    return out
+    scores = ((row.case.patient, row.scores[name].value) for row in rows if name in row.scores)
+    return by_patient((patient, value) for patient, value in scores if value is not None)
 
 
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -99,6 +107,11 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         if "model_minus_second_reader_dice" in own:
             lines.append(_line("mean per image", "dice - second reader's", own["model_minus_second_reader_dice"]))
         lines += [_line("pooled", score, own["pooled"][score]) for score in _SHOWN if score in own["pooled"]]
+    for name, label in (("mean_absolute_error", "absolute error"), ("bias", "error (found - reference)")):
+        if "vcdr" in summary:
+            lines.append(_line("vertical CDR", label, summary["vcdr"][name]))
+    if "detection" in summary:
+        lines += _object_lines(summary["detection"])
     lines += [f"warning: {text}" for text in summary["warnings"]]
     return lines
 
@@ -110,3 +123,31 @@ def _line(label: str, name: str, score: Mapping[str, Any]) -> str:
         interval = f"[{score['low']:.4f}, {score['high']:.4f}]"
     reasons = "; ".join(f"undefined in {count}: {reason}" for reason, count in score.get("undefined", {}).items())
     return f"  {label:<14}  {name.replace('_', ' '):<22} {value:>7}  {interval:<16}  {reasons}".rstrip()
+
+
+def _object_lines(detection: Mapping[str, Any]) -> list[str]:
+    """What a person reads of ``summary["detection"]``: average precision by class with intervals, then what is found of lesions."""
+    lines = [f"objects in {detection['images']} images, at most {detection['most_detections']} detections of an image and class:"]
+    for kind in ("box", "mask"):
+        scores = detection[kind]
+        if scores is None:
+            continue
+        classes = {"all classes": scores} | scores["classes"]
+        for name, own in classes.items():
+            wide = f"{kind} AP@[.50:.95] {_number(own['ap'])}  AP@.75 {_number(own['ap75'])}"
+            lines.append(f"  {name:<16} {kind} AP@.50 {_number(own['ap50'])}  {_ap50_interval(own):<18} {wide}".rstrip())
+    for name, own in detection["f1_centre"].items():
+        curve = detection["froc"][name]
+        found = "" if curve is None else f"; mean sensitivity at 1/4 to 8 false positives an image {curve['score']:.4f}"
+        lines.append(f"  {name:<16} centre-hit F1 {own['f1']:.4f} at score {own['threshold']:g}{found}")
+    for name, shares in (detection["proposals"] or {"by_class": {}})["by_class"].items():
+        lines.append(f"  {name:<16} recall of proposals at IoU .50: " + ", ".join(f"{_number(v)} of first {n}" for n, v in shares.items()))
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _ap50_interval(own: Mapping[str, Any]) -> str:
+    return "" if own["ap50_low"] is None else f"[{own['ap50_low']:.4f}, {own['ap50_high']:.4f}]"

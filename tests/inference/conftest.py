@@ -71,7 +71,9 @@ def make_bundle(path: Path, **changes: Any) -> Bundle:
         "card_sha256": "c" * 64,
         "spacing_mm": None,
     }
-    return Bundle(**(values | changes))
+    made = Bundle(**(values | changes))
+    made.task.thresholds = made.thresholds
+    return made
 
 
 def picture(seed: int, rows: int = 24, columns: int = 37) -> npt.NDArray[np.uint8]:

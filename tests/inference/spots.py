@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +12,7 @@ import torch
 from scipy.ndimage import find_objects, label
 
 from pipeline.models.base import Family
-from pipeline.tasks.base import Task, TaskConfig
+from pipeline.tasks.base import Need, Task, TaskConfig
 from pipeline.training.bundle import Bundle
 from pipeline.types import Batch, LabelClass, LabelMap, Prediction
 from tests.inference.conftest import make_bundle, run_config
@@ -32,7 +31,7 @@ KINDS = classes(2, overlapping=True)
 
 class SpotConfig(TaskConfig):
     family: ClassVar[Family] = "detection"
-    need: ClassVar[str] = "objects"
+    need: ClassVar[Need] = "objects"
     name: str = "spots"
 
 
@@ -94,8 +93,3 @@ def canvas(spots: Sequence[Spot], count: int = 2, shape: tuple[int, int] = (40, 
         piece[..., 1] = round((kind - 1) / max(count - 1, 1) * 255)
     pixels[0, 0] = 255
     return pixels
-
-
-def without(bundle: Bundle, **thresholds: float) -> Bundle:
-    """The bundle with other thresholds."""
-    return replace(bundle, thresholds=dict(bundle.thresholds) | thresholds)

@@ -1,0 +1,153 @@
+"""Found objects against true ones: a row an image and class, COCO's scores with intervals over patients, and curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.datasets.objects import Objects
+from pipeline.inference.predict import centres_inside, inside_view
+from pipeline.inference.summary import DRAWS, LEVEL, SEED
+from pipeline.metrics.detection import ap50_interval, average_precision
+from pipeline.metrics.froc import froc
+from pipeline.metrics.objects import MOST, Counts, ImageObjects, Kind, centre_hits, iou_hits
+from pipeline.metrics.proposals import recall
+from pipeline.metrics.threshold import DEFAULT_THRESHOLD
+from pipeline.tasks.curves import draw_froc, draw_precision_recall
+from pipeline.types import CaseKey, LabelClass, LabelMap, Prediction
+
+Boxes = npt.NDArray[np.float32]
+HITS = {"f1": iou_hits, "f1_centre": centre_hits}
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredPlane:
+    """One picture, or one slice. ``objects`` are of the shared classes 1..K, inside the field of view on both sides.
+
+    ``outside``: true objects whose centre lies outside it, which are not scored. ``proposals`` float32 (P, 4), likeliest first.
+    """
+
+    case: CaseKey
+    plane: int
+    objects: ImageObjects
+    outside: int
+    proposals: Boxes | None = None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The classes that bundle and card share, by name, as a label map of their own, and the class of each under both."""
+
+    label_map: LabelMap
+    ours: tuple[int, ...]
+    theirs: tuple[int, ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str], ours: LabelMap, theirs: LabelMap) -> Shared:
+        places = [[label_map.names.index(name) for name in names] for label_map in (ours, theirs)]
+        classes = [ours.classes[place] for place in places[0]]
+        shared = LabelMap(tuple(LabelClass(k, c.name, c.colour, c.code) for k, c in enumerate(classes, 1)), ours.overlapping)
+        return cls(shared, tuple(p + 1 for p in places[0]), tuple(p + 1 for p in places[1]))
+
+
+def score_plane(
+    case: CaseKey,
+    plane: int,
+    prediction: Prediction,
+    truth: Objects,
+    valid: npt.NDArray[np.bool_],
+    shared: Shared,
+    proposals: Boxes | None = None,
+) -> ScoredPlane:
+    """Prediction and truth of one plane, less the classes that only one of them knows and what has its centre outside ``valid``."""
+    everything = ImageObjects.of(inside_view(prediction, valid), truth.target(), truth.plane)
+    true, found = _renamed(everything.true_labels, shared.theirs), _renamed(everything.labels, shared.ours)
+    inside = centres_inside(everything.true_boxes, valid)
+    kept, stays = np.flatnonzero((true > 0) & inside), np.flatnonzero(found > 0)
+    masks, true_masks = everything.masks, everything.true_masks
+    objects = replace(
+        everything,
+        true_boxes=everything.true_boxes[kept],
+        true_labels=true[kept],
+        boxes=everything.boxes[stays],
+        labels=found[stays],
+        scores=everything.scores[stays],
+        masks=None if masks is None else [masks[n] for n in stays],
+        true_masks=None if true_masks is None else [true_masks[n] for n in kept],
+    )
+    return ScoredPlane(case, plane, objects, int(np.count_nonzero((true > 0) & ~inside)), proposals)
+
+
+def object_table(planes: Sequence[ScoredPlane], names: Sequence[str], thresholds: Mapping[str, float]) -> list[list[str]]:
+    """``objects.csv``: a heading, then one line a plane and class. Hits by box IoU of at least .50, and by centre."""
+    lines = [["case", "patient", "plane", "class", "truth", "tp", "fp", "fn", "centre_tp", "centre_fp", "centre_fn"]]
+    for scored in planes:
+        for index, name in enumerate(names, 1):
+            least = thresholds.get(name, DEFAULT_THRESHOLD)
+            counts = [hits([scored.objects], index, least) for hits in HITS.values()]
+            numbers = [counts[0].tp + counts[0].fn, *(n for c in counts for n in (c.tp, c.fp, c.fn))]
+            lines.append([str(scored.case), scored.case.patient, str(scored.plane), name, *map(str, numbers)])
+    return lines
+
+
+def summarise_objects(
+    planes: Sequence[ScoredPlane], label_map: LabelMap, thresholds: Mapping[str, float]
+) -> tuple[dict[str, Any], dict[str, npt.NDArray[np.uint8]]]:
+    """The value of ``summary["detection"]``, and pictures by file name.
+
+    ``box`` and ``mask`` (None where either side has no masks): COCO's scores, with ``ap50_low`` and ``ap50_high`` (95 %, patients drawn
+    with replacement; None with fewer than two) beside ``ap50``, and the same by class under ``classes``. ``froc``, ``f1`` (box IoU
+    .50) and ``f1_centre`` by class, ``proposals`` (None where none were asked for).
+    """
+    images, patients = [p.objects for p in planes], [p.case.patient for p in planes]
+    names, count = label_map.names, len(label_map)
+    has_masks = bool(images) and all(i.masks is not None and i.true_masks is not None for i in images)
+    curves = {name: froc(images, index) for index, name in enumerate(names, 1)}
+    detection: dict[str, Any] = {
+        "images": len(images),
+        "most_detections": MOST,
+        "box": _coco(images, patients, label_map, "box"),
+        "mask": _coco(images, patients, label_map, "mask") if has_masks else None,
+        "froc": {name: None if curve is None else curve.to_json() for name, curve in curves.items()},
+    }
+    for name, hits in HITS.items():
+        least = {cls: thresholds.get(cls, DEFAULT_THRESHOLD) for cls in names}
+        detection[name] = {cls: _f1(hits(images, index, least[cls]), least[cls]) for index, cls in enumerate(names, 1)}
+    proposed = [p.proposals for p in planes if p.proposals is not None]
+    detection["proposals"] = None
+    if proposed:
+        truths = [(i.true_boxes, i.true_labels) for i in images]
+        detection["proposals"] = recall(proposed, truths, count).to_json(names)
+    pictures = {"precision_recall.png": draw_precision_recall(average_precision(images, count), label_map)}
+    pictures["froc.png"] = draw_froc({name: curve for name, curve in curves.items() if curve is not None}, label_map)
+    return detection, pictures
+
+
+def _coco(images: Sequence[ImageObjects], patients: Sequence[str], label_map: LabelMap, kind: Kind) -> dict[str, Any]:
+    out = average_precision(images, len(label_map), kind).to_json(label_map.names)
+    # Classes stand where those of the pixels' scores stand: summary["classes"], summary["detection"]["box"]["classes"].
+    classes = out.pop("by_class")
+    drawn = ap50_interval(images, patients, len(label_map), draws=DRAWS, seed=SEED, level=LEVEL, kind=kind)
+    for index, name in enumerate(label_map.names, 1):
+        classes[name] |= _ends(drawn.by_class[index][1])
+    return out | _ends(drawn.interval) | {"classes": classes}
+
+
+def _ends(interval: tuple[float, float] | None) -> dict[str, float | None]:
+    low, high = interval if interval is not None else (None, None)
+    return {"ap50_low": low, "ap50_high": high}
+
+
+def _f1(counts: Counts, threshold: float) -> dict[str, float]:
+    return {"f1": counts.f1, "threshold": threshold, "tp": counts.tp, "fp": counts.fp, "fn": counts.fn}
+
+
+def _renamed(labels: npt.NDArray[np.int64], known: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Labels of one side -> shared classes 1..K, 0 for those that are not shared."""
+    table = np.zeros(max([*known, *labels.tolist(), 0]) + 1, dtype=np.int64)
+    table[list(known)] = np.arange(1, len(known) + 1)
+    return table[labels]
