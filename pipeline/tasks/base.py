@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -69,10 +70,14 @@ class Task(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), self.measuring():
                 return self(batch)  # type: ignore[no-any-return]
         finally:
             self.train(was_training)
+
+    def measuring(self) -> AbstractContextManager[None]:
+        """What a network in evaluation mode needs around it to give losses."""
+        return nullcontext()
 
     def evidence(self, prediction: Prediction, target: Target) -> Any:
         """What :meth:`summarise` needs of an image beside its measures, small and picklable; None where that is nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -85,10 +86,8 @@ class DetectionTask(Task):
         weights = {name: self.config.losses.get(name, 1.0) for name in losses}
         return {name: weights[name] * loss for name, loss in losses.items() if weights[name] > 0}
 
-    def validation_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """As of Task, inside the network's ``measuring``."""
-        with self.network.measuring():
-            return super().validation_losses(batch)
+    def measuring(self) -> AbstractContextManager[None]:
+        return self.network.measuring()
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Prediction]:

@@ -76,7 +76,7 @@ def test_validation_losses_are_measured_as_the_network_asks_and_leave_the_mode_a
 
     class Measuring:
         def __enter__(self) -> None:
-            entered.append("in")
+            entered.append("in" if not trained.network.training else "in, but still training")
 
         def __exit__(self, *_: object) -> None:
             entered.append("out")
