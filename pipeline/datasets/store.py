@@ -17,12 +17,12 @@ import numpy.typing as npt
 import torch
 
 from pipeline.datasets.cache import CACHE_VERSION, Kept, load_kept, save_kept
-from pipeline.datasets.card import CardCase, DataCard, check_sizes, read_field_of_view, read_scan
-from pipeline.datasets.card_targets import WeakMasks, boxes_only, read_truth
-from pipeline.datasets.fingerprint import fingerprint
+from pipeline.datasets.card import CardCase, DataCard
+from pipeline.datasets.card_targets import WeakMasks
+from pipeline.datasets.keep import Need, keep, sha256_of
 from pipeline.datasets.labels import CocoLabel
-from pipeline.datasets.normalise import NormaliseConfig, reduce, to_working
-from pipeline.datasets.objects import Objects, PackedObjects
+from pipeline.datasets.normalise import NormaliseConfig
+from pipeline.datasets.objects import Objects
 from pipeline.datasets.sample import Sample
 from pipeline.errors import CardError, OcusegError
 from pipeline.types import IGNORE, Advance, CaseKey, LabelMap, Placement, Target
@@ -58,7 +58,7 @@ class CaseStore:
         cache: Literal["memory", "disk"] = "memory",
         cache_dir: Path | None = None,
         *,
-        need: Literal["masks", "objects", "either"] = "masks",
+        need: Need = "masks",
         weak_masks: WeakMasks = "none",
         workers: int = 2,
         progress: Advance | None = None,
@@ -212,11 +212,11 @@ class CaseStore:
     def _keep(self, case: CardCase) -> Kept:
         try:
             if self._folder is None:
-                return self._decode(case)
+                return self._decoded(case)
             folder = self._folder / self._digest(case)
             kept = load_kept(folder)
             if kept is None:
-                save_kept(self._decode(case), folder)
+                save_kept(self._decoded(case), folder)
                 kept = load_kept(folder)
                 if kept is None:
                     raise CardError(f"case {case.key}: its cached arrays cannot be read back; check the disk of the cache folder")
@@ -228,21 +228,25 @@ class CaseStore:
             text = str(error)
             raise CardError(text if text.startswith(f"case {case.key}") else f"case {case.key}: {text}") from error
 
+    def _decoded(self, case: CardCase) -> Kept:
+        hashes = [None if path is None else self._label_sha256(path) for _, path in case.labels]
+        return keep(self.card, case, self.normalise, self._need, self._weak_masks, hashes)
+
     def _label_sha256(self, path: Path) -> str:
         """Of a label file, which may be one for many cases."""
         if path not in self._hashes:
-            self._hashes[path] = _sha256(path)
+            self._hashes[path] = sha256_of(path)
         return self._hashes[path]
 
     def _digest(self, case: CardCase) -> str:
         """Name of the cache folder: the content of every file and all that shapes the arrays."""
         basis = {
             "version": CACHE_VERSION,
-            "image": _sha256(case.image),
+            "image": sha256_of(case.image),
             # By its name an image is found in a COCO file.
             "name": case.image.name if any(isinstance(source, CocoLabel) for source, _ in case.labels) else None,
             "labels": [[source.model_dump(), None if path is None else self._label_sha256(path)] for source, path in case.labels],
-            "field_of_view": None if case.field_of_view is None else _sha256(case.field_of_view),
+            "field_of_view": None if case.field_of_view is None else sha256_of(case.field_of_view),
             "field_of_view_source": None if self.card.field_of_view is None else self.card.field_of_view.model_dump(),
             "need": self._need,
             "weak_masks": self._weak_masks,
@@ -251,67 +255,3 @@ class CaseStore:
             "modality": self.card.modality,
         }
         return hashlib.sha256(json.dumps(basis, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-    def _decode(self, case: CardCase) -> Kept:
-        scan = read_scan(self.card, case)
-        view = read_field_of_view(self.card, case)
-        truth = None
-        if case.labels or self._need != "either":
-            truth = read_truth(self.card, case, objects=self._need != "masks", weak_masks=self._weak_masks, scan=scan)
-        mask = None if truth is None else truth.mask
-        if mask is None and self._need == "masks":
-            raise boxes_only(case)
-        if mask is not None:
-            check_sizes(scan.geometry, mask, "the label")
-        if view is not None and view.shape != scan.geometry.plane:
-            raise CardError(f"the field of view is {view.shape}, but the image is {scan.geometry.plane} (rows, columns)")
-        volume = scan.pixels if scan.pixels.ndim == 4 else scan.pixels[:, None]
-        slices = [reduce(volume[:, index], self.normalise, self.card.modality, view) for index in range(volume.shape[1])]
-        placement = slices[0].placement
-        if any(part.placement != placement for part in slices):
-            raise CardError("its slices have fields of view of different size; set data.normalise.field_of_view to whole")
-        small = source_mask = None
-        if mask is not None:
-            source_mask = mask.reshape(volume.shape[1:]).astype(_smallest(self.card.label_map))
-            small = np.stack([to_working(plane, placement) for plane in source_mask])
-        objects = source_objects = None
-        if truth is not None and truth.objects is not None:
-            working = [part.to_working(placement) for part in truth.objects]
-            objects, source_objects = PackedObjects.pack(working), PackedObjects.pack(truth.objects)
-        same = placement.net == placement.source == placement.resized
-        about = {
-            "sha256": scan.sha256,
-            "labels_sha256": [None if path is None else self._label_sha256(path) for _, path in case.labels],
-            "field_of_view_sha256": None if case.field_of_view is None else _sha256(case.field_of_view),
-            "part": case.part,
-            "slices": volume.shape[1],
-            "rows": volume.shape[2],
-            "columns": volume.shape[3],
-            "channels": volume.shape[0],
-            "laterality": scan.geometry.laterality,
-            "clamp": slices[0].clamp,
-            "placement": {name: list(getattr(placement, name)) for name in ("source", "crop", "resized", "pad")},
-        }
-        return Kept(
-            pixels=np.stack([part.pixels for part in slices]),
-            valid=np.stack([part.valid for part in slices]),
-            offset=np.stack([part.offset for part in slices]),
-            scale=np.stack([part.scale for part in slices]),
-            fingerprint=fingerprint(scan.pixels),
-            mask=small,
-            source_valid=None if same else np.stack([part.source_valid for part in slices]),
-            source_mask=None if same else source_mask,
-            objects=objects,
-            source_objects=source_objects,
-            about=about,
-        )
-
-
-def _smallest(label_map: LabelMap) -> type[np.signedinteger[Any]]:
-    largest = 2 ** len(label_map) - 1 if label_map.overlapping else len(label_map)
-    return np.int8 if largest <= 127 else np.int16 if largest <= 32767 else np.int32
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

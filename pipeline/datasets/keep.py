@@ -1,0 +1,94 @@
+"""One case from its files to what is kept of it: read, checked, normalised, its targets in both frames."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline.datasets.cache import Kept
+from pipeline.datasets.card import CardCase, DataCard, check_sizes, read_field_of_view, read_scan
+from pipeline.datasets.card_targets import WeakMasks, boxes_only, read_truth
+from pipeline.datasets.fingerprint import fingerprint
+from pipeline.datasets.normalise import NormaliseConfig, reduce, to_working
+from pipeline.datasets.objects import PackedObjects
+from pipeline.errors import CardError
+from pipeline.types import LabelMap
+
+Need = Literal["masks", "objects", "either"]
+
+
+def keep(
+    card: DataCard, case: CardCase, normalise: NormaliseConfig, need: Need, weak_masks: WeakMasks, labels_sha256: list[str | None]
+) -> Kept:
+    """The case's arrays; ``labels_sha256`` of its label files goes into the record.
+
+    Raises
+    ------
+    CardError: files that do not fit each other or the card, or labels that are not what is needed. ScanError: one that cannot be read.
+    """
+    scan = read_scan(card, case)
+    view = read_field_of_view(card, case)
+    truth = None
+    if case.labels or need != "either":
+        truth = read_truth(card, case, objects=need != "masks", weak_masks=weak_masks, scan=scan)
+    mask = None if truth is None else truth.mask
+    if mask is None and need == "masks":
+        raise boxes_only(case)
+    if mask is not None:
+        check_sizes(scan.geometry, mask, "the label")
+    if view is not None and view.shape != scan.geometry.plane:
+        raise CardError(f"the field of view is {view.shape}, but the image is {scan.geometry.plane} (rows, columns)")
+    volume = scan.pixels if scan.pixels.ndim == 4 else scan.pixels[:, None]
+    slices = [reduce(volume[:, index], normalise, card.modality, view) for index in range(volume.shape[1])]
+    placement = slices[0].placement
+    if any(part.placement != placement for part in slices):
+        raise CardError("its slices have fields of view of different size; set data.normalise.field_of_view to whole")
+    small = source_mask = None
+    if mask is not None:
+        source_mask = mask.reshape(volume.shape[1:]).astype(_smallest(card.label_map))
+        small = np.stack([to_working(plane, placement) for plane in source_mask])
+    objects = source_objects = None
+    if truth is not None and truth.objects is not None:
+        working = [part.to_working(placement) for part in truth.objects]
+        objects, source_objects = PackedObjects.pack(working), PackedObjects.pack(truth.objects)
+    same = placement.net == placement.source == placement.resized
+    about = {
+        "sha256": scan.sha256,
+        "labels_sha256": labels_sha256,
+        "field_of_view_sha256": None if case.field_of_view is None else sha256_of(case.field_of_view),
+        "part": case.part,
+        "slices": volume.shape[1],
+        "rows": volume.shape[2],
+        "columns": volume.shape[3],
+        "channels": volume.shape[0],
+        "laterality": scan.geometry.laterality,
+        "clamp": slices[0].clamp,
+        "placement": {name: list(getattr(placement, name)) for name in ("source", "crop", "resized", "pad")},
+    }
+    return Kept(
+        pixels=np.stack([part.pixels for part in slices]),
+        valid=np.stack([part.valid for part in slices]),
+        offset=np.stack([part.offset for part in slices]),
+        scale=np.stack([part.scale for part in slices]),
+        fingerprint=fingerprint(scan.pixels),
+        mask=small,
+        source_valid=None if same else np.stack([part.source_valid for part in slices]),
+        source_mask=None if same else source_mask,
+        objects=objects,
+        source_objects=source_objects,
+        about=about,
+    )
+
+
+def _smallest(label_map: LabelMap) -> type[np.signedinteger[Any]]:
+    largest = 2 ** len(label_map) - 1 if label_map.overlapping else len(label_map)
+    return np.int8 if largest <= 127 else np.int16 if largest <= 32767 else np.int32
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

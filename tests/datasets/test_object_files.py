@@ -1,0 +1,206 @@
+"""Objects from files of every kind."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.datasets.coco import from_coco
+from pipeline.datasets.object_files import from_components, from_instance_ids, from_masks, from_yolo
+from pipeline.errors import CardError
+
+PLANE = (20, 30)
+
+
+def test_components_touch_by_corners_or_are_one() -> None:
+    layer = np.zeros(PLANE, dtype=bool)
+    layer[2:5, 3:8] = layer[5, 8] = True  # a corner is enough
+    layer[15, 20] = True
+    parts = from_components(layer, 2)
+    assert parts.boxes.tolist() == [[3, 2, 9, 6], [20, 15, 21, 16]]
+    assert parts.labels.tolist() == [2, 2]
+    assert parts.masks is not None
+    assert [int(mask.sum()) for mask in parts.masks] == [16, 1]
+    whole = from_components(layer, 2, "one")
+    assert whole.boxes.tolist() == [[3, 2, 21, 16]]
+    assert whole.masks is not None
+    assert int(whole.masks[0].sum()) == 17
+    for way in ("components", "one"):
+        nothing = from_components(layer & False, 1, way)  # type: ignore[arg-type]
+        assert (len(nothing), nothing.masks) == (0, [])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_instance_numbers_may_be_apart_and_far(dtype: type) -> None:
+    numbers = np.zeros(PLANE, dtype=dtype)
+    numbers[1:3, 2:6] = 3
+    numbers[10, 25] = 3  # the same object on the other side of a vessel
+    numbers[1:3, 6:8] = np.iinfo(dtype).max  # touches the first and is another
+    objects = from_instance_ids(numbers, 1)
+    assert objects.boxes.tolist() == [[2, 1, 26, 11], [6, 1, 8, 3]]
+    assert objects.masks is not None
+    assert [int(mask.sum()) for mask in objects.masks] == [9, 4]
+    assert len(from_instance_ids(np.zeros(PLANE, dtype), 1)) == 0
+    assert from_instance_ids(np.full(PLANE, 7, dtype), 1).boxes.tolist() == [[0, 0, 30, 20]]
+
+
+@pytest.mark.parametrize("stored", [np.zeros(PLANE, np.float32), np.zeros((*PLANE, 3), np.uint8) + np.arange(3, dtype=np.uint8)])
+def test_images_that_number_nothing(stored: np.ndarray) -> None:
+    with pytest.raises(CardError, match="the card says instances"):
+        from_instance_ids(stored, 1)
+
+
+def test_one_mask_a_file() -> None:
+    first, second, empty = (np.zeros(PLANE, np.uint8) for _ in range(3))
+    first[3:9, 4:6] = 255
+    second[5:7, 0:9] = 200
+    objects = from_masks(iter([first, second, empty]), PLANE, 3, 201)
+    assert objects.boxes.tolist() == [[4, 3, 6, 9]]
+    assert len(from_masks(iter([first, second, empty]), PLANE, 3, 1)) == 2
+    with pytest.raises(CardError, match="a mask is 30 x 20, but the image is 20 x 30"):
+        from_masks(iter([first.T]), PLANE, 3, 1)
+
+
+def test_yolo_lines_are_fractions_of_the_image() -> None:
+    objects = from_yolo("0 0.5 0.5 0.2 0.1\n\n  4 0.1 0.25 0.2 0.5  \n7 0.5 0.5 1 1\n", PLANE, {0: 1, 4: 3, 7: 0})
+    assert np.allclose(objects.boxes, [[12, 9, 18, 11], [0, 0, 6, 10]], atol=1e-5)
+    assert objects.labels.tolist() == [1, 3]
+    assert objects.masks is None
+    assert len(from_yolo("", PLANE, {0: 1})) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("0 0.5 0.5 0.2", "line 2 is not: class centre_x centre_y width height"),
+        ("0 0.5 0.5 0.2 0.1 0.9", "line 2 is not"),
+        ("disc 0.5 0.5 0.2 0.1", "line 2 is not"),
+        ("1.5 0.5 0.5 0.2 0.1", "line 2 is not"),
+        ("1 0.5 0.5 0.2 0.1", "line 2 has class 1"),
+        ("0 0.5 0.5 0 0.1", "line 2 is a box outside the image, or an empty one"),
+        ("0 1.5 0.5 0.2 0.1", "line 2 is a box outside"),
+        ("0 0.5 nan 0.2 0.1", "line 2 is a box outside"),
+        ("0 0.5 0.5 inf 0.1", "line 2 is a box outside"),
+        ("0 15 10 6 2", "fractions"),
+        ("0 0.99 0.5 0.2 0.1", "box 2 .* reaches outside"),
+    ],
+)
+def test_lines_that_are_no_boxes(line: str, said: str) -> None:
+    with pytest.raises(CardError, match=said):
+        from_yolo(f"0 0.5 0.5 0.2 0.1\n{line}\n", PLANE, {0: 1})
+
+
+def coco(path: Path, *annotations: dict[str, Any], images: list[dict[str, Any]] | None = None) -> Path:
+    entries = images or [
+        {"id": 7, "file_name": "photos/a.png", "height": 20, "width": 30},
+        {"id": 8, "file_name": "b.png", "height": 20, "width": 30},
+    ]
+    listed = [{"id": number, "image_id": 7, "category_id": 5} | a for number, a in enumerate(annotations, 1)]
+    categories = [{"id": 5, "name": "haemorrhage"}, {"id": 6, "name": "drusen"}]
+    path.write_text(json.dumps({"images": entries, "annotations": listed, "categories": categories}), encoding="utf-8")
+    return path
+
+
+RECTANGLE = [[4, 3, 10, 3, 10, 8, 4, 8]]
+CLASSES = {"haemorrhage": 2, "drusen": 0}
+
+
+def read(path: Path, image: str = "a.png", plane: tuple[int, int] = PLANE, *, empty: bool = False) -> Any:
+    return from_coco(path, Path("set") / image, plane, CLASSES, unlisted_is_empty=empty)
+
+
+def test_polygons_and_both_kinds_of_run_lengths_draw_the_same(tmp_path: Path) -> None:
+    from pycocotools import mask as reference
+
+    wanted = np.zeros(PLANE, dtype=np.uint8)
+    wanted[3:8, 4:10] = 1
+    flat = wanted.reshape(-1, order="F")
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff([0, *edges, len(flat)]).tolist()
+    packed = reference.encode(np.asfortranarray(wanted))["counts"].decode()
+    shapes = [RECTANGLE, {"size": [20, 30], "counts": counts}, {"size": [20, 30], "counts": packed}]
+    objects = read(coco(tmp_path / "c.json", *({"segmentation": s, "bbox": [4, 3, 6, 5]} for s in shapes)))
+    assert objects.boxes.tolist() == [[4, 3, 10, 8]] * 3
+    assert objects.labels.tolist() == [2, 2, 2]
+    assert all(mask.all() and mask.shape == (5, 6) for mask in objects.masks)
+    two = [[4, 3, 10, 3, 10, 8, 4, 8], [20, 10, 24, 10, 24, 14, 20, 14]]
+    (mask,) = read(coco(tmp_path / "d.json", {"segmentation": two})).masks
+    assert (mask.shape, int(mask.sum())) == ((11, 20), 30 + 16)
+
+
+def test_boxes_alone_and_an_image_without_objects(tmp_path: Path) -> None:
+    path = coco(
+        tmp_path / "c.json",
+        {"bbox": [4.5, 3, 6, 5]},
+        {"bbox": [1, 1, 2, 2], "segmentation": RECTANGLE},
+        {"bbox": [0, 0, 9, 9], "category_id": 6},
+    )
+    objects = read(path)
+    assert objects.masks is None, "one object without a mask, and the file is one of boxes"
+    assert objects.boxes.tolist() == [[4.5, 3, 10.5, 8], [1, 1, 3, 3]], "drusen are left out, as the card says"
+    assert (len(read(path, "b.png")), read(path, "b.png").masks) == (0, None)
+    with pytest.raises(CardError, match="does not list this image"):
+        read(path, "c.png")
+    assert len(read(path, "c.png", empty=True)) == 0
+
+
+def test_crowds_are_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    crowd = {"iscrowd": 1, "segmentation": {"size": [20, 30], "counts": [0, 600]}}
+    with caplog.at_level(logging.WARNING):
+        assert len(read(coco(tmp_path / "c.json", crowd, {"segmentation": RECTANGLE}))) == 1
+    assert "marks 1 objects as crowds" in caplog.text
+
+
+def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    assert len(read(coco(path, {"bbox": [1, 1, 2, 2]}))) == 1
+    assert len(read(coco(path, {"bbox": [1, 1, 2, 2]}, {"bbox": [1, 1, 2, 2]}))) == 2
+
+
+def test_images_of_one_name_are_told_by_their_folders(tmp_path: Path) -> None:
+    images = [{"id": n, "file_name": f"{folder}/a.png", "height": 20, "width": 30} for n, folder in ((7, "left"), (8, "right"))]
+    path = coco(tmp_path / "c.json", {"bbox": [1, 1, 2, 2]}, images=images)
+    assert [len(read(path, f"{folder}/a.png")) for folder in ("left", "right")] == [1, 0]
+    with pytest.raises(CardError, match="several images of this name"):
+        read(path, "up/a.png")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "said"),
+    [
+        ({"bbox": [1, 2, 0, 4]}, "has no area"),
+        ({"bbox": [1, 2, 3]}, r"COCO object 1 is not \[x, y, width, height\]"),
+        ({"bbox": [1, 2, 3, float("nan")]}, "not finite"),
+        ({"bbox": [25, 2, 30, 4]}, "reaches outside"),
+        ({}, "bbox of COCO object 1"),
+        ({"bbox": [1, 1, 2, 2], "category_id": 99}, "is of category '', which the card does not name"),
+        ({"segmentation": [[1, 1, 2]]}, "COCO object 1 cannot be drawn"),
+        ({"segmentation": [[1, 1, 2, 2, 1e9, 4]]}, "cannot be drawn"),
+        ({"segmentation": [[1, 1, 1, 1, 1, 1]]}, "COCO object 1 holds no pixel"),
+        ({"segmentation": {"size": [30, 20], "counts": [0, 600]}}, "but the image is"),
+        ({"segmentation": {"size": [20, 30], "counts": [0, 6]}}, "cannot be drawn"),
+        ({"segmentation": {"size": [20, 30], "counts": "zz"}}, "cannot be drawn"),
+        ({"segmentation": {"size": [20, 30], "counts": [0, -6, 606]}}, "cannot be drawn"),
+        ({"segmentation": {"size": [20, 30]}}, "cannot be drawn"),
+    ],
+)
+def test_coco_objects_that_are_none(tmp_path: Path, annotation: dict[str, Any], said: str) -> None:
+    with pytest.raises(CardError, match=said):
+        read(coco(tmp_path / "c.json", annotation))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"images": 3, "annotations": [], "categories": []}', "[" * 100_000])
+def test_files_that_are_no_coco(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(CardError, match="not COCO JSON"):
+        read(tmp_path / "c.json")
+
+
+def test_another_size_than_the_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match="says 30 x 20 pixels, but the image has 60 x 40"):
+        read(coco(tmp_path / "c.json", {"bbox": [1, 1, 2, 2]}), plane=(40, 60))
