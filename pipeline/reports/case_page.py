@@ -27,14 +27,14 @@ _PART = 400_000
 class PageFacts:
     """What making a page taught: per class pixels and slices as counted in the masks, and what the reader must be told.
 
-    ``objects``: per class those at or above the bundle's threshold; None where the run finds no objects. ``boxes_only``: it finds
-    objects, but no masks.
+    ``objects``: per class those at or above the bundle's threshold, None where that is not known; None for a run without objects.
+    ``boxes_only``: the run finds objects, but no masks.
     """
 
     pixels: tuple[int, ...]
     slices: tuple[int, ...]
     warnings: tuple[str, ...]
-    objects: tuple[int, ...] | None = None
+    objects: tuple[int | None, ...] | None = None
     boxes_only: bool = False
 
 
@@ -111,7 +111,7 @@ def write_case_page(report: Path, case: ReportCase, run: RunFacts, previous: str
         tuple(total[:, 1].tolist()),
         tuple(warnings),
         None if objects is None else objects.counts(),
-        objects is not None and not objects.has_masks,
+        objects is not None and objects.boxes_only,
     )
     shown = case.planes[first[0]]
     boxes = () if objects is None or objects.has_masks else [o for o in objects.in_slice(first[0]) if objects.above(o)]
@@ -195,7 +195,7 @@ def _values(
         named = [f"{s.name} ({wording.amount(case, n)})" for s, n in zip(styles, facts.pixels, strict=True) if n]
     else:
         named = [f"{n} {s.name}" for s, n in zip(styles, facts.objects, strict=True) if n]
-    found = ", ".join(named) or "nothing found"
+    found = ", ".join(named) or ("nothing found" if objects is None or objects.readable else "unknown objects")
     eye = wording.eye(case)
     what = f"{wording.modality(case)}, {eye.words}, {wording.size(case.geometry)} pixels"
     images = [f"../../cases/{case.key}/{plane.image}" for plane in case.planes]
@@ -215,7 +215,7 @@ def _values(
         "alt_original": what,
         "alt_overlay": f"{what}, with the {'contours' if objects is None else 'boxes'} of: {found}",
         "objects": objects,
-        "areas": objects is None or objects.has_masks,
+        "areas": objects is None or not objects.boxes_only,
         "image": images[at],
         "start": at,
         "nifti": (case.folder / "mask.nii.gz").exists(),
@@ -244,6 +244,7 @@ def _object_data(
             "dashes": [style.dashes for style in styles],
             "thresholds": objects.thresholds,
             "masks": objects.has_masks,
+            "readable": objects.readable,
             "rows": rows(case, objects),
             "outlines": {} if case.volume else drawn.outlines,
         }

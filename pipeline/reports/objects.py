@@ -59,12 +59,16 @@ class FoundObject:
 
 @dataclass(frozen=True)
 class CaseObjects:
-    """``thresholds``: the bundle's, one a class · ``found``: likeliest first, also those below the thresholds."""
+    """``thresholds``: the bundle's, one a class · ``found``: likeliest first, also those below the thresholds.
+
+    ``readable`` is False where the file could not be used: then nobody knows what was found, which is not the same as nothing.
+    """
 
     has_masks: bool = False
     thresholds: tuple[float, ...] = ()
     found: tuple[FoundObject, ...] = ()
     warnings: tuple[str, ...] = ()
+    readable: bool = True
 
     @functools.cached_property
     def _by_slice(self) -> dict[int, list[FoundObject]]:
@@ -79,8 +83,14 @@ class CaseObjects:
     def above(self, one: FoundObject) -> bool:
         return one.score >= self.thresholds[one.label]
 
-    def counts(self) -> tuple[int, ...]:
-        """Objects at or above the bundle's threshold, one number a class."""
+    @property
+    def boxes_only(self) -> bool:
+        return self.readable and not self.has_masks
+
+    def counts(self) -> tuple[int | None, ...]:
+        """Objects at or above the bundle's threshold, one number a class; None where it is not known."""
+        if not self.readable:
+            return (None,) * len(self.thresholds)
         counted = Counter(one.label for one in self.found if self.above(one))
         return tuple(counted[label] for label in range(len(self.thresholds)))
 
@@ -93,10 +103,10 @@ def read_objects(case: ReportCase, run: RunFacts) -> CaseObjects:
     try:
         data = _ObjectsFile.model_validate_json((case.folder / FILE).read_bytes())
     except FileNotFoundError:
-        return CaseObjects(False, fallback, (), (f"{FILE} is missing, so no boxes are shown; predict this case again.",))
+        return CaseObjects(False, fallback, (), (f"{FILE} is missing, so no boxes are shown; predict this case again.",), readable=False)
     except (OSError, ValueError) as error:
         reason = f"{FILE} is damaged ({first_fault(error)}), so no boxes are shown; predict this case again."
-        return CaseObjects(False, fallback, (), (reason,))
+        return CaseObjects(False, fallback, (), (reason,), readable=False)
     warnings = []
     thresholds = tuple(_threshold(data.thresholds.get(name), other) for name, other in zip(names, fallback, strict=True))
     slices = {plane.index: at for at, plane in enumerate(case.planes)}
@@ -172,7 +182,7 @@ def rows(case: ReportCase, objects: CaseObjects) -> list[list[Any]]:
             round(one.score, 4),
             *(round(value, 1) for value in one.box),
             wording.box_size(one.box, one.size_mm),
-            "" if one.area_px is None else wording.amount(case, one.area_px) if not case.volume else f"{wording.count(one.area_px)} px",
+            "" if one.area_px is None else wording.area(case, one.area_px),
         ]
         for one in objects.found
     ]

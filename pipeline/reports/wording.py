@@ -129,7 +129,10 @@ def mm_number(case: ReportCase, pixels: int) -> str | None:
     """Area in mm2 (volume in mm3) of that many pixels (voxels), to three digits; None where the spacing is unknown."""
     if case.pixel_size is None:
         return None
-    value = pixels * case.pixel_size
+    return _three_digits(pixels * case.pixel_size)
+
+
+def _three_digits(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 or not value else f"{value:.1e}"
 
 
@@ -139,6 +142,14 @@ def amount(case: ReportCase, pixels: int) -> str:
     if number is None:
         return f"{count(pixels)} {'voxels' if case.volume else 'px'}"
     return f"{number} {'mm³' if case.volume else 'mm²'}"
+
+
+def area(case: ReportCase, pixels: int) -> str:
+    """Area of that many pixels of one slice: in mm2 where the spacing is known, else their number."""
+    spacing_mm = case.geometry.spacing_mm
+    if spacing_mm is None:
+        return f"{count(pixels)} px"
+    return f"{_three_digits(pixels * spacing_mm[-2] * spacing_mm[-1])} mm²"
 
 
 def box_size(box: tuple[float, float, float, float], size_mm: tuple[float, float] | None) -> str:

@@ -162,10 +162,9 @@ def _entry(case: ReportCase, facts: PageFacts, styles: Sequence[wording.ClassSty
     if facts.objects is None:
         found, foreground = amounts, sum(facts.pixels)
     else:
-        found = [
-            f"{wording.count(n)}{', ' + amount if amount else ''}" if n else "" for n, amount in zip(facts.objects, amounts, strict=True)
-        ]
-        foreground = sum(facts.objects)
+        counts = ["unknown number" if n is None else wording.count(n) if n else "" for n in facts.objects]
+        found = [", ".join(filter(None, pair)) for pair in zip(counts, amounts, strict=True)]
+        foreground = -1 if None in facts.objects else sum(filter(None, facts.objects))
     return {
         "name": str(case.key),
         "patient": case.key.patient,

@@ -99,7 +99,12 @@ def test_a_damaged_file_of_objects_is_said_and_the_page_is_made(make_out: Callab
     assert data["rows"] == []
     assert said in page.text
     assert str(out.path) not in page.text
-    assert len(Page(out.path / "report" / "index.html").with_class("row-warnings")) == 1
+    worklist = Page(out.path / "report" / "index.html")
+    assert len(worklist.with_class("row-warnings")) == 1
+    for shown in (page, worklist):
+        assert "unknown" in shown.text, "what nobody knows is not nothing"
+    assert [a["data-objects2"] for _, a in worklist.elements if "data-objects2" in a] == ["-1"]
+    assert "nothing found" not in (out.path / "report" / "cases" / f"{NAME}.html").read_text()
 
 
 def test_damaged_objects_are_left_out_and_counted(make_out: Callable[..., Out]) -> None:

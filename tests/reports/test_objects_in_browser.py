@@ -53,6 +53,7 @@ def test_scores_choose_boxes_counts_and_rows(make_out: Callable[..., Out], tmp_p
         tell('start', [...state(), id('score-reset').disabled, id('score-all-value').textContent, id('object-summary').textContent]);
         tell('words', words());
         tell('cells', rows()[0].textContent.trim().replace(/\\s+/g, ' '));
+        tell('heading', id('unit-size').parentElement.textContent);
         drag(id('score-all'), 0.7);
         tell('all', [...state(), id('score-all-value').textContent, score(1).value, id('score-reset').disabled]);
         drag(score(2), 0.2);
@@ -70,7 +71,8 @@ def test_scores_choose_boxes_counts_and_rows(make_out: Callable[..., Out], tmp_p
     )
     assert told["start"] == [5, 5, [0, 2, 3], True, "by class", "5 of 7 objects at these scores"]
     assert sorted(told["words"]) == ["exudate 0.45", "exudate 0.80", "haemorrhage 0.60", "haemorrhage 0.75", "haemorrhage 0.90"]
-    assert told["cells"] == "haemorrhage0.900.20 × 0.20 mm"
+    assert told["cells"] == "haemorrhage0.900.20 × 0.20"
+    assert told["heading"] == "Width × height, mm"
     assert told["all"] == [3, 3, [0, 1, 2], "0.70", "0.7", False]
     assert told["one"] == [6, 6, [0, 1, 5], "0.20", "by class"]
     assert told["reset"] == [5, 5, [0, 2, 3], True, "0.5", "the bundle's thresholds"]

@@ -18,6 +18,17 @@ window.ocusegObjects = (found, { overlay, layers, look, redraw }) => {
   const ruler = document.createElement("canvas").getContext("2d");
   ruler.font = `600 ${TEXT}px system-ui, sans-serif`;
   const grouped = (number) => number.toLocaleString("en").replaceAll(",", "\u202f");
+  /* A unit that all share stands in the heading, once. */
+  const unitOf = (text) => text.slice(text.lastIndexOf(" "));
+  const shared = (name) => {
+    const units = new Set(all.filter((one) => one[name]).map((one) => unitOf(one[name])));
+    if (units.size !== 1 || !byId(`unit-${name}`)) return "";
+    const [unit] = units;
+    byId(`unit-${name}`).textContent = `,${unit}`;
+    return unit;
+  };
+  const common = { size: shared("size"), area: shared("area") };
+  const cellText = (one, name) => (common[name] && one[name] ? one[name].slice(0, -common[name].length) : one[name] || "–");
   let items = []; // objects of the slice on show
   let view = null; // { box: x, y, width, height in scan pixels, pane: width, height in CSS pixels }
   let hovered = null, chosen = null, waiting = false, current = 0;
@@ -72,7 +83,7 @@ window.ocusegObjects = (found, { overlay, layers, look, redraw }) => {
     });
     head.append(button);
     made.append(head);
-    for (const text of [one.score.toFixed(2), one.size, ...(found.masks ? [one.area || "box only"] : [])]) {
+    for (const text of [one.score.toFixed(2), cellText(one, "size"), ...(found.masks ? [cellText(one, "area")] : [])]) {
       const cell = made.appendChild(document.createElement("td"));
       cell.className = "number";
       cell.textContent = text;
@@ -101,12 +112,13 @@ window.ocusegObjects = (found, { overlay, layers, look, redraw }) => {
       one.row.classList.toggle("late", seen && ++shown > ON_PAPER);
     }
     const total = all.filter(above).length;
-    byId("object-summary").textContent = all.length ? `${grouped(total)} of ${grouped(all.length)} objects at these scores` : "No objects";
+    byId("object-summary").textContent = all.length ? `${grouped(total)} of ${grouped(all.length)} objects at these scores` : found.readable ? "No object was found" : "Objects unknown: their file cannot be read";
     const hidden = items.length - shown;
-    byId("object-rest").textContent = !items.length ? "No object was found." : `${grouped(shown)} listed` + (hidden ? `, ${grouped(hidden)} below the score or switched off.` : ".");
+    byId("object-rest").textContent = !items.length ? (found.readable ? "No object was found." : "") : `${grouped(shown)} listed` + (hidden ? `, ${grouped(hidden)} below the score or switched off.` : ".");
     byId("object-paper").textContent = shown > ON_PAPER ? ` The ${ON_PAPER} likeliest are printed.` : "";
     for (const [name, pool] of [["objects", all], ["sliceObjects", items]]) {
       document.querySelectorAll(name === "objects" ? "[data-objects]" : "[data-slice-objects]").forEach((cell) => {
+        if (!found.readable) return;
         const label = Number(cell.dataset[name]);
         cell.textContent = grouped(pool.filter((one) => one.label === label && above(one)).length);
       });
@@ -140,7 +152,7 @@ window.ocusegObjects = (found, { overlay, layers, look, redraw }) => {
   [showBoxes, showContours, showLabels].forEach((box) => box.addEventListener("change", update));
   const flip = (box) => { box.checked = !box.checked; update(); };
   const keys = {
-    b: () => flip(showBoxes), l: () => flip(showLabels), c: () => { if (found.masks) flip(showContours); },
+    b: () => flip(showBoxes), l: () => flip(showLabels), c: () => flip(showContours),
     ",": () => stepped(-0.05), ".": () => stepped(0.05), t: reset,
   };
 

@@ -135,7 +135,7 @@
   byId("zoom-out").onclick = () => zoom(1 / 1.4);
   byId("fit").onclick = fit;
   new ResizeObserver(show).observe(views[0]);
-  window.addEventListener("beforeprint", () => { paper = [510, 400]; show(); }); // A4 across, as report.css sets it
+  window.addEventListener("beforeprint", () => { paper = [510, objects ? 348 : 400]; show(); }); // A4 across, as report.css sets it
   window.addEventListener("afterprint", () => { paper = null; show(); });
 
   /* ---- classes ---- */
