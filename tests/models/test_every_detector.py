@@ -18,10 +18,22 @@ from pipeline.models.base import MODELS
 from pipeline.models.detector import Detections, Detector, DetectorConfig
 from pipeline.types import Target
 
+SMALL_RCNN: dict[str, Any] = {
+    "fpn_channels": 16,
+    "representation": 32,
+    "score_threshold": 0.01,
+    "roi_samples": 32,
+    "rpn_before_nms": (100, 100),
+    "rpn_after_nms": (50, 50),
+    "anchors": {"sizes": ((8,), (16,), (32,), (64,), (128,))},
+}
 # Small enough for one core (a step on two 64 x 96 images well under 0.1 s); each line is one configuration that is tested.
 SMALL: dict[str, list[dict[str, Any]]] = {
-    "mask_rcnn": [],
-    "faster_rcnn": [],
+    "mask_rcnn": [
+        {**SMALL_RCNN, "mask_width": 16, "mask_layers": 1},
+        {**SMALL_RCNN, "mask_width": 16, "mask_layers": 1, "heads": "v2"},
+    ],
+    "faster_rcnn": [{**SMALL_RCNN, "fpn_channels": 32}, {**SMALL_RCNN, "backbone": "resnet18", "anchors": None}],
     "retinanet": [
         {"backbone": "resnet18", "width": 16, "head_layers": 1, "anchors": {"sizes": ((16,), (32,), (64,), (128,), (256,))}},
         {"backbone": "mobilenet_v2", "width": 16, "head_layers": 2},
@@ -31,11 +43,13 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"variant": "vgg16", "width": 0.125, "norm": "none", "anchors": (8, 12, 18, 27, 40, 60, 80)},
         {"variant": "lite", "width": 0.25, "anchors": (8, 12, 18, 27, 40, 60, 80)},
     ],
-    "yolov3": [],
-    "detr": [],
+    "yolov3": [{"backbone": "mobilenet_v2", "neck": 16}],
+    "detr": [
+        {"backbone": "mobilenet_v2", "width": 32, "heads": 4, "queries": 8, "encoder_layers": 1, "decoder_layers": 2, "feedforward": 32}
+    ],
 }
 # Learning rate of Adam for the one-batch test, where 1e-3 does not suit.
-RATES: dict[str, float] = {}
+RATES: dict[str, float] = {"mask_rcnn": 2e-3, "faster_rcnn": 2e-3}
 # Trainable parameters that one batch need not reach: {name of the detector: {regular expression: why}}.
 UNREACHED: dict[str, dict[str, str]] = {}
 
