@@ -246,3 +246,30 @@ def test_a_semantic_run_ignores_a_stray_file(make_out: Callable[..., Out], tmp_p
     index = write_report(out.path)
     for path in (index, out.path / "report" / "cases" / f"{NAME}.html"):
         assert "object" not in path.read_text(encoding="utf-8").replace("objectB", "")
+
+
+def test_what_inference_writes_of_objects_is_what_the_report_reads(make_out: Callable[..., Out]) -> None:
+    from pipeline.inference.case_files import CaseResult, write_case
+    from pipeline.inference.object_files import FoundObjects, compact
+    from pipeline.types import CaseKey, Geometry, Prediction, Scan
+
+    out = make_out(DISC_CUP).detection()
+    disc, cup, weak = spot(SHAPE, 90, 60, 30), spot(SHAPE, 92, 61, 14), spot(SHAPE, 20, 20, 8)
+    prediction = Prediction(
+        bundle_id="0123456789ab",
+        boxes=np.array([disc["box"], cup["box"], weak["box"]], np.float32),
+        labels=np.array([1, 2, 1]),
+        scores=np.array([0.97, 0.87, 0.2], np.float32),
+        instance_masks=np.stack([disc["mask"], cup["mask"], weak["mask"]]),
+    )
+    found = FoundObjects.of([compact(prediction, 0)], True, DISC_CUP, {"disc": 0.6, "cup": 0.4})
+    pixels = np.full((3, *SHAPE), 80, np.uint8)
+    scan = Scan(pixels, Geometry(SHAPE, (0.01, 0.02), "tag", None, "R", "tag"), "fundus", CaseKey("pa", "R", "v1", "i1"), "ab" * 32)
+    union = disc["mask"].astype(np.uint8) | (cup["mask"].astype(np.uint8) << 1)
+    write_case(out.path, CaseResult(scan, NAME, union, None, (), "0123456789ab", 0.5, found), DISC_CUP)
+    data, page, _ = page_of(out)
+    assert data["thresholds"] == [0.6, 0.4]
+    assert [(row[0], row[2], row[3]) for row in data["rows"]] == [(1, 0, 0.97), (2, 1, 0.87), (3, 0, 0.2)]
+    assert data["rows"][0][8] == "1.22 × 0.61 mm", "61 pixels of 0.02 and 0.01 mm"
+    assert (even_odd(parse(data["outlines"]["1"]), *SHAPE) == disc["mask"]).all()
+    assert not page.with_class("warnings")
