@@ -77,7 +77,7 @@ def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = No
             sizes[" x ".join(map(str, scan.geometry.shape))] += 1
             if not case.labels:
                 continue
-            truth = read_truth(card, case, objects=any(not isinstance(source, PixelSource) for source, _ in case.labels), scan=scan)
+            truth = read_truth(card, case, objects=True, scan=scan)
             for part in truth.objects or ():
                 counts.update(card.label_map.names[label - 1] for label in part.labels.tolist())
             if truth.mask is None:
@@ -98,7 +98,7 @@ def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = No
         "parts": dict(Counter(case.part or "none" for case in cases)),
         "sizes": dict(sizes),
         "share_of_pixels": {name: float(np.mean(values)) if values else None for name, values in shares.items()},
-        "objects": {name: counts[name] for name in card.label_map.names} if counts else None,
+        "objects": {name: counts[name] for name in card.label_map.names},
         "second_reader": sum(bool(case.second_reader) for case in cases),
     }
 
