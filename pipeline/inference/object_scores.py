@@ -12,9 +12,9 @@ import numpy.typing as npt
 from pipeline.datasets.objects import Objects
 from pipeline.inference.predict import centres_inside, inside_view
 from pipeline.inference.summary import DRAWS, LEVEL, SEED
-from pipeline.metrics.detection import ap50_interval, average_precision
+from pipeline.metrics.detection import DetectionScores, ap50_interval, average_precision
 from pipeline.metrics.froc import froc
-from pipeline.metrics.objects import MOST, Counts, ImageObjects, Kind, centre_hits, iou_hits
+from pipeline.metrics.objects import MOST, Counts, ImageObjects, centre_hits, iou_hits
 from pipeline.metrics.proposals import recall
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
 from pipeline.tasks.curves import draw_froc, draw_precision_recall
@@ -106,12 +106,13 @@ def summarise_objects(
     images, patients = [p.objects for p in planes], [p.case.patient for p in planes]
     names, count = label_map.names, len(label_map)
     has_masks = bool(images) and all(i.masks is not None and i.true_masks is not None for i in images)
+    boxes = average_precision(images, count)
     curves = {name: froc(images, index) for index, name in enumerate(names, 1)}
     detection: dict[str, Any] = {
         "images": len(images),
         "most_detections": MOST,
-        "box": _coco(images, patients, label_map, "box"),
-        "mask": _coco(images, patients, label_map, "mask") if has_masks else None,
+        "box": _coco(boxes, images, patients, label_map),
+        "mask": _coco(average_precision(images, count, "mask"), images, patients, label_map) if has_masks else None,
         "froc": {name: None if curve is None else curve.to_json() for name, curve in curves.items()},
     }
     for name, hits in HITS.items():
@@ -122,16 +123,16 @@ def summarise_objects(
     if proposed:
         truths = [(i.true_boxes, i.true_labels) for i in images]
         detection["proposals"] = recall(proposed, truths, count).to_json(names)
-    pictures = {"precision_recall.png": draw_precision_recall(average_precision(images, count), label_map)}
+    pictures = {"precision_recall.png": draw_precision_recall(boxes, label_map)}
     pictures["froc.png"] = draw_froc({name: curve for name, curve in curves.items() if curve is not None}, label_map)
     return detection, pictures
 
 
-def _coco(images: Sequence[ImageObjects], patients: Sequence[str], label_map: LabelMap, kind: Kind) -> dict[str, Any]:
-    out = average_precision(images, len(label_map), kind).to_json(label_map.names)
+def _coco(scores: DetectionScores, images: Sequence[ImageObjects], patients: Sequence[str], label_map: LabelMap) -> dict[str, Any]:
+    out = scores.to_json(label_map.names)
     # Classes stand where those of the pixels' scores stand: summary["classes"], summary["detection"]["box"]["classes"].
     classes = out.pop("by_class")
-    drawn = ap50_interval(images, patients, len(label_map), draws=DRAWS, seed=SEED, level=LEVEL, kind=kind)
+    drawn = ap50_interval(images, patients, len(label_map), draws=DRAWS, seed=SEED, level=LEVEL, kind=scores.kind)
     for index, name in enumerate(label_map.names, 1):
         classes[name] |= _ends(drawn.by_class[index][1])
     return out | _ends(drawn.interval) | {"classes": classes}

@@ -107,7 +107,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         if "model_minus_second_reader_dice" in own:
             lines.append(_line("mean per image", "dice - second reader's", own["model_minus_second_reader_dice"]))
         lines += [_line("pooled", score, own["pooled"][score]) for score in _SHOWN if score in own["pooled"]]
-    for name, label in (("mean_absolute_error", "absolute error"), ("bias", "error (found - reference)")):
+    for name, label in (("mean_absolute_error", "absolute error"), ("bias", "found - reference")):
         if "vcdr" in summary:
             lines.append(_line("vertical CDR", label, summary["vcdr"][name]))
     if "detection" in summary:
