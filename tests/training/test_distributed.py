@@ -14,9 +14,13 @@ import torch
 
 from pipeline.config import dump_config
 from pipeline.training.checkpoint import newest
-from tests.training.tiny import last_state, start_together, tiny_config, train_tiny, weights, write_data
+from tests.training.tiny import COLUMNS, ROWS, last_state, start_together, tiny_config, train_tiny, weights, write_data
 
 NORMS = {norm: f"{{name: unet, widths: [4, 8], residual_units: 1, norm: {norm}}}" for norm in ("instance", "batch")}
+DETECTOR = (
+    "{name: mask_rcnn, backbone: resnet18, fpn_channels: 8, representation: 16, mask_width: 8, mask_layers: 1, roi_samples: 16, "
+    "rpn_samples: 32, rpn_before_nms: [60, 40], rpn_after_nms: [30, 20], detections: 8}"
+)
 # SGD, whose steps are proportional to the gradients: Adam would turn rounding noise of tiny gradients into whole steps.
 SETTINGS = {"train__optimizer": "sgd", "train__learning_rate": 0.05, "train__epochs": 2}
 
@@ -103,3 +107,27 @@ def test_torchrun_needs_no_other_code(root: Path, tmp_path: Path) -> None:
     one, two = weights(tmp_path / "one"), weights(run_dir)
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
+
+
+def test_two_processes_train_a_detector_though_one_sees_no_object(tmp_path: Path) -> None:
+    """What looks at objects alone has then no gradient in that process; both score their share of the validation images."""
+    from PIL import Image
+
+    root = write_data(tmp_path / "data")
+    for path in sorted((root / "masks").glob("*_L.png")):
+        Image.new("L", (COLUMNS, ROWS)).save(path)
+    settings = {
+        "task": "{name: detection}",
+        "train__epochs": 1,
+        "train__batch_size": 1,
+        "data__crop": "[40, 48]",
+        "data__crops_per_image": 1,
+    }
+    config = tiny_config(root, DETECTOR, **settings)
+    processes = start_together(2, config, root, tmp_path / "run")
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    (row,) = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert 0 <= row["validation/ap50"] <= 1
+    assert row["train/loss/mask"] > 0
