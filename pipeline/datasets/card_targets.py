@@ -199,9 +199,11 @@ def _objects(card: DataCard, source: ObjectSource, paths: Sequence[Path], image:
     if isinstance(source, InstancesLabel):
         return [from_instance_ids(numbers, label_of(source.means, label_map)) for numbers in read_planes(paths[0])]
     if isinstance(source, MasksLabel):
-        by_slice = list(zip(*map(read_planes, paths), strict=True))
+        stacks = [read_planes(path) for path in paths]
+        if any(len(stack) != geometry.slices for stack in stacks):
+            raise CardError(f"a mask has another number of slices than the image, which has {geometry.slices}")
         label = label_of(source.means, label_map)
-        return [from_masks(iter(masks), plane, label, source.at_least) for masks in by_slice]
+        return [from_masks(masks, plane, label, source.at_least) for masks in zip(*stacks, strict=True)]
     if geometry.slices > 1:
         raise CardError(f"boxes belong to a picture, but the image has {geometry.slices} slices")
     if isinstance(source, CocoLabel):

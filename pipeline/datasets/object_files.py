@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,8 @@ def from_instance_ids(numbers: npt.NDArray[Any], label: int) -> Objects:
 
     if numbers.ndim == 3 and (numbers == numbers[..., :1]).all():
         numbers = numbers[..., 0]
+    if np.issubdtype(numbers.dtype, np.floating) and (numbers == np.rint(numbers)).all():  # NIfTI often stores labels so
+        numbers = numbers.astype(np.int64)
     if numbers.ndim != 2 or not np.issubdtype(numbers.dtype, np.integer) or (numbers.size and int(numbers.min()) < 0):
         raise CardError(f"the card says instances, but the label is {numbers.dtype} of shape {numbers.shape}")
     # Numbers may be large and far apart: counted anew, so that no list of all possible ones is made.
@@ -52,7 +54,7 @@ def from_instance_ids(numbers: npt.NDArray[Any], label: int) -> Objects:
     return fitted((numbers.shape[0], numbers.shape[1]), pieces, [label] * len(pieces))
 
 
-def from_masks(masks: Iterator[npt.NDArray[Any]], plane: tuple[int, int], label: int, at_least: float) -> Objects:
+def from_masks(masks: Iterable[npt.NDArray[Any]], plane: tuple[int, int], label: int, at_least: float) -> Objects:
     """One object from each grey image (H, W); an empty one is no object.
 
     Raises

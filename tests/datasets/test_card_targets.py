@@ -253,7 +253,17 @@ def test_a_volume_has_objects_slice_by_slice(tmp_path: Path) -> None:
         assert store.truth(0).boxes.tolist() == [[10, 5, 20, 9]]  # type: ignore[union-attr]
         assert store.truth(1).boxes.shape == (0, 4)  # type: ignore[union-attr]
         assert int(store.sample(2).target.instance_masks.sum()) == 24  # type: ignore[union-attr]
-        assert read_target(card, card.cases(tmp_path)[0], objects=True, slice_index=0).labels.tolist() == [2]  # type: ignore[union-attr]
+        assert read_target(card, card.cases(tmp_path)[0], objects=True).labels.tolist() == [2]  # type: ignore[union-attr]
+
+
+def test_a_mask_of_one_slice_is_no_mask_of_a_volume(tmp_path: Path) -> None:
+    geometry = Geometry((3, 24, 36), (0.1, 0.004, 0.01), "tag")
+    write_nifti(tmp_path / "a.nii.gz", np.arange(3 * 24 * 36, dtype=np.uint16).reshape(3, 24, 36), geometry)
+    write_png(tmp_path / "a_1.png", np.ones((24, 36), np.uint8))
+    front = TWO | {"modality": "oct", "images": {"file": "{name:[a-z]}.nii.gz"}}
+    card = make_card(**front, labels=[{"kind": "masks", "file": "{name}_{object}.png", "means": "drusen"}])
+    with pytest.raises(CardError, match=r"case a_U_0_a: .*another number of slices than the image, which has 3"):
+        read_target(card, card.cases(tmp_path)[0], objects=True)
 
 
 def one_lesion(tmp_path: Path, top: int, left: int) -> tuple[DataCard, list[CardCase]]:

@@ -46,10 +46,14 @@ def test_instance_numbers_may_be_apart_and_far(dtype: type) -> None:
     assert objects.masks is not None
     assert [int(mask.sum()) for mask in objects.masks] == [9, 4]
     assert len(from_instance_ids(np.zeros(PLANE, dtype), 1)) == 0
+    assert len(from_instance_ids(numbers.astype(np.float64), 1)) == 2
     assert from_instance_ids(np.full(PLANE, 7, dtype), 1).boxes.tolist() == [[0, 0, 30, 20]]
 
 
-@pytest.mark.parametrize("stored", [np.zeros(PLANE, np.float32), np.zeros((*PLANE, 3), np.uint8) + np.arange(3, dtype=np.uint8)])
+@pytest.mark.parametrize(
+    "stored",
+    [np.full(PLANE, 0.5, np.float32), np.full(PLANE, -1, np.int16), np.zeros((*PLANE, 3), np.uint8) + np.arange(3, dtype=np.uint8)],
+)
 def test_images_that_number_nothing(stored: np.ndarray) -> None:
     with pytest.raises(CardError, match="the card says instances"):
         from_instance_ids(stored, 1)
@@ -59,11 +63,11 @@ def test_one_mask_a_file() -> None:
     first, second, empty = (np.zeros(PLANE, np.uint8) for _ in range(3))
     first[3:9, 4:6] = 255
     second[5:7, 0:9] = 200
-    objects = from_masks(iter([first, second, empty]), PLANE, 3, 201)
+    objects = from_masks([first, second, empty], PLANE, 3, 201)
     assert objects.boxes.tolist() == [[4, 3, 6, 9]]
-    assert len(from_masks(iter([first, second, empty]), PLANE, 3, 1)) == 2
+    assert len(from_masks([first, second, empty], PLANE, 3, 1)) == 2
     with pytest.raises(CardError, match="a mask is 30 x 20, but the image is 20 x 30"):
-        from_masks(iter([first.T]), PLANE, 3, 1)
+        from_masks([first.T], PLANE, 3, 1)
 
 
 def test_yolo_lines_are_fractions_of_the_image() -> None:
