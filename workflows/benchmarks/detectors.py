@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the photographs, as data_cards/idrid_codras.md describes it")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="torchvision's MobileNetV2; without the file both start at random")
-    parser.add_argument("--images", type=int, default=16, help="photographs used")
+    parser.add_argument("--images", type=int, default=16, help="photographs used, at least a batch")
     parser.add_argument("--size", type=int, nargs=2, default=(448, 672), metavar=("ROWS", "COLUMNS"), help="input, multiples of 32")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10, help="timed training steps of each; two more go before")
@@ -239,7 +239,12 @@ class Peer:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(trained, lr=rate(options.batch), momentum=0.9, weight_decay=1e-4, nesterov=True)
         loader = torch.utils.data.DataLoader(
-            self.data, options.batch, shuffle=True, num_workers=options.workers, collate_fn=lambda rows: tuple(zip(*rows, strict=True))
+            self.data,
+            options.batch,
+            shuffle=True,
+            drop_last=True,  # ours has full batches only
+            num_workers=options.workers,
+            collate_fn=lambda rows: tuple(zip(*rows, strict=True)),
         )
         self.batches = itertools.chain.from_iterable(loader for _ in itertools.count())
         self.device = device
