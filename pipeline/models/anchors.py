@@ -80,16 +80,17 @@ class LevelAnchors(nn.Module):
         return [torch.cat(grids)] * len(images.image_sizes)
 
 
-def overlap(sizes: Sizes, anchors: Sizes) -> npt.NDArray[np.float64]:
-    """IoU (N, k) of boxes and anchors given by width and height alone, both centred at one point."""
-    boxes, others = sizes[:, None].astype(np.float64), anchors[None].astype(np.float64)
-    shared = np.minimum(boxes, others).prod(-1)
+def overlap(sizes: Sizes, anchors: Sizes, apart: Sizes | float = 0.0) -> npt.NDArray[np.float64]:
+    """IoU (N, k) of boxes and anchors given by width and height alone; their centres lie ``apart`` pixels, both down and across."""
+    boxes, others, apart = sizes[:, None].astype(np.float64), anchors[None].astype(np.float64), np.asarray(apart, np.float64)
+    touching = (boxes + others) / 2 - apart.reshape(1, -1, 1)
+    shared = np.minimum(np.minimum(boxes, others), touching).clip(min=0).prod(-1)
     return np.asarray(shared / (boxes.prod(-1) + others.prod(-1) - shared))
 
 
-def coverage(sizes: Sizes, anchors: Sizes) -> float:
+def coverage(sizes: Sizes, anchors: Sizes, apart: Sizes | float = 0.0) -> float:
     """Mean over boxes of the IoU with the best anchor, 0..1."""
-    return float(overlap(sizes, anchors).max(1).mean())
+    return float(overlap(sizes, anchors, apart).max(1).mean())
 
 
 def kmeans_anchors(sizes: Sizes, k: int, seed: int = 0) -> Sizes:
@@ -127,20 +128,23 @@ def _kmeans(sizes: Sizes, shapes: Sizes, k: int, random: np.random.Generator) ->
     return centres
 
 
-def fitted_anchors(sizes: Sizes, levels: int = 5) -> Anchors:
+def fitted_anchors(sizes: Sizes, levels: int = 5, finest: int = 4) -> Anchors:
     """Anchors for a pyramid from the boxes' (width, height), float32 (N, 2): of those tried, the ones that cover the boxes best.
 
-    Sizes stay an octave apart, as the levels do, so that each level keeps boxes that its features can see; what is fitted is where
-    they begin (8 to 64 pixels at stride 4; 32 is the paper's, and the nearest to it wins a tie) and the three aspect ratios (the
-    sixths of the boxes' own, or the paper's). Without boxes: the paper's.
+    Sizes stay an octave apart, as the levels do; what is fitted is where they begin (8 to 64 pixels at stride ``finest``) and the three
+    aspect ratios (the paper's, or the median of the boxes' own with one on each side, a factor of 1.4 away or where a sixth of the
+    boxes lies beyond). Anchors are judged at a quarter of their level's step from the box, the mean distance: large ones on a coarse
+    level would fit in shape and miss in place. Of equals the nearest to the paper's 32 pixels wins. Without boxes: the paper's.
     """
     if not len(sizes):
         return Anchors(sizes=tuple((32.0 * 2**level,) for level in range(levels)))
-    ratio = np.quantile(sizes[:, 1] / sizes[:, 0], (1 / 6, 3 / 6, 5 / 6))
+    low, median, high = (max(float(ratio), 0.01) for ratio in np.quantile(sizes[:, 1] / sizes[:, 0], (1 / 6, 1 / 2, 5 / 6)))
+    own = (min(low, median / 1.4), median, max(high, median * 1.4))
     starts = sorted((8 * 2 ** (step / 4) for step in range(13)), key=lambda start: abs(np.log2(start / 32)))
     tried = [
         Anchors(sizes=tuple((round(start * 2**level, 1),) for level in range(levels)), ratios=ratios)
-        for ratios in ((0.5, 1.0, 2.0), tuple(round(float(r), 2) for r in np.maximum(ratio, 0.01)))
+        for ratios in ((0.5, 1.0, 2.0), tuple(round(ratio, 3) for ratio in own))
         for start in starts
     ]
-    return max(tried, key=lambda anchors: round(coverage(sizes, np.concatenate([anchors.shapes(level) for level in range(levels)])), 6))
+    apart = np.repeat([finest * 2**level / 4 for level in range(levels)], len(own)).astype(np.float32)
+    return max(tried, key=lambda anchors: round(coverage(sizes, np.concatenate([anchors.shapes(n) for n in range(levels)]), apart), 2))
