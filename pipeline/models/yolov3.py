@@ -57,7 +57,7 @@ class YoloV3Config(DetectorConfig):
     ignore_above: float = Field(
         0.5, gt=0, le=1, description="outputs that overlap an object by more and do not answer for it learn nothing"
     )
-    lowest_score: float = Field(0.01, ge=0, lt=1, description="boxes of a lower score are dropped before suppression")
+    lowest_score: float = Field(0.001, ge=0, lt=1, description="boxes of a lower score are dropped before suppression")
     suppress_above: float = Field(0.45, gt=0, le=1, description="of two boxes of a class that overlap by more (IoU) the likelier stays")
     detections: int = Field(100, ge=1, description="most boxes an image")
 

@@ -1,0 +1,251 @@
+"""DETR: transformers' encoder and decoder over our own image encoders.
+
+Paper: Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020, arXiv:2005.12872. Network code: Hugging Face
+transformers (Apache-2.0), built from its configuration; nothing is downloaded.
+
+What differs: the image encoder is one of backbones.py, so that ImageNet weights come from the same files as everywhere, and its
+normalisation learns where there are none (transformers would freeze it at random). Weights begin as in the authors' code (Xavier in
+the transformer, N(0, 1) queries): transformers, meant to load trained ones, begins with N(0, .02), where all queries are alike. The
+set loss is the paper's, written here: transformers' sums across processes, so that a validation with uneven shares would never end,
+and it stops at the first number that is not finite instead of showing it in the loss.
+
+DETR is known to need hundreds of epochs. ``points`` (default; ``false`` is the paper's) gives it what later papers found missing, in
+its simplest form: boxes relative to a point of each query (Wang et al., "Anchor DETR", AAAI 2022, arXiv:2109.07107), attention that
+begins around that point (Gao et al., "Fast Convergence of DETR with Spatially Modulated Co-Attention", ICCV 2021, arXiv:2101.07448),
+position codes of a picture's wave lengths (Liu et al., "DAB-DETR", ICLR 2022, arXiv:2201.12329) and in the values too, so that a
+query is told where what it sees lies. Fewer layers, ``dropout: 0``, ImageNet weights and ``stride: 16`` for small objects (the
+paper's DC5 gets there by dilation) help a short run as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.errors import ConfigError
+from pipeline.models.backbones import Features, build_backbone
+from pipeline.models.base import MODELS
+from pipeline.models.detector import Detections, Detector, DetectorConfig, Sizes
+from pipeline.models.weights import Loaded
+from pipeline.types import Target
+
+CLASS, BOX, GIOU = 1.0, 5.0, 2.0
+"""Weights of the losses' parts, and of the costs by which objects are matched (section A.4 of the paper)."""
+OUTSIDE = -1e4  # added to attention, leaves nothing of it; infinity would leave NaN where a row has nothing else
+
+
+class DetrConfig(DetectorConfig):
+    name: Literal["detr"] = "detr"
+    backbone: Literal["mobilenet_v2", "resnet18", "resnet50"] = Field("resnet50", description="encoder of the image")
+    stride: Literal[16, 32] = Field(32, description="of the features that the transformer sees; at 16 four times as many, from two depths")
+    queries: int = Field(100, ge=1, description="most objects an image; a few times the usual number of objects learns sooner")
+    width: int = Field(256, ge=8, multiple_of=4, description="features of the transformer (d_model)")
+    heads: int = Field(8, ge=1, description="attention heads")
+    encoder_layers: int = Field(6, ge=0)
+    decoder_layers: int = Field(6, ge=1)
+    feedforward: int = Field(2048, ge=1, description="features between a layer's two linear maps")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    points: bool = Field(
+        True,
+        description="each query has a point of the image, looks around it at first and says its box relative to it; false: the paper's, "
+        "which has to learn where to look and takes many times as long",
+    )
+    auxiliary: bool = Field(True, description="each decoder layer has the loss, not only the last")
+    no_object: float = Field(0.1, gt=0, description="weight of queries that stand for no object, in the class loss")
+
+    @model_validator(mode="after")
+    def _fits(self) -> DetrConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+        return self
+
+
+class Detr(Detector):
+    """See the module."""
+
+    def __init__(self, config: DetrConfig, features: Features, classes: int) -> None:
+        super().__init__()
+        try:
+            from transformers import DetrConfig as Settings
+            from transformers import DetrForObjectDetection, ResNetConfig
+        except ImportError:
+            raise ConfigError("model.name: detr needs the package transformers: install ocuseg[detr]") from None
+        self.config = config
+        settings = Settings(
+            use_timm_backbone=False,
+            use_pretrained_backbone=False,
+            backbone_config=ResNetConfig(embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, out_features=["stage4"]),
+            num_labels=classes,
+            num_queries=config.queries,
+            d_model=config.width,
+            encoder_layers=config.encoder_layers,
+            decoder_layers=config.decoder_layers,
+            encoder_attention_heads=config.heads,
+            decoder_attention_heads=config.heads,
+            encoder_ffn_dim=config.feedforward,
+            decoder_ffn_dim=config.feedforward,
+            dropout=config.dropout,
+            auxiliary_loss=True,
+        )
+        self.net = DetrForObjectDetection(settings)
+        self.net.model.backbone = features  # in the place of the toy that the settings describe
+        inputs = features.widths[3] + (features.widths[2] if config.stride == 16 else 0)
+        self.net.model.input_projection = nn.Conv2d(inputs, config.width, 1)
+        for part in (self.net.model.encoder, self.net.model.decoder):
+            for weight in part.parameters():
+                if weight.ndim > 1:
+                    nn.init.xavier_uniform_(weight)
+        nn.init.normal_(self.net.model.query_position_embeddings.weight)
+        for layer in (self.net.class_labels_classifier, *self.net.bbox_predictor.layers):
+            layer.reset_parameters()
+        if config.points:
+            size = self.net.bbox_predictor.layers[-1]  # boxes begin on their point, an eighth of the image wide and high
+            nn.init.normal_(size.weight, std=0.01)
+            nn.init.zeros_(size.bias[:2])
+            nn.init.constant_(size.bias[2:], -2.0)
+            self.net.model.position_embedding.temperature = 20  # Liu et al., section 4.4; 10,000 is meant for sentences
+            number = torch.arange(1, config.queries + 1, dtype=torch.float64)[:, None]
+            strewn = number * torch.tensor([0.7548776662, 0.5698402910], dtype=torch.float64) % 1  # even, however many there are
+            self.points = nn.Parameter(strewn.float().logit())
+            self.reach = nn.Parameter(torch.linspace(math.log(0.05), math.log(0.4), config.heads))
+
+    def load_encoder(self, weights: str) -> Loaded:
+        """Fill the image encoder from "imagenet" or a file."""
+        features: Features = self.net.model.backbone
+        return features.load(weights)
+
+    def outputs(self, images: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
+        """Logits (L, B, queries, classes + 1), "no object" last, and boxes (L, B, queries, 4): centre, width, height as shares of the
+        image's own sides. L decoder layers, the last one last; float32."""
+        model = self.net.model
+        seen = model.input_projection(self._features(images))
+        batch, _, rows, columns = seen.shape
+        steps = [torch.arange(count, device=seen.device) * self.config.stride for count in (rows, columns)]
+        heights, widths = torch.tensor(sizes, device=seen.device).T
+        picture = (steps[0][None, :, None] < heights[:, None, None]) & (steps[1][None, None] < widths[:, None, None])
+        codes = model.position_embedding(shape=seen.shape, device=seen.device, dtype=torch.float32, mask=picture)
+        seen, codes, picture = seen.flatten(2).transpose(1, 2), codes.flatten(2).transpose(1, 2), picture.flatten(1)
+        queries = model.query_position_embeddings.weight.expand(batch, -1, -1)
+        attended: Tensor = picture
+        if self.config.points:
+            seen = seen + codes
+            attended = self._near_points(steps, heights, widths).masked_fill(~picture[:, None, None], OUTSIDE)
+        memory = model.encoder(inputs_embeds=seen, attention_mask=picture, spatial_position_embeddings=codes).last_hidden_state
+        layers = model.decoder(
+            inputs_embeds=torch.zeros_like(queries),
+            encoder_hidden_states=memory,
+            encoder_attention_mask=attended,
+            spatial_position_embeddings=codes,
+            object_queries_position_embeddings=queries,
+        ).intermediate_hidden_states
+        boxes = self.net.bbox_predictor(layers).float()
+        if self.config.points:
+            boxes = torch.cat([boxes[..., :2] + self.points, boxes[..., 2:]], dim=-1)
+        return self.net.class_labels_classifier(layers).float(), boxes.sigmoid()
+
+    def _features(self, images: Tensor) -> Tensor:
+        """At stride 16 the features of stride 32 are laid under those of 16: small objects have their pixels and their meaning."""
+        features: list[Tensor] = self.net.model.backbone(images)
+        fine, coarse = features[2:]
+        if self.config.stride == 32:
+            return coarse
+        return torch.cat([fine, functional.interpolate(coarse, scale_factor=2.0, mode="nearest")], dim=1)
+
+    def _near_points(self, steps: Sequence[Tensor], heights: Tensor, widths: Tensor) -> Tensor:
+        """What is added to attention (B, heads, queries, places): the logarithm of a bell around the query's point, as wide as the
+        head's reach."""
+        half = self.config.stride / 2
+        y, x = (steps[0] + half) / heights[:, None], (steps[1] + half) / widths[:, None]  # (B, rows), (B, columns)
+        point = self.points.sigmoid()
+        away_x = (x[:, None] - point[None, :, :1]) ** 2
+        away_y = (y[:, None] - point[None, :, 1:]) ** 2
+        away = (away_y[..., :, None] + away_x[..., None, :]).flatten(2)
+        return -away[:, None] / (2 * (2 * self.reach).exp())[None, :, None, None]
+
+    def batch_losses(self, images: Tensor, sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
+        logits, boxes = self.outputs(images, sizes)
+        labels, truths = [], []
+        for target, (rows, columns) in zip(targets, sizes, strict=True):
+            assert target.boxes is not None  # what a detector is promised
+            assert target.labels is not None
+            labels.append(target.labels - 1)
+            truths.append(_shares(target.boxes.to(boxes), rows, columns))
+        layers = range(len(logits)) if self.config.auxiliary else [len(logits) - 1]
+        parts = [set_losses(logits[layer], boxes[layer], labels, truths, self.config.no_object) for layer in layers]
+        return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+
+    def batch_detections(self, images: Tensor, sizes: Sizes) -> list[Detections]:
+        """The likeliest class of each query, as in the paper: no suppression."""
+        from torchvision.ops import clip_boxes_to_image
+
+        logits, boxes = self.outputs(images, sizes)
+        found = []
+        for probabilities, shares, (rows, columns) in zip(logits[-1].softmax(-1)[..., :-1], boxes[-1], sizes, strict=True):
+            scores, labels = probabilities.max(-1)
+            inside = clip_boxes_to_image(_corners(shares) * _sides(shares, rows, columns), (rows, columns))
+            order = scores.argsort(descending=True, stable=True)
+            order = order[(inside[order, 2:] > inside[order, :2]).all(1)]
+            found.append(Detections(inside[order], labels[order] + 1, scores[order]))
+        return found
+
+
+def set_losses(logits: Tensor, boxes: Tensor, labels: Sequence[Tensor], truths: Sequence[Tensor], no_object: float) -> dict[str, Tensor]:
+    """Losses ``class``, ``box`` (L1) and ``giou`` of one decoder layer, times the paper's weights.
+
+    ``logits`` (B, Q, K + 1), ``boxes`` (B, Q, 4) shares; for each image ``labels`` int64 (T) 0..K - 1 and ``truths`` (T, 4). Each
+    object is matched to the one query that costs least in all (Kuhn, 1955); the other queries are to say "no object". With more
+    objects than queries the costliest have none. Where nothing is matched, box and giou are 0.
+    """
+    from torchvision.ops import generalized_box_iou_loss  # importing torchvision takes a second
+
+    wanted = torch.full(logits.shape[:2], logits.shape[-1] - 1, device=logits.device)
+    near, overlap = boxes.sum() * 0, boxes.sum() * 0
+    for image, (label, truth) in enumerate(zip(labels, truths, strict=True)):
+        query, number = match(logits[image], boxes[image], label, truth)
+        wanted[image, query] = label[number]
+        near = near + functional.l1_loss(boxes[image, query], truth[number], reduction="sum")
+        overlap = overlap + generalized_box_iou_loss(_corners(boxes[image, query]), _corners(truth[number]), reduction="sum")
+    weight = torch.ones_like(logits[0, 0])
+    weight[-1] = no_object
+    count = max(sum(len(label) for label in labels), 1)
+    kind = functional.cross_entropy(logits.transpose(1, 2), wanted, weight)
+    return {"class": CLASS * kind, "box": BOX * near / count, "giou": GIOU * overlap / count}
+
+
+@torch.no_grad()
+def match(logits: Tensor, boxes: Tensor, labels: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and objects of one image that belong together: int64 (min(Q, T)) numbers each."""
+    from scipy.optimize import linear_sum_assignment
+    from torchvision.ops import generalized_box_iou
+
+    likely = logits.softmax(-1)[:, labels]
+    cost = BOX * torch.cdist(boxes, truths, p=1) - CLASS * likely - GIOU * generalized_box_iou(_corners(boxes), _corners(truths))
+    pairs: Any = linear_sum_assignment(cost.nan_to_num(1e6, 1e6, -1e6).cpu().numpy())
+    query, number = (torch.as_tensor(side, dtype=torch.int64, device=logits.device) for side in pairs)
+    return query, number
+
+
+def _sides(like: Tensor, rows: int, columns: int) -> Tensor:
+    return like.new_tensor([columns, rows, columns, rows])
+
+
+def _shares(boxes: Tensor, rows: int, columns: int) -> Tensor:
+    """Boxes (N, 4) xyxy in pixels -> centre, width and height as shares of the image's sides."""
+    return torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1) / _sides(boxes, rows, columns)
+
+
+def _corners(shares: Tensor) -> Tensor:
+    """Centre, width, height (..., 4) -> xyxy inside the unit square's reach."""
+    centre, half = shares[..., :2], shares[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+@MODELS.add(DetrConfig)
+def build(config: DetrConfig, in_channels: int, out_channels: int) -> Detr:
+    return Detr(config, build_backbone(config.backbone, in_channels, frozen_norm=config.weights != "none"), out_channels)
