@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union
 
@@ -58,7 +58,7 @@ def read_mapping(text: str, where: str, keys: str, error: type[OcusegError], fir
 
 def explain(fault: Any, model: type[BaseModel]) -> str:
     """One of pydantic's faults as "dotted.key: what is wrong, what to do"."""
-    location = [str(part) for part in fault["loc"]]
+    location = _as_written(fault["loc"], model)
     place, kind, value = ".".join(location) or "all", fault["type"], fault.get("input")
     if kind == "extra_forbidden":
         return f"{place}: unknown key{_near_key(location[-1], model)}"
@@ -75,6 +75,30 @@ def explain(fault: Any, model: type[BaseModel]) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     shown = f" (it is {value!r})" if isinstance(value, str | int | float | bool | list) and len(repr(value)) < 80 else ""
     return f"{place}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _as_written(location: Sequence[Any], model: type[BaseModel]) -> list[str]:
+    """Pydantic's location without the names of chosen union members, which it puts in and no file holds ("model.unet.widths")."""
+    schema: dict[str, Any] = model.model_json_schema()
+    node: dict[str, Any] = schema
+    parts = []
+    for part in location:
+        node = _resolved(node, schema)
+        mapping = node.get("discriminator", {}).get("mapping", {})
+        if part in mapping:
+            node = {"$ref": mapping[part]}
+            continue
+        parts.append(str(part))
+        node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
+    return parts
+
+
+def _resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """The definition that a node of a JSON schema refers to; of a value that may also be null, the value."""
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    choices = [choice for choice in node.get("anyOf", []) if choice.get("type") != "null"]
+    return _resolved(choices[0], schema) if len(choices) == 1 else node
 
 
 def _near_key(key: str, model: type[BaseModel]) -> str:

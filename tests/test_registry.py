@@ -42,10 +42,10 @@ def test_names_find_their_builders() -> None:
     [
         ({"name": "unett"}, "model.name: unknown 'unett'; did you mean 'unet'?"),
         ({}, "model.name: is required and missing"),
-        ({"name": "unet", "widht": 3}, "model.unet.widht: unknown key; did you mean 'width'?"),
+        ({"name": "unet", "widht": 3}, "model.widht: unknown key; did you mean 'width'?"),
         (
             {"name": "unet", "width": "wide"},
-            "model.unet.width: input should be a valid integer, unable to parse string as an integer (it is 'wide')",
+            "model.width: input should be a valid integer, unable to parse string as an integer (it is 'wide')",
         ),
     ],
 )
