@@ -34,7 +34,8 @@ def group_norm(width: int) -> nn.Module:
 
 def match(boxes: Tensor, candidates: Tensor, foreground: float, background: float) -> Tensor:
     """Index of each anchor's object, int64 (A): the one it overlaps most by at least ``foreground`` (intersection over union), BACKGROUND
-    below ``background``, BETWEEN otherwise. Each object also gets its best anchor, however small the overlap."""
+    below ``background``, BETWEEN otherwise. Each object also gets its best anchor, however small the overlap, unless that is
+    another object's best and overlaps it more."""
     from torchvision.ops import box_iou
 
     if len(boxes) == 0:
@@ -46,7 +47,8 @@ def match(boxes: Tensor, candidates: Tensor, foreground: float, background: floa
     # A small object lies wholly inside many anchors, all of one overlap: of those the nearest centre is its own.
     distance = torch.cdist(boxes[:, :2] + boxes[:, 2:], candidates[:, :2] + candidates[:, 2:])
     own = (overlap - 1e-6 * distance).argmax(dim=1)
-    index[own] = torch.arange(len(boxes), device=index.device)
+    claimed = own.unique()
+    index[claimed] = torch.where(own[:, None] == claimed, overlap[:, claimed], -1).argmax(dim=0)
     matched: Tensor = index
     return matched
 

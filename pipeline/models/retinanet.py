@@ -43,7 +43,7 @@ class RetinaNetConfig(dense.DenseConfig):
     )
 
     def fitted(self, sizes: npt.NDArray[np.float32]) -> Self:
-        return self if self.anchors is not None else self.model_copy(update={"anchors": _three_an_octave(fitted_anchors(sizes))})
+        return self if self.anchors is not None else self.model_copy(update={"anchors": _three_an_octave(fitted_anchors(sizes, finest=8))})
 
 
 class RetinaNet(Detector):
