@@ -3,16 +3,17 @@
 Paper: Ronneberger, Fischer, Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015,
 doi:10.1007/978-3-319-24574-4_28. Residual units as in Kerfoot et al., "Left-Ventricle Quantification Using Residual U-Net",
 STACOM 2018, doi:10.1007/978-3-030-12029-0_40. Deep supervision as in Lee et al., "Deeply-Supervised Nets", AISTATS 2015,
-arXiv:1409.5185. Network code: MONAI 1.6.1, Apache-2.0.
+arXiv:1409.5185. Attention gates as in Oktay et al., "Attention U-Net: Learning Where to Look for the Pancreas", MIDL 2018,
+arXiv:1804.03999. Volumes as in Çiçek et al., "3D U-Net", MICCAI 2016, arXiv:1606.06650. Network code: MONAI 1.6.1, Apache-2.0.
 
-What differs from MONAI's: any image size (padded inside, cropped back), optional deep supervision, and an optional head of its
-own (``head_width``). Widths (12, 24, 48, 96) with two residual units make 0.23 M parameters: the little configuration for a CPU.
+What differs from MONAI's: any image size (padded inside, cropped back), optional deep supervision, optional attention gates, and an
+optional head of its own (``head_width``). Widths (12, 24, 48, 96) with two residual units make 0.23 M parameters: the little configuration for a CPU.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.models.base import MODELS, ModelConfig
+from pipeline.models.framing import Dims, Framed, convolution, enlarged
+from pipeline.models.blocks import pad_to_multiple
 
 
 class UNetConfig(ModelConfig):
@@ -31,6 +34,10 @@ class UNetConfig(ModelConfig):
     residual_units: int = Field(2, ge=0, description="convolutions in a residual unit; 0 for plain convolutions")
     norm: Literal["instance", "batch", "group"] = Field("instance", description="normalisation layer")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability")
+    attention_gates: bool = Field(
+        False, description="weigh what the encoder hands across by where the coarser levels look (Attention U-Net)"
+    )
+    dims: Dims = Field(2, description="3 for whole volumes, 2 for images and single slices")
     deep_supervision: int = Field(0, ge=0, le=4, description="how many coarser decoder outputs also get a loss (0: none)")
     head_width: int = Field(
         0,
@@ -48,24 +55,35 @@ class UNetConfig(ModelConfig):
         return self
 
 
-class UNet(nn.Module):
-    """MONAI's UNet for any image size.
+class AttentionGate(nn.Module):
+    """Lets through what the coarser level asks for: features (B, C, ...) times a map in 0..1 made of them and the ``gating`` signal.
 
-    ``forward``: float (B, C, H, W) -> logits (B, K, H, W); in training with deep supervision a list of such logits, finest first,
-    each brought to (H, W) so that every loss sees the target as it was drawn.
-
-    Exported (torch.export, ONNX), with free height and width, it takes multiples of ``multiple`` only, at least two of them: how much
-    to pad cannot be asked of sizes that are not known yet. The caller pads with :func:`pad_to_multiple`.
+    As in the paper (additive attention by 1 x 1 convolutions), except that the gating signal has already been brought to the
+    features' size here; it begins half open.
     """
 
-    def __init__(self, config: UNetConfig, in_channels: int, out_channels: int) -> None:
+    def __init__(self, dims: Dims, features: int, gating: int) -> None:
         super().__init__()
+        width = max(1, features // 2)
+        self.features = convolution(dims)(features, width, 1, bias=False)
+        self.gating = convolution(dims)(gating, width, 1)
+        self.map = convolution(dims)(width, 1, 1)
+
+    def forward(self, features: Tensor, gating: Tensor) -> Tensor:
+        opening: Tensor = torch.sigmoid(self.map(functional.relu(self.features(features) + self.gating(gating))))
+        return features * opening
+
+
+class UNet(Framed):
+    """MONAI's UNet; with deep supervision every coarser output is brought to full size, so that each loss sees the target as drawn."""
+
+    def __init__(self, config: UNetConfig, in_channels: int, out_channels: int) -> None:
         from monai.networks.nets import UNet as MonaiUNet  # importing MONAI takes six seconds
 
         strides = (config.first_stride, *(2,) * (len(config.widths) - 2))
         last = config.head_width or out_channels
-        self.net = MonaiUNet(
-            spatial_dims=2,
+        net = MonaiUNet(
+            spatial_dims=config.dims,
             in_channels=in_channels,
             out_channels=last,
             channels=config.widths,
@@ -74,48 +92,33 @@ class UNet(nn.Module):
             norm=_norm(config, last),
             dropout=config.dropout,
         )
-        self.head = nn.Sequential(nn.PReLU(), nn.Conv2d(last, out_channels, 1)) if config.head_width else nn.Identity()
-        self.coarse_heads = nn.ModuleList(nn.Conv2d(width, out_channels, 1) for width in config.widths[: config.deep_supervision])
-        self.steps = [math.prod(strides[:depth]) for depth in range(1, len(strides))]  # size of a coarse pixel at each decoder level
-        self.multiple = math.prod(strides)
+        super().__init__(net, math.prod(strides), config.dims)
+        self.levels = len(strides)
+        convolve = convolution(config.dims)
+        self.head = nn.Sequential(nn.PReLU(), convolve(last, out_channels, 1)) if config.head_width else nn.Identity()
+        self.coarse_heads = nn.ModuleList(convolve(width, out_channels, 1) for width in config.widths[: config.deep_supervision])
+        # What a level of MONAI's decoder gives has the width above it; the bottom's own is not brought down.
+        below = (*config.widths[:-2], config.widths[-1])
+        pairs = zip(config.widths[:-1], below, strict=True) if config.attention_gates else ()
+        self.gates = nn.ModuleList(AttentionGate(config.dims, width, gating) for width, gating in pairs)
 
-    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
-        rows, columns = images.shape[-2:]
-        padded = images if torch.compiler.is_exporting() else pad_to_multiple(images, self.multiple)
-        features = _decoder_outputs(self.net.model, padded, len(self.steps) + 1)
+    def logits(self, padded: Tensor) -> Tensor | list[Tensor]:
+        features = self._decoder_outputs(self.net.model, padded, 0)
         finest: Tensor = self.head(features[0])
-        if padded is not images:
-            finest = finest[..., :rows, :columns]
         if not (self.training and self.coarse_heads):
             return finest
-        outputs = [finest]
-        for step, head, feature in zip(self.steps, self.coarse_heads, features[1:], strict=False):
-            full = functional.interpolate(head(feature), scale_factor=float(step), mode="bilinear", align_corners=False)
-            outputs.append(full[..., :rows, :columns])
-        return outputs
+        coarse = zip(self.coarse_heads, features[1:], strict=False)
+        return [finest, *(enlarged(head(feature), padded.shape[2:]) for head, feature in coarse)]
 
-
-def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Repeat the last rows and columns of (B, C, H, W) until both sides are multiples, two at least; memory format is kept.
-
-    Repeating works at any size (reflection needs an image wider than its padding) and invents no edge. A single pixel at the
-    network's bottom would have no variance to be normalised by.
-    """
-    rows, columns = images.shape[-2:]
-    bottom, right = (max(-size % multiple, 2 * multiple - size) for size in (rows, columns))
-    if bottom == 0 and right == 0:
-        return images
-    return functional.pad(images, (0, right, 0, bottom), mode="replicate")
-
-
-def _decoder_outputs(block: nn.Module, x: Tensor, levels: int) -> list[Tensor]:
-    """Run MONAI's nested (down, skip(inner), up) blocks and keep what each decoder level gives, finest first, the bottom last."""
-    if levels == 0:
-        return [block(x)]
-    down, skip, up = block.children()
-    encoded = down(x)
-    inner = _decoder_outputs(skip.get_submodule("submodule"), encoded, levels - 1)
-    return [up(torch.cat([encoded, inner[0]], dim=1)), *inner]
+    def _decoder_outputs(self, block: Any, x: Tensor, level: int) -> list[Tensor]:
+        """Run MONAI's nested (down, skip(inner), up) blocks and keep what each decoder level gives, finest first, the bottom last."""
+        if level == self.levels:
+            return [block(x)]
+        down, skip, up = block.children()
+        encoded = down(x)
+        inner = self._decoder_outputs(skip.get_submodule("submodule"), encoded, level + 1)
+        kept = self.gates[level](encoded, inner[0]) if self.gates else encoded
+        return [up(torch.cat([kept, inner[0]], dim=1)), *inner]
 
 
 def _norm(config: UNetConfig, last: int) -> str | tuple[str, dict[str, int]]:

@@ -40,6 +40,12 @@ def network(name: str, settings: dict[str, Any], in_channels: int = 3, out_chann
     return net
 
 
+def without_dropout(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    config = MODELS[name].config
+    assert config is not None
+    return {**settings, "dropout": 0.0} if "dropout" in config.model_fields else settings
+
+
 def noise(*shape: int, seed: int = 1) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 0.5
 
@@ -109,7 +115,7 @@ def test_memory_format_is_kept_and_changes_nothing_but_speed(name: str, settings
 
 @EVERY
 def test_gradients_reach_every_parameter(name: str, settings: dict[str, Any]) -> None:
-    task = task_of(name, {**settings, "dropout": 0.0}).train()
+    task = task_of(name, without_dropout(name, settings)).train()
     torch.stack(list(task(batch_of([a_mask(), a_mask().flip(1)])).values())).sum().backward()
     without = [key for key, parameter in task.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     # The bias of a convolution before a normalisation is taken away again: its gradient is rounding noise, or exactly 0.
@@ -119,7 +125,7 @@ def test_gradients_reach_every_parameter(name: str, settings: dict[str, Any]) ->
 
 @EVERY
 def test_the_loss_falls_on_one_batch(name: str, settings: dict[str, Any]) -> None:
-    task = task_of(name, {**settings, "dropout": 0.0}).train()
+    task = task_of(name, without_dropout(name, settings)).train()
     optimizer, batch = torch.optim.AdamW(task.parameters(), lr=1e-2), batch_of([a_mask(), a_mask().flip(1)])
     losses = []
     for _ in range(25):
