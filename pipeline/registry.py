@@ -57,11 +57,11 @@ def read_mapping(text: str, where: str, keys: str, error: type[OcusegError], fir
 
 
 def explain(fault: Any, model: type[BaseModel]) -> str:
-    """One of pydantic's faults as "dotted.key: what is wrong, what to do"."""
-    location = _as_written(fault["loc"], model)
-    place, kind, value = ".".join(location) or "all", fault["type"], fault.get("input")
+    """One of pydantic's faults as "dotted.key: what is wrong, what to do"; without a key where several do not go together."""
+    location, siblings = _as_written(fault["loc"], model)
+    place, kind, value = ".".join(location), fault["type"], fault.get("input")
     if kind == "extra_forbidden":
-        return f"{place}: unknown key{_near_key(location[-1], model)}"
+        return f"{place}: unknown key{_near_key(location[-1], siblings)}"
     if kind == "missing":
         return f"{place}: is required and missing"
     if kind == "union_tag_invalid":
@@ -74,14 +74,16 @@ def explain(fault: Any, model: type[BaseModel]) -> str:
         return unknown_name(place, value, known)
     message = fault["msg"].removeprefix("Value error, ")
     shown = f" (it is {value!r})" if isinstance(value, str | int | float | bool | list) and len(repr(value)) < 80 else ""
-    return f"{place}: {message[:1].lower()}{message[1:]}{shown}"
+    text = f"{message[:1].lower()}{message[1:]}{shown}"
+    return f"{place}: {text}" if place else text  # of the whole, and of no single key
 
 
-def _as_written(location: Sequence[Any], model: type[BaseModel]) -> list[str]:
-    """Pydantic's location without the names of chosen union members, which it puts in and no file holds ("model.unet.widths")."""
+def _as_written(location: Sequence[Any], model: type[BaseModel]) -> tuple[list[str], list[str]]:
+    """Pydantic's location without the names of chosen union members, which it puts in and no file holds ("model.unet.widths"), and
+    the keys that are known where its last part stands."""
     schema: dict[str, Any] = model.model_json_schema()
     node: dict[str, Any] = schema
-    parts = []
+    parts, known = [], []
     for part in location:
         node = _resolved(node, schema)
         mapping = node.get("discriminator", {}).get("mapping", {})
@@ -89,8 +91,9 @@ def _as_written(location: Sequence[Any], model: type[BaseModel]) -> list[str]:
             node = {"$ref": mapping[part]}
             continue
         parts.append(str(part))
+        known = sorted(node.get("properties", {}))
         node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
-    return parts
+    return parts, known
 
 
 def _resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -101,21 +104,9 @@ def _resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     return _resolved(choices[0], schema) if len(choices) == 1 else node
 
 
-def _near_key(key: str, model: type[BaseModel]) -> str:
+def _near_key(key: str, known: Sequence[str]) -> str:
     """The known key nearest to ``key``, as a hint."""
-    known: set[str] = set()
-
-    def collect(node: Any) -> None:
-        if isinstance(node, dict):
-            known.update(node.get("properties", {}))
-            for child in node.values():
-                collect(child)
-        elif isinstance(node, list):
-            for child in node:
-                collect(child)
-
-    collect(model.model_json_schema())
-    near = difflib.get_close_matches(key, sorted(known), n=1)
+    near = difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -37,6 +37,11 @@ def test_a_fault_names_key_value_and_fix(change: str, expected: str) -> None:
     assert str(caught.value) == expected
 
 
+def test_a_fault_of_the_whole_has_no_key() -> None:
+    with pytest.raises(ConfigError, match=r"^config: task 'semantic' cannot use model 'retinanet'; choose one of .*unet.*, or another task$"):
+        parse_config(SMALL, ["model.name=retinanet"])
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", "just words", "a: [", "!!python/object/apply:os.system ['true']", ""])
 def test_what_is_no_config_is_one_sentence(text: str) -> None:
     with pytest.raises(ConfigError, match="config: "):

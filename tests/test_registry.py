@@ -43,6 +43,7 @@ def test_names_find_their_builders() -> None:
         ({"name": "unett"}, "model.name: unknown 'unett'; did you mean 'unet'?"),
         ({}, "model.name: is required and missing"),
         ({"name": "unet", "widht": 3}, "model.widht: unknown key; did you mean 'width'?"),
+        ({"name": "segnet", "width": 3}, "model.width: unknown key"),  # another network's
         (
             {"name": "unet", "width": "wide"},
             "model.width: input should be a valid integer, unable to parse string as an integer (it is 'wide')",
