@@ -38,7 +38,9 @@ def test_a_fault_names_key_value_and_fix(change: str, expected: str) -> None:
 
 
 def test_a_fault_of_the_whole_has_no_key() -> None:
-    with pytest.raises(ConfigError, match=r"^config: task 'semantic' cannot use model 'retinanet'; choose one of .*unet.*, or another task$"):
+    with pytest.raises(
+        ConfigError, match=r"^config: task 'semantic' cannot use model 'retinanet'; choose one of .*unet.*, or another task$"
+    ):
         parse_config(SMALL, ["model.name=retinanet"])
 
 
