@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.models.framing import AnySize as AnySize
+from pipeline.models.framing import pad_to_multiple as pad_to_multiple
+
 Norm = Literal["batch", "none"]
-
-
-class AnySize(nn.Module):
-    """A network for pixels whose ``logits`` need both sides to be multiples of ``multiple``; made to take any size.
-
-    ``forward``: float (B, C, H, W) -> logits (B, K, H, W).
-
-    Exported (torch.export, ONNX), with free height and width, it takes multiples of ``multiple`` only, at least two of them: how much
-    to pad cannot be asked of sizes that are not known yet. The caller pads with :func:`pad_to_multiple`.
-    """
-
-    multiple: int
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Float (B, C, H, W), sides multiples of ``multiple`` -> logits (B, K, H, W)."""
-        raise NotImplementedError
-
-    def forward(self, images: Tensor) -> Tensor:
-        if torch.compiler.is_exporting():
-            return self.logits(images)
-        rows, columns = images.shape[-2:]
-        return self.logits(pad_to_multiple(images, self.multiple))[..., :rows, :columns]
-
-
-def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Repeat the last rows and columns (and slices) of (B, C, H, W) or (B, C, D, H, W) until all sides are multiples, two at least;
-    memory format is kept.
-
-    Repeating works at any size (reflection needs an image wider than its padding) and invents no edge. A single pixel at the
-    network's bottom would have no variance to be normalised by.
-    """
-    missing = [max(-size % multiple, 2 * multiple - size) for size in images.shape[2:]]
-    if not any(missing):
-        return images
-    return functional.pad(images, [side for after in reversed(missing) for side in (0, after)], mode="replicate")
 
 
 def convolution(before: int, after: int, kernel: int = 3, *, norm: Norm = "batch", groups: int = 1) -> nn.Sequential:
@@ -91,3 +60,7 @@ def begin_as(network: nn.Module, kernels: Callable[[Tensor], object]) -> None:
             kernels(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+RELU_KERNELS: Callable[[Tensor], object] = partial(nn.init.kaiming_normal_, nonlinearity="relu")
+"""Keeps the size of what goes through convolutions and ReLUs (He et al., arXiv:1502.01852)."""
