@@ -34,8 +34,10 @@ from pipeline.models import dense
 from pipeline.models.anchors import fitted_anchors
 from pipeline.models.backbones import build_backbone
 from pipeline.models.base import MODELS
+from pipeline.models.blocks import RELU_KERNELS, begin_as
 from pipeline.models.detector import Detections, Detector, Sizes
-from pipeline.models.weights import Loaded, first_layer, load
+from pipeline.models.vgg import load_vgg16, share, vgg16_blocks
+from pipeline.models.weights import Loaded
 from pipeline.types import Target
 
 PAPER = (21.0, 45.0, 99.0, 153.0, 207.0, 261.0, 315.0)  # SSD300 on COCO; the seventh ends the sixth level's range
@@ -130,15 +132,10 @@ class _VGG(nn.Module):
 
     def __init__(self, config: SSDConfig, in_channels: int) -> None:
         super().__init__()
-        of = partial(_width, config=config)
-        self.in_channels = in_channels
+        of = partial(share, of=config.width)
         layers: list[nn.Module] = []
-        before = in_channels
-        for block, (width, number) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))):
-            layers += [nn.MaxPool2d(2)] if block else []
-            for _ in range(number):
-                layers += [nn.Conv2d(before, of(width), 3, padding=1), nn.ReLU(inplace=True)]
-                before = of(width)
+        for block in vgg16_blocks(in_channels, config.width):
+            layers += [nn.MaxPool2d(2), *block] if layers else block
         self.features = nn.Sequential(*layers)
         pools = [place for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
         self.conv4 = pools[3]  # the fourth block ends there
@@ -154,11 +151,7 @@ class _VGG(nn.Module):
         )
         self.widths = [of(width) for width in (512, 1024, 512, 256, 256, 256)]
         self.extra = nn.ModuleList(_halved(before, after) for before, after in zip(self.widths[1:], self.widths[2:], strict=False))
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        begin_as(self, RELU_KERNELS)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         conv4 = self.features[: self.conv4](x)
@@ -169,13 +162,7 @@ class _VGG(nn.Module):
         return maps
 
     def load(self, weights: str) -> Loaded:
-        return load(
-            self.features,
-            weights,
-            "vgg16",
-            rename=lambda key: None if key.startswith("classifier.") else key.removeprefix("features."),
-            adapt=lambda key, value: first_layer(value, self.in_channels) if key == "0.weight" else value,
-        )
+        return load_vgg16(self.features, weights)
 
 
 class _Lite(nn.Module):
@@ -186,12 +173,10 @@ class _Lite(nn.Module):
         pretrained = config.weights != "none"
         self.backbone = build_backbone("mobilenet_v2", in_channels, frozen_norm=pretrained)
         self.backbone.freeze(config.frozen_stages if pretrained else 0)
-        added = [_width(width, config) for width in (512, 256, 256)]
+        added = [share(width, config.width) for width in (512, 256, 256)]
         self.widths = [*self.backbone.widths[1:], *added]
         self.extra = nn.ModuleList(_separable(a, b) for a, b in zip(self.widths[2:], added, strict=False))
-        for layer in self.extra.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        begin_as(self.extra, RELU_KERNELS)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps: list[Tensor] = self.backbone(x)[1:]
@@ -215,11 +200,6 @@ def _begin_at_background(head: Any) -> None:
             nn.init.zeros_(last.bias)
             if part is head.classification_head:
                 last.bias.data.view(-1, part.num_columns)[:, 0] = BACKGROUND_LOGIT
-
-
-def _width(width: int, config: SSDConfig) -> int:
-    """The configured share of ``width`` channels, a multiple of eight."""
-    return max(8, int(width * config.width) // 8 * 8)
 
 
 def _halved(before: int, after: int) -> nn.Module:

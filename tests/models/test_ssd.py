@@ -116,7 +116,7 @@ def test_vggs_weights_come_from_a_file_and_a_grey_image_gets_their_sum(tmp_path:
     assert loaded.skipped == ("classifier.0.weight",)
     state = colour.levels.features.state_dict()  # type: ignore[union-attr]
     assert all(torch.equal(state[key.removeprefix("features.")], value) for key, value in file.items())
-    assert grey.load_encoder(str(tmp_path / "vgg.safetensors")).mismatched == ("0.weight",)
+    assert grey.load_encoder(str(tmp_path / "vgg.safetensors")).mismatched == ("features.0.weight",)
     first = grey.levels.features[0].weight  # type: ignore[union-attr, index]
     torch.testing.assert_close(first, file["features.0.weight"].sum(1, keepdim=True))
 
