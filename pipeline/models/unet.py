@@ -7,7 +7,8 @@ arXiv:1409.5185. Attention gates as in Oktay et al., "Attention U-Net: Learning 
 arXiv:1804.03999. Volumes as in Çiçek et al., "3D U-Net", MICCAI 2016, arXiv:1606.06650. Network code: MONAI 1.6.1, Apache-2.0.
 
 What differs from MONAI's: any image size (padded inside, cropped back), optional deep supervision, optional attention gates, and an
-optional head of its own (``head_width``). Widths (12, 24, 48, 96) with two residual units make 0.23 M parameters: the little configuration for a CPU.
+optional head of its own (``head_width``). Widths (12, 24, 48, 96) with two residual units make 0.23 M parameters: the little
+configuration for a CPU.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.models.base import MODELS, ModelConfig
-from pipeline.models.framing import Dims, Framed, convolution, enlarged
-from pipeline.models.blocks import pad_to_multiple
+from pipeline.models.framing import Dims, Framed, convolution_class, enlarged
 
 
 class UNetConfig(ModelConfig):
@@ -65,9 +65,9 @@ class AttentionGate(nn.Module):
     def __init__(self, dims: Dims, features: int, gating: int) -> None:
         super().__init__()
         width = max(1, features // 2)
-        self.features = convolution(dims)(features, width, 1, bias=False)
-        self.gating = convolution(dims)(gating, width, 1)
-        self.map = convolution(dims)(width, 1, 1)
+        self.features = convolution_class(dims)(features, width, 1, bias=False)
+        self.gating = convolution_class(dims)(gating, width, 1)
+        self.map = convolution_class(dims)(width, 1, 1)
 
     def forward(self, features: Tensor, gating: Tensor) -> Tensor:
         opening: Tensor = torch.sigmoid(self.map(functional.relu(self.features(features) + self.gating(gating))))
@@ -94,21 +94,21 @@ class UNet(Framed):
         )
         super().__init__(net, math.prod(strides), config.dims)
         self.levels = len(strides)
-        convolve = convolution(config.dims)
+        convolve = convolution_class(config.dims)
         self.head = nn.Sequential(nn.PReLU(), convolve(last, out_channels, 1)) if config.head_width else nn.Identity()
         self.coarse_heads = nn.ModuleList(convolve(width, out_channels, 1) for width in config.widths[: config.deep_supervision])
-        # What a level of MONAI's decoder gives has the width above it; the bottom's own is not brought down.
+        # MONAI's decoder hands each level features as wide as its own; only the bottom's stay as they are.
         below = (*config.widths[:-2], config.widths[-1])
         pairs = zip(config.widths[:-1], below, strict=True) if config.attention_gates else ()
         self.gates = nn.ModuleList(AttentionGate(config.dims, width, gating) for width, gating in pairs)
 
-    def logits(self, padded: Tensor) -> Tensor | list[Tensor]:
-        features = self._decoder_outputs(self.net.model, padded, 0)
+    def logits(self, images: Tensor) -> Tensor | list[Tensor]:
+        features = self._decoder_outputs(self.net.model, images, 0)
         finest: Tensor = self.head(features[0])
         if not (self.training and self.coarse_heads):
             return finest
         coarse = zip(self.coarse_heads, features[1:], strict=False)
-        return [finest, *(enlarged(head(feature), padded.shape[2:]) for head, feature in coarse)]
+        return [finest, *(enlarged(head(feature), images.shape[2:]) for head, feature in coarse)]
 
     def _decoder_outputs(self, block: Any, x: Tensor, level: int) -> list[Tensor]:
         """Run MONAI's nested (down, skip(inner), up) blocks and keep what each decoder level gives, finest first, the bottom last."""

@@ -26,6 +26,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"widths": (4, 8), "residual_units": 0, "norm": "batch", "dropout": 0.2},
         {"widths": (4, 8, 12), "norm": "group", "head_width": 4, "first_stride": 1},
         {"widths": (4, 8, 12, 16), "residual_units": 1, "deep_supervision": 2},
+        {"widths": (4, 8, 12), "attention_gates": True},
     ],
 }
 VARIANTS = [pytest.param(name, settings, id=f"{name}-{number}") for name in SMALL for number, settings in enumerate(SMALL[name])]
