@@ -43,6 +43,7 @@ OUTSIDE = -1e4  # added to attention, leaves nothing of it; infinity would leave
 class DetrConfig(DetectorConfig):
     name: Literal["detr"] = "detr"
     backbone: Literal["mobilenet_v2", "resnet18", "resnet50"] = Field("resnet50", description="encoder of the image")
+    frozen_stages: int = Field(2, ge=0, le=5, description="first stages of the encoder (of 5) that stay as loaded, where weights are given")
     stride: Literal[16, 32] = Field(32, description="of the features that the transformer sees; at 16 four times as many, from two depths")
     queries: int = Field(100, ge=1, description="most objects an image; a few times the usual number of objects learns sooner")
     width: int = Field(256, ge=8, multiple_of=4, description="features of the transformer (d_model)")
@@ -119,6 +120,10 @@ class Detr(Detector):
         """Fill the image encoder from "imagenet" or a file."""
         features: Features = self.net.model.backbone
         return features.load(weights)
+
+    def encoder_stages(self) -> list[list[nn.Module]]:
+        features: Features = self.net.model.backbone
+        return features.stages()
 
     def outputs(self, images: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
         """Logits (L, B, queries, classes + 1), "no object" last, and boxes (L, B, queries, 4): centre, width, height as shares of the
@@ -248,4 +253,7 @@ def _corners(shares: Tensor) -> Tensor:
 
 @MODELS.add(DetrConfig)
 def build(config: DetrConfig, in_channels: int, out_channels: int) -> Detr:
-    return Detr(config, build_backbone(config.backbone, in_channels, frozen_norm=config.weights != "none"), out_channels)
+    pretrained = config.weights != "none"
+    features = build_backbone(config.backbone, in_channels, frozen_norm=pretrained)
+    features.freeze(config.frozen_stages if pretrained else 0)
+    return Detr(config, features, out_channels)
