@@ -70,14 +70,18 @@ class LevelAnchors(nn.Module):
         return [self.count] * len(self.strides)
 
     def forward(self, images: Any, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Boxes float32 (A, 4) xyxy for each image of torchvision's ImageList, levels one after the other, ``count`` at each place."""
+        """:meth:`over` for each image of torchvision's ImageList."""
+        return [self.over(levels)] * len(images.image_sizes)
+
+    def over(self, levels: Sequence[Tensor]) -> Tensor:
+        """Boxes float32 (A, 4) xyxy of feature maps (B, C, rows, columns): level by level, ``count`` at each place."""
         grids = []
         for number, (level, stride) in enumerate(zip(levels, self.strides, strict=True)):
             rows, columns = (torch.arange(side, device=level.device) * stride for side in level.shape[-2:])
             y, x = torch.meshgrid(rows, columns, indexing="ij")
             places = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
             grids.append((places + self.get_buffer(f"level_{number}")).reshape(-1, 4))
-        return [torch.cat(grids)] * len(images.image_sizes)
+        return torch.cat(grids)
 
 
 def overlap(sizes: Sizes, anchors: Sizes, apart: Sizes | float = 0.0) -> npt.NDArray[np.float64]:

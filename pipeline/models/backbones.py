@@ -134,6 +134,14 @@ def build_backbone(name: Name, in_channels: int, frozen_norm: bool) -> Features:
     return ResNetFeatures(name, in_channels, norm)
 
 
+def build_encoder(name: Name, in_channels: int, weights: str, frozen_stages: int = 0) -> Features:
+    """An encoder as a detector's settings say: from scratch all of it learns; where ``weights`` follow, its normalisation and its first
+    stages stay as loaded."""
+    features = build_backbone(name, in_channels, frozen_norm=weights != "none")
+    features.freeze(frozen_stages if weights != "none" else 0)
+    return features
+
+
 class Pyramid(nn.Module):
     """Feature pyramid of five levels, strides 4, 8, 16, 32, 64 (the last is every second value of the one before).
 

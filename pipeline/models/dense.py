@@ -1,4 +1,4 @@
-"""What RetinaNet and SSD share: anchors at every place of every feature map, matched in training, sorted out in prediction.
+"""What RetinaNet and SSD share: anchors at every place of every feature map, matched in training, sorted out in prediction (as YOLOv3's).
 
 Boxes are float32 xyxy in pixels of the padded tensor.
 """
@@ -8,23 +8,19 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.models.detector import Detections, DetectorConfig
+from pipeline.models.detector import Detections, FrozenStages, SuppressingConfig
 
 BACKGROUND, BETWEEN = -1, -2
 CANDIDATES = 1000  # so many of an image's likeliest boxes, of all levels and classes, may suppress each other
 LARGEST_GROWTH = math.log(1000 / 16)  # of an anchor's side: exp() of an untrained network must stay finite
 
 
-class DenseConfig(DetectorConfig):
+class DenseConfig(SuppressingConfig):
     """What the two are told in common."""
 
-    frozen_stages: int = Field(2, ge=0, le=5, description="first stages of the encoder (of 5) that stay as loaded")
-    score_threshold: float = Field(0.01, ge=0, lt=1, description="lowest score of a detection")
-    nms: float = Field(0.5, gt=0, le=1, description="overlap (IoU) above which the less likely of one class's boxes goes")
-    detections: int = Field(100, ge=1, description="most detections an image")
+    frozen_stages: FrozenStages = 2
 
 
 def group_norm(width: int) -> nn.Module:
@@ -68,7 +64,7 @@ def decode(codes: Tensor, candidates: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
-def select(boxes: Tensor, scores: Tensor, size: tuple[int, int], config: DenseConfig) -> Detections:
+def select(boxes: Tensor, scores: Tensor, size: tuple[int, int], config: SuppressingConfig) -> Detections:
     """The objects of one image of (rows, columns) ``size``, likeliest first, from boxes (A, 4) and scores (A, K)."""
     from torchvision.ops import batched_nms, clip_boxes_to_image
 

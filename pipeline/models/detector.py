@@ -6,11 +6,12 @@ import abc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +19,12 @@ from pipeline.models.base import Family, ModelConfig, memory_format
 from pipeline.types import Target
 
 Sizes = list[tuple[int, int]]
+
+LowestScore = Annotated[float, Field(ge=0, lt=1, description="lowest score of a detection")]
+LargestOverlap = Annotated[float, Field(gt=0, le=1, description="overlap (IoU) above which the less likely of one class's boxes goes")]
+FrozenStages = Annotated[
+    int, Field(ge=0, le=5, description="first stages of the encoder (of 5) that stay as loaded, where weights are given")
+]
 
 
 class DetectorConfig(ModelConfig):
@@ -31,6 +38,14 @@ class DetectorConfig(ModelConfig):
         ``sizes`` float32 (N, 2): width and height of each training box in working pixels; N may be 0.
         """
         return self
+
+
+class SuppressingConfig(DetectorConfig):
+    """Settings of a detector that finds an object many times and keeps the likeliest (non-maximum suppression)."""
+
+    score_threshold: LowestScore = 0.01
+    nms: LargestOverlap = 0.5
+    detections: int = Field(100, ge=1, description="most detections an image")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +66,10 @@ class Detector(nn.Module, abc.ABC):
     """A network that finds objects of K classes.
 
     A subclass works on one padded tensor: :meth:`batch_losses` and :meth:`batch_detections`. ``stride``: rows and columns of that
-    tensor are multiples of it. ``fewest``: the smallest batch that can be trained on. Padding is 0 on the right and below.
+    tensor are multiples of it; padding is 0 on the right and below.
     """
 
     stride: ClassVar[int] = 32
-    fewest: ClassVar[int] = 1
     has_masks: ClassVar[bool] = False
 
     @abc.abstractmethod
@@ -76,8 +90,6 @@ class Detector(nn.Module, abc.ABC):
 
     def forward(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Named losses of images (C, H, W) of any sizes."""
-        if len(images) < self.fewest and self.training:
-            raise ValueError(f"{type(self).__name__} is trained on batches of at least {self.fewest}")
         tensor, sizes = self._batch(images)
         return self.batch_losses(tensor, sizes, [self._padded(target, tensor) for target in targets])
 
@@ -98,9 +110,17 @@ class Detector(nn.Module, abc.ABC):
         return torch.stack(padded).contiguous(memory_format=memory_format(self)), sizes
 
     def _padded(self, target: Target, images: Tensor) -> Target:
+        boxes_and_labels(target)
         masks = target.instance_masks
         if masks is None or not self.has_masks:
             return Target(boxes=target.boxes, labels=target.labels)
         rows, columns = images.shape[-2:]
         padded = functional.pad(masks, (0, columns - masks.shape[-1], 0, rows - masks.shape[-2]))
         return Target(boxes=target.boxes, labels=target.labels, instance_masks=padded)
+
+
+def boxes_and_labels(target: Target) -> tuple[Tensor, Tensor]:
+    """Boxes float32 (N, 4) and labels int64 (N) of a target that has them, as a detector's has to."""
+    if target.boxes is None or target.labels is None:
+        raise ValueError("a detector's target has boxes and labels")
+    return target.boxes, target.labels

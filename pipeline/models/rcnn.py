@@ -2,7 +2,10 @@
 
 Papers: Ren et al., "Faster R-CNN", NeurIPS 2015, arXiv:1506.01497; Lin et al., "Feature Pyramid Networks", CVPR 2017,
 arXiv:1612.03144; heads v2: Li et al., "Benchmarking Detection Transfer Learning with Vision Transformers", arXiv:2111.11429.
-Network code: torchvision, BSD-3-Clause; defaults are torchvision's.
+Network code: torchvision, BSD-3-Clause.
+
+Defaults are those of torchvision's detectors on ResNet-50, which are the papers'; with ``heads: v2`` and ``imagenet: v2`` those of
+its second version. Light: ``backbone: mobilenet_v2``, ``fpn_channels: 64``, ``representation: 256``, fewer samples and proposals.
 
 What differs from torchvision's: images are neither resized nor normalised again; anchors may come from the data and lie at a level's
 true stride; MobileNetV2 has a pyramid of five levels; masks stay on their own grid; proposals can be asked for with their scores.
@@ -21,8 +24,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.models.anchors import Anchors, LevelAnchors, fitted_anchors
-from pipeline.models.backbones import Name, Pyramid, build_backbone
-from pipeline.models.detector import Detections, Detector, DetectorConfig, Sizes
+from pipeline.models.backbones import Name, Pyramid, build_encoder
+from pipeline.models.detector import Detections, Detector, FrozenStages, LowestScore, Sizes, SuppressingConfig, boxes_and_labels
 from pipeline.models.weights import Loaded, Version
 from pipeline.types import Target
 
@@ -37,10 +40,10 @@ LOSSES = {
 }
 
 
-class RCNNConfig(DetectorConfig):
-    backbone: Name = Field("mobilenet_v2", description="encoder: mobilenet_v2, resnet18, resnet50")
+class RCNNConfig(SuppressingConfig):
+    backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, resnet18, resnet50")
     imagenet: Version = Field("v1", description="which of torchvision's ImageNet weights, where weights is imagenet")
-    frozen_stages: int = Field(2, ge=0, le=5, description="first stages of the encoder (of 5) that stay as loaded")
+    frozen_stages: FrozenStages = 2
     fpn_channels: int = Field(256, ge=1, description="channels of each of the pyramid's levels")
     heads: Literal["v1", "v2"] = Field(
         "v1", description="v1: the papers'; v2: normalised convolutions in the heads and two in the proposal network (Li et al.)"
@@ -52,9 +55,7 @@ class RCNNConfig(DetectorConfig):
     roi_samples: int = Field(512, ge=2, description="proposals an image that the heads learn from")
     roi_positive: float = Field(0.25, gt=0, lt=1, description="largest share of objects among them")
     representation: int = Field(1024, ge=1, description="width of the box head's fully connected layers")
-    score_threshold: float = Field(0.05, ge=0, lt=1, description="lowest score of a detection")
-    nms: float = Field(0.5, gt=0, le=1, description="overlap (IoU) above which the less likely of one class's boxes goes")
-    detections: int = Field(100, ge=1, description="most detections an image")
+    score_threshold: LowestScore = 0.05
 
     def fitted(self, sizes: npt.NDArray[np.float32]) -> Self:
         return self if self.anchors is not None else self.model_copy(update={"anchors": fitted_anchors(sizes, len(Pyramid.STRIDES))})
@@ -67,10 +68,8 @@ class RCNN(Detector):
         self, config: RCNNConfig, in_channels: int, classes: int, mask: tuple[nn.Module, nn.Module, nn.Module] | None = None
     ) -> None:
         super().__init__()
-        pretrained = config.weights != "none"
         self.version = config.imagenet
-        features = build_backbone(config.backbone, in_channels, frozen_norm=pretrained)
-        features.freeze(config.frozen_stages if pretrained else 0)
+        features = build_encoder(config.backbone, in_channels, config.weights, config.frozen_stages)
         self.backbone = Pyramid(features, config.fpn_channels, nn.BatchNorm2d if config.heads == "v2" else None)
         self.rpn = _proposal_network(config)
         self.roi_heads = _box_heads(config, classes)
@@ -127,9 +126,8 @@ class RCNN(Detector):
                 part.training = training
 
     def _truth(self, target: Target) -> dict[str, Tensor]:
-        if target.boxes is None or target.labels is None:
-            raise ValueError("the detection family needs boxes with every image")
-        return {"boxes": target.boxes, "labels": target.labels}
+        boxes, labels = boxes_and_labels(target)
+        return {"boxes": boxes, "labels": labels}
 
 
 def _listed(images: Tensor, sizes: Sizes) -> Any:

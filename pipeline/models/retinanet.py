@@ -24,9 +24,9 @@ from torch.nn import functional
 
 from pipeline.models import dense
 from pipeline.models.anchors import Anchors, LevelAnchors, fitted_anchors
-from pipeline.models.backbones import Name, build_backbone
+from pipeline.models.backbones import Name, build_encoder
 from pipeline.models.base import MODELS
-from pipeline.models.detector import Detections, Detector, Sizes
+from pipeline.models.detector import Detections, Detector, Sizes, boxes_and_labels
 from pipeline.models.weights import Loaded
 from pipeline.types import Target
 
@@ -55,9 +55,7 @@ class RetinaNet(Detector):
         from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
         self.config = config
-        pretrained = config.weights != "none"
-        self.backbone = build_backbone(config.backbone, in_channels, frozen_norm=pretrained)
-        self.backbone.freeze(config.frozen_stages if pretrained else 0)
+        self.backbone = build_encoder(config.backbone, in_channels, config.weights, config.frozen_stages)
         self.fpn = FeaturePyramidNetwork(
             list(self.backbone.widths[1:]), config.width, LastLevelP6P7(config.width, config.width), norm_layer=dense.group_norm
         )
@@ -76,14 +74,13 @@ class RetinaNet(Detector):
         logits, codes, anchors = self._outputs(images)
         class_losses, box_losses, count = [], [], 0
         for target, logit, code in zip(targets, logits, codes, strict=True):
-            if target.boxes is None or target.labels is None:
-                raise ValueError("a detector's target has boxes and labels")
-            index = dense.match(target.boxes, anchors, foreground=0.5, background=0.4)
+            boxes, labels = boxes_and_labels(target)
+            index = dense.match(boxes, anchors, foreground=0.5, background=0.4)
             positive, known = index >= 0, index != dense.BETWEEN
             truth = torch.zeros_like(logit)
-            truth[positive, target.labels[index[positive]] - 1] = 1
+            truth[positive, labels[index[positive]] - 1] = 1
             class_losses.append(sigmoid_focal_loss(logit[known], truth[known], reduction="sum"))
-            wanted = dense.encode(target.boxes[index[positive]], anchors[positive])
+            wanted = dense.encode(boxes[index[positive]], anchors[positive])
             box_losses.append(functional.l1_loss(code[positive], wanted, reduction="sum"))
             count += int(positive.sum())
         return {"class": torch.stack(class_losses).sum() / max(count, 1), "box": torch.stack(box_losses).sum() / max(count, 1)}
@@ -95,12 +92,10 @@ class RetinaNet(Detector):
 
     def _outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, A, K), encoded boxes (B, A, 4) and anchors (A, 4), float32."""
-        from torchvision.models.detection.image_list import ImageList
-
         features = self.backbone(images)[1:]
         levels: list[Tensor] = list(self.fpn({str(level): feature for level, feature in enumerate(features)}).values())
-        out, (anchors,) = self.head(levels), self.anchors(ImageList(images, [(0, 0)]), levels)
-        return out["cls_logits"].float(), out["bbox_regression"].float(), anchors
+        out = self.head(levels)
+        return out["cls_logits"].float(), out["bbox_regression"].float(), self.anchors.over(levels)
 
 
 def _three_an_octave(anchors: Anchors) -> Anchors:

@@ -32,10 +32,10 @@ from torch.nn import functional
 
 from pipeline.models import dense
 from pipeline.models.anchors import fitted_anchors
-from pipeline.models.backbones import build_backbone
+from pipeline.models.backbones import build_encoder
 from pipeline.models.base import MODELS
 from pipeline.models.blocks import RELU_KERNELS, begin_as
-from pipeline.models.detector import Detections, Detector, Sizes
+from pipeline.models.detector import Detections, Detector, Sizes, boxes_and_labels
 from pipeline.models.vgg import load_vgg16, share, vgg16_blocks
 from pipeline.models.weights import Loaded
 from pipeline.types import Target
@@ -96,12 +96,11 @@ class SSD(Detector):
         labels = torch.zeros(logits.shape[:2], dtype=torch.int64, device=logits.device)
         box_losses = []
         for target, code, label in zip(targets, codes, labels, strict=True):
-            if target.boxes is None or target.labels is None:
-                raise ValueError("a detector's target has boxes and labels")
-            index = dense.match(target.boxes, anchors, foreground=0.5, background=0.5)
+            boxes, classes = boxes_and_labels(target)
+            index = dense.match(boxes, anchors, foreground=0.5, background=0.5)
             positive = index >= 0
-            label[positive] = target.labels[index[positive]]
-            wanted = dense.encode(target.boxes[index[positive]], anchors[positive]) * self.variance
+            label[positive] = classes[index[positive]]
+            wanted = dense.encode(boxes[index[positive]], anchors[positive]) * self.variance
             box_losses.append(functional.smooth_l1_loss(code[positive], wanted, reduction="sum"))
         positives = labels > 0
         count = int(positives.sum())
@@ -170,9 +169,7 @@ class _Lite(nn.Module):
 
     def __init__(self, config: SSDConfig, in_channels: int) -> None:
         super().__init__()
-        pretrained = config.weights != "none"
-        self.backbone = build_backbone("mobilenet_v2", in_channels, frozen_norm=pretrained)
-        self.backbone.freeze(config.frozen_stages if pretrained else 0)
+        self.backbone = build_encoder("mobilenet_v2", in_channels, config.weights, config.frozen_stages)
         added = [share(width, config.width) for width in (512, 256, 256)]
         self.widths = [*self.backbone.widths[1:], *added]
         self.extra = nn.ModuleList(_separable(a, b) for a, b in zip(self.widths[2:], added, strict=False))

@@ -31,7 +31,6 @@ IMAGENET: dict[tuple[str, Version], str] = {
     ("resnet50", "v1"): "resnet50-0676ba61.pth",
     ("resnet50", "v2"): "resnet50-11ad3fa6.pth",
     ("vgg16", "v1"): "vgg16-397923af.pth",
-    ("vgg16_features", "v1"): "vgg16_features-amdegroot-88682ab5.pth",
 }
 
 

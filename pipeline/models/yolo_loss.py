@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.models.detector import boxes_and_labels
 from pipeline.types import Target
 
 BoxLoss = Literal["ciou", "squared"]
@@ -133,11 +134,10 @@ def yolo_losses(
     box, kind = raw.sum() * 0, raw.sum() * 0
     answering = 0
     for image, target in enumerate(targets):
-        assert target.boxes is not None  # what a detector is promised
-        assert target.labels is not None
-        if len(target.boxes) == 0:
+        boxes, labels = boxes_and_labels(target)
+        if len(boxes) == 0:
             continue
-        truths = target.boxes.to(raw)
+        truths = boxes.to(raw)
         with torch.no_grad():
             overlap = box_iou(decode(raw[image], places), truths).amax(1)
             counted[image][overlap > ignore_above] = 0
@@ -147,7 +147,7 @@ def yolo_losses(
         answering += len(numbers)
         chosen, where = raw[image, numbers], at(places, numbers)
         box = box + _box_loss(chosen, truths[objects], where, box_loss)
-        classes = functional.one_hot(target.labels[objects] - 1, raw.shape[-1] - 5).to(raw)
+        classes = functional.one_hot(labels[objects] - 1, raw.shape[-1] - 5).to(raw)
         kind = kind + functional.binary_cross_entropy_with_logits(chosen[:, 5:], classes, reduction="sum")
     objectness = functional.binary_cross_entropy_with_logits(raw[..., 4], wanted, counted, reduction="sum")
     share = max(answering, len(targets))

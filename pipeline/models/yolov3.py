@@ -22,10 +22,11 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.models.backbones import Features, build_backbone
+from pipeline.models import dense
+from pipeline.models.backbones import Features, build_encoder
 from pipeline.models.base import MODELS
 from pipeline.models.darknet import Convolution, Darknet53
-from pipeline.models.detector import Detections, Detector, DetectorConfig, Sizes
+from pipeline.models.detector import Detections, Detector, LargestOverlap, LowestScore, Sizes, SuppressingConfig
 from pipeline.models.weights import Loaded
 from pipeline.models.yolo_loss import BoxLoss, decode, places_of, yolo_losses
 from pipeline.types import Target
@@ -35,10 +36,9 @@ BASES = 3  # base boxes a scale
 COCO = ((10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326))
 """The paper's base boxes, from COCO at 416 x 416."""
 PRIOR = 0.01  # objectness before training
-CANDIDATES = 1000  # likeliest boxes of an image that reach suppression
 
 
-class YoloV3Config(DetectorConfig):
+class YoloV3Config(SuppressingConfig):
     name: Literal["yolov3"] = "yolov3"
     backbone: Literal["darknet53", "mobilenet_v2", "resnet18"] = Field("darknet53", description="encoder")
     neck: int = Field(512, ge=16, multiple_of=8, description="channels of the neck at stride 32, halved at 16 and again at 8; 128 is light")
@@ -57,9 +57,8 @@ class YoloV3Config(DetectorConfig):
     ignore_above: float = Field(
         0.5, gt=0, le=1, description="outputs that overlap an object by more and do not answer for it learn nothing"
     )
-    lowest_score: float = Field(0.001, ge=0, lt=1, description="boxes of a lower score are dropped before suppression")
-    suppress_above: float = Field(0.45, gt=0, le=1, description="of two boxes of a class that overlap by more (IoU) the likelier stays")
-    detections: int = Field(100, ge=1, description="most boxes an image")
+    score_threshold: LowestScore = 0.001
+    nms: LargestOverlap = 0.45
 
     @field_validator("anchors")
     @classmethod
@@ -157,20 +156,8 @@ class YoloV3(Detector):
         places = places_of([(scale.shape[2], scale.shape[3]) for scale in scales], STRIDES, self.anchors)
         flat = _flat(scales)
         scores = flat[..., 4:5].sigmoid() * flat[..., 5:].sigmoid()
-        return [self._kept(*found) for found in zip(decode(flat[..., :4], places), scores, sizes, strict=True)]
-
-    def _kept(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Detections:
-        """Of boxes (N, 4) and scores (N, classes) of one image those that are likely, inside, and not suppressed by a likelier one."""
-        from torchvision.ops import batched_nms, clip_boxes_to_image  # importing torchvision takes a second
-
-        place, kind = (scores > self.config.lowest_score).nonzero(as_tuple=True)
-        likely, order = scores[place, kind].sort(descending=True, stable=True)
-        place, kind, likely = place[order][:CANDIDATES], kind[order][:CANDIDATES], likely[:CANDIDATES]
-        inside = clip_boxes_to_image(boxes[place], size)
-        real = (inside[:, 2:] > inside[:, :2]).all(1)
-        inside, kind, likely = inside[real], kind[real], likely[real]
-        kept = batched_nms(inside, likely, kind, self.config.suppress_above)[: self.config.detections]
-        return Detections(inside[kept], kind[kept] + 1, likely[kept])
+        boxes = decode(flat[..., :4], places)
+        return [dense.select(b, s, size, self.config) for b, s, size in zip(boxes, scores, sizes, strict=True)]
 
 
 def _flat(scales: list[Tensor]) -> Tensor:
@@ -182,4 +169,4 @@ def _flat(scales: list[Tensor]) -> Tensor:
 def build(config: YoloV3Config, in_channels: int, out_channels: int) -> YoloV3:
     if config.backbone == "darknet53":
         return YoloV3(config, Darknet53(in_channels), out_channels)
-    return YoloV3(config, build_backbone(config.backbone, in_channels, frozen_norm=config.weights != "none"), out_channels)
+    return YoloV3(config, build_encoder(config.backbone, in_channels, config.weights), out_channels)

@@ -20,6 +20,7 @@ from pipeline.tasks.detection import DetectionConfig, DetectionTask
 from pipeline.types import Batch, CaseKey, LabelClass, LabelMap, Placement, Target
 
 SMALL_RCNN: dict[str, Any] = {
+    "backbone": "mobilenet_v2",
     "fpn_channels": 16,
     "representation": 32,
     "score_threshold": 0.01,
@@ -220,15 +221,14 @@ def test_gradients_reach_every_trainable_parameter(name: str, number: int) -> No
 
 
 @EVERY
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [(37, 53), (64, 48), (131, 97)])
-def test_any_image_size_and_any_number_of_channels(name: str, number: int, channels: int, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("size", "channels"), [((37, 53), 1), ((64, 48), 3), ((131, 97), 4)])
+def test_any_image_size_and_any_number_of_channels(name: str, number: int, size: tuple[int, int], channels: int) -> None:
     net = network(name, number, in_channels=channels)
     target = objects((4, 6, 30, 34, 1), rows=size[0], columns=size[1])
-    images = [image_of(target, *size, channels=channels, seed=seed) for seed in range(net.fewest)]
-    losses = net.train()(images, [target] * net.fewest)
+    image = image_of(target, *size, channels=channels)
+    losses = net.train()([image], [target])
     assert all(torch.isfinite(loss) for loss in losses.values())
-    (found,) = net.eval().detect(images[:1])
+    (found,) = net.eval().detect([image])
     check(found, *size, has_masks=net.has_masks)
 
 

@@ -17,6 +17,7 @@ from pipeline.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
 from pipeline.types import Target
 
 SMALL: dict[str, Any] = {
+    "backbone": "mobilenet_v2",
     "fpn_channels": 32,
     "representation": 64,
     "rpn_samples": 64,

@@ -84,7 +84,7 @@ def discs(generator: torch.Generator, rows: int = 64, columns: int = 96) -> tupl
 
 
 @pytest.mark.parametrize("variant", ["vgg16", "lite"])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_it_trains_from_scratch_without_ever_running_away(variant: str, seed: int) -> None:
     net = tiny(seed, variant=variant).train()
     optimizer, generator, sums = torch.optim.AdamW(net.parameters(), lr=1e-3), torch.Generator().manual_seed(seed), []

@@ -216,14 +216,15 @@ def test_a_small_network_learns_one_batch_and_finds_its_objects() -> None:
     assert (found.scores[2:] < 0.3).all()
 
 
-def test_suppression_is_within_a_class_and_boxes_are_clipped() -> None:
-    net = build(YoloV3Config(**LIGHT), 1, 2)
-    boxes = torch.tensor([[-5.0, -5.0, 20.0, 20.0], [-4.0, -4.0, 20.0, 20.0], [60.0, 60.0, 70.0, 70.0], [5.0, 5.0, 9.0, 9.0]])
-    scores = torch.tensor([[0.9, 0.6], [0.8, 0.005], [0.7, 0.0], [0.02, 0.0]])
-    found = net._kept(boxes, scores, (40, 50))
-    assert found.boxes.tolist() == [[0, 0, 20, 20], [0, 0, 20, 20], [5, 5, 9, 9]]  # the one outside the image is gone
-    assert found.labels.tolist() == [1, 2, 1]
-    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.6, 0.02]))
+def test_a_score_is_objectness_times_class_and_unlikely_boxes_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = build(YoloV3Config(**LIGHT, score_threshold=0.3), 1, 2).eval()
+    scales = [torch.full((1, 3, 64 // stride, 96 // stride, 7), -20.0) for stride in STRIDES]
+    scales[0][0, 1, 2, 3] = torch.tensor([0.0, 0.0, 0.0, 0.0, math.log(9), math.log(4), -math.log(4)])  # 0.9 * (0.8, 0.2)
+    monkeypatch.setattr(net, "raw", lambda images: scales)
+    (found,) = net.detect([torch.zeros(1, 64, 96)])
+    torch.testing.assert_close(found.boxes, torch.tensor([[28.0 - 8, 20 - 15, 28 + 8, 20 + 15]]))  # base box 16 x 30
+    assert found.labels.tolist() == [1]
+    torch.testing.assert_close(found.scores, torch.tensor([0.72]))
 
 
 def test_base_boxes_come_from_the_data_smallest_first_for_the_finest_scale() -> None:

@@ -17,7 +17,6 @@ from pipeline.config import RunConfig, load_config
 from pipeline.datasets.loader import evaluation_batches
 from pipeline.datasets.splits import Split
 from pipeline.errors import ConfigError, InterruptedRun, TrainingError
-from pipeline.models.detector import Detector
 from pipeline.training import run
 from pipeline.training.bundle import load_bundle
 from pipeline.training.run_folder import prepare_data
@@ -111,16 +110,13 @@ def test_a_detector_is_trained_resumed_and_bundled_like_any_network(root: Path, 
     assert any(f"{key.patient}_{key.eye}" == EMPTY for _, keys in split for key in keys)
 
 
-def test_what_cannot_be_trained_is_said_before_training(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_trained_is_said_before_training(root: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"task\.headline: dice needs a network with masks"):
         train_tiny(config(root, TINY_BOXES, task="{name: detection, headline: dice}"), root, tmp_path / "a")
     with pytest.raises(ConfigError, match=r"model\.weights: unet has no encoder that could be filled; write none"):
         train_tiny(tiny_config(root, "{name: unet, widths: [4, 8], weights: imagenet}"), root, tmp_path / "b")
     with pytest.raises(ConfigError, match=r"there is no file"):
         train_tiny(config(root, TINY.replace("}", ", weights: absent.pth}")), root, tmp_path / "c")
-    monkeypatch.setattr(Detector, "fewest", 2)
-    with pytest.raises(ConfigError, match=r"train\.batch_size: mask_rcnn is trained on batches of at least 2"):
-        train_tiny(config(root, train__batch_size=1), root, tmp_path / "d")
 
 
 def test_an_encoder_from_a_file_is_recorded_and_its_place_is_not(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
