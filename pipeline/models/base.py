@@ -23,8 +23,9 @@ class ModelConfig(Strict):
     weights: str = Field(
         "none",
         description="initial weights of the encoder: none, imagenet (found offline: --weights-dir, OCUSEG_WEIGHTS or torch's own "
-        "hub cache), or the path of a file",
+        "hub cache), the path of a file, or that of a bundle whose encoder is of the same architecture",
     )
+    weights_partial: bool = Field(False, description="take what fits of weights of another architecture, instead of refusing them")
 
 
 def memory_format(network: nn.Module) -> torch.memory_format:

@@ -62,3 +62,7 @@ class Darknet53(nn.Module):
     def load(self, weights: str) -> Loaded:
         """Fill it from a file of its own entries; torchvision has no ImageNet weights of it, so "imagenet" is refused."""
         return load(self, weights, "darknet53")
+
+    def parts(self) -> list[list[nn.Module]]:
+        """Modules in the order they are passed, by stage, the convolution at full size with the first."""
+        return [[self.stem, self.stages[0]], *([stage] for stage in self.stages[1:])]

@@ -80,6 +80,9 @@ class RCNN(Detector):
         """Fill the encoder from "imagenet" or a file of the same architecture."""
         return self.backbone.body.load(weights, self.version)
 
+    def encoder_stages(self) -> list[list[nn.Module]]:
+        return self.backbone.body.stages()
+
     def batch_losses(self, images: Tensor, sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
         """``rpn_objectness``, ``rpn_box``, ``class``, ``box`` and, with masks, ``mask``."""
         truths = [self._truth(target) for target in targets]

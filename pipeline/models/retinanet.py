@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.models import dense
@@ -67,6 +67,9 @@ class RetinaNet(Detector):
     def load_encoder(self, weights: str) -> Loaded:
         """Fill the encoder from "imagenet" or a file."""
         return self.backbone.load(weights)
+
+    def encoder_stages(self) -> list[list[nn.Module]]:
+        return self.backbone.stages()
 
     def batch_losses(self, images: Tensor, sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
         from torchvision.ops import sigmoid_focal_loss

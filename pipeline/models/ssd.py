@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -91,6 +92,9 @@ class SSD(Detector):
         """Fill VGG's convolutions, or MobileNetV2, from "imagenet" or a file."""
         return self.levels.load(weights)
 
+    def encoder_stages(self) -> list[list[nn.Module]]:
+        return self.levels.stages()
+
     def batch_losses(self, images: Tensor, sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
         logits, codes, anchors = self._outputs(images)
         labels = torch.zeros(logits.shape[:2], dtype=torch.int64, device=logits.device)
@@ -138,8 +142,9 @@ class _VGG(nn.Module):
         self.features = nn.Sequential(*layers)
         pools = [place for place, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
         self.conv4 = pools[3]  # the fourth block ends there
+        self.cuts = [0, *pools, len(layers)]
         if config.weights != "none":
-            self.features[: [0, *pools, len(layers)][config.frozen_stages]].requires_grad_(False)
+            self.features[: self.cuts[config.frozen_stages]].requires_grad_(False)
         self.scale = nn.Parameter(torch.full((of(512),), 20 * math.sqrt(of(512) / 512)))  # the paper's 20 is of 512 channels
         self.dense = nn.Sequential(
             nn.MaxPool2d(3, stride=1, padding=1),
@@ -163,6 +168,9 @@ class _VGG(nn.Module):
     def load(self, weights: str) -> Loaded:
         return load_vgg16(self.features, weights)
 
+    def stages(self) -> list[list[nn.Module]]:
+        return [list(self.features[first:last]) for first, last in pairwise(self.cuts)]
+
 
 class _Lite(nn.Module):
     """MobileNetV2 and three added layers of separable convolutions: maps at strides 8 to 256."""
@@ -183,6 +191,9 @@ class _Lite(nn.Module):
 
     def load(self, weights: str) -> Loaded:
         return self.backbone.load(weights)
+
+    def stages(self) -> list[list[nn.Module]]:
+        return self.backbone.stages()
 
 
 def _begin_at_background(head: Any) -> None:

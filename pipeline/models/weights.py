@@ -1,4 +1,4 @@
-"""Pretrained weights, found without a network, checked, and loaded whole or not at all.
+"""Pretrained weights: found without a network, checked, and loaded whole, or in part where that was asked for.
 
 ImageNet files keep torchvision's own names, which end in the first digits of their SHA-256
 (https://download.pytorch.org/models/, BSD-3-Clause).
@@ -37,13 +37,27 @@ IMAGENET: dict[tuple[str, Version], str] = {
 @dataclass(frozen=True)
 class Loaded:
     """What came from a file: entries ``loaded`` as they were, those ``skipped`` because the network has no such part (its classifier),
-    and those ``mismatched`` in shape and therefore adapted (the first layer, for other than three channels)."""
+    and those ``mismatched`` in shape and therefore adapted (the first layer, for other than three channels).
+
+    ``left``: entries of the network that stay as they began, because the file lacks them or has them in another shape; there are
+    none unless a partial load was asked for.
+    """
 
     file: str
     sha256: str
     loaded: tuple[str, ...]
     skipped: tuple[str, ...]
     mismatched: tuple[str, ...]
+    left: tuple[str, ...] = ()
+
+    def rows(self) -> list[dict[str, str]]:
+        """One row an entry, for a table."""
+        parts = {"loaded": self.loaded, "adapted": self.mismatched, "left as it began": self.left, "skipped": self.skipped}
+        return [{"entry": entry, "what": what} for what, entries in parts.items() for entry in entries]
+
+
+class Partial(str):
+    """A ``weights`` setting of which what fits is taken, and the rest of the network stays as it began."""
 
 
 def find(name: str, version: Version = "v1") -> Path:
@@ -78,21 +92,38 @@ def load(
 
     Parameters
     ----------
-    weights: "imagenet" (see :func:`find`), or the path of a .pth or .safetensors file of the same architecture.
+    weights: "imagenet" (see :func:`find`), or the path of a .pth or .safetensors file of the same architecture; a :class:`Partial` one
+        may be of another.
     name, version: which architecture's ImageNet weights.
     rename: the file's entry -> the module's, or None for what the module has no part for.
     adapt: (the module's entry, the file's value) -> the value to use; for first layers of other than three channels.
 
-    Raises ConfigError for a file that is missing, damaged or of another architecture: nothing is ever loaded in part.
+    Raises ConfigError for a file that is missing, damaged or of another architecture: nothing is ever loaded in part unasked.
     """
     path = find(name, version) if weights == "imagenet" else Path(weights)
     if not path.is_file():
-        raise ConfigError(f"model.weights: there is no file {weights!r}; write none, imagenet, or the path of a .pth or .safetensors file")
+        raise ConfigError(
+            f"model.weights: there is no file {path.name!r}; write none, imagenet, the path of a .pth or .safetensors file, or of a bundle"
+        )
     sha256 = _checked(path)
+    return fill(module, _read(path), path.name, sha256, rename=rename, adapt=adapt, partial=isinstance(weights, Partial))
+
+
+def fill(
+    module: nn.Module,
+    entries: Mapping[str, Tensor],
+    title: str,
+    sha256: str,
+    *,
+    rename: Callable[[str], str | None] = lambda key: key,
+    adapt: Callable[[str, Tensor], Tensor] = lambda key, value: value,
+    partial: bool = False,
+) -> Loaded:
+    """Fill every entry of ``module`` from ``entries`` of the file or bundle ``title``; the rest is as of :func:`load`."""
     wanted = {key: value for key, value in module.state_dict().items() if not _counts_batches(key)}
     values: dict[str, Tensor] = {}
     skipped, unknown, adapted = [], [], []
-    for key, value in _read(path).items():
+    for key, value in entries.items():
         target = None if _counts_batches(key) else rename(key)
         if target is None:
             skipped.append(key)
@@ -102,25 +133,32 @@ def load(
             values[target] = adapt(target, value)
             if values[target].shape != value.shape:
                 adapted.append(target)
-    _same("of which this network knows nothing", path, unknown)
-    _same("which this network needs and the file lacks", path, [key for key in wanted if key not in values])
-    _same("whose shape differs", path, [key for key, value in values.items() if value.shape != wanted[key].shape])
-    module.load_state_dict(values, strict=False)  # only counters of batches are missing: that was checked
-    whole = tuple(key for key in values if key not in adapted)
-    return Loaded(path.name, sha256, whole, tuple(skipped), tuple(adapted))
+    other = [key for key, value in values.items() if value.shape != wanted[key].shape]
+    if not partial:
+        _same("of which this network knows nothing", title, unknown)
+        _same("which this network needs and the file lacks", title, [key for key in wanted if key not in values])
+        _same("whose shape differs", title, other)
+    values = {key: value for key, value in values.items() if key not in other}
+    if not values:
+        raise ConfigError(f"model.weights: nothing in {title} fits this network; give weights of its architecture")
+    module.load_state_dict(values, strict=False)  # what is missing was checked, or is told as left
+    whole, fitted = (tuple(key for key in values if (key in adapted) is changed) for changed in (False, True))
+    left = tuple(key for key in wanted if key not in values)
+    return Loaded(title, sha256, whole, (*skipped, *unknown), fitted, left)
 
 
 def first_layer(kernel: Tensor, channels: int) -> Tensor:
-    """Kernel (out, 3, h, w) of a first layer for RGB -> (out, ``channels``, h, w) that answers alike to a grey image.
+    """Kernel (out, N, h, w) of a first layer -> (out, ``channels``, h, w) that answers alike to a grey image.
 
-    One channel gets the sum over red, green and blue; two share it. Beyond three, the first three stay red, green and blue, each
-    further one is their mean, and all are scaled by 3 / ``channels``, so that answers keep their size.
+    Of a kernel for RGB (N = 3), one channel gets the sum over red, green and blue; two share it. Beyond three, the first three stay
+    red, green and blue, each further one is their mean, and all are scaled by N / ``channels``, so that answers keep their size.
     """
-    if channels == kernel.shape[1]:
+    known = kernel.shape[1]
+    if channels == known:
         return kernel
     mean = kernel.mean(1, keepdim=True)
-    kept = kernel if channels > 3 else kernel[:, :0]
-    return torch.cat([kept, mean.expand(-1, channels - kept.shape[1], -1, -1)], dim=1) * (3 / channels)
+    kept = kernel if channels > known else kernel[:, :0]
+    return torch.cat([kept, mean.expand(-1, channels - kept.shape[1], -1, -1)], dim=1) * (known / channels)
 
 
 def _counts_batches(key: str) -> bool:
@@ -128,10 +166,13 @@ def _counts_batches(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 
 
-def _same(what: str, path: Path, keys: list[str]) -> None:
+def _same(what: str, title: str, keys: list[str]) -> None:
     if keys:
         shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-        raise ConfigError(f"model.weights: {path.name} is of another architecture: it differs in entries {what} ({shown})")
+        raise ConfigError(
+            f"model.weights: {title} is of another architecture: it differs in entries {what} ({shown}); "
+            "model.weights_partial: true takes what fits"
+        )
 
 
 def _checked(path: Path) -> str:

@@ -123,6 +123,9 @@ class YoloV3(Detector):
         """Fill the encoder from "imagenet" or a file."""
         return self.encoder.load(weights)
 
+    def encoder_stages(self) -> list[list[nn.Module]]:
+        return self.encoder.parts() if isinstance(self.encoder, Darknet53) else self.encoder.stages()
+
     def raw(self, images: Tensor) -> list[Tensor]:
         """Images (B, C, H, W), sides multiples of 32 -> for strides 8, 16 and 32 the outputs (B, 3, H / s, W / s, 5 + classes)."""
         features: list[Tensor] = self.encoder(images)[1:]
