@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import ConfigError
-from pipeline.models.backbones import Features, build_backbone
+from pipeline.models.backbones import Features, Name, build_encoder
 from pipeline.models.base import MODELS
-from pipeline.models.detector import Detections, Detector, DetectorConfig, Sizes
+from pipeline.models.detector import Detections, Detector, DetectorConfig, FrozenStages, Sizes, boxes_and_labels
 from pipeline.models.weights import Loaded
 from pipeline.types import Target
 
@@ -42,8 +42,8 @@ OUTSIDE = -1e4  # added to attention, leaves nothing of it; infinity would leave
 
 class DetrConfig(DetectorConfig):
     name: Literal["detr"] = "detr"
-    backbone: Literal["mobilenet_v2", "resnet18", "resnet50"] = Field("resnet50", description="encoder of the image")
-    frozen_stages: int = Field(2, ge=0, le=5, description="first stages of the encoder (of 5) that stay as loaded, where weights are given")
+    backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, resnet18, resnet50")
+    frozen_stages: FrozenStages = 2
     stride: Literal[16, 32] = Field(32, description="of the features that the transformer sees; at 16 four times as many, from two depths")
     queries: int = Field(100, ge=1, description="most objects an image; a few times the usual number of objects learns sooner")
     width: int = Field(256, ge=8, multiple_of=4, description="features of the transformer (d_model)")
@@ -177,10 +177,9 @@ class Detr(Detector):
         logits, boxes = self.outputs(images, sizes)
         labels, truths = [], []
         for target, (rows, columns) in zip(targets, sizes, strict=True):
-            assert target.boxes is not None  # what a detector is promised
-            assert target.labels is not None
-            labels.append(target.labels - 1)
-            truths.append(_shares(target.boxes.to(boxes), rows, columns))
+            own, classes = boxes_and_labels(target)
+            labels.append(classes - 1)
+            truths.append(_shares(own.to(boxes), rows, columns))
         layers = range(len(logits)) if self.config.auxiliary else [len(logits) - 1]
         parts = [set_losses(logits[layer], boxes[layer], labels, truths, self.config.no_object) for layer in layers]
         return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
@@ -253,7 +252,4 @@ def _corners(shares: Tensor) -> Tensor:
 
 @MODELS.add(DetrConfig)
 def build(config: DetrConfig, in_channels: int, out_channels: int) -> Detr:
-    pretrained = config.weights != "none"
-    features = build_backbone(config.backbone, in_channels, frozen_norm=pretrained)
-    features.freeze(config.frozen_stages if pretrained else 0)
-    return Detr(config, features, out_channels)
+    return Detr(config, build_encoder(config.backbone, in_channels, config.weights, config.frozen_stages), out_channels)
