@@ -58,6 +58,13 @@ class TrainConfig(Strict):
     weight_decay: float = Field(1e-2, ge=0)
     schedule: Literal["one_cycle", "cosine", "constant"] = Field("one_cycle", description="over the whole run; cosine has a linear warm-up")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the run spent warming up")
+    encoder_rate: float = Field(1.0, gt=0, description="factor of the learning rate of the encoder's last stage")
+    encoder_decay: float = Field(1.0, gt=0, le=1, description="further factor for each stage nearer to the image")
+    thaw_at: tuple[float, ...] | None = Field(
+        None,
+        description="shares of the run (0..1) from which on the encoder's stages learn, the last stage first; those not named stay as "
+        "loaded, all of them with []; null: all learn from the start, but for those that the model keeps (model.frozen_stages)",
+    )
     clip_norm: float | None = Field(1.0, gt=0, description="largest gradient norm, or null")
     ema: float | None = Field(
         None,
@@ -80,6 +87,13 @@ class TrainConfig(Strict):
         gt=0,
         description="largest wall time of training; the schedule is measured against it, so the run ends fully annealed; null: no limit",
     )
+
+    @field_validator("thaw_at")
+    @classmethod
+    def _in_order(cls, shares: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if shares is not None and not all(0 <= a <= b <= 1 for a, b in zip((0.0, *shares), (*shares, 1.0), strict=True)):
+            raise ValueError(f"shares {list(shares)} must lie between 0 and 1 and not fall: the last stage thaws first")
+        return shares
 
 
 class TrackingConfig(Strict):
@@ -118,6 +132,8 @@ class RunConfig(Strict):
             raise ValueError(
                 f"task {task.name!r} cannot use model {model.name!r}; choose one of {', '.join(fitting) or 'none'}, or another task"  # type: ignore[attr-defined]
             )
+        if self.train.thaw_at is not None and model.weights == "none":  # type: ignore[attr-defined]
+            raise ValueError("train.thaw_at freezes the encoder, which needs weights to stay at: set model.weights, or leave it out")
         return self
 
 

@@ -187,7 +187,13 @@ def _optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, slots: Mapping[str, Tensor], groups: list[dict[str, Any]]) -> None:
-    """The inverse, with each tensor in the memory format of its parameter: another order of the same numbers rounds differently."""
+    """The inverse, with each tensor in the memory format of its parameter: another order of the same numbers rounds differently.
+
+    Settings (weight decay, factors of the rate) are the run's own, which may have changed; only the parameters must be grouped alike.
+    """
+    now = optimizer.state_dict()["param_groups"]
+    if [group["params"] for group in now] != [group["params"] for group in groups]:
+        raise ValueError("its parameters are grouped otherwise")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in slots.items():
@@ -196,4 +202,4 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, slots: Mapping[str, Ten
         if value.shape == parameter.shape:
             value = torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)
         state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": state, "param_groups": [own | {"lr": old["lr"]} for own, old in zip(now, groups, strict=True)]})

@@ -29,8 +29,9 @@ from pipeline.errors import InterruptedRun, TrainingError
 from pipeline.tasks.base import Task
 from pipeline.training.checkpoint import Progress, State, load_checkpoint, newest, random_state, save_checkpoint
 from pipeline.training.interrupt import Interrupt
-from pipeline.training.optimise import average_buffers, learning_rate, run_share
+from pipeline.training.optimise import average_buffers, learning_rate, run_share, set_rate
 from pipeline.training.tracking import Tracker
+from pipeline.training.transfer import Thaw
 from pipeline.training.validation import Scored, score_images, summary
 from pipeline.types import Advance, Batch
 
@@ -49,6 +50,7 @@ class Setup:
     tracker: Tracker
     advance: Advance
     interrupt: Interrupt
+    thaw: Thaw
 
     @property
     def checkpoints(self) -> Path:
@@ -91,9 +93,8 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
             share = run_share((progress.epoch + progress.batch / len(batches)) / train.epochs, seconds, train.minutes)
             if stop or share >= 1:
                 break
-            rate = learning_rate(share, train)
-            for parameters in state.optimizer.param_groups:
-                parameters["lr"] = rate
+            set_rate(state.optimizer, learning_rate(share, train))
+            setup.thaw.apply(share)
             for number, batch in enumerate(group, start=1):
                 # Processes exchange gradients once a step, at its last batch.
                 with contextlib.nullcontext() if number == len(group) else accelerator.no_sync(model):

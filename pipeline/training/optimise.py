@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,17 +13,30 @@ from torch import nn
 from pipeline.config import TrainConfig
 
 
-def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum 0.9. Biases, norms and activation slopes (one dimension) are not decayed."""
+def make_optimizer(network: nn.Module, config: TrainConfig, factors: Mapping[nn.Parameter, float] | None = None) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum 0.9. Biases, norms and activation slopes (one dimension) are not decayed.
+
+    ``factors``: of the learning rate of some parameters (:func:`pipeline.training.transfer.rate_factors`); :func:`set_rate` obeys
+    them. Parameters of factor 1 are in the first groups.
+    """
+    known = factors or {}
     trained = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    found = {known.get(p, 1.0) for p in trained}
+    groups: list[dict[str, Any]] = []
+    for factor in sorted(found, key=lambda factor: (factor != 1, -factor)):
+        own = [p for p in trained if known.get(p, 1.0) == factor]
+        groups.append({"params": [p for p in own if p.ndim > 1], "weight_decay": config.weight_decay, "factor": factor})
+        groups.append({"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0, "factor": factor})
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.learning_rate)
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group ``rate`` times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
 
 
 def learning_rate(done: float, config: TrainConfig) -> float:

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from pipeline.atomic import write_text
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.models.detector import DetectorConfig
-from pipeline.models.weights import Loaded
 from pipeline.tasks.base import Task
 from pipeline.training.bundle import build_task, save_bundle
 from pipeline.training.checkpoint import Progress, State, newest
@@ -25,9 +25,10 @@ from pipeline.training.loop import Setup, fit, stop_if_asked, used_up
 from pipeline.training.optimise import AveragedWeights, make_optimizer
 from pipeline.training.platform import channels_last_is_safe, enough_memory, prepare_machine
 from pipeline.training.provenance import environment
-from pipeline.training.record import Given
+from pipeline.training.record import Given, table_texts
 from pipeline.training.run_folder import Data, claim, earlier_result, prepare_data, record_result, record_run
 from pipeline.training.tracking import Delivery, open_tracker
+from pipeline.training.transfer import Thaw, load_encoder, rate_factors
 from pipeline.training.validation import overlay_picture, predictions, score_images, summary
 from pipeline.types import Advance, silent
 
@@ -147,7 +148,8 @@ def train(
         task.to(accelerator.device)
         if config.train.channels_last and channels_last_is_safe(task, accelerator.device.type):
             task.to(memory_format=torch.channels_last)
-        state = State(Progress(), task, make_optimizer(task, config.train))
+        state = State(Progress(), task, make_optimizer(task, config.train, rate_factors(task.network, config.train)))
+        thaw = Thaw(task.network, config.train.thaw_at)
         if config.train.ema is not None:
             state.average = AveragedWeights(task, config.train.ema)
         # From here on each process draws random numbers of its own (dropout); all began with the same weights.
@@ -157,6 +159,8 @@ def train(
         model = accelerator.prepare_model(task)
         about = environment(str(accelerator.device), plugins)
         if main:
+            if loaded is not None:
+                write_text(run_dir / "encoder_weights.csv", table_texts("encoder_weights", loaded.rows())["encoder_weights.csv"])
             record_run(run_dir, data, about)
         accelerator.wait_for_everyone()
         with open_tracker(config, run_dir, active=main, resume=resume) as tracker:
@@ -173,11 +177,10 @@ def train(
                 repeats=None if given is None else given.repeats,
             )
             if loaded is not None:
-                entries = {"loaded": loaded.loaded, "adapted": loaded.mismatched, "skipped": loaded.skipped}
-                tracker.table("encoder_weights", [{"entry": entry, "what": what} for what, names in entries.items() for entry in names])
+                tracker.table("encoder_weights", loaded.rows())
             if tags:
                 tracker.tags(tags)
-            setup = Setup(config, store, data.split, run_dir, accelerator, tracker, advance, interrupt)
+            setup = Setup(config, store, data.split, run_dir, accelerator, tracker, advance, interrupt, thaw)
             fit(setup, model, task, state)
             bundle, metrics, delivery = run_dir / "bundle", {}, Delivery(0, 0, None)
             identity, message = "", None
@@ -216,19 +219,6 @@ def fitted(config: RunConfig, data: Data) -> RunConfig:
     return config.model_copy(update={"model": config.model.fitted(data.store.box_sizes(data.split.train))})
 
 
-def load_encoder(task: Task, config: RunConfig) -> Loaded | None:
-    """Fill the network's encoder as ``model.weights`` says."""
-    model: Any = config.model
-    if model.weights == "none":
-        return None
-    load = getattr(task.network, "load_encoder", None)
-    if load is None:
-        raise ConfigError(f"model.weights: {model.name} has no encoder that could be filled; write none")
-    loaded: Loaded = load(model.weights)
-    log.info("%d entries of %s loaded, %d adapted", len(loaded.loaded), loaded.file, len(loaded.mismatched))
-    return loaded
-
-
 def make_accelerator(config: RunConfig, device: str) -> Any:
     """Accelerate's device, precision and processes (torchrun and `accelerate launch` say how many by the environment)."""
     from accelerate import Accelerator
@@ -239,14 +229,15 @@ def make_accelerator(config: RunConfig, device: str) -> Any:
     # Older GPUs only emulate bfloat16, more slowly than they calculate in float32.
     native = wanted == "auto" and device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     bfloat16 = wanted == "bfloat16" or native
+    # A batch without any object leaves the parts of a detector without gradient that look at objects; so is what has yet to thaw.
+    unused = config.task.family == "detection" or config.train.thaw_at is not None  # type: ignore[attr-defined]
     AcceleratorState._reset_state()  # one program may train several times, each with a precision of its own
     return Accelerator(
         cpu=device == "cpu",
         mixed_precision="bf16" if bfloat16 else "no",
         # Statistics of BatchNorm are averaged at an epoch's end (optimise.average_buffers) instead of taken from the first process.
         kwargs_handlers=[
-            # A batch without any object leaves the parts of a detector without gradient that look at objects.
-            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=config.task.family == "detection"),  # type: ignore[attr-defined]
+            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=unused),
             InitProcessGroupKwargs(timeout=LONGEST_WAIT),
         ],
     )

@@ -1,0 +1,130 @@
+"""Transfer learning: what an encoder begins from, how fast each of its stages learns, and from when on.
+
+Discriminative learning rates and gradual unfreezing, the last stage first: Howard and Ruder, "Universal Language Model Fine-tuning for
+Text Classification", ACL 2018, arXiv:1801.06146, sections 3.2 and 3.3.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from pipeline.config import RunConfig, TrainConfig
+from pipeline.errors import ConfigError
+from pipeline.models.weights import Loaded, Partial, fill, first_layer
+from pipeline.tasks.base import Task
+from pipeline.training.bundle import RECORD, WEIGHTS, load_bundle
+from pipeline.training.provenance import folder_digest
+
+log = logging.getLogger(__name__)
+
+Stages = Sequence[Sequence[nn.Module]]
+
+
+def encoder_stages(network: nn.Module) -> Stages:
+    """The encoder's modules by stage, the first one sees the image; none where the network does not say them (``encoder_stages``)."""
+    find = getattr(network, "encoder_stages", None)
+    return () if find is None else find()
+
+
+def load_encoder(task: Task, config: RunConfig) -> Loaded | None:
+    """Fill the network's encoder as ``model.weights`` says.
+
+    Raises
+    ------
+    ConfigError: there is no such file or bundle, or its encoder is of another architecture, or this network has none.
+    """
+    model: Any = config.model
+    if model.weights == "none":
+        return None
+    network = task.network
+    if (Path(model.weights) / RECORD).is_file():
+        loaded = _from_bundle(network, Path(model.weights), model.weights_partial)
+    else:
+        load = getattr(network, "load_encoder", None)
+        if load is None:
+            raise ConfigError(f"model.weights: {model.name} has no encoder that could be filled; write none")
+        loaded = load(Partial(model.weights) if model.weights_partial else model.weights)
+    parts = [f"{len(loaded.loaded)} entries of {loaded.file} loaded", f"{len(loaded.mismatched)} adapted", f"{len(loaded.skipped)} skipped"]
+    if loaded.left:
+        parts.append(f"{len(loaded.left)} of the network left as they began, such as {loaded.left[0]}")
+    log.log(logging.WARNING if loaded.left else logging.INFO, ", ".join(parts))
+    return loaded
+
+
+def _from_bundle(network: nn.Module, path: Path, partial: bool) -> Loaded:
+    """Take the encoder of another network of ours, whatever stands around it; entries are matched by stage and place."""
+    bundle = load_bundle(path)
+    title = f"bundle {bundle.id} ({bundle.config.name})"
+    own, theirs = encoder_stages(network), encoder_stages(bundle.task.network)
+    for stages, whose in ((own, "this network"), (theirs, title)):
+        if not stages:
+            raise ConfigError(f"model.weights: {whose} does not say which part of it is its encoder; write none, or give another bundle")
+    mine, entries = _as_one(own), _as_one(theirs).state_dict()
+    wanted = mine.state_dict()
+
+    def adapt(key: str, value: Tensor) -> Tensor:
+        """The kernel that sees the image, brought to this network's channels."""
+        fits = key == first and value.ndim == 4 and value.shape[0] == wanted[key].shape[0]
+        return first_layer(value, wanted[key].shape[1]) if fits else value
+
+    first = next(key for key, value in wanted.items() if value.ndim == 4)
+    loaded = fill(mine, entries, title, folder_digest(path, only=WEIGHTS), adapt=adapt, partial=partial)
+    names = {id(value): name for name, value in network.state_dict(keep_vars=True).items()}
+    named = {key: names[id(value)] for key, value in mine.state_dict(keep_vars=True).items()}
+    return Loaded(
+        title,
+        loaded.sha256,
+        *(tuple(named.get(key, key) for key in keys) for keys in (loaded.loaded, loaded.skipped, loaded.mismatched, loaded.left)),
+    )
+
+
+def _as_one(stages: Stages) -> nn.Module:
+    return nn.ModuleList(nn.ModuleList(stage) for stage in stages)
+
+
+def rate_factors(network: nn.Module, train: TrainConfig) -> dict[nn.Parameter, float]:
+    """The factor of the learning rate of each of the encoder's parameters; those of the rest of the network have 1.
+
+    Raises
+    ------
+    ConfigError: the settings speak of an encoder where there is none.
+    """
+    stages = encoder_stages(network)
+    if not stages and (train.encoder_rate != 1 or train.encoder_decay != 1 or train.thaw_at is not None):
+        raise ConfigError(
+            f"train.encoder_rate, train.encoder_decay, train.thaw_at: {type(network).__name__} does not say which part of it is its "
+            "encoder; leave them out, or choose another model"
+        )
+    factors: dict[nn.Parameter, float] = {}
+    for depth, stage in enumerate(reversed(stages)):
+        factor = train.encoder_rate * train.encoder_decay**depth
+        factors |= {parameter: factor for module in stage for parameter in module.parameters()}
+    return factors
+
+
+class Thaw:
+    """Stages of an encoder that stay as loaded until their share of the run has come (``train.thaw_at``), the last stage first.
+
+    What does not learn yet needs no gradient, which saves its time, and is in evaluation mode, so that its normalisation stays, too.
+    What the network itself has frozen for good stays so.
+    """
+
+    def __init__(self, network: nn.Module, thaw_at: Sequence[float] | None) -> None:
+        self.thaw_at = thaw_at or ()
+        stages = [] if thaw_at is None else [nn.ModuleList(stage) for stage in reversed(encoder_stages(network))]
+        if len(self.thaw_at) > len(stages):
+            raise ConfigError(f"train.thaw_at: names {len(self.thaw_at)} stages, but the encoder has {len(stages)}")
+        self.stages = [(stage, [p for p in stage.parameters() if p.requires_grad]) for stage in stages]
+
+    def apply(self, share: float) -> None:
+        """Freeze and thaw as is right when ``share`` (0..1) of the run lies behind; the network is in training mode."""
+        for number, (stage, parameters) in enumerate(self.stages):
+            learns = number < len(self.thaw_at) and share >= self.thaw_at[number]
+            stage.train(learns)
+            for parameter in parameters:
+                parameter.requires_grad_(learns)
