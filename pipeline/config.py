@@ -140,7 +140,7 @@ class RunConfig(Strict):
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read one YAML run file, apply ``dotted.key=value`` overrides (values are YAML), check everything.
 
-    ``path`` may also be the bare name of a run file that comes with ocuseg ("phantom_little").
+    ``path`` may also be the name of a run file that comes with ocuseg ("phantom_little", "idrid_detectors/yolov3").
 
     Raises
     ------
@@ -155,12 +155,26 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return parse_config(text, overrides, where=path.name)
 
 
+def run_files(path: Path) -> list[Path]:
+    """``path``, or where it is a folder the run files in it, by name; the folder, too, may be one that comes with ocuseg.
+
+    Raises ConfigError for a folder without any.
+    """
+    found = _find(path)
+    if not found.is_dir():
+        return [path]
+    files = sorted(found.glob("*.yaml"))
+    if not files:
+        raise ConfigError(f"{path}: there is no run file (*.yaml) in this folder; give run files, or a folder of them")
+    return files
+
+
 def _find(path: Path) -> Path:
-    """``path`` itself, or the run file of that name beside this package or where an installed ocuseg keeps them."""
-    if path.exists() or len(path.parts) > 1:
+    """``path`` itself, or what is called so in the configs beside this package or where an installed ocuseg keeps them."""
+    if path.exists() or path.is_absolute():
         return path
     folders = (Path(__file__).resolve().parents[1] / "configs", Path(sys.prefix) / "share" / "ocuseg" / "configs")
-    candidates = (folder / f"{path.name.removesuffix('.yaml')}.yaml" for folder in folders)
+    candidates = (folder / name for folder in folders for name in (path, path.with_name(f"{path.name}.yaml")))
     return next((candidate for candidate in candidates if candidate.exists()), path)
 
 

@@ -52,6 +52,13 @@ def lines(text: str) -> list[str]:
         (["train", "phantom_little", "--root", ".", "--plugin", "raise.py"], "--plugin 'raise.py', line 1: ValueError: first line; mend"),
         (["predict", "bundle", "empty", "--out", "file"], "the output folder cannot be written (File exists)"),
         (["report", "predictions"], "below 'predictions': Not a directory"),
+        (["compare", "idrid_detectors", "--root", "absent"], "--root 'absent' is not a folder"),
+        (["compare", "idrid_detectros", "--root", "."], "idrid_detectros: cannot be read (FileNotFoundError)"),
+        (["compare", "empty", "--root", "."], "empty: there is no run file (*.yaml) in this folder"),
+        (["compare", "phantom_little", "phantom_little", "--root", "."], "'phantom_little' stands twice"),
+        (["crossvalidate", "phantom_little", "--root", "absent"], "--root 'absent' is not a folder"),
+        (["crossvalidate", "idrid_detectors", "--root", "."], "idrid_detectors: cannot be read"),
+        (["train", "phantom_little", "--root", ".", "--weights-dir", "absent"], "--weights-dir 'absent' is not a folder"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(
@@ -115,13 +122,33 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_wrong_usage_is_exit_code_2() -> None:
-    for arguments in (["trian"], ["phantom"], ["phantom", "x", "--patients", "0"]):
+    for arguments in (
+        ["trian"],
+        ["phantom"],
+        ["phantom", "x", "--patients", "0"],
+        ["compare", "phantom_little", "--root", ".", "--split", "tset"],
+        ["crossvalidate", "phantom_little", "--root", ".", "--folds", "2"],
+    ):
         assert RUN.invoke(app, arguments).exit_code == 2
 
 
 def test_every_command_has_help() -> None:
     result = RUN.invoke(app, ["--help"])
-    for name in ("phantom", "index", "card", "train", "evaluate", "predict", "report", "models", "info", "schema", "demo"):
+    for name in (
+        "phantom",
+        "index",
+        "card",
+        "train",
+        "evaluate",
+        "compare",
+        "crossvalidate",
+        "predict",
+        "report",
+        "models",
+        "info",
+        "schema",
+        "demo",
+    ):
         assert f"  {name}" in result.output
         page = RUN.invoke(app, [name, "--help"])
         assert page.exit_code == 0

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pipeline.config import RunConfig, dump_config, load_config, parse_config, schema
+import pipeline.config as config_module
+from pipeline.config import RunConfig, dump_config, load_config, parse_config, run_files, schema
+from pipeline.datasets.card import load_card
 from pipeline.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+EVERY = sorted(CONFIGS.rglob("*.yaml"))
 SMALL = "name: x\ndata: {card: phantom}\ntask: {name: semantic}\nmodel: {name: unet}\n"
 
 
@@ -72,10 +78,53 @@ def test_learning_rate_without_a_point_is_a_number() -> None:
     assert parse_config(SMALL, ["train.learning_rate=1e-4"]).train.learning_rate == 1e-4
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", EVERY, ids=[path.relative_to(CONFIGS).as_posix() for path in EVERY])
 def test_every_config_that_comes_with_ocuseg_is_valid(path: Path) -> None:
-    assert load_config(path).name == path.stem
-    assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=schema.json\n")
+    config = load_config(path)
+    assert config.name == path.stem or (path.parent != CONFIGS and config.name.endswith(f"_{path.stem}"))
+    assert load_card(config.data.card).name == config.data.card
+    above = "../" * (len(path.relative_to(CONFIGS).parts) - 1)
+    assert path.read_text(encoding="utf-8").startswith(f"# yaml-language-server: $schema={above}schema.json\n")
+
+
+def test_no_two_configs_have_one_name() -> None:
+    assert len({load_config(path).name for path in EVERY}) == len(EVERY)
+
+
+def test_what_is_installed_are_all_configs_in_their_folders() -> None:
+    project = tomllib.loads((CONFIGS.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    placed = {
+        f"{folder.removeprefix('share/ocuseg/')}/{path.name}"
+        for folder, patterns in project["tool"]["setuptools"]["data-files"].items()
+        for pattern in patterns
+        for path in CONFIGS.parent.glob(pattern)
+    }
+    assert {path.relative_to(CONFIGS.parent).as_posix() for path in [*EVERY, CONFIGS / "schema.json"]} <= placed
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_configs_and_folders_of_them_are_found_by_name(installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if installed:
+        shutil.copytree(CONFIGS, tmp_path / "prefix" / "share" / "ocuseg" / "configs")
+        monkeypatch.setattr(sys, "prefix", str(tmp_path / "prefix"))
+        monkeypatch.setattr(config_module, "__file__", str(tmp_path / "site-packages" / "pipeline" / "config.py"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("phantom_little", "phantom_little.yaml"):
+        assert load_config(Path(name)).name == "phantom_little"
+    assert load_config(Path("idrid_detectors/yolov3")).name == "idrid_yolov3"
+    found = run_files(Path("idrid_detectors"))
+    assert [path.name for path in found] == sorted(path.name for path in (CONFIGS / "idrid_detectors").glob("*.yaml"))
+    assert len(found) == 7
+    assert run_files(Path("phantom_little")) == [Path("phantom_little")]
+
+
+def test_a_folder_of_ones_own_comes_first_and_an_empty_one_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "idrid_detectors").mkdir()
+    with pytest.raises(ConfigError, match=r"idrid_detectors: there is no run file"):
+        run_files(Path("idrid_detectors"))
+    (tmp_path / "idrid_detectors" / "mine.yaml").write_text(SMALL)
+    assert run_files(Path("idrid_detectors")) == [Path("idrid_detectors/mine.yaml")]
 
 
 def test_the_schema_beside_the_configs_is_fresh() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,11 +25,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compare(
-    configs: Annotated[list[Path], typer.Argument(help="YAML run files, or folders of them, on one data set.")],
+    configs: Annotated[
+        list[Path], typer.Argument(help="YAML run files or folders of them, or names of either in configs/, on one data set.")
+    ],
     root: Root,
     out: Out = Path("studies/compare"),
     budget_minutes: Minutes = None,
-    split: Annotated[str, typer.Option(help="Part to score: validation or test.")] = "test",
+    split: Annotated[Literal["validation", "test"], typer.Option(help="Part to score.")] = "test",
     override: Override = None,
     device: Device = "auto",
     plugin: Plugin = None,
@@ -41,10 +43,10 @@ def compare(
     for path in plugin or []:
         load_plugin(path)
     use_weights(weights_dir)
-    from pipeline.config import load_config
+    from pipeline.config import load_config, run_files
     from pipeline.inference.study import run_study, with_budget
 
-    files = [file for path in configs for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])]
+    files = [file for path in configs for file in run_files(path)]
     wanted = [with_budget(load_config(file, override or ()), budget_minutes) for file in files]
     existing_folder(root, "--root")
     with progress("comparing") as advance:
