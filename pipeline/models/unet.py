@@ -110,6 +110,16 @@ class UNet(Framed):
         coarse = zip(self.coarse_heads, features[1:], strict=False)
         return [finest, *(enlarged(head(feature), images.shape[2:]) for head, feature in coarse)]
 
+    def encoder_stages(self) -> list[list[nn.Module]]:
+        """The encoder's blocks, finest first."""
+        stages: list[list[nn.Module]] = []
+        block: Any = self.net.model
+        for _ in range(self.levels):
+            down, skip, _ = block.children()
+            stages.append([down])
+            block = skip.get_submodule("submodule")
+        return [*stages, [block]]
+
     def _decoder_outputs(self, block: Any, x: Tensor, level: int) -> list[Tensor]:
         """Run MONAI's nested (down, skip(inner), up) blocks and keep what each decoder level gives, finest first, the bottom last."""
         if level == self.levels:

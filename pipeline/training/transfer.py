@@ -68,11 +68,11 @@ def _from_bundle(network: nn.Module, path: Path, partial: bool) -> Loaded:
     wanted = mine.state_dict()
 
     def adapt(key: str, value: Tensor) -> Tensor:
-        """The kernel that sees the image, brought to this network's channels."""
-        fits = key == first and value.ndim == 4 and value.shape[0] == wanted[key].shape[0]
-        return first_layer(value, wanted[key].shape[1]) if fits else value
+        """A kernel that sees the image, brought to this network's channels."""
+        sees_image = key.startswith("0.") and value.ndim == 4 and value.shape[1] == bundle.input_channels
+        return first_layer(value, channels) if sees_image and wanted[key].shape[1] == channels else value
 
-    first = next(key for key, value in wanted.items() if value.ndim == 4)
+    channels = next(value.shape[1] for value in wanted.values() if value.ndim == 4)
     loaded = fill(mine, entries, title, folder_digest(path, only=WEIGHTS), adapt=adapt, partial=partial)
     names = {id(value): name for name, value in network.state_dict(keep_vars=True).items()}
     named = {key: names[id(value)] for key, value in mine.state_dict(keep_vars=True).items()}
