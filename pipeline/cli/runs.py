@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,10 @@ from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_REJECTED, Co
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Plugin = Annotated[list[Path] | None, typer.Option(help="Python file that registers models, losses or tasks of your own.")]
 WeightsDir = Annotated[
-    Path | None, typer.Option(help="Folder with pretrained weights, for `weights: imagenet` in a config (default: OCUSEG_WEIGHTS).")
+    Path | None,
+    typer.Option(
+        help="Folder with ImageNet weights, for `weights: imagenet` in a config (default: OCUSEG_WEIGHTS, then torch's hub cache)."
+    ),
 ]
 
 
@@ -132,7 +136,10 @@ def evaluate(
     card: Annotated[str, typer.Option(help="Card of the labelled data.")],
     root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
     split: Annotated[str, typer.Option(help="Part to score: train, validation, test or all.")] = "test",
-    out: Annotated[Path | None, typer.Option(help="Folder for per_image.csv and summary.json (default: beside the bundle).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for summary.json, tables and curves (default: beside the bundle).")] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option(help="OURS=THEIRS: the bundle's class and what the card calls it. May be repeated.")
+    ] = None,
     proposals: Annotated[
         bool, typer.Option("--proposals", help="Also score and draw what a two-stage detector's first stage proposes.")
     ] = False,
@@ -150,23 +157,48 @@ def evaluate(
     folder = out or bundle.parent / "evaluation" / f"{Path(card).stem}_{split}"
     with progress("evaluating") as advance:
         summary = evaluate(
-            bundle, card, root, part=split, out=folder, device=device, key_path=site_key, proposals=proposals, progress=advance
+            bundle,
+            card,
+            root,
+            part=split,
+            out=folder,
+            device=device,
+            key_path=site_key,
+            classes=same_classes(classes or ()),
+            proposals=proposals,
+            progress=advance,
         )
     emit(summary, as_json, [*summary_lines(summary), f"written: {folder}"])
+
+
+def same_classes(pairs: Sequence[str]) -> dict[str, str]:
+    """["optic_disc=disc"] -> {"optic_disc": "disc"}.
+
+    Raises
+    ------
+    ConfigError: a pair without both names.
+    """
+    parted = [pair.partition("=") for pair in pairs]
+    for pair, (ours, _, theirs) in zip(pairs, parted, strict=True):
+        if not ours or not theirs:
+            raise ConfigError(f"--classes {pair!r}: write it as OURS=THEIRS, such as optic_disc=disc")
+    return {ours: theirs for ours, _, theirs in parted}
 
 
 def predict(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder that training left.")],
     folder: Annotated[Path, typer.Argument(help="A hospital's folder tree of raw scans.")],
-    out: Annotated[Path, typer.Option(help="Folder for masks and ledger; an unfinished one is finished.")],
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also keep each class's probabilities.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for masks, objects and ledger; an unfinished one is finished.")],
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also keep each class's probabilities (of a segmentation bundle).")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Files read at once.")] = 2,
     device: Device = "auto",
     plugin: Plugin = None,
     site_key: SiteKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Segment every scan in a folder; every file ends in the ledger."""
+    """Segment every scan in a folder, or find its objects, as the bundle was trained to; every file ends in the ledger."""
     for path in plugin or []:
         load_plugin(path)
     from pipeline.inference.folder import predict_folder

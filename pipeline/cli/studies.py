@@ -39,7 +39,7 @@ def compare(
     site_key: SiteKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train and evaluate several configs under one equal budget: one table, one MLflow run with a child each."""
+    """Train and evaluate several configs, under one budget where it is given: one table, one MLflow run with a child each."""
     for path in plugin or []:
         load_plugin(path)
     use_weights(weights_dir)
@@ -50,7 +50,7 @@ def compare(
     wanted = [with_budget(load_config(file, override or ()), budget_minutes) for file in files]
     existing_folder(root, "--root")
     with progress("comparing") as advance:
-        study = run_study(out.name, wanted, root, out, part=split, device=device, key_path=site_key, progress=advance)
+        study = run_study(out.name, wanted, root, out, part=split, device=device, key_path=site_key, plugins=plugin or (), progress=advance)
     emit(study.to_json(), as_json, study.lines())
 
 
@@ -77,7 +77,9 @@ def crossvalidate(
     settings = with_budget(load_config(config, override or ()), budget_minutes)
     existing_folder(root, "--root")
     with progress("cross-validating") as advance:
-        study = run_study(out.name, folds_of(settings, folds), root, out, part="test", device=device, key_path=site_key, progress=advance)
+        study = run_study(
+            out.name, folds_of(settings, folds), root, out, device=device, key_path=site_key, plugins=plugin or (), progress=advance
+        )
     means = over_folds(study)
     emit(study.to_json() | {"over_folds": means}, as_json, study.lines() + over_folds_lines(means))
 

@@ -72,13 +72,12 @@ def with_budget(config: RunConfig, minutes: float | None, name: str | None = Non
 
 def folds_of(config: RunConfig, folds: int) -> list[RunConfig]:
     """One config a fold. Each fold is tested by a network that neither trained on it nor chose its epoch or thresholds by it."""
+    if folds < 3:
+        raise ConfigError(f"--folds {folds}: at least 3 are needed, one to test, one to choose epoch and thresholds, and the rest to train")
     parts = []
     for fold in range(folds):
         asked = {"folds": folds, "fold": fold, "fold_part": "test", "test": 0.0, "validation": 0.0}
-        try:
-            split = type(config.data.split).model_validate(config.data.split.model_dump() | asked)
-        except ValueError as error:
-            raise ConfigError(f"--folds {folds}: at least 3 are needed ({error.__class__.__name__})") from None
+        split = type(config.data.split).model_validate(config.data.split.model_dump() | asked)
         data = config.data.model_copy(update={"split": split})
         parts.append(config.model_copy(update={"data": data, "name": f"{config.name}_fold{fold}"}))
     return parts
@@ -93,6 +92,7 @@ def run_study(
     part: str = "test",
     device: str = "auto",
     key_path: Path | None = None,
+    plugins: Sequence[Path] = (),
     progress: Advance | None = None,
 ) -> Study:
     """Train and evaluate each config on the data set below ``root``; write ``out``/NAME.csv, .json and .md.
@@ -118,7 +118,7 @@ def run_study(
         rows = []
         for number, config in enumerate(configs):
             told = _prefixed(advance, f"{number + 1} of {len(configs)}, {config.name}")
-            rows.append(_row(config, root, out / config.name, part, device, key_path, parent, told))
+            rows.append(_row(config, root, out / config.name, part, device, key_path, plugins, parent, told))
             _record(tracker, number, rows[-1])
         study = Study(rows, home, tracker.run_id)
         write_tables(study, name)
@@ -167,7 +167,15 @@ def shown(value: float | str | None) -> str:
 
 
 def _row(
-    config: RunConfig, root: Path, run_dir: Path, part: str, device: str, key_path: Path | None, parent: str | None, advance: Advance
+    config: RunConfig,
+    root: Path,
+    run_dir: Path,
+    part: str,
+    device: str,
+    key_path: Path | None,
+    plugins: Sequence[Path],
+    parent: str | None,
+    advance: Advance,
 ) -> Row:
     """Train (or go on, or take what is finished) and evaluate one config."""
     finished = run_dir / RESULT
@@ -180,7 +188,15 @@ def _row(
         return Row(config.name, known["bundle"], known["facts"], known["scores"], known["summary"])
     tags = {} if parent is None else {"mlflow.parentRunId": parent}
     result = train(
-        config, root, run_dir, device=device, resume=(run_dir / "config.yaml").exists(), key_path=key_path, progress=advance, tags=tags
+        config,
+        root,
+        run_dir,
+        device=device,
+        resume=(run_dir / "config.yaml").exists(),
+        key_path=key_path,
+        plugins=plugins,
+        progress=advance,
+        tags=tags,
     )
     summary = evaluate(
         result.bundle, config.data.card, root, part=part, out=run_dir / "evaluation", device=device, key_path=key_path, progress=advance

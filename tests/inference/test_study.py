@@ -30,7 +30,8 @@ def test_a_study_has_one_row_and_one_child_a_config_and_trains_nothing_twice(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configs = [named(data, "narrow"), named(data, "wide", model__widths="[6, 12]")]
-    study = run_study("pair", configs, data, tmp_path)
+    (tmp_path / "mine.py").write_text("abc")
+    study = run_study("pair", configs, data, tmp_path, plugins=[tmp_path / "mine.py"])
     assert [row.name for row in study.rows] == ["narrow", "wide"]
     table = study.table()
     assert table[0]["parameters"] < table[1]["parameters"]  # type: ignore[operator]
@@ -40,6 +41,7 @@ def test_a_study_has_one_row_and_one_child_a_config_and_trains_nothing_twice(
         assert cells["steps"] == 6  # 8 images x 3 crops / 4 a batch
         assert cells["s/step"] > 0  # type: ignore[operator]
         assert cells["images/s"] > 0  # type: ignore[operator]
+        assert "mine.py" in json.loads((tmp_path / row.name / "environment.json").read_text())["code"]["plugins"]
     with (tmp_path / "pair_study" / "pair.csv").open() as file:
         assert [line["name"] for line in csv.DictReader(file)] == ["narrow", "wide"]
     assert (tmp_path / "pair_study" / "pair.md").read_text().count("\n") == 4
