@@ -18,6 +18,7 @@ from pipeline.errors import CardError
 from pipeline.types import LabelMap
 
 Need = Literal["masks", "objects", "either"]
+"""What is needed of every case: a mask of classes, objects with boxes, or whatever there is (datasets/store.py)."""
 
 
 def keep(

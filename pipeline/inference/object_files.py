@@ -72,7 +72,7 @@ def compact(prediction: Prediction, plane: int) -> list[FoundObject]:
     for index, (box, label, score) in enumerate(zip(prediction.boxes, prediction.labels, prediction.scores, strict=True)):
         mask = None
         if prediction.instance_masks is not None:
-            mask = str(encode_mask(prediction.instance_masks[index])["counts"])
+            mask = str(encode_mask(prediction.instance_masks[index], box)["counts"])
         x1, y1, x2, y2 = (_short(value) for value in box)
         out.append(FoundObject(plane, int(label), _short(score), (x1, y1, x2, y2), mask))
     return out

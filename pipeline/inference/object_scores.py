@@ -10,18 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.datasets.objects import Objects
-from pipeline.inference.predict import centres_inside, inside_view
 from pipeline.inference.summary import DRAWS, LEVEL, SEED
 from pipeline.metrics.detection import DetectionScores, ap50_interval, average_precision
 from pipeline.metrics.froc import froc
-from pipeline.metrics.objects import MOST, Counts, ImageObjects, centre_hits, iou_hits
+from pipeline.metrics.objects import MOST, Counts, ImageObjects
 from pipeline.metrics.proposals import recall
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
 from pipeline.tasks.curves import draw_froc, draw_precision_recall
+from pipeline.tasks.detection import HITS
+from pipeline.tasks.view import inside_view, truth_inside_view
 from pipeline.types import CaseKey, LabelClass, LabelMap, Prediction
 
 Boxes = npt.NDArray[np.float32]
-HITS = {"f1": iou_hits, "f1_centre": centre_hits}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +64,10 @@ def score_plane(
     proposals: Boxes | None = None,
 ) -> ScoredPlane:
     """Prediction and truth of one plane, less the classes that only one of them knows and what has its centre outside ``valid``."""
-    everything = ImageObjects.of(inside_view(prediction, valid), truth.target(), truth.plane)
+    everything = ImageObjects.of(inside_view(prediction, valid), truth_inside_view(truth.target(), valid), truth.plane)
     true, found = _renamed(everything.true_labels, shared.theirs), _renamed(everything.labels, shared.ours)
-    inside = centres_inside(everything.true_boxes, valid)
-    kept, stays = np.flatnonzero((true > 0) & inside), np.flatnonzero(found > 0)
+    kept, stays = np.flatnonzero(true > 0), np.flatnonzero(found > 0)
+    labelled = np.count_nonzero(_renamed(truth.labels, shared.theirs))
     masks, true_masks = everything.masks, everything.true_masks
     objects = replace(
         everything,
@@ -79,7 +79,7 @@ def score_plane(
         masks=None if masks is None else [masks[n] for n in stays],
         true_masks=None if true_masks is None else [true_masks[n] for n in kept],
     )
-    return ScoredPlane(case, plane, objects, int(np.count_nonzero((true > 0) & ~inside)), proposals)
+    return ScoredPlane(case, plane, objects, int(labelled) - len(kept), proposals)
 
 
 def object_table(planes: Sequence[ScoredPlane], names: Sequence[str], thresholds: Mapping[str, float]) -> list[list[str]]:

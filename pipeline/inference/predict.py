@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.datasets.normalise import Reduced, reduce
-from pipeline.tasks.paste import blank
+from pipeline.tasks.view import inside_view
 from pipeline.training.bundle import Bundle
 from pipeline.types import Batch, Prediction, Scan
 
@@ -71,9 +71,7 @@ class Predictor:
         for batch, reduced in self.batches(ready, valid=valid):
             with torch.inference_mode():
                 (prediction,) = self.task.predict(batch)
-            if not reduced.source_valid.all():
-                # Beyond the field of view there is nothing to find, only the rim's edge to mistake for a vessel.
-                prediction = inside_view(prediction, reduced.source_valid)
+            prediction = inside_view(prediction, reduced.source_valid)
             yield replace(prediction, bundle_id=self.bundle.id, warnings=(*prediction.warnings, *ready.warnings))
 
     def batches(self, ready: Ready, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[tuple[Batch, Reduced]]:
@@ -118,34 +116,6 @@ class Predictor:
         # A file that does not say what it shows is taken for what the bundle knows.
         modality = self.bundle.modality if scan.modality == "unknown" else scan.modality
         return reduce(plane, self.bundle.config.data.normalise, modality, valid)
-
-
-def inside_view(prediction: Prediction, valid: npt.NDArray[np.bool_]) -> Prediction:
-    """A prediction without what lies outside ``valid`` bool (H, W): pixels there, and objects whose centre is there.
-
-    An object's mask has no pixel beyond those that its box touches.
-    """
-    probabilities, boxes, masks = prediction.probabilities, prediction.boxes, prediction.instance_masks
-    if probabilities is not None:
-        prediction = replace(prediction, probabilities=probabilities * valid)
-    if boxes is None or prediction.labels is None or prediction.scores is None:
-        return prediction
-    kept = np.flatnonzero(centres_inside(boxes, valid))
-    cut = None
-    if masks is not None:
-        # Only the boxes' own pixels are touched: a hundred whole masks of a large photograph would be more than a gigabyte.
-        cut = blank((len(kept), *valid.shape))
-        for place, number in enumerate(kept):
-            (left, top), (right, bottom) = np.floor(boxes[number, :2]).astype(int), np.ceil(boxes[number, 2:]).astype(int)
-            cut[place, top:bottom, left:right] = masks[number, top:bottom, left:right] & valid[top:bottom, left:right]
-    return replace(prediction, boxes=boxes[kept], labels=prediction.labels[kept], scores=prediction.scores[kept], instance_masks=cut)
-
-
-def centres_inside(boxes: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """bool (N): whether the pixel at the centre of each box (N, 4) xyxy lies in ``valid`` bool (H, W)."""
-    columns, rows = ((boxes[:, axis] + boxes[:, axis + 2]) / 2 for axis in (0, 1))
-    last_row, last_column = valid.shape[0] - 1, valid.shape[1] - 1
-    return np.asarray(valid[rows.astype(int).clip(0, last_row), columns.astype(int).clip(0, last_column)])
 
 
 def _stack(planes: list[npt.NDArray[np.float32] | None], axis: int) -> npt.NDArray[np.float32] | None:

@@ -12,9 +12,10 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.inference.case_files import displayed
-from pipeline.inference.predict import Predictor, Ready, centres_inside
+from pipeline.inference.predict import Predictor, Ready
 from pipeline.scans.raster import write_png
 from pipeline.tasks.tiles import grid
+from pipeline.tasks.view import centres_inside
 from pipeline.types import LabelClass, LabelMap, Scan
 
 MOST, DRAWN = 1000, 30

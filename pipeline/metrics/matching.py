@@ -19,22 +19,39 @@ Rle = dict[str, Any]
 FREE, REPEAT = -1, -2
 
 
-def encode_mask(mask: npt.NDArray[np.bool_]) -> Rle:
-    """Boolean mask (H, W) -> COCO run lengths, fit for JSON. Only the columns that the object covers are read through."""
+def encode_mask(mask: npt.NDArray[np.bool_], box: npt.ArrayLike | None = None) -> Rle:
+    """Boolean mask (H, W) -> COCO run lengths, fit for JSON.
+
+    ``box``: xyxy, beyond the pixels of which the mask is known to have none; they are not read then. Of a hundred objects in a
+    photograph of 12 megapixels that is all that can be read in time.
+    """
     from faster_coco_eval.core import mask as coco
 
     rows, columns = mask.shape
-    covered = np.flatnonzero(mask.any(axis=0))
+    left, top, right, bottom = (0, 0, columns, rows) if box is None else touched(box, (rows, columns))
+    inside = mask[top:bottom, left:right]
+    covered = np.flatnonzero(inside.any(axis=0))
     counts = [rows * columns]
     if len(covered):
-        # COCO counts down the columns; a slab of whole columns keeps those positions but for an offset.
-        slab = mask[:, covered[0] : covered[-1] + 1].ravel(order="F")
-        edges = np.flatnonzero(np.diff(slab, prepend=False, append=False)) + int(covered[0]) * rows
-        counts = np.diff(edges, prepend=0, append=rows * columns).tolist()
+        left, inside = left + int(covered[0]), inside[:, covered[0] : covered[-1] + 1]
+        # COCO counts down the columns, each as if one row of nothing followed it: so runs end where their column does.
+        apart = np.pad(inside, ((0, 1), (0, 0))).ravel(order="F")
+        column, row = np.divmod(np.flatnonzero(np.diff(apart, prepend=False)), inside.shape[0] + 1)
+        edges = (column + left) * rows + row + top
+        # A run to the last row that goes on in the next column's first is one: its end and the other's beginning are the same place.
+        places, times = np.unique(edges, return_counts=True)
+        counts = np.diff(places[times == 1], prepend=0, append=rows * columns).tolist()
         counts = counts if counts[-1] else counts[:-1]
     packed = coco.frPyObjects({"size": [rows, columns], "counts": counts}, rows, columns)
     text = packed["counts"]
     return {"size": [rows, columns], "counts": text.decode() if isinstance(text, bytes) else text}
+
+
+def touched(box: npt.ArrayLike, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of the pixels of an image of ``size`` (rows, columns) that a box xyxy touches, half open."""
+    corners = np.asarray(box, np.float64).reshape(2, 2)
+    (left, top), (right, bottom) = np.clip([np.floor(corners[0]), np.ceil(corners[1])], 0, [size[1], size[0]]).astype(int).tolist()
+    return left, top, right, bottom
 
 
 def box_overlaps(boxes: npt.ArrayLike, truths: npt.ArrayLike) -> FloatArray:

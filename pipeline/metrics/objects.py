@@ -40,7 +40,7 @@ class ImageObjects:
 
     @classmethod
     def of(cls, prediction: Prediction, target: Target, size: tuple[int, int] | None = None) -> ImageObjects:
-        """Prediction and target of one image, both in the source frame.
+        """Prediction and target of one image, both in the source frame; no mask has a pixel that its box does not touch.
 
         ``size``: (rows, columns); left out, the size of whichever mask there is, else the smallest that holds every box.
 
@@ -66,8 +66,8 @@ class ImageObjects:
             prediction.boxes,
             prediction.labels,
             prediction.scores,
-            None if target.instance_masks is None else [encode_mask(mask) for mask in target.instance_masks.cpu().numpy()],
-            None if prediction.instance_masks is None else [encode_mask(mask) for mask in prediction.instance_masks],
+            None if target.instance_masks is None else _encoded(target.instance_masks.cpu().numpy(), true_boxes),
+            None if prediction.instance_masks is None else _encoded(prediction.instance_masks, prediction.boxes),
         )
 
     def both_masks(self) -> tuple[list[Rle], list[Rle]]:
@@ -80,6 +80,10 @@ class ImageObjects:
         if (self.masks is None and len(self.boxes)) or (self.true_masks is None and len(self.true_boxes)):
             raise ValueError("masks are scored where every image has both true masks and masks found")
         return self.masks or [], self.true_masks or []
+
+
+def _encoded(masks: npt.NDArray[np.bool_], boxes: npt.NDArray[np.float32]) -> list[Rle]:
+    return [encode_mask(mask, box) for mask, box in zip(masks, boxes, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,10 @@ def centre_hits(images: Sequence[ImageObjects], index: int, threshold: float) ->
 
 
 def best_f1(images: Sequence[ImageObjects], index: int, hit: Hit = "iou", kind: Kind = "box") -> tuple[float, float] | None:
-    """(score threshold, F1) where the pooled F1 of class ``index`` is best; None without a detection or a truth."""
+    """(score threshold, F1) where the pooled F1 of class ``index`` is best; None without a detection or a truth.
+
+    The threshold is the shortest decimal that means the lowest score that counts, so that it still counts after a way through text.
+    """
     rank = ranked(images, index, hit, kind, most=None)
     total = int(rank.truths.sum())
     if not total or not len(rank.scores):
@@ -171,7 +178,7 @@ def best_f1(images: Sequence[ImageObjects], index: int, hit: Hit = "iou", kind: 
     # Detections of one score stand or fall together.
     f1[:-1][rank.scores[1:] == rank.scores[:-1]] = -1
     best = int(np.argmax(f1))
-    return float(rank.scores[best]), float(f1[best])
+    return float(str(rank.scores[best])), float(f1[best])
 
 
 def _counts(rank: Ranked, threshold: float) -> Counts:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from pipeline.datasets.keep import Need
 from pipeline.models.base import Family
 from pipeline.registry import Registry, Strict
 from pipeline.types import Batch, Geometry, LabelMap, Measure, Prediction, Target
@@ -22,12 +23,9 @@ Labelled = tuple[Prediction, Target, Tensor | None]
 """A prediction, what is true, and the field of view (bool (H, W) or None), all in the source frame."""
 
 
-Need = Literal["masks", "objects", "either"]
-"""What a task needs of every case: a mask of classes, or objects with boxes (datasets/store.py)."""
-
-
 class TaskConfig(Strict):
-    """Base of every task's settings. ``family`` says which networks it can use (``ModelConfig.family``)."""
+    """Base of every task's settings. ``family`` says which networks it can use (``ModelConfig.family``), ``need`` what it needs of every
+    case: a mask of classes, or objects with boxes (datasets/store.py)."""
 
     family: ClassVar[Family]
     need: ClassVar[Need] = "masks"
@@ -79,8 +77,11 @@ class Task(nn.Module):
         """What a network in evaluation mode needs around it to give losses."""
         return nullcontext()
 
-    def evidence(self, prediction: Prediction, target: Target) -> Any:
-        """What :meth:`summarise` needs of an image beside its measures, small and picklable; None where that is nothing."""
+    def evidence(self, prediction: Prediction, target: Target, valid: Tensor | None = None) -> Any:
+        """What :meth:`summarise` needs of an image beside its measures, small and picklable; None where that is nothing.
+
+        ``valid`` bool (H, W), the field of view, as in :meth:`score`.
+        """
         return None
 
     def summarise(self, scores: Sequence[Mapping[str, Measure]], evidence: Sequence[Any] = ()) -> dict[str, float]:

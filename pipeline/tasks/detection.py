@@ -13,16 +13,19 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from pipeline.datasets.keep import Need
 from pipeline.errors import ConfigError
 from pipeline.metrics.detection import Counts, ImageObjects, average_precision, best_f1, centre_hits, iou_hits
+from pipeline.metrics.matching import touched
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD, DiceSearch
 from pipeline.models.base import Family
 from pipeline.models.detector import Detector
 from pipeline.registry import unknown_name
-from pipeline.tasks.base import TASKS, Labelled, Need, Task, TaskConfig
+from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig
 from pipeline.tasks.paste import paste
 from pipeline.tasks.pixels import pixel_scores, pixel_summary
 from pipeline.tasks.tiles import Found, grid, merge
+from pipeline.tasks.view import counted_area, inside_view, truth_inside_view
 from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Placement, Prediction, Target
 
 HITS = {"f1": iou_hits, "f1_centre": centre_hits}
@@ -102,10 +105,10 @@ class DetectionTask(Task):
     def score(self, prediction: Prediction, target: Target, geometry: Geometry, valid: Tensor | None = None) -> dict[str, Measure]:
         """``f1``, ``f1_centre`` and ``count`` of each class (``f1/disc``) and, where both sides have masks, those of the pixels.
 
-        Pixels are the union of a class's masks at its threshold, inside ``valid`` where not ignored, so that they compare with
-        those of a semantic task.
+        Objects count where their centre, and pixels where they, lie inside ``valid`` and are not ignored. Pixels are the union of a
+        class's masks at its threshold, so that they compare with those of a semantic task.
         """
-        objects = ImageObjects.of(replace(prediction, instance_masks=None), replace(target, mask=None, instance_masks=None))
+        objects = self.evidence(replace(prediction, instance_masks=None), target, valid)
         measures: dict[str, Measure] = {}
         for index, name in enumerate(self.label_map.names, 1):
             for kind, hits in HITS.items():
@@ -117,10 +120,13 @@ class DetectionTask(Task):
             measures |= pixel_scores(self.label_map, layers, *reference)
         return measures
 
-    def evidence(self, prediction: Prediction, target: Target) -> ImageObjects:
-        """What is true and what was found, masks as run lengths; masks only where both sides have them."""
+    def evidence(self, prediction: Prediction, target: Target, valid: Tensor | None = None) -> ImageObjects:
+        """What is true and what was found (tasks/view.py), masks as run lengths; masks only where both sides have them."""
         if prediction.instance_masks is None or target.instance_masks is None:
             prediction, target = replace(prediction, instance_masks=None), replace(target, instance_masks=None)
+        if valid is not None:
+            counted = counted_area(target, valid.cpu().numpy())
+            prediction, target = inside_view(prediction, counted), truth_inside_view(target, counted)
         return ImageObjects.of(prediction, target)
 
     def summarise(self, scores: Sequence[Mapping[str, Measure]], evidence: Sequence[Any] = ()) -> dict[str, float]:
@@ -154,7 +160,7 @@ class DetectionTask(Task):
         for prediction, target, valid in labelled():
             reference = self._reference(target, valid)
             if prediction.instance_masks is None or reference is None:
-                evidence.append(self.evidence(replace(prediction, instance_masks=None), target))
+                evidence.append(self.evidence(replace(prediction, instance_masks=None), target, valid))
                 continue
             masked = True
             truth, known = reference
@@ -237,9 +243,10 @@ def _unclipped(boxes: Tensor, placement: Placement) -> Tensor:
 def _inside(prediction: Prediction, number: int) -> tuple[slice, slice]:
     """(rows, columns) of the pixels that an object's box touches; its mask lies inside them."""
     assert prediction.boxes is not None
-    left, top = np.floor(prediction.boxes[number, :2]).astype(int)
-    right, bottom = np.ceil(prediction.boxes[number, 2:]).astype(int)
-    return slice(max(top, 0), bottom), slice(max(left, 0), right)
+    assert prediction.instance_masks is not None
+    _, rows, columns = prediction.instance_masks.shape
+    left, top, right, bottom = touched(prediction.boxes[number], (rows, columns))
+    return slice(top, bottom), slice(left, right)
 
 
 def _score_map(prediction: Prediction, index: int) -> npt.NDArray[np.float32]:

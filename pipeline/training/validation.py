@@ -15,6 +15,7 @@ from pipeline.errors import TrainingError
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
 from pipeline.tasks.base import Labelled, Task
 from pipeline.tasks.overlay import draw_overlay
+from pipeline.tasks.view import inside_view
 from pipeline.types import Batch, CaseKey, Geometry, Measure, Prediction, Target
 
 
@@ -44,7 +45,8 @@ def _predicted(task: Task, store: CaseStore, keys: Sequence[CaseKey], device: An
         batch = cpu_batch.to(device)
         with torch.inference_mode():
             (prediction,) = task.predict(batch)
-        yield index, batch, (prediction, store.truth(index), torch.from_numpy(store.valid_in_source(index)))
+        valid = store.valid_in_source(index)
+        yield index, batch, (inside_view(prediction, valid), store.truth(index), torch.from_numpy(valid))
 
 
 def score_images(
@@ -62,7 +64,7 @@ def score_images(
         assert valid is not None
         measures = task.score(prediction, target, Geometry((valid.shape[0], valid.shape[1])), valid)
         lost = {name: float(loss) for name, loss in task.validation_losses(batch).items()} if losses else {}
-        scored.append(Scored(store.case_of(index), store.slice_of(index), measures, task.evidence(prediction, target), lost))
+        scored.append(Scored(store.case_of(index), store.slice_of(index), measures, task.evidence(prediction, target, valid), lost))
         each()
     return scored
 
@@ -98,10 +100,10 @@ def overlay_picture(store: CaseStore, index: int, task: Task, prediction: Predic
     shown = ((sample.image - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) * sample.valid
     source = sample.placement.to_source(shown.expand(3, -1, -1) if len(shown) == 1 else shown)
     picture = (source.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    truth, inside_view = store.truth(index), store.valid_in_source(index)
+    truth = store.truth(index)
     reference = None if truth.mask is None else task.label_map.layers(truth.mask.numpy())
     found, true = _found_boxes(task, prediction), _true_boxes(truth)
-    left = draw_overlay(picture, None if layers is None else layers & inside_view, task.label_map, **found)
+    left = draw_overlay(picture, layers, task.label_map, **found)
     return np.concatenate([left, draw_overlay(picture, reference, task.label_map, **true)], axis=1)
 
 

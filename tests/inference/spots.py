@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from scipy.ndimage import find_objects, label
 
+from pipeline.datasets.keep import Need
 from pipeline.models.base import Family
-from pipeline.tasks.base import Need, Task, TaskConfig
+from pipeline.tasks.base import Task, TaskConfig
 from pipeline.training.bundle import Bundle
 from pipeline.types import Batch, LabelClass, LabelMap, Prediction
 from tests.inference.conftest import make_bundle, run_config
@@ -81,7 +82,7 @@ class SpotTask(Task):
 def spot_bundle(path: Path, label_map: LabelMap = KINDS, *, masks: bool = True, **changes: Any) -> Bundle:
     view = changes.pop("field_of_view", "whole")
     config = run_config(field_of_view=view).model_copy(update={"task": SpotConfig()})
-    return make_bundle(path, label_map=label_map, config=config, task=SpotTask(label_map, masks), **changes)
+    return make_bundle(path, **({"label_map": label_map, "config": config, "task": SpotTask(label_map, masks)} | changes))
 
 
 def canvas(spots: Sequence[Spot], count: int = 2, shape: tuple[int, int] = (40, 57)) -> Pixels:

@@ -249,6 +249,52 @@ def test_objects_outside_the_field_of_view_are_counted_and_not_scored(tmp_path: 
     assert "1 true objects have their centre outside the field of view and are not scored" in summary["warnings"]
 
 
+def test_validation_says_of_the_same_images_what_evaluation_says(tmp_path: Path, use: Made) -> None:
+    """A field of view and ignored pixels: one object in sight, one cut by the rim, one outside, one ignored, one false alarm of each."""
+    from pipeline.datasets.card import load_card
+    from pipeline.datasets.store import CaseStore
+    from pipeline.tasks.detection import DetectionConfig, DetectionTask
+    from pipeline.training.validation import score_images
+    from pipeline.training.validation import summary as validated
+    from tests.inference.conftest import run_config
+    from tests.tasks.blobs import BlobFinder
+
+    spots: list[Spot] = [
+        (5, 8, 6, 10, 0.8, 1),
+        (14, 24, 6, 9, 0.7, 1),
+        (20, 8, 5, 5, 0.9, 1),
+        (4, 44, 6, 6, 1.0, 1),
+        (30, 15, 5, 5, 0.8, 1),
+    ]
+    draw_images(tmp_path / "data", {"a_R": spots, "b_R": spots[::-1]})
+    (tmp_path / "data" / "labels").mkdir()
+    (tmp_path / "data" / "view").mkdir()
+    view, label = np.zeros(SHAPE, dtype=np.uint8), label_mask([(5, 9, 6, 10, 1, 1), spots[1], (33, 44, 4, 4, 1, 1)])
+    view[:, :30], label[28:38, 10:30] = 255, 255
+    for name in ("a_R", "b_R"):
+        write_png(tmp_path / "data" / "labels" / f"{name}.png", label)
+        write_png(tmp_path / "data" / "view" / f"{name}.png", view)
+    text = HEAD.format(modality="octa", ending="png") + MASKS
+    (tmp_path / "spots.md").write_text(text.replace("labels:\n", 'field_of_view: {file: "view/{patient}_{eye}.png"}\nlabels:\n'))
+
+    config = run_config(field_of_view="card")
+    task = DetectionTask(DetectionConfig(), BlobFinder(least=2), KINDS).eval()
+    bundle = use(field_of_view="card", task=task)
+    card = load_card(str(tmp_path / "spots.md"))
+    store = CaseStore(card, card.cases(tmp_path / "data"), tmp_path / "data", config.data.normalise, need="objects")
+    task.thresholds = bundle.thresholds
+    ours = validated(task, score_images(task, store, store.keys(), "cpu"))
+    detection = (theirs := run(tmp_path))["detection"]
+    for kind, prefix in (("box", ""), ("mask", "mask_")):
+        for name in ("ap", "ap50", "ap75"):
+            assert ours[prefix + name] == pytest.approx(detection[kind][name]), (kind, name)
+    assert detection["f1"]["kind1"] == {"f1": pytest.approx(2 * 4 / (2 * 4 + 2)), "threshold": 0.5, "tp": 4, "fp": 2, "fn": 0}
+    for kind in ("f1", "f1_centre"):
+        assert ours[f"{kind}_pooled/kind1"] == pytest.approx(detection[kind]["kind1"]["f1"])
+    assert ours["dice/kind1"] == pytest.approx(theirs["classes"]["kind1"]["mean_per_image"]["dice"]["value"])
+    assert ours["dice_pooled/kind1"] == pytest.approx(theirs["classes"]["kind1"]["pooled"]["dice"]["value"])
+
+
 def test_a_volume_slice_by_slice(tmp_path: Path, use: Made) -> None:
     use(modality="oct", input_channels=1)
     shape = (3, 18, 29)

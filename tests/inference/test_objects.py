@@ -225,7 +225,7 @@ def test_outside_the_field_of_view_is_nothing(tmp_path: Path) -> None:
 
 
 def test_a_mask_is_cut_by_the_field_of_view_and_its_box_is_not() -> None:
-    from pipeline.inference.predict import inside_view
+    from pipeline.tasks.view import inside_view
 
     masks = np.zeros((3, 20, 31), dtype=bool)
     masks[0, 2:8, 3:11] = masks[1, 10:14, 20:30] = masks[2, 0:4, 25:31] = True

@@ -267,6 +267,18 @@ def test_run_lengths_are_cocos(mask: npt.NDArray[np.bool_]) -> None:
     assert encoded["counts"] == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
 
 
+@given(hnp.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 13))), st.data())
+def test_run_lengths_of_a_box_are_those_of_the_whole(mask: npt.NDArray[np.bool_], data: st.DataObject) -> None:
+    rows, columns = mask.shape
+    left, top = data.draw(st.integers(-2, columns)), data.draw(st.integers(-2, rows))
+    right, bottom = data.draw(st.integers(left + 1, columns + 2)), data.draw(st.integers(top + 1, rows + 2))
+    inside = np.zeros_like(mask)
+    place = slice(max(top, 0), max(bottom, 0)), slice(max(left, 0), max(right, 0))
+    inside[place] = mask[place]
+    # Of the pixels outside the box nothing is read, whatever they hold.
+    assert encode_mask(mask, (left + 0.25, top + 0.25, right - 0.25, bottom - 0.25)) == encode_mask(inside)
+
+
 def test_objects_of_a_prediction_and_a_target() -> None:
     masks = np.zeros((2, 40, 64), dtype=bool)
     masks[0, 3:9, 5:20] = masks[1, 30:38, 40:60] = True
@@ -382,3 +394,12 @@ def pycoco(images: list[ImageObjects], classes: int, kind: Kind) -> Any:
         run.accumulate()
         run.summarize()
     return run
+
+
+def test_the_best_threshold_still_counts_its_own_detection_after_a_way_through_text() -> None:
+    """float32 of 0.3 is a little more than 0.3, that of 0.7 a little less: both are detections at the threshold, here and on the disk."""
+    for score in (0.3, 0.7):
+        image = objects([(1, 0, 0, 10, 10)], [(1, 0, 0, 10, 10, score)])
+        best = best_f1([image], 1)
+        assert best == (score, 1.0)
+        assert iou_hits([image], 1, best[0]) == Counts(1, 0, 0)

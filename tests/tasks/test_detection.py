@@ -236,6 +236,26 @@ def test_thresholds_are_those_of_the_best_dice_with_masks_and_of_the_best_f1_wit
     assert trained.score(plain, boxes, Geometry(SHAPE))["f1/exudate"].value == 1.0
 
 
+def test_objects_count_where_their_centre_is_seen_and_not_ignored_on_both_sides() -> None:
+    """Left half seen; a corner of it ignored. Of three objects found and three true ones, one of each has its centre elsewhere."""
+    boxes = ((4, 4, 14, 12, 1), (2, 26, 12, 34, 1), (40, 10, 50, 20, 1))
+    prediction, target = found(*[(*box, 0.9) for box in boxes[:2]], (42, 12, 52, 22, 1, 0.8)), objects(*boxes)
+    mask = torch.zeros(SHAPE, dtype=torch.int64)
+    mask[22:, :14] = -1
+    valid = torch.zeros(SHAPE, dtype=torch.bool)
+    valid[:, :32] = True
+    trained = task()
+    everything = trained.score(prediction, target, Geometry(SHAPE))
+    assert everything["count/exudate"].value == 3
+    target = replace(target, mask=mask)
+    seen = trained.evidence(prediction, target, valid)
+    assert seen.boxes.tolist() == seen.true_boxes.tolist() == [list(boxes[0][:4])]
+    scored = trained.score(prediction, target, Geometry(SHAPE), valid)
+    assert (scored["count/exudate"].value, scored["f1/exudate"].value) == (1, 1.0)
+    shifted = found((6, 4, 16, 12, 1, 0.9), (2, 26, 12, 34, 1, 0.6), masks=False)
+    assert trained.tune(lambda: iter([(shifted, replace(target, mask=mask, instance_masks=None), valid)]))["exudate"] == 0.9
+
+
 def test_dice_chooses_only_where_there_are_masks() -> None:
     class Boxes(BlobFinder):
         has_masks = False
