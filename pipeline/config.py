@@ -32,6 +32,9 @@ class DataConfig(Strict):
     """Which scans are trained on, and how a sample is cut from them."""
 
     card: str = Field(description="a card's name in data_cards/, or a path to one")
+    classes: tuple[str, ...] | None = Field(
+        None, min_length=1, description="names of the card's classes to learn, the others being background; null: all"
+    )
     split: SplitConfig = SplitConfig()
     normalise: NormaliseConfig = NormaliseConfig()
     augment: AugmentConfig = AugmentConfig()

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -146,14 +147,37 @@ class CardFields(Strict):
 
 
 class DataCard(CardFields):
-    """A checked card; ``sha256`` is of the whole text, ``body`` is the Markdown below the front matter."""
+    """A checked card; ``sha256`` is of the whole text, ``body`` is the Markdown below the front matter.
+
+    ``chosen``: names of the classes that :meth:`choosing` has left; none: all.
+    """
 
     body: str = ""
     sha256: str = ""
+    chosen: tuple[str, ...] = ()
+
+    @cached_property
+    def stored_map(self) -> LabelMap:
+        """All classes that the label files speak of."""
+        return LabelMap(tuple(LabelClass(i, c.name, c.colour, c.code) for i, c in enumerate(self.classes, 1)), self.overlapping)
 
     @cached_property
     def label_map(self) -> LabelMap:
-        return LabelMap(tuple(LabelClass(i, c.name, c.colour, c.code) for i, c in enumerate(self.classes, 1)), self.overlapping)
+        """The classes that are read (``chosen``), in the card's order."""
+        return self.stored_map.only([c.name for c in self.classes if c.name in self.chosen]) if self.chosen else self.stored_map
+
+    def choosing(self, names: Sequence[str]) -> DataCard:
+        """The same card, of whose labels only these classes are read; what is labelled as another one is background.
+
+        Raises
+        ------
+        CardError: the card has no such class.
+        """
+        known = self.stored_map.names
+        strange = [name for name in names if name not in known]
+        if strange:
+            raise CardError(f"data.classes: card {self.name} has no class {strange[0]!r}; it has {', '.join(known)}")
+        return DataCard(**{name: getattr(self, name) for name in DataCard.model_fields} | {"chosen": tuple(names)})
 
     def cases(self, root: Path, *, pseudonyms: Pseudonyms | None = None) -> list[CardCase]:
         """Every image below ``root`` that has its labels, sorted by key. What has none is listed by ``check_card``.

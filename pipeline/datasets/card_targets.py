@@ -30,7 +30,7 @@ from pipeline.datasets.labels import (
 from pipeline.datasets.object_files import from_components, from_instance_ids, from_masks, from_seg, from_yolo, label_of, read_planes
 from pipeline.datasets.objects import Objects
 from pipeline.errors import CardError, OcusegError
-from pipeline.types import Scan, Target
+from pipeline.types import IGNORE, Scan, Target
 
 Reader = Literal["first", "second"]
 WeakMasks = Literal["none", "ellipse"]
@@ -118,7 +118,7 @@ def read_truth(
     if not files:
         raise CardError(f"case {case.key}: card {card.name} has no label of the {reader} reader for it")
     try:
-        return _read(card, files, _Image(case.image, scan), objects, weak_masks)
+        return _chosen(card, _read(card, files, _Image(case.image, scan), objects, weak_masks))
     except OcusegError as error:
         raise CardError(f"case {case.key}: {error}") from error
     except OSError as error:
@@ -141,7 +141,7 @@ class _Image:
 
 
 def _read(card: DataCard, files: Sequence[tuple[LabelSource, Path | None]], image: _Image, objects: bool, weak_masks: WeakMasks) -> Truth:
-    label_map = card.label_map
+    label_map = card.stored_map
     stated = {name for source, _ in files if isinstance(source, PixelSource) for name in meanings(source)}
     layers: list[npt.NDArray[np.int64]] = []
     parts: list[list[Objects]] = []
@@ -173,7 +173,7 @@ def _read(card: DataCard, files: Sequence[tuple[LabelSource, Path | None]], imag
         else:
             boxed |= names
     mask = None
-    if boxed <= pixels:
+    if boxed & set(card.label_map.names) <= pixels:
         mask = combine(layers, label_map) if layers else np.zeros(image.scan.geometry.shape, dtype=np.int64)
     if not objects:
         return Truth(mask, None)
@@ -187,9 +187,24 @@ def _read(card: DataCard, files: Sequence[tuple[LabelSource, Path | None]], imag
     return Truth(mask, tuple(Objects.join(plane, [part[index] for part in parts]) for index in range(slices)))
 
 
+def _chosen(card: DataCard, truth: Truth) -> Truth:
+    """Only what is true of the card's chosen classes, numbered as in its label map."""
+    if not card.chosen:
+        return truth
+    places = [card.stored_map.names.index(name) for name in card.label_map.names]
+    mask, objects = truth.mask, truth.objects
+    if mask is not None:
+        mask = np.where(mask == IGNORE, IGNORE, card.label_map.mask(card.stored_map.layers(mask)[places]))
+    if objects is not None:
+        numbers = np.zeros(len(card.stored_map) + 1, dtype=np.int64)
+        numbers[[place + 1 for place in places]] = np.arange(1, len(places) + 1)
+        objects = tuple(part.renumbered(numbers) for part in objects)
+    return Truth(mask, objects)
+
+
 def _objects(card: DataCard, source: ObjectSource, paths: Sequence[Path], image: _Image) -> list[Objects]:
     """The objects that a source's files hold, of each slice."""
-    label_map, geometry = card.label_map, image.scan.geometry
+    label_map, geometry = card.stored_map, image.scan.geometry
     plane = geometry.plane
     if not paths:
         masks = None if isinstance(source, YoloBoxesLabel) else ()

@@ -106,6 +106,13 @@ class Objects:
             masks.append(mask)
         return replace(self, masks=masks)
 
+    def renumbered(self, numbers: npt.NDArray[np.int64]) -> Objects:
+        """Labels ``numbers[label]``, without the objects for which that is 0."""
+        labels = numbers[self.labels]
+        kept = np.flatnonzero(labels)
+        masks = None if self.masks is None else [self.masks[int(number)] for number in kept]
+        return replace(self, boxes=self.boxes[kept], labels=labels[kept], masks=masks)
+
     def codes(self, label_map: LabelMap) -> npt.NDArray[np.int64]:
         """The union of the masks as a semantic mask int64 (H, W); of exclusive classes a later object paints over an earlier one."""
         assert self.masks is not None

@@ -39,6 +39,9 @@ class SplitConfig(Strict):
         "validation",
         description="what the held-out fold is for; test: it is only tested, and the fold after it chooses epoch and thresholds",
     )
+    limit: int | None = Field(
+        None, ge=1, description="most patients to train on, or null; of one seed, fewer are always among more (for learning curves)"
+    )
     near_duplicates: Literal["fail", "drop_from_train"] = Field(
         "fail", description="what the leakage guard does with the same or a near-identical image on both sides"
     )
@@ -146,6 +149,9 @@ def make_split(card: _Named, cases: Sequence[_Case], config: SplitConfig, seed: 
         validation, pool = _part(pool, set(patients[:share]))
     if not pool:
         raise ConfigError(f"data.split: card {card.name} has {everyone} patient(s), which leaves no one to train on; lower the shares")
+    if config.limit is not None:
+        order = _shuffled({key.patient for key in pool}, seed)
+        pool, _ = _part(pool, set(order[: config.limit]))
     return Split(tuple(sorted(pool)), tuple(sorted(validation)), tuple(sorted(test)))
 
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -30,7 +30,7 @@ from pipeline.inference.predict import Predictor
 from pipeline.inference.proposals import check_proposals, draw_proposals, proposals_of
 from pipeline.inference.scoring import Row, score_case, table
 from pipeline.inference.summary import DRAWS, LEVEL, SEED, summarise, summary_lines
-from pipeline.inference.unseen import check_unseen, common_classes, select, trained_on
+from pipeline.inference.unseen import check_unseen, common_classes, named_as, select, trained_on
 from pipeline.scans.files import open_regular, sha256_of
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.raster import write_png
@@ -66,6 +66,7 @@ def evaluate(
     out: Path,
     device: str = "auto",
     key_path: Path | None = None,
+    classes: Mapping[str, str] | None = None,
     proposals: bool = False,
     progress: Advance | None = None,
 ) -> dict[str, Any]:
@@ -79,6 +80,7 @@ def evaluate(
         one its official parts.
     part: train, validation, test, or all (a data set that the bundle has never seen).
     key_path: site key of a private card's pseudonyms.
+    classes: {the bundle's class: the card's} where one thing has two names.
     proposals: also score what the detector's proposal network proposes, and draw it for a few images (``out/proposals``).
 
     Returns
@@ -103,14 +105,15 @@ def evaluate(
         with _named(case):
             hashes[str(case.key)] = _sha256(case)
     warnings += check_unseen(hashes, part, trained)
-    names, more = common_classes(bundle, card)
+    theirs = named_as(card, bundle, classes or {})
+    names, more = common_classes(bundle, card, theirs.names)
     warnings += more
     predictor = Predictor(bundle, prepare_machine(device))
     if proposals:
         check_proposals(predictor)
     _make_writable(out)
 
-    shared = Shared.of(names, bundle.label_map, card.label_map)
+    shared = Shared.of(names, bundle.label_map, theirs)
     finds_objects = bundle.config.task.family == "detection"  # type: ignore[attr-defined]
     scores = _Scores()
     for number, case in enumerate(cases):
@@ -144,7 +147,7 @@ def evaluate(
     summary = {
         "ocuseg": version("ocuseg"),
         "bundle": {"id": bundle.id, "name": bundle.config.name},
-        "card": {"name": card.name, "sha256": card.sha256},
+        "card": {"name": card.name, "sha256": card.sha256, "classes": dict(classes or {})},
         "part": part,
         "split_sha256": trained.split_sha256,
         "images": len(cases),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.datasets.card import CardCase, DataCard
 from pipeline.datasets.splits import Split
-from pipeline.errors import BundleError, CardError, LeakError
+from pipeline.errors import BundleError, CardError, ConfigError, LeakError
 from pipeline.training.bundle import Bundle
+from pipeline.types import LabelMap
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,34 @@ def check_unseen(hashes: dict[str, str], part: str, trained: TrainedOn) -> list[
     return []
 
 
-def common_classes(bundle: Bundle, card: DataCard) -> tuple[list[str], list[str]]:
-    """Classes that bundle and card share, by name, and a warning for each that only one has."""
-    ours, theirs = bundle.label_map.names, card.label_map.names
+def named_as(card: DataCard, bundle: Bundle, same: Mapping[str, str]) -> LabelMap:
+    """The card's classes under the bundle's names; ``same``: {the bundle's name: the card's}, where they differ.
+
+    Raises
+    ------
+    ConfigError: one of them has no such class, or two classes would have one name.
+    """
+    for ours, theirs in same.items():
+        for name, known, whose in ((ours, bundle.label_map.names, "the bundle"), (theirs, card.label_map.names, f"card {card.name}")):
+            if name not in known:
+                raise ConfigError(f"--classes {ours}={theirs}: {whose} has no class {name!r}; it has {', '.join(known)}")
+    renamed = {theirs: ours for ours, theirs in same.items()}
+    names = [renamed.get(name, name) for name in card.label_map.names]
+    if len(set(names)) < len(names) or len(renamed) < len(same):
+        raise ConfigError("--classes: two classes of the card cannot be one of the bundle, nor one of the card two of the bundle")
+    classes = zip(card.label_map.classes, names, strict=True)
+    return LabelMap(tuple(replace(cls, name=name) for cls, name in classes), card.label_map.overlapping)
+
+
+def common_classes(bundle: Bundle, card: DataCard, theirs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Classes that bundle and card (its names are ``theirs``) share, by name, and a warning for each that only one has."""
+    ours = bundle.label_map.names
     common = [name for name in ours if name in theirs]
     if not common:
-        raise CardError(f"card {card.name} labels {', '.join(theirs)}, the bundle finds {', '.join(ours)}: no class in common")
+        raise CardError(
+            f"card {card.name} labels {', '.join(theirs)}, the bundle finds {', '.join(ours)}: no class in common; "
+            "say which are the same by --classes OURS=THEIRS"
+        )
     warnings = [f"class {name!r} of the bundle is not labelled by the card, and not scored" for name in ours if name not in theirs]
     return common, warnings + [
         f"class {name!r} of the card is not known to the bundle, and not scored" for name in theirs if name not in ours

@@ -67,6 +67,8 @@ def prepare_data(config: RunConfig, root: Path, run_dir: Path, key_path: Path | 
     frozen = run_dir / "split.json"
     begun = frozen.exists()
     card, text = read_card(config, run_dir, given)
+    if config.data.classes is not None:
+        card = card.choosing(config.data.classes)
     cases = card.cases(root, pseudonyms=site_pseudonyms(card, key_path))
     fixed = Split.load(frozen) if begun else None if given is None else given.split
     split = make_split(card, cases, config.data.split, config.seed) if fixed is None else fixed

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,11 @@ class LabelMap:
     def channels(self) -> int:
         """Output channels of a network for this map: K for independent classes, K + 1 (background first) otherwise."""
         return len(self.classes) if self.independent else len(self.classes) + 1
+
+    def only(self, names: Sequence[str]) -> LabelMap:
+        """These classes, in this order, numbered anew."""
+        known = {c.name: c for c in self.classes}
+        return LabelMap(tuple(replace(known[name], index=index) for index, name in enumerate(names, 1)), self.overlapping)
 
     def layers(self, mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Mask (...) -> one boolean layer a class (K, ...); ignored pixels are False everywhere."""

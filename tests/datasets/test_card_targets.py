@@ -113,6 +113,43 @@ def test_every_kind_of_label_gives_the_same_objects(root: Path, kind: str) -> No
     assert read_target(card, full, objects=False).boxes is None
 
 
+@pytest.mark.parametrize("kind", ["values", "coco", "yolo_boxes"])
+def test_a_subset_of_the_classes_is_read_and_numbered_anew(root: Path, kind: str) -> None:
+    card = make_card(**TWO, labels=KINDS[kind][0])
+    chosen = card.choosing(["drusen"])
+    assert chosen.label_map.names == ("drusen",)
+    assert chosen.label_map.classes[0].index == 1
+    assert card.label_map.names == ("bleeding", "drusen")
+    full, empty = chosen.cases(root)
+    target = read_target(chosen, full, objects=True, weak_masks="ellipse")
+    assert {tuple(np.round(box, 4)) for box in objects_by_box(target)} == {tuple(BOXES[1])}
+    assert target.labels.tolist() == [1]  # type: ignore[union-attr]
+    whole = read_target(card, full, objects=True, weak_masks="ellipse")
+    assert torch.equal(target.mask, (whole.mask == 2).long())  # type: ignore[arg-type, union-attr]
+    assert torch.equal(target.instance_masks[0], whole.instance_masks[1])  # type: ignore[index]
+    assert not read_target(chosen, empty, objects=True, weak_masks="ellipse").mask.any()  # type: ignore[union-attr]
+    store = CaseStore(chosen, [full], root, NormaliseConfig(), need="objects", weak_masks="ellipse")
+    assert store.label_map.names == ("drusen",)
+    assert store.truth(0).labels.tolist() == [1]  # type: ignore[union-attr]
+    with pytest.raises(CardError, match=r"data.classes: card .* has no class 'drus'; it has bleeding, drusen"):
+        card.choosing(["drus"])
+
+
+def test_of_overlapping_and_ignored_pixels_the_chosen_class_stays(root: Path) -> None:
+    written(root, "values", "a", (FIRST * 1 + SECOND * 2 + 3 * (~FIRST & ~SECOND)).astype(np.uint8))
+    labels = [{"kind": "values", "file": "values/{name}.png", "values": {1: ["bleeding", "drusen"], 2: "drusen", 3: "ignore"}}]
+    card = make_card(**TWO, labels=labels, overlapping=True)
+    mask = read_target_mask(card.choosing(["drusen"]), card.cases(root)[0])
+    assert np.array_equal(mask, np.where(FIRST | SECOND, 1, -1))
+    # Boxes of a class that is not asked for do not make the pixels of another unknown.
+    both = [{"kind": "values", "file": "values/{name}.png", "values": {1: "bleeding"}}, *KINDS["yolo_boxes"][0]]
+    written(root, "values", "a", FIRST.astype(np.uint8))
+    card = make_card(**TWO, labels=both)
+    with pytest.raises(CardError, match="its labels are boxes"):
+        read_target_mask(card, card.cases(root)[0])
+    assert np.array_equal(read_target_mask(card.choosing(["bleeding"]), card.cases(root)[0]), FIRST)
+
+
 def test_all_pixels_of_a_class_may_be_one_object(root: Path) -> None:
     stored = (FIRST | SECOND).astype(np.uint8)
     stored[59, 83] = 1  # a speck

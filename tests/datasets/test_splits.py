@@ -53,6 +53,19 @@ def test_a_random_split_parts_patients_and_loses_none(patients: int, seed: int, 
     assert split == make_split(Card(), cases[::-1], config, seed), "the order of the files does not matter"
 
 
+def test_fewer_training_patients_are_among_more_and_the_other_parts_stay() -> None:
+    def limited(limit: int | None) -> Split:
+        return make_split(Card(), cases_of(20), SplitConfig(source="random", limit=limit), seed=3)
+
+    few, more, everyone = limited(4), limited(9), limited(None)
+    assert [len(patients_of(split.train)) for split in (few, more, everyone)] == [4, 9, 12]
+    assert len(few.train) == 8  # both eyes of each
+    assert set(few.train) < set(more.train) < set(everyone.train)
+    assert few.validation == everyone.validation
+    assert few.test == everyone.test
+    assert limited(50) == everyone
+
+
 def test_seeds_differ_and_a_new_patient_moves_few() -> None:
     config = SplitConfig(source="random")
     first, other = (make_split(Card(), cases_of(50), config, seed) for seed in (0, 1))

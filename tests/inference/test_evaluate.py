@@ -232,6 +232,22 @@ def test_classes_must_meet(tmp_path: Path, trained: Bundle) -> None:
         run(tmp_path, card=str(tmp_path / "foreign.md"))
 
 
+def test_one_thing_under_two_names_is_scored_when_they_are_said_to_be_the_same(tmp_path: Path, trained: Bundle) -> None:
+    expected = run(tmp_path)["classes"]
+    text = CARD.replace("tiny_card", "foreign").replace("name: vessel", "name: tree").replace("255: vessel", "255: tree")
+    (tmp_path / "foreign.md").write_text(text)
+    foreign = {"card": str(tmp_path / "foreign.md"), "out": tmp_path / "other"}
+    summary = run(tmp_path, **foreign, classes={"vessel": "tree"})
+    assert summary["classes"] == expected
+    assert summary["card"]["classes"] == {"vessel": "tree"}
+    for classes, said in (
+        ({"vessle": "tree"}, "the bundle has no class 'vessle'; it has vessel"),
+        ({"vessel": "three"}, "card foreign has no class 'three'; it has tree"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            run(tmp_path, **foreign, classes=classes)
+
+
 def test_another_bundles_results_stay(tmp_path: Path, trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path)
     other = make_bundle(trained.path, id="ffffffffffff", card_sha256=trained.card_sha256)
