@@ -91,6 +91,7 @@ class Features(nn.Module):
 class MobileNetV2Features(Features):
     name: Name = "mobilenet_v2"
     widths = (24, 32, 96, 320)
+    expanded_widths = (96, 144, 192, 576, 320)
     first = "features.0.0.weight"
     unused = ("features.18.", "classifier.")  # the 1280 channels before the classifier
 
@@ -105,6 +106,20 @@ class MobileNetV2Features(Features):
     def stages(self) -> list[list[nn.Module]]:
         blocks = list(self.features)
         return [blocks[:2], blocks[2:4], blocks[4:7], blocks[7:14], blocks[14:]]
+
+    def expanded(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W) -> the widened maps that each further halving begins with, at strides 2, 4, 8 and 16,
+        and the last map at stride 32; of ``expanded_widths`` channels."""
+        maps = []
+        for block in self.features:
+            layers = getattr(block, "conv", None)
+            if layers is not None and len(layers) == 4 and layers[1][0].stride == (2, 2):
+                x = layers[0](x)
+                maps.append(x)
+                x = layers[1:](x)  # a block that halves has no shortcut
+            else:
+                x = block(x)
+        return [*maps, x]
 
 
 class ResNetFeatures(Features):

@@ -10,9 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.models.framing import AnySize as AnySize
-from pipeline.models.framing import pad_to_multiple as pad_to_multiple
-
 Norm = Literal["batch", "none"]
 
 

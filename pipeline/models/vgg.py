@@ -44,7 +44,8 @@ def vgg16_blocks(in_channels: int, width: float = 1.0, norm: Norm = "none") -> l
 
 
 def load_vgg16(layers: Iterable[nn.Module], weights: str, dense: Sequence[nn.Conv2d] = ()) -> Loaded:
-    """Fill the 13 convolutions among ``layers`` (normalisation between them stays as it is) from "imagenet" or a file.
+    """Fill the 13 convolutions among ``layers`` from "imagenet" or a file. Normalisation after them stays as it is; it would take their
+    biases away again, so they have none.
 
     ``dense``: the classifier's first two layers written as convolutions, 7 x 7 and 1 x 1, to be filled too; what is not given of the
     classifier is skipped. The first layer is adapted to the channels.
@@ -53,6 +54,7 @@ def load_vgg16(layers: Iterable[nn.Module], weights: str, dense: Sequence[nn.Con
     wanted = nn.Module()
     wanted.features = nn.Sequential(OrderedDict(zip(PLACES, convolutions, strict=True)))
     wanted.classifier = nn.Sequential(OrderedDict(zip(DENSE_PLACES, dense, strict=False)))
+    normalised = {f"features.{place}.bias" for place, layer in zip(PLACES, convolutions, strict=True) if layer.bias is None}
     shapes = {key: value.shape for key, value in wanted.state_dict().items()}
 
     def adapt(key: str, value: Tensor) -> Tensor:
@@ -65,6 +67,6 @@ def load_vgg16(layers: Iterable[nn.Module], weights: str, dense: Sequence[nn.Con
         wanted,
         weights,
         "vgg16",
-        rename=lambda key: None if key.startswith("classifier.") and key not in shapes else key,
+        rename=lambda key: None if key in normalised or (key.startswith("classifier.") and key not in shapes) else key,
         adapt=adapt,
     )

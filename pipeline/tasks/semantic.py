@@ -67,6 +67,8 @@ class SemanticTask(Task):
         truth = one_channel_a_class(masks, self.label_map)
         outputs = self.network(images.contiguous(memory_format=memory_format(self.network)))
         outputs = outputs if isinstance(outputs, list) else [outputs]
+        looked_at = getattr(self.network, "looked_at", None)  # a network that classifies patches has trained on some pixels only
+        valid = valid if looked_at is None else valid & looked_at
         # Deep supervision: each coarser output counts half of the one before it; the shares sum to one.
         shares = [2.0**-depth / (2 - 2.0 ** (1 - len(outputs))) for depth in range(len(outputs))]
         losses = {}

@@ -28,6 +28,13 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"widths": (4, 8, 12, 16), "residual_units": 1, "deep_supervision": 2},
         {"widths": (4, 8, 12), "attention_gates": True},
     ],
+    "fcn": [
+        {"width": 0.125, "dense_width": 32, "norm": "batch"},
+        {"width": 0.125, "dense_width": 32, "norm": "batch", "step": 32, "dropout": 0.0},
+    ],
+    "segnet": [{"width": 0.125}],
+    "mobilenet_unet": [{"widths": (8, 8, 8, 8)}],
+    "patch_classifier": [{"window": 17, "widths": (8, 12), "hidden": 16, "centres": 256, "dropout": 0.2}],
 }
 VARIANTS = [pytest.param(name, settings, id=f"{name}-{number}") for name in SMALL for number, settings in enumerate(SMALL[name])]
 EVERY = pytest.mark.parametrize(("name", "settings"), VARIANTS)

@@ -1,0 +1,85 @@
+"""MobileNetV2 U-Net: where its skips come from, its weights, its frozen normalisation."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from pipeline.models import weights
+from pipeline.models.backbones import FrozenBatchNorm2d, build_backbone
+from pipeline.models.mobilenet_unet import MobileNetUNet, MobileNetUNetConfig
+
+WEIGHTS = Path(os.environ.get("OCUSEG_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "weights"
+
+
+def build(in_channels: int = 3, seed: int = 0, **settings: object) -> MobileNetUNet:
+    torch.manual_seed(seed)
+    return MobileNetUNet(MobileNetUNetConfig(**settings), in_channels, 2)  # type: ignore[arg-type]
+
+
+def noise(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_skips_are_the_expanded_projections_at_strides_two_to_sixteen() -> None:
+    encoder = build().eval().encoder
+    seen: dict[int, Tensor] = {}
+    for place in (2, 4, 7, 14):
+        encoder.features[place].conv[0].register_forward_hook(lambda _, __, out, place=place: seen.update({place: out}))
+    image = noise(1, 3, 64, 96)
+    with torch.no_grad():
+        *skips, bottom = encoder.expanded(image)
+        assert [tuple(skip.shape[1:]) for skip in skips] == [(96, 32, 48), (144, 16, 24), (192, 8, 12), (576, 4, 6)]
+        assert all(torch.equal(skip, seen[place]) for skip, place in zip(skips, (2, 4, 7, 14), strict=True))
+        # The path through the encoder is the detectors' own.
+        assert bottom.shape == (1, 320, 2, 3)
+        assert torch.equal(bottom, encoder(image)[-1])
+
+
+@pytest.mark.parametrize("level", range(4))
+def test_every_skip_reaches_the_logits(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, image = build().eval(), noise(1, 3, 64, 64)
+    maps = net.encoder.expanded(image)
+    with torch.no_grad():
+        before = net(image)
+        changed = [skip + (place == level) for place, skip in enumerate(maps)]
+        monkeypatch.setattr(net.encoder, "expanded", lambda _: changed)
+        assert not torch.allclose(net(image), before)
+
+
+def test_frozen_normalisation_is_of_the_encoder_only_and_needs_weights() -> None:
+    net = build(norm="frozen", weights="imagenet")
+    assert not [layer for layer in net.encoder.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert [layer for layer in net.encoder.modules() if isinstance(layer, FrozenBatchNorm2d)]
+    assert len([layer for layer in net.decoder.modules() if isinstance(layer, nn.BatchNorm2d)]) == 8
+    with pytest.raises(ValidationError, match="norm: frozen needs weights"):
+        MobileNetUNetConfig(norm="frozen")
+
+
+def test_one_image_of_one_tile_can_be_trained_on() -> None:
+    assert torch.isfinite(build().train()(noise(1, 3, 32, 32))).all()
+
+
+@pytest.mark.parametrize(("channels", "adapted"), [(1, ("features.0.0.weight",)), (3, ()), (4, ("features.0.0.weight",))])
+def test_imagenets_weights_fill_the_whole_encoder(channels: int, adapted: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (WEIGHTS / "mobilenet_v2-b0353104.pth").exists():
+        pytest.skip("MobileNetV2's ImageNet weights are not beside this checkout (OCUSEG_SHARED)")
+    monkeypatch.setenv(weights.FOLDER, str(WEIGHTS))
+    net, same = build(channels, weights="imagenet", norm="frozen"), build_backbone("mobilenet_v2", channels, frozen_norm=True)
+    loaded = net.load_encoder("imagenet")
+    same.load("imagenet")
+    assert loaded.mismatched == adapted
+    assert set(loaded.loaded) | set(adapted) == set(net.encoder.state_dict())
+    assert all(torch.equal(value, same.state_dict()[key]) for key, value in net.encoder.state_dict().items())
+
+
+def test_stages_are_the_encoders_and_all_of_it() -> None:
+    net = build()
+    staged = [p for stage in net.encoder_stages() for module in stage for p in module.parameters()]
+    assert {id(p) for p in staged} == {id(p) for p in net.encoder.parameters()}
+    assert len(net.encoder_stages()) == 5
