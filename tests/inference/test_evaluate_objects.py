@@ -314,6 +314,23 @@ def test_a_volume_slice_by_slice(tmp_path: Path, use: Made) -> None:
     assert [row["plane"] for row in table(tmp_path / "out" / "objects.csv")] == ["0", "0", "1", "1", "2", "2"]
 
 
+def test_speed_is_told_by_the_image_and_of_a_volume_by_the_slice(tmp_path: Path, use: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.inference import speed
+
+    bundle = use(modality="oct", input_channels=1)
+    monkeypatch.setattr(speed, "load_bundle", lambda path, device="cpu": bundle)
+    ticks = iter(range(1000))
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: float(next(ticks)))
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    write_nifti(tmp_path / "data" / "images" / "a_R.nii.gz", np.eye(20, dtype=np.uint8)[None].repeat(4, 0) * 200, Geometry((4, 20, 20)))
+    write_nifti(tmp_path / "data" / "images" / "b_R.nii.gz", np.eye(20, dtype=np.uint8)[None].repeat(4, 0) * 100, Geometry((4, 20, 20)))
+    text = HEAD.format(modality="oct", ending="nii.gz") + MASKS.replace(".png", ".nii.gz")
+    (tmp_path / "spots.md").write_text(text.replace("values:", "missing: empty, values:"))
+    scans = {"a_R_0_a-R": "", "b_R_0_b-R": ""}
+    facts = speed.frames_per_second(bundle.path, str(tmp_path / "spots.md"), tmp_path / "data", {"scans": scans}, "cpu")
+    assert facts["images/s"] == pytest.approx(4.0)  # one second a volume of four slices
+
+
 class Proposer(nn.Module):
     """Proposes the same boxes for every image, the right ones of c_R after ten wrong ones."""
 
