@@ -61,12 +61,20 @@ def _parse(path: Path, _changed: int, _size: int) -> CocoFile:
                 continue
             kept = {key: entry.get(key) for key in ("id", "category_id", "bbox", "segmentation")}
             by_image[entry["image_id"]].append(kept)
+        known = {entry["id"] for entries in images.values() for entry in entries}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CardError(f"this is not COCO JSON with images, annotations and categories ({type(error).__name__})") from None
-    if crowds:
-        log.warning("a COCO file marks %d objects as crowds; they are left out", crowds)
     objects = [entry for entries in by_image.values() for entry in entries]
-    return CocoFile(images, by_image, categories, all(entry["segmentation"] for entry in objects))
+    lost = sum(len(entries) for image, entries in by_image.items() if image not in known)
+    drawn = sum(bool(entry["segmentation"]) for entry in objects)
+    for count, fault in (
+        (crowds, "marks %d objects as crowds; they are left out"),
+        (lost, "has %d objects of images that it does not list; they are left out"),
+        (drawn and len(objects) - drawn, "has %d objects without a mask among others with one; of all of them only the boxes are taken"),
+    ):
+        if count:
+            log.warning(f"a COCO file {fault}", count)
+    return CocoFile(images, by_image, categories, drawn == len(objects))
 
 
 def from_coco(path: Path, image: Path, plane: tuple[int, int], classes: Mapping[str, int], *, unlisted_is_empty: bool) -> Objects:

@@ -160,6 +160,18 @@ def test_crowds_are_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "marks 1 objects as crowds" in caplog.text
 
 
+def test_what_a_file_says_and_nobody_gets_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    boxes = {"bbox": [4, 3, 6, 5]}
+    with caplog.at_level(logging.WARNING):
+        assert len(read(coco(tmp_path / "a.json", boxes, boxes))) == 2
+        assert not caplog.text
+        assert len(read(coco(tmp_path / "b.json", boxes, boxes | {"image_id": 99}))) == 1
+        assert read(coco(tmp_path / "c.json", boxes, *[boxes | {"segmentation": RECTANGLE}] * 2)).masks is None
+    orphans, bare = caplog.messages
+    assert orphans == "a COCO file has 1 objects of images that it does not list; they are left out"
+    assert bare == "a COCO file has 1 objects without a mask among others with one; of all of them only the boxes are taken"
+
+
 def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     assert len(read(coco(path, {"bbox": [1, 1, 2, 2]}))) == 1
