@@ -111,7 +111,7 @@ def write_objects(folder: Path, found: FoundObjects, label_map: LabelMap, geomet
 
 def gather_coco(out: Path) -> None:
     """Write ``out/coco.json``, atomically: the objects of every finished case, one case in memory at a time."""
-    cases = sorted(path for path in (out / "cases").iterdir() if path.is_dir())
+    cases = [case for case in sorted((out / "cases").iterdir()) if case.is_dir() and _part(case) is not None]
     with atomic_path(out / COCO_FILE, durable=True) as staged, staged.open("w", encoding="utf-8") as file:
         head: dict[str, Any] = next((part for _, part in _parts(cases)), {"info": {}, "categories": []})
         start = json.dumps({name: head[name] for name in ("info", "categories")}, ensure_ascii=False)
@@ -134,20 +134,27 @@ def gather_coco(out: Path) -> None:
 
 
 def _parts(cases: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each case's name and its own COCO record; a case whose file somebody spoilt is said and left out."""
+    """Each case's name and its own COCO record."""
     for case in cases:
-        try:
-            part = json.loads((case / COCO_FILE).read_text(encoding="utf-8"))
-            if {"info", "categories", "images", "annotations"} <= part.keys():
-                yield case.name, part
-                continue
-        except (OSError, ValueError, AttributeError):
-            pass
-        log.warning(
-            "case %s: %s is missing or damaged and is left out of the whole; remove the case's folder and predict again",
-            case.name,
-            COCO_FILE,
-        )
+        part = _part(case)
+        if part is not None:
+            yield case.name, part
+
+
+def _part(case: Path) -> dict[str, Any] | None:
+    """The COCO record of a case; None where somebody spoilt it, which is said."""
+    try:
+        part: dict[str, Any] = json.loads((case / COCO_FILE).read_text(encoding="utf-8"))
+        if {"info", "categories", "images", "annotations"} <= part.keys():
+            return part
+    except (OSError, ValueError, AttributeError):
+        pass
+    log.warning(
+        "case %s: %s is missing or damaged and is left out of the whole; remove the case's folder and predict again",
+        case.name,
+        COCO_FILE,
+    )
+    return None
 
 
 def _coco(found: FoundObjects, areas: Sequence[int | None], label_map: LabelMap, geometry: Geometry, bundle_id: str) -> dict[str, Any]:

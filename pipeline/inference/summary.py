@@ -139,7 +139,9 @@ def _object_lines(detection: Mapping[str, Any]) -> list[str]:
     for name, own in detection["f1_centre"].items():
         curve = detection["froc"][name]
         found = "" if curve is None else f"; mean sensitivity at 1/4 to 8 false positives an image {curve['score']:.4f}"
-        lines.append(f"  {name:<16} centre-hit F1 {own['f1']:.4f} at score {own['threshold']:g}{found}")
+        known = own["tp"] + own["fn"]  # without a true object, F1 says no more than whether anything was found
+        f1 = f"{own['f1']:.4f} at score {own['threshold']:g}" if known else f"undefined: no true object, {own['fp']} found"
+        lines.append(f"  {name:<16} centre-hit F1 {f1}{found}")
     for name, shares in (detection["proposals"] or {"by_class": {}})["by_class"].items():
         lines.append(f"  {name:<16} recall of proposals at IoU .50: " + ", ".join(f"{_number(v)} of first {n}" for n, v in shares.items()))
     return lines

@@ -53,17 +53,20 @@ def read_segmentation(path: Path, shape: tuple[int, ...], sop_instance_uid: str 
         segments = {int(item.SegmentNumber): Segment(int(item.SegmentNumber), str(item.SegmentLabel)) for item in dataset.SegmentSequence}
         stored = dataset.pixel_array.reshape(frames, rows, columns)
         shared = next(iter(dataset.get("SharedFunctionalGroupsSequence", [])), None)
-        slices, own = (shape[0] if len(shape) == 3 else 1), 0
+        slices, images = (shape[0] if len(shape) == 3 else 1), set()
         for frame, groups in zip(stored, dataset.PerFrameFunctionalGroupsSequence, strict=True):
             number = int(_macro(groups, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-            place = _slice(_macro(groups, shared, "DerivationImageSequence"), slices, sop_instance_uid)
-            if place is None:
+            source = _source(_macro(groups, shared, "DerivationImageSequence"))
+            image = None if source is None else str(source.get("ReferencedSOPInstanceUID"))
+            if None not in (image, sop_instance_uid) and image != sop_instance_uid:
                 continue
-            own += 1
-            planes = segments[number].planes
+            images.add(image)
+            place, planes = _slice(source, slices), segments[number].planes
             planes[place] = planes.get(place, False) | (frame != 0)
-    if frames and not own:
+    if frames and not images:
         raise ScanError("mismatch", "the segmentation refers to another image; give the one that was drawn on this image")
+    if len(images - {None}) > 1:
+        raise ScanError("mismatch", "the segmentation refers to several images, and this file does not say which of them it is")
     return [segments[number] for number in sorted(segments)]
 
 
@@ -75,25 +78,21 @@ def _macro(groups: Any, shared: Any, name: str) -> Any:
     return None
 
 
-def _slice(derivation: Any, slices: int, uid: str | None) -> int | None:
-    """Which slice of the image a frame lies on, or None if it lies on another image."""
-    source = next(iter(derivation.get("SourceImageSequence") or []), None) if derivation is not None else None
-    if source is None:
-        if slices > 1:
-            raise ScanError(
-                "unsupported", "the segmentation does not say which slice each of its frames lies on; export it with references"
-            )
-        return 0
-    if uid is not None and str(source.get("ReferencedSOPInstanceUID")) != uid:
-        return None
-    number = source.get("ReferencedFrameNumber")
+def _source(derivation: Any) -> Any:
+    """The image that a frame says it was drawn on, or None."""
+    return next(iter(derivation.get("SourceImageSequence") or []), None) if derivation is not None else None
+
+
+def _slice(source: Any, slices: int) -> int:
+    """Which slice of the image a frame lies on."""
+    number = None if source is None else source.get("ReferencedFrameNumber")
     if number is None:
         if slices > 1:
             raise ScanError(
                 "unsupported", "the segmentation does not say which slice each of its frames lies on; export it with references"
             )
         return 0
-    numbers = [int(n) for n in (number if isinstance(number, list | tuple) or hasattr(number, "__iter__") else [number])]
+    numbers = [int(n) for n in (number if hasattr(number, "__iter__") else [number])]
     if len(numbers) != 1 or not 1 <= numbers[0] <= slices:
         raise ScanError("mismatch", f"the segmentation refers to frame {numbers[0]} of an image with {slices}")
     return numbers[0] - 1

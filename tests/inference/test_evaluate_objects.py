@@ -214,7 +214,9 @@ def test_no_image_has_an_object(tmp_path: Path, use: Made) -> None:
     assert summary["detection"]["box"]["ap50"] is None
     assert summary["detection"]["froc"] == {"kind1": None, "kind2": None}
     assert summary["detection"]["f1"]["kind1"]["fp"] == 1
-    assert "box AP@.50 undefined" in "\n".join(summary_lines(summary))
+    text = "\n".join(summary_lines(summary))
+    assert "box AP@.50 undefined" in text
+    assert "kind1            centre-hit F1 undefined: no true object, 1 found\n" in text + "\n"
 
 
 def test_ignored_pixels_and_unshared_classes_count_on_neither_side(tmp_path: Path, use: Made) -> None:
