@@ -30,6 +30,7 @@ IMAGENET: dict[tuple[str, Version], str] = {
     ("resnet18", "v1"): "resnet18-f37072fd.pth",
     ("resnet50", "v1"): "resnet50-0676ba61.pth",
     ("resnet50", "v2"): "resnet50-11ad3fa6.pth",
+    ("vit_b_16", "v1"): "vit_b_16-c867db91.pth",
     ("vgg16", "v1"): "vgg16-397923af.pth",
 }
 
