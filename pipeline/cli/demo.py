@@ -12,7 +12,7 @@ import typer
 from pipeline.cli.console import command, progress
 from pipeline.errors import ConfigError
 
-RUN_FILE = "phantom_little"
+RUN_FILES = {"phantom_little": "a small U-Net", "phantom_disc_cup_mask_rcnn": "a small Mask R-CNN"}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def demo(
     out: Annotated[Path, typer.Argument(help="Folder for everything the demo makes; each run gets a new folder inside it.")] = Path("demo"),
     patients: Annotated[int, typer.Option(min=4, help="Phantom patients to train on.")] = 10,
 ) -> None:
-    """Phantom hospital -> index -> train -> MLflow -> evaluate -> predict a second hospital -> report."""
+    """Phantom hospital -> index -> U-Net and Mask R-CNN: train -> MLflow -> evaluate -> predict a second hospital -> report."""
     started = time.perf_counter()
     home = new_folder(out)
 
@@ -50,33 +50,35 @@ def demo(
     pseudonyms = Pseudonyms.load_or_create(home / "site.key")
     counts = step("index the second hospital's folder", index_folder, second / "scans", home / "catalogue.sqlite", pseudonyms=pseudonyms)
     print("  " + ", ".join(f"{name} {count}" for name, count in counts.summary().items()))
-    config = load_config(Path(RUN_FILE))
-    result = step("train a small MONAI U-Net", train, config, first / "card", home / "runs" / config.name, key_path=home / "site.key")
-    summary = step(
-        "evaluate on patients it never saw",
-        evaluate,
-        result.bundle,
-        config.data.card,
-        first / "card",
-        part="test",
-        out=home / "evaluation",
-        key_path=home / "site.key",
-    )
-    step(
-        "predict the second hospital's raw folder",
-        predict_folder,
-        result.bundle,
-        second / "scans",
-        home / "predictions",
-        pseudonyms=pseudonyms,
-    )
-    page = step("write the report", write_report, home / "predictions")
+    reports = []
+    for run_file, what in RUN_FILES.items():
+        config = load_config(Path(run_file))
+        part = home / config.name
+        result = step(f"train {what}", train, config, first / "card", home / "runs" / config.name, key_path=home / "site.key")
+        summary = step(
+            "evaluate on patients it never saw",
+            evaluate,
+            result.bundle,
+            config.data.card,
+            first / "card",
+            part="test",
+            out=part / "evaluation",
+            key_path=home / "site.key",
+        )
+        predictions = part / "predictions"
+        step(
+            "predict the second hospital's raw folder", predict_folder, result.bundle, second / "scans", predictions, pseudonyms=pseudonyms
+        )
+        reports.append((what, summary, predictions, step("write the report", write_report, predictions)))
 
-    print("\n" + "\n".join(summary_lines(summary)))
+    for what, summary, _, _ in reports:
+        print(f"\n{what}:\n" + "\n".join(summary_lines(summary)))
     print("\nNot segmented, and why:")
-    for line in rejected_lines(home / "predictions" / "ledger.csv"):
+    for line in rejected_lines(reports[0][2] / "ledger.csv"):
         print(f"  {line}")
-    print(f"\nreport:    {page}")
+    print()
+    for what, _, _, page in reports:
+        print(f"report, {what + ':':<22} {page}")
     store = f"sqlite:///{home / 'runs' / 'mlflow.db'}"
     print(f"MLflow UI: .venv/bin/mlflow server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri {store}")
     print("           and open http://127.0.0.1:5000/#/experiments/1/runs")
