@@ -171,6 +171,10 @@ class CaseStore:
         boxes = [packed.boxes for key in keys if (packed := self._kept[key].objects) is not None]
         return np.concatenate([b[:, 2:] - b[:, :2] for b in boxes]) if boxes else np.zeros((0, 2), dtype=np.float32)
 
+    def labelled_objects(self, keys: Sequence[CaseKey]) -> int:
+        """How many objects are labelled in these cases, those too that are too small for the working frame."""
+        return sum(len(packed.boxes) for key in keys if (packed := self._kept[key].source_objects) is not None)
+
     def working_valid(self, index: int) -> npt.NDArray[np.bool_]:
         key, slice_index = self._samples[index]
         return np.asarray(self._kept[key].valid[slice_index])

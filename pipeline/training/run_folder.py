@@ -90,6 +90,12 @@ def prepare_data(config: RunConfig, root: Path, run_dir: Path, key_path: Path | 
     )  # fmt: skip
     if not begun:
         split = guard(split, store.fingerprints(), store.hashes(), config.data.split.near_duplicates)
+    if config.task.need == "objects":  # type: ignore[attr-defined]
+        for part, keys in (("training", split.train), ("validation", split.validation)):
+            if keys and not store.labelled_objects(keys):
+                raise NothingUsableError(
+                    f"none of the {len(keys)} {part} cases has a labelled object; look at the card's labels, or choose others (data.split)"
+                )
     # What the guard has left out is no part of the run.
     manifest = store.manifest({key for _, keys in split for key in keys})
     if begun:

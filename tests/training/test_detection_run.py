@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from pipeline.config import RunConfig, load_config
+from pipeline.datasets.card import load_card
 from pipeline.datasets.loader import evaluation_batches
-from pipeline.datasets.splits import Split
-from pipeline.errors import ConfigError, InterruptedRun, TrainingError
+from pipeline.datasets.splits import Split, make_split
+from pipeline.errors import ConfigError, InterruptedRun, NothingUsableError, TrainingError
 from pipeline.training import run
 from pipeline.training.bundle import load_bundle
 from pipeline.training.run_folder import prepare_data
@@ -120,6 +121,21 @@ def test_what_cannot_be_trained_is_said_before_training(root: Path, tmp_path: Pa
         load_encoder(SimpleNamespace(network=torch.nn.Identity()), tiny_config(root, "{name: unet, weights: imagenet}"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"there is no file"):
         train_tiny(config(root, TINY.replace("}", ", weights: absent.pth}")), root, tmp_path / "c")
+
+
+def test_a_part_without_any_object_is_said_before_training(tmp_path: Path) -> None:
+    from PIL import Image
+
+    bare = write_data(tmp_path / "bare")
+    asked = config(bare)
+    card = load_card(asked.data.card)
+    split = make_split(card, card.cases(bare), asked.data.split, asked.seed)
+    for part, keys in (("validation", split.validation), ("training", split.train)):
+        for key in keys:
+            Image.new("L", (COLUMNS, ROWS)).save(bare / "masks" / f"{key.patient}_{key.eye}.png")
+        with pytest.raises(NothingUsableError, match=rf"none of the {len(keys)} {part} cases has a labelled object"):
+            train_tiny(asked, bare, tmp_path / part)
+        assert not (tmp_path / part / "split.json").exists()
 
 
 def test_an_encoder_from_a_file_is_recorded_and_its_place_is_not(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
