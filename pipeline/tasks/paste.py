@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,9 @@ def blank(shape: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
     """
     if not math.prod(shape):
         return np.zeros(shape, dtype=np.bool_)
-    return np.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=np.bool_).reshape(shape)
+    # Private: pages that are only read stay the system's one page of zeros. Windows knows no such flags.
+    private: dict[str, Any] = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    return np.frombuffer(mmap.mmap(-1, math.prod(shape), **private), dtype=np.bool_).reshape(shape)
 
 
 def _centres(box: Tensor, within: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
