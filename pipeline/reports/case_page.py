@@ -218,7 +218,7 @@ def _values(
         "areas": objects is None or not objects.boxes_only,
         "image": images[at],
         "start": at,
-        "nifti": (case.folder / "mask.nii.gz").exists(),
+        "files": _files(case, case.planes[at], run),
         "data": {
             "rows": rows,
             "columns": columns,
@@ -232,6 +232,13 @@ def _values(
     }
 
 
+def _files(case: ReportCase, plane: Plane, run: RunFacts) -> list[str]:
+    """The case's results for other programs, those of the slice first shown."""
+    instances = [instance_file(plane, cls.index) for cls in run.label_map.classes]
+    names = ["mask.nii.gz", plane.mask, *([FILE, "coco.json", *instances] if run.detection else [])]
+    return [name for name in names if (case.folder / name).exists()]
+
+
 def _object_data(
     case: ReportCase, objects: CaseObjects | None, drawn: _Slice, styles: Sequence[wording.ClassStyle]
 ) -> dict[str, dict[str, Any]]:
@@ -242,6 +249,7 @@ def _object_data(
         "objects": {
             "names": [style.name for style in styles],
             "dashes": [style.dashes for style in styles],
+            "inks": [style.ink for style in styles],
             "thresholds": objects.thresholds,
             "masks": objects.has_masks,
             "readable": objects.readable,

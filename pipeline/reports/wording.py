@@ -32,11 +32,13 @@ _STATED = {
 
 @dataclass(frozen=True)
 class ClassStyle:
-    """How one class looks everywhere in a report; ``key`` is the digit that toggles it, or ""."""
+    """How one class looks everywhere in a report: ``colour`` of its lines, ``ink`` of small words on a scan; ``key`` is the digit
+    that toggles it, or ""."""
 
     index: int
     name: str
     colour: str
+    ink: str
     dashes: str
     line: str
     key: str
@@ -59,6 +61,7 @@ def class_styles(label_map: LabelMap) -> list[ClassStyle]:
             cls.index,
             cls.name,
             _on_black(cls.colour),
+            _ink(cls.colour),
             " ".join(f"{length * LINE_WIDTH:g}" for length in line_style(cls.index).dashes),
             line_style(cls.index).name,
             str(cls.index) if cls.index < 10 else "",
@@ -71,6 +74,16 @@ def _on_black(colour: tuple[int, int, int]) -> str:
     red, green, blue = colour
     if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 40:  # about the luma of pure blue, which is hard to see on black
         red, green, blue = ((value + 2 * 255) // 3 if value == max(colour) else (value + 120) // 2 for value in colour)
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _ink(colour: tuple[int, int, int]) -> str:
+    """The colour with as little white as gives small words seven times the luminance of black (WCAG 2.2, 1.4.6)."""
+    for white in range(101):
+        red, green, blue = (round(value + (255 - value) * white / 100) for value in colour)
+        linear = [(v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4) for v in (red / 255, green / 255, blue / 255)]
+        if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] >= 7 * 0.05 - 0.05:
+            break
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 

@@ -73,7 +73,8 @@ def write_report(out: Path, *, progress: Advance | None = None) -> Path:
     for missing in unshown:
         logger.warning("case %s is not shown: %s", missing.name, missing.reason)
     index = report / "index.html"
-    write_page(index, "worklist.html", _values(run, ledger, shown, unshown))
+    files = [name for name in ("ledger.csv", "coco.json") if (out / name).exists()]
+    write_page(index, "worklist.html", _values(run, ledger, shown, unshown) | {"files": files})
     _remove_stale(report, set(names))
     return index
 
@@ -127,7 +128,6 @@ def _values(
         if chosen:
             codes = Counter(row.code for row in chosen if row.code).most_common()
             sections.append({"kind": kind, "title": title, "rows": chosen, "codes": codes})
-    kinds_of_score = ("dice", "ap50") if run.detection else ("dice",)
     groups = []
     for patient, members in groupby(shown, key=lambda pair: pair[0].key.patient):
         entries = [_entry(case, facts, styles) for case, facts in members]
@@ -148,11 +148,19 @@ def _values(
             ("No images", counts[_NOT_AN_IMAGE], "not_an_image"),
         ],
         "styles": styles,
-        "scores": [(name, value) for name, value in run.metrics if any(kind in name.lower() for kind in kinds_of_score)],
+        "scores": _scores(run),
         "columns": run.detection and len(styles) <= _MOST_COLUMNS,
         "started": wording.moment(run.started),
         "made": wording.moment(datetime.now(UTC).isoformat()),
     }
+
+
+def _scores(run: RunFacts) -> list[tuple[str, float]]:
+    """The bundle's own: means over classes first, then each class; all of them, so that the worst is not what is left out."""
+    kinds = {"dice", "ap50"} if run.detection else {"dice"}
+    words = {name: set(name.lower().split()) for name, _ in run.metrics}
+    chosen = [(name, value) for name, value in run.metrics if words[name] & kinds and "pooled" not in words[name]]
+    return sorted(chosen, key=lambda score: len(words[score[0]] - {"mask"}))
 
 
 def _entry(case: ReportCase, facts: PageFacts, styles: Sequence[wording.ClassStyle]) -> dict[str, Any]:

@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 
 from pipeline.reports import objects as reading
+from pipeline.reports.wording import class_styles
 from pipeline.reports.worklist import write_report
 from pipeline.scans.raster import write_png
+from pipeline.types import LabelClass, LabelMap
 from tests.reports.conftest import DISC_CUP, LESIONS, Out, disc_and_cup, spot
 from tests.reports.test_contours import even_odd, parse
 from tests.reports.test_worklist import EVIL, Page
@@ -210,6 +212,45 @@ def test_the_worklist_counts_by_class(make_out: Callable[..., Out]) -> None:
     again = Page(write_report(out.path))
     assert kept == {p.name: p.stat().st_mtime_ns for p in (out.path / "report" / "cases").iterdir()}
     assert again.text.split("report made")[0] == page.text.split("report made")[0], "an untouched page's counts are remembered"
+
+
+def test_all_scores_of_the_bundle_are_told_means_first(make_out: Callable[..., Out]) -> None:
+    out = make_out(LESIONS).detection()
+    by_class = {name: k / 10 for k, name in enumerate(LESIONS.names, 1)}
+    metrics = {"dice_pooled": 0.91, "f1": 0.92, "seconds": 3.0, "ap50/": by_class, "ap50": 0.25, "mask_ap50": 0.21, "dice": by_class}
+    out.write_run(task="detection", metrics={"validation": metrics})
+    out.add_objects(NAME, SHAPE, lesions())
+    page = Page(write_report(out.path))
+    told = re.findall(r"validation (.*?) (\d\.\d{3})", page.text)
+    assert told[:2] == [("ap50", "0.250"), ("mask ap50", "0.210")]
+    assert sorted(told[2:]) == sorted((f"{kind} {name}", f"{value:.3f}") for kind in ("ap50", "dice") for name, value in by_class.items())
+
+
+def test_files_for_other_programs_are_linked_where_they_are(make_out: Callable[..., Out]) -> None:
+    out = make_out(DISC_CUP).detection()
+    folder = out.add_objects(NAME, SHAPE, [{"class": "disc", "score": 0.9} | spot(SHAPE, 90, 60, 20)], has_masks=True)
+    for file in (out.path / "coco.json", folder / "coco.json"):
+        file.write_text("{}")
+    index, page = Page(write_report(out.path)), Page(out.path / "report" / "cases" / f"{NAME}.html")
+
+    def linked(of: Page, start: str) -> set[str]:
+        return {a["href"].rsplit("/", 1)[1] for tag, a in of.elements if tag == "a" and (a.get("href") or "").startswith(start)}  # type: ignore[union-attr]
+
+    assert linked(page, f"../../cases/{NAME}/") == {path.name for path in folder.iterdir()} - {"case.json", "image_000.png"}
+    assert {"objects.json", "coco.json"} <= linked(page, f"../../cases/{NAME}/")
+    assert {name for name in linked(index, "../") if "." in name} == {"coco.json", "ledger.csv"}
+
+
+def test_small_words_in_any_classes_colour_are_read_on_black() -> None:
+    colours = ((0, 114, 178), (0, 0, 255), (0, 0, 0), (230, 159, 0), (255, 255, 255), (90, 0, 0))
+    classes = tuple(LabelClass(number, f"c{number}", colour) for number, colour in enumerate(colours, 1))
+    for colour, style in zip(colours, class_styles(LabelMap(classes)), strict=True):
+        ink = [int(style.ink[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in ink]
+        luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+        assert (luminance + 0.05) / 0.05 > 6.95
+        if colour in ((230, 159, 0), (255, 255, 255)):
+            assert style.ink == style.colour, "what can be read stays as it is"
 
 
 def test_objects_of_a_changed_file_are_drawn_anew(make_out: Callable[..., Out]) -> None:

@@ -86,7 +86,7 @@ def test_every_link_leads_somewhere_on_this_disk(make_out: Callable[..., Out]) -
 
 def test_text_from_scans_stays_text(make_out: Callable[..., Out]) -> None:
     out = make_out(LabelMap((LabelClass(1, EVIL, (230, 159, 0)),)))
-    out.write_run(bundle_name=EVIL, ocuseg=EVIL, started=EVIL, thresholds={EVIL: 0.5}, metrics={EVIL + "dice": 0.5})
+    out.write_run(bundle_name=EVIL, ocuseg=EVIL, started=EVIL, thresholds={EVIL: 0.5}, metrics={EVIL + " dice": 0.5})
     out.add("pa_R_v1_i1", (disc_and_cup() & 1), warnings=[EVIL], bundle_id=EVIL)
     out.reject("rejected", EVIL, EVIL, case=EVIL)
     out.reject("duplicate", "", EVIL)

@@ -228,7 +228,7 @@ window.ocusegObjects = (found, { overlay, layers, look, redraw }) => {
       const toScan = (x, y) => [view.box[0] + x * scale, view.box[1] + y * scale];
       if (outer.length) made.push(leader(rect, spot, toScan, one));
       const [x, y] = toScan(spot[0] + 1, spot[1] + TEXT);
-      const label = make("text", { x, y, "font-size": TEXT * scale, fill: colours[one.label], class: one === special ? "lit" : "" });
+      const label = make("text", { x, y, "font-size": TEXT * scale, fill: found.inks[one.label], class: one === special ? "lit" : "" });
       label.textContent = text;
       made.push(label);
     }
