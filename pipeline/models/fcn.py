@@ -9,7 +9,7 @@ What differs:
 * Score layers begin small instead of at zero, so that the encoder learns from the first step. All enlargements learn; they begin as
   bilinear interpolation also at the border.
 * ``width`` and ``dense_width`` make it light (all of the paper's is 134 M parameters); the skips' scores are not scaled, for each
-  parameter's step has its own size in Adam. ``norm: batch`` trains from scratch, which VGG-16 without normalisation hardly does.
+  parameter's step has its own size in Adam. ``norm: batch`` is for training from scratch, which is slow without.
 * Also on ResNet-50 (and ResNet-18), which came after the paper: its maps at strides 8, 16 and 32 are scored likewise.
 """
 

@@ -75,7 +75,7 @@ def pool(x: Tensor) -> tuple[Tensor, Tensor]:
 def unpool(x: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
     """Values (B, C, h, w) put back to their ``places`` in zeros (B, C, rows, columns)."""
     rows, columns = size
-    # Written as a scatter because ONNX has no unpooling. Windows do not overlap, so no two values have one place.
+    # A scatter, because torch counts max_unpool2d as not deterministic on a GPU. Windows do not overlap: no two values have one place.
     empty = x.new_zeros(*x.shape[:2], rows * columns)
     return empty.scatter(2, places.flatten(2), x.flatten(2)).view(*x.shape[:2], rows, columns)
 
