@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -160,7 +161,8 @@ def _scores(run: RunFacts) -> list[tuple[str, float]]:
     kinds = {"dice", "ap50"} if run.detection else {"dice"}
     words = {name: set(name.lower().split()) for name, _ in run.metrics}
     chosen = [(name, value) for name, value in run.metrics if words[name] & kinds and "pooled" not in words[name]]
-    return sorted(chosen, key=lambda score: len(words[score[0]] - {"mask"}))
+    chosen.sort(key=lambda score: len(words[score[0]] - {"mask"}))
+    return [(re.sub(r"\b(mask )?ap50\b", lambda of: f"{of[1] or 'box '}AP@.50", name), value) for name, value in chosen]
 
 
 def _entry(case: ReportCase, facts: PageFacts, styles: Sequence[wording.ClassStyle]) -> dict[str, Any]:
