@@ -5,21 +5,23 @@ A study that was interrupted goes on: what is finished is not trained again.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.atomic import write_text
-from pipeline.config import RunConfig, dump_config
+from pipeline.config import RunConfig, dump_config, parse_config
 from pipeline.errors import ConfigError
 from pipeline.inference.case_files import write_json
 from pipeline.inference.evaluate import evaluate
-from pipeline.inference.speed import frames_per_second
+from pipeline.inference.speed import frames_per_second, peak_memory
+from pipeline.inference.study_differences import Difference, differences, told
+from pipeline.inference.study_plots import plots
+from pipeline.inference.study_table import Row, markdown, row_of, training_facts, write_tables
+from pipeline.scans.raster import write_png
+from pipeline.training.platform import prepare_machine
 from pipeline.training.run import train
 from pipeline.training.tracking import Tracker, open_tracker
 from pipeline.types import Advance, silent
@@ -29,39 +31,51 @@ RESULT = "study_row.json"
 ENDLESS = 1_000_000
 """Epochs of a run that its time alone ends."""
 
+MEMORY = {
+    "cpu": "Peak memory: what the process took beyond its size before the run (data, network, activations), sampled 20 times a second.",
+    "cuda": "Peak memory: the most that torch allocated on the GPU in training.",
+}
+
 
 @dataclass(frozen=True)
-class Row:
-    """One run of a study. ``scores`` are named as the table's columns; ``summary`` is what :func:`evaluate` wrote."""
+class ScoredOn:
+    """What the networks of a study are scored on, where it is not their own data set; ``classes`` as of :func:`evaluate`."""
 
-    name: str
-    bundle_id: str
-    facts: Mapping[str, float]
-    scores: Mapping[str, float | None]
-    summary: Mapping[str, Any]
+    card: str
+    root: Path
+    part: str = "all"
+    classes: Mapping[str, str] = field(default_factory=dict)
 
-    def cells(self) -> dict[str, float | str | None]:
-        return {"name": self.name, **self.scores, **self.facts}
+    def to_json(self) -> dict[str, Any]:
+        """Without the folder: a data set may move."""
+        return {"card": Path(self.card).stem, "part": self.part, "classes": dict(self.classes)}
 
 
 @dataclass(frozen=True)
 class Study:
-    """All rows in the order of their configs, and where the table lies."""
+    """All rows in the order of their configs, what tells them apart, and where the table lies."""
 
     rows: Sequence[Row]
     folder: Path
     mlflow_run_id: str | None
+    differences: Sequence[Difference] = ()
+    notes: Sequence[str] = ()
 
     def table(self) -> list[dict[str, float | str | None]]:
         return [row.cells() for row in self.rows]
 
+    def below(self) -> list[str]:
+        """What stands below the table: how to read it, and which rows differ."""
+        return ["", *self.notes, *told(self.rows, self.differences)]
+
     def lines(self) -> list[str]:
         """For a person: the table and where it lies."""
         place = "" if self.mlflow_run_id is None else f"; MLflow run {self.mlflow_run_id}"
-        return [*markdown(self.table()), "", f"written: {self.folder}{place}"]
+        return [*markdown([row.shown() for row in self.rows]), *self.below(), "", f"written: {self.folder}{place}"]
 
     def to_json(self) -> dict[str, Any]:
-        return {"rows": self.table(), "folder": str(self.folder), "mlflow_run_id": self.mlflow_run_id}
+        told_apart = [difference.to_json() for difference in self.differences]
+        return {"rows": self.table(), "differences": told_apart, "folder": str(self.folder), "mlflow_run_id": self.mlflow_run_id}
 
 
 def with_budget(config: RunConfig, minutes: float | None, name: str | None = None) -> RunConfig:
@@ -90,14 +104,16 @@ def run_study(
     out: Path,
     *,
     part: str = "test",
+    tested: ScoredOn | None = None,
     device: str = "auto",
     key_path: Path | None = None,
     plugins: Sequence[Path] = (),
     progress: Advance | None = None,
 ) -> Study:
-    """Train and evaluate each config on the data set below ``root``; write ``out``/NAME.csv, .json and .md.
+    """Train each config on the data set below ``root`` and evaluate it, on that set's ``part`` or as ``tested`` says.
 
-    Runs lie in ``out``/CONFIG's name, and are children of one MLflow run called ``name`` that holds the table.
+    Runs lie in ``out``/CONFIG's name, and are children of one MLflow run called ``name`` that holds the tables and plots; they also lie
+    in ``out``/NAME_study: NAME.csv, .json and .md, NAME_differences.json, and a PNG a plot.
 
     Raises
     ------
@@ -115,15 +131,35 @@ def run_study(
         texts = {f"{config.name}.yaml": dump_config(config) for config in configs}
         tracker.start_study(name, {"runs": len(configs), "names": ", ".join(names), "part": part}, texts)
         parent = _parent(tracker)
+        chosen = prepare_machine(device)
         rows = []
         for number, config in enumerate(configs):
-            told = _prefixed(advance, f"{number + 1} of {len(configs)}, {config.name}")
-            rows.append(_row(config, root, out / config.name, part, device, key_path, plugins, parent, told))
+            work = Work(root, tested or ScoredOn(config.data.card, root, part), chosen, key_path, plugins, parent)
+            rows.append(_row(config, work, out / config.name, _prefixed(advance, f"{number + 1} of {len(configs)}, {config.name}")))
             _record(tracker, number, rows[-1])
-        study = Study(rows, home, tracker.run_id)
-        write_tables(study, name)
+        study = Study(rows, home, tracker.run_id, differences(rows), [MEMORY[chosen], *unequal(configs)])
+        write_tables(home, name, rows, study.below())
+        write_json(home / f"{name}_differences.json", [difference.to_json() for difference in study.differences])
         tracker.table(name, study.table())
+        tracker.table(f"{name}_differences", [difference.to_json() for difference in study.differences])
+        for title, picture in plots(rows).items():
+            write_png(home / f"{title}.png", picture)
+            tracker.picture(title, picture)
     return study
+
+
+def unequal(configs: Sequence[RunConfig]) -> list[str]:
+    """A sentence on what a fair comparison would keep equal and these configs do not."""
+    looks: dict[str, Callable[[RunConfig], Any]] = {
+        "seed": lambda config: config.seed,
+        "data.card": lambda config: Path(config.data.card).stem,
+        "data.classes": lambda config: config.data.classes,
+        "data.split": lambda config: config.data.split,
+        "train.minutes": lambda config: config.train.minutes,
+        "train.epochs": lambda config: config.train.epochs,
+    }
+    found = [name for name, look in looks.items() if any(look(config) != look(configs[0]) for config in configs)]
+    return [f"Not the same for all rows: {', '.join(found)}."] if found else []
 
 
 def over_folds(study: Study) -> dict[str, dict[str, float]]:
@@ -137,101 +173,58 @@ def over_folds(study: Study) -> dict[str, dict[str, float]]:
     return out
 
 
-def write_tables(study: Study, name: str) -> None:
-    """NAME.csv, NAME.json and NAME.md (a table to paste)."""
-    cells = study.table()
-    columns = list(dict.fromkeys(column for row in cells for column in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in cells)
-    write_text(study.folder / f"{name}.csv", text.getvalue())
-    write_json(study.folder / f"{name}.json", [row.cells() | {"bundle": row.bundle_id} for row in study.rows])
-    write_text(study.folder / f"{name}.md", "\n".join(markdown(cells)) + "\n")
+@dataclass(frozen=True)
+class Work:
+    """What all rows of a study are made with. ``device`` is "cpu" or "cuda"; ``parent`` is the study's MLflow run."""
+
+    root: Path
+    tested: ScoredOn
+    device: str
+    key_path: Path | None
+    plugins: Sequence[Path]
+    parent: str | None
 
 
-def markdown(cells: Sequence[Mapping[str, float | str | None]]) -> list[str]:
-    """Rows as a Markdown table; what a row does not have is a dash."""
-    columns = list(dict.fromkeys(column for row in cells for column in row))
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return lines + ["| " + " | ".join(shown(row.get(column)) for column in columns) + " |" for row in cells]
-
-
-def shown(value: float | str | None) -> str:
-    """A cell for the eye: three significant decimals of a number, thousands set apart, a dash for what is undefined."""
-    if value is None:
-        return "-"
-    if isinstance(value, str):
-        return value
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
-
-
-def _row(
-    config: RunConfig,
-    root: Path,
-    run_dir: Path,
-    part: str,
-    device: str,
-    key_path: Path | None,
-    plugins: Sequence[Path],
-    parent: str | None,
-    advance: Advance,
-) -> Row:
+def _row(config: RunConfig, work: Work, run_dir: Path, advance: Advance) -> Row:
     """Train (or go on, or take what is finished) and evaluate one config."""
-    finished = run_dir / RESULT
-    wanted = dump_config(config)
+    finished, tested = run_dir / RESULT, work.tested
     if finished.is_file():
         known = json.loads(finished.read_text(encoding="utf-8"))
-        if known["config"] != wanted:
+        if parse_config(known["config"], where=finished.name) != config:
             raise ConfigError(f"{run_dir.name}: holds the run of another config; give another --out, so that it stays")
+        if known.get("tested", tested.to_json()) != tested.to_json():
+            raise ConfigError(f"{run_dir.name}: was tested on something else; give another --out, so that its scores stay")
         log.info("%s: is finished already", config.name)
-        return Row(config.name, known["bundle"], known["facts"], known["scores"], known["summary"])
-    tags = {} if parent is None else {"mlflow.parentRunId": parent}
-    result = train(
-        config,
-        root,
-        run_dir,
-        device=device,
-        resume=(run_dir / "config.yaml").exists(),
-        key_path=key_path,
-        plugins=plugins,
-        progress=advance,
-        tags=tags,
-    )
+        return row_of(config.name, known["bundle"], known["facts"], known["summary"], run_dir)
+    with peak_memory(work.device) as peak:
+        result = train(
+            config,
+            work.root,
+            run_dir,
+            device=work.device,
+            resume=(run_dir / "config.yaml").exists(),
+            key_path=work.key_path,
+            plugins=work.plugins,
+            progress=advance,
+            tags={} if work.parent is None else {"mlflow.parentRunId": work.parent},
+        )
     summary = evaluate(
-        result.bundle, config.data.card, root, part=part, out=run_dir / "evaluation", device=device, key_path=key_path, progress=advance
+        result.bundle,
+        tested.card,
+        tested.root,
+        part=tested.part,
+        classes=tested.classes,
+        out=run_dir / "evaluation",
+        device=work.device,
+        key_path=work.key_path,
+        progress=advance,
     )
-    facts = training_facts(config, run_dir) | frames_per_second(result.bundle, config.data.card, root, summary, device, key_path)
-    row = Row(config.name, result.bundle_id, facts, headlines(summary), summary)
-    write_json(finished, {"config": wanted, "bundle": row.bundle_id, "facts": facts, "scores": row.scores, "summary": summary})
+    facts = training_facts(config, run_dir) | {"peak memory GB": peak.gigabytes}
+    facts |= frames_per_second(result.bundle, tested.card, tested.root, summary, work.device, work.key_path)
+    row = row_of(config.name, result.bundle_id, facts, summary, run_dir)
+    known = {"config": dump_config(config), "tested": tested.to_json(), "bundle": row.bundle_id, "facts": facts, "summary": summary}
+    write_json(finished, known)
     return row
-
-
-def headlines(summary: Mapping[str, Any]) -> dict[str, float | None]:
-    """The numbers of an evaluation that a table shows, whichever family it is of."""
-    scores: dict[str, float | None] = {}
-    for name, own in summary["classes"].items():
-        for score in ("dice", "iou"):
-            if score in own["mean_per_image"]:
-                scores[f"{score} {name}"] = own["mean_per_image"][score]["value"]
-    for kind in ("box", "mask"):
-        found = (summary.get("detection") or {}).get(kind)
-        if found:
-            scores[f"{kind} AP@.50"] = found["ap50"]
-            scores |= {f"{kind} AP@.50 {name}": own["ap50"] for name, own in found["classes"].items()}
-    if summary.get("vcdr"):
-        scores["vCDR error"] = summary["vcdr"]["mean_absolute_error"]["value"]
-    return scores
-
-
-def training_facts(config: RunConfig, run_dir: Path) -> dict[str, float]:
-    """What the training's own history says: minutes, steps, seconds a step."""
-    history = [json.loads(line) for line in (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    seconds = sum(row["seconds/train"] for row in history)
-    images = sum(row["seconds/train"] * row["images_per_second"] for row in history)
-    steps = images / (config.train.batch_size * config.train.accumulate)
-    validation = sum(row.get("seconds/validation", 0.0) for row in history)
-    return {"minutes": (seconds + validation) / 60, "steps": round(steps), "s/step": seconds / steps}
 
 
 def _prefixed(advance: Advance, text: str) -> Advance:

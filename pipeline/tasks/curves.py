@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,13 +58,7 @@ def draw_curves(
     ``colours``: RGB 0-255 of each curve; lines differ in style too, for whoever cannot tell the colours. ``ticks``: the x axis is
     logarithmic with these marks; without them it runs from 0 to 1.
     """
-    # A figure without pyplot: no window, no state that outlives it.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.8), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot(title=title, xlabel=x_label, ylabel=y_label, ylim=(-0.02, 1.02), xlim=(0, 1.02))
+    figure, axes = figure_of(title=title, xlabel=x_label, ylabel=y_label, ylim=(-0.02, 1.02), xlim=(0, 1.02))
     left = min(ticks) / 2 if ticks else 0.0
     if ticks:
         axes.set_xscale("log", base=2)
@@ -74,8 +69,26 @@ def draw_curves(
         line = np.maximum(np.asarray(x, np.float64), left)
         style = _STYLES[place % len(_STYLES)]
         axes.step(line, y, where="post", label=text, color=[c / 255 for c in colour], linestyle=style, linewidth=1.8)
-    axes.grid(alpha=0.3)
     if curves:
         axes.legend(loc="best", fontsize="small")
+    return picture_of(figure)
+
+
+def figure_of(*, wide: bool = False, **settings: Any) -> tuple[Any, Any]:
+    """A figure of 640 x 480 pixels (``wide``: 960) with one grid, and its axes; ``settings`` are matplotlib's of axes."""
+    # Without pyplot: no window, no state that outlives it.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6 if wide else 6.4, 4.8), dpi=100, layout="constrained")
+    axes = figure.add_subplot(**settings)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def picture_of(figure: Any) -> Picture:
+    """A figure as uint8 (H, W, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3].copy()

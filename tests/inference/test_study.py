@@ -11,7 +11,10 @@ import pytest
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.inference import study as module
-from pipeline.inference.study import ENDLESS, folds_of, headlines, over_folds, run_study, shown, with_budget
+from pipeline.inference.study import ENDLESS, ScoredOn, folds_of, over_folds, run_study, unequal, with_budget
+from pipeline.inference.study_differences import Difference, differences, told
+from pipeline.inference.study_plots import plots, validation_curves
+from pipeline.inference.study_table import Row, headlines, row_of, shown
 from pipeline.training.mlflow_store import connect
 from tests.training.tiny import tiny_config, write_data
 
@@ -40,11 +43,20 @@ def test_a_study_has_one_row_and_one_child_a_config_and_trains_nothing_twice(
         assert cells["dice blob"] == summary["classes"]["blob"]["mean_per_image"]["dice"]["value"]
         assert cells["steps"] == 6  # 8 images x 3 crops / 4 a batch
         assert cells["s/step"] > 0  # type: ignore[operator]
-        assert cells["images/s"] > 0  # type: ignore[operator]
+        for fact in ("images/s", "train images/s", "GFLOPs", "peak memory GB"):
+            assert cells[fact] > 0, fact  # type: ignore[operator]
+        assert "dice blob low" not in cells  # one patient is tested: no interval
         assert "mine.py" in json.loads((tmp_path / row.name / "environment.json").read_text())["code"]["plugins"]
     with (tmp_path / "pair_study" / "pair.csv").open() as file:
         assert [line["name"] for line in csv.DictReader(file)] == ["narrow", "wide"]
-    assert (tmp_path / "pair_study" / "pair.md").read_text().count("\n") == 4
+    text = (tmp_path / "pair_study" / "pair.md").read_text()
+    assert text.count("\n| narrow |") == text.count("\n| wide |") == 2  # the table, and the matrix of differences
+    assert "Best by dice blob: " in text
+    assert "Peak memory: what the process took" in text
+    (difference,) = json.loads((tmp_path / "pair_study" / "pair_differences.json").read_text())
+    assert difference["value"] == pytest.approx(table[0]["dice blob"] - table[1]["dice blob"], abs=2e-6)  # type: ignore[operator]
+    pictures = {path.stem for path in (tmp_path / "pair_study").glob("*.png")}
+    assert pictures == {"validation", "scores", "cost"}
 
     client = connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("ocuseg").experiment_id])
@@ -61,6 +73,10 @@ def test_a_study_has_one_row_and_one_child_a_config_and_trains_nothing_twice(
     assert run_study("pair", configs, data, tmp_path).table() == table
     with pytest.raises(ConfigError, match="narrow: holds the run of another config"):
         run_study("pair", [named(data, "narrow", seed=5)], data, tmp_path)
+    with pytest.raises(ConfigError, match="narrow: was tested on something else"):
+        run_study("pair", configs, data, tmp_path, part="validation")
+    recorded = {Path(file.path).stem for file in client.list_artifacts(parent.info.run_id, "pictures")}
+    assert recorded == pictures
 
 
 def test_a_budget_replaces_the_number_of_epochs(tmp_path: Path) -> None:
@@ -84,7 +100,7 @@ def test_folds_are_named_and_each_is_the_test_part_of_one(tmp_path: Path) -> Non
 
 
 def test_means_over_folds_leave_out_what_is_undefined() -> None:
-    rows = [module.Row(str(n), "", {}, {"dice": value, "iou": 0.5}, {}) for n, value in enumerate((0.2, None, 0.6))]
+    rows = [Row(str(n), "", {}, {"dice": value, "iou": 0.5}, {}) for n, value in enumerate((0.2, None, 0.6))]
     means = over_folds(module.Study(rows, Path(), None))
     assert means["dice"] == pytest.approx({"mean": 0.4, "lowest": 0.2, "highest": 0.6})
     assert means["iou"]["mean"] == 0.5
@@ -92,20 +108,161 @@ def test_means_over_folds_leave_out_what_is_undefined() -> None:
 
 def test_headlines_of_both_families() -> None:
     summary = {
-        "classes": {"disc": {"mean_per_image": {"dice": {"value": 0.9}, "iou": {"value": None}}}},
-        "detection": {"box": {"ap50": 0.7, "classes": {"disc": {"ap50": 0.8}}}, "mask": None},
+        "classes": {
+            "disc": {
+                "mean_per_image": {
+                    "dice": {"value": 0.9, "low": 0.8, "high": 0.95},
+                    "iou": {"value": None, "low": None, "high": None},
+                    "pixel_accuracy": {"value": 0.99, "low": None, "high": None},
+                }
+            }
+        },
+        "detection": {"box": {"ap50": 0.7, "ap50_low": 0.6, "ap50_high": 0.75, "classes": {"disc": {"ap50": 0.8}}}, "mask": None},
         "vcdr": {"mean_absolute_error": {"value": 0.05}},
     }
     assert headlines(summary) == {
+        "dice disc": (0.9, 0.8, 0.95),
+        "iou disc": (None, None, None),
+        "pixel accuracy disc": (0.99, None, None),
+        "box AP@.50": (0.7, 0.6, 0.75),
+        "box AP@.50 disc": (0.8, None, None),
+        "vCDR error": (0.05, None, None),
+    }
+    row = row_of("a", "", {}, summary, Path())
+    assert row.intervals == {"dice disc": (0.8, 0.95), "box AP@.50": (0.6, 0.75)}
+    assert row.cells() == {
+        "name": "a",
         "dice disc": 0.9,
+        "dice disc low": 0.8,
+        "dice disc high": 0.95,
         "iou disc": None,
+        "pixel accuracy disc": 0.99,
         "box AP@.50": 0.7,
+        "box AP@.50 low": 0.6,
+        "box AP@.50 high": 0.75,
         "box AP@.50 disc": 0.8,
         "vCDR error": 0.05,
     }
+    assert row.shown()["dice disc"] == "0.900 [0.800, 0.950]"
     assert headlines({"classes": {}}) == {}
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "-"), ("a", "a"), (0.81234, "0.812"), (17.26, "17.3"), (21_000_000.0, "21,000,000")])
 def test_cells_are_short(value: float | str | None, text: str) -> None:
     assert shown(value) == text
+
+
+def made(folder: Path, name: str, dice: dict[str, float | None], objects: dict[str, tuple[int, int, int]] | None = None) -> Row:
+    """A row whose evaluation holds these Dice by case PATIENT_EYE, or objects' tp, fp, fn."""
+    out = folder / name / "evaluation"
+    out.mkdir(parents=True)
+    lines = ["case,patient,class,dice", *(f"{case},{case[:2]},disc,{'' if v is None else v}" for case, v in dice.items())]
+    (out / "per_image.csv").write_text("\n".join(lines) + "\n")
+    if objects is not None:
+        lines = ["case,patient,plane,class,truth,tp,fp,fn", *(f"{c},{c[:2]},0,cup,1,{a},{b},{d}" for c, (a, b, d) in objects.items())]
+        (out / "objects.csv").write_text("\n".join(lines) + "\n")
+    return Row(name, "", {}, {}, {}, run_dir=folder / name)
+
+
+def test_a_steady_difference_is_real_and_a_wavering_one_is_noise(tmp_path: Path) -> None:
+    cases = [f"p{n}_R" for n in range(8)]
+    base = {case: 0.5 + 0.04 * n for n, case in enumerate(cases)}
+    rows = [
+        made(tmp_path, "base", dict(base)),
+        made(tmp_path, "better", {case: value + 0.02 for case, value in base.items()}),
+        made(tmp_path, "other", {case: value + (0.03 if n % 2 else -0.03) for n, (case, value) in enumerate(base.items())}),
+    ]
+    found = {(d.first, d.second): d for d in differences(rows)}
+    steady = found["base", "better"]
+    assert steady.value == pytest.approx(-0.02)
+    assert (steady.low, steady.high) == (pytest.approx(-0.02), pytest.approx(-0.02))
+    assert steady.real
+    wavering = found["base", "other"]
+    assert wavering.value == pytest.approx(0, abs=1e-12)
+    assert wavering.low < 0 < wavering.high  # type: ignore[operator]
+    assert not wavering.real
+    text = "\n".join(told(rows, list(found.values())))
+    assert "| base |  | -0.020 * | -0.000 |" in text or "| base |  | -0.020 * | +0.000 |" in text
+    assert "| better | +0.020 * |  | +0.020 |" in text
+    assert "Best by dice disc: better. Within noise of it: other (-0.020 [" in text
+    assert "Worse beyond noise: base (-0.020 [-0.020, -0.020])." in text
+
+
+def test_only_the_same_images_are_compared_and_an_undefined_score_leaves_its_image_out(tmp_path: Path) -> None:
+    one = made(tmp_path, "one", {"p0_R": 0.5, "p1_R": None, "p2_R": 0.7})
+    two = made(tmp_path, "two", {"p0_R": 0.4, "p1_R": 0.9, "p2_R": 0.4})
+    elsewhere = made(tmp_path, "elsewhere", {"p5_R": 0.4, "p6_R": 0.9})
+    (difference,) = differences([one, two, elsewhere])
+    assert (difference.value, difference.images) == (pytest.approx(0.2), 2)
+    single = [made(tmp_path, "a", {"p0_R": 0.5}), made(tmp_path, "b", {"p0_R": 0.2})]
+    (difference,) = differences(single)
+    assert difference == Difference("dice disc", "a", "b", pytest.approx(0.3), None, None, 1)
+    assert not difference.real
+    assert told([], []) == []
+
+
+def test_boxes_alone_are_compared_by_their_f1(tmp_path: Path) -> None:
+    rows = [
+        made(tmp_path, "one", {}, {"p0_R": (3, 1, 0), "p1_R": (1, 0, 0)}),  # pooled: 8 / 9
+        made(tmp_path, "two", {}, {"p0_R": (2, 1, 1), "p1_R": (0, 0, 1)}),  # pooled: 4 / 7
+    ]
+    (difference,) = differences(rows)
+    assert difference.score == "F1 cup"
+    assert difference.value == pytest.approx(8 / 9 - 4 / 7)
+
+
+def test_validation_is_drawn_against_the_time_that_had_passed(tmp_path: Path) -> None:
+    lines = [
+        {"seconds/train": 30.0, "seconds/validation": 6.0, "validation/dice": 0.5},
+        {"seconds/train": 24.0},
+        {"seconds/train": 24.0, "seconds/validation": 6.0, "validation/dice": 0.8},
+    ]
+    (tmp_path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    row = Row("a", "", {"images/s": 3.0}, {"dice disc": 0.7, "iou disc": None}, {}, {"dice disc": (0.6, 0.75)}, tmp_path)
+    measure, curves = validation_curves([row, Row("gone", "", {}, {}, {}, run_dir=tmp_path / "gone")])
+    assert measure == "dice"
+    assert list(curves) == ["a"]
+    assert curves["a"][0] == pytest.approx([0.6, 1.5])
+    assert curves["a"][1] == [0.5, 0.8]
+    pictures = plots([row])
+    assert {name: picture.shape for name, picture in pictures.items()} == {
+        "validation": (480, 640, 3),
+        "scores": (480, 960, 3),
+        "cost": (480, 640, 3),
+    }
+    assert all(picture.std() > 5 for picture in pictures.values())
+    assert plots([]) == {}
+
+
+def test_what_is_not_equal_is_said(tmp_path: Path) -> None:
+    one = tiny_config(tmp_path)
+    assert unequal([one, one]) == []
+    assert unequal([one, tiny_config(tmp_path, seed=3, data__split__test=0.3)]) == ["Not the same for all rows: seed, data.split."]
+
+
+@pytest.mark.slow
+def test_a_study_may_be_tested_on_another_data_set_whose_class_has_another_name(data: Path, tmp_path: Path) -> None:
+    other = write_data(tmp_path / "other", patients=3)
+    text = (
+        (other / "card.md").read_text().replace("name: tiny", "name: other").replace("name: blob", "name: spot").replace(": blob", ": spot")
+    )
+    (other / "other.md").write_text(text)
+    near = "drop_from_train"  # the generator of both sets is one, so the first patients are the same pictures
+    config = named(data, "a", data__split__near_duplicates=near)
+    tested = ScoredOn(str(other / "other.md"), other, classes={"blob": "spot"})
+    from pipeline.errors import LeakError
+
+    with pytest.raises(LeakError):
+        run_study("far", [config], data, tmp_path / "out", tested=tested)
+    from PIL import Image, ImageOps
+
+    for path in (other / "images").glob("*.png"):
+        with Image.open(path) as image:
+            ImageOps.mirror(image.convert("RGB")).save(path)
+    for path in (other / "masks").glob("*.png"):
+        with Image.open(path) as image:
+            ImageOps.mirror(image).save(path)
+    study = run_study("far", [config], data, tmp_path / "out", tested=tested)
+    assert study.rows[0].summary["card"]["name"] == "other"
+    assert study.rows[0].summary["images"] == 6
+    assert set(study.rows[0].scores) >= {"dice blob", "iou blob"}

@@ -1,0 +1,92 @@
+"""A study as pictures: validation against time, scores with their intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.inference.study_table import Row, read_history
+from pipeline.tasks.curves import figure_of, picture_of
+
+Picture = npt.NDArray[np.uint8]
+Curve = tuple[Sequence[float], Sequence[float]]
+
+HEADLINES = ("validation/dice", "validation/ap50", "validation/ap")
+MOST_SCORES = 6
+_STYLES: tuple[str, ...] = ("-", "--", "-.", ":")
+
+
+def plots(rows: Sequence[Row]) -> dict[str, Picture]:
+    """Pictures uint8 (H, W, 3) by name: ``validation``, ``scores`` and ``cost``; what nothing is known of is left out."""
+    out = {}
+    measure, curves = validation_curves(rows)
+    if curves:
+        out["validation"] = draw_lines(curves, f"{measure} on the validation images", "minutes of training, validation included", measure)
+    scores = [
+        name for name in dict.fromkeys(name for row in rows for name in row.scores) if name.startswith(("dice", "iou", "box", "mask"))
+    ]
+    if scores:
+        out["scores"] = draw_bars(rows, scores[:MOST_SCORES])
+    if scores and any("images/s" in row.facts for row in rows):
+        out["cost"] = draw_cost(rows, scores[0])
+    return out
+
+
+def validation_curves(rows: Sequence[Row]) -> tuple[str, dict[str, Curve]]:
+    """(what is measured, {row: (minutes, values)}): the headline that most rows have, after each validation."""
+    histories = {row.name: read_history(row.run_dir) for row in rows if (row.run_dir / "history.jsonl").is_file()}
+    known = Counter(name for history in histories.values() for name in {key for line in history for key in line} if name in HEADLINES)
+    if not known:
+        return "", {}
+    measure = max(known, key=lambda name: (known[name], -HEADLINES.index(name)))
+    curves: dict[str, Curve] = {}
+    for name, history in histories.items():
+        ends = np.cumsum([line["seconds/train"] + line.get("seconds/validation", 0.0) for line in history]) / 60
+        points = [(float(end), line[measure]) for end, line in zip(ends, history, strict=True) if measure in line]
+        if points:
+            curves[name] = [x for x, _ in points], [y for _, y in points]
+    return measure.removeprefix("validation/"), curves
+
+
+def draw_lines(curves: Mapping[str, Curve], title: str, x_label: str, y_label: str, lowest: float = 0.0) -> Picture:
+    """Lines (x, y) by legend text, with a mark at each point; y runs from ``lowest`` to 1."""
+    figure, axes = figure_of(title=title, xlabel=x_label, ylabel=y_label, ylim=(lowest - 0.02, 1.02))
+    for place, (text, (x, y)) in enumerate(curves.items()):
+        axes.plot(x, y, label=text, marker=".", linestyle=_STYLES[place // 10 % len(_STYLES)], linewidth=1.6)
+    axes.set_xlim(left=0)
+    axes.legend(loc="best", fontsize="small")
+    return picture_of(figure)
+
+
+def draw_bars(rows: Sequence[Row], scores: Sequence[str]) -> Picture:
+    """One bar a row and score, with the interval where it has one; undefined scores have no bar."""
+    figure, axes = figure_of(title="tested, with 95 % intervals over patients", ylabel="score", ylim=(0, 1.02), wide=True)
+    width = 0.8 / len(rows)
+    for place, row in enumerate(rows):
+        x = [number + (place - (len(rows) - 1) / 2) * width for number in range(len(scores))]
+        values = [row.scores.get(name) for name in scores]
+        axes.bar(x, [value or 0.0 for value in values], width * 0.9, label=row.name)
+        known = [(at, value, row.intervals[name]) for at, value, name in zip(x, values, scores, strict=True) if name in row.intervals]
+        if known:
+            below, above = zip(*((value - low, high - value) for _, value, (low, high) in known if value is not None), strict=True)
+            ends: Any = np.clip([below, above], 0, None)
+            axes.errorbar([at for at, _, _ in known], [value for _, value, _ in known], ends, fmt="none", ecolor="black", capsize=2)
+    axes.set_xticks(range(len(scores)), scores)
+    axes.legend(loc="lower right", fontsize="small")
+    return picture_of(figure)
+
+
+def draw_cost(rows: Sequence[Row], score: str) -> Picture:
+    """Score against frames a second, one point a row."""
+    figure, axes = figure_of(title=f"{score} against speed", xlabel="predicted images a second", ylabel=score)
+    for row in rows:
+        value, speed = row.scores.get(score), row.facts.get("images/s")
+        if value is not None and speed is not None:
+            axes.plot([speed], [value], marker="o", linestyle="none", label=row.name)
+    axes.set_xscale("log")
+    axes.legend(loc="best", fontsize="small")
+    return picture_of(figure)

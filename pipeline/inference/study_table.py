@@ -1,0 +1,121 @@
+"""A study for the eye: its rows as a table with intervals, in CSV, JSON and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.atomic import write_text
+from pipeline.config import RunConfig
+from pipeline.inference.case_files import write_json
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of a study.
+
+    ``scores`` are named as the table's columns, ``intervals`` (95 %, over patients) are of those that have one; ``summary`` is what
+    evaluation wrote, ``run_dir`` where the run lies.
+    """
+
+    name: str
+    bundle_id: str
+    facts: Mapping[str, float]
+    scores: Mapping[str, float | None]
+    summary: Mapping[str, Any]
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    run_dir: Path = Path()
+
+    def cells(self) -> dict[str, float | str | None]:
+        """By column; the ends of an interval follow its score."""
+        cells: dict[str, float | str | None] = {"name": self.name}
+        for name, value in self.scores.items():
+            cells[name] = value
+            if name in self.intervals:
+                cells |= dict(zip((f"{name} low", f"{name} high"), self.intervals[name], strict=True))
+        return {**cells, **self.facts}
+
+    def shown(self) -> dict[str, str]:
+        """The same as texts, an interval beside its score."""
+        scores = {name: shown(value) for name, value in self.scores.items()}
+        scores |= {name: f"{scores[name]} [{shown(low)}, {shown(high)}]" for name, (low, high) in self.intervals.items()}
+        return {"name": self.name, **scores, **{name: shown(value) for name, value in self.facts.items()}}
+
+
+def row_of(name: str, bundle_id: str, facts: Mapping[str, float], summary: Mapping[str, Any], run_dir: Path) -> Row:
+    """A row of what training and evaluation left."""
+    found = headlines(summary)
+    intervals = {score: (low, high) for score, (_, low, high) in found.items() if low is not None and high is not None}
+    return Row(name, bundle_id, facts, {score: value for score, (value, _, _) in found.items()}, summary, intervals, run_dir)
+
+
+def headlines(summary: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None, float | None]]:
+    """The numbers of an evaluation that a table shows, whichever family it is of: value, and the ends of its interval."""
+    scores: dict[str, tuple[float | None, float | None, float | None]] = {}
+    for name, own in summary["classes"].items():
+        for score in ("dice", "iou", "pixel_accuracy"):
+            if score in own["mean_per_image"]:
+                scores[f"{score.replace('_', ' ')} {name}"] = _ends(own["mean_per_image"][score], "value", "")
+    for kind in ("box", "mask"):
+        found = (summary.get("detection") or {}).get(kind)
+        if found:
+            scores[f"{kind} AP@.50"] = _ends(found, "ap50", "ap50_")
+            scores |= {f"{kind} AP@.50 {name}": _ends(own, "ap50", "ap50_") for name, own in found["classes"].items()}
+    if summary.get("vcdr"):
+        scores["vCDR error"] = _ends(summary["vcdr"]["mean_absolute_error"], "value", "")
+    return scores
+
+
+def _ends(found: Mapping[str, Any], value: str, start: str) -> tuple[float | None, float | None, float | None]:
+    return found[value], found.get(f"{start}low"), found.get(f"{start}high")
+
+
+def training_facts(config: RunConfig, run_dir: Path) -> dict[str, float]:
+    """What the training's own history says: minutes, steps, seconds a step, images (crops) a second."""
+    history = read_history(run_dir)
+    seconds = sum(row["seconds/train"] for row in history)
+    images = sum(row["seconds/train"] * row["images_per_second"] for row in history)
+    steps = images / (config.train.batch_size * config.train.accumulate)
+    validation = sum(row.get("seconds/validation", 0.0) for row in history)
+    return {"minutes": (seconds + validation) / 60, "steps": round(steps), "s/step": seconds / steps, "train images/s": images / seconds}
+
+
+def read_history(run_dir: Path) -> list[dict[str, float]]:
+    """One entry an epoch, as the training loop wrote them."""
+    return [json.loads(line) for line in (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def write_tables(folder: Path, name: str, rows: Sequence[Row], below: Sequence[str] = ()) -> None:
+    """NAME.csv, NAME.json and NAME.md (a table to paste, and what is said ``below`` it)."""
+    cells = [row.cells() for row in rows]
+    columns = list(dict.fromkeys(column for row in cells for column in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in cells)
+    write_text(folder / f"{name}.csv", text.getvalue())
+    write_json(folder / f"{name}.json", [row.cells() | {"bundle": row.bundle_id} for row in rows])
+    write_text(folder / f"{name}.md", "\n".join([*markdown([row.shown() for row in rows]), *below]) + "\n")
+
+
+def markdown(cells: Sequence[Mapping[str, str]]) -> list[str]:
+    """Rows as a Markdown table; what a row does not have is a dash."""
+    columns = list(dict.fromkeys(column for row in cells for column in row))
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return lines + ["| " + " | ".join(row.get(column, "-") for column in columns) + " |" for row in cells]
+
+
+def shown(value: float | str | None) -> str:
+    """A cell for the eye: three significant decimals of a number, thousands set apart, a dash for what is undefined."""
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
