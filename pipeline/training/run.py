@@ -29,14 +29,14 @@ from pipeline.training.record import Given, table_texts
 from pipeline.training.run_folder import Data, claim, earlier_result, prepare_data, record_result, record_run
 from pipeline.training.tracking import Delivery, open_tracker
 from pipeline.training.transfer import Thaw, load_encoder, rate_factors
-from pipeline.training.validation import overlay_picture, predictions, score_images, summary
+from pipeline.training.validation import Predictions, overlay_picture, score_image, summary
 from pipeline.types import Advance, silent
 
 log = logging.getLogger(__name__)
 
 TRAINING_REMEDY = "lower train.batch_size or data.crop, or set task.tile"
 LONGEST_WAIT = datetime.timedelta(hours=12)  # of one process for another, such as for the first to write the bundle
-EXAMPLES = 4  # overlay pictures of validation images that go into the record
+EXAMPLES = 4  # validation cases of which a picture (of a volume, the middle slice) goes into the record
 
 
 @dataclass(frozen=True)
@@ -257,18 +257,23 @@ def finish(setup: Setup, task: Task, state: State) -> dict[str, float]:
     if not keys:
         return {}
 
+    found = Predictions(task, setup.store, keys, device)
+
     def labelled() -> Any:
-        for _, parts in predictions(task, setup.store, keys, device):
+        for _, parts in found:
             stop_if_asked(setup)
             yield parts
 
     task.thresholds = task.tune(labelled)
-    scored = score_images(task, setup.store, keys, device, lambda: stop_if_asked(setup))
-    setup.tracker.table("validation_per_image", [image.row() for image in scored])
-    for number, (index, (prediction, _, _)) in enumerate(predictions(task, setup.store, keys[:EXAMPLES], device)):
-        picture = overlay_picture(setup.store, index, task, prediction)
-        if picture is not None and number < EXAMPLES:
+    examples = {(indices := setup.store.indices([key]))[len(indices) // 2] for key in keys[:EXAMPLES]}
+    scored = []
+    for index, parts in found:
+        stop_if_asked(setup)
+        scored.append(score_image(task, setup.store, index, parts))
+        picture = overlay_picture(setup.store, index, task, parts[0]) if index in examples else None
+        if picture is not None:
             setup.tracker.picture(f"validation_{setup.store.case_of(index)}", picture)
+    setup.tracker.table("validation_per_image", [image.row() for image in scored])
     for name, figure in task.figures([image.evidence for image in scored]).items():
         setup.tracker.picture(f"validation_{name}", figure)
     numbers = summary(task, scored)

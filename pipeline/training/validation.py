@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,16 @@ import torch
 
 from pipeline.datasets.loader import CaseStore, evaluation_batches
 from pipeline.errors import TrainingError
+from pipeline.metrics.matching import touched
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
 from pipeline.tasks.base import Labelled, Task
 from pipeline.tasks.overlay import draw_overlay
+from pipeline.tasks.paste import blank
 from pipeline.tasks.view import inside_view
 from pipeline.types import Batch, CaseKey, Geometry, Measure, Prediction, Target
+
+KEPT_BYTES = 2**28
+"""Predictions of validation images that are kept between choosing thresholds and scoring."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,64 @@ class Scored:
         return {"case": str(self.case), "slice": self.slice_index} | {name: measure.value for name, measure in self.measures.items()}
 
 
-def predictions(task: Task, store: CaseStore, keys: Sequence[CaseKey], device: Any) -> Iterator[tuple[int, Labelled]]:
-    """(sample index, prediction with truth and field of view in the source frame) of every image of these cases."""
-    for index, _, labelled in _predicted(task, store, keys, device):
-        yield index, labelled
+class Predictions:
+    """(sample index, prediction with truth and field of view in the source frame) of every image of some cases, in their order.
+
+    It may be gone through several times. The network sees an image once, as long as what it said of all fits into KEPT_BYTES; what
+    no longer fits is predicted anew each time.
+    """
+
+    def __init__(self, task: Task, store: CaseStore, keys: Sequence[CaseKey], device: Any) -> None:
+        self._task, self._store, self._keys, self._device = task, store, keys, device
+        self._kept: dict[int, _Packed] = {}
+        self._room = KEPT_BYTES
+
+    def __iter__(self) -> Iterator[tuple[int, Labelled]]:
+        for key in self._keys:
+            indices = self._store.indices([key])
+            if all(index in self._kept for index in indices):
+                for index in indices:
+                    yield index, _labelled(self._store, index, self._kept[index].unpacked())
+                continue
+            for index, _, labelled in _predicted(self._task, self._store, [key], self._device):
+                packed = _Packed.of(labelled[0])
+                if index not in self._kept and packed.bytes <= self._room:
+                    self._kept[index] = packed
+                    self._room -= packed.bytes
+                yield index, labelled
+
+
+@dataclass(frozen=True, eq=False)
+class _Packed:
+    """A prediction whose masks are cut to the pixels that their boxes touch."""
+
+    prediction: Prediction
+    size: tuple[int, int]
+    masks: tuple[npt.NDArray[np.bool_], ...] | None
+
+    @classmethod
+    def of(cls, prediction: Prediction) -> _Packed:
+        masks, boxes = prediction.instance_masks, prediction.boxes
+        if masks is None or boxes is None:
+            return cls(prediction, (0, 0), None)
+        size = int(masks.shape[1]), int(masks.shape[2])
+        places = [touched(box, size) for box in boxes]
+        cut = tuple(mask[top:bottom, left:right].copy() for mask, (left, top, right, bottom) in zip(masks, places, strict=True))
+        return cls(replace(prediction, instance_masks=None), size, cut)
+
+    @property
+    def bytes(self) -> int:
+        whole = self.prediction.probabilities
+        return (0 if whole is None else whole.nbytes) + sum(mask.nbytes for mask in self.masks or ())
+
+    def unpacked(self) -> Prediction:
+        if self.masks is None or self.prediction.boxes is None:
+            return self.prediction
+        masks = blank((len(self.masks), *self.size))
+        for mask, box, cut in zip(masks, self.prediction.boxes, self.masks, strict=True):
+            left, top, right, bottom = touched(box, self.size)
+            mask[top:bottom, left:right] = cut
+        return replace(self.prediction, instance_masks=masks)
 
 
 def _predicted(task: Task, store: CaseStore, keys: Sequence[CaseKey], device: Any) -> Iterator[tuple[int, Batch, Labelled]]:
@@ -45,8 +104,11 @@ def _predicted(task: Task, store: CaseStore, keys: Sequence[CaseKey], device: An
         batch = cpu_batch.to(device)
         with torch.inference_mode():
             (prediction,) = task.predict(batch)
-        valid = store.valid_in_source(index)
-        yield index, batch, (inside_view(prediction, valid), store.truth(index), torch.from_numpy(valid))
+        yield index, batch, _labelled(store, index, inside_view(prediction, store.valid_in_source(index)))
+
+
+def _labelled(store: CaseStore, index: int, prediction: Prediction) -> Labelled:
+    return prediction, store.truth(index), torch.from_numpy(store.valid_in_source(index))
 
 
 def score_images(
@@ -60,13 +122,20 @@ def score_images(
 ) -> list[Scored]:
     """Every image of these cases scored; ``each`` is called after each of them. ``losses``: also measure the task's losses."""
     scored = []
-    for index, batch, (prediction, target, valid) in _predicted(task, store, keys, device):
-        assert valid is not None
-        measures = task.score(prediction, target, Geometry((valid.shape[0], valid.shape[1])), valid)
+    for index, batch, labelled in _predicted(task, store, keys, device):
+        one = score_image(task, store, index, labelled)
         lost = {name: float(loss) for name, loss in task.validation_losses(batch).items()} if losses else {}
-        scored.append(Scored(store.case_of(index), store.slice_of(index), measures, task.evidence(prediction, target, valid), lost))
+        scored.append(replace(one, losses=lost))
         each()
     return scored
+
+
+def score_image(task: Task, store: CaseStore, index: int, labelled: Labelled) -> Scored:
+    """One image's scores, at the task's present thresholds."""
+    prediction, target, valid = labelled
+    assert valid is not None
+    measures = task.score(prediction, target, Geometry((valid.shape[0], valid.shape[1])), valid)
+    return Scored(store.case_of(index), store.slice_of(index), measures, task.evidence(prediction, target, valid))
 
 
 def summary(task: Task, scored: Sequence[Scored]) -> dict[str, float]:
