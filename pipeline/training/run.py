@@ -143,6 +143,9 @@ def train(
         config = fitted(config, data)
         torch.manual_seed(config.seed)
         task = build_task(config, store.channels, card.label_map)
+        fewest = getattr(task.network, "fewest", 1)  # with fewer images a network's normalisation has nothing to compare
+        if config.train.batch_size < fewest:
+            raise ConfigError(f"train.batch_size: {config.model.name} is trained on batches of at least {fewest}")  # type: ignore[attr-defined]
         # A run that goes on has its weights in its checkpoint.
         loaded = None if newest(run_dir / "checkpoints") is not None else load_encoder(task, config)
         task.to(accelerator.device)

@@ -19,6 +19,7 @@ from pipeline.datasets.card import load_card
 from pipeline.datasets.loader import evaluation_batches
 from pipeline.datasets.splits import Split, make_split
 from pipeline.errors import ConfigError, InterruptedRun, NothingUsableError, TrainingError
+from pipeline.models.mask_rcnn import MaskRCNN
 from pipeline.training import run
 from pipeline.training.bundle import load_bundle
 from pipeline.training.run_folder import prepare_data
@@ -113,7 +114,7 @@ def test_a_detector_is_trained_resumed_and_bundled_like_any_network(root: Path, 
     assert any(f"{key.patient}_{key.eye}" == EMPTY for _, keys in split for key in keys)
 
 
-def test_what_cannot_be_trained_is_said_before_training(root: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_is_said_before_training(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"task\.headline: dice needs a network with masks"):
         train_tiny(config(root, TINY_BOXES, task="{name: detection, headline: dice}"), root, tmp_path / "a")
     with pytest.raises(ConfigError, match=r"model\.weights: unet has no encoder that could be filled; write none"):
@@ -121,6 +122,9 @@ def test_what_cannot_be_trained_is_said_before_training(root: Path, tmp_path: Pa
         load_encoder(SimpleNamespace(network=torch.nn.Identity()), tiny_config(root, "{name: unet, weights: imagenet}"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"there is no file"):
         train_tiny(config(root, TINY.replace("}", ", weights: absent.pth}")), root, tmp_path / "c")
+    monkeypatch.setattr(MaskRCNN, "fewest", 2, raising=False)
+    with pytest.raises(ConfigError, match=r"train\.batch_size: mask_rcnn is trained on batches of at least 2"):
+        train_tiny(config(root, train__batch_size=1), root, tmp_path / "d")
 
 
 def test_a_part_without_any_object_is_said_before_training(tmp_path: Path) -> None:
