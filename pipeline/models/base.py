@@ -31,7 +31,7 @@ class ModelConfig(Strict):
 def memory_format(network: nn.Module) -> torch.memory_format:
     """The format that the network's weights are in: channels_last halves a CPU's step, and mixing the two doubles it."""
     for weight in network.parameters():
-        if weight.ndim == 4 and weight.shape[1] > 1:
-            last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+        last = weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+        if weight.ndim == 4 and last != weight.is_contiguous():  # of 1 x 1 kernels, and of one channel, both formats are the same
             return torch.channels_last if last else torch.contiguous_format
     return torch.contiguous_format

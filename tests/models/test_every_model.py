@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline.models.base import MODELS, ModelConfig
+from pipeline.models.base import MODELS, ModelConfig, memory_format
 from pipeline.tasks.semantic import SemanticConfig, SemanticTask
 from pipeline.types import Batch, CaseKey, LabelClass, LabelMap, Placement, Target
 from tests.models.test_every_detector import SMALL as DETECTORS
@@ -127,6 +127,10 @@ def test_memory_format_is_kept_and_changes_nothing_but_speed(name: str, settings
         before = net(image)
         after = net.to(memory_format=torch.channels_last)(image.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-5)
+    for channels in (1, 3):
+        net = network(name, settings, in_channels=channels)
+        assert memory_format(net) == torch.contiguous_format
+        assert memory_format(net.to(memory_format=torch.channels_last)) == torch.channels_last
 
 
 @EVERY
