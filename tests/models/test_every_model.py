@@ -31,8 +31,8 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "vit": [{"image_size": 32, "patch": 8, "width": 16, "layers": 3, "heads": 2, "feedforward": 32, "decoder_width": 16}],
     "swin_unetr": [{"width": 12, "depths": (1, 1, 1, 1), "heads": (1, 1, 1, 1), "window": 4}],
     "segresnet": [{"width": 8, "blocks": (1, 1)}],
-    "dynunet": [{"widths": (8, 12, 16), "residual": True, "deep_supervision": 1}, {"widths": (8, 8, 12), "dropout": 0.2}],
-    "smp": [{"decoder": "linknet", "encoder": "tu-test_efficientnet"}, {"decoder": "deeplabv3plus", "encoder": "tu-test_efficientnet"}],
+    "dynunet": [{"widths": (8, 12, 16), "residual": True, "deep_supervision": 1}],
+    "smp": [{"decoder": "deeplabv3plus", "encoder": "tu-test_efficientnet"}],
     "fcn": [
         {"width": 0.125, "dense_width": 32, "norm": "batch"},
         {"width": 0.125, "dense_width": 32, "norm": "batch", "step": 32, "dropout": 0.0},
