@@ -30,7 +30,7 @@ from pipeline.datasets.labels import (
 from pipeline.datasets.object_files import from_components, from_instance_ids, from_masks, from_seg, from_yolo, label_of, read_planes
 from pipeline.datasets.objects import Objects
 from pipeline.errors import CardError, OcusegError
-from pipeline.types import IGNORE, Scan, Target
+from pipeline.types import IGNORE, Scan
 
 Reader = Literal["first", "second"]
 WeakMasks = Literal["none", "ellipse"]
@@ -44,55 +44,22 @@ class Truth:
     objects: tuple[Objects, ...] | None
 
 
-def read_target(
-    card: DataCard,
-    case: CardCase,
-    *,
-    objects: bool,
-    weak_masks: WeakMasks = "none",
-    scan: Scan | None = None,
-    slice_index: int = 0,
-) -> Target:
-    """What is true of a picture (or of one slice of a volume) in the source frame.
-
-    Parameters
-    ----------
-    objects: also boxes, labels and, where the card's labels tell them, instance masks; they may be none, N = 0.
-    weak_masks: "ellipse" makes the mask of each object of which only the box is known.
-    scan: the case's image, where it is open already.
-
-    Raises
-    ------
-    CardError: the case has no label, or its files are not as the card says; names the case.
-    """
-    truth = read_truth(card, case, objects=objects, weak_masks=weak_masks, scan=scan)
-    mask = truth.mask if truth.mask is None or truth.mask.ndim == 2 else truth.mask[slice_index]
-    if truth.objects is not None:
-        return truth.objects[slice_index].target(mask)
-    import torch
-
-    return Target(mask=None if mask is None else torch.from_numpy(mask))
-
-
-def read_target_mask(
-    card: DataCard, case: CardCase, *, reader: Reader = "first", weak_masks: WeakMasks = "none", scan: Scan | None = None
-) -> npt.NDArray[np.int64]:
+def read_target_mask(card: DataCard, case: CardCase, *, reader: Reader = "first", scan: Scan | None = None) -> npt.NDArray[np.int64]:
     """Mask int64 (H, W) or (D, H, W) in the source frame, encoded by ``card.label_map``; ignored pixels are -1.
 
     Raises
     ------
     CardError: the case has no label of that reader, boxes alone, or its files are not as the card says.
     """
-    mask = read_truth(card, case, reader=reader, weak_masks=weak_masks, scan=scan).mask
+    mask = read_truth(card, case, reader=reader, scan=scan).mask
     if mask is None:
-        raise boxes_only(case)
+        raise boxes_only(case, "score it against a card with masks")
     return mask
 
 
-def boxes_only(case: CardCase) -> CardError:
+def boxes_only(case: CardCase, remedy: str) -> CardError:
     """What to say where masks are needed and boxes are all there is."""
-    why = "its labels are boxes, which say nothing of single pixels"
-    return CardError(f"case {case.key}: {why}; use a detection task, a card with masks, or data.weak_masks: ellipse")
+    return CardError(f"case {case.key}: its labels are boxes, which say nothing of single pixels; {remedy}")
 
 
 def read_truth(

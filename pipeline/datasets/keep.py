@@ -37,7 +37,7 @@ def keep(
         truth = read_truth(card, case, objects=need != "masks", weak_masks=weak_masks, scan=scan)
     mask = None if truth is None else truth.mask
     if mask is None and need == "masks":
-        raise boxes_only(case)
+        raise boxes_only(case, "use a detection task, a card with masks, or data.weak_masks: ellipse")
     if mask is not None:
         check_sizes(scan.geometry, mask, "the label")
     if view is not None and view.shape != scan.geometry.plane:

@@ -14,13 +14,13 @@ import torch
 from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.card import CardCase, DataCard, load_card
 from pipeline.datasets.card_check import card_statistics, check_card
-from pipeline.datasets.card_targets import read_target, read_target_mask
+from pipeline.datasets.card_targets import read_target_mask, read_truth
 from pipeline.datasets.loader import CaseStore, TrainingLoader
 from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.errors import CardError
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
-from pipeline.types import Geometry
+from pipeline.types import Geometry, Target
 from tests.conftest import shared_data
 from tests.datasets.conftest import SmallSet, make_card, picture
 from tests.datasets.test_loader import Sampling
@@ -37,6 +37,13 @@ FIRST, SECOND = np.zeros(SHAPE, dtype=bool), np.zeros(SHAPE, dtype=bool)
 FIRST[10:20, 30:50] = True
 SECOND[30:50, 5:9] = SECOND[46:50, 5:25] = True
 BOXES = [[30, 10, 50, 20], [5, 30, 25, 50]]
+
+
+def read_target(card: DataCard, case: CardCase, **options: Any) -> Target:
+    """All that is true of a picture, or of a volume's first slice."""
+    truth = read_truth(card, case, objects=True, **options)
+    assert truth.objects is not None
+    return truth.objects[0].target(truth.mask if truth.mask is None or truth.mask.ndim == 2 else truth.mask[0])
 
 
 def written(root: Path, folder: str, name: str, array: np.ndarray) -> None:
@@ -89,7 +96,7 @@ def test_every_kind_of_label_gives_the_same_objects(root: Path, kind: str) -> No
     card = make_card(**TWO, labels=labels)
     assert check_card(card, root) == []
     full, empty = card.cases(root)
-    target, nothing = (read_target(card, case, objects=True) for case in (full, empty))
+    target, nothing = (read_target(card, case) for case in (full, empty))
     boxes = {tuple(np.round(box, 4)): label for box, label in objects_by_box(target).items()}
     assert boxes == {tuple(map(float, box)): label for box, label in zip(BOXES, classes, strict=True)}
     assert (nothing.boxes.shape, nothing.labels.shape) == ((0, 4), (0,))  # type: ignore[union-attr]
@@ -98,7 +105,7 @@ def test_every_kind_of_label_gives_the_same_objects(root: Path, kind: str) -> No
     if kind == "yolo_boxes":
         assert target.mask is nothing.mask is target.instance_masks is nothing.instance_masks is None
         assert statistics["share_of_pixels"] == {"bleeding": None, "drusen": None}
-        with pytest.raises(CardError, match=r"case a_U_0_a: its labels are boxes.*weak_masks: ellipse"):
+        with pytest.raises(CardError, match=r"case a_U_0_a: its labels are boxes.*; score it against a card with masks"):
             read_target_mask(card, full)
         return
     expected = np.where(FIRST, classes[0], 0) + np.where(SECOND, classes[1], 0)
@@ -110,7 +117,7 @@ def test_every_kind_of_label_gives_the_same_objects(root: Path, kind: str) -> No
     assert np.array_equal(masks[200], FIRST)
     assert np.array_equal(masks[144], SECOND)
     assert nothing.instance_masks.shape == (0, *SHAPE)  # type: ignore[union-attr]
-    assert read_target(card, full, objects=False).boxes is None
+    assert read_truth(card, full).objects is None
 
 
 @pytest.mark.parametrize("kind", ["values", "coco", "yolo_boxes"])
@@ -121,13 +128,13 @@ def test_a_subset_of_the_classes_is_read_and_numbered_anew(root: Path, kind: str
     assert chosen.label_map.classes[0].index == 1
     assert card.label_map.names == ("bleeding", "drusen")
     full, empty = chosen.cases(root)
-    target = read_target(chosen, full, objects=True, weak_masks="ellipse")
+    target = read_target(chosen, full, weak_masks="ellipse")
     assert {tuple(np.round(box, 4)) for box in objects_by_box(target)} == {tuple(BOXES[1])}
     assert target.labels.tolist() == [1]  # type: ignore[union-attr]
-    whole = read_target(card, full, objects=True, weak_masks="ellipse")
+    whole = read_target(card, full, weak_masks="ellipse")
     assert torch.equal(target.mask, (whole.mask == 2).long())  # type: ignore[arg-type, union-attr]
     assert torch.equal(target.instance_masks[0], whole.instance_masks[1])  # type: ignore[index]
-    assert not read_target(chosen, empty, objects=True, weak_masks="ellipse").mask.any()  # type: ignore[union-attr]
+    assert not read_target(chosen, empty, weak_masks="ellipse").mask.any()  # type: ignore[union-attr]
     store = CaseStore(chosen, [full], root, NormaliseConfig(), need="objects", weak_masks="ellipse")
     assert store.label_map.names == ("drusen",)
     assert store.truth(0).labels.tolist() == [1]  # type: ignore[union-attr]
@@ -158,7 +165,7 @@ def test_all_pixels_of_a_class_may_be_one_object(root: Path) -> None:
     for way in ("components", "one"):
         labels = [{"kind": "values", "file": "values/{name}.png", "values": {1: "drusen"}, "objects": way}]
         card = make_card(**TWO, labels=labels)
-        found.append(objects_by_box(read_target(card, card.cases(root)[0], objects=True)))
+        found.append(objects_by_box(read_target(card, card.cases(root)[0])))
     assert list(found[0]) == [(30, 10, 50, 20), (5, 30, 25, 50), (83, 59, 84, 60)]
     assert found[1] == {(5, 10, 84, 60): 2}
     both = [{"kind": "values", "file": "values/{name}.png", "values": {1: "drusen"}, "objects": way} for way in ("one", "components")]
@@ -169,7 +176,7 @@ def test_all_pixels_of_a_class_may_be_one_object(root: Path) -> None:
 def test_boxes_beside_masks_are_the_objects_and_masks_the_pixels(root: Path) -> None:
     values = {"kind": "values", "file": "values/{name}.png", "values": {1: "bleeding", 2: "drusen"}}
     card = make_card(**TWO, labels=[values, {"kind": "yolo_boxes", "file": "boxes/{name}.txt", "values": {0: "bleeding", 1: "background"}}])
-    target = read_target(card, card.cases(root)[0], objects=True, weak_masks="ellipse")
+    target = read_target(card, card.cases(root)[0], weak_masks="ellipse")
     assert [tuple(np.round(box, 4)) for box in objects_by_box(target)] == [(30, 10, 50, 20), (5, 30, 25, 50)]
     assert target.labels.tolist() == [1, 2]  # type: ignore[union-attr]
     assert np.array_equal(target.mask, FIRST * 1 + SECOND * 2), "no ellipse where pixels are known"  # type: ignore[arg-type]
@@ -187,11 +194,11 @@ def test_a_dicom_segmentation_labels_its_image(tmp_path: Path) -> None:
     card = make_card(**front, labels=[source])
     assert check_card(card, tmp_path) == []
     (case,) = card.cases(tmp_path)
-    target = read_target(card, case, objects=True)
+    target = read_target(card, case)
     assert target.labels.tolist() == [1, 2, 2]  # type: ignore[union-attr]
     assert np.array_equal(target.mask, FIRST * 3 + SECOND * 2)  # type: ignore[arg-type]
     card = make_card(**front, labels=[source | {"objects": "one"}])
-    assert objects_by_box(read_target(card, card.cases(tmp_path)[0], objects=True)) == {(30, 10, 50, 20): 1, (5, 10, 50, 50): 2}
+    assert objects_by_box(read_target(card, card.cases(tmp_path)[0])) == {(30, 10, 50, 20): 1, (5, 10, 50, 50): 2}
     card = make_card(**front, labels=[source | {"segments": {1: "bleeding"}}])
     (problem,) = check_card(card, tmp_path)
     assert problem.message == "the segmentation has segment 2, which the card does not name"
@@ -231,7 +238,7 @@ def test_the_store_gives_objects_in_both_frames(root: Path, tmp_path: Path, kind
     options = {"cache": cache, "cache_dir": tmp_path / "cache", "need": "objects"}
     store = CaseStore(card, card.cases(root), root, normalise, **options)
     for index, case in enumerate(card.cases(root)):
-        expected, truth = read_target(card, case, objects=True), store.truth(index)
+        expected, truth = read_target(card, case), store.truth(index)
         sample = store.sample(index)
         assert torch.equal(truth.boxes, expected.boxes)  # type: ignore[arg-type]
         assert torch.equal(truth.labels, expected.labels)  # type: ignore[arg-type]
@@ -266,7 +273,7 @@ def test_ellipses_let_boxes_train_a_semantic_task_and_keep_the_boxes(root: Path)
     assert semantic.sample(0).target.boxes is None, "a semantic task pays for no objects"
     store = CaseStore(card, cases, root, NormaliseConfig(), need="objects", weak_masks="ellipse")
     truth = store.truth(0)
-    assert torch.equal(truth.boxes, read_target(card, cases[0], objects=True).boxes)  # type: ignore[arg-type]
+    assert torch.equal(truth.boxes, read_target(card, cases[0]).boxes)  # type: ignore[arg-type]
     assert torch.equal(truth.mask, mask)  # type: ignore[arg-type]
     assert store.truth(1).instance_masks.shape == (0, *SHAPE)  # type: ignore[union-attr]
 
@@ -290,7 +297,7 @@ def test_a_volume_has_objects_slice_by_slice(tmp_path: Path) -> None:
         assert store.truth(0).boxes.tolist() == [[10, 5, 20, 9]]  # type: ignore[union-attr]
         assert store.truth(1).boxes.shape == (0, 4)  # type: ignore[union-attr]
         assert int(store.sample(2).target.instance_masks.sum()) == 24  # type: ignore[union-attr]
-        assert read_target(card, card.cases(tmp_path)[0], objects=True).labels.tolist() == [2]  # type: ignore[union-attr]
+        assert read_target(card, card.cases(tmp_path)[0]).labels.tolist() == [2]  # type: ignore[union-attr]
 
 
 def test_a_mask_of_one_slice_is_no_mask_of_a_volume(tmp_path: Path) -> None:
@@ -300,7 +307,7 @@ def test_a_mask_of_one_slice_is_no_mask_of_a_volume(tmp_path: Path) -> None:
     front = TWO | {"modality": "oct", "images": {"file": "{name:[a-z]}.nii.gz"}}
     card = make_card(**front, labels=[{"kind": "masks", "file": "{name}_{object}.png", "means": "drusen"}])
     with pytest.raises(CardError, match=r"case a_U_0_a: .*another number of slices than the image, which has 3"):
-        read_target(card, card.cases(tmp_path)[0], objects=True)
+        read_target(card, card.cases(tmp_path)[0])
 
 
 def one_lesion(tmp_path: Path, top: int, left: int) -> tuple[DataCard, list[CardCase]]:
@@ -355,7 +362,7 @@ def test_the_real_boxes_of_idrid() -> None:
 
     scan = read_scan(card, cases[0])
     begun = time.perf_counter()
-    labels = torch.cat([read_target(card, case, objects=True, scan=scan).labels for case in cases])  # type: ignore[misc]
+    labels = torch.cat([read_target(card, case, scan=scan).labels for case in cases])  # type: ignore[misc]
     assert time.perf_counter() - begun < 20, "reading boxes opens no photograph"
     assert torch.bincount(labels, minlength=4).tolist() == [0, 500, 1847, 1297]
     few = CaseStore(card, cases[:3], root, NormaliseConfig(working_diameter_px=400), need="objects", weak_masks="ellipse")
@@ -367,7 +374,7 @@ def test_the_real_boxes_of_idrid() -> None:
 def test_the_real_disc_and_cup_are_one_object_each() -> None:
     root = shared_data("drishti_gs_half_train")
     card = load_card("drishti_gs")
-    target = read_target(card, card.cases(root)[0], objects=True)
+    target = read_target(card, card.cases(root)[0])
     assert target.labels is not None
     assert target.instance_masks is not None
     assert target.labels.tolist() == [1, 2]
