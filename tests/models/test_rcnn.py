@@ -36,6 +36,15 @@ def all_levels(anchors: Anchors) -> Sizes:
     return np.concatenate([anchors.shapes(level) for level in range(len(anchors.sizes))])
 
 
+@pytest.mark.parametrize(("heads", "plain", "masked"), [("v1", 41_755_286, 44_401_393), ("v2", 43_712_278, 46_359_409)])
+def test_by_default_they_are_torchvisions_on_resnet50(heads: str, plain: int, masked: int) -> None:
+    """Parameters as published for COCO's 90 classes; of version 1 without those of its frozen normalisation."""
+    settings: dict[str, Any] = {"heads": heads, "weights": "imagenet" if heads == "v1" else "none"}
+    with torch.device("meta"):
+        networks = FasterRCNN(FasterRCNNConfig(**settings), 3, 90), MaskRCNN(MaskRCNNConfig(**settings), 3, 90)
+    assert [sum(p.numel() for p in net.parameters()) for net in networks] == [plain, masked]
+
+
 def test_overlap_of_boxes_at_one_centre() -> None:
     np.testing.assert_allclose(overlap(sizes((4, 2), (1, 1)), sizes((2, 4), (4, 2))), [[4 / 12, 1], [1 / 8, 1 / 8]])
     assert coverage(sizes((4, 2), (1, 1)), sizes((2, 4), (4, 2))) == pytest.approx((1 + 1 / 8) / 2)
