@@ -18,7 +18,7 @@ from pipeline.inference.case_files import write_json
 from pipeline.inference.evaluate import evaluate
 from pipeline.inference.speed import frames_per_second, peak_memory
 from pipeline.inference.study_differences import Difference, differences, told
-from pipeline.inference.study_plots import plots
+from pipeline.inference.study_plots import Picture, plots
 from pipeline.inference.study_table import Row, markdown, row_of, training_facts, write_tables
 from pipeline.scans.raster import write_png
 from pipeline.training.platform import prepare_machine
@@ -109,11 +109,12 @@ def run_study(
     key_path: Path | None = None,
     plugins: Sequence[Path] = (),
     progress: Advance | None = None,
+    more_plots: Callable[[Sequence[Row]], Mapping[str, Picture]] = lambda rows: {},
 ) -> Study:
     """Train each config on the data set below ``root`` and evaluate it, on that set's ``part`` or as ``tested`` says.
 
     Runs lie in ``out``/CONFIG's name, and are children of one MLflow run called ``name`` that holds the tables and plots; they also lie
-    in ``out``/NAME_study: NAME.csv, .json and .md, NAME_differences.json, and a PNG a plot.
+    in ``out``/NAME_study: NAME.csv, .json and .md, NAME_differences.json, and a PNG a plot, of which ``more_plots`` may draw more.
 
     Raises
     ------
@@ -142,7 +143,7 @@ def run_study(
         write_json(home / f"{name}_differences.json", [difference.to_json() for difference in study.differences])
         tracker.table(name, study.table())
         tracker.table(f"{name}_differences", [difference.to_json() for difference in study.differences])
-        for title, picture in plots(rows).items():
+        for title, picture in {**plots(rows), **more_plots(rows)}.items():
             write_png(home / f"{title}.png", picture)
             tracker.picture(title, picture)
     return study

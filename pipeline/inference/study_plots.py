@@ -76,7 +76,7 @@ def draw_bars(rows: Sequence[Row], scores: Sequence[str]) -> Picture:
             ends: Any = np.clip([below, above], 0, None)
             axes.errorbar([at for at, _, _ in known], [value for _, value, _ in known], ends, fmt="none", ecolor="black", capsize=2)
     axes.set_xticks(range(len(scores)), scores)
-    axes.legend(loc="lower right", fontsize="small")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small")  # beside the bars, whatever their height
     return picture_of(figure)
 
 
