@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.atomic import atomic_path
-from pipeline.metrics.matching import encode_mask
+from pipeline.metrics.matching import encode_mask, touched
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
 from pipeline.scans.raster import write_png
 from pipeline.types import Geometry, LabelClass, LabelMap, Prediction
@@ -190,7 +190,9 @@ def _ids(counted: Sequence[tuple[int, FoundObject]], shape: tuple[int, int]) -> 
 
     ids = np.zeros(shape, dtype=np.uint16)
     for number, found in reversed(counted):  # the likelier later, over the others
-        ids[run_lengths.decode({"size": list(shape), "counts": found.mask}).astype(bool)] = number
+        left, top, right, bottom = touched(found.box, shape)
+        inside = run_lengths.decode({"size": list(shape), "counts": found.mask})[top:bottom, left:right]
+        ids[top:bottom, left:right][inside.astype(bool)] = number
     return ids
 
 
