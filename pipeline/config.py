@@ -42,7 +42,7 @@ class DataConfig(Strict):
         (384, 384), description="(rows, columns) of a training crop in working pixels, or null for whole images"
     )
     crops_per_image: int = Field(4, ge=1, description="training crops drawn from each image in an epoch")
-    foreground_crops: float = Field(0.0, ge=0, le=1, description="share of crops centred on a foreground pixel")
+    foreground_crops: float = Field(0.0, ge=0, le=1, description="share of crops around a foreground pixel; of a detector, near an object")
     weak_masks: Literal["none", "ellipse"] = Field(
         "none", description="masks where the card has boxes alone: none, or the ellipse inscribed in each box"
     )
