@@ -36,7 +36,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {**SMALL_RCNN, "mask_width": 16, "mask_layers": 1},
         {**SMALL_RCNN, "mask_width": 16, "mask_layers": 1, "heads": "v2"},
     ],
-    "faster_rcnn": [{**SMALL_RCNN, "fpn_channels": 32}, {**SMALL_RCNN, "backbone": "resnet18", "anchors": None}],
+    "faster_rcnn": [{**SMALL_RCNN, "fpn_channels": 32}],
     "retinanet": [
         {"backbone": "resnet18", "width": 16, "head_layers": 1, "anchors": {"sizes": ((16,), (32,), (64,), (128,), (256,))}},
         {"backbone": "mobilenet_v2", "width": 16, "head_layers": 2},
