@@ -147,7 +147,10 @@ def test_headlines_of_both_families() -> None:
     assert headlines({"classes": {}}) == {}
 
 
-@pytest.mark.parametrize(("value", "text"), [(None, "-"), ("a", "a"), (0.81234, "0.812"), (6, "6"), (17.26, "17.3"), (21_000_000.0, "21,000,000")])
+CELLS = [(None, "-"), ("a", "a"), (0.81234, "0.812"), (6, "6"), (17.26, "17.3"), (21_000_000.0, "21,000,000")]
+
+
+@pytest.mark.parametrize(("value", "text"), CELLS)
 def test_cells_are_short(value: float | str | None, text: str) -> None:
     assert shown(value) == text
 
