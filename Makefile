@@ -22,6 +22,8 @@ bench: .venv/.dev  ## speed, each as a ratio to a named peer; needs ../shared/da
 	$(BIN)/python workflows/benchmarks/memory.py
 	$(BIN)/python workflows/benchmarks/index.py
 	$(BIN)/python workflows/benchmarks/time_to_dice.py
+	$(BIN)/python workflows/benchmarks/detectors.py
+	$(BIN)/python workflows/benchmarks/detector_speeds.py
 
 clean:  ## what the targets made; never a run of yours
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
