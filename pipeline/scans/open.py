@@ -13,7 +13,7 @@ from pipeline.scans.files import MAX_PIXELS, Format, decoding, open_regular, sha
 from pipeline.scans.identity import NO_VISIT, Pseudonyms, laterality_from_name, patient_and_visit_from_place, place_bytes
 from pipeline.types import CaseKey, Geometry, Laterality, Scan
 
-_VENDOR = {"heidelberg_vol": "Heidelberg Spectralis .vol", "heidelberg_e2e": "Heidelberg .E2E", "topcon_fda": "Topcon .fda / .fds"}
+_VENDOR = {"heidelberg_e2e": "Heidelberg .E2E", "topcon_fda": "Topcon .fda / .fds"}
 
 
 def sniff(path: Path) -> Format | None:
@@ -45,14 +45,19 @@ def open_scan(path: Path, *, pseudonyms: Pseudonyms | None = None, root: Path | 
 
 
 def case_by_tags(path: Path, *, pseudonyms: Pseudonyms, root: Path | None = None) -> CaseKey | None:
-    """Whose picture a DICOM file holds, as :func:`open_scan` says it but without decoding a pixel; None for every other format.
+    """Whose picture a DICOM or .vol file holds, as :func:`open_scan` says it but without decoding a pixel; None for other formats.
 
     Raises
     ------
     ScanError: the file cannot be read, or its tags show that it is no scan.
     """
     with open_regular(path) as file:
-        if sniff_file(file) != "dicom":
+        kind = sniff_file(file)
+        if kind == "heidelberg_vol":
+            from pipeline.scans.vendor import read_vol_case
+
+            return read_vol_case(file, path, pseudonyms, root)
+        if kind != "dicom":
             return None
         from pipeline.scans.dicom import read_case
 
@@ -75,6 +80,10 @@ def decode_scan(
         from pipeline.scans.dicom import read_dicom
 
         return read_dicom(file, path, sha256, names, root, max_pixels)
+    if kind == "heidelberg_vol":
+        from pipeline.scans.vendor import read_vol
+
+        return read_vol(file, path, sha256, names, root, max_pixels)
     with decoding("the image"):
         pixels, geometry = _read_untagged(file, kind, max_pixels)
         geometry = _with_laterality(geometry, laterality_from_name(_stem(path))[0])

@@ -182,14 +182,13 @@ def test_names_with_newlines_and_bytes_that_are_no_text(tmp_path: Path) -> None:
         assert open_scan(path).geometry.shape == (6, 11)
 
 
-def test_vendor_files_are_refused_by_name() -> None:
-    codes = {}
-    for path in sorted(shared_data("spectralis_vol").glob("*.vol")):
-        result = outcome(path)
+def test_vendor_files_are_refused_by_name(tmp_path: Path) -> None:
+    for head, vendor in ((b"CMDb\0", "Heidelberg .E2E"), (b"FOCT", "Topcon")):
+        (tmp_path / "a").write_bytes(head + b"\0" * 5000)
+        result = outcome(tmp_path / "a")
         assert isinstance(result, ScanError)
-        codes[path.name] = (result.code, "Spectralis" in str(result))
-    assert codes.pop("invalid.vol") == ("empty", False)
-    assert set(codes.values()) == {("unsupported", True)}
+        assert result.code == "unsupported"
+        assert vendor in str(result)
 
 
 def test_numbers_that_are_none_and_names_in_them(tmp_path: Path) -> None:

@@ -1,0 +1,227 @@
+"""Heidelberg Spectralis raw exports (.vol, "HSF-OCT-"): B-scans, scale, eye, and the lines that the device drew.
+
+Layout, all little endian: a file header of 2048 bytes, the scanning laser picture (one byte a pixel), then each B-scan as its own
+header (256 bytes, the lines as float32 depths, padding up to BScanHdrSize) and float32 intensities (H, W). What follows is not read.
+Facts as documented by eyepy (10.21105/joss.05839) and github.com/halirutan/spectralis-raw-data. Of the personal fields only
+PatientID and VisitDate are looked at, and they become tokens.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ScanError
+from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding, open_regular, sniff_file
+from pipeline.scans.identity import NO_VISIT, Pseudonyms, laterality_from_name, patient_and_visit_from_place, place_bytes
+from pipeline.types import CaseKey, Geometry, Laterality, LateralitySource, Scan
+
+Floats = npt.NDArray[np.float32]
+
+SURFACES = {"ILM": 0, "BM": 1, "RNFL": 2}
+"""The lines that :func:`read_surfaces` returns, by their place in a B-scan header."""
+
+_HEADER, _B_HEADER = 2048, 256
+_NO_VALUE = 1e30  # the device writes the largest float32 where it has no intensity
+_RADIAL = 5
+_DAY_ZERO = datetime.date(1899, 12, 30)  # VisitDate counts days since then
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the file header states; it fits the file's length. Scales are None where they are not stated."""
+
+    shape: tuple[int, int, int]  # (B-scans, rows, columns)
+    scale_mm: tuple[float | None, float | None, float | None]  # in the same order
+    eye: Laterality | None
+    patient: str
+    visit: str | None  # YYYYMMDD, as DICOM writes a Study Date
+    first: int  # offset of the first B-scan
+    b_header: int  # bytes before each B-scan's intensities
+
+    def offset(self, index: int) -> int:
+        """Where B-scan ``index`` begins."""
+        return self.first + index * (self.b_header + 4 * self.shape[1] * self.shape[2])
+
+
+def read_vol(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: Path | None, max_pixels: int) -> Scan:
+    """The Scan in an open .vol file: uint8 pixels (1, B-scans, rows, columns), whatever the pattern (line, circle, volume, star).
+
+    The grey values are those that the device displays: 255 times the fourth root of the stored reflectivity (0 to 1), rounded;
+    black where the device has no value. ``spacing_mm`` is (Distance, ScaleZ, ScaleX), and unknown as a whole when one of them is
+    not stated: a single B-scan has no distance (:func:`plane_spacing_mm` gives the other two), and a star none that is one number.
+
+    Raises
+    ------
+    ScanError: ``truncated``, ``malformed``, ``too_large``.
+    """
+    with decoding("the Spectralis file"):
+        header = _read_header(file, max_pixels)
+        slices, rows, columns = header.shape
+        pixels = np.empty((1, slices, rows, columns), np.uint8)
+        for index in range(slices):
+            stored = _read_floats(file, header.offset(index) + header.b_header, rows * columns)
+            pixels[0, index] = _displayed(stored).reshape(rows, columns)
+        distance, scale_z, scale_x = header.scale_mm
+        spacing = (distance, scale_z, scale_x) if distance and scale_z and scale_x else None
+        geometry = Geometry(header.shape, spacing, "tag" if spacing else "unknown", None, *_eye(header, path))
+        return Scan(pixels, geometry, "oct", _case(header, path, root, names), sha256, path)
+
+
+def read_vol_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) -> CaseKey:
+    """Whose scan an open .vol file holds, as :func:`read_vol` says it but without its pixels.
+
+    Raises
+    ------
+    ScanError: as :func:`read_vol`, for what the file header alone shows.
+    """
+    with decoding("the Spectralis file"):
+        return _case(_read_header(file, MAX_PIXELS), path, root, names)
+
+
+def plane_spacing_mm(path: Path) -> tuple[float, float] | None:
+    """(ScaleZ, ScaleX) of a .vol file: millimetres between the rows and the columns of one B-scan; None where not stated.
+
+    Of a circular scan ScaleX runs along the circle.
+
+    Raises
+    ------
+    ScanError: as :func:`read_surfaces`.
+    """
+    with _opened(path, MAX_PIXELS) as (_, header):
+        _, scale_z, scale_x = header.scale_mm
+        return (scale_z, scale_x) if scale_z and scale_x else None
+
+
+def read_surfaces(path: Path, max_pixels: int = MAX_PIXELS) -> dict[str, Floats]:
+    """The device's own lines of a .vol file: {"ILM", "BM", "RNFL"} -> float32 (B-scans, columns), row index from the top (0 based).
+
+    NaN where the device drew nothing or drew outside the picture; a line that it did not draw at all is NaN throughout.
+
+    Raises
+    ------
+    ScanError: ``empty``, ``not_an_image`` (another format), ``truncated``, ``malformed``, ``too_large``, ``unreadable``, ``not_a_file``.
+    """
+    with _opened(path, max_pixels) as (file, header):
+        slices, rows, columns = header.shape
+        out = {name: np.full((slices, columns), np.nan, np.float32) for name in SURFACES}
+        for index in range(slices):
+            at = header.offset(index)
+            lines, start = _lines(file, at, header)
+            for name, place in SURFACES.items():
+                if place < lines:
+                    depth = _read_floats(file, at + start + 4 * place * columns, columns)
+                    with np.errstate(invalid="ignore"):
+                        drawn = (depth >= 0) & (depth < rows)
+                    out[name][index, drawn] = depth[drawn]
+        return out
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[tuple[BinaryIO, _Header]]:
+    with open_regular(path) as file:
+        if sniff_file(file) != "heidelberg_vol":
+            if not file.read(1):
+                raise ScanError("empty", "the file is empty")
+            raise ScanError("not_an_image", "this is not a Heidelberg Spectralis .vol file")
+        with decoding("the Spectralis file"):
+            yield file, _read_header(file, max_pixels)
+
+
+def _read(file: BinaryIO, at: int, size: int) -> bytes:
+    file.seek(at)
+    data = file.read(size)
+    if len(data) < size:
+        raise ScanError("truncated", "the Spectralis file is truncated; copy or export it again")
+    return data
+
+
+def _read_floats(file: BinaryIO, at: int, count: int) -> Floats:
+    return np.frombuffer(_read(file, at, 4 * count), "<f4").astype(np.float32, copy=False)
+
+
+def _read_header(file: BinaryIO, max_pixels: int) -> _Header:
+    head = _read(file, 0, _HEADER)
+    columns, slices, rows = struct.unpack_from("<3I", head, 12)
+    scale_x, distance, scale_z = struct.unpack_from("<3d", head, 24)
+    slo_columns, slo_rows = struct.unpack_from("<2I", head, 48)
+    pattern, b_header = struct.unpack_from("<iI", head, 96)
+    (days,) = struct.unpack_from("<d", head, 200)
+    if min(columns, slices, rows) < 1:
+        raise ScanError("malformed", "the Spectralis header states an empty picture; export it again")
+    check_pixels(columns * slices * rows, max_pixels)
+    check_pixels(slo_columns * slo_rows, max_pixels)
+    if b_header < _B_HEADER:
+        raise ScanError("malformed", "the Spectralis header states B-scan headers that are too short; export it again")
+    header = _Header(
+        (slices, rows, columns),
+        (None if pattern == _RADIAL else _stated(distance), _stated(scale_z), _stated(scale_x)),
+        {"OD": "R", "OS": "L"}.get(_text(head[84:88]).upper()),  # type: ignore[arg-type]
+        _text(head[140:164]),
+        _date(days),
+        _HEADER + slo_columns * slo_rows,
+        b_header,
+    )
+    if header.offset(slices) > file.seek(0, 2):  # before anything of that size is allocated
+        raise ScanError("truncated", "the Spectralis file is truncated; copy or export it again")
+    return header
+
+
+def _lines(file: BinaryIO, at: int, header: _Header) -> tuple[int, int]:
+    """How many lines the B-scan at ``at`` has, and where they begin in its header."""
+    head = _read(file, at, _B_HEADER)
+    lines, start = struct.unpack_from("<2I", head, 48)
+    if not head.startswith(b"HSF-BS-") or (lines and not _B_HEADER <= start <= header.b_header - 4 * lines * header.shape[2]):
+        raise ScanError("malformed", "a B-scan header of the Spectralis file is malformed; export it again")
+    return lines, start
+
+
+def _displayed(stored: Floats) -> npt.NDArray[np.uint8]:
+    with np.errstate(invalid="ignore"):
+        valued = np.where((stored > 0) & (stored < _NO_VALUE), stored, np.float32(0))  # NaN compares false
+    grey: Floats = np.rint(255 * np.sqrt(np.sqrt(np.minimum(valued, 1))))
+    return grey.astype(np.uint8)
+
+
+def _stated(scale: float) -> float | None:
+    return scale if math.isfinite(scale) and scale > 0 else None
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0")[0].decode("latin-1").strip()
+
+
+def _date(days: float) -> str | None:
+    """YYYYMMDD of a day count; None for 0 (not stated) and for what is no date."""
+    if not 1 <= days < 2_958_466:  # the year 10000
+        return None
+    return f"{_DAY_ZERO + datetime.timedelta(days=math.floor(days)):%Y%m%d}"
+
+
+def _eye(header: _Header, path: Path) -> tuple[Laterality | None, LateralitySource]:
+    if header.eye is not None:
+        return header.eye, "tag"
+    name = path.name
+    side = laterality_from_name(name[: name.index(".", 1)] if "." in name[1:] else name)[0]
+    return side, "filename" if side else "unknown"
+
+
+def _case(header: _Header, path: Path, root: Path | None, names: Pseudonyms) -> CaseKey:
+    """As of DICOM: the header's PatientID and VisitDate win, so that one visit's exports belong together; else the place."""
+    folder_patient, folder_visit = patient_and_visit_from_place(path, root)
+    visit = header.visit or folder_visit
+    return CaseKey(
+        names.token("patient", header.patient or folder_patient),
+        _eye(header, path)[0] or "U",
+        names.token("visit", visit) if visit else NO_VISIT,
+        names.token("image", place_bytes(path, root)),
+    )
