@@ -4,7 +4,7 @@
 
 Each fold is tested by a network that has met none of its images; the fold after it chooses epoch and thresholds. Folds are by image,
 because the set does not say which patient an image is of: two eyes of one person may stand on both sides. The experts' own ratios are
-read from the set's ``splits.json`` (``cdr_values_per_expert``).
+read from the set's ``splits.json`` (``cdr_values_per_expert``). ImageNet weights: OCUSEG_WEIGHTS, or the folder `weights` beside the data.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ def main() -> None:
     options = parser.parse_args()
     if not options.root.is_dir():
         sys.exit(f"{options.root} is not there; give --root with a Drishti-GS1 folder")
+    if (SHARED / "weights").is_dir():
+        os.environ.setdefault("OCUSEG_WEIGHTS", str(SHARED / "weights"))
     config = with_budget(load_config(options.config), options.minutes)
     study = run_study(options.out.name, folds_of(config, options.folds), options.root, options.out)
     print("\n".join(study.lines()))
