@@ -236,7 +236,10 @@ def make_accelerator(config: RunConfig, device: str) -> Any:
     # A batch without any object leaves the parts of a detector without gradient that look at objects; so is what has yet to thaw.
     unused = config.task.family == "detection" or config.train.thaw_at is not None  # type: ignore[attr-defined]
     AcceleratorState._reset_state()  # one program may train several times, each with a precision of its own
-    accelerator = Accelerator(
+    # Threads of a process group that still wait for others when the interpreter ends would abort it.
+    atexit.unregister(leave_group)
+    atexit.register(leave_group)
+    return Accelerator(
         cpu=device == "cpu",
         mixed_precision="bf16" if bfloat16 else "no",
         # Statistics of BatchNorm are averaged at an epoch's end (optimise.average_buffers) instead of taken from the first process.
@@ -245,11 +248,6 @@ def make_accelerator(config: RunConfig, device: str) -> Any:
             InitProcessGroupKwargs(timeout=LONGEST_WAIT),
         ],
     )
-    if accelerator.num_processes > 1:
-        # Threads of the group that still wait for others when the interpreter ends would abort it.
-        atexit.unregister(leave_group)
-        atexit.register(leave_group)
-    return accelerator
 
 
 def leave_group() -> None:
