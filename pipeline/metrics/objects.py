@@ -167,7 +167,8 @@ def centre_hits(images: Sequence[ImageObjects], index: int, threshold: float) ->
 def best_f1(images: Sequence[ImageObjects], index: int, hit: Hit = "iou", kind: Kind = "box") -> tuple[float, float] | None:
     """(score threshold, F1) where the pooled F1 of class ``index`` is best; None without a detection or a truth.
 
-    The threshold is the shortest decimal that means the lowest score that counts, so that it still counts after a way through text.
+    The threshold lies halfway between the lowest score that counts and the next one, or 0: where hits and misses lie far apart, an
+    object of another image that scores a little less than the lowest hit here is still found.
     """
     rank = ranked(images, index, hit, kind, most=None)
     total = int(rank.truths.sum())
@@ -178,7 +179,10 @@ def best_f1(images: Sequence[ImageObjects], index: int, hit: Hit = "iou", kind: 
     # Detections of one score stand or fall together.
     f1[:-1][rank.scores[1:] == rank.scores[:-1]] = -1
     best = int(np.argmax(f1))
-    return float(str(rank.scores[best])), float(f1[best])
+    lowest, below = rank.scores[best], rank.scores[best + 1] if best + 1 < len(rank.scores) else np.float32(0)
+    between = (float(lowest) + float(below)) / 2
+    # Neighbours in float32 have nothing between them; the shortest decimal that means the score survives a way through text.
+    return between if below < np.float32(between) else float(str(lowest)), float(f1[best])
 
 
 def _counts(rank: Ranked, threshold: float) -> Counts:

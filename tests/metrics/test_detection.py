@@ -238,7 +238,7 @@ def test_best_threshold_by_hand() -> None:
         [(1, *box), (1, 100, 100, 130, 120)],
         [(1, *box, 0.9), (1, 50, 50, 60, 60, 0.8), (1, 60, 60, 70, 70, 0.8), (1, 100, 100, 130, 120, 0.4)],
     )
-    assert best_f1([image], 1) == (pytest.approx(0.9), pytest.approx(2 / 3))
+    assert best_f1([image], 1) == (pytest.approx((0.9 + 0.8) / 2), pytest.approx(2 / 3))
     assert best_f1([image], 2) is None
     assert best_f1([objects([(1, *box)], [])], 1) is None
 
@@ -396,10 +396,17 @@ def pycoco(images: list[ImageObjects], classes: int, kind: Kind) -> Any:
     return run
 
 
-def test_the_best_threshold_still_counts_its_own_detection_after_a_way_through_text() -> None:
-    """float32 of 0.3 is a little more than 0.3, that of 0.7 a little less: both are detections at the threshold, here and on the disk."""
-    for score in (0.3, 0.7):
-        image = objects([(1, 0, 0, 10, 10)], [(1, 0, 0, 10, 10, score)])
+def test_the_best_threshold_lies_between_the_last_hit_and_the_first_miss() -> None:
+    """Neighbours in float32 too, of which one may be written as a decimal that is a little more or less."""
+    for hit, miss in ((0.9, 0.3), (0.7, float(np.nextafter(np.float32(0.7), np.float32(0))))):
+        image = objects([(1, 0, 0, 10, 10)], [(1, 0, 0, 10, 10, hit), (1, 40, 40, 50, 50, miss)])
         best = best_f1([image], 1)
-        assert best == (score, 1.0)
+        assert best is not None
+        assert best == (pytest.approx((hit + miss) / 2), 1.0)
+        assert float(str(image.scores[1])) < best[0] <= float(str(image.scores[0]))
         assert iou_hits([image], 1, best[0]) == Counts(1, 0, 0)
+
+
+def test_a_detector_that_only_hits_keeps_room_below_its_lowest_score() -> None:
+    image = objects([(1, 0, 0, 10, 10)], [(1, 0, 0, 10, 10, 0.98)])
+    assert best_f1([image], 1) == (pytest.approx(0.49), 1.0)
