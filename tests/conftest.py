@@ -15,10 +15,14 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+def shared_folder() -> Path:
+    """Where real scans and weights lie: beside the checkout, or as OCUSEG_SHARED says."""
+    return Path(os.environ.get("OCUSEG_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
 def shared_data(name: str) -> Path:
-    """A folder of real scans that lies beside the checkout (OCUSEG_SHARED overrides), or a visible skip."""
-    shared = Path(os.environ.get("OCUSEG_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-    folder = shared / "data" / name
+    """A folder of real scans, or a visible skip."""
+    folder = shared_folder() / "data" / name
     if not folder.exists():
         pytest.skip(f"real scans {name!r} are not beside this checkout (OCUSEG_SHARED)")
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import get_args
 
@@ -10,24 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.models import weights
 from pipeline.models.backbones import FrozenBatchNorm2d, Name, Pyramid, build_backbone
-
-WEIGHTS = Path(os.environ.get("OCUSEG_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "weights"
 
 
 def noise(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture
-def mobilenet(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torchvision's ImageNet weights of MobileNetV2, or a visible skip."""
-    path = WEIGHTS / "mobilenet_v2-b0353104.pth"
-    if not path.exists():
-        pytest.skip("MobileNetV2's ImageNet weights are not beside this checkout (OCUSEG_SHARED)")
-    monkeypatch.setenv(weights.FOLDER, str(WEIGHTS))
-    return path
 
 
 @pytest.mark.parametrize("name", get_args(Name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from pipeline.models import weights
 from pipeline.models.backbones import FrozenBatchNorm2d, build_backbone
 from pipeline.models.mobilenet_unet import MobileNetUNet, MobileNetUNetConfig
-
-WEIGHTS = Path(os.environ.get("OCUSEG_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "weights"
 
 
 def build(in_channels: int = 3, seed: int = 0, **settings: object) -> MobileNetUNet:
@@ -66,10 +62,7 @@ def test_one_image_of_one_tile_can_be_trained_on() -> None:
 
 
 @pytest.mark.parametrize(("channels", "adapted"), [(1, ("features.0.0.weight",)), (3, ()), (4, ("features.0.0.weight",))])
-def test_imagenets_weights_fill_the_whole_encoder(channels: int, adapted: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    if not (WEIGHTS / "mobilenet_v2-b0353104.pth").exists():
-        pytest.skip("MobileNetV2's ImageNet weights are not beside this checkout (OCUSEG_SHARED)")
-    monkeypatch.setenv(weights.FOLDER, str(WEIGHTS))
+def test_imagenets_weights_fill_the_whole_encoder(channels: int, adapted: tuple[str, ...], mobilenet: Path) -> None:
     net, same = build(channels, weights="imagenet", norm="frozen"), build_backbone("mobilenet_v2", channels, frozen_norm=True)
     loaded = net.load_encoder("imagenet")
     same.load("imagenet")
