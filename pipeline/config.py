@@ -28,6 +28,15 @@ else:
     TaskConfig = TASKS.union()
 
 
+KEYS = "name, data, task, model, train"
+OWN = ("name", "description")
+"""What a run file does not take from its base: they say what this very run is."""
+NAMED = ("model", "task")
+"""Sections of which another name takes the base's place whole."""
+WHOLE = ("task.losses",)
+"""Values that a mapping happens to hold."""
+
+
 class DataConfig(Strict):
     """Which scans are trained on, and how a sample is cut from them."""
 
@@ -40,6 +49,9 @@ class DataConfig(Strict):
     augment: AugmentConfig = AugmentConfig()
     crop: tuple[int, int] | None = Field(
         (384, 384), description="(rows, columns) of a training crop in working pixels, or null for whole images"
+    )
+    slices: int | None = Field(
+        None, ge=1, description="consecutive slices of a training crop, for a network with dims 3; null: each slice is a sample of its own"
     )
     crops_per_image: int = Field(4, ge=1, description="training crops drawn from each image in an epoch")
     foreground_crops: float = Field(0.0, ge=0, le=1, description="share of crops around a foreground pixel; of a detector, near an object")
@@ -135,6 +147,12 @@ class RunConfig(Strict):
             raise ValueError(
                 f"task {task.name!r} cannot use model {model.name!r}; choose one of {', '.join(fitting) or 'none'}, or another task"  # type: ignore[attr-defined]
             )
+        volumes = getattr(model, "dims", 2) == 3
+        if volumes and self.data.slices is None:
+            raise ValueError(f"data.slices is missing: model {model.name!r} has dims 3; say how many slices a training crop has, such as 9")  # type: ignore[attr-defined]
+        for key, value in (("data.slices", self.data.slices), ("task.tile_slices", getattr(task, "tile_slices", None))):
+            if value is not None and not volumes:
+                raise ValueError(f"{key}: {value} is for a network of volumes; leave it out, or take a model with dims: 3, such as unet")
         if self.train.thaw_at is not None and model.weights == "none":  # type: ignore[attr-defined]
             raise ValueError("train.thaw_at freezes the encoder, which needs weights to stay at: set model.weights, or leave it out")
         return self
@@ -145,28 +163,29 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     ``path`` may also be the name of a run file that comes with ocuseg ("phantom_little", "idrid_detectors/yolov3").
 
+    A file that says ``base: other.yaml`` (a path seen from its own folder, or a name as above) holds only what it changes. Keys within
+    keys are merged, anything else takes the base's place; so does the whole of a ``model`` or ``task`` that has another name, for
+    settings of one network mean nothing to another, and the whole of ``task.losses``. Its name and description are its own. Overrides
+    come last, and the RunConfig, which is what a run keeps, knows nothing of bases.
+
     Raises
     ------
     ConfigError: one sentence a fault, each naming the dotted key, the value and the fix.
     """
-    try:
-        text = _find(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.__class__.__name__}); give the path of a YAML run file, such as one in configs/"
-        ) from error
-    return parse_config(text, overrides, where=path.name)
+    return _checked(_merged(path, ()), overrides, path.name)
 
 
 def run_files(path: Path) -> list[Path]:
     """``path``, or where it is a folder the run files in it, by name; the folder, too, may be one that comes with ocuseg.
+
+    A file whose name begins with an underscore is no run but what others stand on.
 
     Raises ConfigError for a folder without any.
     """
     found = _find(path)
     if not found.is_dir():
         return [path]
-    files = sorted(found.glob("*.yaml"))
+    files = sorted(file for file in found.glob("*.yaml") if not file.name.startswith("_"))
     if not files:
         raise ConfigError(f"{path}: there is no run file (*.yaml) in this folder; give run files, or a folder of them")
     return files
@@ -182,8 +201,11 @@ def _find(path: Path) -> Path:
 
 
 def parse_config(text: str, overrides: Sequence[str] = (), where: str = "config") -> RunConfig:
-    """The same from YAML (or JSON) text."""
-    data = read_mapping(text, where, "name, data, task, model, train", ConfigError)
+    """The same from YAML (or JSON) text, which has no base."""
+    return _checked(read_mapping(text, where, KEYS, ConfigError), overrides, where)
+
+
+def _checked(data: dict[str, Any], overrides: Sequence[str], where: str) -> RunConfig:
     for override in overrides:
         _override(data, override)
     try:
@@ -192,14 +214,68 @@ def parse_config(text: str, overrides: Sequence[str] = (), where: str = "config"
         raise ConfigError("\n".join(f"{where}: {explain(fault, RunConfig)}" for fault in error.errors())) from None
 
 
+def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """What a run file and those it stands on say; ``above`` are the files that stand on it."""
+    found = _find(path)
+    try:
+        text = found.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        if above:
+            raise ConfigError(
+                f"{above[-1].name}: base: {path.name or path} cannot be read ({error.__class__.__name__}); give a path seen from that "
+                "file's folder, or the name of a file in configs/"
+            ) from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.__class__.__name__}); give the path of a YAML run file, such as one in configs/"
+        ) from error
+    chain = (*above, found.resolve())
+    if chain[-1] in above:
+        raise ConfigError(f"{above[-1].name}: base: goes round in a circle ({' -> '.join(file.name for file in chain)}); take one base out")
+    data = read_mapping(text, path.name, KEYS, ConfigError)
+    base = data.pop("base", None)
+    if base is None:
+        return data
+    if not isinstance(base, str) or not base:
+        raise ConfigError(f"{path.name}: base: must be one file's path or name (it is {base!r})")
+    near = [chain[-1].parent / name for name in (base, f"{base}.yaml")]
+    below = _merged(next((file for file in near if file.is_file()), Path(base)), chain)
+    kept = {key: value for key, value in below.items() if key not in OWN}
+    return _laid_over(kept, data)
+
+
+def _laid_over(base: Any, own: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """``base`` with what a file standing on it says, as :func:`load_config` tells; ``place`` is the dotted key of both."""
+    merged = dict(base)
+    for key, value in own.items():
+        dotted, known = f"{place}{key}", base.get(key)
+        whole = dotted in WHOLE or not (isinstance(known, dict) and isinstance(value, dict))
+        if whole or (dotted in NAMED and value.get("name", known.get("name")) != known.get("name")):
+            merged[key] = value
+        else:
+            merged[key] = _laid_over(known, value, f"{dotted}.")
+    return merged
+
+
 def dump_config(config: RunConfig) -> str:
     """YAML text that :func:`parse_config` reads back to an equal config, defaults included."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def schema() -> str:
-    """JSON Schema of a run file, for editors (configs/schema.json)."""
-    return json.dumps(RunConfig.model_json_schema(), indent=2) + "\n"
+    """JSON Schema of a run file, for editors (configs/schema.json).
+
+    A file that stands on another, and one without a name, which others stand on, need not be complete.
+    """
+    full = RunConfig.model_json_schema()
+    full["required"].remove("name")
+    for section in NAMED:  # a file that changes one setting of its base's model does not say which one that is
+        full["properties"][section]["anyOf"] = full["properties"][section].pop("oneOf")
+    base = {"description": "a run file that this one changes: its path seen from this file's folder, or its name", "type": "string"}
+    full["properties"] = {"base": base, **full["properties"]}
+    data = full["$defs"]["DataConfig"]
+    full["if"] = {"required": ["name"], "not": {"required": ["base"]}}
+    full["then"] = {"required": full.pop("required"), "properties": {"data": {"required": data.pop("required")}}}
+    return json.dumps(full, indent=2) + "\n"
 
 
 def _override(data: dict[str, Any], override: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 import pipeline.config as config_module
 from pipeline.config import RunConfig, dump_config, load_config, parse_config, run_files, schema
@@ -17,7 +18,8 @@ from pipeline.datasets.card import load_card
 from pipeline.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-EVERY = sorted(CONFIGS.rglob("*.yaml"))
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+EVERY = [path for path in FILES if not path.name.startswith("_")]
 SMALL = "name: x\ndata: {card: phantom}\ntask: {name: semantic}\nmodel: {name: unet}\n"
 
 
@@ -83,6 +85,11 @@ def test_every_config_that_comes_with_ocuseg_is_valid(path: Path) -> None:
     config = load_config(path)
     assert config.name == path.stem or (path.parent != CONFIGS and config.name.endswith(f"_{path.stem}"))
     assert load_card(config.data.card).name == config.data.card
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.relative_to(CONFIGS).as_posix() for path in FILES])
+def test_an_editor_finds_no_fault_in_a_file_that_comes_with_ocuseg(path: Path) -> None:
+    assert not _faults(yaml.safe_load(path.read_text(encoding="utf-8")))
     above = "../" * (len(path.relative_to(CONFIGS).parts) - 1)
     assert path.read_text(encoding="utf-8").startswith(f"# yaml-language-server: $schema={above}schema.json\n")
 
@@ -99,7 +106,7 @@ def test_what_is_installed_are_all_configs_in_their_folders() -> None:
         for pattern in patterns
         for path in CONFIGS.parent.glob(pattern)
     }
-    assert {path.relative_to(CONFIGS.parent).as_posix() for path in [*EVERY, CONFIGS / "schema.json"]} <= placed
+    assert {path.relative_to(CONFIGS.parent).as_posix() for path in [*FILES, CONFIGS / "schema.json"]} <= placed
 
 
 @pytest.mark.parametrize("installed", [False, True])
@@ -113,8 +120,9 @@ def test_configs_and_folders_of_them_are_found_by_name(installed: bool, tmp_path
         assert load_config(Path(name)).name == "phantom_little"
     assert load_config(Path("idrid_detectors/yolov3")).name == "idrid_yolov3"
     found = run_files(Path("idrid_detectors"))
-    assert [path.name for path in found] == sorted(path.name for path in (CONFIGS / "idrid_detectors").glob("*.yaml"))
+    assert [path.name for path in found] == sorted(path.name for path in (CONFIGS / "idrid_detectors").glob("[a-z]*.yaml"))
     assert len(found) == 7
+    assert (CONFIGS / "idrid_detectors" / "_shared.yaml").is_file()
     assert run_files(Path("phantom_little")) == [Path("phantom_little")]
 
 
@@ -133,5 +141,95 @@ def test_the_schema_beside_the_configs_is_fresh() -> None:
 
 def test_every_setting_is_in_the_schema() -> None:
     text = json.loads(schema())
-    assert set(text["properties"]) == set(RunConfig.model_fields)
+    assert set(text["properties"]) == {"base", *RunConfig.model_fields}
     assert yaml.safe_load(json.dumps(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"model": None}, None),
+        ({"base": "other.yaml"}, None),
+        ({"base": "other.yaml", "data": {"crop": None}, "task": None, "model": {"widths": [8, 16]}}, None),
+        ({"model": {"name": "unet", "width": 8}}, "model"),
+        ({"base": "other.yaml", "data": {"crpo": None}}, "data"),
+        ({"base": ["other.yaml"]}, "base"),
+        ({"data": {"crop": None}}, "data"),
+    ],
+)
+def test_an_editor_knows_what_a_file_must_say(change: dict[str, object], where: str | None) -> None:
+    whole = yaml.safe_load(SMALL)
+    changed = {key: value for key, value in (whole | change).items() if value is not None}
+    faults = _faults(changed)
+    if where is None:  # a key left out is a fault of a whole run, and none where there is a base
+        assert faults == ([] if "base" in change else [""])
+    else:
+        assert faults == [where]
+
+
+def _faults(data: object) -> list[str]:
+    """The section of each fault by configs/schema.json."""
+    return [str(fault.path[0]) if fault.path else "" for fault in Draft202012Validator(json.loads(schema())).iter_errors(data)]
+
+
+def test_a_file_stands_on_another(tmp_path: Path) -> None:
+    _write(tmp_path, "base.yaml", SMALL + "description: old\ntrain: {epochs: 7, ema: 0.9}\n")
+    _write(tmp_path, "deep/middle.yaml", "base: ../base.yaml\ndata: {normalise: {clahe: 0.01}, crop: null}\n")
+    own = _write(tmp_path, "deep/own.yaml", "base: middle\nname: own\ntrain: {ema: 0.5}\nmodel: {widths: [8, 16]}\n")
+    config = load_config(own, ["train.epochs=9"])
+    assert config == parse_config(
+        "name: own\ndata: {card: phantom, crop: null, normalise: {clahe: 0.01}}\ntask: {name: semantic}\n"
+        "model: {name: unet, widths: [8, 16]}\ntrain: {epochs: 9, ema: 0.5}\n"
+    )
+    assert parse_config(dump_config(config)) == config
+    assert "base" not in dump_config(config)
+
+
+def test_another_network_takes_nothing_from_the_bases(tmp_path: Path) -> None:
+    text = SMALL.replace("{name: unet}", "{name: unet, widths: [8, 16], weights: none, dropout: 0.5}")
+    _write(tmp_path, "base.yaml", text)
+    same = load_config(_write(tmp_path, "same.yaml", "base: base.yaml\nname: y\nmodel: {name: unet, norm: batch}\n")).model
+    assert same.model_dump() | {"norm": "batch", "dropout": 0.5, "widths": (8, 16)} == same.model_dump()
+    other = load_config(_write(tmp_path, "other.yaml", "base: base.yaml\nname: y\nmodel: {name: segnet}\n"))
+    assert other.model == parse_config(SMALL.replace("unet", "segnet")).model
+
+
+def test_losses_are_those_that_the_file_names(tmp_path: Path) -> None:
+    _write(tmp_path, "base.yaml", SMALL.replace("{name: semantic}", "{name: semantic, losses: {dice: 1, focal: 1}, flips: true}"))
+    config = load_config(_write(tmp_path, "own.yaml", "base: base\nname: y\ntask: {losses: {dice: 0.5, cldice: 0.5}}\n"))
+    assert config.task.model_dump()["losses"] == {"dice": 0.5, "cldice": 0.5}
+    assert config.task.model_dump()["flips"] is True
+
+
+def test_a_base_may_be_one_that_comes_with_ocuseg(tmp_path: Path) -> None:
+    own = _write(tmp_path, "own.yaml", "base: idrid_detectors/yolov3\nname: mine\n")
+    assert load_config(own) == load_config(CONFIGS / "idrid_detectors" / "yolov3.yaml").model_copy(
+        update={"name": "mine", "description": ""}
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        ("absent.yaml", "own.yaml: base: absent.yaml cannot be read (FileNotFoundError); give a path seen from that file's folder"),
+        ("[a, b]", "own.yaml: base: must be one file's path or name (it is ['a', 'b'])"),
+        ("own.yaml", "own.yaml: base: goes round in a circle (own.yaml -> own.yaml); take one base out"),
+        ("round.yaml", "round.yaml: base: goes round in a circle (own.yaml -> round.yaml -> own.yaml); take one base out"),
+        ("nameless.yaml", "own.yaml: name: is required and missing"),
+        (".", "own.yaml: base: . cannot be read"),
+    ],
+)
+def test_a_base_that_cannot_be_is_one_sentence(base: str, expected: str, tmp_path: Path) -> None:
+    _write(tmp_path, "round.yaml", "base: own.yaml\n")
+    _write(tmp_path, "nameless.yaml", SMALL)
+    with pytest.raises(ConfigError) as caught:
+        load_config(_write(tmp_path, "own.yaml", f"base: {base}\n"))
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
+
+
+def _write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
