@@ -67,6 +67,64 @@ def test_exclusive_layers_and_network_channels() -> None:
     assert LabelMap.from_json(DISC_CUP.to_json()) == DISC_CUP
 
 
+def nest(**inside: str | None) -> LabelMap:
+    """Overlapping classes by name, each with the one that it lies inside."""
+    return LabelMap(tuple(LabelClass(i, name, (i, i, i), None, outer) for i, (name, outer) in enumerate(inside.items(), 1)), True)
+
+
+def test_a_class_that_lies_inside_others_is_nowhere_without_all_of_them() -> None:
+    """Innermost first, so that what a class has lost counts for those inside it whatever the order of the classes."""
+    layers = np.array([[[1, 1, 1, 1, 0]], [[1, 1, 0, 1, 0]], [[1, 0, 1, 1, 1]]], dtype=bool)  # pit, cup, disc
+    assert nest(pit="cup", cup="disc", disc=None).nested(layers).astype(int).tolist() == [
+        [[1, 0, 0, 1, 0]],
+        [[1, 0, 0, 1, 0]],
+        [[1, 0, 1, 1, 1]],
+    ]
+    assert (nest(pit=None, cup=None, disc=None).nested(layers) == layers).all()
+
+
+@given(st.permutations(["pit", "cup", "disc"]), st.integers(0, 2**18 - 1))
+def test_nested_layers_are_nested_and_lose_nothing_more(order: list[str], bits: int) -> None:
+    outer = {"pit": "cup", "cup": "disc", "disc": None}
+    layers = ((bits >> np.arange(18)) & 1).astype(bool).reshape(3, 2, 3)
+    out = dict(zip(order, nest(**{name: outer[name] for name in order}).nested(layers), strict=True))
+    found = dict(zip(order, layers, strict=True))
+    assert (out["disc"] == found["disc"]).all()
+    assert (out["cup"] == found["cup"] & found["disc"]).all()
+    assert (out["pit"] == found["pit"] & out["cup"]).all()
+
+
+def test_the_relation_travels_with_the_classes() -> None:
+    three = nest(disc=None, cup="disc", pit="cup")
+    assert LabelMap.from_json(three.to_json()) == three
+    assert [c.inside for c in three.only(["pit", "disc"]).classes] == ["disc", None]  # a pit in the cup is a pit in the disc
+    assert [c.inside for c in three.only(["cup", "pit"]).classes] == [None, "cup"]
+    assert [(c.name, c.inside) for c in three.renamed({"disc": "optic_disc", "pit": "hole"}).classes] == [
+        ("optic_disc", None),
+        ("cup", "optic_disc"),
+        ("hole", "cup"),
+    ]
+    assert "inside" not in DISC_CUP.to_json()["classes"][1]  # an unchanged card keeps its cache and its records
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [
+        ({"cup": "disk", "disc": None}, "class 'cup' is said to lie inside 'disk', but classes are: cup, disc"),
+        ({"cup": "cup"}, "'cup' is said to lie inside 'cup', and so inside itself"),
+        ({"pit": "cup", "cup": "disc", "disc": "cup"}, "'cup' is said to lie inside 'disc', and so inside itself"),
+    ],
+)
+def test_a_relation_that_cannot_be_is_refused(inside: dict[str, str | None], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        nest(**inside)
+
+
+def test_of_classes_that_exclude_each_other_none_lies_inside_another() -> None:
+    with pytest.raises(ValueError, match="'cup' is said to lie inside 'disc', which needs overlapping: true"):
+        LabelMap(nest(disc=None, cup="disc").classes)
+
+
 def test_a_target_may_hold_no_object_but_not_a_wrong_dtype() -> None:
     Target(boxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))
     with pytest.raises(ValueError, match="mask must be int64"):

@@ -45,6 +45,7 @@ class ClassFields(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]{0,63}$")
     colour: tuple[int, int, int]
     code: str | None = Field(None, description='DICOM code "SCHEME:VALUE", or null where no verified one exists')
+    inside: str | None = Field(None, description="the class that this one is a part of: a cup is found only where its disc is found, too")
 
     @field_validator("name")
     @classmethod
@@ -106,7 +107,7 @@ class CardFields(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> CardFields:
-        names = [c.name for c in self.classes]
+        names = self.stored_map.names  # made here, so that its own checks are a card's, too
         for source in (*self.labels, *self.second_reader):
             for name in meanings(source):
                 if name not in names and name not in (BACKGROUND_NAME, IGNORE_NAME):
@@ -137,6 +138,12 @@ class CardFields(Strict):
         return self
 
     @cached_property
+    def stored_map(self) -> LabelMap:
+        """All classes that the label files speak of."""
+        classes = (LabelClass(i, c.name, c.colour, c.code, c.inside) for i, c in enumerate(self.classes, 1))
+        return LabelMap(tuple(classes), self.overlapping)
+
+    @cached_property
     def patterns(self) -> tuple[Pattern, ...]:
         """Compiled patterns: image, then labels, second reader and field of view in the order of the card."""
         stated = expressions(self.images.file)
@@ -155,11 +162,6 @@ class DataCard(CardFields):
     body: str = ""
     sha256: str = ""
     chosen: tuple[str, ...] = ()
-
-    @cached_property
-    def stored_map(self) -> LabelMap:
-        """All classes that the label files speak of."""
-        return LabelMap(tuple(LabelClass(i, c.name, c.colour, c.code) for i, c in enumerate(self.classes, 1)), self.overlapping)
 
     @cached_property
     def label_map(self) -> LabelMap:

@@ -14,10 +14,12 @@ import numpy as np
 from pipeline.datasets.card import CardCase, CardFields, DataCard, check_sizes, read_field_of_view, read_scan
 from pipeline.datasets.card_cases import find_cases
 from pipeline.datasets.card_draft import UNFINISHED, draft_card
-from pipeline.datasets.card_targets import read_truth
-from pipeline.datasets.labels import CocoLabel, PixelSource
+from pipeline.datasets.card_targets import Reader, read_truth
+from pipeline.datasets.labels import CocoLabel, LabelSource, PixelSource, meanings
 from pipeline.errors import OcusegError
 from pipeline.types import Advance, Scan
+
+Labels = tuple[tuple[LabelSource, Path | None], ...]
 
 __all__ = ["Problem", "card_statistics", "check_card", "draft_card"]
 
@@ -33,9 +35,10 @@ class Problem:
 def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -> list[Problem]:
     """Open every file that the card speaks of; what is wrong with which, sorted by file.
 
-    Files without a partner, unreadable ones, labels of another size, label values that the card does not name, boxes without area or
-    outside their image, empty fields of view, patients in two official parts, and parts of other sizes than the card states; of the
-    card itself, what is still to be completed and, where names are private, a pattern that does not say where the patient stands.
+    Files without a partner, unreadable ones, labels of another size, label values that the card does not name, pixels of a class that
+    are not of the one around it, boxes without area or outside their image, empty fields of view, patients in two official parts, and
+    parts of other sizes than the card states; of the card itself, what is still to be completed and, where names are private, a pattern
+    that does not say where the patient stands.
 
     Raises
     ------
@@ -124,6 +127,11 @@ def _case_problems(card: DataCard, case: CardCase, root: Path) -> list[Problem]:
             except OcusegError as error:
                 # A COCO file speaks of many images.
                 problems.append(at(case.image if isinstance(source, CocoLabel) else path, error))
+    if not problems:
+        try:
+            problems += _outside(card, case, scan, at)
+        except OcusegError as error:  # files that are right one by one and do not fit together
+            problems.append(at(case.image, error))
     if case.field_of_view is not None:
         try:
             view = read_field_of_view(card, case)
@@ -134,6 +142,30 @@ def _case_problems(card: DataCard, case: CardCase, root: Path) -> list[Problem]:
                 problems.append(at(case.field_of_view, "the field of view is empty"))
         except OcusegError as error:
             problems.append(at(case.field_of_view, error))
+    return problems
+
+
+def _outside(card: DataCard, case: CardCase, scan: Scan, at: Callable[[Path, object], Problem]) -> list[Problem]:
+    """Pixels labelled as a class, but not as the class that it lies inside: told, and otherwise left as the reader drew them.
+
+    To make them part of either class would score a network against labels that no reader has made.
+    """
+    label_map, problems = card.stored_map, []
+    readers: tuple[tuple[Reader, Labels], ...] = (("first", case.labels), ("second", case.second_reader))
+    for reader, files in readers:
+        if not files or not any(cls.inside for cls in label_map.classes):
+            continue
+        mask = read_truth(card, case, reader=reader, scan=scan).mask
+        if mask is None:
+            continue
+        layers = dict(zip(label_map.names, label_map.layers(mask), strict=True))
+        for cls in label_map.classes:
+            lost = 0 if cls.inside is None else int((layers[cls.name] & ~layers[cls.inside]).sum())
+            if lost:
+                path = next((path for source, path in files if path is not None and cls.name in meanings(source)), case.image)
+                of = f"{lost} of {int(layers[cls.name].sum())} pixels of {cls.name!r}"
+                remedy = f"if the value means both, write [{cls.inside}, {cls.name}] in the card, else mend the label"
+                problems.append(at(path, f"{of} are not labelled as {cls.inside!r}, inside which the card puts them; {remedy}"))
     return problems
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.datasets.card import CardCase, DataCard
@@ -101,8 +101,7 @@ def named_as(card: DataCard, bundle: Bundle, same: Mapping[str, str]) -> LabelMa
     names = [renamed.get(name, name) for name in card.label_map.names]
     if len(set(names)) < len(names) or len(renamed) < len(same):
         raise ConfigError("--classes: two classes of the card cannot be one of the bundle, nor one of the card two of the bundle")
-    classes = zip(card.label_map.classes, names, strict=True)
-    return LabelMap(tuple(replace(cls, name=name) for cls, name in classes), card.label_map.overlapping)
+    return card.label_map.renamed(renamed)
 
 
 def common_classes(bundle: Bundle, card: DataCard, theirs: Sequence[str]) -> tuple[list[str], list[str]]:

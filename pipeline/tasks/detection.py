@@ -172,7 +172,10 @@ class DetectionTask(Task):
         return {name: found[0] for name, found in best.items() if found is not None}
 
     def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_] | None:
-        """Boolean layers (K, H, W): the union of each class's masks at or above its threshold; None of a network without masks."""
+        """Boolean layers (K, H, W): the union of each class's masks at or above its threshold; None of a network without masks.
+
+        Pixels of a class that lies inside another one count where both are; its boxes and its objects' own masks stay as found.
+        """
         if prediction.instance_masks is None:
             return None
         assert prediction.labels is not None
@@ -182,7 +185,7 @@ class DetectionTask(Task):
             if prediction.scores[number] >= self._threshold(self.label_map.names[index - 1]):
                 inside = _inside(prediction, number)
                 out[index - 1][inside] |= prediction.instance_masks[number][inside]
-        return out
+        return self.label_map.nested(out)
 
     def _threshold(self, name: str) -> float:
         return self.thresholds.get(name, DEFAULT_THRESHOLD)

@@ -16,12 +16,16 @@ IGNORE = -1
 
 @dataclass(frozen=True)
 class LabelClass:
-    """One foreground class. ``colour`` is RGB 0-255; ``code`` is "SCHEME:VALUE" (DICOM) or None."""
+    """One foreground class. ``colour`` is RGB 0-255; ``code`` is "SCHEME:VALUE" (DICOM) or None.
+
+    ``inside`` names the class that this one is a part of (the cup of the disc), or None.
+    """
 
     index: int
     name: str
     colour: tuple[int, int, int]
     code: str | None = None
+    inside: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class LabelMap:
 
     Exclusive classes: a mask's value is the class index. Overlapping classes (the cup lies inside the disc): a mask is a bit
     field, bit k - 1 set where class k is present, so that one integer image says everything and moves as one through every
-    transform.
+    transform. A class that lies ``inside`` another one is overlapping, and no pixel found is of it alone (:meth:`nested`).
     """
 
     classes: tuple[LabelClass, ...]
@@ -41,6 +45,11 @@ class LabelMap:
         require([c.index for c in self.classes] == list(range(1, len(self.classes) + 1)), "class indices must be 1, 2, 3, ... in order")
         require(len({c.name for c in self.classes}) == len(self.classes), "class names must differ")
         require(not self.overlapping or len(self.classes) <= 31, "at most 31 overlapping classes")
+        for cls in self.classes:
+            said = f"class {cls.name!r} is said to lie inside {cls.inside!r}"
+            require(cls.inside in (None, *self.names), f"{said}, but classes are: {', '.join(self.names)}")
+            require(cls.inside is None or self.overlapping, f"{said}, which needs overlapping: true")
+            require(cls.name not in self.around(cls), f"{said}, and so inside itself; say inside of the inner class alone")
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -59,10 +68,28 @@ class LabelMap:
         """Output channels of a network for this map: K for independent classes, K + 1 (background first) otherwise."""
         return len(self.classes) if self.independent else len(self.classes) + 1
 
+    def around(self, cls: LabelClass) -> tuple[str, ...]:
+        """Names of the classes that ``cls`` lies inside, the nearest first; of a circle each name once."""
+        parents = {c.name: c.inside for c in self.classes}
+        names: list[str] = []
+        outer = cls.inside
+        while outer is not None and outer not in names:
+            names.append(outer)
+            outer = parents.get(outer)
+        return tuple(names)
+
     def only(self, names: Sequence[str]) -> LabelMap:
-        """These classes, in this order, numbered anew."""
+        """These classes, in this order, numbered anew; each inside the nearest of its outer classes that is left."""
         known = {c.name: c for c in self.classes}
-        return LabelMap(tuple(replace(known[name], index=index) for index, name in enumerate(names, 1)), self.overlapping)
+        left = {name: next((outer for outer in self.around(known[name]) if outer in names), None) for name in names}
+        classes = (replace(known[name], index=index, inside=left[name]) for index, name in enumerate(names, 1))
+        return LabelMap(tuple(classes), self.overlapping)
+
+    def renamed(self, names: Mapping[str, str]) -> LabelMap:
+        """The same classes under other names, {name: new name}."""
+        inside = {c.name: None if c.inside is None else names.get(c.inside, c.inside) for c in self.classes}
+        classes = (replace(c, name=names.get(c.name, c.name), inside=inside[c.name]) for c in self.classes)
+        return LabelMap(tuple(classes), self.overlapping)
 
     def layers(self, mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Mask (...) -> one boolean layer a class (K, ...); ignored pixels are False everywhere."""
@@ -70,6 +97,15 @@ class LabelMap:
         if self.overlapping:
             return np.stack([((mask >> (c.index - 1)) & 1).astype(bool) & known for c in self.classes])
         return np.stack([mask == c.index for c in self.classes])
+
+    def nested(self, layers: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Boolean layers (K, ...) -> the same, less the pixels of a class that are not also of every class around it."""
+        places = {c.name: c.index - 1 for c in self.classes}
+        out = layers.copy()
+        for cls in self.classes:
+            for outer in self.around(cls):
+                out[cls.index - 1] &= layers[places[outer]]
+        return out
 
     def mask(self, layers: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         """Boolean layers (K, ...) -> mask int64 (...); of exclusive classes the later one wins."""
@@ -83,12 +119,13 @@ class LabelMap:
         return out
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "overlapping": self.overlapping,
-            "classes": [{"index": c.index, "name": c.name, "colour": list(c.colour), "code": c.code} for c in self.classes],
-        }
+        def of(c: LabelClass) -> dict[str, Any]:
+            said = {"index": c.index, "name": c.name, "colour": list(c.colour), "code": c.code}
+            return said if c.inside is None else said | {"inside": c.inside}
+
+        return {"overlapping": self.overlapping, "classes": [of(c) for c in self.classes]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LabelMap:
-        classes = tuple(LabelClass(c["index"], c["name"], tuple(c["colour"]), c.get("code")) for c in data["classes"])
+        classes = tuple(LabelClass(c["index"], c["name"], tuple(c["colour"]), c.get("code"), c.get("inside")) for c in data["classes"])
         return cls(classes, bool(data.get("overlapping", False)))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from pipeline.measurements.disc import agreement, cup_to_disc, disc_and_cup, vcdr, vcdr_by_agreement
+from pipeline.metrics.threshold import decide
+from pipeline.types import LabelClass, LabelMap
 from tests.conftest import shared_data
 
 SHAPE = (40, 57)
@@ -116,3 +119,16 @@ def test_drishti_gs_soft_maps_lie_near_what_its_experts_said() -> None:
     assert found.own_to_mean is not None
     assert found.own_to_mean < 0.06
     assert 0.05 < found.between < 0.12
+
+
+def test_a_cup_found_beyond_its_disc_no_longer_makes_the_ratio_exceed_one() -> None:
+    """Disc rows 10 to 29, cup rows 14 to 35 of the same likelihood: 22 / 20 where nothing is known of the two, 16 / 20 where the cup
+    lies inside the disc. A cup that stays inside has the ratio that it had."""
+    free = LabelMap((LabelClass(1, "disc", (0, 0, 1)), LabelClass(2, "cup", (0, 1, 0))), overlapping=True)
+    nested = LabelMap((free.classes[0], replace(free.classes[1], inside="disc")), overlapping=True)
+    chance = np.zeros((2, 44, 52))
+    chance[0, 10:30, 8:40], chance[1, 14:36, 16:30] = 0.9, 0.9
+    assert vcdr(*decide(chance, free)).value == pytest.approx(22 / 20)
+    assert vcdr(*decide(chance, nested)).value == pytest.approx(16 / 20)
+    chance[1, 30:] = 0
+    assert vcdr(*decide(chance, free)).value == vcdr(*decide(chance, nested)).value == pytest.approx(16 / 20)

@@ -28,6 +28,18 @@ def test_overlapping_classes_are_decided_one_by_one():
     assert decide(chance, DISC_CUP, {"cup": 0.4}).tolist() == [[[True, True]], [[True, True]]]
 
 
+def test_no_threshold_lets_a_cup_out_of_its_disc():
+    """The cup everywhere likelier than the disc, and let through sooner: it is still found in the disc alone."""
+    nested = LabelMap((DISC_CUP.classes[0], LabelClass(2, "cup", (4, 5, 6), inside="disc")), overlapping=True)
+    chance = np.stack([np.linspace(0.1, 0.9, 12).reshape(3, 4), np.linspace(0.2, 1, 12).reshape(3, 4)])
+    for thresholds in ({"disc": 0.8, "cup": 0.1}, {}, {"disc": 0.5, "cup": 0.95}):
+        disc, cup = decide(chance, nested, thresholds)
+        free_disc, free_cup = decide(chance, DISC_CUP, thresholds)
+        assert (disc == free_disc).all()
+        assert (cup == free_cup & free_disc).all()
+    assert (decide(chance, DISC_CUP, {"disc": 0.8, "cup": 0.1})[1] & ~decide(chance, nested, {"disc": 0.8})[0]).sum() == 10
+
+
 def test_exclusive_classes_compete_with_the_background():
     chance = np.array([[[0.4, 0.2, 0.3]], [[0.35, 0.2, 0.3]]])  # background .25, .6, .4
     layers = decide(chance, ARTERY_VEIN, {"artery": 0.99, "vein": 0.01})

@@ -170,6 +170,23 @@ def test_the_union_of_a_class_is_compared_with_the_semantic_mask() -> None:
     assert task(CUP).layers(replace(prediction, instance_masks=None)) is None
 
 
+def test_the_part_of_a_cup_that_leaves_its_disc_is_no_pixel_of_it_but_stays_its_box() -> None:
+    nested = LabelMap((CUP.classes[0], replace(CUP.classes[1], inside="disc")), overlapping=True)
+    prediction = found((10, 10, 40, 30, 1, 0.9), (30, 12, 50, 20, 2, 0.8))
+    layers, free = task(nested).layers(prediction), task(CUP).layers(prediction)
+    assert layers is not None
+    assert free is not None
+    assert (layers[0] == free[0]).all()
+    assert (free[1].sum(), layers[1].sum()) == (160, 80)
+    measures = task(nested).score(prediction, objects((10, 10, 40, 30, 1), (30, 12, 50, 20, 2)), Geometry(SHAPE))
+    assert measures["f1/cup"].value == 1.0
+    alone = task(nested)
+    alone.thresholds = {"disc": 0.95}
+    without = alone.layers(prediction)
+    assert without is not None
+    assert not without.any()
+
+
 def test_absent_objects_follow_the_rules_of_the_house() -> None:
     """Absent and not found is 1, one-sided is 0; without any mask there is no Dice at all."""
     none, here = objects(), objects((5, 5, 20, 15, 1))
