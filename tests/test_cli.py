@@ -33,6 +33,7 @@ def lines(text: str) -> list[str]:
         (["index", "absent"], "is not a folder"),
         (["card", "check", "phantmo", "--root", "."], "did you mean 'phantom'?"),
         (["phantom", "file"], "'file': Not a directory"),
+        (["phantom", "fresh", "--oct-only", "--broken"], "--broken and --oct-only exclude each other"),
         (["demo", "file"], "Not a directory"),
         (["schema", "--out", "absent/x"], "'absent/x': No such file or directory"),
         (["index", "empty", "--out", "file/x"], "cannot be written"),

@@ -45,21 +45,30 @@ def phantom(
     patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     broken: Annotated[bool, typer.Option("--broken", help="Also write broken and duplicate files, as hospital folders hold them.")] = False,
+    oct_only: Annotated[
+        bool,
+        typer.Option(
+            "--oct-only", help="Write OCT alone, each scan by an instrument of its own: rasters of the macula, circles around the disc."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write an artificial hospital: photographs and OCT of both eyes with exact masks. No real person's data."""
     from pipeline.datasets.phantom_hospital import write_hospital
+    from pipeline.datasets.phantom_oct_set import write_oct_set
 
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{str(out)!r} is not empty; give a new folder, so that nothing is overwritten")
+    if oct_only and broken:
+        raise ConfigError("--broken and --oct-only exclude each other: broken files are those of a whole hospital")
     with progress("phantoms") as advance:
-        counts = write_hospital(out, patients, seed, broken=broken, progress=advance)
-    emit(
-        counts,
-        as_json,
-        [f"{name}: {count}" for name, count in counts.items()]
-        + [f"raw scans: {out / 'scans'}", f"for training (card phantom): {out / 'card'}"],
-    )
+        if oct_only:
+            counts = write_oct_set(out, patients, seed, progress=advance)
+            where = [f"for training (card phantom_oct_layers): {out / 'card'}"]
+        else:
+            counts = write_hospital(out, patients, seed, broken=broken, progress=advance)
+            where = [f"raw scans: {out / 'scans'}", f"for training (card phantom): {out / 'card'}"]
+    emit(counts, as_json, [*(f"{name}: {count}" for name, count in counts.items()), *where])
 
 
 def index(

@@ -18,12 +18,13 @@ from pipeline.datasets.phantom_broken import write_trouble
 from pipeline.datasets.phantom_dicom import Syntax, VisitRecord, photograph, tomography, write_dicom
 from pipeline.datasets.phantom_fundus import FUNDUS_SHAPE, FundusPhantom, draw_fundus
 from pipeline.datasets.phantom_lesions import LESIONS
-from pipeline.datasets.phantom_oct import OCT_SHAPE, OctPhantom, draw_oct
+from pipeline.datasets.phantom_oct import OCT_SHAPE, draw_oct
+from pipeline.datasets.phantom_oct_set import scan_frame
 from pipeline.datasets.phantom_vessels import stream
 from pipeline.errors import ConfigError
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
-from pipeline.types import Advance, Geometry, Laterality
+from pipeline.types import Advance, Laterality
 
 _PHOTOGRAPHS: tuple[Syntax | None, ...] = ("explicit", "implicit", "rle", "jpeg2000", "jpegls", "jpeg", None)  # None: a PNG
 _VOLUMES: tuple[Syntax | None, ...] = ("explicit", None, "jpeg2000", "rle", None, "implicit", "jpegls")  # None: a NIfTI
@@ -155,7 +156,7 @@ def _write_eye(
     volume = draw_oct(eye_seed, eye, *oct_shape, visit=visit.visit)
     syntax = _VOLUMES[turn % len(_VOLUMES)]
     if syntax is None:
-        write_nifti(folder / f"{short}_macula.nii.gz", volume.volume, _geometry(volume))
+        write_nifti(folder / f"{short}_macula.nii.gz", volume.volume, scan_frame(volume))
     else:
         dataset = tomography(volume.volume, visit.record, eye, volume.spacing_mm, eye_index + 1, syntax)
         write_dicom(dataset, folder / f"{short}_macula{ending}")
@@ -163,16 +164,7 @@ def _write_eye(
     if truth:
         for kind, array in (("oct", volume.volume), ("oct_labels", volume.labels)):
             (out / "card" / kind).mkdir(parents=True, exist_ok=True)
-            write_nifti(out / "card" / kind / f"{case}.nii.gz", array, _geometry(volume))
-
-
-def _geometry(volume: OctPhantom) -> Geometry:
-    """The frame that :func:`pipeline.datasets.phantom_dicom.tomography` writes, too."""
-    slices, rows, columns = volume.volume.shape
-    gap, row_mm, column_mm = volume.spacing_mm
-    affine = np.diag([column_mm, row_mm, -gap, 1.0])
-    affine[:3, 3] = (-(columns - 1) / 2 * column_mm, -(rows - 1) / 2 * row_mm, (slices - 1) / 2 * gap)
-    return Geometry((slices, rows, columns), volume.spacing_mm, "tag", affine)
+            write_nifti(out / "card" / kind / f"{case}.nii.gz", array, scan_frame(volume))
 
 
 def _write_fundus_truth(card: Path, case: str, fundus: FundusPhantom) -> None:

@@ -2,7 +2,8 @@
 
 A volume is made of surfaces, depths below the top of the scan, from which both the picture and its labels follow, so the truth is exact.
 Layer thicknesses follow published normal eyes (doi:10.1371/journal.pone.0133080 for the macula's inner layers, in round
-numbers). Vessels are those of the same eye's fundus photograph, so the shadows lie where the photograph shows the vessels.
+numbers), those of the nerve fibres around the disc too (Alasil et al., J Glaucoma 2013;22:532-541). Vessels are those of the same eye's
+fundus photograph, so the shadows lie where the photograph shows the vessels. How the eye is scanned is phantom_oct_protocol.py's.
 """
 
 from __future__ import annotations
@@ -15,14 +16,26 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from pipeline.datasets.phantom_oct_protocol import (
+    DEPTH_MM,
+    FIELD_MM,
+    PLAIN,
+    Grid,
+    OctProtocol,
+    eye_shape,
+    into_view,
+    lay_out,
+    record,
+    vitreous_haze,
+)
 from pipeline.datasets.phantom_vessels import Seed, along, grow_anatomy, stream
 from pipeline.types import Laterality
 
 Floats = npt.NDArray[np.float64]
 
+__all__ = ["DEPTH_MM", "FIELD_MM", "LAYERS", "OCT_LABELS", "OCT_SHAPE", "SURFACES", "OctPhantom", "draw_oct"]
+
 OCT_SHAPE = (9, 192, 256)
-FIELD_MM = 6.0  # square on the macula
-DEPTH_MM = 1.3
 
 #: Surfaces from the vitreous down; between one and the next lies the layer of the same position in LAYERS.
 SURFACES = (
@@ -43,7 +56,8 @@ class OctPhantom:
 
     ``volume`` uint8 (D, H, W): D B-scans from superior to inferior, H rows downwards into the eye, W columns (right eye: temporal to
     nasal). ``layers`` float32 (S, D, W): depth in pixels from the top edge of the image of each surface in ``SURFACES``, never
-    crossing; a pixel row r holds depths r to r + 1. ``labels`` uint8 (D, H, W) of ``OCT_LABELS``, 0 vitreous and sclera.
+    crossing, some perhaps below the lower edge; a pixel row r holds depths r to r + 1. ``labels`` uint8 (D, H, W) of
+    ``OCT_LABELS``, 0 vitreous and sclera.
     ``spacing_mm`` (slice, row, column).
     """
 
@@ -63,8 +77,9 @@ def draw_oct(
     *,
     visit: int = 0,
     severity: float | None = None,
+    protocol: OctProtocol = PLAIN,
 ) -> OctPhantom:
-    """Scan the macula of one phantom eye: 6 x 6 mm, 1.3 mm deep, whatever the number of pixels.
+    """Scan one phantom eye: its macula, 6 x 6 mm and 1.3 mm deep whatever the number of pixels, or as ``protocol`` says.
 
     Parameters
     ----------
@@ -79,21 +94,18 @@ def draw_oct(
         raise ValueError(f"cannot draw {slices} x {rows} x {columns}, eye {eye!r}, visit {visit}: at least 1 x 64 x 64, R or L")
     if severity is None:
         severity = max(0.0, float(stream(seed, 20).uniform(-0.75, 1.0)))
-    gap = FIELD_MM / max(slices, 2) if slices > 1 else FIELD_MM / columns
-    spacing = (gap, DEPTH_MM / rows, FIELD_MM / columns)
-    y = np.asarray((np.arange(slices) - (slices - 1) / 2) * gap, dtype=np.float64)
-    x = np.asarray((np.arange(columns) + 0.5) * spacing[2] - FIELD_MM / 2, dtype=np.float64)
-    depths, cysts = _surfaces(seed, visit, severity, x, y)
-    surfaces = depths / DEPTH_MM * rows
+    grid = lay_out(protocol, grow_anatomy(seed).disc, slices, rows, columns)
+    vessels = _vessel_map(seed, grid)
+    depths, cysts = _surfaces(seed, visit, severity, grid, protocol, vessels)
+    surfaces = depths / protocol.depth_mm * rows
     shot = stream(seed, 21, visit)
     surfaces += _motion(shot, slices) * rows / 250
     labels = _labels(surfaces, rows)
-    vessels = _vessel_map(seed, x, y, spacing[2])
-    volume, labels = _scan(shot, seed, surfaces, labels, cysts, vessels, x, spacing)
+    volume, labels = _scan(shot, seed, surfaces, labels, cysts, vessels, grid, protocol)
     layers = surfaces.astype(np.float32)
     if eye == "L":
         volume, labels, layers = volume[..., ::-1].copy(), labels[..., ::-1].copy(), layers[..., ::-1].copy()
-    return OctPhantom(volume, layers, labels, spacing, eye)
+    return OctPhantom(volume, layers, labels, grid.spacing_mm, eye)
 
 
 @dataclass(frozen=True)
@@ -117,10 +129,10 @@ def _bell(x: Floats, y: Floats, centre: tuple[float, float], wide: float, power:
     return np.asarray(np.exp(-(far**power)))
 
 
-def _surfaces(seed: Seed, visit: int, severity: float, x: Floats, y: Floats) -> tuple[Floats, list[_Cyst]]:
+def _surfaces(seed: Seed, visit: int, severity: float, grid: Grid, protocol: OctProtocol, vessels: Floats) -> tuple[Floats, list[_Cyst]]:
     """Depths in mm of all surfaces, (S, D, W), and the cysts."""
     rng = stream(seed, 22)
-    grid_x, grid_y = np.meshgrid(x, y)
+    grid_x, grid_y = grid.x, grid.y
     far = np.hypot(grid_x, grid_y)
     swell = 1 + 0.16 * visit
     # The pit: inner layers pushed aside in the fovea.
@@ -143,6 +155,11 @@ def _surfaces(seed: Seed, visit: int, severity: float, x: Floats, y: Floats) -> 
         rng.uniform(210, 300) * (1 - 0.18 * grid_x / 3) + 14 * np.sin(grid_x * 3.1 + rng.uniform(0, 6)) * np.cos(grid_y * 2 + 1),
     ]
     thickness = [layer * size for layer in um]
+    own = stream(seed, 24)
+    if protocol.thickness_spread:
+        thickness = [layer * math.exp(own.normal(0, protocol.thickness_spread)) for layer in thickness]
+    if grid.angle is not None:
+        thickness[0] = _nerve_fibres(own, grid.angle, vessels) * size
 
     cysts: list[_Cyst] = []
     kinds = rng.random(3) < (0.75, 0.5, 0.45)
@@ -177,13 +194,31 @@ def _surfaces(seed: Seed, visit: int, severity: float, x: Floats, y: Floats) -> 
                 thickness[layer] = thickness[layer] + 500 * cyst.high * _bell(grid_x, grid_y, (cyst.x, cyst.y), cyst.wide * 2.0)
     # Bruch's membrane: the eyeball's curve, a tilt of the head, and nothing else; all else is stacked on it.
     membrane = 0.90 + 0.012 * (far**2 / 3) * rng.uniform(-1.2, 1.0) + grid_x * rng.normal(0, 0.012) + grid_y * rng.normal(0, 0.008)
-    depths = np.empty((len(SURFACES), len(y), len(x)))
+    if protocol != PLAIN:
+        membrane = membrane + eye_shape(protocol, grid.across, own)
+    depths = np.empty((len(SURFACES), *grid_x.shape))
     depths[11] = membrane
     for index in range(10, -1, -1):
         depths[index] = depths[index + 1] - thickness[index] / 1000
-    depths[12] = np.minimum(membrane + thickness[11] / 1000, DEPTH_MM * 0.985)
+    depths[12] = membrane + thickness[11] / 1000
+    if protocol == PLAIN:
+        depths[12] = np.minimum(depths[12], DEPTH_MM * 0.985)
     # The whole eye is moved until the highest point of the retina stays in the picture.
-    return depths + max(0.0, 0.1 - float(depths[0].min())), cysts
+    return into_view(depths, protocol, last=11), cysts
+
+
+def _nerve_fibres(rng: np.random.Generator, angle: Floats, vessels: Floats) -> Floats:
+    """Thickness in um (D, W) of the nerve fibres on a circle: two bundles above and below, each nearer to the temporal side, and
+    somewhat more of it where a large vessel lies."""
+
+    def bundle(middle: float) -> Floats:
+        off = (angle - middle - rng.normal(0, 0.12) + np.pi) % (2 * np.pi) - np.pi
+        return np.asarray(rng.uniform(50, 95) * np.exp(-((off / rng.uniform(0.45, 0.75)) ** 2)))
+
+    waves = sum(rng.normal(0, 5) / order * np.sin(order * angle + rng.uniform(0, 6)) for order in range(3, 12))
+    smooth = 71 + 12 * np.cos(2 * angle) * rng.uniform(-1, 0.5) + bundle(1.25) + bundle(2 * np.pi - 1.25) + waves
+    bulge = 26 * ndimage.gaussian_filter1d(vessels, max(len(angle) / 200, 1.0), axis=1, mode="wrap")
+    return np.asarray(np.maximum(smooth, 25)[None] * rng.uniform(0.8, 1.15) + bulge)
 
 
 def _labels(surfaces: Floats, rows: int) -> npt.NDArray[np.uint8]:
@@ -196,14 +231,21 @@ def _labels(surfaces: Floats, rows: int) -> npt.NDArray[np.uint8]:
     return passed
 
 
-def _vessel_map(seed: Seed, x: Floats, y: Floats, pixel_mm: float) -> Floats:
+def _vessel_map(seed: Seed, grid: Grid) -> Floats:
     """How much vessel an A-scan meets, (D, W) 0..1: larger retinal vessels of this eye, seen from above."""
-    anatomy = grow_anatomy(seed)
+    anatomy, pixel_mm = grow_anatomy(seed), grid.spacing_mm[2]
+    x, y = grid.x[0], grid.y[:, 0]
     # A third of an A-scan apart, or a vessel along a B-scan would look like a comb.
     step = min(pixel_mm / 3, 0.02)
     points = np.concatenate([along(branch, step) for branch in (*anatomy.arteries, *anatomy.veins)])
-    points = points[(points[:, 2] > 0.014) & (np.abs(points[:, 0]) < FIELD_MM / 2 + 0.1) & (np.abs(points[:, 1]) < FIELD_MM / 2 + 0.1)]
-    out = np.zeros((len(y), len(x)))
+    points = points[(points[:, 2] > 0.014) & _near(points[:, 0], grid.x) & _near(points[:, 1], grid.y)]
+    out = np.zeros(grid.x.shape)
+    if grid.angle is not None:
+        # The vessel whose wall is nearest to the A-scan, or in which it lies deepest.
+        for at in points:
+            inside = (at[2] + 0.5 * pixel_mm - np.hypot(grid.x - at[0], grid.y - at[1])) / pixel_mm
+            np.maximum(out, np.clip(inside, 0, 1) * min(1.0, at[2] / 0.03), out=out)
+        return out
     for row, depth in enumerate(y):
         # The chord through the round tube in which this B-scan meets it.
         near = points[np.abs(points[:, 1] - depth) < points[:, 2]]
@@ -213,6 +255,11 @@ def _vessel_map(seed: Seed, x: Floats, y: Floats, pixel_mm: float) -> Floats:
     return out
 
 
+def _near(values: Floats, grid: Floats) -> npt.NDArray[np.bool_]:
+    """Which values lie within a grid's range, or 0.1 mm beside it."""
+    return np.asarray((values > grid.min() - 0.1) & (values < grid.max() + 0.1))
+
+
 def _scan(
     shot: np.random.Generator,
     seed: Seed,
@@ -220,12 +267,15 @@ def _scan(
     labels: npt.NDArray[np.uint8],
     cysts: list[_Cyst],
     vessels: Floats,
-    x: Floats,
-    spacing: tuple[float, float, float],
+    grid: Grid,
+    protocol: OctProtocol,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """The picture, uint8 (D, H, W), and the labels with cysts marked."""
     slices, rows, columns = labels.shape
-    rng = stream(seed, 23)
+    rng, spacing = stream(seed, 23), grid.spacing_mm
+    reflectance = np.array(_REFLECTANCE)
+    if protocol.contrast_spread:
+        reflectance *= np.exp(stream(seed, 25).normal(0, protocol.contrast_spread, len(reflectance)))
     centres = (np.arange(rows, dtype=np.float32) + 0.5)[None, :, None]
     down = surfaces.astype(np.float32)[:, :, None, :]
 
@@ -233,9 +283,9 @@ def _scan(
         """Share of each pixel that lies deeper than a surface."""
         return np.asarray(np.clip(centres - down[index] + 0.5, 0, 1))
 
-    signal = np.full(labels.shape, _REFLECTANCE[0], dtype=np.float32)
+    signal = np.full(labels.shape, reflectance[0], dtype=np.float32)
     for index in range(len(SURFACES)):
-        signal += np.float32(_REFLECTANCE[index + 1] - _REFLECTANCE[index]) * below(index)
+        signal += np.float32(reflectance[index + 1] - reflectance[index]) * below(index)
     pixel_um = spacing[1] * 1000
     for index, bright, wide_um in ((0, 0.22, 5.0), (6, 0.16, 5.0), (7, 0.62, 8.0), (11, 0.25, 4.0)):
         # Thin bright lines: ILM, ELM, the ellipsoid zone below IS-OS, Bruch's membrane.
@@ -255,7 +305,7 @@ def _scan(
     signal *= np.exp(0.16 * texture / texture.std())
 
     for cyst in cysts:
-        hit = _cyst_mask(cyst, surfaces, x, spacing, slices, rows)
+        hit = _cyst_mask(cyst, surfaces, grid, rows)
         hit &= (labels >= OCT_LABELS["INL"]) & (labels <= OCT_LABELS["ONL"])
         labels[hit] = OCT_LABELS["IRF"]
     soft = ndimage.gaussian_filter((labels == OCT_LABELS["IRF"]).astype(np.float32), (0, 0.5, 0.5))
@@ -268,27 +318,20 @@ def _scan(
     signal *= 1 - shade
     # Some A-scans get less light: lashes, floaters, the pupil's edge.
     column_light = np.exp(0.10 * ndimage.gaussian_filter1d(shot.standard_normal((slices, columns)), 1.2, axis=1) * 2)
-    column_light = column_light * (1 - 0.25 * (x / 3) ** 2 * shot.uniform(0, 1)) * shot.uniform(0.85, 1.15)
+    column_light = column_light * (1 - 0.25 * grid.across**2 * shot.uniform(0, 1)) * shot.uniform(0.85, 1.15)
     signal *= column_light[:, None, :].astype(np.float32)
-    return _record(shot, signal), labels
+    if protocol.haze:
+        signal += vitreous_haze(protocol, shot, np.clip(down[0] - centres, 0, None) * np.float32(pixel_um))
+    return record(shot, signal, protocol), labels
 
 
-def _cyst_mask(cyst: _Cyst, surfaces: Floats, x: Floats, spacing: tuple[float, float, float], slices: int, rows: int) -> npt.NDArray[Any]:
-    """Pixels inside an ellipsoid that hangs between IPL-INL and ELM, bool (D, H, W)."""
-    y = (np.arange(slices) - (slices - 1) / 2) * spacing[0]
+def _cyst_mask(cyst: _Cyst, surfaces: Floats, grid: Grid, rows: int) -> npt.NDArray[Any]:
+    """Pixels inside an ellipsoid that hangs between IPL-INL and ELM, bool (D, H, W); of rasters, for circles pass by the macula."""
+    x, y = grid.x[0], grid.y[:, 0]
+    if grid.angle is not None:
+        return np.zeros((len(y), rows, len(x)), dtype=bool)
     across = ((x - cyst.x) / cyst.wide)[None] ** 2 + ((y - cyst.y) / (cyst.wide * 2.0))[:, None] ** 2
     column = int(np.clip(np.searchsorted(x, cyst.x), 0, len(x) - 1))
     middle = surfaces[3, :, column] * (1 - cyst.level) + surfaces[6, :, column] * cyst.level
-    away = ((np.arange(rows) + 0.5)[None] - middle[:, None]) * spacing[1] / cyst.high
+    away = ((np.arange(rows) + 0.5)[None] - middle[:, None]) * grid.spacing_mm[1] / cyst.high
     return np.asarray(across[:, None, :] + away[:, :, None] ** 2 < 1)
-
-
-def _record(shot: np.random.Generator, signal: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """What the instrument shows: multiplicative speckle, averaged over a few frames, a noise floor, compressed to 8 bits."""
-    looks = shot.uniform(5, 12)
-    speckle = shot.gamma(looks, 1 / looks, signal.shape).astype(np.float32)
-    blurred = ndimage.gaussian_filter(signal, (0, 0.45, 0.5), mode="nearest")
-    fine = ndimage.gaussian_filter(speckle, (0, 0.35, 0.55), mode="nearest")
-    floor = np.float32(shot.uniform(0.006, 0.014)) * shot.standard_exponential(signal.shape, dtype=np.float32)
-    shown = 255 * np.clip((blurred * fine + floor) * 0.95, 0, 1) ** np.float32(0.55)
-    return np.asarray(np.rint(shown).astype(np.uint8))
