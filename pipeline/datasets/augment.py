@@ -125,17 +125,18 @@ class Augment:
         return sample.with_image(self._intensities(sample.image, sample.valid, generator))
 
     def _intensities(self, image: Tensor, valid: Tensor, generator: torch.Generator) -> Tensor:
-        """Gain and bias, gamma, blur, noise; always 0 outside the field of view, as normalisation left it."""
+        """Gain and bias, gamma, blur, noise; always 0 outside the field of view, as normalisation left it. The slices of a volume
+        are changed alike, but for the noise."""
         config = self.config
-        gain, bias, extra = (torch.rand(3, image.shape[0], generator=generator) * 2 - 1).unbind(0)
-        image = image * (1 + config.gain * gain)[:, None, None]
+        gain, bias, extra = (torch.rand(3, image.shape[0], generator=generator) * 2 - 1).view(3, -1, *(1,) * (image.ndim - 1)).unbind(0)
+        image = image * (1 + config.gain * gain)
         if config.bias > 0:
-            image.add_((config.bias * bias)[:, None, None])
+            image.add_(config.bias * bias)
         if config.gamma > 0 and bool(valid.any()):
             inside = image[:, valid]
             low, high = inside.amin(), inside.amax()
             spread = (high - low).clamp(min=1e-6)
-            image = ((image - low) / spread).clamp(0, 1).pow(1 + config.gamma * float(extra[0])) * spread + low
+            image = ((image - low) / spread).clamp(0, 1).pow(1 + config.gamma * float(extra.flatten()[0])) * spread + low
         if config.blur_sigma > 0:
             image = _blur(image, float(torch.rand(1, generator=generator)) * config.blur_sigma)
         if config.noise > 0:
@@ -154,11 +155,11 @@ def _start(extent: int, wanted: int, place: float, middle: int | None) -> int:
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur (C, H, W), edges repeated."""
+    """Gaussian blur of each plane (..., H, W), edges repeated."""
     if sigma < 0.05:
         return image
     reach = max(math.ceil(3 * sigma), 1)
     kernel = torch.exp(-(torch.arange(-reach, reach + 1, dtype=torch.float32) ** 2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
-    padded = torch.nn.functional.pad(image[None], (reach, reach, reach, reach), mode="replicate")[0][:, None]
-    return torch.conv2d(torch.conv2d(padded, kernel[None, None, None, :]), kernel[None, None, :, None])[:, 0]
+    padded = torch.nn.functional.pad(image.flatten(0, -3)[None], (reach, reach, reach, reach), mode="replicate")[0][:, None]
+    return torch.conv2d(torch.conv2d(padded, kernel[None, None, None, :]), kernel[None, None, :, None]).view(image.shape)

@@ -1,6 +1,7 @@
 """Crops, flips, turns and warps of a Sample: whatever moves the image moves its target.
 
 Continuous coordinates are pixel edges, as boxes have them: pixel i covers i to i + 1 and its centre is i + 0.5.
+Of a volume (C, D, H, W) every slice is moved alike.
 Boxes of objects with instance masks are fitted to the moved masks. Of an object without one only the box can be turned, and what
 encloses a turned box is larger than what would enclose the object: by up to 2 for a square one at 45 degrees, so keep
 ``rotation_deg`` small for boxes alone, or give them ``weak_masks: ellipse``.
@@ -140,7 +141,9 @@ class Warp:
         y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
         source = self._to_region(torch.stack([x, y], dim=-1), (height, width))
         grid = source / torch.tensor([width, height]) * 2 - 1
-        image = nn_functional.grid_sample(sample.image[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+        planes = sample.image.flatten(0, -3)[None]  # the slices of a volume are warped alike
+        image = nn_functional.grid_sample(planes, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)
+        image = image.view(*sample.image.shape[:-2], rows, columns)
         column, row = source.floor().long().unbind(-1)
         known = (column >= 0) & (column < width) & (row >= 0) & (row < height)
         column, row = column.clamp(0, width - 1), row.clamp(0, height - 1)

@@ -33,6 +33,8 @@ class SamplingConfig(Protocol):
     @property
     def crops_per_image(self) -> int: ...
     @property
+    def slices(self) -> int | None: ...
+    @property
     def foreground_crops(self) -> float: ...
     @property
     def augment(self) -> AugmentConfig: ...
@@ -46,6 +48,9 @@ class TrainingLoader:
     The stream has ``crops_per_image`` crops of every sample in random order; the global batch number n holds positions
     n * B to (n + 1) * B - 1 with B = batch_size * world, and each process takes its share of it. The last global batch is filled
     up from the start of the order, so that all batches are full and nothing is left out. ``len()`` is the number of batches.
+
+    With ``data.slices`` a crop is a block of that many neighbouring slices, which begins at random. A volume counts as many samples as
+    such blocks cover it, so that an epoch shows about as many slices as without; one with fewer slices is padded behind.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class TrainingLoader:
     ) -> None:
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} of {world}")
-        indices = store.indices(keys)
+        indices = [index for key in keys for index in store.indices([key])[:: data.slices or 1]]
         if not indices:
             raise TrainingError("no case is left to train on; check the split")
         order = torch.randperm(len(indices) * data.crops_per_image, generator=_generator(seed, epoch, "order")).tolist()
@@ -110,11 +115,17 @@ class TrainingLoader:
 
     def _sample(self, position: int, index: int) -> Sample:
         generator = _generator(self._seed, self._epoch, position)
-        size = self._store.size(index)
+        size, slices = self._store.size(index), self._data.slices
+        if slices is not None:
+            index = self._first_slice(index, slices, generator)
         centre = None
         if float(torch.rand(1, generator=generator)) < self._data.foreground_crops:
-            objects = self._store.working_objects(index)
-            centre = self._foreground_pixel(index, generator) if objects is None else self._near_an_object(objects, size, generator)
+            if slices is not None:
+                index, labelled = self._labelled_block(index, slices, generator)
+                centre = None if labelled is None else self._foreground_pixel(labelled, generator)
+            else:
+                objects = self._store.working_objects(index)
+                centre = self._foreground_pixel(index, generator) if objects is None else self._near_an_object(objects, size, generator)
         valid = torch.from_numpy(self._store.working_valid(index))
         for _ in range(_DRAWS):
             plan = self._augment.draw(size, generator, centre)
@@ -123,7 +134,22 @@ class TrainingLoader:
             # Every fourth pixel of every fourth row says enough.
             if centre is not None or float(seen[::4, ::4].sum()) * 16 >= _LEAST_VALID * rows * columns:
                 break
-        return self._augment.apply(self._store.window(index, *plan.region), plan)
+        return self._augment.apply(self._store.window(index, *plan.region, slices=slices), plan)
+
+    def _first_slice(self, index: int, slices: int, generator: torch.Generator) -> int:
+        """Where a block of the volume of ``index`` begins, each place as likely as the other."""
+        there = self._store.indices([self._store.case_of(index)])
+        return there[int(torch.randint(max(len(there) - slices, 0) + 1, (1,), generator=generator))]
+
+    def _labelled_block(self, index: int, slices: int, generator: torch.Generator) -> tuple[int, int | None]:
+        """(first slice of a block, a slice in it that has foreground), or ``index`` and None where the volume has none."""
+        there = self._store.indices([self._store.case_of(index)])
+        labelled = [i for i in there if (mask := self._store.working_mask(i)) is not None and bool((mask > 0).any())]
+        if not labelled:
+            return index, None
+        chosen = labelled[int(torch.randint(len(labelled), (1,), generator=generator))]
+        first = chosen - int(torch.randint(slices, (1,), generator=generator))
+        return max(min(first, there[-1] + 1 - slices), there[0]), chosen
 
     def _foreground_pixel(self, index: int, generator: torch.Generator) -> tuple[int, int] | None:
         mask = self._store.working_mask(index)
@@ -147,10 +173,18 @@ class TrainingLoader:
         return min(max(int(row), 0), size[0] - 1), min(max(int(column), 0), size[1] - 1)
 
 
-def evaluation_batches(store: CaseStore, keys: Sequence[CaseKey]) -> Iterator[tuple[Batch, int]]:
-    """(batch of one whole image in the working frame, sample index) for every sample of these cases, in their order."""
-    for index in store.indices(keys):
-        yield _batch([store.sample(index)]), index
+def evaluation_batches(store: CaseStore, keys: Sequence[CaseKey], *, volumes: bool = False) -> Iterator[tuple[Batch, list[int]]]:
+    """(batch of one whole image in the working frame, its sample index) for every sample of these cases, in their order.
+
+    ``volumes``: one batch a case instead, with the volume of all its slices and their sample indices.
+    """
+    for key in keys:
+        indices = store.indices([key])
+        if volumes:
+            yield _batch([store.volume(key)]), indices
+        else:
+            for index in indices:
+                yield _batch([store.sample(index)]), [index]
 
 
 @dataclass(frozen=True)

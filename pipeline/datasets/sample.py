@@ -13,7 +13,8 @@ from pipeline.types import CaseKey, Laterality, Placement, Target
 class Sample:
     """``image`` float32 (C, H, W), 0 outside ``valid`` bool (H, W); ``target`` of the same rows and columns.
 
-    ``placement`` leads from the source to this frame; of a cropped or augmented sample it is the identity, because its target
+    Of D consecutive slices of a volume: ``image`` (C, D, H, W), ``valid`` (D, H, W), ``target.mask`` (D, H, W). ``placement`` is of
+    each slice: it leads from the source to this frame; of a cropped or augmented sample it is the identity, because its target
     has moved along and nothing is ever taken back from it.
     """
 

@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 
 class CaseStore:
-    """Every given case, decoded and normalised; sample ``i`` is one picture, or one slice of a volume.
+    """Every given case, decoded and normalised; sample ``i`` is one picture, or one slice of a volume (which :meth:`volume` and
+    :meth:`window` also give whole, for networks that look at neighbouring slices).
 
     Parameters
     ----------
@@ -131,8 +132,14 @@ class CaseStore:
         shape = self._kept[self._samples[index][0]].valid.shape
         return shape[1], shape[2]
 
-    def window(self, index: int, top: int, left: int, rows: int, columns: int) -> Sample:
-        """The same as ``geometric.cut`` of the whole sample, but only these pixels are touched."""
+    def window(self, index: int, top: int, left: int, rows: int, columns: int, slices: int | None = None) -> Sample:
+        """The same as ``geometric.cut`` of the whole sample, but only these pixels are touched.
+
+        With ``slices`` a volume (C, slices, rows, columns) of this slice and those behind it, with its mask and no objects; behind the
+        last slice the image is 0, not valid, and its mask ignored.
+        """
+        if slices is not None:
+            return self._block(index, (top, left, rows, columns), slices)
         key, slice_index = self._samples[index]
         kept = self._kept[key]
         height, width = kept.valid.shape[1:]
@@ -153,6 +160,24 @@ class CaseStore:
         target = Target(mask=mask) if objects is None else replace(objects.target(), mask=mask)
         placement = kept.placement if whole else Placement.identity(rows, columns)
         return Sample(image, valid, target, placement, kept.about["laterality"], key)
+
+    def _block(self, index: int, region: tuple[int, int, int, int], slices: int) -> Sample:
+        there = self._where[self.case_of(index)]
+        planes = [self.window(place, *region) for place in range(index, min(index + slices, there.stop))]
+        behind = slices - len(planes)
+        image, valid = torch.stack([plane.image for plane in planes], dim=1), torch.stack([plane.valid for plane in planes])
+        masks = [plane.target.mask for plane in planes if plane.target.mask is not None]
+        mask = torch.stack(masks) if masks else None
+        if behind:
+            pad = (0, 0, 0, 0, 0, behind)
+            image, valid = torch.nn.functional.pad(image, pad), torch.nn.functional.pad(valid, pad)
+            mask = None if mask is None else torch.nn.functional.pad(mask, pad, value=IGNORE)
+        return replace(planes[0], image=image, valid=valid, target=Target(mask=mask))
+
+    def volume(self, key: CaseKey) -> Sample:
+        """All slices of a case in the working frame: image (C, D, H, W); of a picture D = 1."""
+        there = self._where[key]
+        return self.window(there.start, 0, 0, *self.size(there.start), slices=len(there))
 
     def working_mask(self, index: int) -> npt.NDArray[Any] | None:
         """The mask in the working frame as it is kept (a small integer type)."""

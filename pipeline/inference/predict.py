@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.datasets.normalise import Reduced, reduce
+from pipeline.errors import ScanError
 from pipeline.tasks.view import inside_view
 from pipeline.training.bundle import Bundle
 from pipeline.types import Batch, Prediction, Scan
@@ -67,22 +68,41 @@ class Predictor:
         return Ready(scan, reduced, self.warnings(scan))
 
     def slices(self, ready: Ready, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[Prediction]:
-        """One Prediction a slice, in order, so that a long volume never stands in memory as probabilities or instance masks."""
-        for batch, reduced in self.batches(ready, valid=valid):
-            with torch.inference_mode():
-                (prediction,) = self.task.predict(batch)
-            prediction = inside_view(prediction, reduced.source_valid)
-            yield replace(prediction, bundle_id=self.bundle.id, warnings=(*prediction.warnings, *ready.warnings))
+        """One Prediction a slice, in order; a network that sees one slice at a time never has a long volume in memory as probabilities
+        or instance masks.
 
-    def batches(self, ready: Ready, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[tuple[Batch, Reduced]]:
-        """What the network gets to see, one plane at a time, and how it was prepared."""
-        scan = ready.scan
-        for index in range(scan.geometry.slices):
-            reduced = ready.reduced
-            if reduced is None:
-                reduced = self._reduce(scan, scan.pixels[:, index], None if valid is None else valid[index])
+        Raises
+        ------
+        ScanError: the network looks at neighbouring slices, and these do not lie on each other in the working frame.
+        """
+        for batch, prepared in self.batches(ready, valid=valid):
+            with torch.inference_mode():
+                predictions = self.task.predict(batch)
+            for prediction, reduced in zip(predictions, prepared, strict=True):
+                shown = inside_view(prediction, reduced.source_valid)
+                yield replace(shown, bundle_id=self.bundle.id, warnings=(*shown.warnings, *ready.warnings))
+
+    def batches(self, ready: Ready, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[tuple[Batch, list[Reduced]]]:
+        """What the network gets to see, and how each plane of it was prepared: one plane at a time, or one volume of all planes."""
+        planes = self._planes(ready, valid)
+        if self.task.volumes:
+            prepared = list(planes)
+            if any(reduced.placement != prepared[0].placement for reduced in prepared):
+                raise ScanError("unsupported", "its slices have fields of view of different size, but the network looks at slices together")
+            parts = [reduced.finish(channels=self._stored_channels()) for reduced in prepared]
+            image, inside = torch.stack([part[0] for part in parts], dim=1), torch.stack([part[1] for part in parts])
+            yield Batch([image], [inside], [prepared[0].placement], [ready.scan.case]).to(self.device), prepared
+            return
+        for reduced in planes:
             image, inside = reduced.finish(channels=self._stored_channels())
-            yield Batch([image], [inside], [reduced.placement], [scan.case]).to(self.device), reduced
+            yield Batch([image], [inside], [reduced.placement], [ready.scan.case]).to(self.device), [reduced]
+
+    def _planes(self, ready: Ready, valid: npt.NDArray[np.bool_] | None) -> Iterator[Reduced]:
+        if ready.reduced is not None:
+            yield ready.reduced
+            return
+        for index in range(ready.scan.geometry.slices):
+            yield self._reduce(ready.scan, ready.scan.pixels[:, index], None if valid is None else valid[index])
 
     def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_] | None:
         """Boolean layers (K, ...) by the thresholds that validation chose; None where the bundle finds boxes without masks."""

@@ -40,7 +40,7 @@ def proposals_of(predictor: Predictor, ready: Ready, valid: npt.NDArray[np.bool_
 
     network: Any = predictor.task.network
     tile, overlap = (getattr(predictor.bundle.config.task, name, None) for name in ("tile", "tile_overlap"))
-    for batch, reduced in predictor.batches(ready, valid=valid):
+    for batch, (reduced,) in predictor.batches(ready, valid=valid):
         (image,), (placement,) = batch.images, batch.placements
         rows, columns = image.shape[-2:]
         tiles = grid(rows, columns, tile, overlap or 0.0) if tile is not None else grid(rows, columns, max(rows, columns), 0.0)

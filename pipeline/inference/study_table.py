@@ -82,7 +82,7 @@ def training_facts(config: RunConfig, run_dir: Path) -> dict[str, float]:
     history = read_history(run_dir)
     seconds = sum(row["seconds/train"] for row in history)
     images = sum(row["seconds/train"] * row["images_per_second"] for row in history)
-    steps = images / (config.train.batch_size * config.train.accumulate)
+    steps = images / (config.train.batch_size * (config.data.slices or 1) * config.train.accumulate)
     validation = sum(row.get("seconds/validation", 0.0) for row in history)
     return {"minutes": (seconds + validation) / 60, "steps": round(steps), "s/step": seconds / steps, "train images/s": images / seconds}
 

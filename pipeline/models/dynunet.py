@@ -16,13 +16,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pipeline.models.base import MODELS, ModelConfig
-from pipeline.models.framing import Dims, Framed, enlarged
+from pipeline.models.framing import SLICE_HALVINGS, Dims, Framed, check_slice_halvings, enlarged, product, strides
 
 
 class DynUNetConfig(ModelConfig):
     name: Literal["dynunet"] = "dynunet"
     dims: Dims = Field(2, description="3 for whole volumes, 2 for images and single slices")
     widths: tuple[int, ...] = Field((32, 64, 128, 256, 512), min_length=3, description="channels at each depth, finest first")
+    slice_halvings: int | None = Field(None, ge=0, description=SLICE_HALVINGS)
     residual: bool = Field(False, description="blocks that add their input to their output")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability")
     deep_supervision: int = Field(0, ge=0, le=4, description="how many coarser decoder outputs also get a loss (0: none)")
@@ -31,6 +32,7 @@ class DynUNetConfig(ModelConfig):
     def _fits(self) -> DynUNetConfig:
         if min(self.widths) < 1:
             raise ValueError(f"widths {self.widths} must be positive")
+        check_slice_halvings(self.slice_halvings, self.dims, len(self.widths) - 1)
         if self.deep_supervision > len(self.widths) - 2:
             raise ValueError(f"deep_supervision can be at most {len(self.widths) - 2} with {len(self.widths)} widths")
         return self
@@ -44,13 +46,14 @@ class DynUNet(Framed):
         from monai.networks.nets import DynUNet as MonaiDynUNet  # importing MONAI takes six seconds
 
         levels = len(config.widths)
+        steps = [1, *strides((2,) * (levels - 1), config.dims, config.slice_halvings)]
         net = MonaiDynUNet(
             spatial_dims=config.dims,
             in_channels=in_channels,
             out_channels=out_channels,
             kernel_size=(3,) * levels,
-            strides=(1,) + (2,) * (levels - 1),
-            upsample_kernel_size=(2,) * (levels - 1),
+            strides=steps,
+            upsample_kernel_size=steps[1:],
             filters=config.widths,
             dropout=config.dropout or None,
             deep_supervision=config.deep_supervision > 0,
@@ -58,7 +61,7 @@ class DynUNet(Framed):
             res_block=config.residual,
         )
         del net.skip_layers, net.heads
-        super().__init__(net, 2 ** (levels - 1), config.dims)
+        super().__init__(net, product(steps, config.dims), config.dims)
 
     def logits(self, images: Tensor) -> Tensor | list[Tensor]:
         net: Any = self.net

@@ -6,9 +6,9 @@ STACOM 2018, doi:10.1007/978-3-030-12029-0_40. Deep supervision as in Lee et al.
 arXiv:1409.5185. Attention gates as in Oktay et al., "Attention U-Net: Learning Where to Look for the Pancreas", MIDL 2018,
 arXiv:1804.03999. Volumes as in Çiçek et al., "3D U-Net", MICCAI 2016, arXiv:1606.06650. Network code: MONAI 1.6.1, Apache-2.0.
 
-What differs from MONAI's: any image size (padded inside, cropped back), optional deep supervision, optional attention gates, and an
-optional head of its own (``head_width``). Widths (12, 24, 48, 96) with two residual units make 0.23 M parameters: the little
-configuration for a CPU.
+What differs from MONAI's: any image size (padded inside, cropped back), optional deep supervision, optional attention gates, an
+optional head of its own (``head_width``), and volumes whose slices need not be halved with their rows (``slice_halvings``). Widths
+(12, 24, 48, 96) with two residual units make 0.23 M parameters: the little configuration for a CPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.models.base import MODELS, ModelConfig
-from pipeline.models.framing import Dims, Framed, convolution_class, enlarged
+from pipeline.models.framing import SLICE_HALVINGS, Dims, Framed, check_slice_halvings, convolution_class, enlarged, product, strides
 
 
 class UNetConfig(ModelConfig):
@@ -38,6 +38,7 @@ class UNetConfig(ModelConfig):
         False, description="weigh what the encoder hands across by where the coarser levels look (Attention U-Net)"
     )
     dims: Dims = Field(2, description="3 for whole volumes, 2 for images and single slices")
+    slice_halvings: int | None = Field(None, ge=0, description=SLICE_HALVINGS)
     deep_supervision: int = Field(0, ge=0, le=4, description="how many coarser decoder outputs also get a loss (0: none)")
     head_width: int = Field(
         0,
@@ -50,9 +51,15 @@ class UNetConfig(ModelConfig):
     def _fits(self) -> UNetConfig:
         if min(self.widths) < 1:
             raise ValueError(f"widths {self.widths} must be positive")
+        check_slice_halvings(self.slice_halvings, self.dims, sum(stride == 2 for stride in self.strides))
         if self.deep_supervision > len(self.widths) - 2:
             raise ValueError(f"deep_supervision can be at most {len(self.widths) - 2} with {len(self.widths)} widths")
         return self
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of each level, finest first; the bottom keeps its size."""
+        return (self.first_stride, *(2,) * (len(self.widths) - 2))
 
 
 class AttentionGate(nn.Module):
@@ -80,20 +87,20 @@ class UNet(Framed):
     def __init__(self, config: UNetConfig, in_channels: int, out_channels: int) -> None:
         from monai.networks.nets import UNet as MonaiUNet  # importing MONAI takes six seconds
 
-        strides = (config.first_stride, *(2,) * (len(config.widths) - 2))
+        steps = strides(config.strides, config.dims, config.slice_halvings)
         last = config.head_width or out_channels
         net = MonaiUNet(
             spatial_dims=config.dims,
             in_channels=in_channels,
             out_channels=last,
             channels=config.widths,
-            strides=strides,
+            strides=steps,
             num_res_units=config.residual_units,
             norm=_norm(config, last),
             dropout=config.dropout,
         )
-        super().__init__(net, math.prod(strides), config.dims)
-        self.levels = len(strides)
+        super().__init__(net, product(steps, config.dims), config.dims)
+        self.levels = len(steps)
         convolve = convolution_class(config.dims)
         self.head = nn.Sequential(nn.PReLU(), convolve(last, out_channels, 1)) if config.head_width else nn.Identity()
         self.coarse_heads = nn.ModuleList(convolve(width, out_channels, 1) for width in config.widths[: config.deep_supervision])

@@ -41,12 +41,14 @@ class Task(nn.Module):
     The training loop calls ``forward`` and sums the named losses; evaluation calls ``predict`` and ``score``. Neither asks
     which family it holds.
 
+    ``volumes``: the network looks at neighbouring slices, so that an image of a batch is a volume (types/sample.py, Batch).
     ``headline`` names the entry of :meth:`summarise` by which the best epoch is chosen (higher is better). ``thresholds`` are the
     decision thresholds by class name that ``score`` uses; empty: the family's defaults.
     """
 
     network: nn.Module
     label_map: LabelMap
+    volumes: bool = False
     headline: str
     thresholds: Mapping[str, float]
 
@@ -56,7 +58,8 @@ class Task(nn.Module):
 
     @abc.abstractmethod
     def predict(self, batch: Batch) -> list[Prediction]:
-        """One Prediction an image, in the SOURCE frame (through ``batch.placements``), without gradients."""
+        """One Prediction a plane, in the SOURCE frame (through ``batch.placements``), without gradients: one of each image, or of
+        each slice of its volumes in their order."""
 
     @abc.abstractmethod
     def score(self, prediction: Prediction, target: Target, geometry: Geometry, valid: Tensor | None = None) -> dict[str, Measure]:

@@ -1,9 +1,9 @@
 """Losses of the semantic family, by name.
 
-Each takes logits float (B, C, H, W), ``truth`` float (B, C, H, W) of zeros and ones, ``valid`` bool (B, 1, H, W) and whether the
-classes are ``independent``; each gives a scalar in float32. Independent classes have one sigmoid channel each (C = K); exclusive ones
-share a softmax whose channel 0 is the background (C = K + 1). Pixels outside ``valid`` (outside the field of view, ignored by the
-annotator, or padding) have no influence and get no gradient.
+Each takes logits float (B, C, H, W), ``truth`` float (B, C, H, W) of zeros and ones, ``valid`` bool (B, 1, H, W), or the same of
+volumes (B, C, D, H, W), and whether the classes are ``independent``; each gives a scalar in float32. Independent classes have one
+sigmoid channel each (C = K); exclusive ones share a softmax whose channel 0 is the background (C = K + 1). Pixels outside ``valid``
+(outside the field of view, ignored by the annotator, or padding) have no influence and get no gradient.
 
 Plain torch instead of MONAI's: MONAI's losses take no validity mask, and its SoftclDice silently accepts raw logits.
 
@@ -16,6 +16,7 @@ Under several processes these sums run over all of them, so that two processes w
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -94,7 +95,8 @@ def cldice(logits: Tensor, truth: Tensor, valid: Tensor, independent: bool, iter
 
 
 def soft_skeleton(probabilities: Tensor, iterations: int) -> Tensor:
-    """Differentiable skeleton of (B, K, H, W) in 0..1 by repeated soft erosion and opening (algorithm 1 of the clDice paper)."""
+    """Differentiable skeleton of (B, K, H, W) or (B, K, D, H, W) in 0..1 by repeated soft erosion and opening (algorithm 1 of the
+    clDice paper)."""
     eroded = probabilities
     skeleton = functional.relu(eroded - _open(eroded))
     for _ in range(iterations):
@@ -105,17 +107,26 @@ def soft_skeleton(probabilities: Tensor, iterations: int) -> Tensor:
 
 
 def _erode(x: Tensor) -> Tensor:
-    vertical = -functional.max_pool2d(-x, (3, 1), 1, (1, 0))
-    horizontal = -functional.max_pool2d(-x, (1, 3), 1, (0, 1))
-    return torch.minimum(vertical, horizontal)
+    """The least of each pixel and its neighbours along every axis."""
+    return -_largest(-x, cross=True)
 
 
 def _open(x: Tensor) -> Tensor:
-    return functional.max_pool2d(_erode(x), 3, 1, 1)
+    return _largest(_erode(x), cross=False)
+
+
+def _largest(x: Tensor, *, cross: bool) -> Tensor:
+    """The largest of each pixel and its neighbours: those along the axes alone (``cross``), or the diagonal ones too."""
+    pool = functional.max_pool2d if x.ndim == 4 else functional.max_pool3d
+    axes = x.ndim - 2
+    if not cross:
+        return pool(x, 3, 1, 1)
+    along = [pool(x, [3 if i == axis else 1 for i in range(axes)], 1, [int(i == axis) for i in range(axes)]) for axis in range(axes)]
+    return functools.reduce(torch.maximum, along)
 
 
 def _pixel_cross_entropy(logits: Tensor, truth: Tensor, independent: bool) -> Tensor:
-    """-log p of what is true: (B, K, H, W) for independent classes, (B, 1, H, W) for exclusive ones."""
+    """-log p of what is true: (B, K, ...) for independent classes, (B, 1, ...) for exclusive ones."""
     logits = logits.float()
     if independent:
         return functional.binary_cross_entropy_with_logits(logits, truth.float(), reduction="none")
@@ -129,8 +140,8 @@ def _mean(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def _sums(*maps: Tensor) -> tuple[Tensor, ...]:
-    """Each (B, K, H, W) summed over batch, pixels and processes -> (K)."""
-    return _over_processes(torch.stack([m.sum((0, 2, 3)) for m in maps])).unbind()
+    """Each (B, K, ...) summed over batch, pixels and processes -> (K)."""
+    return _over_processes(torch.stack([m.sum((0, *range(2, m.ndim))) for m in maps])).unbind()
 
 
 def _over_processes(sums: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ class SemanticConfig(TaskConfig):
         {"dice": 1.0, "cross_entropy": 1.0}, min_length=1, description="weight of each loss: dice, cross_entropy, focal, cldice, tversky"
     )
     tile: int | None = Field(None, ge=32, description="predict by overlapping tiles of this many pixels a side, or null for whole images")
+    tile_slices: int | None = Field(None, ge=1, description="slices of a tile of a volume, or null for all of them at once")
     tile_overlap: float = Field(0.25, ge=0, lt=1, description="overlap of neighbouring tiles")
     flips: bool = Field(False, description="average the prediction over flips (test-time augmentation)")
 
@@ -54,6 +55,7 @@ class SemanticTask(Task):
         self.config = config
         self.network = network
         self.label_map = label_map
+        self.volumes = getattr(network, "dims", 2) == 3
         self.headline = "dice"
         self.thresholds: Mapping[str, float] = {}
 
@@ -80,14 +82,16 @@ class SemanticTask(Task):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Prediction]:
-        """Probabilities float32 (K, rows, columns) of each image in its source frame; the training mode is left as it was."""
+        """Probabilities float32 (K, rows, columns) of each plane in its source frame; the training mode is left as it was."""
         was_training = self.training
         self.eval()
         try:
-            return [
-                Prediction(probabilities=placement.to_source(self._probabilities(image)).cpu().numpy())
+            found = (
+                placement.to_source(self._probabilities(image)).cpu().numpy()
                 for image, placement in zip(batch.images, batch.placements, strict=True)
-            ]
+            )
+            planes = (plane for maps in found for plane in (np.moveaxis(maps, 1, 0) if self.volumes else maps[None]))
+            return [Prediction(probabilities=plane) for plane in planes]
         finally:
             self.train(was_training)
 
@@ -120,9 +124,9 @@ class SemanticTask(Task):
         return decide(_probabilities(prediction), self.label_map, self.thresholds)
 
     def _probabilities(self, image: Tensor) -> Tensor:
-        """Network-frame image (C, H, W) -> foreground probabilities float32 (K, H, W)."""
+        """Network-frame image (C, [D,] H, W) -> foreground probabilities float32 (K, [D,] H, W)."""
         x = image[None].contiguous(memory_format=memory_format(self.network))
-        flips: list[tuple[int, ...]] = [(), (3,), (2,), (2, 3)] if self.config.flips else [()]
+        flips: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.config.flips else [()]
         total = torch.zeros(())
         for axes in flips:
             probabilities = activate(self._logits(x.flip(axes) if axes else x), self.label_map.independent)
@@ -131,9 +135,10 @@ class SemanticTask(Task):
         return probabilities if self.label_map.independent else probabilities[1:]
 
     def _logits(self, x: Tensor) -> Tensor:
-        """(1, C, H, W) -> float32 logits of the same size, whole or by tiles."""
-        tile = self.config.tile
-        if tile is None or max(x.shape[-2:]) <= tile:
+        """(1, C, [D,] H, W) -> float32 logits of the same size, whole or by tiles."""
+        *depth, rows, columns = x.shape[2:]
+        tile, thick = self.config.tile, [min(self.config.tile_slices or slices, slices) for slices in depth]
+        if (tile is None or max(rows, columns) <= tile) and thick == depth:
             logits: Tensor = self.network(x)
             return logits.float()
         from monai.inferers.utils import sliding_window_inference  # importing MONAI takes six seconds
@@ -141,7 +146,7 @@ class SemanticTask(Task):
         run: Callable[[Tensor], Tensor] = lambda tiles: self.network(tiles).float()  # noqa: E731
         tiled: Tensor = sliding_window_inference(
             x,
-            roi_size=(tile, tile),
+            roi_size=(*thick, *((rows, columns) if tile is None else (tile, tile))),
             sw_batch_size=1,
             predictor=run,
             overlap=self.config.tile_overlap,
@@ -152,7 +157,7 @@ class SemanticTask(Task):
 
 
 def stack(maps: Sequence[Tensor], fill: float = 0) -> Tensor:
-    """Maps (..., H, W) of any sizes -> one tensor (B, ..., H, W), padded below and to the right with ``fill``."""
+    """Maps (..., H, W) of any rows and columns -> one tensor (B, ..., H, W), padded below and to the right with ``fill``."""
     rows, columns = max(m.shape[-2] for m in maps), max(m.shape[-1] for m in maps)
     if all(m.shape[-2:] == (rows, columns) for m in maps):
         return torch.stack(list(maps))
@@ -160,7 +165,7 @@ def stack(maps: Sequence[Tensor], fill: float = 0) -> Tensor:
 
 
 def one_channel_a_class(masks: Tensor, label_map: LabelMap) -> Tensor:
-    """Masks int64 (B, H, W) -> float32 (B, C, H, W) of zeros and ones: K channels if independent, else K + 1, background first."""
+    """Masks int64 (B, [D,] H, W) -> float32 (B, C, [D,] H, W), zeros and ones: K channels if independent, else K + 1, background first."""
     if label_map.overlapping:
         known = masks.clamp(min=0)
         return torch.stack([(known >> (c.index - 1)) & 1 for c in label_map.classes], dim=1).float()

@@ -135,7 +135,7 @@ def load_bundle(path: Path, device: str | torch.device = "cpu") -> Bundle:
         raise BundleError(f"bundle {path.name}: its weights do not fit its network; train it again with this version") from error
     task.eval().requires_grad_(False)
     task.thresholds = record["thresholds"]
-    if config.train.channels_last:
+    if config.train.channels_last and not task.volumes:
         task.to(memory_format=torch.channels_last)
     return Bundle(
         path=path,

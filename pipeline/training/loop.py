@@ -124,7 +124,7 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
             raise InterruptedRun(INTERRUPTED)
 
         spent = time.monotonic() - epoch_began
-        images = (progress.batch - first_batch) * train.batch_size * world
+        images = (progress.batch - first_batch) * train.batch_size * (config.data.slices or 1) * world  # slices of a volume are images
         metrics = {name: total / max(progress.batch, 1) for name, total in progress.running.items()}
         metrics = {f"train/{name}": value for name, value in metrics.items()}
         metrics |= {"learning_rate": state.optimizer.param_groups[0]["lr"], "seconds/train": spent, "images_per_second": images / spent}

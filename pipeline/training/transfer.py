@@ -72,7 +72,7 @@ def _from_bundle(network: nn.Module, path: Path, partial: bool) -> Loaded:
         sees_image = key.startswith("0.") and value.ndim == 4 and value.shape[1] == bundle.input_channels
         return first_layer(value, channels) if sees_image and wanted[key].shape[1] == channels else value
 
-    channels = next(value.shape[1] for value in wanted.values() if value.ndim == 4)
+    channels = next(value.shape[1] for value in wanted.values() if value.ndim >= 4)
     loaded = fill(mine, entries, title, folder_digest(path, only=WEIGHTS), adapt=adapt, partial=partial)
     names = {id(value): name for name, value in network.state_dict(keep_vars=True).items()}
     named = {key: names[id(value)] for key, value in mine.state_dict(keep_vars=True).items()}

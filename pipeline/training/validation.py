@@ -100,11 +100,12 @@ class _Packed:
 
 
 def _predicted(task: Task, store: CaseStore, keys: Sequence[CaseKey], device: Any) -> Iterator[tuple[int, Batch, Labelled]]:
-    for cpu_batch, index in evaluation_batches(store, keys):
+    for cpu_batch, indices in evaluation_batches(store, keys, volumes=task.volumes):
         batch = cpu_batch.to(device)
         with torch.inference_mode():
-            (prediction,) = task.predict(batch)
-        yield index, batch, _labelled(store, index, inside_view(prediction, store.valid_in_source(index)))
+            predictions = task.predict(batch)
+        for index, prediction in zip(indices, predictions, strict=True):
+            yield index, batch, _labelled(store, index, inside_view(prediction, store.valid_in_source(index)))
 
 
 def _labelled(store: CaseStore, index: int, prediction: Prediction) -> Labelled:
@@ -121,10 +122,13 @@ def score_images(
     losses: bool = False,
 ) -> list[Scored]:
     """Every image of these cases scored; ``each`` is called after each of them. ``losses``: also measure the task's losses."""
-    scored = []
+    scored: list[Scored] = []
+    measured: Batch | None = None
+    lost: dict[str, float] = {}
     for index, batch, labelled in _predicted(task, store, keys, device):
         one = score_image(task, store, index, labelled)
-        lost = {name: float(loss) for name, loss in task.validation_losses(batch).items()} if losses else {}
+        if losses and batch is not measured:  # the slices of a volume share a batch, and its losses
+            lost, measured = {name: float(loss) for name, loss in task.validation_losses(batch).items()}, batch
         scored.append(replace(one, losses=lost))
         each()
     return scored

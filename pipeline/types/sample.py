@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What is true of one image; each field may be None, and N (objects) may be 0.
+    """What is true of one image, or of the slices of a volume; each field may be None, and N (objects) may be 0.
 
-    ``mask`` int64 (H, W) · ``boxes`` float32 (N, 4) xyxy pixels, half open, x = column · ``labels`` int64 (N), 1..K ·
-    ``instance_masks`` bool (N, H, W) · ``grade`` int. Tensors.
+    ``mask`` int64 (H, W), or (D, H, W) of a volume, which has no objects · ``boxes`` float32 (N, 4) xyxy pixels, half open, x =
+    column · ``labels`` int64 (N), 1..K · ``instance_masks`` bool (N, H, W) · ``grade`` int. Tensors.
     """
 
     mask: Tensor | None = None
@@ -28,7 +28,8 @@ class Target:
     grade: int | None = None
 
     def __post_init__(self) -> None:
-        for name, dtype, ndim in (("mask", "int64", 2), ("boxes", "float32", 2), ("labels", "int64", 1), ("instance_masks", "bool", 3)):
+        axes = 3 if self.boxes is None and self.mask is not None and self.mask.ndim == 3 else 2
+        for name, dtype, ndim in (("mask", "int64", axes), ("boxes", "float32", 2), ("labels", "int64", 1), ("instance_masks", "bool", 3)):
             value = getattr(self, name)
             if value is not None:
                 require(
@@ -79,24 +80,24 @@ class Placement:
         return self.resized[0] / self.crop[2], self.resized[1] / self.crop[3]
 
     def to_source(self, maps: Tensor, *, mode: Literal["nearest", "linear"] = "linear", fill: float = 0.0) -> Tensor:
-        """Maps (C, net rows, net columns) -> (C, source rows, source columns); ``fill`` stands outside the crop."""
+        """Maps (..., net rows, net columns) -> (..., source rows, source columns); ``fill`` stands outside the crop."""
         import torch
         import torch.nn.functional as nn_functional
 
         require(tuple(maps.shape[-2:]) == self.net, f"maps {tuple(maps.shape)} are not of the network's size {self.net}")
         top, left, _, _ = self.pad
-        inner = maps[:, top : top + self.resized[0], left : left + self.resized[1]]
+        inner = maps[..., top : top + self.resized[0], left : left + self.resized[1]]
         crop_top, crop_left, height, width = self.crop
         if (height, width) != self.resized:
             options: dict[str, Any] = {"mode": "nearest-exact"} if mode == "nearest" else {"mode": "bilinear", "antialias": True}
-            stored = inner.dtype
-            inner = nn_functional.interpolate(inner[None].float(), size=(height, width), **options)[0].to(stored)
+            enlarged = nn_functional.interpolate(inner.flatten(0, -3)[None].float(), size=(height, width), **options)
+            inner = enlarged.view(*inner.shape[:-2], height, width).to(inner.dtype)
         if (crop_top, crop_left, height, width) == (0, 0, *self.source):
             return inner
-        out = torch.full((maps.shape[0], *self.source), fill, dtype=maps.dtype, device=maps.device)
-        rows = slice(max(crop_top, 0), min(crop_top + height, self.source[0]))
-        columns = slice(max(crop_left, 0), min(crop_left + width, self.source[1]))
-        out[:, rows, columns] = inner[:, rows.start - crop_top : rows.stop - crop_top, columns.start - crop_left : columns.stop - crop_left]
+        out = torch.full((*maps.shape[:-2], *self.source), fill, dtype=maps.dtype, device=maps.device)
+        first, last = max(crop_top, 0), min(crop_top + height, self.source[0])
+        start, stop = max(crop_left, 0), min(crop_left + width, self.source[1])
+        out[..., first:last, start:stop] = inner[..., first - crop_top : last - crop_top, start - crop_left : stop - crop_left]
         return out
 
     def boxes_to_net(self, boxes: Tensor) -> Tensor:
@@ -116,7 +117,11 @@ class Placement:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a network sees: ``images`` float32 (C, H, W) each, any size; ``valid`` bool (H, W), the field of view."""
+    """What a network sees: ``images`` float32 (C, H, W) each, any size; ``valid`` bool (H, W), the field of view.
+
+    A volume, for a network that looks at neighbouring slices, is one image (C, D, H, W) with ``valid`` (D, H, W); its placement is
+    that of each slice.
+    """
 
     images: Sequence[Tensor]
     valid: Sequence[Tensor]

@@ -29,6 +29,7 @@ from tests.datasets.conftest import SmallSet, make_card
 class Sampling(Strict):
     crop: tuple[int, int] | None = (24, 32)
     crops_per_image: int = 3
+    slices: int | None = None
     foreground_crops: float = 0.0
     augment: AugmentConfig = AugmentConfig()
     workers: int = 0
@@ -302,10 +303,10 @@ def test_a_failing_sample_names_its_case(small_set: SmallSet, monkeypatch: pytes
     bad = store.keys()[4]
     whole = CaseStore.window
 
-    def failing(self: CaseStore, index: int, *place: int) -> Any:
+    def failing(self: CaseStore, index: int, *place: int, **options: Any) -> Any:
         if self.case_of(index) == bad:
             raise OSError("the disk went away")
-        return whole(self, index, *place)
+        return whole(self, index, *place, **options)
 
     monkeypatch.setattr(CaseStore, "window", failing)
     with pytest.raises(TrainingError, match=f"case {bad}: .*the disk went away"):
@@ -316,7 +317,7 @@ def test_evaluation_sees_whole_images_in_order(small_set: SmallSet) -> None:
     store = stored(small_set)
     keys = store.keys()[1:4]
     seen = list(evaluation_batches(store, keys))
-    assert [index for _, index in seen] == [1, 2, 3]
+    assert [indices for _, indices in seen] == [[1], [2], [3]]
     assert [batch.cases[0] for batch, _ in seen] == list(keys)
     assert all(batch.images[0].shape == (3, 60, 84) for batch, _ in seen)
 
