@@ -184,3 +184,27 @@ def test_a_resized_constant_map_comes_back_constant_with_the_box_beside_it() -> 
     assert (back[:, :4] == -1).all()
     # closed form: x = 16 is (16 - 6) * 40 / 20 + 2 = 22, y = 9 is (9 - 4) * 5 / 10 + 1 = 3.5
     assert placement.boxes_to_net(torch.tensor([[16.0, 9.0, 26.0, 14.0]])).tolist() == [[22.0, 3.5, 42.0, 6.0]]
+
+
+def test_layers_and_their_surfaces_travel_with_the_classes() -> None:
+    classes = tuple(LabelClass(i, name, (i, i, i)) for i, name in enumerate(("fluid", "RPE", "RNFL"), 1))
+    plain = LabelMap(classes, layered=("RNFL", "RPE"))
+    assert plain.surface_names == ("top of RNFL", "top of RPE", "bottom of RPE")
+    named = LabelMap(classes, layered=("RNFL", "RPE"), surfaces=("ILM", "OS-RPE", "BM"))
+    assert named.surface_names == ("ILM", "OS-RPE", "BM")
+    assert LabelMap.from_json(named.to_json()) == named
+    assert named.only(["RNFL", "RPE"]).surface_names == ("ILM", "OS-RPE", "BM")
+    assert named.only(["fluid", "RPE"]).surface_names == ("top of RPE", "bottom of RPE")  # nobody knows the names of others
+    assert named.only(["fluid"]).surface_names == ()
+    assert (named.renamed({"RNFL": "NFL"}).layered, named.renamed({"RNFL": "NFL"}).surfaces) == (("NFL", "RPE"), ("ILM", "OS-RPE", "BM"))
+    assert LAYERS.to_json().keys() == {"overlapping", "classes"}  # an unchanged card keeps its cache and its records
+    for wrong, message in (
+        ({"layered": ("RNFL", "INL")}, "layers speak of class 'INL'"),
+        ({"layered": ("RPE", "RPE")}, "name a class twice"),
+        ({"layered": ("RNFL",), "overlapping": True}, "overlapping: true does not"),
+        ({"layered": ("RNFL", "RPE"), "surfaces": ("ILM", "BM")}, "2 layers have 3 surfaces, but 2 are named"),
+        ({"surfaces": ("ILM", "BM")}, "0 layers have 1 surfaces"),
+        ({"layered": ("RNFL",), "surfaces": ("ILM", "ILM")}, "must differ"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LabelMap(classes, **wrong)

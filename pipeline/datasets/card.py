@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -41,8 +41,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]{0,63}$")]
+
+
 class ClassFields(Strict):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]{0,63}$")
+    name: Name
     colour: tuple[int, int, int]
     code: str | None = Field(None, description='DICOM code "SCHEME:VALUE", or null where no verified one exists')
     inside: str | None = Field(None, description="the class that this one is a part of: a cup is found only where its disc is found, too")
@@ -98,6 +101,12 @@ class CardFields(Strict):
     laterality: Laterality | None = Field(None, description="where every image shows the same eye side")
     classes: list[ClassFields] = Field(min_length=1)
     overlapping: bool = Field(False, description="whether one pixel may belong to several classes (the cup lies in the disc)")
+    layers: list[str] = Field(
+        default_factory=list, description="classes that are layers of the retina, from the vitreous down; the others lie within (fluid)"
+    )
+    surfaces: list[Name] = Field(
+        default_factory=list, description="names of the surfaces above, between and below the layers: [ILM, ..., BM]"
+    )
     images: ImageFields
     labels: list[LabelSource] = Field(default_factory=list)
     second_reader: list[LabelSource] = Field(default_factory=list)
@@ -141,7 +150,7 @@ class CardFields(Strict):
     def stored_map(self) -> LabelMap:
         """All classes that the label files speak of."""
         classes = (LabelClass(i, c.name, c.colour, c.code, c.inside) for i, c in enumerate(self.classes, 1))
-        return LabelMap(tuple(classes), self.overlapping)
+        return LabelMap(tuple(classes), self.overlapping, tuple(self.layers), tuple(self.surfaces))
 
     @cached_property
     def patterns(self) -> tuple[Pattern, ...]:

@@ -35,10 +35,15 @@ class LabelMap:
     Exclusive classes: a mask's value is the class index. Overlapping classes (the cup lies inside the disc): a mask is a bit
     field, bit k - 1 set where class k is present, so that one integer image says everything and moves as one through every
     transform. A class that lies ``inside`` another one is overlapping, and no pixel found is of it alone (:meth:`nested`).
+
+    ``layered``: names of the classes that are layers, in order from the vitreous down; classes beside them (fluid) lie within.
+    ``surfaces``: names of the surfaces above, between and below the layers, one more than layers; without them "top of RNFL".
     """
 
     classes: tuple[LabelClass, ...]
     overlapping: bool = False
+    layered: tuple[str, ...] = ()
+    surfaces: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require(bool(self.classes), "a label map needs at least one class")
@@ -50,6 +55,13 @@ class LabelMap:
             require(cls.inside in (None, *self.names), f"{said}, but classes are: {', '.join(self.names)}")
             require(cls.inside is None or self.overlapping, f"{said}, which needs overlapping: true")
             require(cls.name not in self.around(cls), f"{said}, and so inside itself; say inside of the inner class alone")
+        for name in self.layered:
+            require(name in self.names, f"layers speak of class {name!r}, but classes are: {', '.join(self.names)}")
+        require(len(set(self.layered)) == len(self.layered), "layers name a class twice; each lies in one place from the vitreous down")
+        require(not (self.layered and self.overlapping), "layers exclude each other, which overlapping: true does not")
+        counts = f"{len(self.layered)} layers have {len(self.layered) + 1} surfaces, but {len(self.surfaces)} are named"
+        require(not self.surfaces or len(self.surfaces) == len(self.layered) + 1, counts)
+        require(len(set(self.surfaces)) == len(self.surfaces), "names of surfaces must differ")
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -57,6 +69,13 @@ class LabelMap:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.classes)
+
+    @property
+    def surface_names(self) -> tuple[str, ...]:
+        """The surfaces from the vitreous down: the top of each layer, then the bottom of the last one; none without layers."""
+        if self.surfaces or not self.layered:
+            return self.surfaces
+        return (*(f"top of {name}" for name in self.layered), f"bottom of {self.layered[-1]}")
 
     @property
     def independent(self) -> bool:
@@ -79,17 +98,21 @@ class LabelMap:
         return tuple(names)
 
     def only(self, names: Sequence[str]) -> LabelMap:
-        """These classes, in this order, numbered anew; each inside the nearest of its outer classes that is left."""
+        """These classes, in this order, numbered anew; each inside the nearest of its outer classes that is left.
+
+        Names of surfaces are kept with all the layers that they lie between.
+        """
         known = {c.name: c for c in self.classes}
         left = {name: next((outer for outer in self.around(known[name]) if outer in names), None) for name in names}
         classes = (replace(known[name], index=index, inside=left[name]) for index, name in enumerate(names, 1))
-        return LabelMap(tuple(classes), self.overlapping)
+        layered = tuple(name for name in self.layered if name in names)
+        return LabelMap(tuple(classes), self.overlapping, layered, self.surfaces if layered == self.layered else ())
 
     def renamed(self, names: Mapping[str, str]) -> LabelMap:
         """The same classes under other names, {name: new name}."""
         inside = {c.name: None if c.inside is None else names.get(c.inside, c.inside) for c in self.classes}
         classes = (replace(c, name=names.get(c.name, c.name), inside=inside[c.name]) for c in self.classes)
-        return LabelMap(tuple(classes), self.overlapping)
+        return LabelMap(tuple(classes), self.overlapping, tuple(names.get(name, name) for name in self.layered), self.surfaces)
 
     def layers(self, mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Mask (...) -> one boolean layer a class (K, ...); ignored pixels are False everywhere."""
@@ -123,9 +146,10 @@ class LabelMap:
             said = {"index": c.index, "name": c.name, "colour": list(c.colour), "code": c.code}
             return said if c.inside is None else said | {"inside": c.inside}
 
-        return {"overlapping": self.overlapping, "classes": [of(c) for c in self.classes]}
+        out: dict[str, Any] = {"overlapping": self.overlapping, "classes": [of(c) for c in self.classes]}
+        return out | {name: list(getattr(self, name)) for name in ("layered", "surfaces") if getattr(self, name)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LabelMap:
         classes = tuple(LabelClass(c["index"], c["name"], tuple(c["colour"]), c.get("code"), c.get("inside")) for c in data["classes"])
-        return cls(classes, bool(data.get("overlapping", False)))
+        return cls(classes, bool(data.get("overlapping", False)), tuple(data.get("layered", ())), tuple(data.get("surfaces", ())))

@@ -90,6 +90,9 @@ def test_every_card_of_the_repository_loads() -> None:
             {"classes": [{"name": "disc", "colour": [0, 0, 0]}, {"name": "vessel", "colour": [0, 0, 0], "inside": "disc"}]},
             "needs overlapping",
         ),
+        ({"layers": ["vessel", "RPE"]}, "layers speak of class 'RPE', but classes are: vessel"),
+        ({"layers": ["vessel"], "overlapping": True}, "layers exclude each other"),
+        ({"layers": ["vessel"], "surfaces": ["ILM"]}, "1 layers have 2 surfaces, but 1 are named"),
         ({"images": {"file": "images/{patient"}}, "brace"),
     ],
 )
