@@ -18,6 +18,8 @@ import numpy.typing as npt
 from pipeline.atomic import sync, write_text
 from pipeline.errors import ConfigError
 from pipeline.inference.object_files import FoundObjects, write_objects
+from pipeline.inference.surface_files import write_pockets, write_surfaces
+from pipeline.measurements.surfaces import Surfaces
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
 from pipeline.types import LabelMap, Scan
@@ -30,7 +32,7 @@ _DISPLAYED = (0.5, 99.5)
 @dataclass(frozen=True, eq=False)
 class CaseResult:
     """What is written of one scan. ``mask`` unsigned (H, W) or (D, H, W); ``probabilities`` float (K, [D,] H, W) or None;
-    ``found`` of a detection bundle, also where it found nothing."""
+    ``found`` of a detection bundle, also where it found nothing; ``surfaces`` of a bundle with layers."""
 
     scan: Scan
     case: str
@@ -40,6 +42,7 @@ class CaseResult:
     bundle_id: str
     seconds: float
     found: FoundObjects | None = None
+    surfaces: Surfaces | None = None
 
 
 def mask_dtype(label_map: LabelMap) -> type[np.uint8] | type[np.uint16]:
@@ -97,7 +100,12 @@ def write_case(out: Path, result: CaseResult, label_map: LabelMap) -> None:
         np.savez_compressed(staged / "probabilities.npz", **stored)
     if result.found is not None:
         write_objects(staged, result.found, label_map, scan.geometry, result.bundle_id)
-    write_json(staged / CASE_FILE, _record(result, label_map, planes))
+    of_layers = {}
+    if result.surfaces is not None:
+        of_layers["layers"] = write_surfaces(staged, result.surfaces, label_map, scan.geometry)
+        if not flat:
+            of_layers["pockets"] = write_pockets(staged, result.mask, label_map, scan.geometry)
+    write_json(staged / CASE_FILE, _record(result, label_map, planes) | of_layers)
     for path in staged.iterdir():
         sync(path)
     sync(staged)

@@ -30,13 +30,14 @@ from pipeline.inference.predict import Predictor
 from pipeline.inference.proposals import check_proposals, draw_proposals, proposals_of
 from pipeline.inference.scoring import Row, score_case, table
 from pipeline.inference.summary import DRAWS, LEVEL, SEED, summarise, summary_lines
+from pipeline.inference.surface_scores import SurfaceScore, score_surfaces, shared_surfaces, summarise_surfaces, surface_table
 from pipeline.inference.unseen import check_unseen, common_classes, named_as, select, trained_on
 from pipeline.scans.files import open_regular, sha256_of
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.raster import write_png
 from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.platform import enough_memory, prepare_machine
-from pipeline.types import IGNORE, Advance, Scan
+from pipeline.types import IGNORE, Advance, LabelMap, Scan
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class _Scores:
     rows: list[Row] = field(default_factory=list)
     planes: list[ScoredPlane] = field(default_factory=list)
     ratios: list[CupRatio] = field(default_factory=list)
+    surfaces: list[SurfaceScore] = field(default_factory=list)
 
 
 def evaluate(
@@ -72,7 +74,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score one part of a labelled data set and write ``out/per_image.csv`` and ``out/summary.json``, each atomically.
 
-    A detection bundle also leaves ``objects.csv``, ``precision_recall.png`` and ``froc.png``; one that finds disc and cup ``vcdr.csv``.
+    A detection bundle also leaves ``objects.csv``, ``precision_recall.png`` and ``froc.png``; one that finds disc and cup ``vcdr.csv``,
+    one with layers ``surfaces.csv``.
 
     Parameters
     ----------
@@ -108,6 +111,8 @@ def evaluate(
     theirs = named_as(card, bundle, classes or {})
     names, more = common_classes(bundle, card, theirs.names)
     warnings += more
+    if bundle.label_map.layered and theirs.layered and not shared_surfaces(bundle.label_map, theirs):
+        warnings.append("no surface of the card has the name of one of the bundle's, and none is scored")
     predictor = Predictor(bundle, prepare_machine(device))
     if proposals:
         check_proposals(predictor)
@@ -124,7 +129,7 @@ def evaluate(
                 drawn = out / "proposals" / f"{case.key}.png" if proposals and number < PICTURES else None
                 _score_objects(scores, predictor, card, case, scan, shared, proposals, drawn)
             else:
-                _score(scores, predictor, card, case, scan, shared)
+                _score(scores, predictor, card, case, scan, shared, theirs)
         if progress is not None:
             progress(number + 1, len(cases), str(case.key))
 
@@ -141,6 +146,9 @@ def evaluate(
     if scores.ratios:
         more_of["vcdr"] = summarise_ratios(scores.ratios)
         tables["vcdr.csv"] = ratio_table(scores.ratios)
+    if scores.surfaces:
+        more_of["surfaces"] = summarise_surfaces(scores.surfaces)
+        tables["surfaces.csv"] = surface_table(scores.surfaces)
     files = {name: _write_table(out / name, lines) for name, lines in tables.items()}
     for name, picture in pictures.items():
         write_png(out / name, picture)
@@ -165,15 +173,23 @@ def evaluate(
     return summary
 
 
-def _score(scores: _Scores, predictor: Predictor, card: DataCard, case: CardCase, scan: Scan, shared: Shared) -> None:
-    """One case: predict as training prepared, score in the source frame where the first reader's label is known."""
+def _score(scores: _Scores, predictor: Predictor, card: DataCard, case: CardCase, scan: Scan, shared: Shared, theirs: LabelMap) -> None:
+    """One case: predict as training prepared, score in the source frame where the first reader's label is known.
+
+    ``theirs``: the card's classes under the bundle's names.
+    """
     view = _field_of_view(card, case, scan)
     truth = read_target_mask(card, case, scan=scan)
     check_sizes(scan.geometry, truth, f"case {case.key}: the label")
     prediction = predictor.predict(scan, valid=None if view is None else np.broadcast_to(view, scan.geometry.shape))
     layers = predictor.layers(prediction)
     assert layers is not None
-    _score_pixels(scores, card, case, scan, shared, layers, prediction.probabilities, truth, _scored_area(scan, view))
+    area = _scored_area(scan, view)
+    _score_pixels(scores, card, case, scan, shared, layers, prediction.probabilities, truth, area)
+    if prediction.probabilities is not None:
+        ours, known = predictor.bundle.label_map, (truth != IGNORE) & area
+        drawn = card.label_map.layers(truth)
+        scores.surfaces += score_surfaces(case.key, prediction.probabilities, ours, drawn, theirs, known, scan.geometry.spacing_mm)
 
 
 def _score_objects(

@@ -33,6 +33,7 @@ from pipeline.inference.object_files import FoundObject, FoundObjects, compact, 
 from pipeline.inference.out_folder import open_out
 from pipeline.inference.predict import Predictor, Ready
 from pipeline.inference.reading import File, Read, failure, read_file
+from pipeline.measurements.surfaces import Surfaces, find_surfaces
 from pipeline.scans.folder import walk
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.record import size_and_time, token_of
@@ -210,6 +211,7 @@ class _Run:
         masks: list[npt.NDArray[np.unsignedinteger]] = []
         kept: list[npt.NDArray[np.float16]] = []
         objects: list[list[FoundObject]] = []
+        depths: list[npt.NDArray[np.float32]] = []
         has_masks = True
         warnings: tuple[str, ...] = ()
         for plane, prediction in enumerate(self.predictor.slices(ready)):
@@ -222,6 +224,8 @@ class _Run:
             if prediction.boxes is not None:
                 objects.append(compact(prediction, plane))
                 has_masks = has_masks and prediction.instance_masks is not None
+            if label_map.layered and prediction.probabilities is not None:
+                depths.append(find_surfaces(prediction.probabilities, label_map).depth)
             if self.keep_probabilities:
                 assert prediction.probabilities is not None
                 kept.append(prediction.probabilities.astype(np.float16))
@@ -233,8 +237,9 @@ class _Run:
             found = FoundObjects.of(objects, has_masks, label_map, self.predictor.task.thresholds)
             if len(found.objects) < sum(map(len, objects)):
                 warnings += (f"only the likeliest {len(found.objects)} objects were kept",)
+        surfaces = Surfaces(label_map.surface_names, np.concatenate(depths, axis=1)) if depths else None
         seconds = read_seconds + time.perf_counter() - began
-        return CaseResult(ready.scan, name, mask, chances, warnings, self.bundle.id, seconds, found)
+        return CaseResult(ready.scan, name, mask, chances, warnings, self.bundle.id, seconds, found, surfaces)
 
     def _write(self, result: CaseResult) -> float:
         """Runs in a writer thread; seconds it took."""

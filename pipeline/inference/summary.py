@@ -112,6 +112,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
             lines.append(_line("vertical CDR", label, summary["vcdr"][name]))
     if "detection" in summary:
         lines += _object_lines(summary["detection"])
+    if "surfaces" in summary:
+        lines += _surface_lines(summary["surfaces"])
     lines += [f"warning: {text}" for text in summary["warnings"]]
     return lines
 
@@ -123,6 +125,25 @@ def _line(label: str, name: str, score: Mapping[str, Any]) -> str:
         interval = f"[{score['low']:.4f}, {score['high']:.4f}]"
     reasons = "; ".join(f"undefined in {count}: {reason}" for reason, count in score.get("undefined", {}).items())
     return f"  {label:<14}  {name.replace('_', ' '):<22} {value:>7}  {interval:<16}  {reasons}".rstrip()
+
+
+def _surface_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What a person reads of ``summary["surfaces"]``: a line a surface."""
+    unit = summary["unit"]
+    lines = [f"surfaces, in {unit}, mean over scans:"]
+    for name, own in summary["surfaces"].items():
+        mean = own["mean_abs"]
+        if mean["value"] is None:
+            lines.append(f"  {name:<16} undefined: no A-scan in which it was found and is labelled")
+            continue
+        interval = "" if mean["low"] is None else f" [{mean['low']:.2f}, {mean['high']:.2f}]"
+        share = own["columns"] / (own["columns"] + own["missing"])
+        text = f"  {name:<16} error {mean['value']:.2f}{interval}  bias {own['bias']['value']:+.2f}  95 % within {own['p95']['value']:.2f}"
+        text += f"  found in {share:.1%} of A-scans"
+        if own["jump_found"]["value"] is not None:
+            text += f"  step between B-scans {own['jump_found']['value']:.2f} (label {own['jump_true']['value']:.2f})"
+        lines.append(text)
+    return lines
 
 
 def _object_lines(detection: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,197 @@
+"""A bundle with layers: what is evaluated and written of surfaces and fluid, worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from pipeline.inference.evaluate import evaluate, summary_lines
+from pipeline.inference.folder import predict_folder
+from pipeline.scans.nifti import write_nifti
+from pipeline.scans.open import open_scan
+from pipeline.training.bundle import Bundle
+from pipeline.types import Batch, Geometry, LabelClass, LabelMap, Prediction
+from tests.inference.conftest import BrightTask, make_bundle
+
+SPACING = (0.25, 0.004, 0.01)
+RETINA = LabelMap(
+    tuple(LabelClass(i, name, (i, i, i)) for i, name in enumerate(("inner", "outer", "fluid"), 1)),
+    layered=("inner", "outer"),
+    surfaces=("ILM", "middle", "BM"),
+)
+CARD = """---
+name: tiny_oct
+title: drawn for this test
+modality: oct
+identifiers: public
+licence: CC0
+citation: none
+source: none
+how_to_get: none
+classes:
+  - {name: inner, colour: [1, 1, 1]}
+  - {name: outer, colour: [2, 2, 2]}
+  - {name: fluid, colour: [3, 3, 3]}
+layers: [inner, outer]
+surfaces: [ILM, middle, BM]
+images: {file: "scans/{patient}_{eye}.nii.gz"}
+labels:
+  - {kind: values, file: "labels/{patient}_{eye}.nii.gz", values: {1: inner, 2: outer, 3: fluid, 9: ignore}}
+parts:
+  patients: {train: [a], test: [b, c]}
+---
+"""
+
+
+class GreyTask(BrightTask):
+    """A pixel's grey value, 0 to 1, times four is its class: 0 background, 1 inner, 2 outer, 3 fluid."""
+
+    def predict(self, batch: Batch) -> list[Prediction]:
+        out = []
+        for image, placement in zip(batch.images, batch.placements, strict=True):
+            number = torch.round(image[0] * 4)
+            out.append(Prediction(probabilities=placement.to_source(torch.stack([(number == k).float() for k in (1, 2, 3)])).numpy()))
+        return out
+
+
+@pytest.fixture
+def layered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    made = make_bundle(tmp_path / "bundle", modality="oct", input_channels=1, label_map=RETINA, task=GreyTask(RETINA), thresholds={})
+    monkeypatch.setattr("pipeline.inference.evaluate.load_bundle", lambda path, device="cpu": made)
+    monkeypatch.setattr("pipeline.inference.folder.load_bundle", lambda path, device="cpu": made)
+    monkeypatch.setattr("pipeline.inference.evaluate.select", lambda bundle, card, known, part, trained: (known, []))
+    monkeypatch.setattr("pipeline.inference.evaluate.check_unseen", lambda hashes, part, trained: [])
+    return made
+
+
+def retina(top: int = 4, middle: int = 8, bottom: int = 12) -> npt.NDArray[np.uint8]:
+    """Three slices of 16 x 10: two layers, and above all a bright pixel that keeps the scale."""
+    out = np.zeros((3, 16, 10), np.uint8)
+    out[:, top:middle], out[:, middle:bottom] = 1, 2
+    return out
+
+
+def grey(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    shown = classes * np.uint8(60)
+    shown[:, 0, 0], shown[:, 0, 1] = 240, 0  # each slice goes from 0 to 240, so that normalisation divides by 240
+    return shown
+
+
+def write(root: Path, name: str, classes: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8], spaced: bool = True) -> None:
+    geometry = Geometry(classes.shape, SPACING, "tag") if spaced else Geometry(classes.shape)
+    for folder, array in (("scans", grey(classes)), ("labels", label)):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        write_nifti(root / folder / f"{name}.nii.gz", array, geometry)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def score(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "tiny_oct.md").write_text(CARD)
+    root, out = tmp_path / "data", tmp_path / "out"
+    return evaluate(tmp_path / "bundle", str(tmp_path / "tiny_oct.md"), root, part="all", out=out, device="cpu")
+
+
+def test_surfaces_are_scored_against_the_labels(tmp_path: Path, layered: Bundle) -> None:
+    found = retina()
+    found[1, 4:5] = 0  # on the middle slice the ILM found lies a pixel deeper
+    label = retina(bottom=13)  # Bruch's membrane found lies a pixel too high
+    label[2, 6:, :4] = 9  # nobody knows where the last slice's four columns end
+    write(tmp_path / "data", "b_R", found, label)
+    write(tmp_path / "data", "c_L", retina(), retina())
+    summary = score(tmp_path)
+    rows = {(row["case"], row["surface"]): row for row in table(tmp_path / "out" / "surfaces.csv")}
+    assert list(rows) == [(case, name) for case in ("b_R_0_b-R", "c_L_0_c-L") for name in ("ILM", "middle", "BM")]
+    ilm, middle, membrane = (rows["b_R_0_b-R", name] for name in ("ILM", "middle", "BM"))
+    assert (ilm["unit"], ilm["patient"]) == ("um", "b")
+    assert float(ilm["mean_abs"]) == pytest.approx(4 * 10 / 30, abs=1e-4)
+    assert float(ilm["bias"]) == pytest.approx(4 * 10 / 30, abs=1e-4)
+    assert float(ilm["p95"]) == 4
+    assert (ilm["columns"], ilm["missing"]) == ("30", "0")
+    assert (float(ilm["jump_found"]), float(ilm["jump_true"])) == (4, 0)  # a pixel down and up again
+    assert (middle["columns"], middle["missing"], float(middle["mean_abs"])) == ("26", "0", 0)
+    assert (membrane["columns"], float(membrane["mean_abs"]), float(membrane["bias"])) == ("26", 4, -4)
+    assert summary["surfaces"]["unit"] == "um"
+    of_ilm = summary["surfaces"]["surfaces"]["ILM"]
+    assert of_ilm["mean_abs"]["value"] == pytest.approx(2 / 3 * 1, abs=1e-4)
+    assert of_ilm["mean_abs"]["low"] is not None
+    assert (of_ilm["columns"], of_ilm["missing"]) == (60, 0)
+    assert summary["files"]["surfaces.csv"]
+    text = "\n".join(summary_lines(summary))
+    assert "surfaces, in um" in text
+    assert "BM               error 2.00 [0.00, 4.00]  bias -2.00  95 % within 2.00  found in 100.0% of A-scans" in text
+
+
+def test_one_scan_without_spacing_makes_all_of_the_summary_pixels(tmp_path: Path, layered: Bundle) -> None:
+    write(tmp_path / "data", "b_R", retina(top=5), retina())
+    write(tmp_path / "data", "c_L", retina(top=7), retina(), spaced=False)
+    summary = score(tmp_path)
+    assert [row["unit"] for row in table(tmp_path / "out" / "surfaces.csv")] == ["um"] * 3 + ["px"] * 3
+    assert summary["surfaces"]["unit"] == "px"
+    assert summary["surfaces"]["surfaces"]["ILM"]["mean_abs"]["value"] == pytest.approx((1 + 3) / 2)
+
+
+def test_a_card_without_layers_has_no_surfaces(tmp_path: Path, layered: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "data", "b_R", retina(), retina())
+    monkeypatch.setattr(f"{__name__}.CARD", CARD.replace("layers: [inner, outer]\nsurfaces: [ILM, middle, BM]\n", ""))
+    summary = score(tmp_path)
+    assert "surfaces" not in summary
+    assert not (tmp_path / "out" / "surfaces.csv").exists()
+
+
+def test_surfaces_of_other_names_are_not_compared(tmp_path: Path, layered: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "data", "b_R", retina(), retina())
+    monkeypatch.setattr(f"{__name__}.CARD", CARD.replace("surfaces: [ILM, middle, BM]\n", ""))
+    summary = score(tmp_path)
+    assert "surfaces" not in summary
+    assert any("no surface of the card" in warning for warning in summary["warnings"])
+
+
+def test_each_predicted_volume_has_its_surfaces_thickness_and_pockets(tmp_path: Path, layered: Bundle) -> None:
+    scan = retina()
+    scan[0, 9:11, 2:4] = scan[1, 10:12, 3:5] = scan[1, 5, 8] = 3  # a pocket on two slices, and a speck; the fluid reaches BM on the second
+    scan[2, :, 9] = 0  # an A-scan in which nothing is
+    path = tmp_path / "scans" / "P1" / "V1" / "cube.nii.gz"
+    path.parent.mkdir(parents=True)
+    write_nifti(path, grey(scan), Geometry(scan.shape, SPACING, "tag"))
+    assert predict_folder(layered.path, tmp_path / "scans", tmp_path / "out")["done"] == 1
+    (folder,) = (tmp_path / "out" / "cases").iterdir()
+    lines = table(folder / "surfaces.csv")
+    assert len(lines) == 3 * 10
+    assert lines[0] == {"slice": "0", "column": "0", "ILM": "4.00", "middle": "8.00", "BM": "12.00"}
+    assert lines[29] == {"slice": "2", "column": "9", "ILM": "", "middle": "", "BM": ""}
+    assert (lines[13]["slice"], lines[13]["column"], lines[13]["BM"]) == ("1", "3", "12.00")
+    record = json.loads((folder / "case.json").read_text())
+    assert record["layers"] == {"inner": {"mean_thickness": 16, "unit": "um"}, "outer": {"mean_thickness": 16, "unit": "um"}}
+    assert record["pockets"] == {"fluid": {"number": 2, "volume": pytest.approx(9 * 0.25 * 0.004 * 0.01), "unit": "mm3"}}
+    numbers = open_scan(folder / "pockets.nii.gz")
+    assert numbers.geometry == open_scan(path).geometry
+    assert (numbers.pixels[0] == np.where(scan == 3, 1, 0) + (np.arange(16)[:, None] == 5) * (scan == 3)).all()
+    assert [
+        (row["pocket"], row["class"], row["voxels"], row["first_slice"], row["last_slice"]) for row in table(folder / "pockets.csv")
+    ] == [
+        ("1", "fluid", "8", "0", "1"),
+        ("2", "fluid", "1", "1", "1"),
+    ]
+
+
+def test_a_bundle_without_layers_writes_none_of_it(tmp_path: Path, layered: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = LabelMap(RETINA.classes)
+    other = make_bundle(tmp_path / "bundle", modality="oct", input_channels=1, label_map=plain, task=GreyTask(plain), thresholds={})
+    monkeypatch.setattr("pipeline.inference.folder.load_bundle", lambda path, device="cpu": other)
+    (tmp_path / "scans").mkdir()
+    write_nifti(tmp_path / "scans" / "cube.nii.gz", grey(retina()), Geometry((3, 16, 10), SPACING, "tag"))
+    assert predict_folder(other.path, tmp_path / "scans", tmp_path / "out")["done"] == 1
+    (folder,) = (tmp_path / "out" / "cases").iterdir()
+    assert not {"surfaces.csv", "pockets.nii.gz"} & {file.name for file in folder.iterdir()}
+    assert not {"layers", "pockets"} & json.loads((folder / "case.json").read_text()).keys()
