@@ -14,6 +14,9 @@ MODELS = Registry("model.name", "pipeline.models")
 
 Family = Literal["semantic", "detection"]
 
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""By a tensor's axes: of images (B, C, H, W), of volumes (B, C, D, H, W)."""
+
 
 class ModelConfig(Strict):
     """Base of every network's settings. ``family`` is the task family whose losses and predictions the network can serve."""
@@ -29,9 +32,17 @@ class ModelConfig(Strict):
 
 
 def memory_format(network: nn.Module) -> torch.memory_format:
-    """The format that the network's weights are in: channels_last halves a CPU's step, and mixing the two doubles it."""
+    """The format that the network's weights are in: channels_last (of volumes channels_last_3d) halves a CPU's step, and mixing the two
+    doubles it."""
     for weight in network.parameters():
-        last = weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last)
-        if weight.ndim == 4 and last != weight.is_contiguous():  # of 1 x 1 kernels, and of one channel, both formats are the same
-            return torch.channels_last if last else torch.contiguous_format
+        if weight.ndim in _CHANNELS_LAST:
+            last = weight.is_contiguous(memory_format=_CHANNELS_LAST[weight.ndim])
+            if last != weight.is_contiguous():  # of 1 x 1 kernels, and of one channel, both formats are the same
+                return _CHANNELS_LAST[weight.ndim] if last else torch.contiguous_format
     return torch.contiguous_format
+
+
+def to_channels_last(network: nn.Module) -> None:
+    """Bring the network's weights, in place, into the format in which channels lie beside each other."""
+    axes = max((weight.ndim for weight in network.parameters()), default=4)
+    network.to(memory_format=_CHANNELS_LAST[5 if axes == 5 else 4])

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.atomic import new_folder
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, OcusegError
-from pipeline.models.base import MODELS
+from pipeline.models.base import MODELS, to_channels_last
 from pipeline.tasks.base import TASKS, Task
 from pipeline.training.model_card import model_card
 from pipeline.training.provenance import PACKAGES
@@ -135,8 +135,8 @@ def load_bundle(path: Path, device: str | torch.device = "cpu") -> Bundle:
         raise BundleError(f"bundle {path.name}: its weights do not fit its network; train it again with this version") from error
     task.eval().requires_grad_(False)
     task.thresholds = record["thresholds"]
-    if config.train.channels_last and not task.volumes:
-        task.to(memory_format=torch.channels_last)
+    if config.train.channels_last:
+        to_channels_last(task)
     return Bundle(
         path=path,
         id=record["id"],

@@ -85,14 +85,15 @@ def choose_device(name: str) -> str:
 def channels_last_is_safe(network: nn.Module, device: str) -> bool:
     """Whether ``network`` may be trained in channels_last (the fast format) on ``device``.
 
-    Weights of volumes (five axes) cannot be in it. On a CPU, oneDNN's gradient of a strided 1 x 1 convolution of fewer than 16 channels
-    writes past its workspace in that format: wrong gradients, or a crash much later (github.com/uxlfoundation/oneDNN/issues/6035; found
-    here with torch 2.14.1).
+    On a CPU, oneDNN's gradient of a strided 1 x 1 convolution of fewer than 16 channels writes past its workspace in that format:
+    wrong gradients, or a crash much later (github.com/uxlfoundation/oneDNN/issues/6035; found here with torch 2.14.1). Volumes are
+    taken to be as images in this.
     """
-    if any(weight.ndim == 5 for weight in network.parameters()):
-        return False
     return device != "cpu" or not any(
-        isinstance(layer, nn.Conv2d) and set(layer.kernel_size) == {1} and max(layer.stride) > 1 and layer.in_channels // layer.groups < 16
+        isinstance(layer, nn.Conv2d | nn.Conv3d)
+        and set(layer.kernel_size) == {1}
+        and max(layer.stride) > 1
+        and layer.in_channels // layer.groups < 16
         for layer in network.modules()
     )
 

@@ -17,6 +17,7 @@ import torch
 from pipeline.atomic import write_text
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
+from pipeline.models.base import to_channels_last
 from pipeline.models.detector import DetectorConfig
 from pipeline.tasks.base import Task
 from pipeline.training.bundle import build_task, save_bundle
@@ -151,7 +152,7 @@ def train(
         loaded = None if newest(run_dir / "checkpoints") is not None else load_encoder(task, config)
         task.to(accelerator.device)
         if config.train.channels_last and channels_last_is_safe(task, accelerator.device.type):
-            task.to(memory_format=torch.channels_last)
+            to_channels_last(task)
         state = State(Progress(), task, make_optimizer(task, config.train, rate_factors(task.network, config.train)))
         thaw = Thaw(task.network, config.train.thaw_at)
         if config.train.ema is not None:
