@@ -54,11 +54,12 @@ class _Header:
 
 
 def read_vol(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: Path | None, max_pixels: int) -> Scan:
-    """The Scan in an open .vol file: uint8 pixels (1, B-scans, rows, columns), whatever the pattern (line, circle, volume, star).
+    """The Scan in an open .vol file: uint8 pixels (1, rows, columns) of a single B-scan (a line, a circle), which is a picture,
+    else (1, B-scans, rows, columns), whatever the pattern (volume, star).
 
     The grey values are those that the device displays: 255 times the fourth root of the stored reflectivity (0 to 1), rounded;
-    black where the device has no value. ``spacing_mm`` is (Distance, ScaleZ, ScaleX), and unknown as a whole when one of them is
-    not stated: a single B-scan has no distance (:func:`plane_spacing_mm` gives the other two), and a star none that is one number.
+    black where the device has no value. ``spacing_mm`` is ([Distance,] ScaleZ, ScaleX), and unknown as a whole when one of them is
+    not stated: the B-scans of a star have no distance that is one number (:func:`plane_spacing_mm` gives the other two).
 
     Raises
     ------
@@ -71,10 +72,12 @@ def read_vol(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: P
         for index in range(slices):
             stored = _read_floats(file, header.offset(index) + header.b_header, rows * columns)
             pixels[0, index] = _displayed(stored).reshape(rows, columns)
-        distance, scale_z, scale_x = header.scale_mm
-        spacing = (distance, scale_z, scale_x) if distance and scale_z and scale_x else None
-        geometry = Geometry(header.shape, spacing, "tag" if spacing else "unknown", None, *_eye(header, path))
-        return Scan(pixels, geometry, "oct", _case(header, path, root, names), sha256, path)
+        flat = slices == 1
+        shape, scales = (header.shape[1:], header.scale_mm[1:]) if flat else (header.shape, header.scale_mm)
+        stated = tuple(scale for scale in scales if scale)
+        spacing = stated if len(stated) == len(scales) else None
+        geometry = Geometry(shape, spacing, "tag" if spacing else "unknown", None, *_eye(header, path))
+        return Scan(pixels[:, 0] if flat else pixels, geometry, "oct", _case(header, path, root, names), sha256, path)
 
 
 def read_vol_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) -> CaseKey:

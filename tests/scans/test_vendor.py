@@ -130,13 +130,26 @@ def test_a_star_has_no_distance_between_its_scans(tmp_path: Path) -> None:
     assert plane_spacing_mm(tmp_path / "a") == (0.00390625, 0.0125)
 
 
+def test_a_single_b_scan_is_a_picture(tmp_path: Path) -> None:
+    line = volume(slices=1)
+    line.scales = (0.0125, 0.0, 0.004)  # no distance: there is no second scan
+    scan = open_scan(line.save(tmp_path / "a"))
+    assert scan.pixels.shape == (1, 6, 11)
+    assert (scan.geometry.shape, scan.geometry.spacing_mm, scan.geometry.spacing_source) == ((6, 11), (0.004, 0.0125), "tag")
+    assert read_surfaces(tmp_path / "a")["ILM"].shape == (1, 11)
+    line.pattern = 2  # a circle
+    assert open_scan(line.save(tmp_path / "b")).geometry.spacing_mm == (0.004, 0.0125)
+    line.scales = (0.0125, 0.25, 0.0)
+    assert open_scan(line.save(tmp_path / "c")).geometry.spacing_mm is None
+
+
 def test_no_value_is_black_and_no_line_is_nan(tmp_path: Path) -> None:
     vol = volume(slices=1)
     vol.stored[0, 0, :6] = [LARGEST, np.nan, -1.0, np.inf, 1.0, 1.5]
     vol.lines[0, 0, :6] = [LARGEST, np.nan, -0.5, np.inf, 0.0, 5.5]
     vol.lines[0, 2] = LARGEST
     path = vol.save(tmp_path / "a")
-    assert open_scan(path).pixels[0, 0, 0, :6].tolist() == [0, 0, 0, 0, 255, 255]
+    assert open_scan(path).pixels[0, 0, :6].tolist() == [0, 0, 0, 0, 255, 255]
     surfaces = read_surfaces(path)
     assert np.array_equal(surfaces["ILM"][0, :7], [np.nan, np.nan, np.nan, np.nan, 0.0, 5.5, 1.0], equal_nan=True)
     assert np.isnan(surfaces["RNFL"]).all()
@@ -225,12 +238,13 @@ def test_real_exports_look_as_the_device_shows_them(name: str) -> None:
     folder = shared_data("spectralis_vol")
     scan = open_scan(folder / f"{name}.vol", pseudonyms=NAMES)
     shown = np.asarray(Image.open(folder / f"{name}_bscan.png"))
-    assert scan.pixels.shape == (1, 1, 496, 768)
-    assert np.array_equal(scan.pixels[0, 0], shown)
-    assert (scan.modality, scan.geometry.laterality, scan.geometry.spacing_mm) == ("oct", "R", None)
+    assert scan.pixels.shape == (1, 496, 768)
+    assert np.array_equal(scan.pixels[0], shown)
+    assert (scan.modality, scan.geometry.laterality) == ("oct", "R")
     assert scan.case.visit == NAMES.token("visit", "20000101")
     spacing = plane_spacing_mm(folder / f"{name}.vol")
     assert spacing is not None
+    assert scan.geometry.spacing_mm == spacing
     assert spacing[0] == pytest.approx(0.003871670, abs=1e-9)
     assert 0.0118 < spacing[1] < 0.0180
     surfaces = read_surfaces(folder / f"{name}.vol")
@@ -262,7 +276,7 @@ def test_eyepy_finds_the_same_where_it_reads(name: str) -> None:
         return
     eye = reader.volume
     scan = open_scan(path, pseudonyms=NAMES)
-    assert eye.shape == scan.geometry.shape
+    assert eye.shape == (1, *scan.geometry.shape)
     assert (eye.scale_y, eye.scale_x) == plane_spacing_mm(path)
     assert eye.laterality == "OD"
     assert str(reader.parsed_file.visit_date).startswith("2000-01-01")
