@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -
     """Open every file that the card speaks of; what is wrong with which, sorted by file.
 
     Files without a partner, unreadable ones, labels of another size, label values that the card does not name, pixels of a class that
-    are not of the one around it, boxes without area or outside their image, empty fields of view, patients in two official parts, and
-    parts of other sizes than the card states; of the card itself, what is still to be completed and, where names are private, a pattern
-    that does not say where the patient stands.
+    are not of the one around it, layers in another order than the card's, boxes without area or outside their image, empty fields of
+    view, patients in two official parts, and parts of other sizes than the card states; of the card itself, what is still to be
+    completed and, where names are private, a pattern that does not say where the patient stands.
 
     Raises
     ------
@@ -129,7 +130,7 @@ def _case_problems(card: DataCard, case: CardCase, root: Path) -> list[Problem]:
                 problems.append(at(case.image if isinstance(source, CocoLabel) else path, error))
     if not problems:
         try:
-            problems += _outside(card, case, scan, at)
+            problems += [*_outside(card, case, scan, at), *_disorder(card, case, scan, at)]
         except OcusegError as error:  # files that are right one by one and do not fit together
             problems.append(at(case.image, error))
     if case.field_of_view is not None:
@@ -166,6 +167,28 @@ def _outside(card: DataCard, case: CardCase, scan: Scan, at: Callable[[Path, obj
                 of = f"{lost} of {int(layers[cls.name].sum())} pixels of {cls.name!r}"
                 remedy = f"if the value means both, write [{cls.inside}, {cls.name}] in the card, else mend the label"
                 problems.append(at(path, f"{of} are not labelled as {cls.inside!r}, inside which the card puts them; {remedy}"))
+    return problems
+
+
+def _disorder(card: DataCard, case: CardCase, scan: Scan, at: Callable[[Path, object], Problem]) -> list[Problem]:
+    """Layers that the label has the other way round than the card: in most of the A-scans that hold both."""
+    label_map, problems = card.stored_map, []
+    if len(label_map.layered) < 2 or not case.labels:
+        return []
+    mask = read_truth(card, case, scan=scan).mask
+    if mask is None:
+        return []
+    layers = dict(zip(label_map.names, label_map.layers(mask), strict=True))
+    rows = np.arange(mask.shape[-2])[:, None]
+    heights = {name: layers[name].sum(axis=-2) for name in label_map.layered}
+    middles = {name: (layers[name] * rows).sum(axis=-2) / np.maximum(heights[name], 1) for name in label_map.layered}
+    for upper, lower in pairwise(label_map.layered):
+        both = (heights[upper] > 0) & (heights[lower] > 0)
+        wrong = int((middles[upper] > middles[lower])[both].sum())
+        if 2 * wrong > both.sum():
+            path = next((path for source, path in case.labels if path is not None and lower in meanings(source)), case.image)
+            where = f"{lower!r} lies above {upper!r} in {wrong} of {int(both.sum())} A-scans"
+            problems.append(at(path, f"{where}; write the card's layers from the vitreous down"))
     return problems
 
 

@@ -330,7 +330,10 @@ def _notes(image: _Group, groups: Sequence[_Group], matched: Sequence[_Group]) -
         sizes = ", ".join(f"{' x '.join(map(str, shape))} ({n})" for shape, n in group.shapes.most_common(3))
         what = f"values {', '.join(map(str, group.values))}" if group.values is not None else "many values"
         lines.append(f"| `{group.pattern('*')}` | {len(group.files)} | {sizes} | {what} | {role} |")
-    return ["| files | number | sizes (of those looked at) | stored values | role |", "|---|---|---|---|---|", *lines]
+    out = ["| files | number | sizes (of those looked at) | stored values | role |", "|---|---|---|---|---|", *lines]
+    if any(len(set(group.values or ()) - {0}) > 1 for group in matched):
+        out += ["", "Of OCT: where classes are layers of the retina, say which, from the vitreous down, by `layers: [NAME, NAME, ...]`."]
+    return out
 
 
 def _markdown(front: dict[str, Any], notes: Sequence[str]) -> str:

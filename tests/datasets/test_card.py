@@ -220,6 +220,25 @@ def test_a_value_that_forgets_the_outer_class_is_found_by_the_check(small_set: S
     assert check_card(make_card(**NESTED, labels=[values | {"values": {1: "disc", 2: ["disc", "cup"]}}]), small_set.root) == []
 
 
+def test_the_check_sees_layers_in_another_order(small_set: SmallSet) -> None:
+    for file in (small_set.root / "labels").iterdir():
+        mask = np.zeros((60, 84), np.uint8)
+        mask[10:20, 5:80], mask[20:23, 5:80], mask[24:40, 5:80], mask[21, 40:44] = 1, 2, 3, 4
+        write_png(file, mask)
+    mask[10:20, 5:45], mask[20:23, 5:45] = 2, 1  # the first two the other way round in 40 of 75 A-scans
+    write_png(small_set.root / "labels" / "b_R.png", mask)
+    names = ["RNFL", "GCL", "INL", "fluid"]
+    labels = [{"kind": "values", "file": "labels/{patient}_{eye}.png", "values": dict(enumerate(names, 1))}]
+    classes = [{"name": name, "colour": [0, 0, k]} for k, name in enumerate(names)]
+    problems = check_card(make_card(classes=classes, labels=labels, layers=names[:3]), small_set.root)
+    assert [p.file for p in problems] == ["labels/b_R.png"]
+    assert "'GCL' lies above 'RNFL' in 40 of 75 A-scans" in problems[0].message
+    assert check_card(make_card(classes=classes, labels=labels), small_set.root) == []
+    upside_down = check_card(make_card(classes=classes, labels=labels, layers=names[2::-1]), small_set.root)
+    assert len(upside_down) == 2 * 12 - 1  # the swapped one has one pair the right way round
+    assert "write the card's layers from the vitreous down" in upside_down[0].message
+
+
 def test_two_files_for_one_case_are_refused(small_set: SmallSet) -> None:
     sub = small_set.root / "images" / "again"
     sub.mkdir()
