@@ -210,6 +210,8 @@ def _values(
         "rows": rows,
         "columns": columns,
         "classes": list(zip(styles, measured, drawn.paths, drawn.rings, strict=True)),
+        "layers": [(name, own.mean_thickness, wording.layer_unit(own.unit)) for name, own in case.layers.items()],
+        "pockets": [(name, own.number, wording.pockets_volume(own.volume, own.unit)) for name, own in case.pockets.items()],
         "warnings": facts.warnings,
         "unit": "mm³" if case.volume else "mm²",
         "alt_original": what,
@@ -235,7 +237,14 @@ def _values(
 def _files(case: ReportCase, plane: Plane, run: RunFacts) -> list[str]:
     """The case's results for other programs, those of the slice first shown."""
     instances = [instance_file(plane, cls.index) for cls in run.label_map.classes]
-    names = ["mask.nii.gz", plane.mask, *([FILE, "coco.json", *instances] if run.detection else [])]
+    names = [
+        "mask.nii.gz",
+        "surfaces.csv",
+        "pockets.nii.gz",
+        "pockets.csv",
+        plane.mask,
+        *([FILE, "coco.json", *instances] if run.detection else []),
+    ]
     return [name for name in names if (case.folder / name).exists()]
 
 

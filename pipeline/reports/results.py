@@ -6,9 +6,9 @@ import csv
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,21 @@ class Found(ReadJson):
     objects: int | None = Field(None, ge=0)
 
 
+class Thickness(ReadJson):
+    """Mean thickness of one layer; None where both of its surfaces were found nowhere."""
+
+    mean_thickness: float | None = Field(None, ge=0)
+    unit: Literal["um", "px"]
+
+
+class Pockets(ReadJson):
+    """Pockets of one class that is no layer: how many, and the volume of all of them."""
+
+    number: int = Field(ge=0)
+    volume: float = Field(ge=0)
+    unit: Literal["mm3", "voxels"]
+
+
 class _Geometry(ReadJson):
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...] | None = None
@@ -61,6 +76,8 @@ class _CaseFile(ReadJson):
     warnings: tuple[str, ...] = ()
     seconds: float | None = None
     classes: dict[str, Found] = {}
+    layers: dict[str, Thickness] = {}
+    pockets: dict[str, Pockets] = {}
     planes: tuple[Plane, ...] = Field(min_length=1)
 
 
@@ -90,6 +107,8 @@ class ReportCase:
     seconds: float | None
     found: Mapping[str, Found]
     planes: tuple[Plane, ...]
+    layers: Mapping[str, Thickness] = field(default_factory=dict)
+    pockets: Mapping[str, Pockets] = field(default_factory=dict)
 
     @property
     def volume(self) -> bool:
@@ -220,6 +239,8 @@ def read_case(folder: Path) -> ReportCase:
         data.seconds,
         data.classes,
         data.planes,
+        data.layers,
+        data.pockets,
     )
 
 

@@ -157,6 +157,15 @@ def amount(case: ReportCase, pixels: int) -> str:
     return f"{number} {'mm³' if case.volume else 'mm²'}"
 
 
+def layer_unit(unit: str) -> str:
+    return {"um": "µm"}.get(unit, unit)
+
+
+def pockets_volume(volume: float, unit: str) -> str:
+    """Volume of pockets with its unit, mm3 or voxels."""
+    return f"{_three_digits(volume)} mm³" if unit == "mm3" else f"{count(round(volume))} voxels"
+
+
 def area(case: ReportCase, pixels: int) -> str:
     """Area of that many pixels of one slice: in mm2 where the spacing is known, else their number."""
     spacing_mm = case.geometry.spacing_mm

@@ -6,10 +6,13 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from pipeline.errors import OcusegError
+from pipeline.reports.results import read_case
 from pipeline.reports.worklist import write_report
 from pipeline.types import LabelClass, LabelMap
 from tests.reports.conftest import SHA, Out, disc_and_cup
@@ -216,3 +219,35 @@ def test_a_dicom_tag_that_holds_a_script_stays_text(make_out: Callable[..., Out]
     for path in [*(out.path / "report").rglob("*.html"), *(out.path / "report").rglob("*.js")]:
         assert evil not in path.read_text(encoding="utf-8")
     assert html.count("&lt;script&gt;") == 1, "the warning, and no other tag of the file"
+
+
+def test_layers_have_their_thickness_and_fluid_its_pockets(make_out: Callable[..., Out]) -> None:
+    retina = LabelMap(
+        tuple(LabelClass(i, name, (0, 0, 60 * i)) for i, name in enumerate(("RNFL", "RPE", "fluid"), 1)), layered=("RNFL", "RPE")
+    )
+    out = make_out(retina)
+    mask = np.zeros((2, 20, 30), np.int64)
+    mask[:, 5:9], mask[:, 9:12], mask[0, 8:10, 4:9] = 1, 2, 3
+    record: dict[str, Any] = {
+        "layers": {"RNFL": {"mean_thickness": 15.64, "unit": "um"}, "RPE": {"mean_thickness": None, "unit": "um"}},
+        "pockets": {"fluid": {"number": 1, "volume": 0.0123456, "unit": "mm3"}},
+    }
+    folder = out.add("pa_R_v1_i1", mask, modality="oct", geometry={"spacing_mm": [0.25, 0.004, 0.01], "spacing_source": "tag"}, **record)
+    (folder / "surfaces.csv").touch()
+    out.add("pb_R_v1_i1", mask, modality="oct", layers={"RNFL": {"mean_thickness": 4, "unit": "px"}})
+    out.add("pc_R_v1_i1", mask, modality="oct")
+    words = {name: re.sub(r"(<[^>]*>|\s)+", " ", made(out, f"{name}_R_v1_i1")[0]) for name in ("pa", "pb", "pc")}
+    assert "RNFL 15.6 µm" in words["pa"]
+    assert "RPE not measured" in words["pa"]
+    assert "fluid 1 0.0123 mm³" in words["pa"]
+    assert "mask.nii.gz , surfaces.csv , mask_000.png" in words["pa"]  # and no table of pockets, which is not there
+    assert "RNFL 4.0 px" in words["pb"]
+    assert "No µm, because the spacing is unknown" in words["pb"]
+    assert "thickness" not in words["pc"]
+
+
+def test_an_impossible_thickness_is_damage(make_out: Callable[..., Out]) -> None:
+    out = make_out()
+    folder = out.add("pa_R_v1_i1", disc_and_cup(), layers={"RNFL": {"mean_thickness": -4, "unit": "um"}})
+    with pytest.raises(OcusegError, match=r"case\.json is damaged \(layers\.RNFL\.mean_thickness"):
+        read_case(folder)
