@@ -218,7 +218,7 @@ def _nerve_fibres(rng: np.random.Generator, angle: Floats, vessels: Floats) -> F
     waves = sum(rng.normal(0, 5) / order * np.sin(order * angle + rng.uniform(0, 6)) for order in range(3, 12))
     smooth = 71 + 12 * np.cos(2 * angle) * rng.uniform(-1, 0.5) + bundle(1.25) + bundle(2 * np.pi - 1.25) + waves
     bulge = 26 * ndimage.gaussian_filter1d(vessels, max(len(angle) / 200, 1.0), axis=1, mode="wrap")
-    return np.asarray(np.maximum(smooth, 25)[None] * rng.uniform(0.8, 1.15) + bulge)
+    return np.asarray(np.maximum(smooth, 25)[None] * rng.uniform(0.7, 1.45) + bulge)
 
 
 def _labels(surfaces: Floats, rows: int) -> npt.NDArray[np.uint8]:
