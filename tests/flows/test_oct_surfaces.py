@@ -148,7 +148,8 @@ def test_what_was_measured_is_kept_beside_the_study_and_in_its_run(
     table = " ".join((tmp_path / "device_lines.md").read_text(encoding="utf-8").split())
     assert "| little | eye | BM | um | 11.7 |" in table
     assert recorder.pictures == ["little_eye"]
-    assert Image.open(tmp_path / "little_eye.png").size == readings[0].picture.shape[1::-1]
+    with Image.open(tmp_path / "little_eye.png") as picture:
+        assert picture.size == readings[0].picture.shape[1::-1]
     assert recorder.numbers["2"] == {"little/eye/ILM um": kept[0]["mean_abs"], "little/eye/BM um": kept[1]["mean_abs"]}
 
 
