@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, SiteKey, existing_folder
 from pipeline.cli.runs import Device, Plugin, WeightsDir, load_plugin, use_weights
+from pipeline.errors import EXIT_SOME_REJECTED
+
+if TYPE_CHECKING:
+    from pipeline.inference.study import Study  # at run time it would bring torch along
 
 Override = Annotated[list[str] | None, typer.Option("--set", help="Change one setting of every config: dotted.key=value. May be repeated.")]
 Minutes = Annotated[
@@ -39,7 +43,10 @@ def compare(
     site_key: SiteKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train and evaluate several configs, under one budget where it is given: one table, one MLflow run with a child each."""
+    """Train and evaluate several configs, under one budget where it is given: one table, one MLflow run with a child each.
+
+    One that fails is named, and the others go on.
+    """
     for path in plugin or []:
         load_plugin(path)
     use_weights(weights_dir)
@@ -50,8 +57,20 @@ def compare(
     wanted = [with_budget(load_config(file, override or ()), budget_minutes) for file in files]
     existing_folder(root, "--root")
     with progress("comparing") as advance:
-        study = run_study(out.name, wanted, root, out, part=split, device=device, key_path=site_key, plugins=plugin or (), progress=advance)
+        study = run_study(
+            out.name,
+            wanted,
+            root,
+            out,
+            part=split,
+            device=device,
+            key_path=site_key,
+            plugins=plugin or (),
+            keep_going=True,
+            progress=advance,
+        )
     emit(study.to_json(), as_json, study.lines())
+    _leave(study)
 
 
 def crossvalidate(
@@ -78,10 +97,29 @@ def crossvalidate(
     existing_folder(root, "--root")
     with progress("cross-validating") as advance:
         study = run_study(
-            out.name, folds_of(settings, folds), root, out, device=device, key_path=site_key, plugins=plugin or (), progress=advance
+            out.name,
+            folds_of(settings, folds),
+            root,
+            out,
+            device=device,
+            key_path=site_key,
+            plugins=plugin or (),
+            keep_going=True,
+            progress=advance,
         )
     means = over_folds(study)
     emit(study.to_json() | {"over_folds": means}, as_json, study.lines() + over_folds_lines(means))
+    _leave(study)
+
+
+def _leave(study: Study) -> None:
+    """Say by the exit code, too, that a config has no row."""
+    if study.failed:
+        names = ", ".join(study.failed)
+        typer.echo(
+            f"error: failed: {names}; mend the cause and run the same command again, what is finished is not trained again", err=True
+        )
+        raise typer.Exit(EXIT_SOME_REJECTED)
 
 
 def over_folds_lines(means: dict[str, dict[str, float]]) -> list[str]:

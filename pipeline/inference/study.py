@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig, dump_config, parse_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InterruptedRun, OcusegError
 from pipeline.inference.case_files import write_json
 from pipeline.inference.evaluate import evaluate
 from pipeline.inference.speed import frames_per_second, peak_memory
@@ -23,6 +23,7 @@ from pipeline.inference.study_table import Row, markdown, row_of, training_facts
 from pipeline.scans.raster import write_png
 from pipeline.training.platform import prepare_machine
 from pipeline.training.run import train
+from pipeline.training.run_folder import LOCK
 from pipeline.training.tracking import Tracker, open_tracker
 from pipeline.types import Advance, silent
 
@@ -53,29 +54,36 @@ class ScoredOn:
 
 @dataclass(frozen=True)
 class Study:
-    """All rows in the order of their configs, what tells them apart, and where the table lies."""
+    """All rows in the order of their configs, what tells them apart, and where the table lies.
+
+    ``failed``: why a config has no row, by its name.
+    """
 
     rows: Sequence[Row]
     folder: Path
     mlflow_run_id: str | None
     differences: Sequence[Difference] = ()
     notes: Sequence[str] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def table(self) -> list[dict[str, float | str | None]]:
         return [row.cells() for row in self.rows]
 
     def below(self) -> list[str]:
-        """What stands below the table: how to read it, and which rows differ."""
-        return ["", *self.notes, *told(self.rows, self.differences)]
+        """What stands below the table: what is not in it, how to read it, and which rows differ."""
+        without = [f"Failed, so without a row: {name} ({reason})." for name, reason in self.failed.items()]
+        return ["", *without, *self.notes, *told(self.rows, self.differences)]
 
     def lines(self) -> list[str]:
-        """For a person: the table and where it lies."""
+        """For a person: scores and costs, one table each because screens are narrow, and where all of it lies."""
         place = "" if self.mlflow_run_id is None else f"; MLflow run {self.mlflow_run_id}"
-        return [*markdown([row.shown() for row in self.rows]), *self.below(), "", f"written: {self.folder}{place}"]
+        scores, costs = (markdown([part for row in self.rows if (part := row.shown(kind))]) for kind in ("scores", "facts"))
+        return [*scores, "", *costs, *self.below(), "", f"written: {self.folder}{place}"]
 
     def to_json(self) -> dict[str, Any]:
         told_apart = [difference.to_json() for difference in self.differences]
-        return {"rows": self.table(), "differences": told_apart, "folder": str(self.folder), "mlflow_run_id": self.mlflow_run_id}
+        place = {"folder": str(self.folder), "mlflow_run_id": self.mlflow_run_id}
+        return {"rows": self.table(), "failed": dict(self.failed), "differences": told_apart, **place}
 
 
 def with_budget(config: RunConfig, minutes: float | None, name: str | None = None) -> RunConfig:
@@ -108,6 +116,7 @@ def run_study(
     device: str = "auto",
     key_path: Path | None = None,
     plugins: Sequence[Path] = (),
+    keep_going: bool = False,
     progress: Advance | None = None,
     more_plots: Callable[[Sequence[Row]], Mapping[str, Picture]] = lambda rows: {},
 ) -> Study:
@@ -116,14 +125,19 @@ def run_study(
     Runs lie in ``out``/CONFIG's name, and are children of one MLflow run called ``name`` that holds the tables and plots; they also lie
     in ``out``/NAME_study: NAME.csv, .json and .md, NAME_differences.json, and a PNG a plot, of which ``more_plots`` may draw more.
 
+    ``keep_going``: a config that fails is named in ``Study.failed`` and the others go on; the same call tries it again.
+
     Raises
     ------
-    ConfigError: two configs of one name, or an ``out`` that holds a run of another config. And what training and evaluation raise.
+    ConfigError: two configs of one name, or an ``out`` that holds a run of another config. And what training and evaluation raise,
+    with ``keep_going`` where no config is left.
     """
     names = [config.name for config in configs]
     twice = sorted({n for n in names if names.count(n) > 1})
     if not configs or twice:
         raise ConfigError(f"configs of a study need names of their own{f', and {twice[0]!r} stands twice' if twice else ''}")
+    for config in configs:  # before hours of training, not after them
+        _finished(config, tested or ScoredOn(config.data.card, root, part), out / config.name)
     advance = progress or silent
     out.mkdir(parents=True, exist_ok=True)
     home = out / f"{name}_study"
@@ -133,12 +147,26 @@ def run_study(
         tracker.start_study(name, {"runs": len(configs), "names": ", ".join(names), "part": part}, texts)
         parent = _parent(tracker)
         chosen = prepare_machine(device)
-        rows = []
+        rows: list[Row] = []
+        errors: dict[str, Exception] = {}
         for number, config in enumerate(configs):
             work = Work(root, tested or ScoredOn(config.data.card, root, part), chosen, key_path, plugins, parent)
-            rows.append(_row(config, work, out / config.name, _prefixed(advance, f"{number + 1} of {len(configs)}, {config.name}")))
+            try:
+                rows.append(_row(config, work, out / config.name, _prefixed(advance, f"{number + 1} of {len(configs)}, {config.name}")))
+            except InterruptedRun:
+                raise
+            except Exception as error:
+                if not keep_going:
+                    raise
+                errors[config.name] = error
+                log.error("%s failed, the others go on: %s", config.name, error, exc_info=not isinstance(error, OcusegError))
+                continue
             _record(tracker, number, rows[-1])
-        study = Study(rows, home, tracker.run_id, differences(rows), [MEMORY[chosen], *unequal(configs)])
+        if not rows:
+            raise next(iter(errors.values()))
+        failed = {name: _reason(error) for name, error in errors.items()}
+        tracker.tags({f"ocuseg.failed.{name}": reason for name, reason in failed.items()})
+        study = Study(rows, home, tracker.run_id, differences(rows), [MEMORY[chosen], *unequal(configs)], failed)
         write_tables(home, name, rows, study.below())
         write_json(home / f"{name}_differences.json", [difference.to_json() for difference in study.differences])
         tracker.table(name, study.table())
@@ -186,24 +214,40 @@ class Work:
     parent: str | None
 
 
+def _finished(config: RunConfig, tested: ScoredOn, run_dir: Path) -> Row | None:
+    """The row of a config that was trained and tested before; None where that is still to be done."""
+    finished = run_dir / RESULT
+    if not finished.is_file():
+        return None
+    known = json.loads(finished.read_text(encoding="utf-8"))
+    if parse_config(known["config"], where=finished.name) != config:
+        raise ConfigError(f"{run_dir.name}: holds the run of another config; give another --out, so that it stays")
+    if known.get("tested", tested.to_json()) != tested.to_json():
+        raise ConfigError(f"{run_dir.name}: was tested on something else; give another --out, so that its scores stay")
+    return row_of(config.name, known["bundle"], known["facts"], known["summary"], run_dir)
+
+
+def _begun(run_dir: Path) -> bool:
+    """Whether there is a run to go on with. One that failed before it touched its data leaves the place to a mended config."""
+    record = run_dir / "config.yaml"
+    if record.exists() and {path.name for path in run_dir.iterdir()} <= {record.name, LOCK}:
+        record.unlink()
+    return record.exists()
+
+
 def _row(config: RunConfig, work: Work, run_dir: Path, advance: Advance) -> Row:
     """Train (or go on, or take what is finished) and evaluate one config."""
-    finished, tested = run_dir / RESULT, work.tested
-    if finished.is_file():
-        known = json.loads(finished.read_text(encoding="utf-8"))
-        if parse_config(known["config"], where=finished.name) != config:
-            raise ConfigError(f"{run_dir.name}: holds the run of another config; give another --out, so that it stays")
-        if known.get("tested", tested.to_json()) != tested.to_json():
-            raise ConfigError(f"{run_dir.name}: was tested on something else; give another --out, so that its scores stay")
+    tested, row = work.tested, _finished(config, work.tested, run_dir)
+    if row is not None:
         log.info("%s: is finished already", config.name)
-        return row_of(config.name, known["bundle"], known["facts"], known["summary"], run_dir)
+        return row
     with peak_memory(work.device) as peak:
         result = train(
             config,
             work.root,
             run_dir,
             device=work.device,
-            resume=(run_dir / "config.yaml").exists(),
+            resume=_begun(run_dir),
             key_path=work.key_path,
             plugins=work.plugins,
             progress=advance,
@@ -224,8 +268,13 @@ def _row(config: RunConfig, work: Work, run_dir: Path, advance: Advance) -> Row:
     facts |= frames_per_second(result.bundle, tested.card, tested.root, summary, work.device, work.key_path)
     row = row_of(config.name, result.bundle_id, facts, summary, run_dir)
     known = {"config": dump_config(config), "tested": tested.to_json(), "bundle": row.bundle_id, "facts": facts, "summary": summary}
-    write_json(finished, known)
+    write_json(run_dir / RESULT, known)
     return row
+
+
+def _reason(error: Exception) -> str:
+    """The sentence of a user's error; of another one only its kind, because its text may hold paths."""
+    return str(error).rstrip(".") if isinstance(error, OcusegError) else f"{type(error).__name__}, see the log"
 
 
 def _prefixed(advance: Advance, text: str) -> Advance:

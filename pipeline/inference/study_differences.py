@@ -26,13 +26,16 @@ NOTE = (
     "change more than that."
 )
 
+FEW = 6
+"""With fewer patients than this no interval of 95 % can be trusted: one sign in all of n patients comes by chance in 1 of 2^(n-1)."""
+
 Image = tuple[str, tuple[float, ...]]
 """Patient and numbers of an image; of an image that does not define the score there are none."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """``first`` - ``second`` by ``score``; ``low`` and ``high`` are None with fewer than two patients."""
+    """``first`` - ``second`` by ``score`` over ``images`` of ``patients``; ``low`` and ``high`` are None with fewer than two patients."""
 
     score: str
     first: str
@@ -41,6 +44,7 @@ class Difference:
     low: float | None
     high: float | None
     images: int
+    patients: int
 
     @property
     def real(self) -> bool:
@@ -73,7 +77,7 @@ def _difference(
     interval = paired_patient_bootstrap(sides[0], sides[1], statistic, n=DRAWS, seed=SEED, level=LEVEL)
     values = [float(statistic(_all(side).sum(axis=0, keepdims=True), np.array([float(len(common))]))[0]) for side in sides]
     low, high = interval if interval is not None else (None, None)
-    return Difference(score, first, second, values[0] - values[1], low, high, len(common))
+    return Difference(score, first, second, values[0] - values[1], low, high, len(common), len(sides[0]))
 
 
 def _by_patient(images: Sequence[Image]) -> dict[str, list[tuple[float, ...]]]:
@@ -116,7 +120,10 @@ def told(rows: Sequence[Row], found: Sequence[Difference]) -> list[str]:
         names = [row.name for row in rows if any(row.name in pair for pair in own)]
         lines += ["", f"**{score}**", "", *markdown([{"row - column": a} | {b: _cell(own, a, b) for b in names} for a in names])]
         lines += ["", _sentence(score, names, own)]
-    return [*lines, "", NOTE] if lines else []
+    fewest = min((difference.patients for difference in found), default=FEW)
+    chance = f"even a difference of one sign in all of them comes by chance in 1 of {2 ** (fewest - 1)} comparisons (sign test)"
+    few = f" Patients tested: {fewest}, too few for such intervals: {chance}, so take * for a hint." if 1 < fewest < FEW else ""
+    return [*lines, "", NOTE + few] if lines else []
 
 
 Pairs = Mapping[tuple[str, str], Difference]
@@ -147,7 +154,9 @@ def _sentence(score: str, names: Sequence[str], pairs: Pairs) -> str:
     if noise:
         parts.append(f"Within noise of it: {', '.join(noise)}.")
     if worse:
-        parts.append(f"Worse beyond noise: {', '.join(worse)}.")
+        patients = min(difference.patients for difference in pairs.values())
+        sure = "Worse beyond noise" if patients >= FEW else f"Worse, as far as {patients} patients can tell"
+        parts.append(f"{sure}: {', '.join(worse)}.")
     return " ".join(parts)
 
 

@@ -16,8 +16,12 @@ Picture = npt.NDArray[np.uint8]
 Curve = tuple[Sequence[float], Sequence[float]]
 
 HEADLINES = ("validation/dice", "validation/ap50", "validation/ap")
-MOST_SCORES = 6
+KINDS = ("dice", "box", "mask", "iou")
+"""Of scores that are too many for one picture the first of these stay."""
+MOST_SCORES, MOST_INSIDE = 8, 6
+# Colours come round again after ten rows.
 _STYLES: tuple[str, ...] = ("-", "--", "-.", ":")
+_HATCHES, _MARKS = ("", "//", "..", "xx"), ("o", "s", "^", "D")
 
 
 def plots(rows: Sequence[Row]) -> dict[str, Picture]:
@@ -26,11 +30,11 @@ def plots(rows: Sequence[Row]) -> dict[str, Picture]:
     measure, curves = validation_curves(rows)
     if curves:
         out["validation"] = draw_lines(curves, f"{measure} on the validation images", "minutes of training, validation included", measure)
-    scores = [
-        name for name in dict.fromkeys(name for row in rows for name in row.scores) if name.startswith(("dice", "iou", "box", "mask"))
-    ]
+    known = dict.fromkeys(name for row in rows for name in row.scores)
+    scores = [name for kind in KINDS for name in known if name.startswith(kind)]
     if scores:
-        out["scores"] = draw_bars(rows, scores[:MOST_SCORES])
+        drawn = set(scores[:MOST_SCORES])
+        out["scores"] = draw_bars(rows, [name for name in known if name in drawn])
     if scores and any("images/s" in row.facts for row in rows):
         out["cost"] = draw_cost(rows, scores[0])
     return out
@@ -54,11 +58,12 @@ def validation_curves(rows: Sequence[Row]) -> tuple[str, dict[str, Curve]]:
 
 def draw_lines(curves: Mapping[str, Curve], title: str, x_label: str, y_label: str, lowest: float = 0.0) -> Picture:
     """Lines (x, y) by legend text, with a mark at each point; y runs from ``lowest`` to 1."""
-    figure, axes = figure_of(title=title, xlabel=x_label, ylabel=y_label, ylim=(lowest - 0.02, 1.02))
+    wide = len(curves) > MOST_INSIDE
+    figure, axes = figure_of(title=title, xlabel=x_label, ylabel=y_label, ylim=(lowest - 0.02, 1.02), wide=wide)
     for place, (text, (x, y)) in enumerate(curves.items()):
         axes.plot(x, y, label=text, marker=".", linestyle=_STYLES[place // 10 % len(_STYLES)], linewidth=1.6)
-    axes.set_xlim(left=0)
-    axes.legend(loc="best", fontsize="small")
+    axes.set_xlim(left=0, right=1.03 * max((max(x) for x, _ in curves.values()), default=1))  # room for a mark at the end
+    _legend(axes, wide)
     return picture_of(figure)
 
 
@@ -69,24 +74,42 @@ def draw_bars(rows: Sequence[Row], scores: Sequence[str]) -> Picture:
     for place, row in enumerate(rows):
         x = [number + (place - (len(rows) - 1) / 2) * width for number in range(len(scores))]
         values = [row.scores.get(name) for name in scores]
-        axes.bar(x, [value or 0.0 for value in values], width * 0.9, label=row.name)
+        axes.bar(x, [value or 0.0 for value in values], width * 0.9, label=row.name, hatch=_HATCHES[place // 10 % len(_HATCHES)])
         known = [(at, value, row.intervals[name]) for at, value, name in zip(x, values, scores, strict=True) if name in row.intervals]
         if known:
             below, above = zip(*((value - low, high - value) for _, value, (low, high) in known if value is not None), strict=True)
             ends: Any = np.clip([below, above], 0, None)
             axes.errorbar([at for at, _, _ in known], [value for _, value, _ in known], ends, fmt="none", ecolor="black", capsize=2)
-    axes.set_xticks(range(len(scores)), scores)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small")  # beside the bars, whatever their height
+    crowded = sum(map(len, scores)) > 70
+    axes.set_xticks(range(len(scores)), scores, **({"rotation": 30, "ha": "right"} if crowded else {}))
+    _legend(axes, True)
     return picture_of(figure)
 
 
 def draw_cost(rows: Sequence[Row], score: str) -> Picture:
-    """Score against frames a second, one point a row."""
-    figure, axes = figure_of(title=f"{score} against speed", xlabel="predicted images a second", ylabel=score)
-    for row in rows:
+    """Score, with its interval, against frames a second, one point a row."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    wide = len(rows) > MOST_INSIDE
+    figure, axes = figure_of(title=f"{score} against speed", xlabel="predicted images a second", ylabel=score, wide=wide)
+    for place, row in enumerate(rows):
         value, speed = row.scores.get(score), row.facts.get("images/s")
         if value is not None and speed is not None:
-            axes.plot([speed], [value], marker="o", linestyle="none", label=row.name)
+            low, high = row.intervals.get(score, (value, value))
+            ends: Any = np.clip([[value - low], [high - value]], 0, None)
+            axes.errorbar([speed], [value], ends, marker=_MARKS[place // 10 % len(_MARKS)], linestyle="none", capsize=2, label=row.name)
     axes.set_xscale("log")
-    axes.legend(loc="best", fontsize="small")
+    low, high = axes.get_xlim()
+    axes.set_xlim(low / 1.2, high * 1.2)
+    # 10, 20, 50, 100: within less than a factor of ten matplotlib writes powers over each other.
+    axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if high / low > 3 else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    _legend(axes, wide)
     return picture_of(figure)
+
+
+def _legend(axes: Any, beside: bool) -> None:
+    """Where it hides least; of many rows beside the axes, whatever is drawn in them."""
+    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if beside else {"loc": "best"}
+    axes.legend(fontsize="small", **place)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.atomic import write_text
 from pipeline.config import RunConfig
@@ -42,11 +42,12 @@ class Row:
                 cells |= dict(zip((f"{name} low", f"{name} high"), self.intervals[name], strict=True))
         return {**cells, **self.facts}
 
-    def shown(self) -> dict[str, str]:
-        """The same as texts, an interval beside its score."""
+    def shown(self, part: Literal["all", "scores", "facts"] = "all") -> dict[str, str]:
+        """The same as texts, an interval beside its score; all of it, or a part."""
         scores = {name: shown(value) for name, value in self.scores.items()}
         scores |= {name: f"{scores[name]} [{shown(low)}, {shown(high)}]" for name, (low, high) in self.intervals.items()}
-        return {"name": self.name, **scores, **{name: shown(value) for name, value in self.facts.items()}}
+        facts = {name: shown(value) for name, value in self.facts.items()}
+        return {"name": self.name, **(scores if part != "facts" else {}), **(facts if part != "scores" else {})}
 
 
 def row_of(name: str, bundle_id: str, facts: Mapping[str, float], summary: Mapping[str, Any], run_dir: Path) -> Row:
@@ -106,10 +107,11 @@ def write_tables(folder: Path, name: str, rows: Sequence[Row], below: Sequence[s
 
 
 def markdown(cells: Sequence[Mapping[str, str]]) -> list[str]:
-    """Rows as a Markdown table; what a row does not have is a dash."""
+    """Rows as a Markdown table, its columns aligned for whoever reads it as it is; what a row does not have is a dash."""
     columns = list(dict.fromkeys(column for row in cells for column in row))
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return lines + ["| " + " | ".join(row.get(column, "-") for column in columns) + " |" for row in cells]
+    widths = [max(3, *(len(text) for text in (column, *(row.get(column, "-") for row in cells)))) for column in columns]
+    lines = [columns, ["-" * width for width in widths], *([row.get(column, "-") for column in columns] for row in cells)]
+    return ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in lines]
 
 
 def shown(value: float | str | None) -> str:

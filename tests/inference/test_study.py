@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InterruptedRun
 from pipeline.inference import study as module
 from pipeline.inference.study import ENDLESS, ScoredOn, folds_of, over_folds, run_study, unequal, with_budget
 from pipeline.inference.study_differences import Difference, differences, told
 from pipeline.inference.study_plots import plots, validation_curves
 from pipeline.inference.study_table import Row, headlines, row_of, shown
 from pipeline.training.mlflow_store import connect
+from pipeline.training.tracking import open_tracker
 from tests.training.tiny import tiny_config, write_data
 
 
@@ -26,6 +28,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def named(root: Path, name: str, **changes: object) -> RunConfig:
     return with_budget(tiny_config(root, train__epochs=1, **changes), None, name)
+
+
+def flat(text: str) -> str:
+    """Without the blanks that align a table's columns."""
+    return re.sub(" +", " ", text)
 
 
 @pytest.mark.slow
@@ -49,7 +56,7 @@ def test_a_study_has_one_row_and_one_child_a_config_and_trains_nothing_twice(
         assert "mine.py" in json.loads((tmp_path / row.name / "environment.json").read_text())["code"]["plugins"]
     with (tmp_path / "pair_study" / "pair.csv").open() as file:
         assert [line["name"] for line in csv.DictReader(file)] == ["narrow", "wide"]
-    text = (tmp_path / "pair_study" / "pair.md").read_text()
+    text = flat((tmp_path / "pair_study" / "pair.md").read_text())
     assert text.count("\n| narrow |") == text.count("\n| wide |") == 2  # the table, and the matrix of differences
     assert "Best by dice blob: " in text
     assert "Peak memory: what the process took" in text
@@ -88,6 +95,65 @@ def test_a_budget_replaces_the_number_of_epochs(tmp_path: Path) -> None:
 def test_names_of_a_study_differ(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'tiny' stands twice"):
         run_study("twice", [tiny_config(data), tiny_config(data)], data, tmp_path)
+
+
+@pytest.mark.slow
+def test_one_that_fails_is_named_and_costs_the_others_nothing(data: Path, tmp_path: Path) -> None:
+    good, bad = named(data, "good"), named(data, "bad", data__card=str(tmp_path / "absent.md"))
+    study = run_study("some", [bad, good], data, tmp_path / "out", keep_going=True)
+    assert [row.name for row in study.rows] == ["good"]
+    assert list(study.failed) == list(study.to_json()["failed"]) == ["bad"]
+    assert "Failed, so without a row: bad (data card" in (tmp_path / "out" / "some_study" / "some.md").read_text()
+    client = connect(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")
+    assert "cannot be read" in client.get_run(study.mlflow_run_id).data.tags["ocuseg.failed.bad"]
+    assert (tmp_path / "out" / "bad" / "config.yaml").exists()
+    assert not module._begun(tmp_path / "out" / "bad")  # so that a mended config of that name may take its place
+    assert not (tmp_path / "out" / "bad" / "config.yaml").exists()
+    assert module._begun(tmp_path / "out" / "good")
+
+
+def test_a_fault_of_ours_is_told_by_its_kind_and_an_interruption_ends_the_study(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = []
+    monkeypatch.setattr(module, "open_tracker", lambda config, home, resume: open_tracker(config, home, active=False))
+
+    def broken(config: RunConfig, *args: object) -> Row:
+        tried.append(config.name)
+        if config.name == "stopped":
+            raise InterruptedRun("stopped at step 3")
+        raise ValueError("/secret/Doe_Jane.dcm")
+
+    monkeypatch.setattr(module, "_row", broken)
+    configs = [named(data, name) for name in ("wrong", "stopped", "last")]
+    with pytest.raises(InterruptedRun):
+        run_study("ours", configs, data, tmp_path, keep_going=True)
+    assert tried == ["wrong", "stopped"]
+    with pytest.raises(ValueError, match="Doe"):  # not asked to go on, or none is left to go on with
+        run_study("ours", [configs[0], configs[2]], data, tmp_path)
+    assert tried == ["wrong", "stopped", "wrong"]
+    with pytest.raises(ValueError, match="Doe"):
+        run_study("ours", [configs[0], configs[2]], data, tmp_path, keep_going=True)
+    assert tried == ["wrong", "stopped", "wrong", "wrong", "last"]
+    assert "Traceback" in caplog.text  # ours, so the log keeps it
+    assert module._reason(ValueError("/secret/Doe_Jane.dcm")) == "ValueError, see the log"
+
+
+def test_the_command_leaves_with_3_where_a_config_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from pipeline.cli import app
+
+    rows = [Row("good", "", {"steps": 3}, {"dice disc": 0.5}, {}, run_dir=tmp_path)]
+    for failed, code in (({"bad": "the loss is not finite"}, 3), ({}, 0)):
+        monkeypatch.setattr(module, "run_study", lambda *args, failed=failed, **options: module.Study(rows, tmp_path, None, failed=failed))
+        monkeypatch.chdir(tmp_path)
+        result = CliRunner().invoke(app, ["compare", "phantom_little", "--root", "."])
+        assert result.exit_code == code, result.output
+        assert ("bad (the loss is not finite)" in result.stdout) is bool(failed)
+        assert ("error: failed: bad; mend the cause" in result.stderr) is bool(failed)
+        assert "| good | 0.500" in flat(result.stdout)
+        assert "| good | 3" in flat(result.stdout)
 
 
 def test_folds_are_named_and_each_is_the_test_part_of_one(tmp_path: Path) -> None:
@@ -184,11 +250,24 @@ def test_a_steady_difference_is_real_and_a_wavering_one_is_noise(tmp_path: Path)
     assert wavering.value == pytest.approx(0, abs=1e-12)
     assert wavering.low < 0 < wavering.high  # type: ignore[operator]
     assert not wavering.real
-    text = "\n".join(told(rows, list(found.values())))
-    assert "| base |  | -0.020 * | -0.000 |" in text or "| base |  | -0.020 * | +0.000 |" in text
-    assert "| better | +0.020 * |  | +0.020 |" in text
+    text = flat("\n".join(told(rows, list(found.values()))))
+    assert "| base | | -0.020 * | -0.000 |" in text or "| base | | -0.020 * | +0.000 |" in text
+    assert "| better | +0.020 * | | +0.020 |" in text
     assert "Best by dice disc: better. Within noise of it: other (-0.020 [" in text
     assert "Worse beyond noise: base (-0.020 [-0.020, -0.020])." in text
+    assert "Patients tested" not in text
+
+
+def test_of_few_patients_a_difference_is_a_hint_and_how_weak_a_one_is_said(tmp_path: Path) -> None:
+    """Four patients, two eyes each: all of one sign comes by chance in 2 of 2^4 cases."""
+    cases = {f"p{n // 2}_{'RL'[n % 2]}": 0.5 + 0.02 * n for n in range(8)}
+    rows = [made(tmp_path, "base", dict(cases)), made(tmp_path, "better", {case: value + 0.02 for case, value in cases.items()})]
+    (difference,) = differences(rows)
+    assert (difference.images, difference.patients) == (8, 4)
+    text = "\n".join(told(rows, [difference]))
+    assert "Worse, as far as 4 patients can tell: base (-0.020 [-0.020, -0.020])." in text
+    assert "beyond noise" not in text
+    assert "Patients tested: 4, too few for such intervals: even a difference of one sign in all of them comes by chance in 1 of 8" in text
 
 
 def test_only_the_same_images_are_compared_and_an_undefined_score_leaves_its_image_out(tmp_path: Path) -> None:
@@ -199,7 +278,7 @@ def test_only_the_same_images_are_compared_and_an_undefined_score_leaves_its_ima
     assert (difference.value, difference.images) == (pytest.approx(0.2), 2)
     single = [made(tmp_path, "a", {"p0_R": 0.5}), made(tmp_path, "b", {"p0_R": 0.2})]
     (difference,) = differences(single)
-    assert difference == Difference("dice disc", "a", "b", pytest.approx(0.3), None, None, 1)
+    assert difference == Difference("dice disc", "a", "b", pytest.approx(0.3), None, None, 1, 1)
     assert not difference.real
     assert told([], []) == []
 
