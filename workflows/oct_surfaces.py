@@ -93,13 +93,17 @@ def _numbers(error: SurfaceError) -> dict[str, Any]:
 
 
 def phantom_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One entry a surface and network, of what evaluation says about the phantoms' test patients; means over scans."""
+    """One entry a surface and network, of what evaluation says about the phantoms' test patients: means over scans.
+
+    ``low`` and ``high`` are the ends of the mean absolute error's interval over patients."""
     out = []
     for row in rows:
         summary = row.summary["surfaces"]
         for name, own in summary["surfaces"].items():
-            numbers = {number: own[number]["value"] for number in ("mean_abs", "bias", "p95", "jump_found", "jump_true")}
-            out.append({"network": row.name, "surface": name, "unit": summary["unit"], **numbers})
+            ends = {end: own["mean_abs"][end] for end in ("low", "high")}
+            numbers = {number: own[number]["value"] for number in ("bias", "p95", "jump_found", "jump_true")}
+            mean = own["mean_abs"]["value"]
+            out.append({"network": row.name, "surface": name, "unit": summary["unit"], "mean_abs": mean, **ends, **numbers})
     return out
 
 
@@ -134,6 +138,9 @@ def read_files(row: Row, files: Sequence[Path]) -> list[Reading]:
         except ScanError as error:
             print(f"{path.name}: left out, {error}")
             continue
+        if all(np.isnan(depth).all() for depth in lines.values()):
+            print(f"{path.name}: left out, the device drew no lines in it")
+            continue
         prediction = predictor.predict(scan)
         assert prediction.probabilities is not None
         found = find_surfaces(prediction.probabilities, bundle.label_map)
@@ -160,10 +167,15 @@ def draw(scan: Scan, found: Surfaces, true: Surfaces, title: str) -> Picture:
     middle = found.depth.shape[1] // 2
     plane = scan.pixels.reshape(-1, *scan.pixels.shape[-2:])[middle]
     rows, columns = plane.shape
-    figure = Figure(figsize=(10, 20 * min(rows / columns, 1.0) + 0.5), dpi=100, layout="constrained")
+    # What lies far from every line is vitreous or dark.
+    lines = np.concatenate([true.depth[:, middle], found.depth[:, middle]])
+    top, bottom = max(float(np.nanmin(lines)) - rows / 12, 0), min(float(np.nanmax(lines)) + rows / 6, rows)
+    figure = Figure(figsize=(10, 20 * min((bottom - top) / columns, 1.0) + 0.5), dpi=100, layout="constrained")
     for place, axes in enumerate(figure.subplots(2, 1)):
         axes.imshow(plane, cmap="gray", vmin=0, vmax=255, extent=(0, columns, rows, 0), aspect="auto", interpolation="nearest")
         axes.set_axis_off()
+        axes.set_xlim(0, columns)
+        axes.set_ylim(bottom, top)
         if not place:
             axes.set_title(f"{title}; below: solid the device's lines, dashed the network's", fontsize="small")
             continue
@@ -171,8 +183,6 @@ def draw(scan: Scan, found: Surfaces, true: Surfaces, title: str) -> Picture:
         for name, theirs, ours in zip(true.names, true.depth[:, middle], found.depth[:, middle], strict=True):
             axes.plot(x, theirs, color=COLOURS[name], linewidth=1.4, label=f"{name}, device")
             axes.plot(x, ours, color="white", linewidth=1.0, linestyle=(0, (4, 4)), label=None if name != true.names[-1] else "network")
-        axes.set_xlim(0, columns)
-        axes.set_ylim(rows, 0)
         axes.legend(loc="lower right", fontsize="x-small", ncols=len(true.names) + 1)
     return picture_of(figure)
 

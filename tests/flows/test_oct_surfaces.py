@@ -74,8 +74,11 @@ def test_errors_against_the_device_are_in_um_and_only_where_it_drew(
     workflow: ModuleType, row: Row, vol: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (vol.parent / "torn.vol").write_bytes(vol.read_bytes()[:2500])
-    (reading,) = workflow.read_files(row, [vol.parent / "torn.vol", vol])
-    assert "torn.vol: left out, the Spectralis file is truncated" in capsys.readouterr().out
+    bare = Vol(np.ones((1, ROWS, COLUMNS), np.float32), np.full((1, 3, COLUMNS), LARGEST, np.float32)).save(vol.parent / "bare.vol")
+    (reading,) = workflow.read_files(row, [vol.parent / "torn.vol", bare, vol])
+    said = capsys.readouterr().out
+    assert "torn.vol: left out, the Spectralis file is truncated" in said
+    assert "bare.vol: left out, the device drew no lines in it" in said
     assert [error.name for error in reading.errors] == ["ILM", "BM"]
     ilm, bm = reading.rows()
     assert (ilm["unit"], ilm["columns"], ilm["missing"]) == ("um", COLUMNS, 0)
@@ -138,9 +141,9 @@ def test_what_was_measured_is_kept_beside_the_study_and_in_its_run(
     config = load_config(ROOT / "configs" / workflow.CONFIGS[0])
     readings, phantoms = workflow.read_files(row, [vol]), workflow.phantom_rows([row])
     workflow.keep(Study([row], tmp_path, None), config, phantoms, readings)
-    assert phantoms == [
-        {"network": "little", "surface": "ILM", "unit": "um", "mean_abs": 4.5, "bias": 4.5, "p95": 4.5, "jump_found": 4.5, "jump_true": 4.5}
-    ]
+    (line,) = phantoms
+    assert [line[name] for name in ("network", "surface", "unit")] == ["little", "ILM", "um"]
+    assert [line[name] for name in ("mean_abs", "low", "high", "jump_true")] == [4.5, 4.0, 5.0, 4.5]
     assert json.loads((tmp_path / "phantom_surfaces.json").read_text(encoding="utf-8")) == phantoms
     kept = json.loads((tmp_path / "device_lines.json").read_text(encoding="utf-8"))
     assert [line["surface"] for line in kept] == ["ILM", "BM"]
