@@ -77,6 +77,13 @@ def test_a_surface_beside_unknown_pixels_is_unknown() -> None:
         assert depth[~np.isnan(depth)].tolist() == [v for k, v in enumerate([1, 3, 5]) if k != lost], hidden
 
 
+def test_what_unknown_pixels_hold_moves_nothing() -> None:
+    layers = column(OUTER, OUTER, OUTER, 0, 0, INNER, INNER, OUTER, OUTER, 0)
+    known = np.arange(10)[:, None] > 2
+    assert find_surfaces(layers, TWO, known, window=1).depth[:, 0, 0].tolist() == [5, 7, 9]
+    assert np.isnan(find_surfaces(layers, TWO, window=1).depth[0, 0, 0])
+
+
 @pytest.mark.parametrize("edge", [9.5, 9.9, 10.0, 10.3, 10.49])
 def test_between_pixels_the_surface_follows_the_probabilities(edge: float) -> None:
     """A transition that is spread over three pixels, as a network's is, has its middle at ``edge``."""
