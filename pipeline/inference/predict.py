@@ -122,6 +122,8 @@ class Predictor:
             factor = own[-1] / trained[-1]
             if not 1 / _FAR_OFF < factor < _FAR_OFF:
                 found.append(f"pixels are {own[-1]:.4g} mm wide, in training {trained[-1]:.4g} mm")
+            if self.task.volumes and len(trained) == len(own) == 3 and not 1 / _FAR_OFF < own[0] / trained[0] < _FAR_OFF:
+                found.append(f"slices are {own[0]:.4g} mm apart, in training {trained[0]:.4g} mm")
         return tuple(found)
 
     def _stored_channels(self) -> int | None:

@@ -39,7 +39,7 @@ WEIGHTS, RECORD, CARD = "weights.safetensors", "bundle.json", "MODEL_CARD.md"
 class Bundle:
     """A loaded bundle. ``task`` is in evaluation mode on the device asked for, with the thresholds.
 
-    ``thresholds`` and ``metrics`` are by class name and by metric name; ``spacing_mm`` is the (rows, columns) of the training
+    ``thresholds`` and ``metrics`` are by class name and by metric name; ``spacing_mm`` is the ([slices,] rows, columns) of the training
     images in their source frame, or None; ``input_channels`` counts channels of the network's input.
     """
 
@@ -51,7 +51,7 @@ class Bundle:
     metrics: Mapping[str, float]
     modality: Modality
     input_channels: int
-    spacing_mm: tuple[float, float] | None
+    spacing_mm: tuple[float, ...] | None
     card_sha256: str
     versions: Mapping[str, str] = field(default_factory=dict)
     task: Task = field(repr=False, kw_only=True)
@@ -146,7 +146,7 @@ def load_bundle(path: Path, device: str | torch.device = "cpu") -> Bundle:
         metrics=record["metrics"],
         modality=record["modality"],
         input_channels=record["input_channels"],
-        spacing_mm=None if record["spacing_mm"] is None else (record["spacing_mm"][-2], record["spacing_mm"][-1]),
+        spacing_mm=None if record["spacing_mm"] is None else tuple(record["spacing_mm"]),
         card_sha256=record["card_sha256"],
         versions=record["versions"],
         task=task.to(device),

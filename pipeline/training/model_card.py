@@ -27,7 +27,8 @@ def model_card(record: Mapping[str, Any], parameters: int) -> str:
         f"Network: {config['model']['name']}, {parameters:,} parameters, {record['input_channels']} input channels; "
         f"task: {config['task']['name']}.",
         f"Input: normalised by {normalise['method']}; pixels of the training images: "
-        + (f"{spacing[-2]:.4g} x {spacing[-1]:.4g} mm." if spacing else "unknown size in mm."),
+        + (f"{spacing[-2]:.4g} x {spacing[-1]:.4g} mm" if spacing else "unknown size in mm")
+        + (f", slices {spacing[0]:.4g} mm apart." if spacing and len(spacing) == 3 else "."),
         "",
         "## Trained on",
         "",

@@ -117,9 +117,8 @@ def site_pseudonyms(card: DataCard, key_path: Path | None) -> Any:
 
 
 def spacing(card: DataCard, cases: list[CardCase]) -> tuple[float, ...] | None:
-    """(rows, columns) in mm of the first training image, for a warning about very different scans later."""
-    known = card.spacing_mm or read_scan(card, cases[0]).geometry.spacing_mm
-    return None if known is None else tuple(known[-2:])
+    """([slices,] rows, columns) in mm of the first training image, for a warning about very different scans later."""
+    return card.spacing_mm or read_scan(card, cases[0]).geometry.spacing_mm
 
 
 def read_card(config: RunConfig, run_dir: Path, given: Given | None) -> tuple[DataCard, str]:

@@ -161,6 +161,14 @@ def test_a_bundle_of_volumes_is_evaluated_and_its_speed_is_a_slices(data: Path, 
     assert speed["images/s"] > 0
 
 
+def test_slices_further_apart_than_in_training_are_warned_of(data: Path, result: TrainingResult) -> None:
+    predictor, scan = Predictor(load_bundle(result.bundle)), scans(data)[0]
+    assert predictor.warnings(scan) == ()
+    apart = replace(scan, geometry=replace(scan.geometry, spacing_mm=(0.5, 0.004, 0.01), affine=None))
+    assert predictor.warnings(apart) == ("slices are 0.5 mm apart, in training 0.2 mm",)
+    assert "slices 0.2 mm apart" in (result.bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
 def test_slices_that_do_not_lie_on_each_other_are_refused_in_a_sentence(data: Path, result: TrainingResult) -> None:
     config = a_config(data / "card.md", data__normalise="{working_diameter_px: 40}")
     predictor = Predictor(replace(load_bundle(result.bundle), config=config))
