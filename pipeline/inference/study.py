@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from pipeline.types import Advance, silent
 
 log = logging.getLogger(__name__)
 RESULT = "study_row.json"
+MOST_TAG = 5000
+"""Characters that any MLflow server takes as a tag."""
 ENDLESS = 1_000_000
 """Epochs of a run that its time alone ends."""
 
@@ -75,10 +78,12 @@ class Study:
         return ["", *without, *self.notes, *told(self.rows, self.differences)]
 
     def lines(self) -> list[str]:
-        """For a person: scores and costs, one table each because screens are narrow, and where all of it lies."""
+        """For a person: scores and costs, one table each because screens are narrow, how to read them, and where all of it lies."""
         place = "" if self.mlflow_run_id is None else f"; MLflow run {self.mlflow_run_id}"
-        scores, costs = (markdown([part for row in self.rows if (part := row.shown(kind))]) for kind in ("scores", "facts"))
-        return [*scores, "", *costs, *self.below(), "", f"written: {self.folder}{place}"]
+        return [*self.tables(), *self.below(), "", f"written: {self.folder}{place}"]
+
+    def tables(self) -> list[str]:
+        return [*markdown([row.shown("scores") for row in self.rows]), "", *markdown([row.shown("facts") for row in self.rows])]
 
     def to_json(self) -> dict[str, Any]:
         told_apart = [difference.to_json() for difference in self.differences]
@@ -161,14 +166,15 @@ def run_study(
                 errors[config.name] = error
                 log.error("%s failed, the others go on: %s", config.name, error, exc_info=not isinstance(error, OcusegError))
                 continue
-            _record(tracker, number, rows[-1])
+            tracker.numbers({f"{config.name}/{name}": value for name, value in _numbers(rows[-1])})
         if not rows:
             raise next(iter(errors.values()))
         failed = {name: _reason(error) for name, error in errors.items()}
-        tracker.tags({f"ocuseg.failed.{name}": reason for name, reason in failed.items()})
         study = Study(rows, home, tracker.run_id, differences(rows), [MEMORY[chosen], *unequal(configs)], failed)
         write_tables(home, name, rows, study.below())
         write_json(home / f"{name}_differences.json", [difference.to_json() for difference in study.differences])
+        missing = "; ".join(f"{name}: {reason}" for name, reason in failed.items()) or "none"
+        tracker.tags({"ocuseg.failed": missing[:MOST_TAG], "mlflow.note.content": _note(study)})
         tracker.table(name, study.table())
         tracker.table(f"{name}_differences", [difference.to_json() for difference in study.differences])
         for title, picture in {**plots(rows), **more_plots(rows)}.items():
@@ -268,6 +274,8 @@ def _row(config: RunConfig, work: Work, run_dir: Path, advance: Advance) -> Row:
     facts |= frames_per_second(result.bundle, tested.card, tested.root, summary, work.device, work.key_path)
     row = row_of(config.name, result.bundle_id, facts, summary, run_dir)
     known = {"config": dump_config(config), "tested": tested.to_json(), "bundle": row.bundle_id, "facts": facts, "summary": summary}
+    with open_tracker(config, run_dir, resume=True) as tracker:  # so that MLflow sorts the children by their tests, too
+        tracker.numbers({f"tested/{name}": value for name, value in _numbers(row)})
     write_json(run_dir / RESULT, known)
     return row
 
@@ -292,6 +300,14 @@ def _parent(tracker: Tracker) -> str | None:
     return run_id
 
 
-def _record(tracker: Tracker, number: int, row: Row) -> None:
-    values: Iterator[tuple[str, float | None]] = iter((*row.scores.items(), *row.facts.items()))
-    tracker.epoch(number + 1, {f"{row.name}/{name.replace('@', ' ')}": value for name, value in values})
+def _numbers(row: Row) -> list[tuple[str, float | None]]:
+    """Scores and costs by names that MLflow takes."""
+    return [(name.replace("@", " "), value) for name, value in (*row.scores.items(), *row.facts.items())]
+
+
+def _note(study: Study) -> str:
+    """Markdown that MLflow shows as the run's description: both tables, as far as a tag can hold them."""
+    lines = [re.sub(" +", " ", line) for line in study.tables()]
+    while len("\n".join(lines)) > MOST_TAG:
+        lines.pop()
+    return "\n".join(lines)

@@ -199,6 +199,12 @@ class Tracker:
         values = {metric_name(name): float(value) for name, value in metrics.items() if value is not None}
         self._append("metrics", {"step": step, "values": values})
 
+    def numbers(self, metrics: Mapping[str, float | None]) -> None:
+        """Record numbers that belong to no epoch, such as those of a test; None is left out."""
+        values = {metric_name(name): float(value) for name, value in metrics.items() if value is not None}
+        if self._active and values:
+            self._append("metrics", {"step": self._last_step, "values": values})
+
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Record rows (one an image) as the artifacts ``tables/NAME.csv`` and ``tables/NAME.json``."""
         self._append("files", {"folder": "tables"}, lambda folder: write_texts(folder, table_texts(file_name(name), rows)))

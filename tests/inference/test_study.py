@@ -72,6 +72,11 @@ def test_a_study_has_one_row_and_one_child_a_config_and_trains_nothing_twice(
     children = {r.info.run_name for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
     assert children == {"narrow", "wide"}
     assert parent.data.metrics["wide/dice blob"] == pytest.approx(table[1]["dice blob"])
+    (wide,) = [r for r in runs if r.info.run_name == "wide"]
+    assert wide.data.metrics["tested/dice blob"] == pytest.approx(table[1]["dice blob"])
+    assert wide.info.status == "FINISHED"
+    assert "| wide | " in parent.data.tags["mlflow.note.content"]
+    assert parent.data.tags["ocuseg.failed"] == "none"
 
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("a finished run was trained again")
@@ -105,7 +110,7 @@ def test_one_that_fails_is_named_and_costs_the_others_nothing(data: Path, tmp_pa
     assert list(study.failed) == list(study.to_json()["failed"]) == ["bad"]
     assert "Failed, so without a row: bad (data card" in (tmp_path / "out" / "some_study" / "some.md").read_text()
     client = connect(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")
-    assert "cannot be read" in client.get_run(study.mlflow_run_id).data.tags["ocuseg.failed.bad"]
+    assert "cannot be read" in client.get_run(study.mlflow_run_id).data.tags["ocuseg.failed"]
     assert (tmp_path / "out" / "bad" / "config.yaml").exists()
     assert not module._begun(tmp_path / "out" / "bad")  # so that a mended config of that name may take its place
     assert not (tmp_path / "out" / "bad" / "config.yaml").exists()
