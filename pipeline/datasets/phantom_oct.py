@@ -136,7 +136,9 @@ def _surfaces(seed: Seed, visit: int, severity: float, grid: Grid, protocol: Oct
     far = np.hypot(grid_x, grid_y)
     swell = 1 + 0.16 * visit
     # The pit: inner layers pushed aside in the fovea.
-    pit = 1 - np.exp(-((far / rng.uniform(0.42, 0.6)) ** 2.2))
+    own = stream(seed, 24)
+    pit_mm = rng.uniform(0.42, 0.6) * math.exp(own.normal(0, 1.5 * protocol.thickness_spread))
+    pit = 1 - np.exp(-((far / pit_mm) ** 2.2))
     crest = far / 1.05 * np.exp(1 - far / 1.05)  # 1 on the rim of the pit, falling off outwards
     nasal, arcuate = np.clip(grid_x / 3, -0.3, 1), (grid_y / 3) ** 2
     size = rng.uniform(0.92, 1.1)
@@ -155,7 +157,6 @@ def _surfaces(seed: Seed, visit: int, severity: float, grid: Grid, protocol: Oct
         rng.uniform(210, 300) * (1 - 0.18 * grid_x / 3) + 14 * np.sin(grid_x * 3.1 + rng.uniform(0, 6)) * np.cos(grid_y * 2 + 1),
     ]
     thickness = [layer * size for layer in um]
-    own = stream(seed, 24)
     if protocol.thickness_spread:
         thickness = [layer * math.exp(own.normal(0, protocol.thickness_spread)) for layer in thickness]
     if grid.angle is not None:

@@ -39,7 +39,7 @@ class OctProtocol:
     ``looks``: frames that are averaged (from, to); more of them, less speckle. ``exponent`` compresses reflectivity to grey.
     ``black``: noise that is subtracted and cut off, in means of the noise floor. ``haze``: light from the vitreous, next to the retina
     brightest, of a reflectivity. ``thickness_spread`` and ``contrast_spread``: standard deviation of the logarithm of each layer's
-    thickness and reflectivity from scan to scan.
+    thickness and reflectivity from scan to scan (of the pit's width, half as much again as of thickness).
     """
 
     pattern: Literal["raster", "circle"] = "raster"
@@ -68,7 +68,7 @@ def varied(seed: Seed, pattern: Literal["raster", "circle"]) -> OctProtocol:
     looks = float(np.exp(rng.uniform(np.log(5), np.log(120))))
     return OctProtocol(
         pattern=pattern,
-        width_mm=rng.uniform(5.0, 8.6),
+        width_mm=rng.uniform(5.0, 9.4),
         height_mm=rng.uniform(2.5, 6.0),
         depth_mm=rng.uniform(1.6, 2.2),
         top_mm=rng.uniform(0.08, 0.85),
