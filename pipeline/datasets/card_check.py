@@ -16,7 +16,7 @@ from pipeline.datasets.card import CardCase, CardFields, DataCard, check_sizes, 
 from pipeline.datasets.card_cases import find_cases
 from pipeline.datasets.card_draft import UNFINISHED, draft_card
 from pipeline.datasets.card_targets import Reader, read_truth
-from pipeline.datasets.labels import CocoLabel, LabelSource, PixelSource, meanings
+from pipeline.datasets.labels import CocoLabel, ColoursLabel, LabelSource, PixelSource, ValuesLabel, meanings
 from pipeline.errors import OcusegError
 from pipeline.types import Advance, Scan
 
@@ -163,9 +163,11 @@ def _outside(card: DataCard, case: CardCase, scan: Scan, at: Callable[[Path, obj
         for cls in label_map.classes:
             lost = 0 if cls.inside is None else int((layers[cls.name] & ~layers[cls.inside]).sum())
             if lost:
-                path = next((path for source, path in files if path is not None and cls.name in meanings(source)), case.image)
+                spoken = ((source, path) for source, path in files if path is not None and cls.name in meanings(source))
+                source, path = next(spoken, (None, case.image))
                 of = f"{lost} of {int(layers[cls.name].sum())} pixels of {cls.name!r}"
-                remedy = f"if the value means both, write [{cls.inside}, {cls.name}] in the card, else mend the label"
+                both = f"if its value means both, write [{cls.inside}, {cls.name}] in the card, else "
+                remedy = f"{both if isinstance(source, ValuesLabel | ColoursLabel) else ''}mend the label"
                 problems.append(at(path, f"{of} are not labelled as {cls.inside!r}, inside which the card puts them; {remedy}"))
     return problems
 

@@ -201,7 +201,7 @@ def test_the_check_counts_pixels_outside_the_class_that_theirs_lies_inside(small
     card = make_card(**NESTED, labels=[bits], **({"second_reader": [bits]} if twice else {}))
     problems = check_card(card, small_set.root)
     assert [p.file for p in problems] == ["labels/a_L.png"] * (2 if twice else 1)
-    assert "20 of 60 pixels of 'cup' are not labelled as 'disc', inside which the card puts them" in problems[0].message
+    assert "20 of 60 pixels of 'cup' are not labelled as 'disc', inside which the card puts them; mend the label" in problems[0].message
     case = next(case for case in card.cases(small_set.root) if str(case.key).startswith("a_L"))
     disc, cup = card.label_map.layers(read_target_mask(card, case))
     assert (cup & ~disc).sum() == 20  # told, not changed: the reader drew it
