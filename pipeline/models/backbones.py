@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -54,7 +55,7 @@ class Features(nn.Module):
 
     name: Name
     in_channels: int
-    widths: tuple[int, int, int, int]
+    widths: tuple[int, ...]
     first: str  # entry of the first layer's kernel
     unused: tuple[str, ...]  # beginnings of the file's entries that belong to the classifier
 
@@ -89,27 +90,32 @@ class Features(nn.Module):
 
 
 class MobileNetV2Features(Features):
-    name: Name = "mobilenet_v2"
-    widths = (24, 32, 96, 320)
-    expanded_widths = (96, 144, 192, 576, 320)
-    first = "features.0.0.weight"
-    unused = ("features.18.", "classifier.")  # the 1280 channels before the classifier
+    """``halvings`` 5 for all of it; fewer end it at stride 2 ** halvings, where it has a fraction of the parameters (4: 0.54 of 1.8
+    million)."""
 
-    def __init__(self, in_channels: int, norm: Callable[[int], nn.Module]) -> None:
+    name: Name = "mobilenet_v2"
+    first = "features.0.0.weight"
+    ENDS = (2, 4, 7, 14, 18)  # blocks after which each stage ends; the last 1280 channels, before the classifier, are not used
+
+    def __init__(self, in_channels: int, norm: Callable[[int], nn.Module], halvings: int = 5) -> None:
         super().__init__()
         from torchvision.models import mobilenet_v2  # importing torchvision takes a second
 
+        ends = self.ENDS[:halvings]
         self.in_channels = in_channels
-        self.features: nn.Sequential = mobilenet_v2(weights=None, norm_layer=norm).features[:18]
+        self.widths = (24, 32, 96, 320)[: halvings - 1]
+        self.expanded_widths = (*(96, 144, 192, 576)[: halvings - 1], self.widths[-1])
+        self.unused = ("classifier.", *(f"features.{block}." for block in range(ends[-1], 19)))
+        self.features: nn.Sequential = mobilenet_v2(weights=None, norm_layer=norm).features[: ends[-1]]
         self.features[0][0] = _first_convolution(self.features[0][0], in_channels)
 
     def stages(self) -> list[list[nn.Module]]:
-        blocks = list(self.features)
-        return [blocks[:2], blocks[2:4], blocks[4:7], blocks[7:14], blocks[14:]]
+        blocks, ends = list(self.features), (0, *self.ENDS)
+        return [blocks[start:end] for start, end in pairwise(ends) if start < len(blocks)]
 
     def expanded(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) -> the widened maps that each further halving begins with, at strides 2, 4, 8 and 16,
-        and the last map at stride 32; of ``expanded_widths`` channels."""
+        and the last map at stride 32 (or as far as it goes); of ``expanded_widths`` channels."""
         maps = []
         for block in self.features:
             layers = getattr(block, "conv", None)

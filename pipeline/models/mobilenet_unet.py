@@ -4,7 +4,8 @@ Papers: Ronneberger, Fischer, Brox, "U-Net", MICCAI 2015, doi:10.1007/978-3-319-
 arXiv:1801.04381 (alpha 1.0). Encoder by torchvision, BSD-3-Clause; the decoder is our own.
 
 Skips at strides 2, 4, 8 and 16 come from the expanded projections, the widest maps of their resolution (96, 144, 192 and 576 channels),
-just before a block halves them; the bottom has 320 channels at stride 32.
+just before a block halves them; the bottom has 320 channels at stride 32. With three ``widths`` the network ends at stride 16 (96
+channels): for structures that are thin and everywhere, such as vessels, a third of the parameters.
 
 What differs from a U-Net: each level's two maps are first narrowed by a 1 x 1 convolution, which is where nearly all of a plain decoder's
 work would be; the last doubling is a transposed convolution straight into the classes.
@@ -27,7 +28,12 @@ from pipeline.models.weights import Loaded
 
 class MobileNetUNetConfig(ModelConfig):
     name: Literal["mobilenet_unet"] = "mobilenet_unet"
-    widths: tuple[int, int, int, int] = Field((16, 32, 64, 96), description="decoder's channels at strides 2, 4, 8 and 16")
+    widths: tuple[int, ...] = Field(
+        (16, 32, 64, 96),
+        min_length=2,
+        max_length=4,
+        description="decoder's channels at strides 2, 4, 8 and 16; with fewer the encoder, too, ends one halving after the last",
+    )
     norm: Literal["batch", "frozen"] = Field(
         "batch",
         description="encoder's normalisation: batch learns; frozen stays as loaded, for batches of few images",
@@ -43,11 +49,12 @@ class MobileNetUNetConfig(ModelConfig):
 
 
 class MobileNetUNet(AnySize):
-    multiple = 32
-
     def __init__(self, config: MobileNetUNetConfig, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.encoder = MobileNetV2Features(in_channels, FrozenBatchNorm2d if config.norm == "frozen" else nn.BatchNorm2d)
+        norm = FrozenBatchNorm2d if config.norm == "frozen" else nn.BatchNorm2d
+        halvings = len(config.widths) + 1
+        self.multiple = 2**halvings
+        self.encoder = MobileNetV2Features(in_channels, norm, halvings)
         *skips, below = self.encoder.expanded_widths
         levels = []
         for skip, width in zip(reversed(skips), reversed(config.widths), strict=True):
@@ -68,7 +75,7 @@ class MobileNetUNet(AnySize):
         return self.encoder.load(weights)
 
     def encoder_stages(self) -> list[list[nn.Module]]:
-        """The encoder's modules in the order they are passed, by the stride at their end: 2, 4, 8, 16, 32."""
+        """The encoder's modules in the order they are passed, by the stride at their end: 2, 4, 8, 16, 32 (or as far as it goes)."""
         return self.encoder.stages()
 
 

@@ -48,6 +48,19 @@ def test_every_skip_reaches_the_logits(level: int, monkeypatch: pytest.MonkeyPat
         assert not torch.allclose(net(image), before)
 
 
+def test_three_widths_end_the_network_at_stride_sixteen(mobilenet: Path) -> None:
+    whole, short = build(weights="imagenet"), build(weights="imagenet", widths=(16, 32, 64))
+    loaded = (whole.load_encoder("imagenet"), short.load_encoder("imagenet"))
+    image = noise(1, 3, 64, 96)
+    with torch.no_grad():
+        maps = short.eval().encoder.expanded(image)
+        assert [tuple(found.shape[1:]) for found in maps] == [(96, 32, 48), (144, 16, 24), (192, 8, 12), (96, 4, 6)]
+        assert torch.equal(maps[-1], whole.eval().encoder(image)[2])  # what the whole encoder has at stride 16
+    assert len(short.encoder_stages()) == 4
+    assert sum(p.numel() for p in short.parameters()) < 1_000_000 < sum(p.numel() for p in whole.parameters())
+    assert set(loaded[1].loaded) < set(loaded[0].loaded)
+
+
 def test_frozen_normalisation_is_of_the_encoder_only_and_needs_weights() -> None:
     net = build(norm="frozen", weights="imagenet")
     assert not [layer for layer in net.encoder.modules() if isinstance(layer, nn.BatchNorm2d)]
