@@ -196,6 +196,9 @@ def test_layers_and_their_surfaces_travel_with_the_classes() -> None:
     assert named.only(["RNFL", "RPE"]).surface_names == ("ILM", "OS-RPE", "BM")
     assert named.only(["fluid", "RPE"]).surface_names == ("top of RPE", "bottom of RPE")  # nobody knows the names of others
     assert named.only(["fluid"]).surface_names == ()
+    three = LabelMap(classes, layered=("RNFL", "fluid", "RPE"))
+    assert three.only(["RPE", "RNFL"]).layered == ()  # not one on the other
+    assert three.only(["fluid", "RNFL"]).layered == ("RNFL", "fluid")
     assert (named.renamed({"RNFL": "NFL"}).layered, named.renamed({"RNFL": "NFL"}).surfaces) == (("NFL", "RPE"), ("ILM", "OS-RPE", "BM"))
     assert LAYERS.to_json().keys() == {"overlapping", "classes"}  # an unchanged card keeps its cache and its records
     for wrong, message in (
@@ -203,7 +206,7 @@ def test_layers_and_their_surfaces_travel_with_the_classes() -> None:
         ({"layered": ("RPE", "RPE")}, "name a class twice"),
         ({"layered": ("RNFL",), "overlapping": True}, "overlapping: true does not"),
         ({"layered": ("RNFL", "RPE"), "surfaces": ("ILM", "BM")}, "2 layers have 3 surfaces, but 2 are named"),
-        ({"surfaces": ("ILM", "BM")}, "0 layers have 1 surfaces"),
+        ({"surfaces": ("ILM",)}, "surfaces lie between layers, and there are none"),
         ({"layered": ("RNFL",), "surfaces": ("ILM", "ILM")}, "must differ"),
     ):
         with pytest.raises(ValueError, match=message):

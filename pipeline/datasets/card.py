@@ -102,7 +102,8 @@ class CardFields(Strict):
     classes: list[ClassFields] = Field(min_length=1)
     overlapping: bool = Field(False, description="whether one pixel may belong to several classes (the cup lies in the disc)")
     layers: list[str] = Field(
-        default_factory=list, description="classes that are layers of the retina, from the vitreous down; the others lie within (fluid)"
+        default_factory=list,
+        description="classes that are layers of the retina, each on the next, from the vitreous down; the others lie within (fluid)",
     )
     surfaces: list[Name] = Field(
         default_factory=list, description="names of the surfaces above, between and below the layers: [ILM, ..., BM]"

@@ -37,9 +37,9 @@ def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -
     """Open every file that the card speaks of; what is wrong with which, sorted by file.
 
     Files without a partner, unreadable ones, labels of another size, label values that the card does not name, pixels of a class that
-    are not of the one around it, layers in another order than the card's, boxes without area or outside their image, empty fields of
-    view, patients in two official parts, and parts of other sizes than the card states; of the card itself, what is still to be
-    completed and, where names are private, a pattern that does not say where the patient stands.
+    are not of the one around it, layers in another order than the card's or with nothing between them, boxes without area or outside
+    their image, empty fields of view, patients in two official parts, and parts of other sizes than the card states; of the card
+    itself, what is still to be completed and, where names are private, a pattern that does not say where the patient stands.
 
     Raises
     ------
@@ -173,7 +173,8 @@ def _outside(card: DataCard, case: CardCase, scan: Scan, at: Callable[[Path, obj
 
 
 def _disorder(card: DataCard, case: CardCase, scan: Scan, at: Callable[[Path, object], Problem]) -> list[Problem]:
-    """Layers that the label has the other way round than the card: in most of the A-scans that hold both."""
+    """Layers that the label has the other way round than the card, or further apart than the thinner one is thick: in most of the
+    A-scans that hold both. Across such a gap no single surface parts them, and the thinner one would be taken for an island."""
     label_map, problems = card.stored_map, []
     if len(label_map.layered) < 2 or not case.labels:
         return []
@@ -187,10 +188,16 @@ def _disorder(card: DataCard, case: CardCase, scan: Scan, at: Callable[[Path, ob
     for upper, lower in pairwise(label_map.layered):
         both = (heights[upper] > 0) & (heights[lower] > 0)
         wrong = int((middles[upper] > middles[lower])[both].sum())
-        if 2 * wrong > both.sum():
-            path = next((path for source, path in case.labels if path is not None and lower in meanings(source)), case.image)
-            where = f"{lower!r} lies above {upper!r} in {wrong} of {int(both.sum())} A-scans"
+        between = (rows > middles[upper][..., None, :]) & (rows < middles[lower][..., None, :])
+        gap = ((mask == 0) & between).sum(axis=-2) > np.minimum(heights[upper], heights[lower])
+        apart, every = int(gap[both].sum()), int(both.sum())
+        path = next((path for source, path in case.labels if path is not None and lower in meanings(source)), case.image)
+        if 2 * wrong > every:
+            where = f"{lower!r} lies above {upper!r} in {wrong} of {every} A-scans"
             problems.append(at(path, f"{where}; write the card's layers from the vitreous down"))
+        elif 2 * apart > every:
+            where = f"background lies between {upper!r} and {lower!r} in {apart} of {every} A-scans"
+            problems.append(at(path, f"{where}; name what lies there as a class, or take one of them out of layers"))
     return problems
 
 

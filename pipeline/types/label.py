@@ -36,7 +36,7 @@ class LabelMap:
     field, bit k - 1 set where class k is present, so that one integer image says everything and moves as one through every
     transform. A class that lies ``inside`` another one is overlapping, and no pixel found is of it alone (:meth:`nested`).
 
-    ``layered``: names of the classes that are layers, in order from the vitreous down; classes beside them (fluid) lie within.
+    ``layered``: names of the classes that are layers, each on the next, from the vitreous down; classes beside them (fluid) lie within.
     ``surfaces``: names of the surfaces above, between and below the layers, one more than layers; without them "top of RNFL".
     """
 
@@ -59,6 +59,7 @@ class LabelMap:
             require(name in self.names, f"layers speak of class {name!r}, but classes are: {', '.join(self.names)}")
         require(len(set(self.layered)) == len(self.layered), "layers name a class twice; each lies in one place from the vitreous down")
         require(not (self.layered and self.overlapping), "layers exclude each other, which overlapping: true does not")
+        require(bool(self.layered) or not self.surfaces, "surfaces lie between layers, and there are none; name them by layers: [...]")
         counts = f"{len(self.layered)} layers have {len(self.layered) + 1} surfaces, but {len(self.surfaces)} are named"
         require(not self.surfaces or len(self.surfaces) == len(self.layered) + 1, counts)
         require(len(set(self.surfaces)) == len(self.surfaces), "names of surfaces must differ")
@@ -100,12 +101,15 @@ class LabelMap:
     def only(self, names: Sequence[str]) -> LabelMap:
         """These classes, in this order, numbered anew; each inside the nearest of its outer classes that is left.
 
-        Names of surfaces are kept with all the layers that they lie between.
+        Names of surfaces are kept with all the layers that they lie between. Layers with a gap between them, where one was left out,
+        are layers no longer: no single surface parts them.
         """
         known = {c.name: c for c in self.classes}
         left = {name: next((outer for outer in self.around(known[name]) if outer in names), None) for name in names}
         classes = (replace(known[name], index=index, inside=left[name]) for index, name in enumerate(names, 1))
-        layered = tuple(name for name in self.layered if name in names)
+        places = [place for place, name in enumerate(self.layered) if name in names]
+        whole = bool(places) and places[-1] - places[0] < len(places)
+        layered = self.layered[places[0] : places[-1] + 1] if whole else ()
         return LabelMap(tuple(classes), self.overlapping, layered, self.surfaces if layered == self.layered else ())
 
     def renamed(self, names: Mapping[str, str]) -> LabelMap:

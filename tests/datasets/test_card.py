@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.datasets.card import DataCard, list_cards, load_card, parse_card, read_field_of_view, read_scan
 from pipeline.datasets.card_cases import find_cases
-from pipeline.datasets.card_check import card_statistics, check_card, draft_card
+from pipeline.datasets.card_check import Problem, card_statistics, check_card, draft_card
 from pipeline.datasets.card_targets import read_target_mask
 from pipeline.datasets.labels import combine, decode
 from pipeline.datasets.patterns import Pattern, eye_of, stem_of
@@ -237,6 +237,28 @@ def test_the_check_sees_layers_in_another_order(small_set: SmallSet) -> None:
     upside_down = check_card(make_card(classes=classes, labels=labels, layers=names[2::-1]), small_set.root)
     assert len(upside_down) == 2 * 12 - 1  # the swapped one has one pair the right way round
     assert "write the card's layers from the vitreous down" in upside_down[0].message
+
+
+def test_the_check_sees_layers_that_do_not_lie_on_each_other(small_set: SmallSet) -> None:
+    for file in (small_set.root / "labels").iterdir():
+        mask = np.zeros((60, 84), np.uint8)
+        mask[10:14, 5:80], mask[14:40, 5:80], mask[40:50, 5:80] = 1, 2, 3
+        write_png(file, mask)
+    mask[14:18, 5:80] = 0  # four rows of nothing below a layer of four
+    write_png(small_set.root / "labels" / "b_R.png", mask)
+    mask[18, 5:44] = 0  # and in 39 of 75 A-scans a fifth
+    write_png(small_set.root / "labels" / "b_L.png", mask)
+
+    def checked(*names: str) -> list[Problem]:
+        meaning = {value: name if name in names else "background" for value, name in enumerate(("RNFL", "inner", "RPE"), 1)}
+        labels = [{"kind": "values", "file": "labels/{patient}_{eye}.png", "values": meaning}]
+        classes = [{"name": name, "colour": [0, 0, k]} for k, name in enumerate(names)]
+        return check_card(make_card(classes=classes, labels=labels, layers=list(names)), small_set.root)
+
+    (problem,) = checked("RNFL", "inner", "RPE")
+    assert problem.file == "labels/b_L.png"
+    assert "background lies between 'RNFL' and 'inner' in 39 of 75 A-scans; name what lies there as a class" in problem.message
+    assert len(checked("RNFL", "RPE")) == 12
 
 
 def test_two_files_for_one_case_are_refused(small_set: SmallSet) -> None:
