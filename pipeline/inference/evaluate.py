@@ -188,8 +188,7 @@ def _score(scores: _Scores, predictor: Predictor, card: DataCard, case: CardCase
     _score_pixels(scores, card, case, scan, shared, layers, prediction.probabilities, truth, area)
     if prediction.probabilities is not None:
         ours, known = predictor.bundle.label_map, (truth != IGNORE) & area
-        drawn = card.label_map.layers(truth)
-        scores.surfaces += score_surfaces(case.key, prediction.probabilities, ours, drawn, theirs, known, scan.geometry.spacing_mm)
+        scores.surfaces += score_surfaces(case.key, prediction.probabilities, ours, truth, theirs, known, scan.geometry.spacing_mm)
 
 
 def _score_objects(

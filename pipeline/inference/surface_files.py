@@ -44,7 +44,7 @@ def write_pockets(folder: Path, mask: npt.NDArray[np.unsignedinteger[Any]], labe
     -------
     {class: {"number": pockets, "volume": number, "unit": "mm3" or "voxels"}}, for case.json.
     """
-    numbers = np.zeros(mask.shape, np.uint32)
+    numbers = np.zeros(mask.shape, np.int32)
     spacing = geometry.spacing_mm
     size, unit = (1, "voxels") if spacing is None else (math.prod(spacing), "mm3")
     lines: list[list[Any]] = []
@@ -53,7 +53,7 @@ def write_pockets(folder: Path, mask: npt.NDArray[np.unsignedinteger[Any]], labe
         if cls.name in label_map.layered:
             continue
         own, pockets = find_pockets(mask == cls.index, start=len(lines) + 1)
-        numbers += own.astype(np.uint32)
+        numbers += own
         lines += [[p.number, cls.name, p.voxels, "" if spacing is None else f"{p.voxels * size:.6g}", p.first, p.last] for p in pockets]
         volume = size * sum(p.voxels for p in pockets)
         found[cls.name] = {"number": len(pockets), "volume": volume if spacing is None else float(f"{volume:.6g}"), "unit": unit}

@@ -45,7 +45,7 @@ def score_surfaces(
     case: CaseKey,
     probabilities: npt.NDArray[np.floating[Any]],
     ours: LabelMap,
-    truth: npt.NDArray[np.bool_],
+    truth: npt.NDArray[np.int64],
     theirs: LabelMap,
     known: npt.NDArray[np.bool_],
     spacing_mm: Sequence[float] | None,
@@ -54,13 +54,13 @@ def score_surfaces(
 
     Parameters
     ----------
-    probabilities: the bundle's, (K, [D,] H, W). truth: the card's boolean layers, (L, [D,] H, W).
+    probabilities: the bundle's, (K, [D,] H, W). truth: the card's mask, ([D,] H, W), in the encoding of ``theirs``.
     known: bool ([D,] H, W), where the label counts; a surface of the label beside other pixels is not scored.
     """
     names = shared_surfaces(ours, theirs)
     if not names:
         return []
-    found, true = find_surfaces(probabilities, ours).only(names), find_surfaces(truth, theirs, known).only(names)
+    found, true = find_surfaces(probabilities, ours).only(names), find_surfaces(theirs.layers(truth), theirs, known).only(names)
     both = ~np.isnan(found.depth) & ~np.isnan(true.depth)
     scale, _ = axial_scale(spacing_mm)
     steps = zip(jumps(found, spacing_mm, both), jumps(true, spacing_mm, both), strict=True)

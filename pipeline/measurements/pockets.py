@@ -36,7 +36,8 @@ def find_pockets(present: npt.NDArray[np.bool_], start: int = 1) -> tuple[npt.ND
     from scipy import ndimage
 
     parts, count = ndimage.label(present, structure=np.ones((3, 3, 3), dtype=bool), output=np.int32)
-    voxels = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    # Only what is present: bincount makes int64 of what it counts, eight bytes a voxel of a whole volume.
+    voxels = np.bincount(parts[present], minlength=count + 1)[1:]
     order = np.argsort(-voxels, kind="stable")
     numbers = np.zeros(count + 1, np.int32)
     numbers[order + 1] = np.arange(start, start + count, dtype=np.int32)

@@ -49,7 +49,7 @@ def find_surfaces(
     known: npt.NDArray[np.bool_] | None = None,
     window: int = WINDOW,
 ) -> Surfaces:
-    """The top of each layer and the bottom of the last one.
+    """The top of each layer and the bottom of the last one, of layers that lie on each other.
 
     In each column a surface is the cut with the least sum of what contradicts it: probability of what belongs below, above the cut, and
     of what belongs above, below it. Background above the middle of the column's layers belongs above all of them, the rest below;
@@ -102,12 +102,6 @@ class SurfaceError:
     p95: float | None
     columns: int
     missing: int
-
-    @property
-    def share_found(self) -> float | None:
-        """Of the columns where the true surface is known; None where it is known nowhere."""
-        every = self.columns + self.missing
-        return self.columns / every if every else None
 
 
 def axial_scale(spacing_mm: Sequence[float] | None) -> tuple[float, Literal["um", "px"]]:

@@ -147,7 +147,6 @@ def test_a_phantoms_mask_gives_its_surfaces_to_half_a_pixel() -> None:
         assert error.unit == "um"
         assert error.columns == 3 * 96
         assert error.missing == 0
-        assert error.share_found == 1
         assert error.mean_abs is not None
         assert 0.15 * pixel_um < error.mean_abs < 0.35 * pixel_um  # a quarter of a pixel is what rounding costs on average
 
@@ -164,7 +163,7 @@ def test_errors_are_signed_measured_in_um_and_count_what_is_missing() -> None:
     assert first.mean_abs == pytest.approx(4 * 5 / 3)
     assert first.bias == pytest.approx(4 * 1.0)
     assert first.p95 == pytest.approx(4 * np.quantile([1, 1, 3], 0.95))
-    assert (second.mean_abs, second.bias, second.p95, second.columns, second.missing, second.share_found) == (None, None, None, 0, 0, None)
+    assert (second.mean_abs, second.bias, second.p95, second.columns, second.missing) == (None, None, None, 0, 0)
     assert surface_errors(found, true, None)[0].mean_abs == pytest.approx(5 / 3)
     assert surface_errors(found, true, None)[0].unit == "px"
     with pytest.raises(ValueError, match="cannot be compared"):
