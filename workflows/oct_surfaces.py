@@ -62,6 +62,7 @@ def main() -> None:
     if not (options.phantoms / "card" / "oct").is_dir():
         with progress("phantoms") as advance:
             write_oct_set(options.phantoms, options.patients, 1, progress=advance)
+    check_phantoms(options.phantoms, options.patients)
     configs = [with_budget(load_config(REPOSITORY / "configs" / name), options.minutes) for name in CONFIGS]
     with progress("layers and surfaces") as advance:
         study = run_study(options.out.name, configs, options.phantoms / "card", options.out, progress=advance)
@@ -72,6 +73,13 @@ def main() -> None:
     keep(study, configs[0], phantoms, readings)
     print("\n".join(["", "real scans against the lines that the device drew:", ""]))
     print("\n".join([*told([row for reading in readings for row in reading.rows()]), "", f"pictures: {study.folder}"]))
+
+
+def check_phantoms(folder: Path, patients: int) -> None:
+    """End here where the folder holds another number of scans, for it was made for others, or its making was cut short."""
+    held = len(list((folder / "card" / "oct_labels").glob("*.nii.gz")))  # the last written of each scan
+    if held != 4 * patients:
+        sys.exit(f"{folder} holds {held} scans, but {patients} patients have {4 * patients}; remove it, or give another --phantoms")
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,10 +169,14 @@ def device_surfaces(lines: dict[str, npt.NDArray[np.float32]]) -> Surfaces:
 
 
 def draw(scan: Scan, found: Surfaces, true: Surfaces, title: str) -> Picture:
-    """The middle B-scan bare, and with the device's lines (solid, coloured) and ours (dashed, white) on it: uint8 (H, W, 3)."""
+    """The middle one of the B-scans that the device drew lines in: bare, and with its lines (solid, coloured) and ours (dashed, white).
+
+    uint8 (H, W, 3).
+    """
     from matplotlib.figure import Figure
 
-    middle = found.depth.shape[1] // 2
+    drawn = np.flatnonzero(~np.isnan(true.depth).all(axis=(0, 2)))
+    middle = int(drawn[len(drawn) // 2])
     plane = scan.pixels.reshape(-1, *scan.pixels.shape[-2:])[middle]
     rows, columns = plane.shape
     # What lies far from every line is vitreous or dark.

@@ -97,10 +97,31 @@ def test_the_picture_shows_the_lines_in_their_colours(workflow: ModuleType, row:
         assert bool((np.abs(picture - colour).max(axis=2) < 12).sum() > 50) == there, name
 
 
+def test_a_volume_is_shown_where_the_device_drew(workflow: ModuleType, row: Row, tmp_path: Path) -> None:
+    lines = np.full((4, 3, COLUMNS), LARGEST, np.float32)
+    lines[0, 0] = 19.5
+    path = Vol(np.full((4, ROWS, COLUMNS), 0.1, np.float32), lines).save(tmp_path / "cube.vol")
+    colour = [int(workflow.COLOURS["ILM"][at : at + 2], 16) for at in (1, 3, 5)]
+    (reading,) = workflow.read_files(row, [path])
+    assert (np.abs(reading.picture.astype(int) - colour).max(axis=2) < 12).sum() > 500  # the line, and not its legend alone
+
+
+def test_phantoms_that_are_not_all_there_are_told(workflow: ModuleType, tmp_path: Path) -> None:
+    labels = tmp_path / "card" / "oct_labels"
+    labels.mkdir(parents=True)
+    for number in range(8):
+        (labels / f"{number}.nii.gz").touch()
+    workflow.check_phantoms(tmp_path, 2)
+    with pytest.raises(SystemExit, match="holds 8 scans, but 3 patients have 12; remove it, or give another --phantoms"):
+        workflow.check_phantoms(tmp_path, 3)
+
+
 def test_real_lines_lie_in_the_picture_and_in_order(workflow: ModuleType) -> None:
     from pipeline.scans.vendor import read_surfaces
 
-    for path in shared_data("spectralis_vol").glob("Willis*.vol"):
+    paths = sorted(shared_data("spectralis_vol").glob("Willis*.vol"))
+    assert paths
+    for path in paths:
         true = workflow.device_surfaces(read_surfaces(path))
         assert true.names in {("ILM", "BM"), ("ILM", "RNFL-GCL", "BM")}
         gap = np.diff(true.depth, axis=0)
