@@ -195,9 +195,13 @@ def _find(path: Path) -> Path:
     """``path`` itself, or what is called so in the configs beside this package or where an installed ocuseg keeps them."""
     if path.exists() or path.is_absolute():
         return path
-    folders = (Path(__file__).resolve().parents[1] / "configs", Path(sys.prefix) / "share" / "ocuseg" / "configs")
-    candidates = (folder / name for folder in folders for name in (path, path.with_name(f"{path.name}.yaml")))
+    candidates = (folder / name for folder in _shipped() for name in (path, path.with_name(f"{path.name}.yaml")))
     return next((candidate for candidate in candidates if candidate.exists()), path)
+
+
+def _shipped() -> tuple[Path, ...]:
+    """Where run files that come with ocuseg lie: beside this package, or where an installed one keeps them."""
+    return Path(__file__).resolve().parents[1] / "configs", Path(sys.prefix) / "share" / "ocuseg" / "configs"
 
 
 def parse_config(text: str, overrides: Sequence[str] = (), where: str = "config") -> RunConfig:
@@ -216,13 +220,13 @@ def _checked(data: dict[str, Any], overrides: Sequence[str], where: str) -> RunC
 
 def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """What a run file and those it stands on say; ``above`` are the files that stand on it."""
-    found = _find(path)
+    found = path if above else _find(path)
     try:
         text = found.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         if above:
             raise ConfigError(
-                f"{above[-1].name}: base: {path.name or path} cannot be read ({error.__class__.__name__}); give a path seen from that "
+                f"{above[-1].name}: base: {path.name} cannot be read ({error.__class__.__name__}); give a path seen from that "
                 "file's folder, or the name of a file in configs/"
             ) from error
         raise ConfigError(
@@ -237,8 +241,9 @@ def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         return data
     if not isinstance(base, str) or not base:
         raise ConfigError(f"{path.name}: base: must be one file's path or name (it is {base!r})")
-    near = [chain[-1].parent / name for name in (base, f"{base}.yaml")]
-    below = _merged(next((file for file in near if file.is_file()), Path(base)), chain)
+    # Never seen from where the command was given: the same file would be another run there.
+    places = [folder / name for folder in (chain[-1].parent, *_shipped()) for name in (base, f"{base}.yaml")]
+    below = _merged(next((file for file in places if file.is_file()), places[0]), chain)
     kept = {key: value for key, value in below.items() if key not in OWN}
     return _laid_over(kept, data)
 
@@ -249,7 +254,7 @@ def _laid_over(base: Any, own: dict[str, Any], place: str = "") -> dict[str, Any
     for key, value in own.items():
         dotted, known = f"{place}{key}", base.get(key)
         whole = dotted in WHOLE or not (isinstance(known, dict) and isinstance(value, dict))
-        if whole or (dotted in NAMED and value.get("name", known.get("name")) != known.get("name")):
+        if whole or (dotted in NAMED and "name" in known and value.get("name", known["name"]) != known["name"]):
             merged[key] = value
         else:
             merged[key] = _laid_over(known, value, f"{dotted}.")

@@ -194,6 +194,23 @@ def test_another_network_takes_nothing_from_the_bases(tmp_path: Path) -> None:
     assert other.model == parse_config(SMALL.replace("unet", "segnet")).model
 
 
+def test_what_a_base_says_of_no_network_by_name_holds_for_whichever_it_is(tmp_path: Path) -> None:
+    _write(tmp_path, "base.yaml", "data: {card: phantom}\ntask: {flips: true}\nmodel: {widths: [8, 16]}\n")
+    own = _write(tmp_path, "own.yaml", "base: base.yaml\nname: y\ntask: {name: semantic}\nmodel: {name: unet}\n")
+    config = load_config(own)
+    assert config.task.model_dump()["flips"] is True
+    assert config.model.model_dump()["widths"] == (8, 16)
+
+
+def test_a_base_is_the_same_wherever_the_command_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = _write(tmp_path, "here/other.yaml", SMALL).parent
+    (elsewhere / "phantom_little").mkdir()
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(ConfigError, match=r"own\.yaml: base: other\.yaml cannot be read"):
+        load_config(_write(tmp_path, "there/own.yaml", "base: other.yaml\nname: y\n"))
+    assert load_config(_write(tmp_path, "there/own.yaml", "base: phantom_little\nname: y\n")).data.card == "phantom"
+
+
 def test_losses_are_those_that_the_file_names(tmp_path: Path) -> None:
     _write(tmp_path, "base.yaml", SMALL.replace("{name: semantic}", "{name: semantic, losses: {dice: 1, focal: 1}, flips: true}"))
     config = load_config(_write(tmp_path, "own.yaml", "base: base\nname: y\ntask: {losses: {dice: 0.5, cldice: 0.5}}\n"))
@@ -216,12 +233,13 @@ def test_a_base_may_be_one_that_comes_with_ocuseg(tmp_path: Path) -> None:
         ("own.yaml", "own.yaml: base: goes round in a circle (own.yaml -> own.yaml); take one base out"),
         ("round.yaml", "round.yaml: base: goes round in a circle (own.yaml -> round.yaml -> own.yaml); take one base out"),
         ("nameless.yaml", "own.yaml: name: is required and missing"),
-        (".", "own.yaml: base: . cannot be read"),
+        ("deep", "own.yaml: base: deep cannot be read (IsADirectoryError)"),
     ],
 )
 def test_a_base_that_cannot_be_is_one_sentence(base: str, expected: str, tmp_path: Path) -> None:
     _write(tmp_path, "round.yaml", "base: own.yaml\n")
     _write(tmp_path, "nameless.yaml", SMALL)
+    (tmp_path / "deep").mkdir()
     with pytest.raises(ConfigError) as caught:
         load_config(_write(tmp_path, "own.yaml", f"base: {base}\n"))
     assert str(caught.value).startswith(expected)
