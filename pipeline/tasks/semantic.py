@@ -60,14 +60,18 @@ class SemanticTask(Task):
         self.thresholds: Mapping[str, float] = {}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Named losses times their weights. Images of unequal size are padded to the largest; padding has no influence."""
+        """Named losses times their weights. Images of unequal size are padded to the largest; padding has no influence.
+
+        In evaluation mode whole images come, which the network sees as in prediction: by tiles, where it would not fit into memory.
+        """
         if batch.targets is None:
             raise ValueError("a training batch needs targets")
         images = stack(batch.images)
         masks = stack([_mask(target) for target in batch.targets], fill=IGNORE)
         valid = (stack(batch.valid, fill=0) & (masks != IGNORE))[:, None]
         truth = one_channel_a_class(masks, self.label_map)
-        outputs = self.network(images.contiguous(memory_format=memory_format(self.network)))
+        images = images.contiguous(memory_format=memory_format(self.network))
+        outputs = self.network(images) if self.training else self._logits(images)
         outputs = outputs if isinstance(outputs, list) else [outputs]
         looked_at = getattr(self.network, "looked_at", None)  # a network that classifies patches has trained on some pixels only
         valid = valid if looked_at is None else valid & looked_at
@@ -135,7 +139,7 @@ class SemanticTask(Task):
         return probabilities if self.label_map.independent else probabilities[1:]
 
     def _logits(self, x: Tensor) -> Tensor:
-        """(1, C, [D,] H, W) -> float32 logits of the same size, whole or by tiles."""
+        """(B, C, [D,] H, W) -> float32 logits of the same size, whole or by tiles."""
         *depth, rows, columns = x.shape[2:]
         tile, thick = self.config.tile, [min(self.config.tile_slices or slices, slices) for slices in depth]
         if (tile is None or max(rows, columns) <= tile) and thick == depth:

@@ -93,6 +93,20 @@ def test_tiles_are_as_thick_as_asked_for_and_agree_with_the_whole_volume(setting
     assert set(tiled.network.seen) == {largest}  # type: ignore[arg-type]
 
 
+def test_losses_of_validation_are_of_the_tiles_that_prediction_sees() -> None:
+    """What is predicted by tiles may not fit into memory as a whole."""
+    image, mask = noise(2, 9, 40, 51), torch.randint(0, 3, (9, 40, 51), generator=torch.Generator().manual_seed(1))
+    whole, tiled = task(), task(tile=32, tile_slices=4, tile_overlap=0.5)
+    for each in (whole, tiled):
+        each.train()
+        found = each.validation_losses(a_batch([image], [mask]))
+        assert each.training
+        assert set(each.network.seen) == {(9, 40, 51) if each is whole else (4, 32, 32)}  # type: ignore[arg-type]
+        torch.testing.assert_close(found, whole(a_batch([image], [mask])))
+    tiled(a_batch([image], [mask]))
+    assert tiled.network.seen[-1] == (9, 40, 51)  # type: ignore[index]
+
+
 def test_flips_leave_the_order_of_the_slices_alone() -> None:
     image = noise(2, 5, 7, 10)
     np.testing.assert_allclose(all_slices(task(a_slice=1.0, flips=True), image), all_slices(task(a_slice=1.0), image), atol=1e-6)
