@@ -29,7 +29,7 @@ from typing import Any
 
 from pipeline.atomic import write_text
 from pipeline.cli.console import progress
-from pipeline.config import RunConfig, dump_config, load_config
+from pipeline.config import RunConfig, dump_config, load_config, parse_config
 from pipeline.errors import ConfigError
 from pipeline.inference.case_files import write_json
 from pipeline.inference.evaluate import evaluate
@@ -140,7 +140,7 @@ def trained(config: RunConfig, root: Path, run_dir: Path, device: str, parent: s
     finished = run_dir / "trained.json"
     if finished.is_file():
         known = json.loads(finished.read_text(encoding="utf-8"))
-        if known["config"] != dump_config(config):
+        if parse_config(known["config"], where=finished.name) != config:  # not its text: a newer ocuseg writes more settings
             raise ConfigError(f"{run_dir.name}: holds the run of another config; give another --out, so that it stays")
         return run_dir / str(known["bundle"])
     tags = {} if parent is None else {"mlflow.parentRunId": parent}

@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from pipeline.config import dump_config
 from pipeline.training.mlflow_store import connect
 from pipeline.types import silent
 from tests.training.tiny import tiny_config, write_data
@@ -91,6 +92,16 @@ def test_each_network_is_tested_on_each_set_once(workflow: ModuleType, tmp_path:
     other = {key: config.model_copy(update={"seed": 9}) for key, config in configs.items()}
     with pytest.raises(workflow.ConfigError, match="trained_on_one: holds the run of another config"):
         workflow.run(other, roots, out, "cpu", silent)
+
+
+def test_what_an_earlier_version_has_trained_is_not_trained_again(workflow: ModuleType, tmp_path: Path) -> None:
+    """A setting that was not known then has its default."""
+    config = tiny_config(tmp_path)
+    text = dump_config(config)
+    earlier = text.replace("  slices: null\n", "")
+    assert earlier != text
+    (tmp_path / "trained.json").write_text(json.dumps({"config": earlier, "bundle": "bundle"}), encoding="utf-8")
+    assert workflow.trained(config, tmp_path, tmp_path, "cpu", None, silent) == tmp_path / "bundle"
 
 
 def test_the_matrix_says_what_is_not_known(workflow: ModuleType) -> None:
