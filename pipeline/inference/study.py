@@ -149,7 +149,8 @@ def run_study(
     home.mkdir(exist_ok=True)
     with open_tracker(configs[0], home, resume=(home / "tracking").exists()) as tracker:
         texts = {f"{config.name}.yaml": dump_config(config) for config in configs}
-        tracker.start_study(name, {"runs": len(configs), "names": ", ".join(names), "part": part}, texts)
+        scored = part if tested is None else tested.part
+        tracker.start_study(name, {"runs": len(configs), "names": ", ".join(names), "part": scored}, texts)
         parent = _parent(tracker)
         chosen = prepare_machine(device)
         rows: list[Row] = []

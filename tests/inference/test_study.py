@@ -17,7 +17,7 @@ from pipeline.inference.study_differences import Difference, differences, told
 from pipeline.inference.study_plots import plots, validation_curves
 from pipeline.inference.study_table import Row, headlines, row_of, shown
 from pipeline.training.mlflow_store import connect
-from pipeline.training.tracking import open_tracker
+from pipeline.training.tracking import Tracker, open_tracker
 from tests.training.tiny import tiny_config, write_data
 
 
@@ -142,6 +142,23 @@ def test_a_fault_of_ours_is_told_by_its_kind_and_an_interruption_ends_the_study(
     assert tried == ["wrong", "stopped", "wrong", "wrong", "last"]
     assert "Traceback" in caplog.text  # ours, so the log keeps it
     assert module._reason(ValueError("/secret/Doe_Jane.dcm")) == "ValueError, see the log"
+
+
+@pytest.mark.parametrize(("tested", "part"), [(None, "validation"), (ScoredOn("tiny", Path(), "all"), "all")])
+def test_the_record_names_the_part_that_is_scored(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tested: ScoredOn | None, part: str
+) -> None:
+    recorded: dict[str, object] = {}
+
+    def started(self: Tracker, name: str, params: dict[str, object], texts: dict[str, str]) -> None:
+        recorded.update(params)
+        raise InterruptedRun("enough is known")
+
+    monkeypatch.setattr(module, "open_tracker", lambda config, home, resume: open_tracker(config, home, active=False))
+    monkeypatch.setattr(Tracker, "start_study", started)
+    with pytest.raises(InterruptedRun):
+        run_study("parts", [named(data, "one")], data, tmp_path, part="validation", tested=tested)
+    assert recorded["part"] == part
 
 
 def test_the_command_leaves_with_3_where_a_config_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
