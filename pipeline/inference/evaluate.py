@@ -42,7 +42,7 @@ from pipeline.types import IGNORE, Advance, LabelMap, Scan
 log = logging.getLogger(__name__)
 
 Part = Literal["train", "validation", "test", "all"]
-REMEDY = "train a bundle with a smaller task.tile, or score with --device cpu"
+REMEDY = "train a bundle with a smaller task.tile (of volumes task.tile_slices), or score with --device cpu"
 PICTURES = 4
 """Images whose proposals are drawn."""
 

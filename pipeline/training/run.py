@@ -36,7 +36,7 @@ from pipeline.types import Advance, silent
 
 log = logging.getLogger(__name__)
 
-TRAINING_REMEDY = "lower train.batch_size or data.crop, or set task.tile"
+TRAINING_REMEDY = "lower train.batch_size or data.crop (of volumes data.slices), or set task.tile (task.tile_slices)"
 LONGEST_WAIT = datetime.timedelta(hours=12)  # of one process for another, such as for the first to write the bundle
 EXAMPLES = 4  # validation cases of which a picture (of a volume, the middle slice) goes into the record
 
