@@ -189,7 +189,14 @@ class DataCard(CardFields):
         strange = [name for name in names if name not in known]
         if strange:
             raise CardError(f"data.classes: card {self.name} has no class {strange[0]!r}; it has {', '.join(known)}")
-        return DataCard(**{name: getattr(self, name) for name in DataCard.model_fields} | {"chosen": tuple(names)})
+        card = DataCard(**{name: getattr(self, name) for name in DataCard.model_fields} | {"chosen": tuple(names)})
+        within = [name for name in known if name not in (*self.layers, *names)]
+        if set(self.layers) & set(names) and not card.label_map.layered:
+            log.warning("card %s: data.classes leaves out a layer between others, so no surface is measured; choose all between", self.name)
+        elif card.label_map.layered and within:
+            much = "where there is much of it, surfaces go astray; choose it, too"
+            log.warning("card %s: data.classes leaves out %s, which may lie between layers: %s", self.name, ", ".join(within), much)
+        return card
 
     def cases(self, root: Path, *, pseudonyms: Pseudonyms | None = None) -> list[CardCase]:
         """Every image below ``root`` that has its labels, sorted by key. What has none is listed by ``check_card``.

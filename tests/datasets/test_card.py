@@ -239,6 +239,21 @@ def test_the_check_sees_layers_in_another_order(small_set: SmallSet) -> None:
     assert "write the card's layers from the vitreous down" in upside_down[0].message
 
 
+def test_a_choice_that_parts_layers_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    card = load_card("phantom_oct_layers")
+    layers = [name for name in card.label_map.names if name != "fluid"]
+    for names, layered, said in (
+        (card.label_map.names, card.layers, ""),
+        (("fluid",), [], ""),
+        (("INL", "OPL", "fluid"), ["INL", "OPL"], ""),
+        (layers, card.layers, "leaves out fluid, which may lie between layers"),
+        (("RNFL", "RPE", "fluid"), [], "leaves out a layer between others, so no surface is measured"),
+    ):
+        caplog.clear()
+        assert card.choosing(names).label_map.layered == tuple(layered)
+        assert (said in caplog.text) if said else not caplog.text, names
+
+
 def test_the_check_sees_layers_that_do_not_lie_on_each_other(small_set: SmallSet) -> None:
     for file in (small_set.root / "labels").iterdir():
         mask = np.zeros((60, 84), np.uint8)
