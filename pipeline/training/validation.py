@@ -43,7 +43,8 @@ class Predictions:
     """(sample index, prediction with truth and field of view in the source frame) of every image of some cases, in their order.
 
     It may be gone through several times. The network sees an image once, as long as what it said of all fits into KEPT_BYTES; what
-    no longer fits is predicted anew each time.
+    no longer fits is predicted anew each time. The slices of a volume share the room evenly, so that all of their probabilities are kept
+    or none: a part of them would be of no use.
     """
 
     def __init__(self, task: Task, store: CaseStore, keys: Sequence[CaseKey], device: Any) -> None:
@@ -58,9 +59,10 @@ class Predictions:
                 for index in indices:
                     yield index, _labelled(self._store, index, self._kept[index].unpacked())
                 continue
+            room = self._room // len(indices)
             for index, _, labelled in _predicted(self._task, self._store, [key], self._device):
                 packed = _Packed.of(labelled[0])
-                if index not in self._kept and packed.bytes <= self._room:
+                if index not in self._kept and packed.bytes <= room:
                     self._kept[index] = packed
                     self._room -= packed.bytes
                 yield index, labelled

@@ -21,6 +21,7 @@ from pipeline.inference.speed import frames_per_second
 from pipeline.models.base import memory_format
 from pipeline.scans.nifti import write_nifti
 from pipeline.tasks.base import Task
+from pipeline.training import validation
 from pipeline.training.bundle import load_bundle
 from pipeline.training.run import TrainingResult
 from pipeline.training.run_folder import prepare_data
@@ -146,6 +147,23 @@ def test_validation_scores_each_slice_as_the_bundle_predicts_it(data: Path, resu
         target = store.truth(store.indices([key])[one.slice_index])
         both = (layers[0, one.slice_index] & (target.mask.numpy() == 1)).sum()  # type: ignore[union-attr]
         assert one.measures["tp/fluid"].value == both
+
+
+def test_of_a_volume_all_predictions_are_kept_or_none(
+    data: Path, result: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, store = (
+        load_bundle(result.bundle).task,
+        prepare_data(a_config(data / "card.md"), data, tmp_path, None, None, lambda *_: None).store,
+    )
+    passes: list[int] = []
+    task.network.register_forward_hook(lambda *_: passes.append(1))
+    monkeypatch.setattr(validation, "KEPT_BYTES", (SLICES + 2) * ROWS * COLUMNS * 4)
+    found = validation.Predictions(task, store, store.keys()[:2], "cpu")
+    first, second = list(found), list(found)
+    assert [index for index, _ in first] == [index for index, _ in second] == list(range(2 * SLICES))
+    assert len(passes) == 2 + 1, "the first volume is kept, the second is predicted again"
+    assert len(found._kept) == SLICES, "and of the second, two slices would have had room"
 
 
 def test_a_bundle_of_volumes_is_evaluated_and_its_speed_is_a_slices(data: Path, result: TrainingResult, tmp_path: Path) -> None:
