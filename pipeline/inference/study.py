@@ -24,7 +24,7 @@ from pipeline.inference.study_table import Row, markdown, row_of, training_facts
 from pipeline.scans.raster import write_png
 from pipeline.training.platform import prepare_machine
 from pipeline.training.run import train
-from pipeline.training.run_folder import LOCK
+from pipeline.training.run_folder import LOCK, alone
 from pipeline.training.tracking import Tracker, open_tracker
 from pipeline.types import Advance, silent
 
@@ -235,11 +235,17 @@ def _finished(config: RunConfig, tested: ScoredOn, run_dir: Path) -> Row | None:
 
 
 def _begun(run_dir: Path) -> bool:
-    """Whether there is a run to go on with. One that failed before it touched its data leaves the place to a mended config."""
+    """Whether there is a run to go on with. One that failed before it touched its data leaves the place to a mended config.
+
+    Raises ConfigError where another process is at it, and may be reading its data just now.
+    """
     record = run_dir / "config.yaml"
-    if record.exists() and {path.name for path in run_dir.iterdir()} <= {record.name, LOCK}:
-        record.unlink()
-    return record.exists()
+    if not record.exists():
+        return False
+    with alone(run_dir):
+        if {path.name for path in run_dir.iterdir()} <= {record.name, LOCK}:
+            record.unlink()
+        return record.exists()
 
 
 def _row(config: RunConfig, work: Work, run_dir: Path, advance: Advance) -> Row:

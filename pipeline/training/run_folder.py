@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,11 @@ class Data:
     spacing_mm: tuple[float, ...] | None
 
 
+def alone(run_dir: Path) -> AbstractContextManager[None]:
+    """Hold a run's folder; ConfigError where another process is at the run."""
+    return locked(run_dir / LOCK, ConfigError(f"{run_dir.name}: another process is at this run; wait for it, or stop it first"))
+
+
 @contextmanager
 def claim(run_dir: Path, config: RunConfig, resume: bool) -> Iterator[None]:
     """Make the run's folder, or see that it is one to resume, with a config that trains the same thing; hold it inside the block."""
@@ -48,7 +53,7 @@ def claim(run_dir: Path, config: RunConfig, resume: bool) -> Iterator[None]:
             raise ConfigError(f"{run_dir.name}: the run folder is not empty; resume that run, or give a new folder")
     elif not record.exists():
         raise ConfigError(f"{run_dir.name}: is not the folder of a run (no config.yaml in it); give that folder, or start a new run")
-    with locked(run_dir / LOCK, ConfigError(f"{run_dir.name}: another process is at this run; wait for it, or stop it first")):
+    with alone(run_dir):
         if resume:
             before = parse_config(record.read_text(encoding="utf-8"), where="config.yaml")
             for part in ("seed", "data", "task", "model"):

@@ -17,6 +17,7 @@ from pipeline.inference.study_differences import Difference, differences, told
 from pipeline.inference.study_plots import plots, validation_curves
 from pipeline.inference.study_table import Row, headlines, row_of, shown
 from pipeline.training.mlflow_store import connect
+from pipeline.training.run_folder import alone
 from pipeline.training.tracking import Tracker, open_tracker
 from tests.training.tiny import tiny_config, write_data
 
@@ -142,6 +143,16 @@ def test_a_fault_of_ours_is_told_by_its_kind_and_an_interruption_ends_the_study(
     assert tried == ["wrong", "stopped", "wrong", "wrong", "last"]
     assert "Traceback" in caplog.text  # ours, so the log keeps it
     assert module._reason(ValueError("/secret/Doe_Jane.dcm")) == "ValueError, see the log"
+
+
+def test_a_run_that_another_process_has_just_begun_keeps_its_config(tmp_path: Path) -> None:
+    record = tmp_path / "config.yaml"
+    record.write_text("name: live\n", encoding="utf-8")
+    with alone(tmp_path), pytest.raises(ConfigError, match="another process is at this run; wait for it, or stop it first"):
+        module._begun(tmp_path)
+    assert record.exists()
+    assert not module._begun(tmp_path)
+    assert not record.exists()
 
 
 @pytest.mark.parametrize(("tested", "part"), [(None, "validation"), (ScoredOn("tiny", Path(), "all"), "all")])
