@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.errors import ConfigError
 from pipeline.types import LabelClass, LabelMap
 
 RUN = CliRunner()
@@ -120,6 +121,18 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(config, "schema", broken)
     assert isinstance(RUN.invoke(app, ["schema"]).exception, OSError)
+
+
+def test_a_workflows_mistakes_are_told_like_a_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    from pipeline.cli.console import script
+
+    def mistaken() -> None:
+        raise ConfigError("minutes: must be above 0")
+
+    with pytest.raises(SystemExit) as end:
+        script(mistaken)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: minutes: must be above 0\n"
 
 
 def test_wrong_usage_is_exit_code_2() -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.atomic import write_text
-from pipeline.cli.console import progress
+from pipeline.cli.console import progress, script
 from pipeline.config import RunConfig, dump_config, load_config, parse_config
 from pipeline.errors import ConfigError
 from pipeline.inference.case_files import write_json
@@ -223,4 +223,4 @@ def _prefixed(advance: Advance, text: str) -> Advance:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -16,6 +16,7 @@ import os
 import sys
 from pathlib import Path
 
+from pipeline.cli.console import script
 from pipeline.config import load_config
 from pipeline.inference.study import Study, folds_of, over_folds, run_study, with_budget
 from pipeline.measurements.disc import Agreement, agreement
@@ -73,4 +74,4 @@ def told(found: Agreement) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.atomic import write_text
-from pipeline.cli.console import progress
+from pipeline.cli.console import progress, script
 from pipeline.config import RunConfig, load_config
 from pipeline.datasets.phantom_oct_set import write_oct_set
 from pipeline.errors import ScanError
@@ -200,4 +200,4 @@ def draw(scan: Scan, found: Surfaces, true: Surfaces, title: str) -> Picture:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

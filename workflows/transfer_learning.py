@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.cli.console import progress
+from pipeline.cli.console import progress, script
 from pipeline.config import RunConfig, load_config
 from pipeline.inference.study import ScoredOn, run_study, with_budget
 from pipeline.inference.study_plots import Picture, draw_lines
@@ -145,4 +145,4 @@ def verdict(rows: Sequence[Row], minutes: Sequence[float]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -53,6 +53,14 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def script(main: Callable[[], None]) -> None:
+    """Run a workflow's ``main`` with the manners of a command."""
+    try:
+        command(main)()
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+
+
 def refusal(error: OSError, given: Iterable[Any]) -> str:
     """What the system refused, and where: below a folder that the user gave only that folder is named, as the rest may name a patient."""
     place = ""
