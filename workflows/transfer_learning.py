@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.cli.console import progress, script
@@ -84,22 +84,23 @@ def started(config: RunConfig, start: str, minutes: float, suffix: str = "") -> 
 
 
 def drawn(rows: Sequence[Row]) -> dict[str, Picture]:
-    """Dice on Drishti-GS1 against the minutes, and against the number of photographs."""
-    by_time = {start: sorted((_budget(row), _score(row)) for row in rows if _start(row) == start and not _limit(row)) for start in STARTS}
+    """Dice on Drishti-GS1, with its interval, against the minutes, and against the number of photographs."""
     shortest = min(_budget(row) for row in rows)
-    by_count = {
-        start: sorted((_photographs(row), _score(row)) for row in rows if _start(row) == start and _budget(row) == shortest)
-        for start in STARTS
-    }
     title = "optic disc of Drishti-GS1, learnt from IDRiD"
     return {
-        "tested_by_minutes": draw_lines(_parted(by_time), title, "minutes of training", "Dice"),
-        "tested_by_photographs": draw_lines(_parted(by_count), title, f"training photographs, in {shortest:g} minutes", "Dice"),
+        "tested_by_minutes": _picture([row for row in rows if not _limit(row)], _budget, title, "minutes of training"),
+        "tested_by_photographs": _picture(
+            [row for row in rows if _budget(row) == shortest], _photographs, title, f"training photographs, in {shortest:g} minutes"
+        ),
     }
 
 
-def _parted(points: dict[str, list[tuple[float, float]]]) -> dict[str, tuple[list[float], list[float]]]:
-    return {name: ([x for x, _ in found], [y for _, y in found]) for name, found in points.items() if found}
+def _picture(rows: Sequence[Row], x: Callable[[Row], float], title: str, x_label: str) -> Picture:
+    """A line for each start that ``rows`` have, in the order of ``x``."""
+    by_start = {start: sorted((row for row in rows if _start(row) == start), key=x) for start in STARTS}
+    curves = {start: ([x(row) for row in own], [_score(row) for row in own]) for start, own in by_start.items() if own}
+    intervals = {start: [row.intervals[SCORE] for row in own] for start, own in by_start.items() if own}
+    return draw_lines(curves, title, x_label, "Dice", intervals)
 
 
 def _config(row: Row) -> RunConfig:
