@@ -42,9 +42,22 @@ class SplitConfig(Strict):
     limit: int | None = Field(
         None, ge=1, description="most patients to train on, or null; of one seed, fewer are always among more (for learning curves)"
     )
+    train_patients: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="names of the patients to train on, as split.json has them, or null: everyone whom no other part holds",
+    )
+    validation_patients: tuple[str, ...] | None = Field(
+        None, min_length=1, description="names of the patients who choose epoch and thresholds, in place of a share or of the card's own"
+    )
     near_duplicates: Literal["fail", "drop_from_train"] = Field(
         "fail", description="what the leakage guard does with the same or a near-identical image on both sides"
     )
+
+    @property
+    def named(self) -> set[str]:
+        """The patients whose part is said by name."""
+        return {*(self.train_patients or ()), *(self.validation_patients or ())}
 
     @model_validator(mode="after")
     def _fits(self) -> SplitConfig:
@@ -52,6 +65,11 @@ class SplitConfig(Strict):
             raise ValueError(f"fold {self.fold} of {self.folds} folds; folds count from 0")
         if self.fold_part == "test" and (self.folds is None or self.folds < 3 or (self.source == "random" and self.test > 0)):
             raise ValueError("fold_part test needs at least 3 folds and, with a random split, test: 0, because the fold is the test part")
+        if self.folds is not None and self.named:
+            raise ValueError("folds part all patients, so that train_patients and validation_patients must be null")
+        twice = sorted(set(self.train_patients or ()) & set(self.validation_patients or ()))
+        if twice:
+            raise ValueError(f"patient {twice[0]} stands in train_patients and in validation_patients")
         if self.source == "random" and self.validation + self.test >= 1:
             raise ValueError("validation + test leave nothing to train on")
         return self
@@ -128,8 +146,14 @@ def make_split(card: _Named, cases: Sequence[_Case], config: SplitConfig, seed: 
         pool, validation, test = [case.key for case in cases], [], []
     patients = _shuffled({key.patient for key in pool}, seed)
     everyone = len(patients)
+    unknown = sorted(config.named - {key.patient for key in (*pool, *validation)})
+    if unknown:
+        raise ConfigError(
+            f"data.split: patient {unknown[0]} is not in the training part of card {card.name}; its {everyone} patient(s) are "
+            f"{_few(sorted({key.patient for key in pool}))}"
+        )
     if config.source == "random" and config.test > 0:
-        held = set(patients[: _share(config.test, everyone)])
+        held = set([p for p in patients if p not in config.named][: _share(config.test, everyone)])
         test, pool = _part(pool, held)
         patients = [p for p in patients if p not in held]
     if config.folds is not None:
@@ -144,15 +168,25 @@ def make_split(card: _Named, cases: Sequence[_Case], config: SplitConfig, seed: 
             validation, pool = _part(pool, set(patients[(config.fold + 1) % config.folds :: config.folds]))
         else:
             validation = held_out
+    elif config.validation_patients is not None:
+        # Whom the card would have validated, and nobody names, is trained on.
+        validation, pool = _part([*pool, *validation], set(config.validation_patients))
     elif not validation and config.validation > 0:
         share = _share(config.validation, everyone)
-        validation, pool = _part(pool, set(patients[:share]))
+        validation, pool = _part(pool, set([p for p in patients if p not in config.named][:share]))
+    if config.train_patients is not None:
+        chosen = set(config.train_patients)
+        (pool, _), (_, validation) = _part([*pool, *validation], chosen), _part(validation, chosen)
     if not pool:
         raise ConfigError(f"data.split: card {card.name} has {everyone} patient(s), which leaves no one to train on; lower the shares")
     if config.limit is not None:
         order = _shuffled({key.patient for key in pool}, seed)
         pool, _ = _part(pool, set(order[: config.limit]))
     return Split(tuple(sorted(pool)), tuple(sorted(validation)), tuple(sorted(test)))
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _share(share: float, patients: int) -> int:

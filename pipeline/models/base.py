@@ -25,8 +25,11 @@ class ModelConfig(Strict):
 
     weights: str = Field(
         "none",
-        description="initial weights of the encoder: none, imagenet (found offline: --weights-dir, OCUSEG_WEIGHTS or torch's own "
+        description="initial weights: none, imagenet (found offline: --weights-dir, OCUSEG_WEIGHTS or torch's own "
         "hub cache), the path of a file, or that of a bundle whose encoder is of the same architecture",
+    )
+    weights_for: Literal["encoder", "network"] = Field(
+        "encoder", description="network: all of a bundle's network goes on learning, as after new pictures or outlines; encoder: that alone"
     )
     weights_partial: bool = Field(False, description="take what fits of weights of another architecture, instead of refusing them")
 

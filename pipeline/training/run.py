@@ -30,7 +30,7 @@ from pipeline.training.provenance import environment
 from pipeline.training.record import Given, table_texts
 from pipeline.training.run_folder import Data, claim, earlier_result, prepare_data, record_result, record_run
 from pipeline.training.tracking import Delivery, open_tracker
-from pipeline.training.transfer import Thaw, load_encoder, rate_factors
+from pipeline.training.transfer import Thaw, load_weights, rate_factors
 from pipeline.training.validation import Predictions, overlay_picture, score_image, summary
 from pipeline.types import Advance, silent
 
@@ -149,7 +149,7 @@ def train(
         if config.train.batch_size < fewest:
             raise ConfigError(f"train.batch_size: {config.model.name} is trained on batches of at least {fewest}")  # type: ignore[attr-defined]
         # A run that goes on has its weights in its checkpoint.
-        loaded = None if newest(run_dir / "checkpoints") is not None else load_encoder(task, config)
+        loaded = None if newest(run_dir / "checkpoints") is not None else load_weights(task, config)
         task.to(accelerator.device)
         if config.train.channels_last and channels_last_is_safe(task, accelerator.device.type):
             to_channels_last(task)

@@ -1,4 +1,4 @@
-"""Transfer learning: what an encoder begins from, how fast each of its stages learns, and from when on.
+"""Transfer learning: what a network begins from, how fast each of its stages learns, and from when on.
 
 Discriminative learning rates and gradual unfreezing, the last stage first: Howard and Ruder, "Universal Language Model Fine-tuning for
 Text Classification", ACL 2018, arXiv:1801.06146, sections 3.2 and 3.3.
@@ -31,19 +31,23 @@ def encoder_stages(network: nn.Module) -> Stages:
     return () if find is None else find()
 
 
-def load_encoder(task: Task, config: RunConfig) -> Loaded | None:
-    """Fill the network's encoder as ``model.weights`` says.
+def load_weights(task: Task, config: RunConfig) -> Loaded | None:
+    """Fill the network's encoder, or all of it, as ``model.weights`` and ``model.weights_for`` say.
 
     Raises
     ------
-    ConfigError: there is no such file or bundle, or its encoder is of another architecture, or this network has none.
+    ConfigError: there is no such file or bundle, or what it holds is of another architecture, or this network has no encoder.
     """
     model: Any = config.model
+    whole = model.weights_for == "network"
+    is_bundle = (Path(model.weights) / RECORD).is_file()
+    if whole and not is_bundle:
+        raise ConfigError("model.weights_for: network needs model.weights to be the path of a bundle; only the encoder has other sources")
     if model.weights == "none":
         return None
     network = task.network
-    if (Path(model.weights) / RECORD).is_file():
-        loaded = _from_bundle(network, Path(model.weights), model.weights_partial)
+    if is_bundle:
+        loaded = _from_bundle(network, Path(model.weights), whole, model.weights_partial)
     else:
         load = getattr(network, "load_encoder", None)
         if load is None:
@@ -56,10 +60,12 @@ def load_encoder(task: Task, config: RunConfig) -> Loaded | None:
     return loaded
 
 
-def _from_bundle(network: nn.Module, path: Path, partial: bool) -> Loaded:
-    """Take the encoder of another network of ours, whatever stands around it; entries are matched by stage and place."""
+def _from_bundle(network: nn.Module, path: Path, whole: bool, partial: bool) -> Loaded:
+    """Take another network of ours whole, or its encoder, whatever stands around that; entries are matched by stage and place."""
     bundle = load_bundle(path)
     title = f"bundle {bundle.id} ({bundle.config.name})"
+    if whole:
+        return fill(network, bundle.task.network.state_dict(), title, folder_digest(path, only=WEIGHTS), partial=partial)
     own, theirs = encoder_stages(network), encoder_stages(bundle.task.network)
     for stages, whose in ((own, "this network"), (theirs, title)):
         if not stages:

@@ -66,6 +66,42 @@ def test_fewer_training_patients_are_among_more_and_the_other_parts_stay() -> No
     assert limited(50) == everyone
 
 
+@pytest.mark.parametrize("source", ["official", "random"])
+def test_patients_may_be_named(source: str) -> None:
+    cases = cases_of(10, parts={n: "test" if n > 7 else "validation" if n == 7 else "train" for n in range(10)})
+
+    def named(**settings: Any) -> Split:
+        return make_split(Card(), cases, SplitConfig(source=source, test=0.2, **settings), seed=3)
+
+    chosen = named(train_patients=("p000", "p003"), validation_patients=("p004",))
+    assert patients_of(chosen.train) == {"p000", "p003"}
+    assert len(chosen.train) == 4, "both eyes of each"
+    assert patients_of(chosen.validation) == {"p004"}
+    assert len(patients_of(chosen.test)) == 2
+
+    validated = named(validation_patients=("p004",))
+    assert patients_of(validated.validation) == {"p004"}
+    assert len(patients_of(validated.train)) == 7, "all the others but those of the test part, the card's own validation patient among them"
+
+    trained = named(train_patients=("p000", "p003"))
+    assert patients_of(trained.train) == {"p000", "p003"}
+    assert trained.validation
+    assert not patients_of(trained.validation) & {"p000", "p003"}
+
+    assert patients_of(named(train_patients=("p000", "p007"), validation_patients=("p001",)).train) == {"p000", "p007"}
+
+
+def test_names_that_fit_nowhere_are_told() -> None:
+    cases = cases_of(10, parts={n: "train" if n < 8 else "test" for n in range(10)})
+    for name in ("p009", "p100"):
+        with pytest.raises(ConfigError, match=f"patient {name} is not in the training part of card small; its 8 patient.s. are p000, p001"):
+            make_split(Card(), cases, SplitConfig(validation_patients=(name,)), seed=0)
+    with pytest.raises(ValueError, match="p001 stands in train_patients and in validation_patients"):
+        SplitConfig(train_patients=("p001",), validation_patients=("p001",))
+    with pytest.raises(ValueError, match="folds part all patients"):
+        SplitConfig(train_patients=("p001",), folds=3)
+
+
 def test_seeds_differ_and_a_new_patient_moves_few() -> None:
     config = SplitConfig(source="random")
     first, other = (make_split(Card(), cases_of(50), config, seed) for seed in (0, 1))

@@ -23,7 +23,7 @@ from pipeline.models.mask_rcnn import MaskRCNN
 from pipeline.training import run
 from pipeline.training.bundle import load_bundle
 from pipeline.training.run_folder import prepare_data
-from pipeline.training.transfer import load_encoder
+from pipeline.training.transfer import load_weights
 from pipeline.types import Prediction, silent
 from tests.training.test_recording import Recorder
 from tests.training.tiny import COLUMNS, ROWS, last_state, tiny_config, train_tiny, weights, write_data
@@ -119,7 +119,7 @@ def test_what_cannot_be_trained_is_said_before_training(root: Path, tmp_path: Pa
         train_tiny(config(root, TINY_BOXES, task="{name: detection, headline: dice}"), root, tmp_path / "a")
     with pytest.raises(ConfigError, match=r"model\.weights: unet has no encoder that could be filled; write none"):
         # A stand-in, because building a U-Net imports MONAI, which takes longer than all of this file.
-        load_encoder(SimpleNamespace(network=torch.nn.Identity()), tiny_config(root, "{name: unet, weights: imagenet}"))  # type: ignore[arg-type]
+        load_weights(SimpleNamespace(network=torch.nn.Identity()), tiny_config(root, "{name: unet, weights: imagenet}"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"there is no file"):
         train_tiny(config(root, TINY.replace("}", ", weights: absent.pth}")), root, tmp_path / "c")
     monkeypatch.setattr(MaskRCNN, "fewest", 2, raising=False)

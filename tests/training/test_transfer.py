@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.models.base import MODELS
 from pipeline.training.bundle import build_task, load_bundle
 from pipeline.training.optimise import make_optimizer, set_rate
-from pipeline.training.transfer import Thaw, encoder_stages, load_encoder, rate_factors
+from pipeline.training.transfer import Thaw, encoder_stages, load_weights, rate_factors
 from pipeline.types import LabelClass, LabelMap
 from tests.training.tiny import last_state, start_together, tiny_config, train_tiny, write_data
 
@@ -119,7 +119,7 @@ def from_bundle(root: Path, bundle: Path, model: str, **changes: Any) -> RunConf
 def test_an_encoder_is_taken_out_of_a_bundle_whatever_stands_around_it(root: Path, first: Path) -> None:
     config = from_bundle(root, first, "{name: unet, widths: [4, 8], residual_units: 1, norm: batch, head_width: 6}")
     task = build_task(config, 3, BLOB)
-    loaded = load_encoder(task, config)
+    loaded = load_weights(task, config)
     assert loaded is not None
     assert loaded.file == f"bundle {load_bundle(first).id} (tiny)"
     assert (loaded.mismatched, loaded.left) == ((), ())
@@ -135,7 +135,7 @@ def test_an_encoder_is_taken_out_of_a_bundle_whatever_stands_around_it(root: Pat
 def test_its_first_layer_is_brought_to_other_channels(root: Path, first: Path, channels: int) -> None:
     config = from_bundle(root, first, MODEL)
     task = build_task(config, channels, BLOB)
-    loaded = load_encoder(task, config)
+    loaded = load_weights(task, config)
     assert loaded is not None
     assert len(loaded.mismatched) == 2  # the convolution that sees the image, and the residual path around it
     assert all(task.network.state_dict()[name].shape[1] == channels for name in loaded.mismatched)
@@ -147,9 +147,9 @@ def test_another_architecture_is_refused_and_taken_in_part_where_that_is_asked_f
     wider = "{name: unet, widths: [4, 12], residual_units: 1, norm: batch}"
     config = from_bundle(root, first, wider)
     with pytest.raises(ConfigError, match=r"bundle \w+ \(tiny\) is of another architecture.*model.weights_partial: true takes what fits"):
-        load_encoder(build_task(config, 3, BLOB), config)
+        load_weights(build_task(config, 3, BLOB), config)
     config = from_bundle(root, first, wider, model__weights_partial=True)
-    loaded = load_encoder(build_task(config, 3, BLOB), config)
+    loaded = load_weights(build_task(config, 3, BLOB), config)
     assert loaded is not None
     assert loaded.left
     assert loaded.loaded
@@ -157,14 +157,34 @@ def test_another_architecture_is_refused_and_taken_in_part_where_that_is_asked_f
     assert {row["what"] for row in loaded.rows()} >= {"loaded", "left as it began"}
 
 
+def test_a_whole_network_goes_on_learning(root: Path, first: Path) -> None:
+    config = from_bundle(root, first, MODEL, model__weights_for="network")
+    task = build_task(config, 3, BLOB)
+    loaded = load_weights(task, config)
+    assert loaded is not None
+    assert loaded.left == ()
+    own, theirs = task.network.state_dict(), load_bundle(first).task.network.state_dict()
+    assert own.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in own.items() if not name.endswith("num_batches_tracked"))
+
+    headed = "{name: unet, widths: [4, 8], residual_units: 1, norm: batch, head_width: 6}"
+    other = from_bundle(root, first, headed, model__weights_for="network")
+    with pytest.raises(ConfigError, match="is of another architecture"):
+        load_weights(build_task(other, 3, BLOB), other)
+    for weights in ("none", "imagenet"):
+        config = tiny_config(root, model__weights=weights, model__weights_for="network")
+        with pytest.raises(ConfigError, match=r"network needs model\.weights to be the path of a bundle"):
+            load_weights(build_task(config, 3, BLOB), config)
+
+
 def test_a_network_without_an_encoder_says_so(root: Path, monkeypatch: pytest.MonkeyPatch, first: Path) -> None:
     config = tiny_config(root, model__weights="imagenet")
     with pytest.raises(ConfigError, match="unet has no encoder that could be filled"):
-        load_encoder(build_task(config, 3, BLOB), config)
+        load_weights(build_task(config, 3, BLOB), config)
     monkeypatch.delattr("pipeline.models.unet.UNet.encoder_stages")
     config = tiny_config(root, model__weights=first)
     with pytest.raises(ConfigError, match="this network does not say which part of it is its encoder"):
-        load_encoder(build_task(config, 3, BLOB), config)
+        load_weights(build_task(config, 3, BLOB), config)
 
 
 def test_every_detector_says_the_stages_of_its_encoder() -> None:
