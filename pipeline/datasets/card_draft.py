@@ -20,7 +20,7 @@ import yaml
 from pipeline.datasets.labels import read_stored
 from pipeline.datasets.patterns import Pattern, eye_of, stem_of
 from pipeline.errors import CardError, OcusegError
-from pipeline.types import Advance
+from pipeline.types import Advance, Modality
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart by people with any colour vision.
 _PALETTE = ([213, 94, 0], [0, 114, 178], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233], [240, 228, 66])
@@ -64,6 +64,11 @@ class _Group:
     values: list[Any] | None
     shapes: Counter[tuple[int, ...]]
 
+    @property
+    def modality(self) -> Modality:
+        """A guess: stacks of slices and files of an OCT device are OCT, all else photographs."""
+        return "oct" if self.extension.lower() == ".vol" or any(len(s) == 3 and s[-1] != 3 for s in self.shapes) else "fundus"
+
     def pattern(self, middle: str) -> str:
         if not self.extension and not any("." in file.rpartition("/")[2] for file in self.files):
             middle = middle.replace("{name}", "{name:[^/.]+}")  # else it would fit every file of the folder
@@ -104,7 +109,7 @@ def draft_card(folder: Path, *, labels: Path | None = None, name: str | None = N
         raise CardError("no label's name fits the name of a scan; make them alike, or list the pairs in a CSV with columns image,label")
     fits = Pattern.compile(image.pattern("{name}")).match
     others = sum(fits(file) is not None for g in groups if g is not image for file in g.files)
-    front = _front(name, image.pattern("{name}"), image.files, others)
+    front = _front(name, image.pattern("{name}"), image.files, others, image.modality)
     views = [(g, text) for g, text in matched if _VIEW.search(g.folder + "/" + stem_of(g.files[0]))]
     seconds = [(g, text) for g, text in matched if _SECOND.search(g.folder) and (g, text) not in views]
     firsts = [pair for pair in matched if pair not in views and pair not in seconds]
@@ -236,7 +241,7 @@ def _stem(group: _Group, file: str) -> str:
     return file.rpartition("/")[2].removesuffix(group.extension)
 
 
-def _front(name: str, image_pattern: str, files: Sequence[str], others: int = 0) -> dict[str, Any]:
+def _front(name: str, image_pattern: str, files: Sequence[str], others: int = 0, modality: Modality = "fundus") -> dict[str, Any]:
     open_points = []
     if others:
         open_points.append(f"the pattern of the images also fits {others} other files; make it exact, with {{name:REGEX}} for instance")
@@ -247,7 +252,7 @@ def _front(name: str, image_pattern: str, files: Sequence[str], others: int = 0)
     front: dict[str, Any] = {
         "name": name,
         "title": f"{UNFINISHED}: what this is, in one line",
-        "modality": "fundus",
+        "modality": modality,
         "identifiers": "private",
         "device": None,
         "licence": f"{UNFINISHED}: who may use it for what",

@@ -153,7 +153,7 @@ def read_stored(path: Path) -> npt.NDArray[Any]:
     """
     from pipeline.scans.open import open_scan, sniff
 
-    if sniff(path) in ("dicom", "nifti"):
+    if sniff(path) in ("dicom", "nifti", "heidelberg_vol"):
         pixels = open_scan(path).pixels
         return pixels[0] if pixels.shape[0] == 1 else np.moveaxis(pixels, 0, -1)
     from pipeline.scans.raster import read_image

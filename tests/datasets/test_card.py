@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -541,6 +542,27 @@ def test_drafts_of_other_arrangements(tmp_path: Path) -> None:
     card = parse_card(draft_card(tmp_path, labels=tmp_path / "pairs.csv"))
     assert card.images.table == "pairs.csv"
     assert card.labels[0].file == "{label}"
+
+
+def test_volumes_are_drafted_as_oct(tmp_path: Path) -> None:
+    import nibabel
+
+    for n in range(2):
+        grey = np.random.default_rng(n).integers(0, 255, (40, 32, 5))
+        for kind, stack in (("scan", grey), ("mask", grey // 250 * 250)):
+            (tmp_path / f"{kind}s").mkdir(exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(stack.astype(np.uint8), np.eye(4)), tmp_path / f"{kind}s" / f"v{n}.nii.gz")
+    card = parse_card(draft_card(tmp_path))
+    assert card.modality == "oct"
+    assert (card.images.file, card.labels[0].file) == ("scans/{name}.nii.gz", "masks/{name}.nii.gz")
+
+
+def test_a_spectralis_folder_can_be_drafted(tmp_path: Path) -> None:
+    source = shared_data("spectralis_vol")
+    for n, file in enumerate(("Willis_B_716_0.vol", "Willis_B_716_2.vol")):
+        shutil.copyfile(source / file, tmp_path / f"s{n}.vol")
+    card = parse_card(draft_card(tmp_path))
+    assert (card.modality, card.images.file) == ("oct", "{name}.vol")
 
 
 def test_a_folder_of_patients_is_drafted_by_patient(tmp_path: Path) -> None:
