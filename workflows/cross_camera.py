@@ -121,10 +121,10 @@ def run(configs: Mapping[str, RunConfig], roots: Mapping[str, Path], out: Path, 
         texts = {f"{config.name}.yaml": dump_config(config) for config in configs.values()}
         tracker.start_study(name, {"runs": len(configs), "names": ", ".join(config.name for config in configs.values())}, texts)
         parent = tracker.wait_for_run()
-        for number, (key, config) in enumerate(configs.items(), start=1):
+        for key, config in configs.items():
             bundle = trained(config, roots[key], out / config.name, chosen, parent, advance)
             row = [tested(bundle, key, on, roots[on], out / config.name / f"tested_on_{on}", chosen, advance) for on in configs]
-            tracker.epoch(number, {f"dice/{key}/{on}": cell.dice for on, cell in zip(configs, row, strict=True)})
+            tracker.numbers({f"dice/{key}/{on}": cell.dice for on, cell in zip(configs, row, strict=True)})
             cells += row
         write_json(home / f"{name}.json", [vars(cell) for cell in cells])
         write_text(home / f"{name}.csv", table(cells))

@@ -133,7 +133,7 @@ def keep(study: Study, config: RunConfig, phantoms: Sequence[dict[str, Any]], re
             write_png(study.folder / f"{name}.png", reading.picture)
             tracker.picture(name, reading.picture)
         errors = {f"{row['network']}/{row['file']}/{row['surface']} {row['unit']}": row["mean_abs"] for row in device}
-        tracker.epoch(len(study.rows) + 1, errors)
+        tracker.numbers(errors)
 
 
 def read_files(row: Row, files: Sequence[Path]) -> list[Reading]:

@@ -135,7 +135,7 @@ class Recorder:
 
     tables: dict[str, Any] = field(default_factory=dict)
     pictures: list[str] = field(default_factory=list)
-    numbers: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
 
     def table(self, name: str, rows: Any) -> None:
         self.tables[name] = rows
@@ -143,8 +143,8 @@ class Recorder:
     def picture(self, name: str, picture: Any) -> None:
         self.pictures.append(name)
 
-    def epoch(self, step: int, metrics: Any) -> None:
-        self.numbers[str(step)] = metrics
+    def numbers(self, metrics: Any) -> None:
+        self.scores |= metrics
 
 
 def test_what_was_measured_is_kept_beside_the_study_and_in_its_run(
@@ -174,7 +174,7 @@ def test_what_was_measured_is_kept_beside_the_study_and_in_its_run(
     assert recorder.pictures == ["little_eye"]
     with Image.open(tmp_path / "little_eye.png") as picture:
         assert picture.size == readings[0].picture.shape[1::-1]
-    assert recorder.numbers["2"] == {"little/eye/ILM um": kept[0]["mean_abs"], "little/eye/BM um": kept[1]["mean_abs"]}
+    assert recorder.scores == {"little/eye/ILM um": kept[0]["mean_abs"], "little/eye/BM um": kept[1]["mean_abs"]}
 
 
 @pytest.mark.parametrize("place", [0, 1])
