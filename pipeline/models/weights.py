@@ -80,6 +80,14 @@ def find(name: str, version: Version = "v1") -> Path:
     )
 
 
+def check_file(path: Path) -> None:
+    """Raise ConfigError where a weights file is not there."""
+    if not path.is_file():
+        raise ConfigError(
+            f"model.weights: there is no file {path.name!r}; write none, imagenet, the path of a .pth or .safetensors file, or of a bundle"
+        )
+
+
 def load(
     module: nn.Module,
     weights: str,
@@ -102,10 +110,7 @@ def load(
     Raises ConfigError for a file that is missing, damaged or of another architecture: nothing is ever loaded in part unasked.
     """
     path = find(name, version) if weights == "imagenet" else Path(weights)
-    if not path.is_file():
-        raise ConfigError(
-            f"model.weights: there is no file {path.name!r}; write none, imagenet, the path of a .pth or .safetensors file, or of a bundle"
-        )
+    check_file(path)
     sha256 = _checked(path)
     return fill(module, _read(path), path.name, sha256, rename=rename, adapt=adapt, partial=isinstance(weights, Partial))
 

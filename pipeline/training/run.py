@@ -30,7 +30,7 @@ from pipeline.training.provenance import environment
 from pipeline.training.record import Given, table_texts
 from pipeline.training.run_folder import Data, claim, earlier_result, prepare_data, record_result, record_run
 from pipeline.training.tracking import Delivery, open_tracker
-from pipeline.training.transfer import Thaw, load_weights, rate_factors
+from pipeline.training.transfer import Thaw, check_source, load_weights, rate_factors
 from pipeline.training.validation import Predictions, overlay_picture, score_image, summary
 from pipeline.types import Advance, silent
 
@@ -137,6 +137,9 @@ def train(
     advance = progress if progress is not None and main else silent
     with Interrupt() as interrupt, claim(run_dir, config, resume) if main else contextlib.nullcontext(), enough_memory(TRAINING_REMEDY):
         accelerator.wait_for_everyone()
+        new = newest(run_dir / "checkpoints") is None  # a run that goes on has its weights in its checkpoint
+        if new:
+            check_source(config)  # before the data are read, which takes a while
         data = prepare_data(config, root, run_dir, key_path, given, advance)
         card, store = data.card, data.store
         if given is not None:
@@ -148,8 +151,7 @@ def train(
         fewest = getattr(task.network, "fewest", 1)  # with fewer images a network's normalisation has nothing to compare
         if config.train.batch_size < fewest:
             raise ConfigError(f"train.batch_size: {config.model.name} is trained on batches of at least {fewest}")  # type: ignore[attr-defined]
-        # A run that goes on has its weights in its checkpoint.
-        loaded = None if newest(run_dir / "checkpoints") is not None else load_weights(task, config)
+        loaded = load_weights(task, config) if new else None
         task.to(accelerator.device)
         if config.train.channels_last and channels_last_is_safe(task, accelerator.device.type):
             to_channels_last(task)

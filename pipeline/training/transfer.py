@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.config import RunConfig, TrainConfig
 from pipeline.errors import ConfigError
-from pipeline.models.weights import Loaded, Partial, fill, first_layer
+from pipeline.models.weights import Loaded, Partial, check_file, fill, first_layer
 from pipeline.tasks.base import Task
 from pipeline.training.bundle import RECORD, WEIGHTS, load_bundle
 from pipeline.training.provenance import folder_digest
@@ -31,6 +31,19 @@ def encoder_stages(network: nn.Module) -> Stages:
     return () if find is None else find()
 
 
+def check_source(config: RunConfig) -> None:
+    """Raise ConfigError where what ``model.weights`` names is not there, or is no bundle where one is needed: reads nothing."""
+    model: Any = config.model
+    if model.weights_for == "network" and not _is_bundle(model.weights):
+        raise ConfigError("model.weights_for: network needs model.weights to be the path of a bundle; only the encoder has other sources")
+    if model.weights not in ("none", "imagenet") and not _is_bundle(model.weights):
+        check_file(Path(model.weights))
+
+
+def _is_bundle(weights: str) -> bool:
+    return (Path(weights) / RECORD).is_file()
+
+
 def load_weights(task: Task, config: RunConfig) -> Loaded | None:
     """Fill the network's encoder, or all of it, as ``model.weights`` and ``model.weights_for`` say.
 
@@ -38,16 +51,13 @@ def load_weights(task: Task, config: RunConfig) -> Loaded | None:
     ------
     ConfigError: there is no such file or bundle, or what it holds is of another architecture, or this network has no encoder.
     """
+    check_source(config)
     model: Any = config.model
-    whole = model.weights_for == "network"
-    is_bundle = (Path(model.weights) / RECORD).is_file()
-    if whole and not is_bundle:
-        raise ConfigError("model.weights_for: network needs model.weights to be the path of a bundle; only the encoder has other sources")
     if model.weights == "none":
         return None
     network = task.network
-    if is_bundle:
-        loaded = _from_bundle(network, Path(model.weights), whole, model.weights_partial)
+    if _is_bundle(model.weights):
+        loaded = _from_bundle(network, Path(model.weights), model.weights_for == "network", model.weights_partial)
     else:
         load = getattr(network, "load_encoder", None)
         if load is None:

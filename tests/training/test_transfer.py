@@ -177,6 +177,12 @@ def test_a_whole_network_goes_on_learning(root: Path, first: Path) -> None:
             load_weights(build_task(config, 3, BLOB), config)
 
 
+def test_weights_that_are_not_there_are_said_before_the_data_are_read(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.training.run.prepare_data", lambda *_: pytest.fail("data were read"))
+    with pytest.raises(ConfigError, match="there is no file 'absent'"):
+        train_tiny(tiny_config(root, MODEL, model__weights=tmp_path / "absent"), root, tmp_path / "run")
+
+
 def test_a_network_without_an_encoder_says_so(root: Path, monkeypatch: pytest.MonkeyPatch, first: Path) -> None:
     config = tiny_config(root, model__weights="imagenet")
     with pytest.raises(ConfigError, match="unet has no encoder that could be filled"):
