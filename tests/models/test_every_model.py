@@ -40,7 +40,11 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "segnet": [{"width": 0.125}],
     "mobilenet_unet": [{"widths": (8, 8, 8, 8)}, {"widths": (8, 8)}],
     "patch_classifier": [{"window": 17, "widths": (8, 12), "hidden": 16, "centres": 256, "dropout": 0.2}],
-    "wnet_little": [{"widths": (4, 8), "deep_supervision": 1}, {"widths": (4, 6, 8), "between": "softmax", "deep_supervision": 0}],
+    "wnet_little": [
+        {"widths": (4, 8), "deep_supervision": 1},
+        {"widths": (4, 6, 8), "between": "softmax", "deep_supervision": 0},
+        {"widths": (8, 12), "unshuffle": 2, "deep_supervision": 1},
+    ],
 }
 FIXED_WHEN_EXPORTED = ("swin_unetr",)
 """Networks that are exported for one size only; their files say why."""

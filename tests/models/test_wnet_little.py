@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.models.wnet_little import LittleWNet, LittleWNetConfig, build
+from pipeline.models.wnet_little import LittleUNet, LittleWNet, LittleWNetConfig, build
 
 
 def noise(*shape: int, seed: int = 1) -> Tensor:
@@ -74,6 +74,23 @@ def test_its_own_loss_apart_the_first_network_learns_from_the_second() -> None:
     assert all(parameter.grad is not None for parameter in net.first.parameters())
     assert net.first.head.weight.grad is not None
     assert net.first.head.weight.grad.any()
+
+
+def test_squares_of_pixels_are_channels_inside_and_pixels_again_outside() -> None:
+    net = LittleUNet((4,), 1, 1, unshuffle=2).eval()
+    seen: list[Tensor] = []
+    net.encoder[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    net.head.register_forward_pre_hook(lambda *_: (torch.eye(4)[:, :, None, None].expand(4, 4, 3, 5)[:1],))
+    image = torch.arange(60.0).reshape(1, 1, 6, 10)
+    answer = net(image)
+    (given,) = seen
+    assert given.shape == (1, 4, 3, 5)
+    for place, (row, column) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+        torch.testing.assert_close(given[0, place], image[0, 0, row::2, column::2])
+        assert net.head.bias is not None
+        expected = (net.head.weight[place, 0, 0, 0] + net.head.bias[place]).expand(3, 5)
+        torch.testing.assert_close(answer[0, 0, row::2, column::2], expected)
+    assert tiny(1, unshuffle=2).multiple == 4
 
 
 def test_softmax_of_one_output_is_refused() -> None:
