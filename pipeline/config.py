@@ -87,7 +87,10 @@ class TrainConfig(Strict):
         lt=1,
         description="decay of an exponential moving average of the weights, validated and bundled in their place; null for none",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU that has it, float32 elsewhere")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="auto: bfloat16 where the hardware calculates in it (GPUs from sm80, CPUs with avx512_bf16 or amx), float32 elsewhere",
+    )
     channels_last: bool = True
     compile: bool = Field(False, description="torch.compile the network")
     validate_every: int = Field(1, ge=1, description="epochs between validations")

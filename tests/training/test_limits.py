@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from pipeline.errors import TrainingError
 from pipeline.tasks.semantic import SemanticTask
-from pipeline.training import checkpoint
+from pipeline.training import checkpoint, platform
 from pipeline.training.checkpoint import newest
 from pipeline.training.run import make_accelerator
 from tests.training.tiny import tiny_config, train_tiny, write_data
@@ -56,6 +56,33 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_stays(
     with pytest.raises(TrainingError, match=r"the checkpoint cannot be written \(.*No space left on device\).*resume the run"):
         train_tiny(tiny_config(root, train__epochs=3), root, tmp_path / "run")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["000001-00000000"]
+
+
+def test_bfloat16_only_where_the_cpu_has_it_and_a_warning_where_it_is_asked_for_all_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made: dict[str, Any] = {}
+    monkeypatch.setattr("accelerate.Accelerator", lambda **options: made.update(options))
+    monkeypatch.setattr(platform, "bfloat16_slowdown", lambda device: 21.6)
+    for features, native in (({}, False), ({"_is_avx512_bf16_supported"}, True), ({"_is_amx_tile_supported"}, True)):
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, name, lambda name=name, features=features: name in features, raising=False)
+        for wanted, expected in (("auto", "bf16" if native else "no"), ("float32", "no"), ("bfloat16", "bf16")):
+            caplog.clear()
+            make_accelerator(tiny_config(root, train__precision=wanted), "cpu")
+            assert made["mixed_precision"] == expected
+            warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+            assert len(warned) == (wanted == "bfloat16" and not native)
+            assert all("CPU only emulates bfloat16" in text and "22 times as long" in text and "auto" in text for text in warned)
+
+
+def test_the_slowdown_is_measured() -> None:
+    assert 0.01 < platform.bfloat16_slowdown("cpu") < 1000
+
+
+def test_shipped_configs_leave_the_precision_to_the_machine() -> None:
+    configs = Path(__file__).resolve().parents[2] / "configs"
+    assert [path.name for path in configs.rglob("*.yaml") if "precision: bfloat16" in path.read_text(encoding="utf-8")] == []
 
 
 def test_bfloat16_only_where_the_gpu_has_it_and_processes_wait_long_enough(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
