@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ from pipeline.errors import EXIT_INTERRUPTED, EXIT_USAGE, OcusegError
 
 if TYPE_CHECKING:
     from pipeline.types import Advance  # at run time it would bring numpy along
+
+
+LINE_EVERY_S = 30.0
 
 
 def command(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,11 +88,35 @@ def table(headings: list[str], rows: list[list[Any]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
+class ProgressLines:
+    """Progress for a log file: a line on standard error every :data:`LINE_EVERY_S` seconds, none of a step that is over sooner.
+
+    The time left is told from the pace since the line before, where that told of the same part of the work.
+    """
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._told, self._done, self._part = time.monotonic(), 0, ""
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        from pipeline.types import duration
+
+        now = time.monotonic()
+        if now - self._told < LINE_EVERY_S:
+            return
+        part = note.partition(" ")[0]  # "reading cases", "epoch 3, ...": the first word says which part this is
+        parts = [f"{done} of {total}" if total is not None else str(done), note]
+        if total is not None and part == self._part and self._done < done < total:
+            parts.append(f"{duration((now - self._told) / (done - self._done) * (total - done))} left")
+        self._told, self._done, self._part = now, done, part
+        typer.echo(f"{self._description}: {', '.join(filter(None, parts))}", err=True)
+
+
 @contextlib.contextmanager
 def progress(description: str) -> Iterator[Advance]:
-    """A progress bar on standard error where it is a terminal, silence elsewhere."""
+    """A progress bar on standard error where it is a terminal, elsewhere a line every half minute."""
     if not sys.stderr.isatty():
-        yield lambda done, total=None, note="": None
+        yield ProgressLines(description)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn

@@ -112,7 +112,9 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
             progress.batch += len(group)
             progress.step += 1
             done = progress.epoch * len(batches) + progress.batch
-            setup.advance(done, train.epochs * len(batches), note(progress.epoch, progress.running, progress.batch, state))
+            # Where the time is used up first, it decides how many there will be.
+            expected = round(done / run_share(done / (train.epochs * len(batches)), seconds, train.minutes))
+            setup.advance(done, max(done, expected), note(progress, task.headline))
         else:
             seconds, stop = agree(accelerator, time.monotonic() - began, setup.interrupt.asked)
         progress.seconds = seconds
@@ -144,6 +146,14 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
         # Before the checkpoint: what an earlier process has recorded of a repeated epoch is left out, what it has not is not lost.
         setup.tracker.epoch(progress.epoch, metrics)
         keep(setup, state)
+
+
+def steps_per_epoch(setup: Setup) -> int:
+    """Steps of the optimiser in an epoch of a process."""
+    config, accelerator = setup.config, setup.accelerator
+    rank, world = accelerator.process_index, accelerator.num_processes
+    batches = TrainingLoader(setup.store, setup.split.train, config.data, config.train.batch_size, config.seed, 0, rank, world)
+    return math.ceil(len(batches) / config.train.accumulate)
 
 
 INTERRUPTED = "interrupted; everything is saved: resume the run to go on"
@@ -193,9 +203,9 @@ def names(batches: Iterable[Batch]) -> str:
     return ", ".join(sorted({str(case) for batch in batches for case in batch.cases}))
 
 
-def note(epoch: int, running: dict[str, float], batch: int, state: State) -> str:
-    best = "" if state.progress.best is None else f", best {state.progress.best:.4f}"
-    return f"epoch {epoch + 1}, loss {running['loss'] / max(batch, 1):.3f}{best}"
+def note(progress: Progress, headline: str) -> str:
+    best = "" if progress.best is None else f", best {headline} {progress.best:.4f}"
+    return f"epoch {progress.epoch + 1}, loss {progress.running['loss'] / max(progress.batch, 1):.3f}{best}"
 
 
 def validate(setup: Setup, task: Task, state: State) -> dict[str, float]:

@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,13 @@ from pipeline.training import platform
 from pipeline.training.bundle import build_task, save_bundle
 from pipeline.training.checkpoint import Progress, State, newest
 from pipeline.training.interrupt import Interrupt
-from pipeline.training.loop import Setup, fit, stop_if_asked, used_up
+from pipeline.training.loop import Setup, fit, steps_per_epoch, stop_if_asked, used_up
 from pipeline.training.optimise import AveragedWeights, make_optimizer
 from pipeline.training.platform import channels_last_is_safe, enough_memory, prepare_machine
 from pipeline.training.provenance import environment
 from pipeline.training.record import Given, table_texts
 from pipeline.training.run_folder import Data, claim, earlier_result, prepare_data, record_result, record_run
+from pipeline.training.timing import TimeSpent, validation_seconds
 from pipeline.training.tracking import Delivery, open_tracker
 from pipeline.training.transfer import Thaw, check_source, load_weights, rate_factors
 from pipeline.training.validation import Predictions, overlay_picture, score_image, summary
@@ -52,6 +54,7 @@ class TrainingResult:
     metrics: Mapping[str, float]
     mlflow_run_id: str | None
     message: str | None = None
+    time: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -61,6 +64,7 @@ class TrainingResult:
             "metrics": dict(self.metrics),
             "mlflow_run_id": self.mlflow_run_id,
             "message": self.message,
+            "time": self.time,
         }
 
     def lines(self) -> list[str]:
@@ -72,7 +76,7 @@ class TrainingResult:
         return [
             f"validation: {', '.join(found)}" if found else "no validation cases: nothing is known of its quality",
             f"bundle {self.bundle_id}: {self.bundle}",
-            *([self.message] if self.message else []),
+            *filter(None, (self.time, self.message)),
         ]
 
 
@@ -128,6 +132,7 @@ def train(
     TrainingError: a loss that is not finite, a case that cannot be loaded, a full disk, too little GPU memory.
     InterruptedRun: SIGTERM or Ctrl-C; resume goes on from that step.
     """
+    began = time.monotonic()
     chosen = prepare_machine(device)
     accelerator = make_accelerator(config, chosen)
     main = accelerator.is_main_process
@@ -189,9 +194,11 @@ def train(
             if tags:
                 tracker.tags(tags)
             setup = Setup(config, store, data.split, run_dir, accelerator, tracker, advance, interrupt, thaw)
+            start_up = time.monotonic() - began
             fit(setup, model, task, state)
+            fitted_by = time.monotonic()
             bundle, metrics, delivery = run_dir / "bundle", {}, Delivery(0, 0, None)
-            identity, message = "", None
+            identity, message, spent_line = "", None, ""
             earlier = earlier_result(run_dir, state.progress.step) if main else None
             if earlier is not None:
                 message = f"nothing was left to train: {used_up(state.progress, config.train)}; the bundle is the one that was there"
@@ -200,6 +207,11 @@ def train(
             elif main:
                 use_best(task, state)
                 metrics = finish(setup, task, state)
+                spent = time_spent(setup, state.progress, start_up, time.monotonic() - fitted_by)
+                spent_line = spent.line()
+                tracker.numbers(spent.metrics())
+                if shortfall := spent.shortfall(config.train):
+                    log.warning(shortfall)
                 identity = save_bundle(
                     bundle,
                     task=task,
@@ -217,7 +229,13 @@ def train(
                 delivery = tracker.finish("FINISHED")
         accelerator.wait_for_everyone()
     message = ". ".join(filter(None, (message, delivery.message))) or None
-    return TrainingResult(run_dir, bundle, identity, metrics, delivery.run_id, message)
+    return TrainingResult(run_dir, bundle, identity, metrics, delivery.run_id, message, spent_line)
+
+
+def time_spent(setup: Setup, progress: Progress, start_up_s: float, final_s: float) -> TimeSpent:
+    """Where the time of a run went that has just been finished."""
+    validation_s = validation_seconds(setup.run_dir / "history.jsonl")
+    return TimeSpent(start_up_s, progress.seconds, validation_s, final_s, progress.step, steps_per_epoch(setup))
 
 
 def fitted(config: RunConfig, data: Data) -> RunConfig:

@@ -7,7 +7,7 @@ Nothing here imports torch or any reader, so that the command line stays quick.
 from __future__ import annotations
 
 from pipeline.types.label import IGNORE, LabelClass, LabelMap
-from pipeline.types.progress import Advance, silent
+from pipeline.types.progress import Advance, duration, silent
 from pipeline.types.result import Measure, Prediction, Unit
 from pipeline.types.sample import Batch, Placement, Target
 from pipeline.types.scan import CaseKey, Geometry, Laterality, LateralitySource, Modality, Scan, SpacingSource
@@ -30,5 +30,6 @@ __all__ = [
     "SpacingSource",
     "Target",
     "Unit",
+    "duration",
     "silent",
 ]
