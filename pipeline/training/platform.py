@@ -89,7 +89,7 @@ def has_bfloat16(device: str) -> bool:
     Elsewhere torch only emulates it, many times more slowly than float32.
     """
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Of torch's private names one may be missing in another version; float32 is right everywhere.
     features = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(feature is not None and feature() for feature in features)
