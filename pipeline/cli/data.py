@@ -11,6 +11,7 @@ from pipeline.cli.console import command, emit, progress, table
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
 
 if TYPE_CHECKING:
+    from pipeline.datasets.card_check import Problem
     from pipeline.scans.folder import FileRecord
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
@@ -76,7 +77,9 @@ def index(
     out: Annotated[Path, typer.Option(help="Catalogue to write or bring up to date (SQLite).")] = Path("catalogue.sqlite"),
     workers: Annotated[int, typer.Option(min=1, help="Files read at once.")] = 2,
     site_key: SiteKey = None,
-    show_paths: Annotated[bool, typer.Option("--show-paths", help="Print (never store) the path of each file that was not read.")] = False,
+    show_paths: Annotated[
+        bool, typer.Option("--show-paths", help="Print (never store) the path of each file that was not read, or read with a warning.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Walk a folder and account for every file: read, duplicate, not an image, or rejected with its reason."""
@@ -90,6 +93,8 @@ def index(
     def note(path: Path, record: FileRecord) -> None:
         if show_paths and record.status != "read":
             unread.append(f"{printable(path)}: {record.status} ({record.code})")
+        elif show_paths and record.warnings:
+            unread.append(f"{printable(path)}: read, but {record.warnings}")
 
     with progress("files") as advance:
         counts = index_folder(folder, out, pseudonyms=pseudonyms, workers=workers, progress=advance, on_file=note)
@@ -113,16 +118,22 @@ def card_check(
     card = load_card(name)
     existing_folder(root, "root")
     with progress("checking") as advance:
-        problems = check_card(card, root, progress=advance)
+        found = check_card(card, root, progress=advance)
+    problems, warnings = ([p for p in found if p.severity == severity] for severity in ("problem", "warning"))
     with progress("counting") as advance:
         statistics = card_statistics(card, root, progress=advance)
     cases = statistics["cases"]
-    lines = [f"{printable(Path(p.file)) if p.file else 'the set'}: {p.message}" for p in problems]
+
+    def said(some: list[Problem]) -> list[dict[str, str]]:
+        return [{"file": p.file, "message": p.message} for p in some]
+
+    prefix = {"problem": "", "warning": "warning: "}
+    lines = [f"{printable(Path(p.file)) if p.file else 'the set'}: {prefix[p.severity]}{p.message}" for p in found]
     lines += [f"{_words(name)}: {_counted(value)}" for name, value in statistics.items() if value and name != "cases"]
     emit(
-        {"cases": cases, "statistics": statistics, "problems": [{"file": p.file, "message": p.message} for p in problems]},
+        {"cases": cases, "statistics": statistics, "problems": said(problems), "warnings": said(warnings)},
         as_json,
-        [*lines, f"{cases} cases, {len(problems)} problems"],
+        [*lines, f"{cases} cases, {len(problems)} problems" + (f", {len(warnings)} warnings" if warnings else "")],
     )
     if problems:
         raise typer.Exit(EXIT_SOME_REJECTED if cases else EXIT_NOTHING_USABLE)

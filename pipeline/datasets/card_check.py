@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from pipeline.datasets.card_draft import UNFINISHED, draft_card
 from pipeline.datasets.card_targets import Reader, read_truth
 from pipeline.datasets.labels import CocoLabel, ColoursLabel, LabelSource, PixelSource, ValuesLabel, meanings
 from pipeline.errors import OcusegError
+from pipeline.scans.open import ONE_VALUE
 from pipeline.types import Advance, Scan
 
 Labels = tuple[tuple[LabelSource, Path | None], ...]
@@ -27,10 +28,12 @@ __all__ = ["Problem", "card_statistics", "check_card", "draft_card"]
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """``file`` is relative to the data set's folder, or "" for the set as a whole."""
+    """``file`` is relative to the data set's folder, or "" for the set as a whole. A ``warning`` is what the reader of a scan
+    noticed: the card can be used, and somebody should look at that file first."""
 
     file: str
     message: str
+    severity: Literal["problem", "warning"] = "problem"
 
 
 def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -> list[Problem]:
@@ -202,9 +205,9 @@ def _disorder(card: DataCard, case: CardCase, scan: Scan, at: Callable[[Path, ob
 
 
 def _scan_problems(card: DataCard, case: CardCase, scan: Scan, at: Callable[[str], Problem]) -> list[Problem]:
-    problems = []
-    if scan.pixels.min() == scan.pixels.max():
-        problems.append(at("the image has one value everywhere"))
+    # An image in which nothing can be seen teaches nothing, whatever its label says.
+    problems = [at(ONE_VALUE)] if ONE_VALUE in scan.warnings else []
+    problems += [replace(at(text), severity="warning") for text in scan.warnings if text != ONE_VALUE]
     said, tagged = case.key.eye, scan.geometry.laterality
     if said != "U" and tagged is not None and tagged != said:
         problems.append(at(f"the card's pattern says eye {said}, but the file's tags say {tagged}"))

@@ -66,6 +66,7 @@ def keep(
         "columns": volume.shape[3],
         "channels": volume.shape[0],
         "laterality": scan.geometry.laterality,
+        "warnings": list(scan.warnings),
         "clamp": slices[0].clamp,
         "placement": {name: list(getattr(placement, name)) for name in ("source", "crop", "resized", "pad")},
     }

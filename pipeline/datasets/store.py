@@ -80,6 +80,11 @@ class CaseStore:
                 self._samples += [(case.key, index) for index in range(len(kept.pixels))]
                 if progress is not None:
                     progress(done, len(cases))
+        warned = Counter(text for kept in self._kept.values() for text in kept.about["warnings"])
+        if warned:
+            number = sum(bool(kept.about["warnings"]) for kept in self._kept.values())
+            most = "; ".join(f"{text} ({count})" for text, count in warned.most_common(3))
+            log.warning("%d of %d images were read with warnings, which `ocuseg card check` lists: %s", number, len(self._kept), most)
         counts = Counter(kept.pixels.shape[1] for kept in self._kept.values())
         self._channels = max(counts, default=0)
         if len(counts) > 1:
@@ -231,7 +236,7 @@ class CaseStore:
 
     def manifest(self, keys: Collection[CaseKey] | None = None) -> list[dict[str, Any]]:
         """What was read (of ``keys`` alone, where given), for the run's record: case, hashes, sizes. No path and no name of a file."""
-        names = ("sha256", "labels_sha256", "field_of_view_sha256", "slices", "rows", "columns", "channels", "part")
+        names = ("sha256", "labels_sha256", "field_of_view_sha256", "slices", "rows", "columns", "channels", "part", "warnings")
         return [
             {"case": str(key)} | {name: kept.about[name] for name in names}
             for key, kept in self._kept.items()

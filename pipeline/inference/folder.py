@@ -77,7 +77,8 @@ def predict_folder(
 
     Returns
     -------
-    How many files ended as done, rejected, failed, duplicate and not_an_image, earlier calls included.
+    How many files ended as done, rejected, failed, duplicate and not_an_image, earlier calls included; and how many of those done
+    were read with_warnings.
 
     Raises
     ------
@@ -167,7 +168,7 @@ class _Run:
             self._enter(replace(entry, status="duplicate", code=code, reason=f"the same {what} as {twin.case}"))
             return
         name, is_there = self._folder_name(scan.case, scan.sha256)
-        entry = replace(entry, case=name)
+        entry = replace(entry, case=name, reason="; ".join(scan.warnings))
         if is_there:
             self._enter(entry)
             return

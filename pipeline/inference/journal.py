@@ -22,7 +22,10 @@ LEDGER = ("case", "token", "sha256", "status", "code", "reason", "seconds")
 
 @dataclass(frozen=True)
 class Entry:
-    """One file: ``token`` is the keyed hash of its relative path, ``instance`` of its SOP Instance UID; ``case`` is "" if unknown."""
+    """One file: ``token`` is the keyed hash of its relative path, ``instance`` of its SOP Instance UID; ``case`` is "" if unknown.
+
+    ``reason`` says why a file did not become a result; of one that did, what its reader noticed that a person must know.
+    """
 
     token: str
     size: int
@@ -96,10 +99,15 @@ class Journal:
             raise ConfigError(f"the output folder's journal cannot be written ({error}); make room and run the command again") from error
 
     def counts(self) -> dict[str, int]:
-        """How many entries have each status; what is no image at all is told apart from images that were rejected."""
+        """How many entries have each status; what is no image at all is told apart from images that were rejected.
+
+        ``with_warnings`` is how many of those done have something that a person must know.
+        """
         found = {"done": 0, "rejected": 0, "failed": 0, "duplicate": 0, "not_an_image": 0}
         query = "SELECT CASE code WHEN 'not_an_image' THEN code ELSE status END AS kind, COUNT(*) FROM entries GROUP BY kind"
-        return found | dict(self._database.execute(query).fetchall())
+        found |= dict(self._database.execute(query).fetchall())
+        warned = "SELECT COUNT(*) FROM entries WHERE status = 'done' AND reason != ''"
+        return found | {"with_warnings": int(self._database.execute(warned).fetchone()[0])}
 
     def export(self, path: Path) -> None:
         """Write the ledger, atomically."""

@@ -109,8 +109,8 @@ class Predictor:
         return self.task.layers(prediction)
 
     def warnings(self, scan: Scan) -> tuple[str, ...]:
-        """In which ways a scan is unlike what the bundle was trained on."""
-        found = []
+        """What the reader noticed about a scan, and in which ways it is unlike what the bundle was trained on."""
+        found = list(scan.warnings)
         if scan.modality != self.bundle.modality:
             kind = "of unknown modality" if scan.modality == "unknown" else f"{scan.modality}"
             found.append(f"the scan is {kind}, the bundle was trained on {self.bundle.modality}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.errors import ConfigError
 from pipeline.scans.record import FileRecord
 
-READER = 1
+READER = 2
 """Raise when a file may be read differently than before: catalogues of another number are not built upon."""
 
 _COLUMNS = tuple(field.name for field in fields(FileRecord))
@@ -25,7 +25,7 @@ CREATE TABLE files (
   position INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT,
   status TEXT NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL, "case" TEXT, modality TEXT, rows INTEGER, columns INTEGER,
   slices INTEGER, laterality TEXT, laterality_source TEXT, spacing_source TEXT, format TEXT, instance TEXT, duplicate_of TEXT,
-  patient TEXT, eye TEXT, visit TEXT, image TEXT
+  warnings TEXT NOT NULL, patient TEXT, eye TEXT, visit TEXT, image TEXT
 );
 CREATE VIEW images AS SELECT patient, eye, visit, image, modality, rows, columns, slices, laterality_source, spacing_source, format,
   token, sha256 FROM files WHERE status = 'read' ORDER BY patient, eye, visit, image;

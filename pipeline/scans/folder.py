@@ -64,10 +64,12 @@ def walk(root: Path) -> Iterator[Path]:
 
 @dataclass
 class Counts:
-    """What became of the files of a tree. ``codes`` counts (status, code); ``unchanged`` were taken from the last catalogue."""
+    """What became of the files of a tree. ``codes`` counts (status, code); ``unchanged`` were taken from the last catalogue;
+    ``with_warnings`` were read, and a person should look at them."""
 
     files: int = 0
     unchanged: int = 0
+    with_warnings: int = 0
     codes: Counter[tuple[str, str]] = field(default_factory=Counter)
     groups: dict[str, int] = field(default_factory=dict)
 
@@ -79,6 +81,7 @@ class Counts:
         out = {"files": self.files, "unchanged": self.unchanged}
         for status in ("read", "duplicate", "not_an_image", "rejected"):
             out[status] = sum(count for (own, _), count in self.codes.items() if own == status)
+        out["with_warnings"] = self.with_warnings
         out.update({f"rejected: {code}": count for (own, code), count in sorted(self.codes.items()) if own == "rejected"})
         return {**out, **self.groups}
 
@@ -214,6 +217,7 @@ def index_folder(
                 writer.add(record)
                 counts.files += 1
                 counts.codes[record.status, record.code] += 1
+                counts.with_warnings += record.status == "read" and bool(record.warnings)
                 if on_file is not None:
                     on_file(path, record)
                 if progress is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +14,7 @@ from pipeline.scans.files import MAX_PIXELS, Format, decoding, open_regular, sha
 from pipeline.scans.identity import NO_VISIT, Pseudonyms, laterality_from_name, patient_and_visit_from_place, place_bytes
 from pipeline.types import CaseKey, Geometry, Laterality, Scan
 
+ONE_VALUE = "the image has one value everywhere"
 _VENDOR = {"heidelberg_e2e": "Heidelberg .E2E", "topcon_fda": "Topcon .fda / .fds"}
 
 
@@ -68,6 +70,20 @@ def decode_scan(
     file: BinaryIO, kind: Format | None, path: Path, sha256: str, names: Pseudonyms, root: Path | None, max_pixels: int
 ) -> Scan:
     """:func:`open_scan` of a file that is open, recognised and hashed already."""
+    scan = _decode(file, kind, path, sha256, names, root, max_pixels)
+    return replace(scan, warnings=(*scan.warnings, *_nothing_to_see(scan.pixels)))
+
+
+def _nothing_to_see(pixels: npt.NDArray[Any]) -> tuple[str, ...]:
+    """Where no two pixels differ, in no channel, no network and no person can find anything."""
+    planes = pixels if pixels.ndim == 4 else pixels[:, None]
+    flat = (planes.min(axis=(2, 3)) == planes.max(axis=(2, 3))).all(axis=0)
+    if flat.all():
+        return (ONE_VALUE,)
+    return (f"{int(flat.sum())} of {len(flat)} slices have one value everywhere",) if flat.any() else ()
+
+
+def _decode(file: BinaryIO, kind: Format | None, path: Path, sha256: str, names: Pseudonyms, root: Path | None, max_pixels: int) -> Scan:
     if kind is None:
         with decoding("the file"):
             first = file.read(1)
@@ -130,4 +146,4 @@ def case_from_place(path: Path, root: Path | None, names: Pseudonyms, laterality
     )
 
 
-__all__ = ["Format", "case_by_tags", "case_from_place", "decode_scan", "open_scan", "sniff"]
+__all__ = ["ONE_VALUE", "Format", "case_by_tags", "case_from_place", "decode_scan", "open_scan", "sniff"]

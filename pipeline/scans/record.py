@@ -24,8 +24,8 @@ PASSING = {"unreadable", "timeout", "crashed"}
 class FileRecord:
     """One file. ``token`` and ``instance`` are HMACs of the relative path and the SOP Instance UID; ``duplicate_of`` is a token.
 
-    ``code`` and ``reason`` are empty for a file that was read. ``case`` is ``str(CaseKey)``. A duplicate keeps what was read of
-    it, so that it can take the place of an original that is removed.
+    ``code`` and ``reason`` are empty for a file that was read; ``warnings`` are then those of the Scan, joined by "; ". ``case`` is
+    ``str(CaseKey)``. A duplicate keeps what was read of it, so that it can take the place of an original that is removed.
     """
 
     token: str
@@ -46,6 +46,7 @@ class FileRecord:
     format: str | None = None
     instance: str | None = None
     duplicate_of: str | None = None
+    warnings: str = ""
 
     def alone(self) -> FileRecord:
         """The record as it is without regard to other files."""
@@ -118,4 +119,5 @@ def _read(scan: Scan, kind: str | None, token: str, size: int, mtime_ns: int, ps
         spacing_source=geometry.spacing_source,
         format=kind,
         instance=pseudonyms.token("image", scan.sop_instance_uid) if scan.sop_instance_uid else None,
+        warnings="; ".join(scan.warnings),
     )

@@ -86,7 +86,8 @@ class CaseKey:
 class Scan:
     """One image as stored: ``pixels`` (C, H, W) or (C, D, H, W) in the stored dtype, C = 1 or 3 (RGB).
 
-    ``source`` is for opening the file again while the program runs; it is never written anywhere.
+    ``source`` is for opening the file again while the program runs; it is never written anywhere. ``warnings`` is what the reader
+    noticed about the file that a person must know before a result on it is believed, one sentence each, without any name or path.
     """
 
     pixels: npt.NDArray[Any]
@@ -96,6 +97,7 @@ class Scan:
     sha256: str
     source: Path | None = None
     sop_instance_uid: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require(

@@ -379,3 +379,18 @@ def test_chase_loads_as_its_card_says() -> None:
     small = CaseStore(card, cases, root, NormaliseConfig(working_diameter_px=460))
     assert abs(small.sample(0).image.shape[-1] - 500) < 15
     assert torch.equal(small.truth(0).mask, store.truth(0).mask)
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_what_the_reader_noticed_is_told_once_in_training(
+    small_set: SmallSet, tmp_path: Path, cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a_L", "c_R"):
+        write_png(small_set.root / "images" / f"{name}.png", np.full((60, 84, 3), 9, np.uint8))
+    for _ in range(2):
+        caplog.clear()
+        store = stored(small_set, cache=cache, cache_dir=tmp_path / "cache")
+        (record,) = caplog.records
+        assert "2 of 12 images" in record.getMessage()
+        assert "one value everywhere (2)" in record.getMessage()
+        assert sum(bool(row["warnings"]) for row in store.manifest()) == 2

@@ -37,7 +37,7 @@ def ledger(out: Path) -> list[dict[str, str]]:
 
 
 def counts(**given: int) -> dict[str, int]:
-    return {"done": 0, "rejected": 0, "failed": 0, "duplicate": 0, "not_an_image": 0} | given
+    return {"done": 0, "rejected": 0, "failed": 0, "duplicate": 0, "not_an_image": 0, "with_warnings": 0} | given
 
 
 def test_every_file_of_a_case(tmp_path: Path, bundle: Bundle) -> None:
@@ -364,3 +364,16 @@ def test_a_full_disk_is_told_as_the_journal_tells_it(tmp_path: Path, bundle: Bun
     monkeypatch.setattr(Journal, "export", full)
     with pytest.raises(ConfigError, match="the journal is full"):
         run(tmp_path)
+
+
+def test_a_picture_in_which_nothing_can_be_seen_is_not_done_without_a_word(tmp_path: Path, bundle: Bundle) -> None:
+    seen, blank = write_folder(tmp_path / "scans", 2)
+    write_png(blank, np.full((24, 37, 3), (90, 20, 7), np.uint8))
+    for _ in range(2):  # the second call finds everything done
+        assert run(tmp_path) == counts(done=2, with_warnings=1)
+        reasons = {row["token"]: row["reason"] for row in ledger(tmp_path / "out")}
+        assert reasons[token_of(seen, tmp_path / "scans", KEY)] == ""
+        assert reasons[token_of(blank, tmp_path / "scans", KEY)] == "the image has one value everywhere"
+    (case,) = [row["case"] for row in ledger(tmp_path / "out") if row["reason"]]
+    record = json.loads((tmp_path / "out" / "cases" / case / "case.json").read_text())
+    assert record["warnings"][0] == "the image has one value everywhere"

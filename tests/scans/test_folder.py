@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pydicom
 import pytest
@@ -87,6 +88,7 @@ def test_the_catalogue_counts_and_groups(hospital: Path, tmp_path: Path) -> None
         "duplicate": 2,
         "not_an_image": 1,
         "rejected": 2,
+        "with_warnings": 0,
         "rejected: empty": 1,
         "rejected: not_ophthalmic": 1,
         "patients": 2,
@@ -359,3 +361,19 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
     assert 1000 <= counts.unchanged < 1300
     assert resumed == catalogue_of(root, tmp_path / "fresh.sqlite", workers=0)[1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.sqlite", "fresh.sqlite", "tree"]
+
+
+def test_what_the_reader_noticed_is_in_the_catalogue_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    write_png(tmp_path / "root" / "seen.png", ramp(6, 11))
+    write_png(tmp_path / "root" / "black.png", ramp(6, 11) * 0)
+    saved(dicom(np.stack([ramp(6, 11), ramp(6, 11) * 0, ramp(6, 11)])), tmp_path / "root" / "volume.dcm")
+    for _ in range(2):  # the second time from the catalogue
+        counts, _ = catalogue_of(tmp_path / "root", tmp_path / "c.sqlite")
+        assert counts.summary()["with_warnings"] == 2
+        with Catalogue(tmp_path / "c.sqlite") as catalogue:
+            assert [r.warnings for r in catalogue] == [
+                "the image has one value everywhere",
+                "",
+                "1 of 3 slices have one value everywhere",
+            ]
