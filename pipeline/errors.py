@@ -6,6 +6,11 @@ its ``exit_code``, as it does (with 2) with what the system refuses. Anything el
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_SOME_REJECTED = 3
@@ -25,6 +30,15 @@ class ConfigError(OcusegError):
 
 class CardError(OcusegError):
     """A data card that is malformed, or that does not fit the files it describes."""
+
+
+class LabelFileError(CardError):
+    """One file that speaks of many images (COCO JSON, a table of objects) and is not as the card says: told once, and not anew for
+    each image. ``path`` is the file, ``fault`` what is wrong with it, ``name`` how the card calls it."""
+
+    def __init__(self, path: Path, fault: str, name: str | None = None) -> None:
+        super().__init__(fault if name is None else f"label file {name!r}: {fault}")
+        self.path, self.fault = path, fault
 
 
 class LeakError(OcusegError):

@@ -9,8 +9,8 @@ import hashlib
 import logging
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,6 +23,7 @@ from pipeline.datasets.labels import (
     BACKGROUND_NAME,
     IGNORE_NAME,
     FieldOfViewSource,
+    InstancesLabel,
     LabelSource,
     MasksLabel,
     PixelSource,
@@ -141,6 +142,8 @@ class CardFields(Strict):
             for number, pattern in enumerate(patterns[1:]):
                 several = number < len(sources) and isinstance(sources[number], MasksLabel)
                 strange = set(pattern.fields) - known - ({"object"} if several else set())
+                if number < len(sources) and isinstance(source := sources[number], InstancesLabel) and source.classes_from is not None:
+                    strange |= set(Pattern.compile(source.classes_from.file).fields) - known
                 if strange:
                     raise ValueError(f"pattern {pattern.text!r} uses {{{strange.pop()}}}, which the image pattern does not have")
             if self.parts is not None and self.parts.field is not None and "part" not in known:
@@ -225,7 +228,7 @@ class CardCase:
     """One image of a data set with all that belongs to it. Paths are for reading; only ``key`` may be written anywhere.
 
     A label without a path is a file that the card lets be missing: none of its classes is there. Of a source with one file an
-    object there is one entry a file.
+    object there is one entry a file. ``fields`` are what the patterns say of the image, of a data set in the folder ``root``.
     """
 
     key: CaseKey
@@ -234,6 +237,8 @@ class CardCase:
     field_of_view: Path | None = None
     second_reader: tuple[tuple[LabelSource, Path | None], ...] = ()
     part: Part | None = None
+    root: Path = Path()
+    fields: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def card_folders() -> list[Path]:

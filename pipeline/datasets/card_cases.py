@@ -88,6 +88,8 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
                 root / view_file if view_file else None,
                 tuple(second),
                 parts.part(path, fields),
+                root,
+                {**fields, "stem": stem_of(path)},
             )
         )
     for matcher in (*labels, *([view] if view else [])):

@@ -17,7 +17,7 @@ from pipeline.datasets.card_cases import find_cases
 from pipeline.datasets.card_draft import UNFINISHED, draft_card
 from pipeline.datasets.card_targets import Reader, read_truth
 from pipeline.datasets.labels import CocoLabel, ColoursLabel, LabelSource, PixelSource, ValuesLabel, meanings
-from pipeline.errors import OcusegError
+from pipeline.errors import LabelFileError, OcusegError
 from pipeline.scans.open import ONE_VALUE
 from pipeline.types import Advance, Scan
 
@@ -60,11 +60,12 @@ def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -
         problems.append(
             Problem("", f"{where} say where the {{patient}} stands: each of {found.by_name} names, less the eye, counts as one")
         )
+    shared: set[Problem] = set()
     for done, case in enumerate(found.cases, 1):
-        problems += _case_problems(card, case, root)
+        problems += _case_problems(card, case, root, shared)
         if progress is not None:
             progress(done, len(found.cases))
-    return sorted(problems + _part_problems(card, found.cases, root))
+    return sorted([*problems, *shared, *_part_problems(card, found.cases, root)])
 
 
 def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = None) -> dict[str, Any]:
@@ -110,7 +111,9 @@ def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = No
     }
 
 
-def _case_problems(card: DataCard, case: CardCase, root: Path) -> list[Problem]:
+def _case_problems(card: DataCard, case: CardCase, root: Path, shared: set[Problem]) -> list[Problem]:
+    """What is wrong with the files of one case; in ``shared`` comes what is wrong with files of many, found anew with each case."""
+
     def at(path: Path, error: object) -> Problem:
         return Problem(path.relative_to(root).as_posix(), str(error).removeprefix(f"case {case.key}: "))
 
@@ -124,14 +127,16 @@ def _case_problems(card: DataCard, case: CardCase, root: Path) -> list[Problem]:
             if path is None:
                 continue
             try:
-                single = CardCase(case.key, case.image, labels=((source, path),))
+                single = replace(case, labels=((source, path),), second_reader=())
                 truth = read_truth(card, single, objects=not isinstance(source, PixelSource), scan=scan)
                 if truth.mask is not None:
                     check_sizes(scan.geometry, truth.mask, f"the label of the {reader} reader")
+            except LabelFileError as error:
+                shared.add(at(error.path, error.fault))
             except OcusegError as error:
                 # A COCO file speaks of many images.
                 problems.append(at(case.image if isinstance(source, CocoLabel) else path, error))
-    if not problems:
+    if not problems and not shared:
         try:
             problems += [*_outside(card, case, scan, at), *_disorder(card, case, scan, at)]
         except OcusegError as error:  # files that are right one by one and do not fit together

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -27,10 +28,12 @@ from pipeline.datasets.labels import (
     meanings,
     read_stored,
 )
+from pipeline.datasets.object_classes import classes_by_number
 from pipeline.datasets.object_files import from_components, from_instance_ids, from_masks, from_seg, from_yolo, label_of, read_planes
 from pipeline.datasets.objects import Objects
-from pipeline.errors import CardError, OcusegError
-from pipeline.types import IGNORE, Scan
+from pipeline.datasets.patterns import fill
+from pipeline.errors import CardError, LabelFileError, OcusegError
+from pipeline.types import IGNORE, LabelMap, Scan
 
 Reader = Literal["first", "second"]
 WeakMasks = Literal["none", "ellipse"]
@@ -85,7 +88,9 @@ def read_truth(
     if not files:
         raise CardError(f"case {case.key}: card {card.name} has no label of the {reader} reader for it")
     try:
-        return _chosen(card, _read(card, files, _Image(case.image, scan), objects, weak_masks))
+        return _chosen(card, _read(card, files, _Image(case, scan), objects, weak_masks))
+    except LabelFileError:
+        raise  # of a file of many images, and so of no case
     except OcusegError as error:
         raise CardError(f"case {case.key}: {error}") from error
     except OSError as error:
@@ -95,8 +100,12 @@ def read_truth(
 class _Image:
     """The image, opened only where its size or identity is needed."""
 
-    def __init__(self, path: Path, scan: Scan | None) -> None:
-        self.path, self._scan = path, scan
+    def __init__(self, case: CardCase, scan: Scan | None) -> None:
+        self.path, self.fields, self._case, self._scan = case.image, case.fields, case, scan
+
+    def beside(self, pattern: str) -> Path:
+        """The file that a pattern names for this image."""
+        return self._case.root / fill(pattern, self.fields)
 
     @property
     def scan(self) -> Scan:
@@ -124,7 +133,11 @@ def _read(card: DataCard, files: Sequence[tuple[LabelSource, Path | None]], imag
             ways |= dict.fromkeys(names, source.objects)
             pixels |= names
             continue
-        found = _objects(card, source, paths, image)
+        try:
+            found = _objects(card, source, paths, image)
+        except LabelFileError as error:
+            table = source.classes_from if isinstance(source, InstancesLabel) else None
+            raise LabelFileError(error.path, error.fault, (table or source).file) from None
         geometry = image.scan.geometry
         if len(found) != geometry.slices or any(part.plane != geometry.plane for part in found):
             raise CardError(f"the label has {len(found)} x {found[0].plane}, but the image {geometry.slices} x {geometry.plane} pixels")
@@ -169,6 +182,18 @@ def _chosen(card: DataCard, truth: Truth) -> Truth:
     return Truth(mask, objects)
 
 
+def _instances(source: InstancesLabel, path: Path, image: _Image, label_map: LabelMap) -> list[Objects]:
+    planes = read_planes(path)
+    labels: int | dict[int, int] = label_of(source.means or "background", label_map)
+    if source.classes_from is not None:
+        meant = classes_by_number(source.classes_from, image.beside(source.classes_from.file), image.path, image.fields)
+        labels = {number: label_of(name, label_map) for number, name in meant.items()}
+        if source.classes_from.unlisted == "background":
+            labels = dict.fromkeys((int(n) for plane in planes for n in np.unique(plane)), 0) | labels
+    area = (source.min_area_px or 1, source.max_area_px or math.inf)
+    return [from_instance_ids(numbers, labels, leave_out=source.leave_out, area=area) for numbers in planes]
+
+
 def _objects(card: DataCard, source: ObjectSource, paths: Sequence[Path], image: _Image) -> list[Objects]:
     """The objects that a source's files hold, of each slice."""
     label_map, geometry = card.stored_map, image.scan.geometry
@@ -179,7 +204,7 @@ def _objects(card: DataCard, source: ObjectSource, paths: Sequence[Path], image:
     if isinstance(source, DicomSegLabel):
         return from_seg(paths[0], geometry.shape, source, label_map, image.scan.sop_instance_uid)
     if isinstance(source, InstancesLabel):
-        return [from_instance_ids(numbers, label_of(source.means, label_map)) for numbers in read_planes(paths[0])]
+        return _instances(source, paths[0], image, label_map)
     if isinstance(source, MasksLabel):
         stacks = [read_planes(path) for path in paths]
         if any(len(stack) != geometry.slices for stack in stacks):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.datasets.objects import Mask, Objects, fitted
-from pipeline.errors import CardError
+from pipeline.errors import CardError, LabelFileError
 
 log = logging.getLogger(__name__)
 _lock = threading.Lock()
@@ -37,24 +37,30 @@ def read_coco(path: Path) -> CocoFile:
 
     Raises
     ------
-    CardError: it is not COCO JSON.
+    LabelFileError: it is not COCO JSON.
     """
     about = path.stat()
     with _lock:  # one thread parses, the others wait for it
-        return _parse(path, about.st_mtime_ns, about.st_size)
+        read = _parse(path, about.st_mtime_ns, about.st_size)
+    if isinstance(read, str):
+        raise LabelFileError(path, read)
+    return read
 
 
 @lru_cache(maxsize=4)
-def _parse(path: Path, _changed: int, _size: int) -> CocoFile:
+def _parse(path: Path, _changed: int, _size: int) -> CocoFile | str:
+    """The file, or what is wrong with it: kept, so that a large file is not parsed anew for each image."""
+    section = "images"
     try:
         data = json.loads(path.read_bytes())
         images: dict[str, tuple[dict[str, Any], ...]] = {}
         for entry in data["images"]:
             name = PurePosixPath(str(entry["file_name"]).replace("\\", "/")).name
             images[name] = (*images.get(name, ()), {key: entry[key] for key in ("id", "file_name", "height", "width")})
+        section = "categories"
         categories = {entry["id"]: str(entry["name"]) for entry in data["categories"]}
         by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-        crowds = 0
+        crowds, section = 0, "annotations"
         for entry in data["annotations"]:
             if entry.get("iscrowd"):
                 crowds += 1
@@ -63,7 +69,12 @@ def _parse(path: Path, _changed: int, _size: int) -> CocoFile:
             by_image[entry["image_id"]].append(kept)
         known = {entry["id"] for entries in images.values() for entry in entries}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CardError(f"this is not COCO JSON with images, annotations and categories ({type(error).__name__})") from None
+        what = f"the part {section!r}: {type(error).__name__}"
+        if isinstance(error, KeyError):
+            what = f"the key {error.args[0]!r} is missing" + (
+                f" in the part {section!r}" if section in data and error.args[0] != section else ""
+            )
+        return f"this is not COCO JSON with images, annotations and categories ({what})"
     objects = [entry for entries in by_image.values() for entry in entries]
     lost = sum(len(entries) for image, entries in by_image.items() if image not in known)
     drawn = sum(bool(entry["segmentation"]) for entry in objects)

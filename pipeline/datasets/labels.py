@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from pipeline.errors import CardError
 from pipeline.registry import Strict
@@ -78,12 +78,65 @@ class YoloBoxesLabel(_Source):
     values: dict[int, str] = Field(min_length=1)
 
 
+class ClassesFrom(Strict):
+    """A table that gives each number of an instance image its class. A key may be dotted where it lies deeper: attributes.kind."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    json_file: str | None = Field(None, alias="json", description="pattern of a JSON file, of each image or one for all")
+    csv: str | None = Field(None, description="pattern of a CSV file, of each image or one for all; each row is an object")
+    path: str = Field(
+        "",
+        description="JSON: keys, with dots between, under which the objects stand, as a list or by number; fields of the image's pattern "
+        "are filled in ({name}), and a list on the way is gone through",
+    )
+    image: str | None = Field(None, description="key or column that names the image, where one table speaks of many")
+    id: str = Field("id", description="key or column of the object's number")
+    category: str = Field("category", description="key or column of what the object is")
+    values: dict[str, str] = Field(min_length=1, description="what stands there: class, or background to leave the object out")
+    leave_out: dict[str, list[str | int | float | bool]] = Field(
+        default_factory=dict, description="key or column: values at which an object is left out, such as {uncertain: [true]}"
+    )
+    unlisted: Literal["refuse", "background"] = Field(
+        "refuse", description="objects of the image that the table does not list: refuse the label, or leave them out"
+    )
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _numbers_are_text(cls, values: Any) -> Any:
+        return {str(key): value for key, value in values.items()} if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _one_file(self) -> ClassesFrom:
+        if (self.json_file is None) == (self.csv is None):
+            raise ValueError("say json: PATTERN or csv: PATTERN, one of them")
+        if self.csv is not None and self.path:
+            raise ValueError("a CSV has rows and no path")
+        return self
+
+    @property
+    def file(self) -> str:
+        return self.json_file or self.csv or ""
+
+
 class InstancesLabel(_Source):
-    """A grey image (8 or 16 bit, or a volume) of numbered objects of one class: 0 is background, and equal values are one object,
-    also where its pixels do not touch."""
+    """A grey image (8 or 16 bit, or a volume) of numbered objects, of one class or of those that a table gives: 0 is background, and
+    equal values are one object, also where its pixels do not touch. What is left out is background."""
 
     kind: Literal["instances"]
-    means: str
+    means: str | None = Field(None, description="the class of all objects")
+    classes_from: ClassesFrom | None = Field(None, description="instead of means: a table of each object's class")
+    leave_out: list[int] = Field(default_factory=list, description="stored numbers that are no objects, such as 65535 for the surround")
+    min_area_px: int | None = Field(None, ge=1, description="objects of fewer pixels are left out")
+    max_area_px: int | None = Field(None, ge=1, description="objects of more pixels are left out")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> InstancesLabel:
+        if (self.means is None) == (self.classes_from is None):
+            raise ValueError("say means: CLASS, or classes_from: a table of each object's class; one of them")
+        if self.min_area_px is not None and self.max_area_px is not None and self.min_area_px > self.max_area_px:
+            raise ValueError("min_area_px is above max_area_px, so every object would be left out")
+        return self
 
 
 class MasksLabel(_Source):
@@ -134,7 +187,9 @@ class FieldOfViewSource(Strict):
 
 def meanings(source: LabelSource) -> list[str]:
     """Every class name that a label source speaks of."""
-    if isinstance(source, ThresholdLabel | InstancesLabel | MasksLabel):
+    if isinstance(source, InstancesLabel):
+        return list(source.classes_from.values.values()) if source.classes_from is not None else [source.means or ""]
+    if isinstance(source, ThresholdLabel | MasksLabel):
         return [source.means]
     if isinstance(source, BitsLabel):
         return list(source.bits.values())

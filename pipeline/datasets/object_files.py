@@ -31,12 +31,19 @@ def from_components(layer: Mask, label: int, objects: Literal["components", "one
     return fitted(plane, pieces := [(p[0].start, p[1].start, numbered[p] == n) for n, p in places], [label] * len(pieces))
 
 
-def from_instance_ids(numbers: npt.NDArray[Any], label: int) -> Objects:
-    """Objects of a class from an image (H, W) of their numbers; 0 is background.
+def from_instance_ids(
+    numbers: npt.NDArray[Any], label: int | Mapping[int, int], *, leave_out: Sequence[int] = (), area: tuple[float, float] = (1, math.inf)
+) -> Objects:
+    """Objects from an image (H, W) of their numbers; 0 is background.
+
+    Parameters
+    ----------
+    label: of all of them, or of each number; 0: it is left out.
+    leave_out: numbers that are no objects. ``area``: fewest and most pixels of an object.
 
     Raises
     ------
-    CardError: the image is no image of whole numbers.
+    CardError: the image is no image of whole numbers, or holds a number that has no label.
     """
     from scipy.ndimage import find_objects
 
@@ -50,8 +57,19 @@ def from_instance_ids(numbers: npt.NDArray[Any], label: int) -> Objects:
     values, dense = np.unique(numbers, return_inverse=True)
     dense = dense.reshape(numbers.shape) + (values[0] != 0)
     places = enumerate(find_objects(dense), 1)
-    pieces = [(p[0].start, p[1].start, dense[p] == n) for n, p in places if p is not None]
-    return fitted((numbers.shape[0], numbers.shape[1]), pieces, [label] * len(pieces))
+    stored = dict(enumerate(values[values != 0].tolist(), 1))
+    pieces, labels = [], []
+    for n, place in places:
+        if place is None or stored[n] in leave_out:
+            continue
+        if not isinstance(label, int) and stored[n] not in label:
+            raise CardError(f"object {stored[n]} is not listed in the table of classes; complete it, or say unlisted: background")
+        own = label if isinstance(label, int) else label[stored[n]]
+        mask = dense[place] == n
+        if own and area[0] <= np.count_nonzero(mask) <= area[1]:
+            pieces.append((place[0].start, place[1].start, mask))
+            labels.append(own)
+    return fitted((numbers.shape[0], numbers.shape[1]), pieces, labels)
 
 
 def from_masks(masks: Iterable[npt.NDArray[Any]], plane: tuple[int, int], label: int, at_least: float) -> Objects:

@@ -1,0 +1,121 @@
+"""Which class each numbered object of an instance image is of, from a table beside it: JSON or CSV, one an image or one for many."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline.datasets.labels import ClassesFrom
+from pipeline.datasets.patterns import fill, stem_of
+from pipeline.errors import LabelFileError
+
+_lock = threading.Lock()
+
+
+def classes_by_number(source: ClassesFrom, path: Path, image: Path, fields: Mapping[str, str]) -> dict[int, str]:
+    """Number of an object -> what it means: a class, or "background" for one that is left out.
+
+    Parameters
+    ----------
+    path: the table. ``image``: the photograph, by whose file name a table of many images knows it.
+    fields: what the card's patterns say of the image; they fill ``source.path``.
+
+    Raises
+    ------
+    LabelFileError: the table is not there, cannot be read, or is not as the card says.
+    """
+    found: dict[int, str] = {}
+    for entry in _entries(source, path, fields):
+        if source.image is not None and not _names(_value(entry, source.image, path), image):
+            continue
+        number = _value(entry, source.id, path)
+        try:
+            index = int(str(number))
+        except ValueError:
+            raise LabelFileError(path, f"{source.id} {number!r} is not the number of an object") from None
+        value = _text(_value(entry, source.category, path))
+        meaning = source.values.get(value)
+        if meaning is None:
+            raise LabelFileError(path, f"{source.category} {value!r} is no class that the card names under classes_from.values")
+        left_out = any(_text(_value(entry, key, path)) in map(_text, values) for key, values in source.leave_out.items())
+        found[index] = "background" if left_out else meaning
+    return found
+
+
+def _entries(source: ClassesFrom, path: Path, fields: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+    try:
+        about = path.stat()
+    except OSError:
+        raise LabelFileError(path, "is not there, though the card takes the objects' classes from it") from None
+    with _lock:  # one thread parses, the others wait for it
+        data = _parse(path, source.csv is not None, about.st_mtime_ns, about.st_size)
+    if isinstance(data, str):
+        raise LabelFileError(path, data)
+    steps = [fill(step, fields) for step in source.path.split(".") if step]
+    yield from _descend(data.content, steps, {}, source, path)
+
+
+def _descend(node: Any, steps: list[str], outer: Mapping[str, Any], source: ClassesFrom, path: Path) -> Iterator[Mapping[str, Any]]:
+    """Entries below ``node``. A list on the way is gone through, and what its members say holds for all that stands in them."""
+    if steps and isinstance(node, list):
+        for member in node:
+            said = {key: value for key, value in member.items() if not isinstance(value, list | dict)} if isinstance(member, dict) else {}
+            yield from _descend(member, steps, {**outer, **said}, source, path)
+    elif steps:
+        if not isinstance(node, dict) or steps[0] not in node:
+            raise LabelFileError(path, f"the key {steps[0]!r} is missing (path {source.path!r})")
+        yield from _descend(node[steps[0]], steps[1:], outer, source, path)
+    elif isinstance(node, list):
+        for member in node:
+            if not isinstance(member, dict):
+                raise LabelFileError(path, f"under {source.path or 'its top'!r} there are no entries with keys and values")
+            yield {**outer, **member}
+    elif isinstance(node, dict):
+        for number, member in node.items():
+            yield {**outer, source.id: number} | (member if isinstance(member, dict) else {source.category: member})
+    else:
+        raise LabelFileError(path, f"under {source.path or 'its top'!r} there is no list of objects")
+
+
+class _Parsed:
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+
+@lru_cache(maxsize=4)
+def _parse(path: Path, is_csv: bool, _changed: int, _size: int) -> _Parsed | str:
+    """The file's content, or what is wrong with it: kept, so that a large file is not parsed anew for each image."""
+    try:
+        if is_csv:
+            with path.open(newline="", encoding="utf-8-sig") as stream:
+                return _Parsed(list(csv.DictReader(stream)))
+        return _Parsed(json.loads(path.read_bytes()))
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
+        return f"this is not {'CSV' if is_csv else 'JSON'} that can be read ({type(error).__name__})"
+
+
+def _value(entry: Mapping[str, Any], key: str, path: Path) -> Any:
+    """What stands under a key, or under a dotted path of keys."""
+    node: Any = entry
+    for step in [key] if key in entry else key.split("."):
+        if not isinstance(node, Mapping) or step not in node:
+            raise LabelFileError(path, f"the key {key!r} is missing in an object's entry; it has: {', '.join(sorted(map(str, entry)))}")
+        node = node[step]
+    return node
+
+
+def _text(value: Any) -> str:
+    """As text: what JSON calls 3, 3.0 and "3" is one, and so is true and "true" ."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _names(text: Any, image: Path) -> bool:
+    name = PurePosixPath(str(text).replace("\\", "/")).name
+    return name == image.name or stem_of(name) == stem_of(image.name)
