@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Measure, Placement, Scan, Target
+from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Measure, Placement, Scan, Target, known_spacing
 
 DISC_CUP = LabelMap((LabelClass(1, "disc", (230, 159, 0)), LabelClass(2, "cup", (86, 180, 233))), overlapping=True)
 LAYERS = LabelMap((LabelClass(1, "ilm", (1, 2, 3)), LabelClass(2, "rnfl", (4, 5, 6))))
@@ -28,8 +28,17 @@ def test_unknown_spacing_and_laterality_stay_unknown() -> None:
         Geometry((3, 5), laterality="R")
 
 
-@pytest.mark.parametrize("spacing", [(0.0, 1.0), (-1.0, 1.0), (math.nan, 1.0), (1.0,)])
-def test_impossible_spacing_is_refused(spacing: tuple[float, ...]) -> None:
+def test_spacing_is_known_axis_by_axis() -> None:
+    assert known_spacing((None, None)) is None
+    star = Geometry((4, 3, 5), known_spacing((None, 0.004, 0.01)), "tag")
+    assert (star.pixel_mm, star.voxel_mm) == ((0.004, 0.01), None)
+    assert Geometry((4, 3, 5), (0.2, None, 0.01), "tag").pixel_mm is None
+    assert Geometry((4, 3, 5), (0.2, 0.3, 0.4), "tag").voxel_mm == (0.2, 0.3, 0.4)
+    assert Geometry((4, 3, 5)).voxel_mm is None
+
+
+@pytest.mark.parametrize("spacing", [(0.0, 1.0), (-1.0, 1.0), (math.nan, 1.0), (1.0,), (None, 0.0), (None, None)])
+def test_impossible_spacing_is_refused(spacing: tuple[float | None, ...]) -> None:
     with pytest.raises(ValueError, match="spacing"):
         Geometry((3, 5), spacing_mm=spacing, spacing_source="tag")
 

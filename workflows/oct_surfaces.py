@@ -34,7 +34,7 @@ from pipeline.inference.study_table import Row, markdown, shown
 from pipeline.measurements.surfaces import SurfaceError, Surfaces, find_surfaces, surface_errors
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import write_png
-from pipeline.scans.vendor import plane_spacing_mm, read_surfaces
+from pipeline.scans.vendor import read_surfaces
 from pipeline.tasks.curves import Picture, picture_of
 from pipeline.training.bundle import load_bundle
 from pipeline.training.tracking import open_tracker
@@ -142,7 +142,7 @@ def read_files(row: Row, files: Sequence[Path]) -> list[Reading]:
     predictor, out = Predictor(bundle), []
     for path in files:
         try:
-            scan, lines, plane = open_scan(path), read_surfaces(path), plane_spacing_mm(path)
+            scan, lines = open_scan(path), read_surfaces(path)
         except ScanError as error:
             print(f"{path.name}: left out, {error}")
             continue
@@ -153,7 +153,7 @@ def read_files(row: Row, files: Sequence[Path]) -> list[Reading]:
         assert prediction.probabilities is not None
         found = find_surfaces(prediction.probabilities, bundle.label_map)
         true = device_surfaces(lines)
-        errors = surface_errors(found.only(true.names), true, plane)
+        errors = surface_errors(found.only(true.names), true, scan.geometry.spacing_mm)
         out.append(Reading(row.name, path.stem, errors, draw(scan, found.only(true.names), true, path.stem)))
     return out
 

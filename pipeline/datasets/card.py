@@ -34,7 +34,7 @@ from pipeline.datasets.patterns import Pattern, expressions
 from pipeline.datasets.splits import Part
 from pipeline.errors import CardError, OcusegError
 from pipeline.registry import Strict, explain, read_mapping
-from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, Modality, Scan
+from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, Modality, Scan, Spacing
 
 if TYPE_CHECKING:
     from pipeline.scans.identity import Pseudonyms
@@ -98,7 +98,9 @@ class CardFields(Strict):
     how_to_get: str
     known_faults: list[str] = Field(default_factory=list)
     device: str | None = None
-    spacing_mm: tuple[float, ...] | None = Field(None, description="(rows, columns) or (slices, rows, columns), only where it is known")
+    spacing_mm: Spacing | None = Field(
+        None, description="(rows, columns) or (slices, rows, columns), null for an axis of which it is not known; fills what a file lacks"
+    )
     laterality: Laterality | None = Field(None, description="where every image shows the same eye side")
     classes: list[ClassFields] = Field(min_length=1)
     overlapping: bool = Field(False, description="whether one pixel may belong to several classes (the cup lies in the disc)")
@@ -305,8 +307,11 @@ def read_scan(card: DataCard, case: CardCase) -> Scan:
 
     scan = open_scan(case.image)
     geometry = scan.geometry
-    if card.spacing_mm is not None and geometry.spacing_mm is None and len(card.spacing_mm) == len(geometry.shape):
-        geometry = replace(geometry, spacing_mm=card.spacing_mm, spacing_source="user")
+    if card.spacing_mm is not None and geometry.voxel_mm is None and len(card.spacing_mm) == len(geometry.shape):
+        stated = geometry.spacing_mm or (None,) * len(geometry.shape)
+        filled = tuple(theirs if own is None else own for own, theirs in zip(stated, card.spacing_mm, strict=True))
+        if filled != stated:
+            geometry = replace(geometry, spacing_mm=filled, spacing_source="user")
     if case.key.eye != "U" and geometry.laterality_source not in ("tag", "functional_group"):
         geometry = replace(geometry, laterality=case.key.eye, laterality_source="card")
     return replace(scan, geometry=geometry, modality=card.modality, case=case.key)

@@ -250,7 +250,7 @@ def _score_pixels(
         second = (card.label_map.layers(mask)[theirs], mask != IGNORE)
     names, predicted, truth = shared.label_map.names, layers[ours], card.label_map.layers(truth_mask)[theirs]
     valid, chances = (truth_mask != IGNORE) & area, None if probabilities is None else probabilities[ours]
-    scores.rows += score_case(case.key, scan.sha256, names, predicted, chances, truth, valid, second, scan.geometry.spacing_mm)
+    scores.rows += score_case(case.key, scan.sha256, names, predicted, chances, truth, valid, second, scan.geometry.voxel_mm)
     ratio = cup_ratio(case.key, names, predicted, truth)
     if ratio is not None:
         scores.ratios.append(ratio)

@@ -205,10 +205,11 @@ def _area(found: FoundObject, geometry: Geometry) -> int | None:
 
 
 def _size_mm(found: FoundObject, geometry: Geometry) -> list[float] | None:
-    if geometry.spacing_mm is None:
+    if geometry.pixel_mm is None:
         return None
+    row_mm, column_mm = geometry.pixel_mm
     x1, y1, x2, y2 = found.box
-    return [round((x2 - x1) * geometry.spacing_mm[-1], 4), round((y2 - y1) * geometry.spacing_mm[-2], 4)]
+    return [round((x2 - x1) * column_mm, 4), round((y2 - y1) * row_mm, 4)]
 
 
 def _short(value: np.floating[Any]) -> float:

@@ -119,10 +119,9 @@ class Predictor:
             found.append("grey pixels were repeated to colour" if stored == 1 else "colour pixels were turned to grey (Rec. 601)")
         trained, own = self.bundle.spacing_mm, scan.geometry.spacing_mm
         if trained is not None and own is not None:
-            factor = own[-1] / trained[-1]
-            if not 1 / _FAR_OFF < factor < _FAR_OFF:
+            if _far_off(own[-1], trained[-1]):
                 found.append(f"pixels are {own[-1]:.4g} mm wide, in training {trained[-1]:.4g} mm")
-            if self.task.volumes and len(trained) == len(own) == 3 and not 1 / _FAR_OFF < own[0] / trained[0] < _FAR_OFF:
+            if self.task.volumes and len(trained) == len(own) == 3 and _far_off(own[0], trained[0]):
                 found.append(f"slices are {own[0]:.4g} mm apart, in training {trained[0]:.4g} mm")
         return tuple(found)
 
@@ -138,6 +137,10 @@ class Predictor:
         # A file that does not say what it shows is taken for what the bundle knows.
         modality = self.bundle.modality if scan.modality == "unknown" else scan.modality
         return reduce(plane, self.bundle.config.data.normalise, modality, valid)
+
+
+def _far_off(own: float | None, trained: float | None) -> bool:
+    return own is not None and trained is not None and not 1 / _FAR_OFF < own / trained < _FAR_OFF
 
 
 def _stack(planes: list[npt.NDArray[np.float32] | None], axis: int) -> npt.NDArray[np.float32] | None:

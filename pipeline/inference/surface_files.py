@@ -45,7 +45,7 @@ def write_pockets(folder: Path, mask: npt.NDArray[np.unsignedinteger[Any]], labe
     {class: {"number": pockets, "volume": number, "unit": "mm3" or "voxels"}}, for case.json.
     """
     numbers = np.zeros(mask.shape, np.int32)
-    spacing = geometry.spacing_mm
+    spacing = geometry.voxel_mm
     size, unit = (1, "voxels") if spacing is None else (math.prod(spacing), "mm3")
     lines: list[list[Any]] = []
     found: dict[str, Any] = {}

@@ -48,7 +48,7 @@ def score_surfaces(
     truth: npt.NDArray[np.int64],
     theirs: LabelMap,
     known: npt.NDArray[np.bool_],
-    spacing_mm: Sequence[float] | None,
+    spacing_mm: Sequence[float | None] | None,
 ) -> list[SurfaceScore]:
     """A score a shared surface of one scan.
 

@@ -104,12 +104,13 @@ class SurfaceError:
     missing: int
 
 
-def axial_scale(spacing_mm: Sequence[float] | None) -> tuple[float, Literal["um", "px"]]:
-    """What a depth in pixels is multiplied by, and the unit of the product, from spacing ([slices,] rows, columns)."""
-    return (1.0, "px") if spacing_mm is None else (1000 * spacing_mm[-2], "um")
+def axial_scale(spacing_mm: Sequence[float | None] | None) -> tuple[float, Literal["um", "px"]]:
+    """What a depth in pixels is multiplied by, and the unit of the product, from spacing ([slices,] rows, columns): that of rows alone."""
+    axial_mm = None if spacing_mm is None else spacing_mm[-2]
+    return (1.0, "px") if axial_mm is None else (1000 * axial_mm, "um")
 
 
-def surface_errors(found: Surfaces, true: Surfaces, spacing_mm: Sequence[float] | None) -> list[SurfaceError]:
+def surface_errors(found: Surfaces, true: Surfaces, spacing_mm: Sequence[float | None] | None) -> list[SurfaceError]:
     """How far each surface lies from the true one, along the columns.
 
     Raises
@@ -129,7 +130,7 @@ def surface_errors(found: Surfaces, true: Surfaces, spacing_mm: Sequence[float] 
     return out
 
 
-def jumps(surfaces: Surfaces, spacing_mm: Sequence[float] | None, where: npt.NDArray[np.bool_] | None = None) -> list[float | None]:
+def jumps(surfaces: Surfaces, spacing_mm: Sequence[float | None] | None, where: npt.NDArray[np.bool_] | None = None) -> list[float | None]:
     """Mean absolute step of each surface from one slice to the next, less the slices' common step, which is the eye's motion.
 
     The common step is the median over all surfaces and columns of two neighbouring slices. In um, or px where the spacing is unknown.
@@ -155,7 +156,7 @@ def jumps(surfaces: Surfaces, spacing_mm: Sequence[float] | None, where: npt.NDA
     return [scale * float(own.mean()) if own.size else None for own in far]
 
 
-def thicknesses(surfaces: Surfaces, layers: Sequence[str], spacing_mm: Sequence[float] | None) -> dict[str, Measure]:
+def thicknesses(surfaces: Surfaces, layers: Sequence[str], spacing_mm: Sequence[float | None] | None) -> dict[str, Measure]:
     """Mean thickness of each layer, {name: measure}: from its surface to the next one, whatever fluid lies between, over all columns where
     both are known; um, or px where the axial spacing is unknown.
 

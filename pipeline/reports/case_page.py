@@ -207,6 +207,7 @@ def _values(
         "modality": wording.modality(case),
         "size": wording.size(case.geometry),
         "spacing": wording.spacing(case),
+        "unscaled": wording.unscaled(case),
         "rows": rows,
         "columns": columns,
         "classes": list(zip(styles, measured, drawn.paths, drawn.rings, strict=True)),

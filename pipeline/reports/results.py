@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import NothingUsableError, OcusegError
 from pipeline.scans.raster import read_image
-from pipeline.types import CaseKey, Geometry, LabelMap, LateralitySource, Modality, SpacingSource
+from pipeline.types import CaseKey, Geometry, LabelMap, LateralitySource, Modality, Spacing, SpacingSource
 
 _PLANE_FILE = Field(pattern=r"^[A-Za-z0-9_-]{1,64}\.png$")
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
@@ -61,7 +61,7 @@ class Pockets(ReadJson):
 
 class _Geometry(ReadJson):
     shape: tuple[int, ...]
-    spacing_mm: tuple[float, ...] | None = None
+    spacing_mm: Spacing | None = None
     spacing_source: SpacingSource = "unknown"
     laterality: Any = None
     laterality_source: LateralitySource = "unknown"
@@ -116,8 +116,8 @@ class ReportCase:
 
     @property
     def pixel_size(self) -> float | None:
-        """Area of a pixel in mm2, or volume of a voxel in mm3; None where the spacing is unknown."""
-        return None if self.geometry.spacing_mm is None else float(np.prod(self.geometry.spacing_mm))
+        """Area of a pixel in mm2, or volume of a voxel in mm3; None where the spacing of an axis is unknown."""
+        return None if self.geometry.voxel_mm is None else float(np.prod(self.geometry.voxel_mm))
 
     def image(self, plane: Plane) -> npt.NDArray[Any]:
         """The slice as displayed, (H, W) or (H, W, 3) uint8."""

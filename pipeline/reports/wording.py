@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -116,13 +117,24 @@ def spacing(case: ReportCase) -> str:
     known = case.geometry.spacing_mm
     if known is None:
         return "unknown, so sizes are in px"
-    text = f"{1000 * known[-1]:.4g} × {1000 * known[-2]:.4g} µm a pixel (width × height)"
+    height, width = ("unknown" if axis is None else f"{1000 * axis:.4g}" for axis in known[-2:])
+    text = f"{width} × {height} µm a pixel (width × height)"
     if len(known) == 3:
-        text += f", slices {1000 * known[0]:.4g} µm apart"
+        text += ", distance of slices unknown" if known[0] is None else f", slices {1000 * known[0]:.4g} µm apart"
     source = _STATED[case.geometry.spacing_source]
     if case.modality == "fundus" and case.geometry.spacing_source == "tag":
         source += ", nominal at the retina"
     return f"{text}; {source}"
+
+
+def unscaled(case: ReportCase) -> str:
+    """Why there is no area (volume) in mm; "" where there is."""
+    known = case.geometry.spacing_mm
+    if known is None:
+        return "the spacing is unknown"
+    names = ("distance of slices", "height of a pixel", "width of a pixel")[-len(known) :]
+    lacking = [name for name, axis in zip(names, known, strict=True) if axis is None]
+    return f"the {' and the '.join(lacking)} {'are' if len(lacking) > 1 else 'is'} unknown" if lacking else ""
 
 
 def moment(stamp: str) -> str:
@@ -168,10 +180,9 @@ def pockets_volume(volume: float, unit: str) -> str:
 
 def area(case: ReportCase, pixels: int) -> str:
     """Area of that many pixels of one slice: in mm2 where the spacing is known, else their number."""
-    spacing_mm = case.geometry.spacing_mm
-    if spacing_mm is None:
+    if case.geometry.pixel_mm is None:
         return f"{count(pixels)} px"
-    return f"{_three_digits(pixels * spacing_mm[-2] * spacing_mm[-1])} mm²"
+    return f"{_three_digits(pixels * math.prod(case.geometry.pixel_mm))} mm²"
 
 
 def box_size(box: tuple[float, float, float, float], size_mm: tuple[float, float] | None) -> str:

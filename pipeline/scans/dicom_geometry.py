@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.types import Geometry, Laterality, LateralitySource
+from pipeline.types import Geometry, Laterality, LateralitySource, known_spacing
 
 Vector = npt.NDArray[np.float64]
 
@@ -49,12 +49,8 @@ def geometry_of(dataset: Any, shape: tuple[int, ...]) -> Geometry:
     positions = [_position(dataset, frame) for frame in range(frames)]
     orientation = _same_for_all([_orientation(dataset, frame) for frame in range(frames)])
     step = _step(positions)
-    spacing: tuple[float, ...] | None = None
-    if plane is not None and len(shape) == 2:
-        spacing = (float(plane[0]), float(plane[1]))
-    elif plane is not None:
-        between = _slice_spacing(dataset, positions, step)
-        spacing = (between, float(plane[0]), float(plane[1])) if between is not None else None
+    within = (None, None) if plane is None else (float(plane[0]), float(plane[1]))
+    spacing = known_spacing(within if len(shape) == 2 else (_slice_spacing(dataset, positions, step), *within))
     return Geometry(
         shape,
         spacing,

@@ -129,7 +129,8 @@ def _recorded(header: Any, shape: tuple[int, ...], spacing: tuple[float, ...], a
             said["laterality_source"],
         )
         same = exact.shape == shape and (exact.affine is None) == (affine is None)
-        same = same and (exact.spacing_mm is None or bool(np.allclose(exact.spacing_mm, spacing, rtol=1e-6)))
+        known = [(ours, stored) for ours, stored in zip(exact.spacing_mm or (), spacing, strict=False) if ours is not None]
+        same = same and all(bool(np.isclose(ours, stored, rtol=1e-6)) for ours, stored in known)
         same = same and (affine is None or exact.affine is None or bool(np.allclose(exact.affine, affine, rtol=1e-6, atol=1e-5)))
         if same:
             return exact
@@ -158,8 +159,9 @@ def write_nifti(path: Path, array: Pixels, geometry: Geometry) -> None:
     header.set_data_shape(geometry.shape[::-1])
     header.set_slope_inter(1.0, 0.0)
     if geometry.spacing_mm is not None:
-        header.set_zooms(geometry.spacing_mm[::-1])
-    if geometry.spacing_mm is not None or geometry.affine is not None:
+        header.set_zooms([1.0 if axis is None else axis for axis in geometry.spacing_mm[::-1]])
+    # A unit would make a stated 1 mm of an axis that is not known.
+    if geometry.voxel_mm is not None or geometry.affine is not None:
         header.set_xyzt_units("mm")
     if geometry.affine is not None:
         header.set_sform(_RAS_LPS @ geometry.affine, code="scanner")

@@ -132,7 +132,7 @@ def _stem(path: Path) -> str:
 def _with_laterality(geometry: Geometry, laterality: Laterality | None) -> Geometry:
     if geometry.laterality is not None or laterality is None:
         return geometry
-    return Geometry(geometry.shape, geometry.spacing_mm, geometry.spacing_source, geometry.affine, laterality, "filename")
+    return replace(geometry, laterality=laterality, laterality_source="filename")
 
 
 def case_from_place(path: Path, root: Path | None, names: Pseudonyms, laterality: Laterality | None) -> CaseKey:

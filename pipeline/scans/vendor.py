@@ -23,7 +23,7 @@ import numpy.typing as npt
 from pipeline.errors import ScanError
 from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding, open_regular, sniff_file
 from pipeline.scans.identity import NO_VISIT, Pseudonyms, laterality_from_name, patient_and_visit_from_place, place_bytes
-from pipeline.types import CaseKey, Geometry, Laterality, LateralitySource, Scan
+from pipeline.types import CaseKey, Geometry, Laterality, LateralitySource, Scan, known_spacing
 
 Floats = npt.NDArray[np.float32]
 
@@ -58,8 +58,8 @@ def read_vol(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: P
     else (1, B-scans, rows, columns), whatever the pattern (volume, star).
 
     The grey values are those that the device displays: 255 times the fourth root of the stored reflectivity (0 to 1), rounded;
-    black where the device has no value. ``spacing_mm`` is ([Distance,] ScaleZ, ScaleX), and unknown as a whole when one of them is
-    not stated: the B-scans of a star have no distance that is one number (:func:`plane_spacing_mm` gives the other two).
+    black where the device has no value. ``spacing_mm`` is ([Distance,] ScaleZ, ScaleX), each where it is stated: the B-scans of a
+    star have no distance that is one number; of a circle ScaleX runs along it.
 
     Raises
     ------
@@ -74,8 +74,7 @@ def read_vol(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: P
             pixels[0, index] = _displayed(stored).reshape(rows, columns)
         flat = slices == 1
         shape, scales = (header.shape[1:], header.scale_mm[1:]) if flat else (header.shape, header.scale_mm)
-        stated = tuple(scale for scale in scales if scale)
-        spacing = stated if len(stated) == len(scales) else None
+        spacing = known_spacing(scales)
         geometry = Geometry(shape, spacing, "tag" if spacing else "unknown", None, *_eye(header, path))
         return Scan(pixels[:, 0] if flat else pixels, geometry, "oct", _case(header, path, root, names), sha256, path)
 
@@ -89,20 +88,6 @@ def read_vol_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | No
     """
     with decoding("the Spectralis file"):
         return _case(_read_header(file, MAX_PIXELS), path, root, names)
-
-
-def plane_spacing_mm(path: Path) -> tuple[float, float] | None:
-    """(ScaleZ, ScaleX) of a .vol file: millimetres between the rows and the columns of one B-scan; None where not stated.
-
-    Of a circular scan ScaleX runs along the circle.
-
-    Raises
-    ------
-    ScanError: as :func:`read_surfaces`.
-    """
-    with _opened(path, MAX_PIXELS) as (_, header):
-        _, scale_z, scale_x = header.scale_mm
-        return (scale_z, scale_x) if scale_z and scale_x else None
 
 
 def read_surfaces(path: Path, max_pixels: int = MAX_PIXELS) -> dict[str, Floats]:

@@ -29,7 +29,7 @@ from pipeline.tasks.base import TASKS, Task
 from pipeline.training.model_card import model_card
 from pipeline.training.provenance import PACKAGES
 from pipeline.training.record import recorded_config
-from pipeline.types import LabelMap, Modality
+from pipeline.types import LabelMap, Modality, Spacing
 
 FORMAT = 1
 WEIGHTS, RECORD, CARD = "weights.safetensors", "bundle.json", "MODEL_CARD.md"
@@ -51,7 +51,7 @@ class Bundle:
     metrics: Mapping[str, float]
     modality: Modality
     input_channels: int
-    spacing_mm: tuple[float, ...] | None
+    spacing_mm: Spacing | None
     card_sha256: str
     versions: Mapping[str, str] = field(default_factory=dict)
     task: Task = field(repr=False, kw_only=True)
@@ -76,7 +76,7 @@ def save_bundle(
     thresholds: Mapping[str, float],
     input_channels: int,
     modality: Modality,
-    spacing_mm: Sequence[float] | None = None,
+    spacing_mm: Sequence[float | None] | None = None,
 ) -> str:
     """Write the bundle folder at once and whole; an older one at ``path`` is replaced.
 
@@ -100,7 +100,7 @@ def save_bundle(
             "thresholds": {name: float(value) for name, value in thresholds.items()},
             "input_channels": input_channels,
             "modality": modality,
-            "spacing_mm": None if spacing_mm is None else [float(s) for s in spacing_mm],
+            "spacing_mm": None if spacing_mm is None else [None if s is None else float(s) for s in spacing_mm],
             "card_sha256": card_sha256,
             "metrics": {name: float(value) for name, value in metrics.items()},
             "versions": _versions(),

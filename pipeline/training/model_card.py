@@ -4,7 +4,7 @@ doi:10.1145/3287560.3287596.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -12,7 +12,6 @@ def model_card(record: Mapping[str, Any], parameters: int) -> str:
     """Markdown from a bundle's record."""
     config, normalise = record["config"], record["config"]["data"]["normalise"]
     classes = record["label_map"]["classes"]
-    spacing = record["spacing_mm"]
     detects = config["task"]["name"] == "detection"
     lines = [
         f"# {record['name']} ({record['id']})",
@@ -26,9 +25,7 @@ def model_card(record: Mapping[str, Any], parameters: int) -> str:
         + (" (classes may overlap)." if record["label_map"]["overlapping"] else "."),
         f"Network: {config['model']['name']}, {parameters:,} parameters, {record['input_channels']} input channels; "
         f"task: {config['task']['name']}.",
-        f"Input: normalised by {normalise['method']}; pixels of the training images: "
-        + (f"{spacing[-2]:.4g} x {spacing[-1]:.4g} mm" if spacing else "unknown size in mm")
-        + (f", slices {spacing[0]:.4g} mm apart." if spacing and len(spacing) == 3 else "."),
+        f"Input: normalised by {normalise['method']}; pixels of the training images: " + _pixel_size(record["spacing_mm"]),
         "",
         "## Trained on",
         "",
@@ -55,3 +52,11 @@ def model_card(record: Mapping[str, Any], parameters: int) -> str:
         ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _pixel_size(spacing: Sequence[float | None] | None) -> str:
+    if spacing is None:
+        return "unknown size in mm."
+    rows, columns = ("unknown" if axis is None else f"{axis:.4g} mm" for axis in spacing[-2:])
+    apart = f", slices {spacing[0]:.4g} mm apart" if len(spacing) == 3 and spacing[0] is not None else ""
+    return f"{rows} x {columns} (height x width){apart}."

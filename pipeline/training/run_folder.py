@@ -19,7 +19,7 @@ from pipeline.lock import locked
 from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.provenance import compare_manifests, text_digest
 from pipeline.training.record import Given
-from pipeline.types import Advance
+from pipeline.types import Advance, Spacing
 
 LOCK, RESULT = ".lock", "result.json"
 
@@ -35,7 +35,7 @@ class Data:
     store: CaseStore
     split: Split
     manifest: list[dict[str, Any]]
-    spacing_mm: tuple[float, ...] | None
+    spacing_mm: Spacing | None
 
 
 def alone(run_dir: Path) -> AbstractContextManager[None]:
@@ -121,7 +121,7 @@ def site_pseudonyms(card: DataCard, key_path: Path | None) -> Any:
     return Pseudonyms.load_or_create(key_path)
 
 
-def spacing(card: DataCard, cases: list[CardCase]) -> tuple[float, ...] | None:
+def spacing(card: DataCard, cases: list[CardCase]) -> Spacing | None:
     """([slices,] rows, columns) in mm of the first training image, for a warning about very different scans later."""
     return card.spacing_mm or read_scan(card, cases[0]).geometry.spacing_mm
 

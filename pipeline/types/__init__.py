@@ -10,7 +10,7 @@ from pipeline.types.label import IGNORE, LabelClass, LabelMap
 from pipeline.types.progress import Advance, duration, silent
 from pipeline.types.result import Measure, Prediction, Unit
 from pipeline.types.sample import Batch, Placement, Target
-from pipeline.types.scan import CaseKey, Geometry, Laterality, LateralitySource, Modality, Scan, SpacingSource
+from pipeline.types.scan import CaseKey, Geometry, Laterality, LateralitySource, Modality, Scan, Spacing, SpacingSource, known_spacing
 
 __all__ = [
     "IGNORE",
@@ -27,9 +27,11 @@ __all__ = [
     "Placement",
     "Prediction",
     "Scan",
+    "Spacing",
     "SpacingSource",
     "Target",
     "Unit",
     "duration",
+    "known_spacing",
     "silent",
 ]

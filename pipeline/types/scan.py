@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,19 +19,29 @@ LateralitySource = Literal["tag", "functional_group", "filename", "card", "user"
 SpacingSource = Literal["tag", "axial_length", "user", "unknown"]
 Modality = Literal["fundus", "oct", "octa", "slo", "unknown"]
 
+Spacing = tuple[float | None, ...]
+"""Millimetres from pixel to pixel, of each axis; None for an axis of which it is not known."""
+
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
+
+
+def known_spacing(axes: Iterable[float | None]) -> Spacing | None:
+    """``axes`` as Geometry takes them: None as a whole where no axis is known."""
+    spacing = tuple(axes)
+    return None if all(axis is None for axis in spacing) else spacing
 
 
 @dataclass(frozen=True)
 class Geometry:
     """Where pixels lie. Unknown is None: never 1.0, never guessed.
 
-    ``shape`` is (rows, columns) or (slices, rows, columns); ``spacing_mm`` has the same order; ``affine`` is a 4 x 4 matrix
-    from voxel index (column, row, slice) to patient coordinates in millimetres, LPS (DICOM PS3.3 C.7.6.2.1.1).
+    ``shape`` is (rows, columns) or (slices, rows, columns). ``spacing_mm`` has the same order, axis by axis: the distance of slices is
+    often unknown where the size of a pixel is stated; None as a whole where no axis is known. ``affine`` is a 4 x 4 matrix from voxel
+    index (column, row, slice) to patient coordinates in millimetres, LPS (DICOM PS3.3 C.7.6.2.1.1).
     """
 
     shape: tuple[int, ...]
-    spacing_mm: tuple[float, ...] | None = None
+    spacing_mm: Spacing | None = None
     spacing_source: SpacingSource = "unknown"
     affine: npt.NDArray[np.float64] | None = field(default=None, compare=False)
     laterality: Laterality | None = None
@@ -40,7 +51,9 @@ class Geometry:
         require(len(self.shape) in (2, 3) and all(n > 0 for n in self.shape), f"shape {self.shape} must be 2 or 3 positive numbers")
         if self.spacing_mm is not None:
             require(len(self.spacing_mm) == len(self.shape), f"spacing {self.spacing_mm} does not match shape {self.shape}")
-            require(all(math.isfinite(s) and s > 0 for s in self.spacing_mm), f"spacing {self.spacing_mm} must be positive")
+            known = [s for s in self.spacing_mm if s is not None]
+            require(all(math.isfinite(s) and s > 0 for s in known), f"spacing {self.spacing_mm} must be positive")
+            require(bool(known), "spacing of which no axis is known must be None as a whole")
         require((self.spacing_mm is None) == (self.spacing_source == "unknown"), "spacing and its source must be known together")
         require((self.laterality is None) == (self.laterality_source == "unknown"), "laterality and its source must be known together")
         if self.affine is not None:
@@ -54,6 +67,20 @@ class Geometry:
     def plane(self) -> tuple[int, int]:
         """(rows, columns) of one slice."""
         return self.shape[-2], self.shape[-1]
+
+    @property
+    def pixel_mm(self) -> tuple[float, float] | None:
+        """Spacing of (rows, columns) within a slice; None unless both are known."""
+        if self.spacing_mm is None:
+            return None
+        rows, columns = self.spacing_mm[-2:]
+        return None if rows is None or columns is None else (rows, columns)
+
+    @property
+    def voxel_mm(self) -> tuple[float, ...] | None:
+        """Spacing of every axis; None unless all are known."""
+        known = tuple(s for s in self.spacing_mm or () if s is not None)
+        return known if len(known) == len(self.shape) else None
 
 
 @dataclass(frozen=True, order=True)

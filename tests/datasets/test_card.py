@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ from pipeline.datasets.labels import combine, decode
 from pipeline.datasets.patterns import Pattern, eye_of, stem_of
 from pipeline.errors import CardError
 from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
-from pipeline.types import CaseKey
+from pipeline.types import CaseKey, Geometry
 from tests.conftest import shared_data
 from tests.datasets.conftest import SmallSet, card_text, make_card, picture
 
@@ -130,6 +132,15 @@ def test_spacing_of_the_card_is_used_where_the_file_has_none(small_set: SmallSet
     card = make_card(spacing_mm=[0.01, 0.02])
     geometry = read_scan(card, card.cases(small_set.root)[0]).geometry
     assert (geometry.spacing_mm, geometry.spacing_source) == ((0.01, 0.02), "user")
+
+
+def test_spacing_of_the_card_fills_only_what_the_file_lacks(small_set: SmallSet) -> None:
+    image = small_set.root / "images" / "a_L.nii"
+    write_nifti(image, np.zeros((60, 84), np.uint8), Geometry((60, 84), (0.5, None), "tag"))
+    for said, expected in (([0.01, 0.02], ((0.5, 0.02), "user")), ([0.01, None], ((0.5, None), "tag"))):
+        case = replace(small_set.card.cases(small_set.root)[0], image=image)
+        geometry = read_scan(make_card(spacing_mm=said), case).geometry
+        assert (geometry.spacing_mm, geometry.spacing_source) == expected
 
 
 def test_unmatched_files_are_listed_and_cases_without_labels_left_out(small_set: SmallSet) -> None:

@@ -193,6 +193,8 @@ def test_thickness_is_measured_where_both_surfaces_are() -> None:
     assert measured["outer"].value is None
     assert measured["outer"].undefined is not None
     assert thicknesses(found, ("inner", "outer"), None)["inner"].unit == "px"
+    assert thicknesses(found, ("inner", "outer"), (None, 0.004, None))["inner"] == measured["inner"], "a height needs no other axis"
+    assert thicknesses(found, ("inner", "outer"), (0.2, None, 0.01))["inner"].unit == "px"
 
 
 def test_what_cannot_be_asked() -> None:

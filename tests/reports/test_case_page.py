@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import OcusegError
+from pipeline.reports import wording
 from pipeline.reports.results import read_case
 from pipeline.reports.worklist import write_report
 from pipeline.types import LabelClass, LabelMap
@@ -242,8 +243,30 @@ def test_layers_have_their_thickness_and_fluid_its_pockets(make_out: Callable[..
     assert "fluid 1 0.0123 mm³" in words["pa"]
     assert "mask.nii.gz , surfaces.csv , mask_000.png" in words["pa"]  # and no table of pockets, which is not there
     assert "RNFL 4.0 px" in words["pb"]
-    assert "No µm, because the spacing is unknown" in words["pb"]
+    assert "No µm, because the height of a pixel is unknown" in words["pb"]
     assert "thickness" not in words["pc"]
+
+
+@pytest.mark.parametrize(
+    ("spacing", "said", "bar"),
+    [
+        ([None, 0.004, 0.01], "10 × 4 µm a pixel (width × height), distance of slices unknown; file header", [0.004, 0.01]),
+        ([0.25, None, 0.01], "10 × unknown µm a pixel (width × height), slices 250 µm apart; file header", [None, 0.01]),
+    ],
+)
+def test_lengths_appear_along_the_axes_that_are_known(
+    make_out: Callable[..., Out], spacing: list[float | None], said: str, bar: list[float | None]
+) -> None:
+    out = make_out()
+    mask = np.zeros((2, 120, 160), np.uint8)
+    mask[1] = disc_and_cup()
+    out.add("pa_R_v1_i1", mask, modality="oct", geometry={"spacing_mm": spacing, "spacing_source": "tag"})
+    html, _ = made(out, "pa_R_v1_i1")
+    assert json.loads(re.findall(r'id="case-data">(.*?)</script>', html)[0])["spacing"] == bar
+    assert said in html
+    assert "no mm³, because the " + ("distance of slices" if spacing[0] is None else "height of a pixel") + " is unknown" in html
+    case = read_case(out.path / "cases" / "pa_R_v1_i1")
+    assert wording.area(case, 1000) == ("0.04 mm²" if spacing[1] else "1\N{NARROW NO-BREAK SPACE}000 px")
 
 
 def test_an_impossible_thickness_is_damage(make_out: Callable[..., Out]) -> None:

@@ -63,9 +63,10 @@ def test_spacing_between_slices_counts_where_there_are_no_positions(tmp_path: Pa
     assert placed.affine is None
 
 
-def test_slice_thickness_is_no_spacing(tmp_path: Path) -> None:
+def test_slice_thickness_is_no_spacing_and_pixels_keep_theirs(tmp_path: Path) -> None:
     placed = geometry(opt(), tmp_path)
-    assert (placed.spacing_mm, placed.spacing_source) == (None, "unknown")
+    assert (placed.spacing_mm, placed.spacing_source) == ((None, 0.004, 0.012), "tag")
+    assert (placed.pixel_mm, placed.voxel_mm) == ((0.004, 0.012), None)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_slice_thickness_is_no_spacing(tmp_path: Path) -> None:
 def test_slices_that_do_not_lie_in_a_row_have_no_affine(positions: list[list[float]], tmp_path: Path) -> None:
     placed = geometry(opt(positions, SIDEWAYS, between=1.0), tmp_path)
     assert placed.affine is None
-    assert placed.spacing_mm is None
+    assert placed.spacing_mm == (None, 0.004, 0.012)
 
 
 @pytest.mark.parametrize("wrong", [[0.0, 0.5], [-1.0, 1.0], [0.1, 0.1, 0.1]])

@@ -18,7 +18,7 @@ from PIL import Image
 from pipeline.errors import ScanError
 from pipeline.scans.identity import NO_VISIT, Pseudonyms
 from pipeline.scans.open import case_by_tags, open_scan
-from pipeline.scans.vendor import plane_spacing_mm, read_surfaces
+from pipeline.scans.vendor import read_surfaces
 from tests.conftest import shared_data
 
 NAMES = Pseudonyms(b"a key of sixteen")
@@ -83,7 +83,6 @@ def test_every_field_lies_where_it_belongs(tmp_path: Path) -> None:
     assert np.array_equal(scan.pixels[0], (np.arange(198) % 256).reshape(3, 6, 11))
     assert scan.geometry.spacing_mm == (0.25, 0.00390625, 0.0125)
     assert (scan.geometry.spacing_source, scan.geometry.laterality, scan.geometry.laterality_source) == ("tag", "L", "tag")
-    assert plane_spacing_mm(path) == (0.00390625, 0.0125)
     surfaces = read_surfaces(path)
     assert list(surfaces) == ["ILM", "BM", "RNFL"]
     for place, depth in enumerate(surfaces.values()):
@@ -112,13 +111,23 @@ def test_a_header_without_them_leaves_it_to_the_place(tmp_path: Path) -> None:
         assert (lone.case.eye, lone.case.visit, lone.geometry.laterality) == ("U", NO_VISIT, None)
 
 
-@pytest.mark.parametrize("scales", [(0.0125, 0.0, 0.004), (float("nan"), 0.25, 0.004), (0.0125, 0.25, -1.0), (float("inf"), 0.25, 0.004)])
-def test_a_scale_that_is_not_stated_is_unknown(scales: tuple[float, float, float], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scales", "spacing"),
+    [
+        ((0.0125, 0.0, 0.004), (None, 0.004, 0.0125)),
+        ((float("nan"), 0.25, 0.004), (0.25, 0.004, None)),
+        ((0.0125, 0.25, -1.0), (0.25, None, 0.0125)),
+        ((float("inf"), 0.25, 0.004), (0.25, 0.004, None)),
+        ((0.0, float("nan"), -1.0), None),
+    ],
+)
+def test_a_scale_that_is_not_stated_is_unknown(
+    scales: tuple[float, float, float], spacing: tuple[float | None, ...] | None, tmp_path: Path
+) -> None:
     vol = volume()
     vol.scales = scales
     geometry = open_scan(vol.save(tmp_path / "a")).geometry
-    assert (geometry.spacing_mm, geometry.spacing_source) == (None, "unknown")
-    assert plane_spacing_mm(tmp_path / "a") == ((0.004, 0.0125) if scales[1] == 0 else None)
+    assert (geometry.spacing_mm, geometry.spacing_source) == (spacing, "tag" if spacing else "unknown")
 
 
 def test_a_star_has_no_distance_between_its_scans(tmp_path: Path) -> None:
@@ -126,8 +135,7 @@ def test_a_star_has_no_distance_between_its_scans(tmp_path: Path) -> None:
     star.pattern = 5
     scan = open_scan(star.save(tmp_path / "a"))
     assert scan.pixels.shape == (1, 3, 6, 11)
-    assert scan.geometry.spacing_mm is None
-    assert plane_spacing_mm(tmp_path / "a") == (0.00390625, 0.0125)
+    assert scan.geometry.spacing_mm == (None, 0.00390625, 0.0125)
 
 
 def test_a_single_b_scan_is_a_picture(tmp_path: Path) -> None:
@@ -140,7 +148,7 @@ def test_a_single_b_scan_is_a_picture(tmp_path: Path) -> None:
     line.pattern = 2  # a circle
     assert open_scan(line.save(tmp_path / "b")).geometry.spacing_mm == (0.004, 0.0125)
     line.scales = (0.0125, 0.25, 0.0)
-    assert open_scan(line.save(tmp_path / "c")).geometry.spacing_mm is None
+    assert open_scan(line.save(tmp_path / "c")).geometry.spacing_mm == (None, 0.0125)
 
 
 def test_no_value_is_black_and_no_line_is_nan(tmp_path: Path) -> None:
@@ -242,9 +250,8 @@ def test_real_exports_look_as_the_device_shows_them(name: str) -> None:
     assert np.array_equal(scan.pixels[0], shown)
     assert (scan.modality, scan.geometry.laterality) == ("oct", "R")
     assert scan.case.visit == NAMES.token("visit", "20000101")
-    spacing = plane_spacing_mm(folder / f"{name}.vol")
+    spacing = scan.geometry.pixel_mm
     assert spacing is not None
-    assert scan.geometry.spacing_mm == spacing
     assert spacing[0] == pytest.approx(0.003871670, abs=1e-9)
     assert 0.0118 < spacing[1] < 0.0180
     surfaces = read_surfaces(folder / f"{name}.vol")
@@ -277,7 +284,7 @@ def test_eyepy_finds_the_same_where_it_reads(name: str) -> None:
     eye = reader.volume
     scan = open_scan(path, pseudonyms=NAMES)
     assert eye.shape == (1, *scan.geometry.shape)
-    assert (eye.scale_y, eye.scale_x) == plane_spacing_mm(path)
+    assert (eye.scale_y, eye.scale_x) == scan.geometry.pixel_mm
     assert eye.laterality == "OD"
     assert str(reader.parsed_file.visit_date).startswith("2000-01-01")
     # eyepy draws a logarithm instead of the fourth root: the order of the grey values is the same.

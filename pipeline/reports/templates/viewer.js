@@ -69,10 +69,12 @@
       const [rowSpacing, columnSpacing] = data.spacing;
       const target = 110 * perPixel;
       const x = box[0] + 14 * perPixel, y = box[1] + box[3] - 26 * perPixel;
-      const across = niceLength(target * columnSpacing);
-      line(bar, x, y, x + across / columnSpacing, y);
-      label(bar, x, y + 17 * perPixel, lengthText(across));
-      if (Math.abs(rowSpacing / columnSpacing - 1) > 0.01) {
+      if (columnSpacing) {
+        const across = niceLength(target * columnSpacing);
+        line(bar, x, y, x + across / columnSpacing, y);
+        label(bar, x, y + 17 * perPixel, lengthText(across));
+      }
+      if (rowSpacing && !(columnSpacing && Math.abs(rowSpacing / columnSpacing - 1) <= 0.01)) {
         const down = niceLength(target * rowSpacing);
         line(bar, x, y, x, y - down / rowSpacing);
         label(bar, x + 7 * perPixel, y - down / rowSpacing + 10 * perPixel, lengthText(down));
