@@ -25,13 +25,14 @@ from pipeline.atomic import new_folder
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, OcusegError
 from pipeline.models.base import MODELS, to_channels_last
+from pipeline.registry import explain
 from pipeline.tasks.base import TASKS, Task
+from pipeline.training.bundle_record import FORMAT, BundleRecord
 from pipeline.training.model_card import model_card
 from pipeline.training.provenance import PACKAGES
 from pipeline.training.record import recorded_config
 from pipeline.types import LabelMap, Modality, Spacing
 
-FORMAT = 1
 WEIGHTS, RECORD, CARD = "weights.safetensors", "bundle.json", "MODEL_CARD.md"
 
 
@@ -154,17 +155,22 @@ def load_bundle(path: Path, device: str | torch.device = "cpu") -> Bundle:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """bundle.json, after its hash and those of all files have been compared."""
+    """bundle.json, after its hash, its values, and the hashes of all files have been checked."""
     try:
         record = json.loads((path / RECORD).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{path.name}: is not a bundle (no {RECORD} in it); give the folder `bundle` of a finished run") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"bundle {path.name}: {RECORD} cannot be read ({error.__class__.__name__}); copy the bundle again") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise BundleError(f"bundle {path.name}: its format is not {FORMAT}, the one this version reads; use the ocuseg that wrote it")
     if record.get("sha256") != _own_hash(record):
         raise BundleError(f"bundle {path.name}: {RECORD} was altered after it was written; copy the bundle again")
+    try:
+        BundleRecord.model_validate(record)
+    except ValidationError as error:
+        wrong = explain(error.errors()[0], BundleRecord)
+        raise BundleError(f"bundle {path.name}: {RECORD} holds what no bundle can ({wrong}); use the ocuseg that wrote it") from None
     for name, expected in record["files"].items():
         try:
             found = _sha256(path / name)

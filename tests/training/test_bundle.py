@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,6 +112,79 @@ def test_a_changed_threshold_is_noticed(tmp_path: Path) -> None:
     path.write_text(json.dumps(record))
     with pytest.raises(BundleError, match="altered"):
         load_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("saved") / "bundle"
+    save(folder)
+    return (folder / "bundle.json").read_text()
+
+
+@pytest.fixture
+def record(saved: str) -> dict[str, Any]:
+    """What bundle.json of a sound bundle holds."""
+    content: dict[str, Any] = json.loads(saved)
+    return content
+
+
+def sealed(record: dict[str, Any], folder: Path) -> Path:
+    """A folder whose bundle.json holds ``record`` under a right hash, as anybody can write it."""
+    from pipeline.training import bundle as module
+
+    (folder / "bundle.json").write_text(json.dumps(record | {"sha256": module._own_hash(record)}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("thresholds.disc", float("nan"), "thresholds.disc: input should be a finite number"),
+        ("thresholds.disc", 1.5, "thresholds.disc: input should be less than or equal to 1"),
+        ("thresholds.disc", "0.5", "thresholds.disc: input should be a valid number"),
+        ("thresholds.rim", 0.5, "thresholds speak of 'rim', which is no class"),
+        ("thresholds", [0.5], "thresholds: input should be"),
+        ("spacing_mm", [0.01, -0.02], "spacing_mm.1: input should be greater than 0"),
+        ("spacing_mm", [0.01, float("inf")], "spacing_mm.1: input should be a finite"),
+        ("spacing_mm", [0.01], "spacing_mm: "),
+        ("modality", "x-ray", "modality: unknown 'x-ray'"),
+        ("input_channels", 0, "input_channels: "),
+        ("input_channels", True, "input_channels: "),
+        ("label_map", [], "label_map: "),
+        ("label_map.classes", [], "label_map.classes: "),
+        ("label_map.classes.0.name", "../../disc", "label_map.classes.0.name: "),
+        ("label_map.classes.0.index", 7, "class indices must be 1, 2, 3"),
+        ("label_map.classes.1.name", "disc", "class names must differ"),
+        ("label_map.classes.1.inside", "rim", "classes are: disc, cup"),
+        ("label_map.classes.0.colour", [0, 255], "label_map.classes.0.colour: "),
+        ("label_map.layered", ["disc"], "layers exclude each other"),
+        ("card_sha256", "a" * 63, "card_sha256: "),
+        ("files", {"weights.safetensors": None}, "files.weights.safetensors: "),
+        ("metrics", None, "metrics: "),
+        ("id", "../../secret", "id: "),
+    ],
+)
+def test_values_that_no_bundle_can_hold_are_refused_at_once(
+    record: dict[str, Any], tmp_path: Path, place: str, value: object, said: str
+) -> None:
+    *keys, last = place.split(".")
+    node: Any = record
+    for key in keys:
+        node = node[int(key) if isinstance(node, list) else key]
+    node[last] = value
+    with pytest.raises(BundleError) as caught:
+        load_bundle(sealed(record, tmp_path))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["config", "label_map", "thresholds", "input_channels", "modality", "spacing_mm", "files", "versions", "id"]
+)
+def test_a_missing_key_is_named(record: dict[str, Any], tmp_path: Path, key: str) -> None:
+    del record[key]
+    with pytest.raises(BundleError, match=f"{key}: is required and missing"):
+        load_bundle(sealed(record, tmp_path))
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
