@@ -12,11 +12,26 @@ from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
 
 if TYPE_CHECKING:
     from pipeline.datasets.card_check import Problem
+    from pipeline.memory import Limits
     from pipeline.scans.folder import FileRecord
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 SiteKey = Annotated[
     Path | None, typer.Option(help="File of the key that pseudonyms are made with (default: OCUSEG_SITE_KEY, or made on first use).")
+]
+
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        min=1, envvar="OCUSEG_MAX_PIXELS", help="Pixels that one file may declare, all slices together (default: what fits the memory)."
+    ),
+]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        envvar="OCUSEG_MEMORY_LIMIT",
+        help="Memory that this command may use with its processes, such as 8G (default: 3/4 of the machine's or container's).",
+    ),
 ]
 
 
@@ -28,6 +43,13 @@ def add_to(app: typer.Typer) -> None:
     card.command("new")(command(card_new))
     card.command("list")(command(card_list))
     app.add_typer(card, name="card")
+
+
+def limits_of(max_pixels: int | None, memory_limit: str | None, workers: int) -> Limits:
+    """What one file may take, as the options say or this machine allows."""
+    from pipeline.memory import Limits, parse_bytes
+
+    return Limits.chosen(max_pixels, parse_bytes(memory_limit, "--memory-limit") if memory_limit else None, workers)
 
 
 def printable(path: Path) -> str:
@@ -76,6 +98,8 @@ def index(
     folder: Annotated[Path, typer.Argument(help="A hospital's folder tree.")],
     out: Annotated[Path, typer.Option(help="Catalogue to write or bring up to date (SQLite).")] = Path("catalogue.sqlite"),
     workers: Annotated[int, typer.Option(min=1, help="Files read at once.")] = 2,
+    max_pixels: MaxPixels = None,
+    memory_limit: MemoryLimit = None,
     site_key: SiteKey = None,
     show_paths: Annotated[
         bool, typer.Option("--show-paths", help="Print (never store) the path of each file that was not read, or read with a warning.")
@@ -87,6 +111,7 @@ def index(
     from pipeline.scans.identity import Pseudonyms, default_key_path
 
     existing_folder(folder, "folder")
+    limits = limits_of(max_pixels, memory_limit, workers)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
     unread: list[str] = []
 
@@ -97,7 +122,7 @@ def index(
             unread.append(f"{printable(path)}: read, but {record.warnings}")
 
     with progress("files") as advance:
-        counts = index_folder(folder, out, pseudonyms=pseudonyms, workers=workers, progress=advance, on_file=note)
+        counts = index_folder(folder, out, pseudonyms=pseudonyms, workers=workers, limits=limits, progress=advance, on_file=note)
     lines = unread + [f"{name}: {count}" for name, count in counts.summary().items()]
     emit(counts.summary(), as_json, lines)
     if not counts.status("read"):

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.console import command, emit, progress
-from pipeline.cli.data import AsJson, SiteKey, existing_folder
+from pipeline.cli.data import AsJson, MaxPixels, MemoryLimit, SiteKey, existing_folder, limits_of
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_REJECTED, ConfigError
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -193,6 +193,8 @@ def predict(
         bool, typer.Option("--probabilities", help="Also keep each class's probabilities (of a segmentation bundle).")
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Files read at once.")] = 2,
+    max_pixels: MaxPixels = None,
+    memory_limit: MemoryLimit = None,
     device: Device = "auto",
     plugin: Plugin = None,
     site_key: SiteKey = None,
@@ -205,10 +207,19 @@ def predict(
     from pipeline.scans.identity import Pseudonyms, default_key_path
 
     existing_folder(folder, "folder")
+    limits = limits_of(max_pixels, memory_limit, workers)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
     with progress("predicting") as advance:
         counts = predict_folder(
-            bundle, folder, out, device=device, probabilities=probabilities, workers=workers, pseudonyms=pseudonyms, progress=advance
+            bundle,
+            folder,
+            out,
+            device=device,
+            probabilities=probabilities,
+            workers=workers,
+            pseudonyms=pseudonyms,
+            limits=limits,
+            progress=advance,
         )
     emit(counts, as_json, [f"{status}: {count}" for status, count in counts.items()] + [f"written: {out}; next: ocuseg report {out}"])
     if not counts.get("done"):

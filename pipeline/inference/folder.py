@@ -1,13 +1,13 @@
 """A whole hospital folder through a bundle: reading, network and writing overlap, every file is accounted for, nothing is lost.
 
-Reader threads decode and normalise ahead, this thread runs the network, writer threads encode and save behind it; the windows
-between them are short, so memory does not grow with the folder. Each file's end is written to the journal before the ledger
-knows of it. A process that is killed leaves finished cases and nothing else; started again, it does what is missing:
+Reader threads have processes decode, and normalise, ahead; this thread runs the network; writer threads encode and save behind it.
+The windows between them are short, so memory does not grow with the folder. Each file's end is written to the journal before the
+ledger knows of it. A process that is killed leaves finished cases and nothing else; started again, it does what is missing:
 
 * a case folder appears by one rename, so it is whole or it is not there;
 * a case whose folder is there and whose journal entry is not (killed in between) is recognised by its SHA-256 and entered;
 * a file that was looked at, and has not changed since, is not opened again. What failed by chance (``failed``) is tried again;
-* after a death, the files that may have caused it are decoded in a process apart first, so no file can kill every start.
+* files are decoded in processes apart with limits of memory and time (:mod:`pipeline.scans.workers`), so no file ends the run.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ from pipeline.inference.out_folder import open_out
 from pipeline.inference.predict import Predictor, Ready
 from pipeline.inference.reading import File, Read, failure, read_file
 from pipeline.measurements.surfaces import Surfaces, find_surfaces
+from pipeline.memory import Limits
 from pipeline.scans.folder import walk
 from pipeline.scans.identity import Pseudonyms
-from pipeline.scans.record import size_and_time, token_of
+from pipeline.scans.record import PASSING, size_and_time, token_of
+from pipeline.scans.workers import Pool
 from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.platform import prepare_machine
 from pipeline.types import Advance, CaseKey
@@ -64,6 +66,7 @@ def predict_folder(
     probabilities: bool = False,
     workers: int = 2,
     pseudonyms: Pseudonyms | None = None,
+    limits: Limits | None = None,
     progress: Advance | None = None,
 ) -> dict[str, int]:
     """Segment every scan below ``folder`` into ``out``; begin, or go on where an earlier call ended.
@@ -73,6 +76,7 @@ def predict_folder(
     probabilities: also keep each class's probabilities (float16, ``probabilities.npz``).
     workers: files read at once.
     pseudonyms: makes the names of cases; the published key of :meth:`Pseudonyms.unkeyed` is used without it (public data only).
+    limits: what one file may take; what fits this machine, where nothing is given.
     progress: called with files finished, files in all, and a word on the current state.
 
     Returns
@@ -90,11 +94,11 @@ def predict_folder(
     finds_objects = bundle.config.task.family == "detection"  # type: ignore[attr-defined]
     if finds_objects and probabilities:
         raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option away")
-    with open_out(out, folder, bundle, names, probabilities) as died, closing(Journal(out / "journal.sqlite")) as journal:
+    with open_out(out, folder, bundle, names, probabilities), closing(Journal(out / "journal.sqlite")) as journal:
         try:
             total = sum(1 for _ in walk(folder)) if progress is not None else None
-            run = _Run(Predictor(bundle, prepare_machine(device)), folder, out, names, journal, probabilities, workers)
-            run.go(lambda done, note: progress(done, total, note) if progress is not None else None, careful=died)
+            run = _Run(Predictor(bundle, prepare_machine(device)), folder, out, names, journal, probabilities, workers, limits)
+            run.go(lambda done, note: progress(done, total, note) if progress is not None else None)
         except BaseException:
             # Also after Ctrl-C what is in the journal is what the ledger says; on a full disk the first error is the one to tell.
             with suppress(OSError, sqlite3.Error):
@@ -108,24 +112,35 @@ def predict_folder(
 
 class _Run:
     def __init__(
-        self, predictor: Predictor, folder: Path, out: Path, names: Pseudonyms, journal: Journal, probabilities: bool, workers: int
+        self,
+        predictor: Predictor,
+        folder: Path,
+        out: Path,
+        names: Pseudonyms,
+        journal: Journal,
+        probabilities: bool,
+        workers: int,
+        limits: Limits | None,
     ) -> None:
         self.predictor, self.folder, self.out, self.names, self.journal = predictor, folder, out, names, journal
         self.keep_probabilities, self.workers = probabilities, max(1, workers)
+        self.limits = limits or Limits.chosen(workers=self.workers)
         self.bundle: Bundle = predictor.bundle
         self.writing: deque[Writing] = deque()
         self.finished = 0
         self.tell: Callable[[int, str], None] = lambda done, note: None
 
-    def go(self, tell: Callable[[int, str], None], careful: bool = False) -> None:
-        """``careful`` after a death: one of the files that were being read then may have crashed its decoder."""
+    def go(self, tell: Callable[[int, str], None]) -> None:
         self.tell = tell
-        suspects = self.workers + 1 + _WRITERS + 2 if careful else 0  # as many as can have been under way
-        with ThreadPoolExecutor(self.workers, "ocuseg-read") as readers, ThreadPoolExecutor(_WRITERS, "ocuseg-write") as writers:
+        with (
+            ThreadPoolExecutor(self.workers, "ocuseg-read") as readers,
+            ThreadPoolExecutor(_WRITERS, "ocuseg-write") as writers,
+            Pool(self.folder, self.names, self.limits) as pool,
+        ):
             reading: deque[Future[Read]] = deque()
             try:
-                for number, file in enumerate(self._files()):
-                    reading.append(readers.submit(read_file, file, self.folder, self.names, self.predictor, number < suspects))
+                for file in self._files():
+                    reading.append(readers.submit(read_file, file, pool, self.predictor))
                     # Results are taken in the order of the walk, so that of two equal files the first is always the original.
                     if len(reading) > self.workers:
                         self._take(reading.popleft().result(), writers)
@@ -152,7 +167,7 @@ class _Run:
         """Whether an entry still holds: what failed or was not readable is tried again, and so is a result that somebody removed."""
         if entry.status == "done":
             return (self.out / "cases" / entry.case).is_dir()
-        return entry.status != "failed" and entry.code != "unreadable"
+        return entry.status != "failed" and entry.code not in PASSING
 
     def _take(self, read: Read, writers: ThreadPoolExecutor) -> None:
         """Runs in this thread: enter what was refused or is known already, else the network, then hand over to a writer."""

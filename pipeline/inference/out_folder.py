@@ -19,16 +19,13 @@ from pipeline.scans.identity import Pseudonyms
 from pipeline.training.bundle import Bundle
 
 RUN_FILE = "run.json"
-_RUNNING = ".running"
 _BUSY = "another process is predicting into this output folder; wait for it, or give another folder"
-_OWN = {RUN_FILE, "journal.sqlite", "journal.sqlite-journal", "ledger.csv", COCO_FILE, "cases", "report", ".staging", ".lock", _RUNNING}
+_OWN = {RUN_FILE, "journal.sqlite", "journal.sqlite-journal", "ledger.csv", COCO_FILE, "cases", "report", ".staging", ".lock"}
 
 
 @contextmanager
-def open_out(out: Path, folder: Path, bundle: Bundle, pseudonyms: Pseudonyms, probabilities: bool) -> Iterator[bool]:
+def open_out(out: Path, folder: Path, bundle: Bundle, pseudonyms: Pseudonyms, probabilities: bool) -> Iterator[None]:
     """Make ``out`` ready, or check that it was begun with the same bundle, key and ``probabilities``; hold its lock inside the block.
-
-    Gives True where the process before was killed or crashed, so that this one may be careful with the files it was at.
 
     Raises
     ------
@@ -47,16 +44,12 @@ def open_out(out: Path, folder: Path, bundle: Bundle, pseudonyms: Pseudonyms, pr
             # Half-written cases of a process that was killed; nobody else writes here while the lock is held.
             shutil.rmtree(out / ".staging", ignore_errors=True)
             (out / "cases").mkdir(exist_ok=True)
-            running = out / _RUNNING
-            died = running.exists()
-            running.touch()
         except OSError as error:
             raise ConfigError(f"the output folder cannot be written ({error.strerror or type(error).__name__})") from error
         try:
-            yield died
+            yield
         finally:
             shutil.rmtree(out / ".staging", ignore_errors=True)
-            running.unlink(missing_ok=True)
 
 
 def _check_apart(out: Path, folder: Path) -> None:

@@ -12,16 +12,12 @@ import torch
 from pipeline.errors import ScanError
 from pipeline.inference.journal import Status
 from pipeline.inference.predict import Predictor, Ready
-from pipeline.scans.files import MAX_PIXELS, open_regular, sha256_of
-from pipeline.scans.identity import Pseudonyms
-from pipeline.scans.open import open_scan
 from pipeline.scans.workers import Pool
 from pipeline.training.bundle import Bundle
 from pipeline.types import Scan
 
 log = logging.getLogger(__name__)
 
-_TIME_LIMIT_S = 600.0
 _FLAT = ("fundus", "slo")
 """Modalities that are single pictures, never stacks of slices."""
 
@@ -50,35 +46,22 @@ class Read:
     case: str = ""
 
 
-def read_file(file: File, folder: Path, names: Pseudonyms, predictor: Predictor, suspect: bool = False) -> Read:
-    """Runs in a reader thread: decode, refuse what does not fit, normalise. A ``suspect`` is first decoded in a process apart."""
+def read_file(file: File, pool: Pool, predictor: Predictor) -> Read:
+    """Runs in a reader thread: let a process decode it, refuse what does not fit, normalise."""
     began = time.perf_counter()
     case = ""
+    opened = pool.scan(file.path)
     try:
-        if suspect:
-            try_apart(file.path, folder, names)
-        scan = open_scan(file.path, pseudonyms=names, root=folder)
-        case = str(scan.case)
-        check_modality(scan, predictor.bundle)
-        return Read(file, time.perf_counter() - began, predictor.ready(scan), sha256=scan.sha256, case=case)
+        if opened.scan is None:
+            raise opened.error or AssertionError
+        case = str(opened.scan.case)
+        check_modality(opened.scan, predictor.bundle)
+        return Read(file, time.perf_counter() - began, predictor.ready(opened.scan), sha256=opened.scan.sha256, case=case)
     except ScanError as error:
-        return Read(file, time.perf_counter() - began, None, "rejected", error.code, str(error), _sha256(file.path), case)
+        return Read(file, time.perf_counter() - began, None, "rejected", error.code, str(error), opened.sha256 or "", case)
     except Exception as error:  # one file must not end the run
         log.warning("%s could not be prepared: %s", file.token, type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
-        return Read(file, time.perf_counter() - began, None, "failed", *failure(error), sha256=_sha256(file.path), case=case)
-
-
-def try_apart(path: Path, folder: Path, names: Pseudonyms) -> None:
-    """Decode a file in a process of its own, so that a decoder that crashes or never ends takes that one along, and not the run.
-
-    Raises
-    ------
-    ScanError: ``crashed`` or ``timeout``.
-    """
-    pool = Pool(folder, names, 1, MAX_PIXELS, _TIME_LIMIT_S)
-    for _, record in pool.run([(path, None)]):
-        if record.code in ("crashed", "timeout"):
-            raise ScanError(record.code, record.reason)
+        return Read(file, time.perf_counter() - began, None, "failed", *failure(error), sha256=opened.sha256 or "", case=case)
 
 
 def check_modality(scan: Scan, bundle: Bundle) -> None:
@@ -103,12 +86,3 @@ def failure(error: Exception) -> tuple[str, str]:
     if isinstance(error, OSError):
         return "disk", f"a file could not be read or written ({error.strerror or type(error).__name__}); it is tried again on the next run"
     return "error", f"{type(error).__name__} while working on it; it is tried again on the next run"
-
-
-def _sha256(path: Path) -> str:
-    """Hash of a file that did not become a scan, or "" where it cannot be read."""
-    try:
-        with open_regular(path) as file:
-            return sha256_of(file)
-    except (OSError, ScanError):
-        return ""

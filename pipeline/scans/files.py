@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from pipeline.errors import ScanError
+from pipeline.memory import Limits
 
 Format = Literal["dicom", "nifti", "png", "jpeg", "tiff", "gif", "bmp", "pnm", "heidelberg_vol", "heidelberg_e2e", "topcon_fda"]
 
-MAX_PIXELS = 400_000_000
-"""Declared pixels (all slices together) above which a file is refused before anything is decoded."""
+MAX_PIXELS = Limits.chosen().max_pixels
+"""Declared pixels (all slices together) above which a file is refused before anything is decoded, unless another limit is given."""
+
+MORE_MEMORY = "raise --memory-limit (or OCUSEG_MEMORY_LIMIT) if this machine has more"
 
 _HEAD = 1024
 _MAGIC: tuple[tuple[bytes, Format], ...] = (
@@ -79,7 +82,7 @@ def decoding(what: str) -> Iterator[None]:
     except ScanError:
         raise
     except MemoryError:
-        raise ScanError("too_large", f"{what} does not fit into memory") from None
+        raise ScanError("too_large", f"decoding {what} takes more memory than a file may; {MORE_MEMORY}") from None
     except OSError as error:
         # Pillow speaks of broken data by OSErrors without an errno.
         if error.errno is not None:
@@ -95,7 +98,7 @@ def decoding(what: str) -> Iterator[None]:
 def check_pixels(pixels: int, limit: int) -> None:
     """Refuse a file by what its header declares, before a byte is decoded."""
     if pixels > limit:
-        raise ScanError("too_large", f"the header declares {pixels:,} pixels; the limit is {limit:,} (max_pixels)")
+        raise ScanError("too_large", f"the header declares {pixels:,} pixels; the limit is {limit:,} (--max-pixels, OCUSEG_MAX_PIXELS)")
 
 
 def sha256_of(file: BinaryIO) -> str:

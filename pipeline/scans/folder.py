@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.errors import ConfigError, NothingUsableError
+from pipeline.memory import Limits
 from pipeline.scans.catalogue import Catalogue, CatalogueWriter
-from pipeline.scans.files import MAX_PIXELS
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.record import PASSING, FileRecord, Status, examine, size_and_time, token_of
 from pipeline.scans.workers import Pool
 from pipeline.types import Advance
 
 __all__ = ["Counts", "FileRecord", "Status", "index_folder", "scan_folder", "walk"]
+
+_WINDOW = 64
+"""Files a worker may be ahead of the slowest one: what bounds memory while the order is kept."""
 
 
 def walk(root: Path) -> Iterator[Path]:
@@ -129,8 +133,7 @@ def scan_folder(
     pseudonyms: Pseudonyms,
     workers: int = 2,
     known: Catalogue | Sequence[Catalogue] | None = None,
-    max_pixels: int = MAX_PIXELS,
-    time_limit_s: float = 600.0,
+    limits: Limits | None = None,
     leave_out: Container[str] = (),
     unchanged: Callable[[], None] | None = None,
 ) -> Generator[tuple[Path, FileRecord], None, None]:
@@ -140,7 +143,7 @@ def scan_folder(
     ----------
     workers: processes that read; 0 reads in this one (no protection against a decoder that crashes or hangs).
     known: earlier catalogues; a file whose size and modification time are as recorded there is not opened.
-    time_limit_s: seconds for one file, after which it is rejected as ``timeout``.
+    limits: what one file may take; what fits this machine, where nothing is given.
     leave_out: absolute paths that are not looked at.
     unchanged: called for each file that was taken from ``known``.
 
@@ -149,6 +152,7 @@ def scan_folder(
     """
     catalogues = [known] if isinstance(known, Catalogue) else list(known or ())
     root = Path(os.path.abspath(root))
+    limits = limits or Limits.chosen(workers=workers)
 
     def jobs() -> Iterator[tuple[Path, FileRecord | None]]:
         for path in walk(root):
@@ -162,11 +166,28 @@ def scan_folder(
     with closing(_Originals()) as originals:
         if workers < 1:
             for path, record in jobs():
-                yield path, originals.settle(record or examine(path, root, pseudonyms, max_pixels))
+                yield path, originals.settle(record or examine(path, root, pseudonyms, limits.max_pixels))
             return
-        with closing(Pool(root, pseudonyms, workers, max_pixels, time_limit_s).run(jobs())) as examined:
-            for path, record in examined:
-                yield path, originals.settle(record)
+        with ThreadPoolExecutor(workers, "ocuseg-read") as threads, Pool(root, pseudonyms, limits) as pool:
+            waiting: deque[tuple[Path, FileRecord | Future[FileRecord]]] = deque()
+
+            def next_one() -> tuple[Path, FileRecord]:
+                path, record = waiting.popleft()
+                return path, originals.settle(record if isinstance(record, FileRecord) else record.result())
+
+            try:
+                for path, known_record in jobs():
+                    waiting.append((path, known_record or threads.submit(pool.record, path)))
+                    while waiting and (len(waiting) > _WINDOW * workers or _is_done(waiting[0][1])):
+                        yield next_one()
+                while waiting:
+                    yield next_one()
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_done(record: FileRecord | Future[FileRecord]) -> bool:
+    return isinstance(record, FileRecord) or record.done()
 
 
 def index_folder(
@@ -177,8 +198,7 @@ def index_folder(
     workers: int = 2,
     progress: Advance | None = None,
     on_file: Callable[[Path, FileRecord], None] | None = None,
-    max_pixels: int = MAX_PIXELS,
-    time_limit_s: float = 600.0,
+    limits: Limits | None = None,
 ) -> Counts:
     """Write the catalogue of ``root`` to ``out``, or bring the one there up to date.
 
@@ -208,8 +228,7 @@ def index_folder(
                 pseudonyms=pseudonyms,
                 workers=workers,
                 known=known,
-                max_pixels=max_pixels,
-                time_limit_s=time_limit_s,
+                limits=limits,
                 leave_out={f"{path}{end}" for path in (out, staged, left_over) for end in ("", "-journal")},
                 unchanged=count_unchanged,
             )

@@ -16,8 +16,8 @@ from pipeline.types import Scan
 Status = Literal["read", "duplicate", "not_an_image", "rejected"]
 
 _NO_IMAGE = {"not_an_image", "not_a_file", "no_pixels"}
-PASSING = {"unreadable", "timeout", "crashed"}
-"""Codes that tell of the moment rather than of the file: such a file is tried again even when it has not changed."""
+PASSING = {"unreadable", "timeout", "crashed", "too_large"}
+"""Codes that tell of the moment or of a setting rather than of the file: it is tried again even when it has not changed."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,21 @@ def token_of(path: Path, root: Path, pseudonyms: Pseudonyms) -> str:
     return pseudonyms.token("path", place_bytes(path, root))
 
 
-def examine(path: Path, root: Path, pseudonyms: Pseudonyms, max_pixels: int = MAX_PIXELS) -> FileRecord:
-    """Read one file to the end and say what it is. Never raises for what a file holds.
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What a look at one file gave: a Scan, or why there is none; its SHA-256 and format as far as they were found out."""
+
+    scan: Scan | None = None
+    error: ScanError | None = None
+    sha256: str | None = None
+    format: str | None = None
+
+
+def open_file(path: Path, root: Path, pseudonyms: Pseudonyms, max_pixels: int = MAX_PIXELS) -> Opened:
+    """Read one file to the end. Never raises for what a file holds.
 
     A folder comes here only when it could not be listed.
     """
-    size, mtime_ns = size_and_time(path)
     sha256: str | None = None
     kind: str | None = None
     try:
@@ -95,16 +104,26 @@ def examine(path: Path, root: Path, pseudonyms: Pseudonyms, max_pixels: int = MA
             kind = sniff_file(file)
             with decoding("the file"):
                 sha256 = sha256_of(file)
-            scan = decode_scan(file, kind, path, sha256, pseudonyms, root, max_pixels)
+            return Opened(decode_scan(file, kind, path, sha256, pseudonyms, root, max_pixels), None, sha256, kind)
     except ScanError as error:
-        return rejection(path, root, pseudonyms, error, sha256, kind)
-    return _read(scan, kind, token_of(path, root, pseudonyms), size, mtime_ns, pseudonyms)
+        return Opened(None, error, sha256, kind)
 
 
-def _read(scan: Scan, kind: str | None, token: str, size: int, mtime_ns: int, pseudonyms: Pseudonyms) -> FileRecord:
+def examine(path: Path, root: Path, pseudonyms: Pseudonyms, max_pixels: int = MAX_PIXELS) -> FileRecord:
+    """Read one file to the end and say what it is. Never raises for what a file holds."""
+    size, mtime_ns = size_and_time(path)
+    return record_of(open_file(path, root, pseudonyms, max_pixels), path, root, pseudonyms, size, mtime_ns)
+
+
+def record_of(opened: Opened, path: Path, root: Path, pseudonyms: Pseudonyms, size: int, mtime_ns: int) -> FileRecord:
+    """The record of a file that was opened; ``size`` and ``mtime_ns`` as they were before."""
+    if opened.error is not None:
+        return rejection(path, root, pseudonyms, opened.error, opened.sha256, opened.format)
+    scan = opened.scan
+    assert scan is not None
     geometry = scan.geometry
     return FileRecord(
-        token,
+        token_of(path, root, pseudonyms),
         size,
         mtime_ns,
         scan.sha256,
@@ -117,7 +136,7 @@ def _read(scan: Scan, kind: str | None, token: str, size: int, mtime_ns: int, ps
         laterality=geometry.laterality,
         laterality_source=geometry.laterality_source,
         spacing_source=geometry.spacing_source,
-        format=kind,
+        format=opened.format,
         instance=pseudonyms.token("image", scan.sop_instance_uid) if scan.sop_instance_uid else None,
         warnings="; ".join(scan.warnings),
     )

@@ -1,193 +1,223 @@
-"""Files examined in processes of their own, so that a decoder that crashes or never ends costs one file, not the run.
+"""Files decoded in processes of their own, with limits: what a decoder does to one of them costs one file, not the run.
 
-Each worker is this module run as a program: settings and paths go in as JSON lines, records come out. The key travels over the
-pipe, never over the command line. A worker ends when its input ends, so none outlives a killed parent.
+A file whose decoder crashes, takes more than its time or asks for more than its memory is rejected (``crashed``, ``timeout``,
+``too_large``), and a new process takes the place of the one that is lost.
 """
 
 from __future__ import annotations
 
-import base64
+import io
 import json
 import os
-import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections import deque
-from collections.abc import Generator, Iterable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy.typing as npt
+import psutil
 
 from pipeline.errors import ScanError
+from pipeline.memory import Limits
+from pipeline.scans.files import MORE_MEMORY
 from pipeline.scans.identity import Pseudonyms
-from pipeline.scans.record import FileRecord, examine, rejection
+from pipeline.scans.record import FileRecord, Opened, rejection
+from pipeline.scans.wire import line_of, path_to_text, room_for, unpack
 
-_WINDOW = 64
-"""Files a worker may be ahead of the slowest one: what bounds memory while the order is kept."""
-
-_COMMAND = [sys.executable, "-m", "pipeline.scans.workers"]
-_READY = b"\n"
-
-
-@dataclass
-class _Slot:
-    path: Path
-    record: FileRecord | None
+_COMMAND = [sys.executable, "-m", "pipeline.scans.worker"]
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_PIPE_BYTES = 1 << 20
+_WATCH_S = 0.2
 
 
 class _Worker:
-    def __init__(self, settings: str) -> None:
+    """One process; used by one thread at a time, and watched by another."""
+
+    def __init__(self, settings: bytes, limits: Limits) -> None:
         paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
-        self.process = subprocess.Popen(
+        self._process = subprocess.Popen(
             _COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # what C libraries print may quote the file
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)},
+            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(p for p in paths if p)},
+            pipesize=_PIPE_BYTES,
         )
-        self.slot: _Slot | None = None
-        self.ready = False
-        self.started = 0.0
-        self.answer = b""
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._ready = False
+        self._began: float | None = None
+        self._verdict: ScanError | None = None
         self._say(settings)
 
-    def _say(self, line: str) -> None:
-        assert self.process.stdin is not None
+    def _say(self, line: bytes) -> None:
+        assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it has just died; its end of the other pipe will tell
-            self.process.stdin.write(line.encode() + b"\n")
-            self.process.stdin.flush()
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
 
-    def give(self, slot: _Slot) -> None:
-        self.slot, self.started, self.answer = slot, time.monotonic(), b""
-        self._say(json.dumps(base64.b64encode(os.fsencode(slot.path)).decode()))
+    def ask(self, want: str, path: Path) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
+        """What it answers on ``path``.
 
-    def descriptor(self) -> int:
-        assert self.process.stdout is not None
-        return self.process.stdout.fileno()
+        Raises
+        ------
+        ScanError: ``crashed``, ``timeout``, ``too_large``; the process is then lost.
+        """
+        answers = self._process.stdout
+        assert isinstance(answers, io.BufferedReader)
+        if not self._ready and not answers.read(1):
+            raise RuntimeError("a process that reads scans could not start; run `python -m pipeline.scans.worker` to see why")
+        self._ready = True
+        with self._lock:
+            self._began = time.monotonic()  # not before: how long the interpreter took to start is not the file's fault
+        self._say(line_of({"want": want, "path": path_to_text(path)}))
+        line = answers.readline()
+        with self._lock:
+            self._began = None
+        if not line.endswith(b"\n"):
+            raise self._why()
+        head: dict[str, Any] = json.loads(line)
+        pixels = room_for(head)
+        if pixels is not None:
+            block = pixels.reshape(-1).view("u1").data
+            if answers.readinto(block) != len(block):
+                raise self._why()
+        return head, pixels
 
-    def listen(self) -> bool:
-        """Take in what it says; False when it is dead."""
-        block = os.read(self.descriptor(), 65536)
-        if not block and not self.ready:
-            raise RuntimeError("a process that reads scans could not start; run `python -m pipeline.scans.workers` to see why")
-        if not self.ready:
-            self.ready, self.started = True, time.monotonic()  # the file's clock: how long the interpreter took to start is not its fault
-            self.answer += block.removeprefix(_READY)
-            return True
-        self.answer += block
-        return bool(block)
+    def check(self) -> None:
+        """Runs in the watching thread: end it when its file takes too long or too much."""
+        with self._lock:
+            if self._began is None or self._verdict is not None:
+                return
+            if time.monotonic() - self._began > self._limits.time_s:
+                self._verdict = ScanError("timeout", f"the file was not read within {self._limits.time_s:g} s")
+            elif self._memory() > self._limits.worker_bytes:
+                self._verdict = too_large()
+            else:
+                return
+            self._process.kill()
+
+    def _memory(self) -> int:
+        """Bytes of its own, without what it shares with other processes or maps from files."""
+        with suppress(psutil.Error):
+            info = psutil.Process(self._process.pid).memory_info()
+            return int(info.rss) - int(getattr(info, "shared", 0))
+        return 0
+
+    def _why(self) -> ScanError:
+        """Why it is dead."""
+        self.end()
+        if self._verdict is not None:
+            return self._verdict
+        if os.name == "posix" and self._process.returncode == -signal.SIGKILL:
+            return too_large()  # the system kills what takes the last memory
+        return ScanError("crashed", "a decoder crashed on this file; it may be damaged")
+
+    @property
+    def lost(self) -> bool:
+        return self._verdict is not None or self._process.poll() is not None
 
     def end(self) -> None:
-        self.process.kill()
-        for pipe in (self.process.stdin, self.process.stdout):
+        """Kill it and wait for its end; its pipes are closed by :meth:`close`."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        self.end()
+        for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with suppress(BrokenPipeError):
                     pipe.close()
-        self.process.wait()
+
+
+def too_large() -> ScanError:
+    return ScanError("too_large", f"decoding it takes more memory than a file may; {MORE_MEMORY}")
 
 
 class Pool:
-    """``workers`` processes that examine files below ``root``; made when the first file needs one."""
+    """Processes that decode files below ``root``: one for each thread that asks at the same time, made when one is needed.
 
-    def __init__(self, root: Path, pseudonyms: Pseudonyms, workers: int, max_pixels: int, time_limit_s: float) -> None:
-        self._root, self._pseudonyms, self._time_limit_s = root, pseudonyms, time_limit_s
-        self._count = workers
-        self._settings = json.dumps(
-            {"key": pseudonyms.key.hex(), "root": base64.b64encode(os.fsencode(root)).decode(), "max_pixels": max_pixels}
-        )
-        self._workers: list[_Worker] = []
-        self._selector = selectors.DefaultSelector()
+    On Linux a process ends with the thread that made it (:mod:`pipeline.parent`), so the threads that ask must last as long as the pool.
+    """
 
-    def run(self, jobs: Iterable[tuple[Path, FileRecord | None]]) -> Generator[tuple[Path, FileRecord], None, None]:
-        """Each job's path with its record, in the order of ``jobs``; a job that has a record already passes through."""
-        source = iter(jobs)
-        slots: deque[_Slot] = deque()
-        waiting: deque[_Slot] = deque()
-        exhausted = False
+    def __init__(self, root: Path, pseudonyms: Pseudonyms, limits: Limits) -> None:
+        self._root, self._pseudonyms, self._limits = root, pseudonyms, limits
+        settings = {"key": pseudonyms.key.hex(), "root": path_to_text(root), "parent": os.getpid()}
+        self._settings = line_of({**settings, "max_pixels": limits.max_pixels, "memory": limits.worker_bytes})
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._all: set[_Worker] = set()
+        self._closed = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    def record(self, path: Path) -> FileRecord:
+        """What is known of a file. Never raises for what it holds."""
         try:
-            while True:
-                while not exhausted and len(slots) < _WINDOW * self._count:
-                    job = next(source, None)
-                    if job is None:
-                        exhausted = True
-                        break
-                    slots.append(_Slot(*job))
-                    if job[1] is None:
-                        waiting.append(slots[-1])
-                    elif len(slots) == 1:
-                        break  # nothing is due before it: hand it on at once
-                self._hand_out(waiting)
-                while slots and (record := slots[0].record) is not None:
-                    yield slots.popleft().path, record
-                if not slots and exhausted:
-                    return
-                if slots:
-                    self._collect()
+            with self._borrowed() as worker:
+                head, _ = worker.ask("record", path)
+        except ScanError as error:
+            return rejection(path, self._root, self._pseudonyms, error)
+        return FileRecord(**head)
+
+    def scan(self, path: Path) -> Opened:
+        """The scan in a file, or why there is none. Never raises for what it holds."""
+        try:
+            with self._borrowed() as worker:
+                head, pixels = worker.ask("scan", path)
+        except ScanError as error:
+            return Opened(error=error)
+        return unpack(head, pixels, path)
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[_Worker]:
+        with self._lock:
+            if self._closed.is_set():
+                raise RuntimeError("the pool is closed")
+            if not self._idle:
+                self._watcher = self._watcher or self._start_watching()
+                self._idle.append(_Worker(self._settings, self._limits))
+                self._all.add(self._idle[-1])
+            worker = self._idle.pop()
+        try:
+            yield worker
         finally:
-            self.end()
+            with self._lock:
+                if worker.lost or self._closed.is_set():
+                    self._all.discard(worker)
+                    worker.close()
+                else:
+                    self._idle.append(worker)
 
-    def _hand_out(self, waiting: deque[_Slot]) -> None:
-        while waiting:
-            idle = next((w for w in self._workers if w.slot is None), None)
-            if idle is None:
-                if len(self._workers) == self._count:
-                    return
-                idle = _Worker(self._settings)
-                self._workers.append(idle)
-                self._selector.register(idle.descriptor(), selectors.EVENT_READ, idle)
-            idle.give(waiting.popleft())
+    def _start_watching(self) -> threading.Thread:
+        thread = threading.Thread(target=self._watch, name="ocuseg-watch", daemon=True)
+        thread.start()
+        return thread
 
-    def _collect(self) -> None:
-        """Wait for an answer, a death or the time limit of the file that has taken longest."""
-        due = min((w.started for w in self._at_work()), default=None)
-        timeout = None if due is None else max(due + self._time_limit_s - time.monotonic(), 0.0)
-        for key, _ in self._selector.select(timeout):
-            worker: _Worker = key.data
-            if not worker.listen():
-                self._give_up(worker, ScanError("crashed", "a decoder crashed on this file; it may be damaged"))
-            elif worker.answer.endswith(b"\n") and worker.slot is not None:
-                worker.slot.record, worker.slot = FileRecord(**json.loads(worker.answer)), None
-        for worker in self._at_work():
-            if time.monotonic() - worker.started > self._time_limit_s:
-                self._give_up(worker, ScanError("timeout", f"the file was not read within {self._time_limit_s:g} s"))
+    def _watch(self) -> None:
+        while not self._closed.wait(_WATCH_S):
+            with self._lock:
+                workers = list(self._all)
+            for worker in workers:
+                worker.check()
 
-    def _at_work(self) -> list[_Worker]:
-        """Those whose file has a clock running: not before they are ready."""
-        return [w for w in self._workers if w.slot is not None and w.ready]
+    def close(self) -> None:
+        """End every process; what they were at is lost. A thread that still waits for an answer gets a rejection."""
+        with self._lock:
+            self._closed.set()
+            for worker in self._all:
+                worker.end()
+            for worker in self._idle:
+                worker.close()
+            self._idle, self._all = [], set()
 
-    def _give_up(self, worker: _Worker, error: ScanError) -> None:
-        slot = worker.slot
-        self._selector.unregister(worker.descriptor())
-        self._workers.remove(worker)
-        worker.end()
-        if slot is not None:
-            slot.record = rejection(slot.path, self._root, self._pseudonyms, error)
+    def __enter__(self) -> Self:
+        return self
 
-    def end(self) -> None:
-        """End every worker; what they were at is lost."""
-        self._selector.close()
-        for worker in self._workers:
-            worker.end()
-        self._workers = []
-
-
-def main() -> None:
-    """A worker: settings on the first line of standard input, then a path a line; a record a line on standard output."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what C libraries print must not get between the answers
-    settings = json.loads(sys.stdin.buffer.readline())
-    pseudonyms = Pseudonyms(bytes.fromhex(settings["key"]))
-    answers.write(_READY.decode())
-    answers.flush()
-    root = Path(os.fsdecode(base64.b64decode(settings["root"])))
-    for line in sys.stdin.buffer:
-        path = Path(os.fsdecode(base64.b64decode(json.loads(line))))
-        answers.write(json.dumps(asdict(examine(path, root, pseudonyms, settings["max_pixels"]))) + "\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    main()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
-from pipeline.inference import folder, journal, reading
+from pipeline.inference import folder, journal
 from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.record import open_file
 from pipeline.training.bundle import load_bundle
 
 KEY = Pseudonyms(b"a site key for tests")
@@ -50,6 +51,19 @@ def state(out: Path) -> dict[str, str]:
 
 def predict(bundle: Path, scans: Path, out: Path) -> dict[str, int]:
     return folder.predict_folder(bundle, scans, out, device="cpu", probabilities=True, workers=2, pseudonyms=KEY)
+
+
+class InThisProcess:
+    """Stands in for the processes that decode."""
+
+    def __init__(self, root: Path, pseudonyms: Pseudonyms, limits: object) -> None:
+        self.scan = lambda path: open_file(path, root, pseudonyms)
+
+    def __enter__(self) -> InThisProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -139,8 +153,7 @@ def by_the_clock(bundle: Path, scans: Path, work: Path, wanted: dict[str, str]) 
 def main() -> None:
     bundle, scans, work, how = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     torch.set_num_threads(1)
-    # Trying suspects in processes apart costs a second a death and has a test of its own.
-    reading.try_apart = lambda *_: None
+    folder.Pool = InThisProcess  # starting processes that decode would cost a second a death
     load_bundle(bundle)  # importing MONAI takes seconds; once here, not in every child
     # The reference, too, in a child: torch and sqlite must not have started threads in the process that forks.
     finish(bundle, scans, work / "reference", "reference")

@@ -6,15 +6,17 @@ import csv
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError, ScanError
+from pipeline.errors import ConfigError
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.journal import Journal
+from pipeline.memory import Limits
+from pipeline.scans import workers
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.open import open_scan
@@ -319,28 +321,38 @@ def test_interrupted_by_hand_the_ledger_is_there(tmp_path: Path, bundle: Bundle)
     assert run(tmp_path) == counts(done=6)
 
 
-def test_a_file_that_crashed_the_last_process_is_tried_apart_first(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = write_folder(tmp_path / "scans", 2)
-    from pipeline.inference import reading
+STAND_IN = """
+import os, time
+from pipeline.scans import worker
+real = worker.open_file
+def open_file(path, *rest):
+    if "crash" in path.name:
+        os.abort()
+    if "hang" in path.name:
+        time.sleep(600)
+    if "huge" in path.name:
+        held = [bytes(1 << 20) for _ in range(1 << 14)]
+    return real(path, *rest)
+worker.open_file = open_file
+worker.main()
+"""
 
-    apart, tried = reading.try_apart, []
 
-    def crash(path: Path, *rest: Any) -> None:
-        tried.append(path)
-        if path == paths[0]:
-            raise ScanError("crashed", "a decoder crashed on this file; it may be damaged")
-        apart(path, *rest)
-
-    monkeypatch.setattr(reading, "try_apart", crash)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".running").touch()  # what a process that was killed leaves behind
-    assert run(tmp_path) == counts(done=1, rejected=1)
-    assert tried == paths
-    assert {row["code"] for row in ledger(tmp_path / "out")} == {"crashed", ""}
-    # It ended well this time: nothing is suspect, and the crashing file is not touched again.
-    write_png(tmp_path / "scans" / "P0001" / "V1" / "new.png", picture(50))
-    assert run(tmp_path) == counts(done=2, rejected=1)
-    assert tried == paths
+def test_a_decoder_that_crashes_hangs_or_takes_all_memory_costs_one_file_from_the_first_on(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for index, name in enumerate(["a crash", "b hang", "c huge", "d", "e"]):
+        write_png(folder / f"{name}.png", picture(index))
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    limits = Limits.chosen(memory=2 << 30, time_s=8)
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "_COMMAND", [sys.executable, str(tmp_path / "stand_in.py")])
+        assert run(tmp_path, limits=limits) == counts(done=2, rejected=3)
+    assert sorted(row["code"] for row in ledger(tmp_path / "out")) == ["", "", "crashed", "timeout", "too_large"]
+    # Such an end may have been by chance, so each is tried again, and what was done stays.
+    assert run(tmp_path, limits=limits) == counts(done=5)
 
 
 def test_a_folder_begun_without_probabilities_goes_on_without_them(tmp_path: Path, bundle: Bundle) -> None:

@@ -18,6 +18,7 @@ import pydicom
 import pytest
 
 from pipeline.errors import ConfigError, NothingUsableError
+from pipeline.memory import Limits
 from pipeline.scans import files, folder, workers
 from pipeline.scans.catalogue import Catalogue
 from pipeline.scans.folder import index_folder, scan_folder, walk
@@ -264,16 +265,16 @@ def test_what_cannot_be_read_is_accounted_for_and_tried_again(hospital: Path, tm
 
 STAND_IN = """
 import os, time
-from pipeline.scans import record, workers
-real = workers.examine
-def examine(path, *rest):
+from pipeline.scans import worker
+real = worker.open_file
+def open_file(path, *rest):
     if "crash" in path.name:
         os.abort()
     if "hang" in path.name:
         time.sleep(600)
     return real(path, *rest)
-workers.examine = examine
-workers.main()
+worker.open_file = open_file
+worker.main()
 """
 
 
@@ -284,7 +285,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file(tmp_path: Path, monkeypa
         write_png(root / f"{name}.png", ramp(6, 11) + index)
     (tmp_path / "stand_in.py").write_text(STAND_IN)
     monkeypatch.setattr(workers, "_COMMAND", [sys.executable, str(tmp_path / "stand_in.py")])
-    found = {p.stem: (r.status, r.code) for p, r in scan_folder(root, pseudonyms=NAMES, workers=2, time_limit_s=15)}
+    found = {p.stem: (r.status, r.code) for p, r in scan_folder(root, pseudonyms=NAMES, workers=2, limits=Limits.chosen(time_s=15))}
     assert found == {
         "a": ("read", ""),
         "crash 1": ("rejected", "crashed"),
@@ -298,12 +299,12 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file(tmp_path: Path, monkeypa
 
 SLOW_START = """
 import time
-from pipeline.scans import workers
-from pipeline.scans.record import rejection
+from pipeline.scans import worker
+from pipeline.scans.record import Opened
 from pipeline.errors import ScanError
 time.sleep(3)
-workers.examine = lambda path, root, names, _: rejection(path, root, names, ScanError("empty", "examined"))
-workers.main()
+worker.open_file = lambda *_: Opened(error=ScanError("empty", "examined"))
+worker.main()
 """
 
 
@@ -312,7 +313,9 @@ def test_the_files_clock_starts_when_its_process_is_ready(tmp_path: Path, monkey
     (tmp_path / "tree" / "a").write_text("a")
     (tmp_path / "stand_in.py").write_text(SLOW_START)
     monkeypatch.setattr(workers, "_COMMAND", [sys.executable, str(tmp_path / "stand_in.py")])
-    assert [r.reason for _, r in scan_folder(tmp_path / "tree", pseudonyms=NAMES, workers=1, time_limit_s=2.5)] == ["examined"]
+    assert [r.reason for _, r in scan_folder(tmp_path / "tree", pseudonyms=NAMES, workers=1, limits=Limits.chosen(time_s=2.5))] == [
+        "examined"
+    ]
 
 
 def test_a_worker_that_cannot_start_is_our_fault_and_not_the_files(hospital: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,70 @@
+"""How what a worker found in a file travels to its parent: one line of JSON, behind it the pixels as they lie in memory.
+
+Nothing is pickled: a decoder that a hostile file has taken over could otherwise run code in the parent.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import ScanError
+from pipeline.scans.record import Opened
+from pipeline.types import CaseKey, Geometry, Scan
+
+_APART = ("pixels", "geometry", "case", "source")
+
+
+def path_to_text(path: Path) -> str:
+    """Any path, whatever bytes it holds, as ASCII."""
+    return base64.b64encode(os.fsencode(path)).decode("ascii")
+
+
+def path_from_text(text: str) -> Path:
+    return Path(os.fsdecode(base64.b64decode(text)))
+
+
+def pack(opened: Opened) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
+    """What JSON can hold, and the pixels in one block."""
+    head: dict[str, Any] = {"sha256": opened.sha256, "format": opened.format}
+    if opened.error is not None:
+        return {**head, "error": [opened.error.code, str(opened.error)]}, None
+    scan = opened.scan
+    assert scan is not None
+    pixels = np.ascontiguousarray(scan.pixels)
+    head |= {"shape": pixels.shape, "dtype": pixels.dtype.str, "case": str(scan.case)}
+    head["geometry"] = {**asdict(scan.geometry), "affine": None if scan.geometry.affine is None else scan.geometry.affine.tolist()}
+    head["scan"] = {f.name: getattr(scan, f.name) for f in fields(scan) if f.name not in _APART}
+    return head, pixels
+
+
+def room_for(head: dict[str, Any]) -> npt.NDArray[Any] | None:
+    """An array to read the pixels into, or None where none follow."""
+    return np.empty(head["shape"], np.dtype(head["dtype"])) if "scan" in head else None
+
+
+def unpack(head: dict[str, Any], pixels: npt.NDArray[Any] | None, source: Path) -> Opened:
+    """The inverse of :func:`pack`."""
+    if pixels is None:
+        return Opened(error=ScanError(*head["error"]), sha256=head["sha256"], format=head["format"])
+    geometry = {name: _as_tuple(value) for name, value in head["geometry"].items()}
+    if geometry["affine"] is not None:
+        geometry["affine"] = np.array(geometry["affine"], dtype=np.float64)
+    rest = {name: _as_tuple(value) for name, value in head["scan"].items()}
+    scan = Scan(pixels, Geometry(**geometry), case=CaseKey.parse(head["case"]), source=source, **rest)
+    return Opened(scan=scan, sha256=head["sha256"], format=head["format"])
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
+def line_of(head: dict[str, Any]) -> bytes:
+    return json.dumps(head).encode("ascii") + b"\n"

@@ -1,0 +1,66 @@
+"""The program of a process that decodes: ``python -m pipeline.scans.worker``, started by :mod:`pipeline.scans.workers`.
+
+Settings come on the first line of standard input, then a job a line; answers go to standard output (:mod:`pipeline.scans.wire`).
+The site's key travels over the pipe, never over the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from pipeline.parent import end_with_parent
+from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.record import open_file, record_of, size_and_time
+from pipeline.scans.wire import line_of, pack, path_from_text
+
+READY = b"\n"
+
+
+def limit_memory(size: int) -> None:
+    """No more than ``size`` bytes for this process's data, where the platform can refuse them; what asks for more gets a MemoryError."""
+    try:
+        import resource
+    except ImportError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = size if hard == resource.RLIM_INFINITY else min(size, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what C libraries print must not get between the answers
+    settings = json.loads(sys.stdin.buffer.readline())
+    end_with_parent(settings["parent"])
+    limit_memory(settings["memory"])
+    answers.write(READY)
+    answers.flush()
+    pseudonyms, root = Pseudonyms(bytes.fromhex(settings["key"])), path_from_text(settings["root"])
+    for line in sys.stdin.buffer:
+        head, pixels = _answer(json.loads(line), root, pseudonyms, settings["max_pixels"])
+        answers.write(line_of(head))
+        if pixels is not None:
+            answers.write(pixels.reshape(-1).view("u1").data)
+        answers.flush()
+
+
+def _answer(job: dict[str, Any], root: Path, pseudonyms: Pseudonyms, max_pixels: int) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
+    path = path_from_text(job["path"])
+    size, mtime_ns = size_and_time(path)
+    opened = open_file(path, root, pseudonyms, max_pixels)
+    if job["want"] == "record":
+        return asdict(record_of(opened, path, root, pseudonyms, size, mtime_ns)), None
+    return pack(opened)
+
+
+if __name__ == "__main__":
+    main()
