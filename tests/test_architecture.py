@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pipeline"
 # A name imports only from earlier ranks; names of one rank never import each other.
 RANKS = (
-    {"errors", "atomic", "lock", "memory", "parent"},
+    {"errors", "atomic", "lock", "parent"},
+    {"memory"},
     {"types"},
     {"registry"},
     {"scans", "models", "metrics"},
