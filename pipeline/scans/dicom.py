@@ -39,7 +39,7 @@ _STRUCTURAL_IMAGES = {str(code) for code in range(128258, 128279, 2)}
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-_INFLATE_LIMIT = 1 << 30
+_STEP = 1 << 24
 
 
 def read_dicom(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: Path | None, max_pixels: int) -> Scan:
@@ -51,14 +51,16 @@ def read_dicom(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root:
         ``malformed``.
     """
     with quiet(), decoding("the DICOM file"):
-        dataset = read_dataset(file)
+        dataset = read_dataset(file, max_pixels)
         modality = modality_of(dataset)
         rows, columns, frames = _declared(dataset)
         check_pixels(rows * columns * frames, max_pixels)
-        pixels = decode_pixels(dataset, frames)
+        warnings: list[str] = []
+        pixels = decode_pixels(dataset, frames, warnings)
         geometry = geometry_of(dataset, pixels.shape[1:])
         uid = text_of(dataset, "SOPInstanceUID")
-        return Scan(pixels, geometry, modality, case_of(dataset, geometry, path, root, names), sha256, path, uid or None)
+        case = case_of(dataset, geometry, path, root, names)
+        return Scan(pixels, geometry, modality, case, sha256, path, uid or None, tuple(warnings))
 
 
 def read_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) -> CaseKey:
@@ -77,15 +79,15 @@ def read_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) 
         return case_of(dataset, geometry, path, root, names)
 
 
-def read_dataset(file: BinaryIO) -> Any:
-    """The data set of an open DICOM file, with or without the Part 10 preamble, inflated no further than a limit."""
+def read_dataset(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Any:
+    """The data set of an open DICOM file, with or without the Part 10 preamble, inflated no further than the pixels that it declares."""
     import pydicom
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     file.seek(128)
     headerless = file.read(4) != b"DICM"
     file.seek(0)
-    dataset = pydicom.dcmread(_inflated(file), force=headerless)
+    dataset = pydicom.dcmread(_inflated(file, max_pixels), force=headerless)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, _ = dataset.original_encoding
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
@@ -94,34 +96,46 @@ def read_dataset(file: BinaryIO) -> Any:
     return dataset
 
 
-def _inflated(file: BinaryIO) -> BinaryIO:
-    """The file itself; or, of a deflated one, its contents inflated up to a limit (pydicom would inflate without one)."""
-    from pydicom.filereader import read_partial
+def _inflated(file: BinaryIO, max_pixels: int) -> BinaryIO:
+    """The file itself; or, of a deflated one, its contents, inflated step by step (pydicom would inflate all before anybody could look).
 
-    def first_element(tag: Any, vr: Any, length: Any) -> bool:
-        return True
+    What comes out first says how much there should be; what is far more is refused.
+    """
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.filereader import read_dataset
+    from pydicom.filewriter import write_file_meta_info
 
-    file.seek(0)
-    try:
-        meta = read_partial(file, stop_when=first_element, force=True).file_meta
-        if meta.get("TransferSyntaxUID") != _DEFLATED:
-            return file
-        file.seek(128 + 4 + 12 + int(meta.FileMetaInformationGroupLength))
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        data = inflater.decompress(file.read(), _INFLATE_LIMIT)
-        if inflater.unconsumed_tail:
-            raise ScanError("too_large", f"the deflated DICOM file holds more than {_INFLATE_LIMIT >> 20} MiB")
-        meta.TransferSyntaxUID = _EXPLICIT_LITTLE_ENDIAN
-        plain = io.BytesIO()
-        from pydicom.filewriter import write_file_meta_info
-
-        plain.write(b"\0" * 128 + b"DICM")
-        write_file_meta_info(plain, meta, enforce_standard=False)
-        plain.write(data)
-        plain.seek(0)
-        return plain
-    finally:
+    file.seek(128)
+    if file.read(4) != b"DICM":
         file.seek(0)
+        return file
+    meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 2)
+    begin = 144 + int(meta.get("FileMetaInformationGroupLength") or file.tell() - 144)
+    if meta.get("TransferSyntaxUID") != _DEFLATED:
+        file.seek(0)
+        return file
+    file.seek(begin)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = inflater.decompress(file.read(), _STEP)
+    header = read_dataset(
+        io.BytesIO(data), is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag >= 0x7FE00008
+    )
+    limit = 4 * _STEP
+    if "Rows" in header:
+        rows, columns, frames = _declared(header)
+        check_pixels(rows * columns * frames, max_pixels)
+        limit += rows * columns * frames * int(header.get("SamplesPerPixel") or 1) * int(header.get("BitsAllocated") or 16) // 8
+    meta.TransferSyntaxUID = _EXPLICIT_LITTLE_ENDIAN
+    plain = io.BytesIO()
+    plain.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(plain, FileMetaDataset(meta), enforce_standard=False)
+    while data:
+        plain.write(data)
+        if plain.tell() > limit:
+            raise ScanError("too_large", f"the deflated DICOM file holds more than the {limit >> 20} MiB that its header accounts for")
+        data = inflater.decompress(inflater.unconsumed_tail, _STEP)
+    plain.seek(0)
+    return plain
 
 
 def text_of(dataset: Any, keyword: str) -> str:
@@ -153,8 +167,10 @@ def modality_of(dataset: Any) -> Modality:
         raise ScanError("no_pixels", "the DICOM file holds no picture (a report, directory, plan or the like)")
     if sop_class in _SEGMENTATIONS or modality == "SEG":
         raise ScanError("not_a_scan", "the DICOM file is a segmentation, not a scan")
-    open_class = not sop_class.startswith("1.2.840.10008.") or sop_class in _ANY_SUBJECT
-    if sop_class == _TOMOGRAPHY or (open_class and modality == "OPT"):
+    # Converters put the photograph that a device takes beside a volume into the volume's class.
+    photograph = sop_class == _TOMOGRAPHY and modality == "OP" and int(dataset.get("NumberOfFrames") or 1) == 1
+    open_class = photograph or not sop_class.startswith("1.2.840.10008.") or sop_class in _ANY_SUBJECT
+    if (sop_class == _TOMOGRAPHY and not photograph) or (open_class and modality == "OPT"):
         return "oct"
     if sop_class == _FLOW_VOLUME or (open_class and modality == "OPTBSV"):
         return "octa"
@@ -165,7 +181,7 @@ def modality_of(dataset: Any) -> Modality:
         device = code_of(dataset, "AcquisitionDeviceTypeCodeSequence")
         if device == _SCANNING_LASER_OPHTHALMOSCOPE:
             return "slo"
-        return "fundus" if not device or device in _FUNDUS_DEVICES else "unknown"
+        return "fundus" if photograph or not device or device in _FUNDUS_DEVICES else "unknown"
     if open_class and modality in _OPEN_MODALITIES:
         return "unknown"
     named = modality if modality in _FOREIGN_MODALITIES else "other"

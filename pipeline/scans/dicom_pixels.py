@@ -6,7 +6,6 @@ turned round. All of it is a function of the stored value alone, so up to 16 bit
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -14,60 +13,37 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ScanError
+from pipeline.scans.dicom_codestreams import DECODERS, decode_frames
 from pipeline.scans.dicom_geometry import macro, numbers
+from pipeline.scans.dicom_header import GREY, complete_header
 
 Pixels = npt.NDArray[Any]
 Curve = Callable[[Pixels], Pixels]
 
-_J2K = {f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)}
-_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
-# One decoder for each encoding: colour JPEG differs slightly between decoders, and a result must not depend on which one
-# happened to be tried first.
-_DECODERS = {
-    "1.2.840.10008.1.2": "",
-    "1.2.840.10008.1.2.1": "",
-    "1.2.840.10008.1.2.1.99": "",
-    "1.2.840.10008.1.2.2": "",
-    "1.2.840.10008.1.2.5": "pydicom",
-    "1.2.840.10008.1.2.4.50": "pillow",
-    _JPEG_EXTENDED: "pillow",
-    "1.2.840.10008.1.2.4.57": "gdcm",
-    "1.2.840.10008.1.2.4.70": "gdcm",
-    "1.2.840.10008.1.2.4.80": "pyjpegls",
-    "1.2.840.10008.1.2.4.81": "pyjpegls",
-    **dict.fromkeys(_J2K, "pylibjpeg"),
-}
-# These decoders take a stream without its end for a whole one and make up the rest.
-_UNFINISHED_PASSES = {syntax for syntax, decoder in _DECODERS.items() if decoder in ("pylibjpeg", "gdcm")}
-_GREY = ("MONOCHROME1", "MONOCHROME2")
-_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 # PS3.3 C.7.6.3.1.2, YBR_PARTIAL_422: (R, G, B) to (Y - 16, CB - 128, CR - 128).
 _PARTIAL = np.array([[0.2568, 0.5041, 0.0979], [-0.1482, -0.2910, 0.4392], [0.4392, -0.3678, -0.0714]])
 
 
-def decode_pixels(dataset: Any, frames: int) -> Pixels:
+def decode_pixels(dataset: Any, frames: int, warnings: list[str] | None = None) -> Pixels:
     """(C, H, W), or (C, D, H, W) of several frames; C is 1 or 3 (RGB).
 
     The stored dtype is kept where nothing is rescaled. Integer rescaling gives the smallest integer type that holds every
-    possible result, other rescaling float32; a window maps onto the full stored range, unsigned.
+    possible result, other rescaling float32; a window maps onto the full stored range, unsigned. What a person must know of the
+    header is added to ``warnings``.
 
     Raises
     ------
     ScanError: ``unsupported``, ``truncated``, ``malformed``.
     """
-    from pydicom.pixels import get_decoder
-
-    photometric = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
+    warnings = [] if warnings is None else warnings
     syntax = str(dataset.file_meta.TransferSyntaxUID)
-    if photometric not in (*_GREY, *_COLOUR, "PALETTE COLOR", "YBR_PARTIAL_422"):
-        raise ScanError("unsupported", "the DICOM file's photometric interpretation is not one that is read; export as RGB or grey")
-    if syntax not in _DECODERS:
+    if syntax not in DECODERS:
         raise ScanError("unsupported", "the DICOM file's transfer syntax (video or an unknown one) is not read; export uncompressed")
+    photometric = complete_header(dataset, frames, warnings)
     partial = photometric == "YBR_PARTIAL_422"
     if partial:
         dataset.PhotometricInterpretation = "YBR_FULL_422"  # laid out alike, and pydicom knows only this one
-    _check_encoding(dataset, syntax, frames)
-    array, _ = get_decoder(syntax).as_array(dataset, raw=partial, decoding_plugin=_DECODERS[syntax])
+    array = decode_frames(dataset, syntax, frames, raw=partial)
     if partial:
         array = _from_partial(array)
     if photometric == "PALETTE COLOR":
@@ -75,11 +51,11 @@ def decode_pixels(dataset: Any, frames: int) -> Pixels:
 
         array = apply_color_lut(array, dataset)[..., :3]
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    colour = photometric not in _GREY
-    if array.shape[-1] == 1 and int(dataset.get("SamplesPerPixel") or 1) == 1 and array.ndim == 3 + (frames > 1):
+    colour = photometric not in GREY
+    if array.shape[-1] == 1 and int(dataset.SamplesPerPixel) == 1 and array.ndim == 3 + (frames > 1):
         array = array[..., 0]
     if not colour:
-        array = _as_seen(dataset, array if frames > 1 else array[None], photometric)
+        array = _as_seen(dataset, array if frames > 1 else array[None], photometric, warnings)
         array = array if frames > 1 else array[0]
     return np.ascontiguousarray(np.moveaxis(array, -1, 0) if colour else array[None])
 
@@ -90,70 +66,26 @@ def _from_partial(ybr: Pixels) -> Pixels:
     return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
 
 
-def _check_encoding(dataset: Any, syntax: str, frames: int) -> None:
-    """Refuse what the decoders cannot read, or would only find out after reserving the memory for it."""
-    from pydicom.encaps import generate_frames
-    from pydicom.pixels.utils import get_expected_length
+def _as_seen(dataset: Any, array: Pixels, photometric: str, warnings: list[str]) -> Pixels:
+    """Grey frames (D, H, W) through modality, VOI and MONOCHROME1, each frame by its own functional groups.
 
-    data = dataset.get("PixelData")
-    if data is None:
-        raise ScanError("unsupported", "DICOM files with floating-point pixels are not read; export integers")
-    if _DECODERS[syntax] == "":
-        if len(data) < get_expected_length(dataset):
-            raise ScanError("truncated", "the DICOM file has fewer pixels than its header states; copy or export it again")
-        return
-    if syntax == "1.2.840.10008.1.2.5":
-        return
-    size = (int(dataset.Rows), int(dataset.Columns))
-    for stream in generate_frames(data, number_of_frames=frames):
-        found = codestream_of(stream)
-        if found is None:
-            raise ScanError("malformed", "the DICOM file's compressed pixels are not of the kind its header states; export it again")
-        rows, columns, precision = found
-        if syntax == _JPEG_EXTENDED and precision != 8:
-            raise ScanError("unsupported", f"{precision}-bit JPEG Extended has no decoder here; export as JPEG 2000 or uncompressed")
-        if syntax in _UNFINISHED_PASSES and b"\xff\xd9" not in stream[-16:]:
-            raise ScanError("truncated", "the DICOM file's compressed pixels end too early; copy or export it again")
-        if rows and (rows, columns) != size:
-            raise ScanError("malformed", "the DICOM header and its compressed pixels state different sizes; export it again")
-
-
-def codestream_of(stream: bytes) -> tuple[int, int, int] | None:
-    """(rows, columns, bits) as a JPEG, JPEG-LS or JPEG 2000 stream states them itself; None when it is none of these.
-
-    JPEG: ITU-T T.81 B.2.2 (start of frame), JPEG-LS: T.87 (SOF55), JPEG 2000: T.800 A.5.1 (SIZ; bare or inside JP2 boxes).
+    A window or table under which nothing of the stored pixels can be seen is left out, and said.
     """
-    start = stream.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if start >= 0 and len(stream) >= start + 43:
-        right, bottom, left, top = struct.unpack_from(">IIII", stream, start + 8)
-        return bottom - top, right - left, (stream[start + 42] & 0x7F) + 1
-    if not stream.startswith(b"\xff\xd8"):
-        return None
-    at = 2
-    while at + 9 <= len(stream):
-        if stream[at] != 0xFF:
-            return None
-        marker = stream[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        if marker in (0x01, *range(0xD0, 0xD9)):
-            at += 2
-            continue
-        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            precision, rows, columns = struct.unpack_from(">BHH", stream, at + 4)
-            return rows, columns, precision
-        at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-    return None
-
-
-def _as_seen(dataset: Any, array: Pixels, photometric: str) -> Pixels:
-    """Grey frames (D, H, W) through modality, VOI and MONOCHROME1, each frame by its own functional groups."""
     bits = int(dataset.get("BitsStored") or dataset.BitsAllocated)
     signed = array.dtype.kind == "i"
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
     array = _without_stray_bits(array, bits, signed, low, high)
     settings = [_settings(dataset, frame) for frame in range(len(array))]
+    seen = _through_settings(array, settings, low, high, photometric)
+    windowed = any(own["voi_lut"] is not None or own["window"] is not None for own in settings)
+    if not windowed or seen.min() < seen.max() or array.min() == array.max():
+        return seen
+    warnings.append("under the header's window all pixels are alike; it is left out, and the stored values are shown")
+    settings = [own | {"voi_lut": None, "window": None} for own in settings]
+    return _through_settings(array, settings, low, high, photometric)
+
+
+def _through_settings(array: Pixels, settings: list[dict[str, Any]], low: int, high: int, photometric: str) -> Pixels:
     first = settings[0]
     if all(_alike(other, first) for other in settings):
         curve = _curve(first, array.dtype, low, high, photometric)

@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from pipeline.errors import ScanError
-from pipeline.scans.dicom_pixels import codestream_of
+from pipeline.scans.dicom_codestreams import codestream_of
 from pipeline.scans.open import open_scan
 from tests.scans.make import OP_16_BIT, OPT, SECONDARY_CAPTURE, dicom, encapsulated, item, jpeg, photograph, ramp, saved, sequence
 
@@ -293,13 +293,23 @@ def test_fewer_pixels_than_stated_is_truncated(tmp_path: Path) -> None:
 
 
 def test_a_deflated_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.scans.dicom._INFLATE_LIMIT", 1 << 16)
-    dataset = dicom(np.zeros((1000, 1100), np.uint8), sop_class=SECONDARY_CAPTURE, modality="OT")
+    monkeypatch.setattr("pipeline.scans.dicom._STEP", 1 << 14)
+    for rows, said in ((1000, "declares 1,100,000 pixels"), (7, "more than")):
+        dataset = dicom(np.zeros((1000, 1100), np.uint8), sop_class=SECONDARY_CAPTURE, modality="OT", Rows=rows)
+        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        assert saved(dataset, tmp_path / "bomb").stat().st_size < 10_000
+        with pytest.raises(ScanError, match=said) as caught:
+            open_scan(tmp_path / "bomb", max_pixels=1_000_000)
+        assert caught.value.code == "too_large"
+
+
+def test_a_deflated_file_of_the_size_it_declares_is_read_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.scans.dicom._STEP", 1 << 14)
+    grey = ramp(300, 401, "uint16", 3)
+    dataset = dicom(grey)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    assert saved(dataset, tmp_path / "bomb").stat().st_size < 10_000
-    with pytest.raises(ScanError, match="deflated") as caught:
-        open_scan(tmp_path / "bomb")
-    assert caught.value.code == "too_large"
+    saved(dataset, tmp_path / "a")
+    assert np.array_equal(open_scan(tmp_path / "a").pixels[0], grey)
 
 
 def test_streams_say_their_own_size() -> None:
@@ -311,3 +321,118 @@ def test_streams_say_their_own_size() -> None:
         assert codestream_of(next(generate_frames(packed.PixelData, number_of_frames=1))) == (40, 53, 16)
     assert codestream_of(bytes(dataset.PixelData)) is None
     assert codestream_of(b"\xff\xd8") is None
+
+
+def bare(stream: bytes, ids: bytes | None = None) -> bytes:
+    """A JPEG stream without its application markers, its three components renamed where ``ids`` are given."""
+    out, at = bytearray(b"\xff\xd8"), 2
+    while True:
+        marker, size = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4], "big")
+        segment = bytearray(stream[at : at + 2 + size])
+        if ids is not None and marker == 0xC0:
+            segment[10::3] = ids
+        if ids is not None and marker == 0xDA:
+            segment[5:11:2] = ids
+        if not 0xE0 <= marker <= 0xEF:
+            out += segment
+        at += 2 + size
+        if marker == 0xDA:
+            return bytes(out + stream[at:])
+
+
+@pytest.mark.parametrize("stated", ["RGB", "YBR_FULL_422"])
+@pytest.mark.parametrize(
+    ("options", "ids", "marked"),
+    [
+        ({"subsampling": 2}, None, False),  # subsampled: colour differences, whatever the header states
+        ({"subsampling": 2}, b"RGB", False),
+        ({"subsampling": 0}, None, True),  # JFIF
+        ({"subsampling": 0, "keep_rgb": True}, None, True),  # Adobe
+        ({"subsampling": 0, "keep_rgb": True}, None, False),  # components called R, G and B
+    ],
+)
+def test_the_stream_itself_says_its_colours(tmp_path: Path, stated: str, options: dict[str, Any], ids: bytes | None, marked: bool) -> None:
+    colour = photograph(48, 64)
+    stream = jpeg(colour, quality=97, **options)
+    result = seen(encapsulated(dicom(colour, photometric=stated), JPEGBaseline8Bit, [stream if marked else bare(stream, ids)]), tmp_path)
+    assert np.abs(result.astype(int) - colour.transpose(2, 0, 1)).max() < 12
+
+
+@pytest.mark.parametrize("stated", ["RGB", "YBR_FULL"])
+def test_where_the_stream_says_nothing_of_its_colours_the_header_does(tmp_path: Path, stated: str) -> None:
+    colour = photograph(48, 64)
+    stream = bare(jpeg(colour, quality=97, subsampling=0, keep_rgb=stated == "RGB"), bytes((1, 2, 3)))
+    result = seen(encapsulated(dicom(colour, photometric=stated), JPEGBaseline8Bit, [stream]), tmp_path)
+    assert np.abs(result.astype(int) - colour.transpose(2, 0, 1)).max() < 12
+
+
+def test_colours_of_another_number_than_stated_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ScanError, match="numbers of colours"):
+        seen(encapsulated(dicom(photograph(40, 53)[..., 0]), JPEGBaseline8Bit, [jpeg(photograph(40, 53))]), tmp_path)
+
+
+def test_a_header_is_completed_or_its_missing_tag_is_named(tmp_path: Path) -> None:
+    def read(dataset: Any) -> tuple[np.ndarray, str]:
+        scan = open_scan(saved(dataset, tmp_path / "a"))
+        return scan.pixels, "; ".join(scan.warnings)
+
+    grey, colour = ramp(ROWS, COLUMNS), photograph(ROWS, COLUMNS)
+    for missing, said in (({"SamplesPerPixel": None}, ""), ({"BitsStored": None}, ""), ({"BitsStored": None, "HighBit": None}, "")):
+        assert read(dicom(grey, **missing))[1] == said
+        assert np.array_equal(read(dicom(grey, **missing))[0][0], grey)
+    pixels, said = read(dicom(grey, PixelRepresentation=None))
+    assert np.array_equal(pixels[0], grey)
+    assert "Pixel Representation (0028,0103)" in said
+    for samples in (None, 1):  # a converter's colour picture of "one sample"
+        pixels, said = read(dicom(colour, PlanarConfiguration=None, SamplesPerPixel=samples))
+        assert np.array_equal(pixels, colour.transpose(2, 0, 1))
+        assert "Planar Configuration (0028,0006)" in said
+    for keyword, named in (("PhotometricInterpretation", "0028,0004"), ("BitsAllocated", "0028,0100")):
+        with pytest.raises(ScanError, match=named):
+            read(dicom(grey, **{keyword: None}))
+    with pytest.raises(ScanError, match="3 samples"):
+        read(dicom(grey, SamplesPerPixel=3, PixelData=3 * grey.tobytes()))
+
+
+@pytest.mark.parametrize("window", [{"WindowCenter": 9000, "WindowWidth": 50}, {"WindowCenter": -400, "WindowWidth": 3}])
+def test_a_window_that_shows_nothing_is_left_out_and_said(tmp_path: Path, window: dict[str, int]) -> None:
+    grey = ramp(ROWS, COLUMNS)
+    scan = open_scan(saved(dicom(grey, **window), tmp_path / "a"))
+    assert np.array_equal(scan.pixels[0], grey)
+    assert "window" in scan.warnings[0]
+    blank = open_scan(saved(dicom(grey * 0, **window), tmp_path / "b"))
+    assert blank.warnings == ("the image has one value everywhere",)
+
+
+def test_a_photograph_in_the_class_of_volumes_is_a_photograph(tmp_path: Path) -> None:
+    device = sequence(item(CodeValue="392012008", CodingSchemeDesignator="SCT", CodeMeaning="OCT scanner"))
+    for pixels in (ramp(ROWS, COLUMNS), photograph(ROWS, COLUMNS)):
+        made = dicom(pixels, sop_class=OPT, modality="OP", AcquisitionDeviceTypeCodeSequence=device)
+        assert open_scan(saved(made, tmp_path / "a")).modality == "fundus"
+    volume = np.stack([ramp(ROWS, COLUMNS)] * 2)
+    assert open_scan(saved(dicom(volume, sop_class=OPT, modality="OP"), tmp_path / "v")).modality == "oct"
+    assert open_scan(saved(dicom(ramp(ROWS, COLUMNS), sop_class=OPT, modality="OPT"), tmp_path / "b")).modality == "oct"
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_a_damaged_jpeg_stream_is_no_result(tmp_path: Path, colour: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    noisy = np.random.default_rng(5).integers(0, 255, (160, 212, 3), np.uint8)
+    noisy = noisy if colour else np.ascontiguousarray(noisy[..., 0])
+    stream = bytearray(jpeg(noisy, quality=90))
+    half = len(stream) // 2
+    stream[half : half + 4096] = bytes(4096)
+    with pytest.raises(ScanError, match="made up") as caught:
+        seen(encapsulated(dicom(noisy), JPEGBaseline8Bit, [bytes(stream)]), tmp_path)
+    assert caught.value.code == "malformed"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_scrambled_pixels_are_called_so(tmp_path: Path) -> None:
+    grey = ramp(40, 53)
+    packed = io.BytesIO()
+    Image.fromarray(grey).save(packed, "JPEG2000")
+    for scrambled, tags in ((bytes(b ^ 0x5A for b in packed.getvalue()), {}), (b"\x11" * 400, {"Manufacturer": "Carl Zeiss Meditec"})):
+        with pytest.raises(ScanError, match="scrambled") as caught:
+            seen(encapsulated(dicom(grey, sop_class=OPT, modality="OPT", **tags), JPEG2000Lossless, [scrambled]), tmp_path)
+        assert caught.value.code == "unsupported"
+        assert "does not help" in str(caught.value)
