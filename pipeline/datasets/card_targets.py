@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -32,8 +34,11 @@ from pipeline.datasets.object_classes import classes_by_number
 from pipeline.datasets.object_files import from_components, from_instance_ids, from_masks, from_seg, from_yolo, label_of, read_planes
 from pipeline.datasets.objects import Objects
 from pipeline.datasets.patterns import fill
+from pipeline.datasets.plain_text import read_plain_text
 from pipeline.errors import CardError, LabelFileError, OcusegError
-from pipeline.types import IGNORE, LabelMap, Scan
+from pipeline.types import IGNORE, CaseKey, LabelMap, Scan
+
+log = logging.getLogger(__name__)
 
 Reader = Literal["first", "second"]
 WeakMasks = Literal["none", "ellipse"]
@@ -97,11 +102,17 @@ def read_truth(
         raise CardError(f"case {case.key}: a label file cannot be read ({error.strerror or type(error).__name__})") from error
 
 
+@lru_cache(maxsize=10_000)
+def _tell_twins(case: CaseKey, twins: int) -> None:
+    """Once a case, however often it is read."""
+    log.warning("case %s: %d of its objects are in its labels twice, to the last bit; each counts once", case, twins)
+
+
 class _Image:
     """The image, opened only where its size or identity is needed."""
 
     def __init__(self, case: CardCase, scan: Scan | None) -> None:
-        self.path, self.fields, self._case, self._scan = case.image, case.fields, case, scan
+        self.path, self.key, self.fields, self._case, self._scan = case.image, case.key, case.fields, case, scan
 
     def beside(self, pattern: str) -> Path:
         """The file that a pattern names for this image."""
@@ -138,6 +149,9 @@ def _read(card: DataCard, files: Sequence[tuple[LabelSource, Path | None]], imag
         except LabelFileError as error:
             table = source.classes_from if isinstance(source, InstancesLabel) else None
             raise LabelFileError(error.path, error.fault, (table or source).file) from None
+        twins = sum(map(len, found)) - sum(map(len, found := [part.distinct() for part in found]))
+        if twins:
+            _tell_twins(image.key, twins)
         geometry = image.scan.geometry
         if len(found) != geometry.slices or any(part.plane != geometry.plane for part in found):
             raise CardError(f"the label has {len(found)} x {found[0].plane}, but the image {geometry.slices} x {geometry.plane} pixels")
@@ -216,8 +230,5 @@ def _objects(card: DataCard, source: ObjectSource, paths: Sequence[Path], image:
     if isinstance(source, CocoLabel):
         categories = {name: label_of(meaning, label_map) for name, meaning in source.categories.items()}
         return [from_coco(paths[0], image.path, plane, categories, unlisted_is_empty=source.missing == "empty")]
-    try:
-        text = paths[0].read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise CardError("the boxes cannot be read as text") from None
+    text = read_plain_text(paths[0])
     return [from_yolo(text, plane, {number: label_of(name, label_map) for number, name in source.values.items()})]

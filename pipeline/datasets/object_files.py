@@ -16,6 +16,7 @@ from pipeline.errors import CardError
 from pipeline.types import LabelMap
 
 _EIGHT = np.ones((3, 3), dtype=np.int8)
+_YOLO = "class centre_x centre_y width height"
 
 
 def from_components(layer: Mask, label: int, objects: Literal["components", "one"] = "components") -> Objects:
@@ -90,29 +91,49 @@ def from_masks(masks: Iterable[npt.NDArray[Any]], plane: tuple[int, int], label:
 def from_yolo(text: str, plane: tuple[int, int], classes: Mapping[int, int]) -> Objects:
     """Objects from lines "class centre_x centre_y width height"; ``classes``: stored number to label, 0 for what is left out.
 
+    An outline ("class x1 y1 x2 y2 x3 y3 ...") counts as the box around it. Decimal commas are read as points.
+
     Raises
     ------
-    CardError: the number of the line that is none, or of another class.
+    CardError: the number of the line that is none, or of another class, and why.
     """
     rows, columns = plane
-    boxes, labels = [], []
+    boxes, labels, lines = [], [], []
     for number, line in enumerate(text.splitlines(), 1):
-        parts = line.split()
-        if not parts:
+        if not line.strip():
             continue
         try:
-            kind, (x, y, width, height) = int(parts[0]), map(float, parts[1:])
-        except ValueError:
-            raise CardError(f"line {number} is not: class centre_x centre_y width height") from None
+            kind, (x1, y1, x2, y2) = _yolo_line(line)
+        except CardError as error:
+            raise CardError(f"line {number} {error}") from None
         if kind not in classes:
             raise CardError(f"line {number} has class {kind}, which the card does not name")
-        # Not NaN, which compares as false.
-        if not (all(map(math.isfinite, (x, y, width, height))) and 0 <= x <= 1 and 0 <= y <= 1 and 0 < width <= 1 and 0 < height <= 1):
-            raise CardError(f"line {number} is a box outside the image, or an empty one; its numbers are fractions of the image")
         if classes[kind]:
-            boxes.append([(x - width / 2) * columns, (y - height / 2) * rows, (x + width / 2) * columns, (y + height / 2) * rows])
+            boxes.append([x1 * columns, y1 * rows, x2 * columns, y2 * rows])
             labels.append(classes[kind])
-    return Objects.make(plane, boxes, labels).checked()
+            lines.append(f"line {number}")
+    return Objects.make(plane, boxes, labels).checked(lines)
+
+
+def _yolo_line(line: str) -> tuple[int, tuple[float, float, float, float]]:
+    """Class and edges (x1, y1, x2, y2), fractions of the image, of one line; CardError says what is wrong with it."""
+    try:
+        kind, *numbers = (float(part.replace(",", ".")) for part in line.split())
+    except ValueError:
+        raise CardError(f"is not: {_YOLO}") from None
+    if len(numbers) == 5:
+        raise CardError("has a sixth number, as predictions have (their score); take it out if these boxes are true")
+    if len(numbers) < 4 or len(numbers) % 2 or not kind.is_integer():
+        raise CardError(f"is not: {_YOLO}")
+    # Not NaN, which compares as false. Edges a little outside are clipped later.
+    if not all(-1 < number < 2 for number in numbers):
+        raise CardError("is a box outside the image; its numbers are fractions of the image")
+    if len(numbers) > 4:
+        return int(kind), (min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2]))
+    x, y, width, height = numbers
+    if width <= 0 or height <= 0:
+        raise CardError("is an empty box; its numbers are: " + _YOLO)
+    return int(kind), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
 def from_seg(path: Path, shape: tuple[int, ...], source: DicomSegLabel, label_map: LabelMap, uid: str | None) -> list[Objects]:

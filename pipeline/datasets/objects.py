@@ -68,8 +68,12 @@ class Objects:
         edges = [np.floor(y1).clip(0), np.floor(x1).clip(0), np.ceil(y2).clip(max=rows), np.ceil(x2).clip(max=columns)]
         return np.stack(edges, axis=1).astype(np.int64)
 
-    def checked(self) -> Objects:
+    def checked(self, called: Sequence[str] = ()) -> Objects:
         """The same, with boxes clipped to the image.
+
+        Parameters
+        ----------
+        called: what each box is called where it is at fault: "line 3"; without them "box 1", "box 2", ...
 
         Raises
         ------
@@ -78,16 +82,32 @@ class Objects:
         rows, columns = self.plane
         limit = np.array([columns, rows, columns, rows], dtype=np.float32)
         reach = np.maximum(1, _REACH * limit)
-        for number, box in enumerate(self.boxes, 1):
-            shown = ", ".join(f"{edge:g}" for edge in box)
+        for index, box in enumerate(self.boxes):
+            name = called[index] if called else f"box {index + 1}"
+            shown = f"{name} ({', '.join(f'{edge:g}' for edge in box)})"
             if not np.isfinite(box).all():
-                raise CardError(f"box {number} ({shown}) is not finite; correct its label")
+                raise CardError(f"{shown} is not finite; correct its label")
             if (box < -reach).any() or (box > limit + reach).any():
-                raise CardError(f"box {number} ({shown}) reaches outside its image of {columns} x {rows} pixels; correct its label")
+                raise CardError(f"{shown} reaches outside its image of {columns} x {rows} pixels; correct its label")
             inside = box.clip(0, limit)
             if inside[2] <= inside[0] or inside[3] <= inside[1]:
-                raise CardError(f"box {number} ({shown}) has no area; correct its label")
+                raise CardError(f"{shown} has no area; correct its label")
         return replace(self, boxes=self.boxes.clip(0, limit))
+
+    def distinct(self) -> Objects:
+        """The same without those that repeat an earlier one: label, box and mask alike to the last bit."""
+        seen: set[tuple[int, bytes, bytes]] = set()
+        kept = []
+        for index, (label, box) in enumerate(zip(self.labels.tolist(), self.boxes, strict=True)):
+            one = (label, box.tobytes(), b"" if self.masks is None else np.packbits(self.masks[index]).tobytes())
+            if one not in seen:
+                seen.add(one)
+                kept.append(index)
+        return self if len(kept) == len(self) else self._taken(kept)
+
+    def _taken(self, kept: Sequence[int]) -> Objects:
+        masks = None if self.masks is None else [self.masks[index] for index in kept]
+        return replace(self, boxes=self.boxes[list(kept)], labels=self.labels[list(kept)], masks=masks)
 
     def with_ellipses(self) -> Objects:
         """The same; where only boxes are known, the mask of each is the ellipse inscribed in it (at least its middle pixel).
@@ -108,10 +128,8 @@ class Objects:
 
     def renumbered(self, numbers: npt.NDArray[np.int64]) -> Objects:
         """Labels ``numbers[label]``, without the objects for which that is 0."""
-        labels = numbers[self.labels]
-        kept = np.flatnonzero(labels)
-        masks = None if self.masks is None else [self.masks[int(number)] for number in kept]
-        return replace(self, boxes=self.boxes[kept], labels=labels[kept], masks=masks)
+        renumbered = replace(self, labels=numbers[self.labels])
+        return renumbered._taken(np.flatnonzero(renumbered.labels).tolist())
 
     def codes(self, label_map: LabelMap) -> npt.NDArray[np.int64]:
         """The union of the masks as a semantic mask int64 (H, W); of exclusive classes a later object paints over an earlier one."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.datasets import card_targets
 from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.card import CardCase, DataCard, load_card
 from pipeline.datasets.card_check import card_statistics, check_card
@@ -204,11 +205,33 @@ def test_a_dicom_segmentation_labels_its_image(tmp_path: Path) -> None:
     assert problem.message == "the segmentation has segment 2, which the card does not name"
 
 
+@pytest.mark.parametrize("kind", ["yolo_boxes", "coco"])
+def test_an_object_that_stands_twice_counts_once_and_is_told_once(root: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    card_targets._tell_twins.cache_clear()
+    card = make_card(**TWO, labels=KINDS[kind][0])
+    case = card.cases(root)[0]
+    once = read_truth(card, case, objects=True)
+    if kind == "coco":
+        data = json.loads((root / "coco.json").read_text())
+        data["annotations"] += [entry | {"id": 99} for entry in data["annotations"]]
+        (root / "coco.json").write_text(json.dumps(data))
+    else:
+        for path in (root / "boxes").glob("*.txt"):
+            path.write_text(path.read_text() + "\n" + path.read_text())
+    for _ in range(2):
+        twice = read_truth(card, case, objects=True)
+    assert twice.objects is not None
+    assert once.objects is not None
+    assert np.array_equal(twice.objects[0].boxes, once.objects[0].boxes)
+    assert len(once.objects[0]) > 0
+    assert caplog.text.count(f"case {case.key}: {len(once.objects[0])} of its objects are in its labels twice") == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "spoil", "said", "file"),
     [
-        ("yolo_boxes", lambda root: (root / "boxes" / "a.txt").write_text("0 0.5 0.5 0 0.1"), "line 1 is a box", "boxes/a.txt"),
-        ("yolo_boxes", lambda root: (root / "boxes" / "a.txt").write_bytes(b"\xff\xfe"), "cannot be read as text", "boxes/a.txt"),
+        ("yolo_boxes", lambda root: (root / "boxes" / "a.txt").write_text("0 0.5 0.5 0 0.1"), "line 1 is an empty box", "boxes/a.txt"),
+        ("yolo_boxes", lambda root: (root / "boxes" / "a.txt").write_bytes(b"0 \xff\xfe"), "line 1 is not UTF-8 text", "boxes/a.txt"),
         ("instances", lambda root: written(root, "numbers", "a", np.zeros((50, 84), np.uint8)), "but the image", "numbers/a.png"),
         ("masks", lambda root: written(root, "each", "a_2", np.zeros((60, 80), np.uint8)), "a mask is 60 x 80", "each/a_2.png"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 
 from pipeline.datasets.coco import from_coco
 from pipeline.datasets.object_files import from_components, from_instance_ids, from_masks, from_yolo
-from pipeline.errors import CardError
+from pipeline.datasets.plain_text import read_plain_text
+from pipeline.errors import CardError, LabelFileError
 
 PLANE = (20, 30)
 
@@ -82,21 +84,53 @@ def test_yolo_lines_are_fractions_of_the_image() -> None:
     ("line", "said"),
     [
         ("0 0.5 0.5 0.2", "line 2 is not: class centre_x centre_y width height"),
-        ("0 0.5 0.5 0.2 0.1 0.9", "line 2 is not"),
+        ("0 0.5 0.5 0.2 0.1 0.9", "line 2 has a sixth number"),
+        ("0 0.5 0.5 0.2 0.1 0.2 0.3 0.4", "line 2 is not"),
+        ("0,0.5,0.5,0.2,0.1", "line 2 is not"),
         ("disc 0.5 0.5 0.2 0.1", "line 2 is not"),
         ("1.5 0.5 0.5 0.2 0.1", "line 2 is not"),
         ("1 0.5 0.5 0.2 0.1", "line 2 has class 1"),
-        ("0 0.5 0.5 0 0.1", "line 2 is a box outside the image, or an empty one"),
-        ("0 1.5 0.5 0.2 0.1", "line 2 is a box outside"),
+        ("0 0.5 0.5 0 0.1", "line 2 is an empty box"),
+        ("0 1.5 0.5 0.2 0.1", "line 2 .* reaches outside"),
+        ("0 2.5 0.5 0.2 0.1", "line 2 is a box outside"),
         ("0 0.5 nan 0.2 0.1", "line 2 is a box outside"),
         ("0 0.5 0.5 inf 0.1", "line 2 is a box outside"),
         ("0 15 10 6 2", "fractions"),
-        ("0 0.99 0.5 0.2 0.1", "box 2 .* reaches outside"),
+        ("0 0.99 0.5 0.2 0.1", "line 2 .* reaches outside"),
     ],
 )
 def test_lines_that_are_no_boxes(line: str, said: str) -> None:
     with pytest.raises(CardError, match=said):
         from_yolo(f"0 0.5 0.5 0.2 0.1\n{line}\n", PLANE, {0: 1})
+
+
+@pytest.mark.parametrize(
+    ("line", "box"),
+    [
+        ("4.0 0.5 0.5 0.2 0.1", [12, 9, 18, 11]),
+        ("4 0,5 0,5 0,2 0,1", [12, 9, 18, 11]),
+        ("4 0.5 0.5 1.0000003 0.1", [0, 9, 30, 11]),
+        ("4 0.9 0.5 0.2000008 0.1", [24, 9, 30, 11]),
+        ("4 0.4 0.45 0.6 0.45 0.6 0.55 0.4 0.55", [12, 9, 18, 11]),
+        ("4 0.5 0.45 0.6 0.5 0.4 0.55", [12, 9, 18, 11]),
+    ],
+)
+def test_yolo_lines_whose_meaning_is_clear(line: str, box: list[float]) -> None:
+    assert np.allclose(from_yolo(f"{line}\r\n\r\n", PLANE, {4: 1}).boxes, [box], atol=1e-4)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_is_read_by_its_mark_and_else_named_by_its_line(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("M\u00fcller\r\n0".encode(encoding))
+    assert read_plain_text(path).splitlines() == ["M\u00fcller", "0"]
+    for wrong in ("one\nM\u00fcller".encode("latin-1"), b"one\n" + "two".encode("utf-16-le"), "one\n".encode("utf-16") + b"\x00\xd8x"):
+        path.write_bytes(wrong)
+        with pytest.raises(CardError, match=r"line 2 is not UTF-\d+ text; save the file as UTF-8"):
+            read_plain_text(path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CardError, match="no regular file"):
+        read_plain_text(tmp_path / "pipe")
 
 
 def coco(path: Path, *annotations: dict[str, Any], images: list[dict[str, Any]] | None = None) -> Path:
@@ -169,7 +203,55 @@ def test_what_a_file_says_and_nobody_gets_is_told(tmp_path: Path, caplog: pytest
         assert read(coco(tmp_path / "c.json", boxes, *[boxes | {"segmentation": RECTANGLE}] * 2)).masks is None
     orphans, bare = caplog.messages
     assert orphans == "a COCO file has 1 objects of images that it does not list; they are left out"
-    assert bare == "a COCO file has 1 objects without a mask among others with one; of all of them only the boxes are taken"
+    assert (
+        bare
+        == "a COCO file has 1 objects without a mask among others with one (the first: object 1); of all of them only the boxes are taken"
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "annotation"),
+    [
+        ([{"id": "7", "file_name": "a.png", "height": 20, "width": 30}], {}),
+        ([{"id": 7.0, "file_name": "a.png", "height": "20", "width": 30.0}], {"image_id": "7", "category_id": "5"}),
+        ([{"id": 7, "file_name": "a.png"}], {}),
+        ([{"id": 7, "file_name": "a.png", "height": None, "width": None}], {"iscrowd": 0}),
+        ([{"id": 7, "file_name": "..\\..\\media\\upload\\4\\a.png"}], {}),
+        ([{"id": 7, "file_name": "data/local-files/?d=photos%5Ca.png"}, {"id": 8, "file_name": "data/local-files/?d=photos%5Cb.png"}], {}),
+        ([{"id": 7, "file_name": "https://host/x%20y/a.png?sig=b.png#c"}], {}),
+        ([{"id": 7, "file_name": "photos/3f9a1c2e-a.png"}, {"id": 8, "file_name": "photos/00000000-b.png"}], {}),
+    ],
+)
+def test_entries_of_other_tools_are_the_same_image(tmp_path: Path, images: list[dict[str, Any]], annotation: dict[str, Any]) -> None:
+    path = coco(tmp_path / "c.json", {"segmentation": RECTANGLE, "bbox": [4, 3, 6, 5]} | annotation, images=images)
+    assert read(path).boxes.tolist() == [[4, 3, 10, 8]]
+    assert read(path).labels.tolist() == [2]
+
+
+def test_a_name_is_one_whichever_way_its_letters_are_composed(tmp_path: Path) -> None:
+    composed, apart = "M\u00fcller.png", "Mu\u0308ller.png"
+    for listed, lies in ((composed, apart), (apart, composed)):
+        path = coco(tmp_path / f"{len(listed)}.json", {"bbox": [1, 1, 2, 2]}, images=[{"id": 7, "file_name": listed}])
+        assert len(read(path, lies)) == 1
+
+
+def test_a_prefix_is_no_upload_s_where_one_name_has_none(tmp_path: Path) -> None:
+    images = [{"id": 7, "file_name": "3f9a1c2e-a.png"}, {"id": 8, "file_name": "b.png"}]
+    with pytest.raises(CardError, match="does not list this image"):
+        read(coco(tmp_path / "c.json", {"bbox": [1, 1, 2, 2]}, images=images))
+
+
+def test_outlines_past_the_edge_are_cut_where_the_file_states_the_picture_s_size(tmp_path: Path) -> None:
+    past = {"segmentation": [[20, 3, 40, 3, 40, 8, 20, 8]]}
+    assert read(coco(tmp_path / "a.json", past)).boxes.tolist() == [[20, 3, 30, 8]]
+    with pytest.raises(CardError, match="outline of COCO object 1 reaches outside its image"):
+        read(coco(tmp_path / "b.json", past, images=[{"id": 7, "file_name": "a.png"}]))
+
+
+def test_leftover_points_beside_an_outline_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    objects = read(coco(tmp_path / "c.json", {"segmentation": [*RECTANGLE, [20, 10, 22, 12], [5, 5]]}))
+    assert objects.boxes.tolist() == [[4, 3, 10, 8]]
+    assert "has 2 outlines of one or two points beside whole ones" in caplog.text
 
 
 def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
@@ -194,9 +276,12 @@ def test_images_of_one_name_are_told_by_their_folders(tmp_path: Path) -> None:
         ({"bbox": [1, 2, 3, float("nan")]}, "not finite"),
         ({"bbox": [25, 2, 30, 4]}, "reaches outside"),
         ({}, "bbox of COCO object 1"),
-        ({"bbox": [1, 1, 2, 2], "category_id": 99}, "is of category '', which the card does not name"),
+        ({"bbox": [1, 1, 2, 2], "category_id": 99}, "has category_id 99, which the file's categories do not list"),
         ({"segmentation": [[1, 1, 2]]}, "COCO object 1 cannot be drawn"),
-        ({"segmentation": [[1, 1, 2, 2, 1e9, 4]]}, "cannot be drawn"),
+        ({"segmentation": [[1, 1, 2, 2, 1e9, 4]]}, "reaches outside"),
+        ({"segmentation": [[1, 1, 2, 2, float("nan"), 4]]}, "cannot be drawn"),
+        ({"segmentation": [[1, 1, 9, 9]]}, "has 2 points, which enclose nothing"),
+        ({"segmentation": [[31, 1, 36, 1, 36, 9]]}, "holds no pixel of its image .it reaches from 31, 1 to 36, 9"),
         ({"segmentation": [[1, 1, 1, 1, 1, 1]]}, "COCO object 1 holds no pixel"),
         ({"segmentation": {"size": [30, 20], "counts": [0, 600]}}, "but the image is"),
         ({"segmentation": {"size": [20, 30], "counts": [0, 6]}}, "cannot be drawn"),
@@ -208,6 +293,30 @@ def test_images_of_one_name_are_told_by_their_folders(tmp_path: Path) -> None:
 def test_coco_objects_that_are_none(tmp_path: Path, annotation: dict[str, Any], said: str) -> None:
     with pytest.raises(CardError, match=said):
         read(coco(tmp_path / "c.json", annotation))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: data["images"][1].pop("file_name"), "images[1] has no 'file_name'"),
+        (lambda data: data["images"][1].update(id="7"), "images: 1 ids stand more than once, the first is '7'"),
+        (lambda data: data["images"][0].update(height="tall"), "images[0]: height and width are 'tall' and 30"),
+        (lambda data: data["categories"].append({"id": 5.0, "name": "x"}), "categories[2]: an earlier category has the same id"),
+        (lambda data: data["annotations"][0].pop("image_id"), "annotations[0] has no 'image_id'"),
+        (lambda data: data["annotations"][0].update(image_id="x7"), "annotations: not one belongs to an image"),
+        (lambda data: data.update(annotations={}), "it has no list 'annotations'"),
+        (lambda data: data["annotations"].insert(0, 3), "annotations[0] holds no keys"),
+    ],
+)
+def test_a_fault_of_the_file_names_its_key_and_the_file(tmp_path: Path, change: Any, said: str) -> None:
+    path = coco(tmp_path / "c.json", {"bbox": [1, 1, 2, 2]})
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    with pytest.raises(LabelFileError) as caught:
+        read(path)
+    assert said in caught.value.fault
+    assert caught.value.path == path
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"images": 3, "annotations": [], "categories": []}', "[" * 100_000])
