@@ -1,14 +1,9 @@
-"""NIfTI-1 and -2 in and out (https://nifti.nimh.nih.gov; 10.1016/j.jneumeth.2016.03.001).
-
-NIfTI counts (column, row, slice) and its world is RAS: x to the right, y to the front, z up. ocuseg's is DICOM's LPS. The one
-place where the two meet is :data:`_RAS_LPS`, which is its own inverse.
-"""
+"""NIfTI-1 and -2 in and out; where an image lies is in ``nifti_header.py``."""
 
 from __future__ import annotations
 
 import gzip
 import io
-import json
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,15 +13,13 @@ import numpy.typing as npt
 from pipeline.atomic import atomic_path
 from pipeline.errors import ScanError
 from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding, open_regular, sniff_file
+from pipeline.scans.nifti_header import fill_header, geometry_of, read_header
 from pipeline.scans.quiet import quiet
 from pipeline.types import Geometry
 
 Pixels = npt.NDArray[Any]
 
-_RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
-_COMMENT = 6  # the extension code that every reader keeps and none interprets
-_MARK = b"ocuseg-geometry "
 
 
 def read_nifti(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, Geometry]:
@@ -48,35 +41,45 @@ def read_nifti(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, Geomet
 def decode_nifti(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, Geometry]:
     """:func:`read_nifti` of an open file."""
     with quiet(), decoding("the NIfTI image"):
-        import nibabel
-
         file.seek(0)
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         stream: Any = gzip.GzipFile(fileobj=file) if packed else file
-        first = stream.read(4)
-        stream.seek(0)
-        second = first in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")
-        kind = nibabel.Nifti2Header if second else nibabel.Nifti1Header
-        header = kind.from_fileobj(stream)
+        header, frame = read_header(stream)
         if bytes(header["magic"])[:2] == b"ni":
             raise ScanError("unsupported", "header and image lie in two files (.hdr, .img); save as one .nii file")
-        shape = tuple(int(n) for n in header.get_data_shape())
-        while len(shape) > 3 and shape[-1] == 1:
-            shape = shape[:-1]
-        if len(shape) not in (2, 3) or min(shape) < 1:
-            raise ScanError("unsupported", f"NIfTI images with {len(shape)} dimensions are not read; save 2 or 3")
-        count = int(np.prod(shape, dtype=object))
-        check_pixels(count, max_pixels)
+        shape, colour = _shape(header)
         stored = header.get_data_dtype()
+        count = int(np.prod(shape, dtype=object)) * (3 if colour else 1)
+        check_pixels(count, max_pixels)
         size = count * stored.itemsize
         stream.seek(int(header.get_data_offset()))
         data = stream.read(size)
         if len(data) < size:
             raise ScanError("truncated", "the NIfTI image is truncated; copy or export it again")
-        # Fortran order over (column, row, slice) is C order over (slice, row, column).
-        array = np.frombuffer(data, dtype=stored).reshape(shape[::-1])
-        return _values(array, *header.get_slope_inter()), _geometry(header, shape[::-1])
+        if 0 in header["dim"][1 : 1 + len(shape)] and stream.read(1):
+            raise ScanError("malformed", "the NIfTI header states an axis of 0 pixels, but the file holds more than one; export it again")
+        # Fortran order over (column, row, slice[, colour]) is C order over ([colour,] slice, row, column).
+        array = np.frombuffer(data, dtype=stored).reshape(((3,) if colour else ()) + shape[::-1])
+        array = _values(np.moveaxis(array, 0, -1) if colour else array, *header.get_slope_inter())
+        return array, geometry_of(header, frame, shape[::-1])
+
+
+def _shape(header: Any) -> tuple[tuple[int, ...], bool]:
+    """(columns, rows[, slices]), and whether three colours follow, as SimpleITK lays out a colour image (a vector in the fifth axis).
+
+    An axis of 0 pixels counts as 1, as in the reference library.
+    """
+    if not 1 <= int(header["dim"][0]) <= 7:
+        raise ScanError("malformed", f"the NIfTI header states {int(header['dim'][0])} axes; export it again")
+    shape = tuple(max(int(n), 1) for n in header.get_data_shape())
+    if len(shape) == 5 and shape[3:] == (1, 3) and header.get_data_dtype() == np.uint8:
+        return (shape[:2] if shape[2] == 1 else shape[:3]), True
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (2, 3):
+        raise ScanError("unsupported", f"NIfTI images with {len(shape)} dimensions are not read; save 2 or 3")
+    return shape, False
 
 
 def _values(array: Pixels, slope: float | None, intercept: float | None) -> Pixels:
@@ -94,55 +97,11 @@ def _values(array: Pixels, slope: float | None, intercept: float | None) -> Pixe
     return array
 
 
-def _geometry(header: Any, shape: tuple[int, ...]) -> Geometry:
-    affine = _RAS_LPS @ header.get_best_affine() if int(header["sform_code"]) or int(header["qform_code"]) else None
-    if affine is not None and not (np.isfinite(affine).all() and abs(np.linalg.det(affine)) > 1e-12):
-        affine = None
-    spacing = tuple(float(z) for z in header.get_zooms()[: len(shape)][::-1])
-    exact = _recorded(header, shape, spacing, affine)
-    if exact is not None:
-        return exact
-    # pixdim is 1.0 in every file whose writer knew no better; it counts only where the header names a space or a unit.
-    to_mm = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}.get(header.get_xyzt_units()[0])
-    if affine is None and to_mm is None:
-        return Geometry(shape)
-    known = all(np.isfinite(s) and s > 0 for s in spacing)
-    factor = 1.0 if to_mm is None else to_mm
-    if affine is not None:
-        affine = np.diag([factor, factor, factor, 1.0]) @ affine
-    return Geometry(shape, tuple(s * factor for s in spacing) if known else None, "tag" if known else "unknown", affine)
-
-
-def _recorded(header: Any, shape: tuple[int, ...], spacing: tuple[float, ...], affine: Pixels | None) -> Geometry | None:
-    """The Geometry that :func:`write_nifti` left in the header, unless another program has moved the image since."""
-    for extension in header.extensions:
-        content = bytes(extension.get_content()).rstrip(b"\0") if extension.get_code() == _COMMENT else b""
-        if not content.startswith(_MARK):
-            continue
-        said = json.loads(content[len(_MARK) :])
-        exact = Geometry(
-            tuple(said["shape"]),
-            tuple(said["spacing_mm"]) if said["spacing_mm"] else None,
-            said["spacing_source"],
-            np.array(said["affine"]) if said["affine"] else None,
-            said["laterality"],
-            said["laterality_source"],
-        )
-        same = exact.shape == shape and (exact.affine is None) == (affine is None)
-        known = [(ours, stored) for ours, stored in zip(exact.spacing_mm or (), spacing, strict=False) if ours is not None]
-        same = same and all(bool(np.isclose(ours, stored, rtol=1e-6)) for ours, stored in known)
-        same = same and (affine is None or exact.affine is None or bool(np.allclose(exact.affine, affine, rtol=1e-6, atol=1e-5)))
-        if same:
-            return exact
-    return None
-
-
 def write_nifti(path: Path, array: Pixels, geometry: Geometry) -> None:
     """Write (H, W), (D, H, W) or uint8 RGB (..., 3) in ``geometry``; gzipped when the name ends in .gz; atomically.
 
-    ``open_scan`` of the result has the same pixels and an identical Geometry: the header's own fields are float32, so the
-    exact one goes along as a comment extension, and is believed only while the fields still agree with it. bool becomes uint8.
-    The same input always gives the same bytes.
+    ``open_scan`` of the result has the same pixels and an identical Geometry. Of a source that came as NIfTI, codes, units and every
+    other field that places the image pass through. bool becomes uint8. The same input always gives the same bytes.
     """
     import nibabel
 
@@ -158,22 +117,7 @@ def write_nifti(path: Path, array: Pixels, geometry: Geometry) -> None:
     header.set_data_dtype(array.dtype)
     header.set_data_shape(geometry.shape[::-1])
     header.set_slope_inter(1.0, 0.0)
-    if geometry.spacing_mm is not None:
-        header.set_zooms([1.0 if axis is None else axis for axis in geometry.spacing_mm[::-1]])
-    # A unit would make a stated 1 mm of an axis that is not known.
-    if geometry.voxel_mm is not None or geometry.affine is not None:
-        header.set_xyzt_units("mm")
-    if geometry.affine is not None:
-        header.set_sform(_RAS_LPS @ geometry.affine, code="scanner")
-    recorded = {
-        "shape": geometry.shape,
-        "spacing_mm": geometry.spacing_mm,
-        "spacing_source": geometry.spacing_source,
-        "affine": None if geometry.affine is None else geometry.affine.tolist(),
-        "laterality": geometry.laterality,
-        "laterality_source": geometry.laterality_source,
-    }
-    header.extensions.append(nibabel.nifti1.Nifti1Extension(_COMMENT, _MARK + json.dumps(recorded).encode()))
+    fill_header(header, geometry)
     header["magic"] = header.single_magic
     header.set_data_offset(header.single_vox_offset + header.extensions.get_sizeondisk())
     out = io.BytesIO()

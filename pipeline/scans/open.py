@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pipeline.errors import ScanError
 from pipeline.scans.files import MAX_PIXELS, Format, decoding, open_regular, sha256_of, sniff_file
 from pipeline.scans.identity import NO_VISIT, Pseudonyms, laterality_from_name, patient_and_visit_from_place, place_bytes
+from pipeline.scans.spacing import check_spacing
 from pipeline.types import CaseKey, Geometry, Laterality, Scan
 
 ONE_VALUE = "the image has one value everywhere"
@@ -71,7 +72,8 @@ def decode_scan(
 ) -> Scan:
     """:func:`open_scan` of a file that is open, recognised and hashed already."""
     scan = _decode(file, kind, path, sha256, names, root, max_pixels)
-    return replace(scan, warnings=(*scan.warnings, *_nothing_to_see(scan.pixels)))
+    geometry, doubts = check_spacing(scan.geometry)
+    return replace(scan, geometry=geometry, warnings=(*scan.warnings, *doubts, *_nothing_to_see(scan.pixels)))
 
 
 def _nothing_to_see(pixels: npt.NDArray[Any]) -> tuple[str, ...]:

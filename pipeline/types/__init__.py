@@ -10,7 +10,18 @@ from pipeline.types.label import IGNORE, LabelClass, LabelMap
 from pipeline.types.progress import Advance, duration, silent
 from pipeline.types.result import Measure, Prediction, Unit
 from pipeline.types.sample import Batch, Placement, Target
-from pipeline.types.scan import CaseKey, Geometry, Laterality, LateralitySource, Modality, Scan, Spacing, SpacingSource, known_spacing
+from pipeline.types.scan import (
+    CaseKey,
+    Geometry,
+    Laterality,
+    LateralitySource,
+    Modality,
+    NiftiFrame,
+    Scan,
+    Spacing,
+    SpacingSource,
+    known_spacing,
+)
 
 __all__ = [
     "IGNORE",
@@ -24,6 +35,7 @@ __all__ = [
     "LateralitySource",
     "Measure",
     "Modality",
+    "NiftiFrame",
     "Placement",
     "Prediction",
     "Scan",

@@ -32,12 +32,29 @@ def known_spacing(axes: Iterable[float | None]) -> Spacing | None:
 
 
 @dataclass(frozen=True)
+class NiftiFrame:
+    """The fields of a NIfTI header that say where the image lies, in its own units: a mask written with the same ones lies over it in
+    every program, whatever that program makes of them.
+
+    ``pixdim``: handedness (qfac), then columns, rows, slices · ``units``: xyzt_units · ``quaternion``: b, c, d and the three offsets.
+    """
+
+    pixdim: tuple[float, ...]
+    units: int
+    qform_code: int
+    sform_code: int
+    quaternion: tuple[float, ...]
+    srow: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
 class Geometry:
     """Where pixels lie. Unknown is None: never 1.0, never guessed.
 
     ``shape`` is (rows, columns) or (slices, rows, columns). ``spacing_mm`` has the same order, axis by axis: the distance of slices is
     often unknown where the size of a pixel is stated; None as a whole where no axis is known. ``affine`` is a 4 x 4 matrix from voxel
-    index (column, row, slice) to patient coordinates in millimetres, LPS (DICOM PS3.3 C.7.6.2.1.1).
+    index (column, row, slice) to patient coordinates in millimetres, LPS (DICOM PS3.3 C.7.6.2.1.1). ``nifti`` is kept of an image that
+    came as NIfTI.
     """
 
     shape: tuple[int, ...]
@@ -46,6 +63,7 @@ class Geometry:
     affine: npt.NDArray[np.float64] | None = field(default=None, compare=False)
     laterality: Laterality | None = None
     laterality_source: LateralitySource = "unknown"
+    nifti: NiftiFrame | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         require(len(self.shape) in (2, 3) and all(n > 0 for n in self.shape), f"shape {self.shape} must be 2 or 3 positive numbers")
