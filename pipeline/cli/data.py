@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from pipeline.cli.console import command, emit, progress, table
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
+from pipeline.scans.walk import FOLLOW_LINKS
 
 if TYPE_CHECKING:
     from pipeline.datasets.card_check import Problem
@@ -19,6 +21,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program t
 SiteKey = Annotated[
     Path | None, typer.Option(help="File of the key that pseudonyms are made with (default: OCUSEG_SITE_KEY, or made on first use).")
 ]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Also read what links lead to that leave the folder (left alone otherwise, and counted).")
+]
+
+
+def follow(links: bool) -> None:
+    """From here on folders are walked through links that leave them (scans/walk.py)."""
+    if links:
+        os.environ[FOLLOW_LINKS] = "1"
+
+
+def ends(counts: dict[str, int]) -> list[str]:
+    """How a folder's files ended, a line each."""
+    lines = [f"{_words(name)}: {count}" for name, count in counts.items()]
+    if counts.get("not_followed"):
+        lines.append("what is not followed are links that lead out of the folder; --follow-links reads what they lead to")
+    return lines
+
 
 MaxPixels = Annotated[
     int | None,
@@ -100,6 +120,7 @@ def index(
     workers: Annotated[int, typer.Option(min=1, help="Files read at once.")] = 2,
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
+    follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     show_paths: Annotated[
         bool, typer.Option("--show-paths", help="Print (never store) the path of each file that was not read, or read with a warning.")
@@ -112,6 +133,7 @@ def index(
 
     existing_folder(folder, "folder")
     limits = limits_of(max_pixels, memory_limit, workers)
+    follow(follow_links)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
     unread: list[str] = []
 
@@ -123,8 +145,7 @@ def index(
 
     with progress("files") as advance:
         counts = index_folder(folder, out, pseudonyms=pseudonyms, workers=workers, limits=limits, progress=advance, on_file=note)
-    lines = unread + [f"{name}: {count}" for name, count in counts.summary().items()]
-    emit(counts.summary(), as_json, lines)
+    emit(counts.summary(), as_json, unread + ends(counts.summary()))
     if not counts.status("read"):
         raise typer.Exit(EXIT_NOTHING_USABLE)
     if counts.status("rejected"):
@@ -134,6 +155,7 @@ def index(
 def card_check(
     name: Annotated[str, typer.Argument(help="A card's name, or a path to one.")],
     root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
+    follow_links: FollowLinks = False,
     as_json: AsJson = False,
 ) -> None:
     """Check the files under ROOT against the card, say what is wrong with which file, and count what is there."""
@@ -142,6 +164,7 @@ def card_check(
 
     card = load_card(name)
     existing_folder(root, "root")
+    follow(follow_links)
     with progress("checking") as advance:
         found = check_card(card, root, progress=advance)
     problems, warnings = ([p for p in found if p.severity == severity] for severity in ("problem", "warning"))
@@ -180,11 +203,13 @@ def card_new(
     folder: Annotated[Path, typer.Argument(help="A folder with scans and labels.")],
     out: Annotated[Path | None, typer.Option(help="Write the draft here instead of printing it.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Folder of the labels, or a CSV with columns image,label.")] = None,
+    follow_links: FollowLinks = False,
 ) -> None:
     """Draft a card for a folder of your own, named like the file OUT; read it through and complete it."""
     from pipeline.datasets.card_check import draft_card
 
     existing_folder(folder, "folder")
+    follow(follow_links)
     with progress("reading") as advance:
         text = draft_card(folder, labels=labels, name=out.stem if out else None, progress=advance)
     if out is None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.console import command, emit, progress
-from pipeline.cli.data import AsJson, MaxPixels, MemoryLimit, SiteKey, existing_folder, limits_of
+from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, existing_folder, follow, limits_of
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_REJECTED, ConfigError
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -42,6 +42,7 @@ def train(
     device: Device = "auto",
     plugin: Plugin = None,
     weights_dir: WeightsDir = None,
+    follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,6 +58,7 @@ def train(
         delivery = send_unsent(existing_folder(send, "--send"))
         emit(delivery.to_json(), as_json, delivery.lines())
         raise typer.Exit(EXIT_SOME_REJECTED if delivery.unsent else EXIT_OK)
+    follow(follow_links)
     if root is not None:
         existing_folder(root, "--root")
     for path in plugin or []:
@@ -145,6 +147,7 @@ def evaluate(
     ] = False,
     device: Device = "auto",
     plugin: Plugin = None,
+    follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -154,6 +157,7 @@ def evaluate(
     from pipeline.inference.evaluate import evaluate, summary_lines
 
     existing_folder(root, "--root")
+    follow(follow_links)
     folder = out or bundle.parent / "evaluation" / f"{Path(card).stem}_{split}"
     with progress("evaluating") as advance:
         summary = evaluate(
@@ -197,6 +201,7 @@ def predict(
     memory_limit: MemoryLimit = None,
     device: Device = "auto",
     plugin: Plugin = None,
+    follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -208,6 +213,7 @@ def predict(
 
     existing_folder(folder, "folder")
     limits = limits_of(max_pixels, memory_limit, workers)
+    follow(follow_links)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
     with progress("predicting") as advance:
         counts = predict_folder(
@@ -221,7 +227,7 @@ def predict(
             limits=limits,
             progress=advance,
         )
-    emit(counts, as_json, [f"{status}: {count}" for status, count in counts.items()] + [f"written: {out}; next: ocuseg report {out}"])
+    emit(counts, as_json, [*ends(counts), f"written: {out}; next: ocuseg report {out}"])
     if not counts.get("done"):
         raise typer.Exit(EXIT_NOTHING_USABLE)
     if counts.get("rejected", 0) or counts.get("failed", 0):

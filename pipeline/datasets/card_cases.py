@@ -18,6 +18,7 @@ from pipeline.datasets.patterns import eye_of, fill, stem_of
 from pipeline.datasets.splits import Part
 from pipeline.errors import CardError, ScanError
 from pipeline.scans.identity import NO_VISIT, laterality_from_name
+from pipeline.scans.walk import names_below
 from pipeline.types import CaseKey
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Found:
-    """``cases`` sorted by key; ``left_over`` are (relative file, why) for images without labels, labels without images and private
-    DICOM files whose tags cannot be read; ``by_name`` counts the cases whose patient only the file's name tells."""
+    """``cases`` sorted by key; ``left_over`` are (relative file, why) for images without labels, labels without images, private
+    DICOM files whose tags cannot be read, links that leave the folder and folders that cannot be listed; ``by_name`` counts the cases
+    whose patient only the file's name tells."""
 
     cases: list[CardCase]
     left_over: list[tuple[str, str]] = field(default_factory=list)
@@ -36,7 +38,7 @@ class Found:
 
 def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = None) -> Found:
     """Match the files below ``root`` with the card."""
-    files = _files(root) if card.images.table is None else []
+    files, left_out = names_below(root) if card.images.table is None else ([], [])
     rows = dict(_images(card, root, files))
     parts = _PartFinder(card, root)
     sources = [*card.labels, *card.second_reader]
@@ -47,7 +49,7 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
 
         pseudonyms = Pseudonyms.load_or_create(default_key_path())
 
-    found = Found([])
+    found = Found([], left_out)
     keys: dict[CaseKey, str] = {}
     for path, fields in rows.items():
         if not (root / path).is_file():
@@ -97,13 +99,6 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
     found.cases.sort(key=lambda case: case.key)
     found.left_over.sort()
     return found
-
-
-def _files(root: Path) -> list[str]:
-    from pipeline.scans.folder import walk
-
-    top = Path(os.path.abspath(root))
-    return [path.relative_to(top).as_posix() for path in walk(top)]
 
 
 def _images(card: CardFields, root: Path, files: list[str]) -> Iterator[tuple[str, dict[str, str]]]:

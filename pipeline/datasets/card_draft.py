@@ -7,6 +7,7 @@ name a kind of picture (images, masks, vessels, ...) or a part (train, test): al
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -20,7 +21,10 @@ import yaml
 from pipeline.datasets.labels import read_stored
 from pipeline.datasets.patterns import Pattern, eye_of, stem_of
 from pipeline.errors import CardError, OcusegError
+from pipeline.scans.walk import names_below
 from pipeline.types import Advance, Modality
+
+logger = logging.getLogger(__name__)
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart by people with any colour vision.
 _PALETTE = ([213, 94, 0], [0, 114, 178], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233], [240, 228, 66])
@@ -122,10 +126,11 @@ def draft_card(folder: Path, *, labels: Path | None = None, name: str | None = N
 
 
 def _groups(folder: Path, labels: str | None, progress: Advance | None) -> list[_Group]:
-    from pipeline.scans.folder import walk
-
     top = Path(folder).absolute()
-    files = [path.relative_to(top).as_posix() for path in walk(top) if path.is_file() and path.name[0] != "."]
+    names, left_out = names_below(top)
+    for why, count in Counter(why for _, why in left_out).items():
+        logger.warning("left out, %d times: %s", count, why)
+    files = [name for name in names if (top / name).is_file() and not Path(name).name.startswith(".")]
     by_place: dict[tuple[str, str], list[str]] = defaultdict(list)
     for relative, parent in zip(files, _general_folders(files, labels), strict=True):
         file = relative.rpartition("/")[2]

@@ -13,7 +13,6 @@ ledger knows of it. A process that is killed leaves finished cases and nothing e
 from __future__ import annotations
 
 import logging
-import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.errors import ConfigError, ScanError
+from pipeline.errors import ConfigError, OcusegError, ScanError
 from pipeline.inference.case_files import CaseResult, mask_dtype, read_case, write_case
 from pipeline.inference.journal import Entry, Journal, Status
 from pipeline.inference.object_files import FoundObject, FoundObjects, compact, gather_coco
@@ -35,9 +34,9 @@ from pipeline.inference.predict import Predictor, Ready
 from pipeline.inference.reading import File, Read, failure, read_file
 from pipeline.measurements.surfaces import Surfaces, find_surfaces
 from pipeline.memory import Limits
-from pipeline.scans.folder import walk
 from pipeline.scans.identity import Pseudonyms
-from pipeline.scans.record import PASSING, size_and_time, token_of
+from pipeline.scans.record import PASSING, stamp_of, status_of, token_of
+from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
 from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.platform import prepare_machine
@@ -81,8 +80,8 @@ def predict_folder(
 
     Returns
     -------
-    How many files ended as done, rejected, failed, duplicate and not_an_image, earlier calls included; and how many of those done
-    were read with_warnings.
+    How many files ended as done, failed, duplicate, not_an_image, not_followed (links) and rejected, earlier calls included; and how
+    many of those done were read with_warnings.
 
     Raises
     ------
@@ -94,14 +93,14 @@ def predict_folder(
     finds_objects = bundle.config.task.family == "detection"  # type: ignore[attr-defined]
     if finds_objects and probabilities:
         raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option away")
-    with open_out(out, folder, bundle, names, probabilities), closing(Journal(out / "journal.sqlite")) as journal:
+    with open_out(out, folder, bundle, names, probabilities), closing(Journal(out / "journal.sqlite", names)) as journal:
         try:
             total = sum(1 for _ in walk(folder)) if progress is not None else None
             run = _Run(Predictor(bundle, prepare_machine(device)), folder, out, names, journal, probabilities, workers, limits)
             run.go(lambda done, note: progress(done, total, note) if progress is not None else None)
         except BaseException:
             # Also after Ctrl-C what is in the journal is what the ledger says; on a full disk the first error is the one to tell.
-            with suppress(OSError, sqlite3.Error):
+            with suppress(OSError, OcusegError):
                 journal.export(out / "ledger.csv")
             raise
         journal.export(out / "ledger.csv")
@@ -154,14 +153,22 @@ class _Run:
 
     def _files(self) -> Iterator[File]:
         """Files that need work; those whose end is known are counted and passed over."""
-        for path in walk(self.folder):
-            token = token_of(path, self.folder, self.names)
-            size, mtime_ns = size_and_time(path)
-            known = [e for e in self.journal.of_file(token) if (e.size, e.mtime_ns) == (size, mtime_ns) and self._stands(e)]
+        unlisted = self.journal.unlisted()
+
+        def note_listed(folder: Path) -> None:
+            if unlisted and (token := token_of(folder, self.folder, self.names)) in unlisted:
+                self.journal.forget_folder(token)
+
+        for path, problem in walk(self.folder, on_folder=note_listed):
+            token, stamp = token_of(path, self.folder, self.names), stamp_of(path, self.names)
+            if problem is not None:
+                self._enter(Entry(token, stamp, "", "", "", status_of(problem.code), problem.code, str(problem), 0.0))
+                continue
+            known = [entry for entry in self.journal.of_file(token) if entry.stamp == stamp and self._stands(entry)]
             if known:
                 self._count(known[0].status)
             else:
-                yield File(path, token, size, mtime_ns)
+                yield File(path, token, stamp)
 
     def _stands(self, entry: Entry) -> bool:
         """Whether an entry still holds: what failed or was not readable is tried again, and so is a result that somebody removed."""
@@ -287,4 +294,4 @@ class _Run:
 
 def _entry(read: Read, case: str, status: Status, code: str = "", reason: str = "") -> Entry:
     file = read.file
-    return Entry(file.token, file.size, file.mtime_ns, read.sha256, "", case, status, code, reason, read.seconds)
+    return Entry(file.token, file.stamp, read.sha256, "", case, status, code, reason, read.seconds)

@@ -1,35 +1,41 @@
 """What became of each file, on disk before the next one: the memory of a prediction that may be killed at any moment.
 
 SQLite underneath (OUT/journal.sqlite), so that a hundred thousand files neither fill memory nor make a lookup slow; the ledger
-that people read (OUT/ledger.csv) is exported from it. Tokens and case keys only: no path, no name, no UID.
+that people read (OUT/ledger.csv) is exported from it. Tokens, stamps and case keys only: no path, name, UID or date.
 """
 
 from __future__ import annotations
 
 import csv
-import sqlite3
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pipeline.atomic import atomic_path
 from pipeline.errors import ConfigError
+from pipeline.scans.database import opened, refusals
+from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.record import Refused, status_of
+from pipeline.scans.walk import UNLISTED
 
-Status = Literal["done", "rejected", "failed", "duplicate"]
+Status = Literal["done", "failed", "duplicate"] | Refused
 LEDGER = ("case", "token", "sha256", "status", "code", "reason", "seconds")
+VERSION = 2
+"""Of the file's layout (PRAGMA user_version). 1, which had no number, held size and modification time in clear."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file: ``token`` is the keyed hash of its relative path, ``instance`` of its SOP Instance UID; ``case`` is "" if unknown.
+    """One file: ``token`` is the keyed hash of its relative path, ``stamp`` of its size and modification time, ``instance`` of its SOP
+    Instance UID; ``case`` is "" if unknown.
 
     ``reason`` says why a file did not become a result; of one that did, what its reader noticed that a person must know.
     """
 
     token: str
-    size: int
-    mtime_ns: int
+    stamp: str
     sha256: str
     instance: str
     case: str
@@ -39,28 +45,63 @@ class Entry:
     seconds: float
 
 
+_COLUMNS = ", ".join(f'"{f.name}"' for f in fields(Entry))
+
+
 class Journal:
-    """Entries of one OUT folder; used by one thread.
+    """Entries of one OUT folder; used by one thread. Every method raises ConfigError where the disk or the file refuses.
 
     Raises
     ------
-    ConfigError: the file is there and is not a journal.
+    ConfigError: the file is there and is damaged, no journal, or of a newer ocuseg; or it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
-        columns = ", ".join(f'"{f.name}"' for f in fields(Entry))
-        self._columns = columns
-        try:
-            self._database = sqlite3.connect(path)
-            # A rollback journal, not WAL: hospital shares are network file systems, where WAL is not safe.
-            self._database.execute("PRAGMA journal_mode=DELETE")
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._database.execute(f"CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, {columns})")
+    def __init__(self, path: Path, pseudonyms: Pseudonyms) -> None:
+        self._name = path.name
+        with self._refusals():
+            self._database = opened(path, create=True)
+            try:
+                self._prepare(pseudonyms)
+            except BaseException:
+                self._database.close()
+                raise
+
+    def _refusals(self) -> AbstractContextManager[None]:
+        return refusals(f"{self._name} in the output folder", "is damaged or no journal of ocuseg; give a new output folder")
+
+    def _prepare(self, pseudonyms: Pseudonyms) -> None:
+        # A rollback journal, not WAL: hospital shares are network file systems, where WAL is not safe.
+        self._database.execute("PRAGMA journal_mode=DELETE")
+        self._database.execute("PRAGMA synchronous=FULL")
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise ConfigError(f"{self._name} in the output folder is of a newer ocuseg; update ocuseg, or give a new output folder")
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")  # or each change of the layout would be one of its own
+            self._migrate(pseudonyms)
+            self._database.execute(f"CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, {_COLUMNS})")
             for column in ("token", "sha256", "instance"):
                 self._database.execute(f"CREATE INDEX IF NOT EXISTS by_{column} ON entries ({column})")
-            self._database.commit()
-        except sqlite3.DatabaseError as error:
-            raise ConfigError(f"{path.name} in the output folder is damaged ({error}); give a new output folder") from error
+        if version < VERSION:
+            self._database.execute("VACUUM")  # else what was dropped stays in the file's free pages
+            self._database.execute(f"PRAGMA user_version = {VERSION}")
+        self._database.execute(f"SELECT {_COLUMNS} FROM entries LIMIT 1").fetchone()  # noqa: S608 (another program's table is said now)
+
+    def _migrate(self, pseudonyms: Pseudonyms) -> None:
+        """Layout 1 to 2: a keyed stamp in place of size and modification time, and today's status for each code."""
+        if not any(row[1] == "mtime_ns" for row in self._database.execute("PRAGMA table_info(entries)")):
+            return
+        self._database.create_function("stamp", 2, lambda size, mtime_ns: pseudonyms.token("stamp", f"{size}:{mtime_ns}"))
+        self._database.create_function("status_of", 1, status_of)
+        self._database.execute("ALTER TABLE entries RENAME TO before")
+        for column in ("token", "sha256", "instance"):
+            self._database.execute(f"DROP INDEX IF EXISTS by_{column}")
+        self._database.execute(f"CREATE TABLE entries (id INTEGER PRIMARY KEY, {_COLUMNS})")
+        self._database.execute(
+            f'INSERT INTO entries (id, {_COLUMNS}) SELECT id, token, stamp(size, mtime_ns), sha256, instance, "case", '  # noqa: S608
+            "CASE status WHEN 'rejected' THEN status_of(code) ELSE status END, code, reason, seconds FROM before"
+        )
+        self._database.execute("DROP TABLE before")
 
     def close(self) -> None:
         self._database.close()
@@ -82,32 +123,28 @@ class Journal:
         return None
 
     def record(self, entry: Entry) -> None:
-        """Write one entry through to the disk. It replaces what was known of the file, except results of earlier content.
-
-        Raises
-        ------
-        ConfigError: the disk is full or gone.
-        """
+        """Write one entry through to the disk. It replaces what was known of the file, except results of earlier content."""
         marks = ", ".join("?" * len(fields(Entry)))
-        try:
-            with self._database:
-                self._database.execute(
-                    "DELETE FROM entries WHERE token = ? AND (status != 'done' OR sha256 = ?)", (entry.token, entry.sha256)
-                )
-                self._database.execute(f"INSERT INTO entries ({self._columns}) VALUES ({marks})", astuple(entry))  # noqa: S608 (fixed names)
-        except sqlite3.OperationalError as error:
-            raise ConfigError(f"the output folder's journal cannot be written ({error}); make room and run the command again") from error
+        with self._refusals(), self._database:
+            self._database.execute("DELETE FROM entries WHERE token = ? AND (status != 'done' OR sha256 = ?)", (entry.token, entry.sha256))
+            self._database.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES ({marks})", astuple(entry))  # noqa: S608 (fixed names)
+
+    def forget_folder(self, token: str) -> None:
+        """A folder that could not be listed, and now can be, is accounted for by its files."""
+        with self._refusals(), self._database:
+            self._database.execute("DELETE FROM entries WHERE token = ? AND code = ?", (token, UNLISTED))
+
+    def unlisted(self) -> set[str]:
+        """Tokens of the folders that could not be listed."""
+        return {entry.token for entry in self._select("code = ?", (UNLISTED,))}
 
     def counts(self) -> dict[str, int]:
-        """How many entries have each status; what is no image at all is told apart from images that were rejected.
-
-        ``with_warnings`` is how many of those done have something that a person must know.
-        """
-        found = {"done": 0, "rejected": 0, "failed": 0, "duplicate": 0, "not_an_image": 0}
-        query = "SELECT CASE code WHEN 'not_an_image' THEN code ELSE status END AS kind, COUNT(*) FROM entries GROUP BY kind"
-        found |= dict(self._database.execute(query).fetchall())
-        warned = "SELECT COUNT(*) FROM entries WHERE status = 'done' AND reason != ''"
-        return found | {"with_warnings": int(self._database.execute(warned).fetchone()[0])}
+        """How many entries have each status; ``with_warnings`` is how many of those done have something that a person must know."""
+        statuses = [status for part in get_args(Status) for status in (get_args(part) or (part,))]
+        with self._refusals():
+            found = dict(self._database.execute("SELECT status, COUNT(*) FROM entries GROUP BY status").fetchall())
+            warned = self._database.execute("SELECT COUNT(*) FROM entries WHERE status = 'done' AND reason != ''").fetchone()
+        return {**{status: found.get(status, 0) for status in statuses}, "with_warnings": int(warned[0])}
 
     def export(self, path: Path) -> None:
         """Write the ledger, atomically."""
@@ -118,5 +155,6 @@ class Journal:
                 writer.writerow([f"{entry.seconds:.3f}" if name == "seconds" else getattr(entry, name) for name in LEDGER])
 
     def _select(self, condition: str, values: tuple[str, ...]) -> Iterator[Entry]:
-        for row in self._database.execute(f"SELECT {self._columns} FROM entries WHERE {condition}", values):  # noqa: S608 (fixed names)
-            yield Entry(*row)
+        with self._refusals():
+            for row in self._database.execute(f"SELECT {_COLUMNS} FROM entries WHERE {condition}", values):  # noqa: S608 (fixed names)
+                yield Entry(*row)

@@ -12,6 +12,7 @@ import torch
 from pipeline.errors import ScanError
 from pipeline.inference.journal import Status
 from pipeline.inference.predict import Predictor, Ready
+from pipeline.scans.record import status_of
 from pipeline.scans.workers import Pool
 from pipeline.training.bundle import Bundle
 from pipeline.types import Scan
@@ -28,8 +29,7 @@ class File:
 
     path: Path
     token: str
-    size: int
-    mtime_ns: int
+    stamp: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ def read_file(file: File, pool: Pool, predictor: Predictor) -> Read:
         check_modality(opened.scan, predictor.bundle)
         return Read(file, time.perf_counter() - began, predictor.ready(opened.scan), sha256=opened.scan.sha256, case=case)
     except ScanError as error:
-        return Read(file, time.perf_counter() - began, None, "rejected", error.code, str(error), opened.sha256 or "", case)
+        return Read(file, time.perf_counter() - began, None, status_of(error.code), error.code, str(error), opened.sha256 or "", case)
     except Exception as error:  # one file must not end the run
         log.warning("%s could not be prepared: %s", file.token, type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
         return Read(file, time.perf_counter() - began, None, "failed", *failure(error), sha256=opened.sha256 or "", case=case)

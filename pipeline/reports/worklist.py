@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 _MOST_COLUMNS = 6
 """Classes of objects with a column each; of more, one column names those that were found."""
-_NOT_AN_IMAGE = "not_an_image"
 _EYE_ORDER = {"R": 0, "L": 1, "U": 2}
 
 
@@ -113,8 +112,7 @@ def _values(
 ) -> dict[str, Any]:
     """What the template shows."""
     rows = ledger or []
-    kinds = [_NOT_AN_IMAGE if row.code == _NOT_AN_IMAGE else row.status for row in rows]
-    counts = Counter(kinds)
+    counts = Counter(row.status for row in rows)
     styles = wording.class_styles(run.label_map)
     present = {str(case.key) for case, _ in shown} | {case.name for case in unshown}
     lost = [row for row in rows if row.status == "done" and row.name not in present]
@@ -123,9 +121,10 @@ def _values(
         ("rejected", "Rejected"),
         ("failed", "Failed"),
         ("duplicate", "Duplicates"),
-        (_NOT_AN_IMAGE, "Files that are no images"),
+        ("not_an_image", "Files that are no images"),
+        ("not_followed", "Links that lead out of the folder"),
     ):
-        chosen = [row for row, its in zip(rows, kinds, strict=True) if its == kind]
+        chosen = [row for row in rows if row.status == kind]
         if chosen:
             codes = Counter(row.code for row in chosen if row.code).most_common()
             sections.append({"kind": kind, "title": title, "rows": chosen, "codes": codes})
@@ -146,7 +145,7 @@ def _values(
             ("Rejected", counts["rejected"], "rejected"),
             ("Failed", counts["failed"], "failed"),
             ("Duplicates", counts["duplicate"], "duplicate"),
-            ("No images", counts[_NOT_AN_IMAGE], "not_an_image"),
+            ("No images", counts["not_an_image"], "not_an_image"),
         ],
         "styles": styles,
         "scores": _scores(run),

@@ -12,17 +12,17 @@ from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 
-from pipeline.errors import ConfigError
+from pipeline.scans.database import opened, refusals
 from pipeline.scans.record import FileRecord
 
-READER = 2
+READER = 3
 """Raise when a file may be read differently than before: catalogues of another number are not built upon."""
 
 _COLUMNS = tuple(field.name for field in fields(FileRecord))
 _SCHEMA = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE files (
-  position INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT,
+  position INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, stamp TEXT NOT NULL, sha256 TEXT,
   status TEXT NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL, "case" TEXT, modality TEXT, rows INTEGER, columns INTEGER,
   slices INTEGER, laterality TEXT, laterality_source TEXT, spacing_source TEXT, format TEXT, instance TEXT, duplicate_of TEXT,
   warnings TEXT NOT NULL, patient TEXT, eye TEXT, visit TEXT, image TEXT
@@ -36,20 +36,22 @@ _BATCH = 1000
 
 
 class Catalogue:
-    """An existing catalogue, read only. A context manager.
+    """An existing catalogue. A context manager.
 
     Raises
     ------
-    ConfigError: the file is not a catalogue.
+    ConfigError: the file is not a catalogue, is damaged, or cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
-        self._database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        try:
-            about = dict(self._database.execute("SELECT name, value FROM about"))
-        except sqlite3.Error:
-            self._database.close()
-            raise ConfigError(f"{path.name!r} exists and is not a catalogue of ocuseg; give another name") from None
+        damaged = "is damaged; remove it and run the command again (every file is then read anew)"
+        with refusals(f"the catalogue {path.name!r}", damaged, "exists and is not a catalogue of ocuseg; give another name"):
+            self._database = opened(path)
+            try:
+                about = dict(self._database.execute("SELECT name, value FROM about"))
+            except sqlite3.Error:
+                self._database.close()
+                raise
         self.current = about.get("reader") == READER
         """Whether its records are as this version would make them."""
 
@@ -115,5 +117,7 @@ class CatalogueWriter:
             self._database.commit()
 
     def close(self) -> None:
-        self._database.commit()
-        self._database.close()
+        try:
+            self._database.commit()
+        finally:
+            self._database.close()

@@ -7,63 +7,25 @@ import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.errors import ConfigError, NothingUsableError
+from pipeline.errors import ConfigError
+from pipeline.lock import locked
 from pipeline.memory import Limits
 from pipeline.scans.catalogue import Catalogue, CatalogueWriter
+from pipeline.scans.database import refusals
 from pipeline.scans.identity import Pseudonyms
-from pipeline.scans.record import PASSING, FileRecord, Status, examine, size_and_time, token_of
+from pipeline.scans.record import PASSING, FileRecord, Status, examine, rejection, stamp_of, token_of
+from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
 from pipeline.types import Advance
 
-__all__ = ["Counts", "FileRecord", "Status", "index_folder", "scan_folder", "walk"]
+__all__ = ["Counts", "FileRecord", "Status", "index_folder", "scan_folder"]
 
 _WINDOW = 64
 """Files a worker may be ahead of the slowest one: what bounds memory while the order is kept."""
-
-
-def walk(root: Path) -> Iterator[Path]:
-    """Every file below ``root``, sorted by the bytes of its name within each folder, as a stream; any name, no loops.
-
-    A symbolic link to a folder inside ``root`` is left out, because that folder is visited in its own place; one that leads
-    outside is followed, each such folder once. A folder that cannot be listed is yielded itself, so that it is accounted for.
-    """
-    top = os.fsencode(os.path.abspath(root))
-    if not os.path.exists(top):
-        raise NothingUsableError("the folder to read does not exist")
-    if not os.path.isdir(top):
-        yield Path(os.fsdecode(top))
-        return
-    real_top = os.path.realpath(top)
-    outside: set[tuple[int, int]] = set()  # folders reached through links that leave the tree; usually none
-    # One entry a level: the folder, its names yet to come (last first), and whether a link outside led here.
-    levels: list[tuple[bytes, list[bytes], bool]] = [(b"", [top], False)]
-    while levels:
-        folder, names, foreign = levels[-1]
-        if not names:
-            levels.pop()
-            continue
-        path = os.path.join(folder, names.pop())
-        if not os.path.isdir(path):
-            yield Path(os.fsdecode(path))
-            continue
-        if os.path.islink(path) and path != top:
-            real = os.path.realpath(path)
-            if real == real_top or real.startswith(os.path.join(real_top, b"")):
-                continue
-            foreign = True
-        try:
-            if foreign:
-                status = os.stat(path)
-                if (status.st_dev, status.st_ino) in outside:
-                    continue
-                outside.add((status.st_dev, status.st_ino))
-            levels.append((path, sorted(os.listdir(path), reverse=True), foreign))
-        except OSError:
-            yield Path(os.fsdecode(path))
 
 
 @dataclass
@@ -83,7 +45,7 @@ class Counts:
     def summary(self) -> dict[str, int]:
         """Everything by name, for a table or JSON; ``rejected: CODE`` for each reason."""
         out = {"files": self.files, "unchanged": self.unchanged}
-        for status in ("read", "duplicate", "not_an_image", "rejected"):
+        for status in ("read", "duplicate", "not_an_image", "not_followed", "rejected"):
             out[status] = sum(count for (own, _), count in self.codes.items() if own == status)
         out["with_warnings"] = self.with_warnings
         out.update({f"rejected: {code}": count for (own, code), count in sorted(self.codes.items()) if own == "rejected"})
@@ -119,10 +81,10 @@ class _Originals:
         self._database.close()
 
 
-def _known_record(known: Sequence[Catalogue], token: str, path: Path) -> FileRecord | None:
+def _known_record(known: Sequence[Catalogue], token: str, stamp: str) -> FileRecord | None:
     for catalogue in known:
         record = catalogue.get(token) if catalogue.current else None
-        if record is not None and (record.size, record.mtime_ns) == size_and_time(path) and record.code not in PASSING:
+        if record is not None and record.stamp == stamp and record.code not in PASSING:
             return record.alone()
     return None
 
@@ -155,10 +117,14 @@ def scan_folder(
     limits = limits or Limits.chosen(workers=workers)
 
     def jobs() -> Iterator[tuple[Path, FileRecord | None]]:
-        for path in walk(root):
+        for path, problem in walk(root):
             if str(path) in leave_out:
                 continue
-            record = _known_record(catalogues, token_of(path, root, pseudonyms), path) if catalogues else None
+            if problem is not None:
+                yield path, rejection(path, root, pseudonyms, problem)
+                continue
+            token = token_of(path, root, pseudonyms)
+            record = _known_record(catalogues, token, stamp_of(path, pseudonyms)) if catalogues else None
             if record is not None and unchanged is not None:
                 unchanged()
             yield path, record
@@ -207,30 +173,29 @@ def index_folder(
 
     Raises
     ------
-    ConfigError: ``out`` exists and is not a catalogue, or cannot be written.
+    ConfigError: ``out`` exists and is not a catalogue, is damaged, cannot be written, or another process is writing it.
     NothingUsableError: ``root`` does not exist.
     """
     out = Path(os.path.abspath(out))
+    what = f"the catalogue {out.name!r}"
     staged, left_over = out.with_name(out.name + ".part"), out.with_name(out.name + ".interrupted")
+    lock = out.with_name(f".{out.name}.lock")
+    own = {str(lock)} | {f"{path}{end}" for path in (out, staged, left_over) for end in ("", "-journal")}
     counts = Counts()
 
     def count_unchanged() -> None:
         counts.unchanged += 1
 
-    try:
+    with ExitStack() as held:
+        held.enter_context(refusals(what, "is damaged; remove it and run the command again (every file is then read anew)"))
         out.parent.mkdir(parents=True, exist_ok=True)
+        held.enter_context(locked(lock, ConfigError(f"another process is writing {what}; wait for it, or give another name")))
         _keep_longer(staged, left_over)
         with ExitStack() as stack:
             known = [stack.enter_context(Catalogue(path)) for path in (out, left_over) if path.exists()]
             writer = stack.enter_context(closing(CatalogueWriter(staged)))
             found = scan_folder(
-                root,
-                pseudonyms=pseudonyms,
-                workers=workers,
-                known=known,
-                limits=limits,
-                leave_out={f"{path}{end}" for path in (out, staged, left_over) for end in ("", "-journal")},
-                unchanged=count_unchanged,
+                root, pseudonyms=pseudonyms, workers=workers, known=known, limits=limits, leave_out=own, unchanged=count_unchanged
             )
             for path, record in stack.enter_context(closing(found)):
                 writer.add(record)
@@ -245,23 +210,21 @@ def index_folder(
             counts.groups = complete.groups()
         os.replace(staged, out)
         left_over.unlink(missing_ok=True)
-    except (OSError, sqlite3.OperationalError) as error:
-        why = getattr(error, "strerror", None) or type(error).__name__
-        raise ConfigError(f"the catalogue {out.name!r} cannot be written ({why}); check the folder and the space on the disk") from None
     return counts
 
 
 def _keep_longer(staged: Path, left_over: Path) -> None:
-    """An interrupted run's catalogue becomes ``left_over``, unless the one before it had come further; a broken one goes."""
+    """An interrupted run's catalogue becomes ``left_over``, unless the one before it had come further; a broken or old one goes."""
     lengths = []
     for path in (staged, left_over):
-        try:
-            with Catalogue(path) as catalogue:
-                lengths.append(len(catalogue))
-        except (ConfigError, sqlite3.Error):
-            lengths.append(-1)
+        length = -1
+        if path.exists():
+            with suppress(ConfigError, sqlite3.Error), Catalogue(path) as catalogue:
+                length = len(catalogue) if catalogue.current else -1
+        if length < 0:
             path.unlink(missing_ok=True)
+        lengths.append(length)
     if lengths[0] > lengths[1]:
         os.replace(staged, left_over)
-    staged.unlink(missing_ok=True)
-    staged.with_name(staged.name + "-journal").unlink(missing_ok=True)
+    for end in ("", "-journal"):
+        staged.with_name(staged.name + end).unlink(missing_ok=True)

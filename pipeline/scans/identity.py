@@ -22,7 +22,7 @@ from pipeline.types import Laterality
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["patient", "visit", "image", "path"]
+Kind = Literal["patient", "visit", "image", "path", "stamp"]
 
 NO_VISIT = "0"
 """The visit of a file that tells nothing about its visit."""

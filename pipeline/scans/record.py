@@ -11,26 +11,33 @@ from pipeline.errors import ScanError
 from pipeline.scans.files import MAX_PIXELS, decoding, open_regular, sha256_of, sniff_file
 from pipeline.scans.identity import Pseudonyms, place_bytes
 from pipeline.scans.open import decode_scan
+from pipeline.scans.walk import LINK, UNLISTED
 from pipeline.types import Scan
 
-Status = Literal["read", "duplicate", "not_an_image", "rejected"]
+Refused = Literal["not_an_image", "not_followed", "rejected"]
+Status = Literal["read", "duplicate"] | Refused
 
 _NO_IMAGE = {"not_an_image", "not_a_file", "no_pixels"}
-PASSING = {"unreadable", "timeout", "crashed", "too_large"}
+PASSING = {"unreadable", "timeout", "crashed", "too_large", LINK, UNLISTED}
 """Codes that tell of the moment or of a setting rather than of the file: it is tried again even when it has not changed."""
+
+
+def status_of(code: str) -> Refused:
+    """What an error's code makes of a file, for the catalogue and the ledger alike: no picture, a link left alone, or rejected."""
+    return "not_an_image" if code in _NO_IMAGE else "not_followed" if code == LINK else "rejected"
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """One file. ``token`` and ``instance`` are HMACs of the relative path and the SOP Instance UID; ``duplicate_of`` is a token.
+    """One file. ``token``, ``stamp`` and ``instance`` are HMACs of the relative path, of size and modification time, and of the SOP
+    Instance UID; ``duplicate_of`` is a token.
 
     ``code`` and ``reason`` are empty for a file that was read; ``warnings`` are then those of the Scan, joined by "; ". ``case`` is
     ``str(CaseKey)``. A duplicate keeps what was read of it, so that it can take the place of an original that is removed.
     """
 
     token: str
-    size: int
-    mtime_ns: int
+    stamp: str
     sha256: str | None
     status: Status
     code: str = ""
@@ -55,24 +62,26 @@ class FileRecord:
         return replace(self, status="read", code="", reason="", duplicate_of=None)
 
 
-def size_and_time(path: Path) -> tuple[int, int]:
-    """(bytes, modification time in ns) of what the path leads to, else of the link itself, else (0, 0)."""
+def stamp_of(path: Path, pseudonyms: Pseudonyms) -> str:
+    """A keyed hash of size and modification time of what the path leads to, else of the link itself: the same while nothing changed.
+
+    Keyed, because a scan's modification time is mostly the visit's date.
+    """
     for look in (os.stat, os.lstat):
         try:
             status = look(path)
         except (OSError, ValueError):
             continue
-        return status.st_size, status.st_mtime_ns
-    return 0, 0
+        return pseudonyms.token("stamp", f"{status.st_size}:{status.st_mtime_ns}")
+    return pseudonyms.token("stamp", "")
 
 
 def rejection(
     path: Path, root: Path, pseudonyms: Pseudonyms, error: ScanError, sha256: str | None = None, kind: str | None = None
 ) -> FileRecord:
     """The record of a file that is no Scan."""
-    size, mtime_ns = size_and_time(path)
-    status: Status = "not_an_image" if error.code in _NO_IMAGE else "rejected"
-    return FileRecord(token_of(path, root, pseudonyms), size, mtime_ns, sha256, status, error.code, str(error), format=kind)
+    token, stamp = token_of(path, root, pseudonyms), stamp_of(path, pseudonyms)
+    return FileRecord(token, stamp, sha256, status_of(error.code), error.code, str(error), format=kind)
 
 
 def token_of(path: Path, root: Path, pseudonyms: Pseudonyms) -> str:
@@ -91,15 +100,10 @@ class Opened:
 
 
 def open_file(path: Path, root: Path, pseudonyms: Pseudonyms, max_pixels: int = MAX_PIXELS) -> Opened:
-    """Read one file to the end. Never raises for what a file holds.
-
-    A folder comes here only when it could not be listed.
-    """
+    """Read one file to the end. Never raises for what a file holds."""
     sha256: str | None = None
     kind: str | None = None
     try:
-        if os.path.isdir(path):
-            raise ScanError("unreadable", "the folder cannot be listed; check its permissions")
         with open_regular(path) as file:
             kind = sniff_file(file)
             with decoding("the file"):
@@ -111,12 +115,12 @@ def open_file(path: Path, root: Path, pseudonyms: Pseudonyms, max_pixels: int = 
 
 def examine(path: Path, root: Path, pseudonyms: Pseudonyms, max_pixels: int = MAX_PIXELS) -> FileRecord:
     """Read one file to the end and say what it is. Never raises for what a file holds."""
-    size, mtime_ns = size_and_time(path)
-    return record_of(open_file(path, root, pseudonyms, max_pixels), path, root, pseudonyms, size, mtime_ns)
+    stamp = stamp_of(path, pseudonyms)
+    return record_of(open_file(path, root, pseudonyms, max_pixels), path, root, pseudonyms, stamp)
 
 
-def record_of(opened: Opened, path: Path, root: Path, pseudonyms: Pseudonyms, size: int, mtime_ns: int) -> FileRecord:
-    """The record of a file that was opened; ``size`` and ``mtime_ns`` as they were before."""
+def record_of(opened: Opened, path: Path, root: Path, pseudonyms: Pseudonyms, stamp: str) -> FileRecord:
+    """The record of a file that was opened; ``stamp`` as it was before."""
     if opened.error is not None:
         return rejection(path, root, pseudonyms, opened.error, opened.sha256, opened.format)
     scan = opened.scan
@@ -124,8 +128,7 @@ def record_of(opened: Opened, path: Path, root: Path, pseudonyms: Pseudonyms, si
     geometry = scan.geometry
     return FileRecord(
         token_of(path, root, pseudonyms),
-        size,
-        mtime_ns,
+        stamp,
         scan.sha256,
         "read",
         case=str(scan.case),

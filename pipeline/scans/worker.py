@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pipeline.parent import end_with_parent
 from pipeline.scans.identity import Pseudonyms
-from pipeline.scans.record import open_file, record_of, size_and_time
+from pipeline.scans.record import open_file, record_of, stamp_of
 from pipeline.scans.wire import line_of, pack, path_from_text
 
 READY = b"\n"
@@ -55,10 +55,10 @@ def main() -> None:
 
 def _answer(job: dict[str, Any], root: Path, pseudonyms: Pseudonyms, max_pixels: int) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
     path = path_from_text(job["path"])
-    size, mtime_ns = size_and_time(path)
+    stamp = stamp_of(path, pseudonyms)
     opened = open_file(path, root, pseudonyms, max_pixels)
     if job["want"] == "record":
-        return asdict(record_of(opened, path, root, pseudonyms, size, mtime_ns)), None
+        return asdict(record_of(opened, path, root, pseudonyms, stamp)), None
     return pack(opened)
 
 

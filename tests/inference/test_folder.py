@@ -39,7 +39,7 @@ def ledger(out: Path) -> list[dict[str, str]]:
 
 
 def counts(**given: int) -> dict[str, int]:
-    return {"done": 0, "rejected": 0, "failed": 0, "duplicate": 0, "not_an_image": 0, "with_warnings": 0} | given
+    return dict.fromkeys(("done", "failed", "duplicate", "not_an_image", "not_followed", "rejected", "with_warnings"), 0) | given
 
 
 def test_every_file_of_a_case(tmp_path: Path, bundle: Bundle) -> None:
@@ -139,7 +139,7 @@ def test_bad_files_are_recorded_and_do_not_stop_the_run(tmp_path: Path, bundle: 
     assert (of(folder / "empty.png")["status"], of(folder / "empty.png")["code"]) == ("rejected", "empty")
     assert of(folder / "half.png")["status"] == "rejected"
     assert of(folder / "half.png")["reason"]
-    assert (of(folder / "notes.txt")["status"], of(folder / "notes.txt")["code"]) == ("rejected", "not_an_image")
+    assert (of(folder / "notes.txt")["status"], of(folder / "notes.txt")["code"]) == ("not_an_image", "not_an_image")
     assert of(folder / "stack.nii.gz")["code"] == "wrong_modality"
     assert "3 slices" in of(folder / "stack.nii.gz")["reason"]
     copy = of(folder / "zz_copy.png")

@@ -47,7 +47,7 @@ def test_every_case_and_every_file_is_accounted_for(make_out: Callable[..., Out]
     for name in ("pb_L_v1_i1", "pa_R_v1_i2", "pa_L_v1_i1", "pa_U_v0_i9"):
         out.add(name, disc_and_cup())
     out.reject("rejected", "truncated", "the JPEG picture ends before it should")
-    out.reject("rejected", "not_an_image", "this is not an image")
+    out.reject("not_an_image", "not_an_image", "this is not an image")
     out.reject("failed", "unsupported", "the bundle reads fundus", case="pc_R_v1_i1")
     out.reject("duplicate", "duplicate", "same content as pa_R_v1_i2")
     seen: list[tuple[int, int | None]] = []

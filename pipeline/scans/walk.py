@@ -1,0 +1,88 @@
+"""A folder's files as a stream: each in its own place once, links that lead elsewhere left alone, nothing passed over in silence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline.errors import NothingUsableError, ScanError
+
+FOLLOW_LINKS = "OCUSEG_FOLLOW_LINKS"
+"""Environment variable that ``--follow-links`` sets to 1: :func:`walk` then follows links that leave the folder."""
+
+LINK, UNLISTED = "link_outside", "unlisted"
+"""Codes of a link that was left alone and of a folder that cannot be listed."""
+
+
+def walk(root: Path, *, on_folder: Callable[[Path], None] | None = None) -> Iterator[tuple[Path, ScanError | None]]:
+    """Every file below ``root`` with None, sorted by the bytes of its name within each folder, as a stream; any name, no loops.
+
+    A link to a folder inside ``root`` is passed over, because that folder is visited in its own place; a link to a file inside is a
+    file. A link that leaves ``root`` is yielded with the error ``link_outside`` and not followed, unless ``$OCUSEG_FOLLOW_LINKS`` is 1:
+    then each folder outside is visited once. A folder that cannot be listed is yielded itself, with the error ``unlisted``.
+    ``on_folder`` is called with each folder that was listed.
+
+    Raises
+    ------
+    NothingUsableError: ``root`` does not exist.
+    """
+    top = os.fsencode(os.path.abspath(root))
+    if not os.path.exists(top):
+        raise NothingUsableError("the folder to read does not exist")
+    if not os.path.isdir(top):
+        yield Path(os.fsdecode(top)), None
+        return
+    follow = os.environ.get(FOLLOW_LINKS) == "1"
+    real_top = os.path.realpath(top)
+
+    def inside(path: bytes) -> bool:
+        real = os.path.realpath(path)
+        return real == real_top or real.startswith(os.path.join(real_top, b""))
+
+    visited: set[tuple[int, int]] = set()  # folders reached through links that leave the tree; usually none
+    # One entry a level: the folder, its names yet to come (last first), and whether a link outside led here.
+    levels: list[tuple[bytes, list[bytes], bool]] = [(b"", [top], False)]
+    while levels:
+        folder, names, foreign = levels[-1]
+        if not names:
+            levels.pop()
+            continue
+        path = os.path.join(folder, names.pop())
+        shown = Path(os.fsdecode(path))
+        is_folder, is_link = os.path.isdir(path), path != top and os.path.islink(path)
+        if (is_link or foreign) and is_folder and inside(path):
+            continue
+        if is_link and not inside(path):
+            if not follow:
+                yield shown, ScanError(LINK, "a link that leads out of the folder was left alone; --follow-links reads what it leads to")
+                continue
+            foreign = True
+        if not is_folder:
+            yield shown, None
+            continue
+        try:
+            if foreign:
+                status = os.stat(path)
+                if (status.st_dev, status.st_ino) in visited:
+                    continue
+                visited.add((status.st_dev, status.st_ino))
+            levels.append((path, sorted(os.listdir(path), reverse=True), foreign))
+        except OSError:
+            yield shown, ScanError(UNLISTED, "the folder cannot be listed; check its permissions")
+        else:
+            if on_folder is not None:
+                on_folder(shown)
+
+
+def names_below(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
+    """Names relative to ``root``, with slashes, of all its files in the order of :func:`walk`; and (name, why) of what was left out."""
+    top = Path(os.path.abspath(root))
+    files, left_out = [], []
+    for path, problem in walk(top):
+        name = path.relative_to(top).as_posix()
+        if problem is None:
+            files.append(name)
+        else:
+            left_out.append((name, str(problem)))
+    return files, left_out
