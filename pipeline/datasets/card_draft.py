@@ -7,7 +7,6 @@ name a kind of picture (images, masks, vessels, ...) or a part (train, test): al
 from __future__ import annotations
 
 import csv
-import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -23,8 +22,6 @@ from pipeline.datasets.patterns import Pattern, eye_of, stem_of
 from pipeline.errors import CardError, OcusegError
 from pipeline.scans.walk import names_below
 from pipeline.types import Advance, Modality
-
-logger = logging.getLogger(__name__)
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart by people with any colour vision.
 _PALETTE = ([213, 94, 0], [0, 114, 178], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233], [240, 228, 66])
@@ -127,10 +124,7 @@ def draft_card(folder: Path, *, labels: Path | None = None, name: str | None = N
 
 def _groups(folder: Path, labels: str | None, progress: Advance | None) -> list[_Group]:
     top = Path(folder).absolute()
-    names, left_out = names_below(top)
-    for why, count in Counter(why for _, why in left_out).items():
-        logger.warning("left out, %d times: %s", count, why)
-    files = [name for name in names if (top / name).is_file() and not Path(name).name.startswith(".")]
+    files = [name for name in names_below(top)[0] if (top / name).is_file() and not Path(name).name.startswith(".")]
     by_place: dict[tuple[str, str], list[str]] = defaultdict(list)
     for relative, parent in zip(files, _general_folders(files, labels), strict=True):
         file = relative.rpartition("/")[2]
