@@ -15,11 +15,11 @@ import numpy as np
 from pipeline.datasets.card import CardCase, CardFields, DataCard, check_sizes, read_field_of_view, read_scan
 from pipeline.datasets.card_cases import find_cases
 from pipeline.datasets.card_draft import UNFINISHED, draft_card
-from pipeline.datasets.card_targets import Reader, read_truth
+from pipeline.datasets.card_targets import Reader, Truth, read_truth
 from pipeline.datasets.labels import CocoLabel, ColoursLabel, LabelSource, PixelSource, ValuesLabel, meanings
 from pipeline.errors import LabelFileError, OcusegError
 from pipeline.scans.open import ONE_VALUE
-from pipeline.types import Advance, Scan
+from pipeline.types import Advance, CaseKey, Scan
 
 Labels = tuple[tuple[LabelSource, Path | None], ...]
 
@@ -40,9 +40,10 @@ def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -
     """Open every file that the card speaks of; what is wrong with which, sorted by file.
 
     Files without a partner, unreadable ones, labels of another size, label values that the card does not name, pixels of a class that
-    are not of the one around it, layers in another order than the card's or with nothing between them, boxes without area or outside
-    their image, empty fields of view, patients in two official parts, and parts of other sizes than the card states; of the card
-    itself, what is still to be completed and, where names are private, a pattern that does not say where the patient stands.
+    are not of the one around it, classes of which nothing is labelled, layers in another order than the card's or with nothing between
+    them, boxes without area or outside their image, empty fields of view, patients in two official parts, and parts of other sizes than
+    the card states; of the card itself, what is still to be completed and, where names are private, a pattern that does not say where
+    the patient stands.
 
     Raises
     ------
@@ -61,11 +62,14 @@ def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -
             Problem("", f"{where} say where the {{patient}} stands: each of {found.by_name} names, less the eye, counts as one")
         )
     shared: set[Problem] = set()
+    labelled: dict[CaseKey, set[str]] = {}
     for done, case in enumerate(found.cases, 1):
-        problems += _case_problems(card, case, root, shared)
+        problems += _case_problems(card, case, root, shared, labelled.setdefault(case.key, set()))
         if progress is not None:
             progress(done, len(found.cases))
-    return sorted([*problems, *shared, *_part_problems(card, found.cases, root)])
+    # What a file at fault may hold nobody knows: classes are judged once every file can be read.
+    unlabelled = [] if problems or shared else _class_problems(card, found.cases, labelled)
+    return sorted([*problems, *shared, *_part_problems(card, found.cases, root), *unlabelled])
 
 
 def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = None) -> dict[str, Any]:
@@ -111,8 +115,10 @@ def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = No
     }
 
 
-def _case_problems(card: DataCard, case: CardCase, root: Path, shared: set[Problem]) -> list[Problem]:
-    """What is wrong with the files of one case; in ``shared`` comes what is wrong with files of many, found anew with each case."""
+def _case_problems(card: DataCard, case: CardCase, root: Path, shared: set[Problem], labelled: set[str]) -> list[Problem]:
+    """What is wrong with the files of one case; in ``shared`` comes what is wrong with files of many, found anew with each case, in
+    ``labelled`` the names of the classes of which the first reader has labelled a pixel or an object.
+    """
 
     def at(path: Path, error: object) -> Problem:
         return Problem(path.relative_to(root).as_posix(), str(error).removeprefix(f"case {case.key}: "))
@@ -131,6 +137,7 @@ def _case_problems(card: DataCard, case: CardCase, root: Path, shared: set[Probl
                 truth = read_truth(card, single, objects=not isinstance(source, PixelSource), scan=scan)
                 if truth.mask is not None:
                     check_sizes(scan.geometry, truth.mask, f"the label of the {reader} reader")
+                labelled |= _held(card, truth) if reader == "first" else set()
             except LabelFileError as error:
                 shared.add(at(error.path, error.fault))
             except OcusegError as error:
@@ -151,6 +158,26 @@ def _case_problems(card: DataCard, case: CardCase, root: Path, shared: set[Probl
                 problems.append(at(case.field_of_view, "the field of view is empty"))
         except OcusegError as error:
             problems.append(at(case.field_of_view, error))
+    return problems
+
+
+def _held(card: DataCard, truth: Truth) -> set[str]:
+    objects = {card.label_map.names[label - 1] for part in truth.objects or () for label in part.labels.tolist()}
+    return objects if truth.mask is None else objects | card.label_map.held(truth.mask)
+
+
+def _class_problems(card: DataCard, cases: list[CardCase], labelled: dict[CaseKey, set[str]]) -> list[Problem]:
+    """A class that no case holds, or none of the training part, can be neither learnt nor scored."""
+    problems = []
+    training = [case.key for case in cases if case.part == "train"]
+    for name in card.label_map.names if cases else ():
+        held = [key for key, names in labelled.items() if name in names]
+        of = "" if not held else "training " if training and not set(held) & set(training) else None
+        if of is not None:
+            where = f"{len(training) if of else len(cases)} {of}cases"
+            problems.append(
+                Problem("", f"not one pixel or object of class {name!r} is labelled in the {where}; mend the labels or the card")
+            )
     return problems
 
 

@@ -201,9 +201,23 @@ class CaseStore:
         boxes = [packed.boxes for key in keys if (packed := self._kept[key].objects) is not None]
         return np.concatenate([b[:, 2:] - b[:, :2] for b in boxes]) if boxes else np.zeros((0, 2), dtype=np.float32)
 
-    def labelled_objects(self, keys: Sequence[CaseKey]) -> int:
-        """How many objects are labelled in these cases, those too that are too small for the working frame."""
-        return sum(len(packed.boxes) for key in keys if (packed := self._kept[key].source_objects) is not None)
+    def labelled_classes(self, keys: Sequence[CaseKey]) -> set[str]:
+        """Names of the classes of which at least one pixel inside the field of view, or at least one object, is labelled in these cases.
+
+        In the source frame, so that objects that are too small for the working frame count.
+        """
+        names, found = self.label_map.names, set[str]()
+        for key in keys:
+            if len(found) == len(names):
+                break
+            kept = self._kept[key]
+            if kept.source_objects is not None:
+                found |= {names[label - 1] for label in np.unique(kept.source_objects.labels).tolist()}
+                continue
+            mask, valid = (kept.mask, kept.valid) if kept.source_mask is None else (kept.source_mask, kept.source_valid)
+            if mask is not None and valid is not None:
+                found |= self.label_map.held(np.asarray(mask)[np.asarray(valid)])
+        return found
 
     def working_valid(self, index: int) -> npt.NDArray[np.bool_]:
         key, slice_index = self._samples[index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from pipeline.datasets.objects import Objects
 from pipeline.inference.summary import DRAWS, LEVEL, SEED
 from pipeline.metrics.detection import DetectionScores, ap50_interval, average_precision
 from pipeline.metrics.froc import froc
-from pipeline.metrics.objects import MOST, Counts, ImageObjects
+from pipeline.metrics.objects import MOST, Counts, ImageObjects, centre_hits
+from pipeline.metrics.overlap import Presence
 from pipeline.metrics.proposals import recall
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
 from pipeline.tasks.curves import draw_froc, draw_precision_recall
@@ -100,8 +101,9 @@ def summarise_objects(
     """The value of ``summary["detection"]``, and pictures by file name.
 
     ``box`` and ``mask`` (None where either side has no masks): COCO's scores, with ``ap50_low`` and ``ap50_high`` (95 %, patients drawn
-    with replacement; None with fewer than two) beside ``ap50``, and the same by class under ``classes``. ``froc``, ``f1`` (box IoU
-    .50) and ``f1_centre`` by class, ``proposals`` (None where none were asked for).
+    with replacement, or None) beside ``ap50``, and the same by class under ``classes``. ``froc``, ``f1`` (box IoU
+    .50) and ``f1_centre`` by class, ``presence`` of a class's objects in the images (a hit by its centre is found), ``proposals`` (None
+    where none were asked for).
     """
     images, patients = [p.objects for p in planes], [p.case.patient for p in planes]
     names, count = label_map.names, len(label_map)
@@ -110,6 +112,7 @@ def summarise_objects(
     curves = {name: froc(images, index) for index, name in enumerate(names, 1)}
     detection: dict[str, Any] = {
         "images": len(images),
+        "patients": len(set(patients)),
         "most_detections": MOST,
         "box": _coco(boxes, images, patients, label_map),
         "mask": _coco(average_precision(images, count, "mask"), images, patients, label_map) if has_masks else None,
@@ -118,6 +121,10 @@ def summarise_objects(
     for name, hits in HITS.items():
         least = {cls: thresholds.get(cls, DEFAULT_THRESHOLD) for cls in names}
         detection[name] = {cls: _f1(hits(images, index, least[cls]), least[cls]) for index, cls in enumerate(names, 1)}
+    counted = {
+        cls: [centre_hits([image], index, thresholds.get(cls, DEFAULT_THRESHOLD)) for image in images] for index, cls in enumerate(names, 1)
+    }
+    detection["presence"] = {cls: asdict(Presence.of(counts)) for cls, counts in counted.items()}
     proposed = [p.proposals for p in planes if p.proposals is not None]
     detection["proposals"] = None
     if proposed:
@@ -143,7 +150,7 @@ def _ends(interval: tuple[float, float] | None) -> dict[str, float | None]:
     return {"ap50_low": low, "ap50_high": high}
 
 
-def _f1(counts: Counts, threshold: float) -> dict[str, float]:
+def _f1(counts: Counts, threshold: float) -> dict[str, float | None]:
     return {"f1": counts.f1, "threshold": threshold, "tp": counts.tp, "fp": counts.fp, "fn": counts.fn}
 
 

@@ -103,13 +103,17 @@ def columns(rows: Sequence[Row]) -> list[str]:
 
 
 def table(rows: Sequence[Row]) -> list[list[str]]:
-    """``per_image.csv``: a heading, then one line a case and class; an undefined score is an empty cell."""
+    """``per_image.csv``: a heading, then one line a case and class; an undefined score is an empty cell.
+
+    ``empty``: of an image without the class, whether it was rightly left empty (right, wrong).
+    """
     scores = columns(rows)
-    lines = [["case", "patient", "class", *scores, "tp", "fp", "fn", "tn", "undefined", "sha256"]]
+    lines = [["case", "patient", "class", *scores, "tp", "fp", "fn", "tn", "empty", "undefined", "sha256"]]
     for row in rows:
         values = [row.scores.get(name) for name in scores]
         cells = ["" if v is None or v.value is None else f"{v.value:.6f}" for v in values]
         reasons = "; ".join(f"{name}: {m.undefined}" for name, m in row.scores.items() if m.undefined is not None)
         c = row.counts
-        lines.append([str(row.case), row.case.patient, row.cls, *cells, *map(str, (c.tp, c.fp, c.fn, c.tn)), reasons, row.sha256])
+        empty = "" if c.held else "wrong" if c.fp else "right"
+        lines.append([str(row.case), row.case.patient, row.cls, *cells, *map(str, (c.tp, c.fp, c.fn, c.tn)), empty, reasons, row.sha256])
     return lines

@@ -20,7 +20,7 @@ from pipeline.inference.evaluate import evaluate
 from pipeline.inference.speed import frames_per_second, peak_memory
 from pipeline.inference.study_differences import Difference, differences, told
 from pipeline.inference.study_plots import Picture, plots
-from pipeline.inference.study_table import Row, markdown, row_of, training_facts, write_tables
+from pipeline.inference.study_table import Row, markdown, not_found, row_of, training_facts, write_tables
 from pipeline.scans.raster import write_png
 from pipeline.training.platform import prepare_machine
 from pipeline.training.run import train
@@ -75,7 +75,8 @@ class Study:
     def below(self) -> list[str]:
         """What stands below the table: what is not in it, how to read it, and which rows differ."""
         without = [f"Failed, so without a row: {name} ({reason})." for name, reason in self.failed.items()]
-        return ["", *without, *self.notes, *told(self.rows, self.differences)]
+        nothing = [f"{row.name}: {sentence}." for row in self.rows for sentence in not_found(row.summary)]
+        return ["", *without, *nothing, *self.notes, *told(self.rows, self.differences)]
 
     def lines(self) -> list[str]:
         """For a person: scores and costs, one table each because screens are narrow, how to read them, and where all of it lies."""

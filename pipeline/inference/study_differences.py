@@ -7,6 +7,7 @@ depends on which patients were tested; how far it depends on the luck of one tra
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from pipeline.inference.study_table import Row, markdown
 from pipeline.inference.summary import DRAWS, LEVEL, SEED
-from pipeline.metrics.interval import Statistic, mean_of_images, paired_patient_bootstrap, pooled_dice
+from pipeline.metrics.interval import FEWEST_PATIENTS, Statistic, mean_of_images, paired_patient_bootstrap, pooled_dice
 
 NOTE = (
     f"Differences (row - column) on the same images; * : the {LEVEL:.0%} interval (paired bootstrap over patients, {DRAWS} draws, not "
@@ -35,7 +36,7 @@ Image = tuple[str, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Difference:
-    """``first`` - ``second`` by ``score`` over ``images`` of ``patients``; ``low`` and ``high`` are None with fewer than two patients."""
+    """``first`` - ``second`` by ``score`` over ``images`` of ``patients``; ``low`` and ``high``: None without an interval."""
 
     score: str
     first: str
@@ -76,6 +77,8 @@ def _difference(
     sides = [_by_patient([side[image] for image in common]) for side in (own, other)]
     interval = paired_patient_bootstrap(sides[0], sides[1], statistic, n=DRAWS, seed=SEED, level=LEVEL)
     values = [float(statistic(_all(side).sum(axis=0, keepdims=True), np.array([float(len(common))]))[0]) for side in sides]
+    if any(math.isnan(value) for value in values):  # objects of a class that no image holds
+        return None
     low, high = interval if interval is not None else (None, None)
     return Difference(score, first, second, values[0] - values[1], low, high, len(common), len(sides[0]))
 
@@ -122,7 +125,9 @@ def told(rows: Sequence[Row], found: Sequence[Difference]) -> list[str]:
         lines += ["", _sentence(score, names, own)]
     fewest = min((difference.patients for difference in found), default=FEW)
     chance = f"even a difference of one sign in all of them comes by chance in 1 of {2 ** (fewest - 1)} comparisons (sign test)"
-    few = f" Patients tested: {fewest}, too few for such intervals: {chance}, so take * for a hint." if 1 < fewest < FEW else ""
+    few = f" Patients tested: {fewest}, too few for such intervals: {chance}, so take * for a hint." if fewest < FEW else ""
+    if fewest < FEWEST_PATIENTS:
+        few = f" Patients tested: {fewest}, so that there are no intervals and nobody can tell which differences are noise."
     return [*lines, "", NOTE + few] if lines else []
 
 
@@ -152,7 +157,8 @@ def _sentence(score: str, names: Sequence[str], pairs: Pairs) -> str:
         (worse if found.real else noise).append(f"{name} ({sign * found.value:+.3f} {ends})".replace(" )", ")"))
     parts = [f"Best by {score}: {best}."]
     if noise:
-        parts.append(f"Within noise of it: {', '.join(noise)}.")
+        sure = "Within noise of it" if all(d.low is not None for d in pairs.values()) else "Too few patients to tell these from it"
+        parts.append(f"{sure}: {', '.join(noise)}.")
     if worse:
         patients = min(difference.patients for difference in pairs.values())
         sure = "Worse beyond noise" if patients >= FEW else f"Worse, as far as {patients} patients can tell"

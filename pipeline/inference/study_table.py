@@ -6,13 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.atomic import write_text
 from pipeline.config import RunConfig
 from pipeline.inference.case_files import write_json
+from pipeline.metrics.overlap import Presence
 
 Interval = tuple[float, float]
 
@@ -64,14 +65,31 @@ def headlines(summary: Mapping[str, Any]) -> dict[str, tuple[float | None, float
         for score in ("dice", "iou", "pixel_accuracy"):
             if score in own["mean_per_image"]:
                 scores[f"{score.replace('_', ' ')} {name}"] = _ends(own["mean_per_image"][score], "value", "")
+        scores |= _presence(name, own)
     for kind in ("box", "mask"):
         found = (summary.get("detection") or {}).get(kind)
         if found:
             scores[f"{kind} AP@.50"] = _ends(found, "ap50", "ap50_")
             scores |= {f"{kind} AP@.50 {name}": _ends(own, "ap50", "ap50_") for name, own in found["classes"].items()}
+    for name, own in (summary.get("detection") or {}).get("presence", {}).items():
+        scores |= {} if name in summary["classes"] else _presence(name, own)
     if summary.get("vcdr"):
         scores["vCDR error"] = _ends(summary["vcdr"]["mean_absolute_error"], "value", "")
     return scores
+
+
+def _presence(name: str, own: Mapping[str, Any]) -> dict[str, tuple[int, None, None]]:
+    """Images without the class, beside its score: how many were left empty, and how many were not."""
+    kinds = ("empty_right", "empty_wrong") if own.get("empty_right", 0) + own.get("empty_wrong", 0) else ()
+    return {f"{kind.replace('_', ' ')} {name}": (own[kind], None, None) for kind in kinds}
+
+
+def not_found(summary: Mapping[str, Any]) -> list[str]:
+    """What must be said of the classes of an evaluation: which were never found, and which no image holds."""
+    objects = (summary.get("detection") or {}).get("presence", {})
+    of = {f"object of {name}": own for name, own in objects.items()} | summary.get("classes", {})
+    seen = {name: Presence(*(own[field.name] for field in fields(Presence))) for name, own in of.items() if "held" in own}
+    return [sentence for name, presence in seen.items() if (sentence := presence.sentence(name)) is not None]
 
 
 def _ends(found: Mapping[str, Any], value: str, start: str) -> tuple[float | None, float | None, float | None]:

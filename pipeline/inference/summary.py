@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 from pipeline.inference.scoring import Row, columns
 from pipeline.metrics.interval import (
+    FEWEST_PATIENTS,
     Statistic,
     mean_of_images,
     paired_patient_bootstrap,
@@ -15,19 +17,20 @@ from pipeline.metrics.interval import (
     pooled_dice,
     pooled_iou,
 )
-from pipeline.metrics.overlap import Confusion
+from pipeline.metrics.overlap import EMPTY, Confusion, Presence
 
 DRAWS, SEED, LEVEL = 2000, 0, 0.95
-_ONE_PATIENT = "fewer than two patients"
 _POOLED: dict[str, Statistic] = {"dice": pooled_dice, "iou": pooled_iou}
 _SHOWN = ("dice", "iou", "sensitivity", "specificity", "cldice", "auroc", "hd95_px", "hd95_mm", "second_reader_dice")
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """JSON value ``{class: {"mean_per_image": {score: {...}}, "pooled": {score: {...}}, "model_minus_second_reader_dice": {...}}}``.
+    """JSON value ``{class: {"held": ..., "mean_per_image": {score: {...}}, "pooled": {...}, "model_minus_second_reader_dice": {...}}}``.
 
-    Each score: ``value`` (None where no image defines it), ``low``, ``high`` (95 %, patients drawn with replacement; None with
-    fewer than two patients), ``images`` that define it, ``undefined`` {reason: images}.
+    ``held``, ``missed``, ``empty_right``, ``empty_wrong``: images, as of :class:`~pipeline.metrics.overlap.Presence`. Each score:
+    ``value`` (None where no image defines it; Dice is defined where the reference holds the class), ``low``, ``high`` (95 %, patients
+    drawn with replacement; None with fewer than FEWEST_PATIENTS, as ``no_interval`` says), ``images`` that define it, ``undefined``
+    {reason: images}.
     """
     by_class: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -36,18 +39,19 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _one_class(rows: Sequence[Row]) -> dict[str, Any]:
-    out: dict[str, Any] = {
+    out: dict[str, Any] = asdict(Presence.of(r.counts for r in rows)) | {
         "mean_per_image": {name: _mean(rows, name) for name in columns(rows)},
         "pooled": {name: _pooled([(r.case.patient, r.counts) for r in rows], name) for name in _POOLED},
     }
     twice = [r for r in rows if r.second_counts is not None]
     if twice:
         out["pooled"]["second_reader_dice"] = _pooled([(r.case.patient, r.second_counts) for r in twice if r.second_counts], "dice")
-        model, second = _by_patient(twice, "dice"), _by_patient(twice, "second_reader_dice")
+        # Where the second reader's label leaves pixels out, an image may hold the class for one of the two scores alone.
+        both = [r for r in twice if r.scores["dice"].value is not None and r.scores["second_reader_dice"].value is not None]
+        model, second = _by_patient(both, "dice"), _by_patient(both, "second_reader_dice")
         gain = [m - s for p in model for m, s in zip(model[p], second[p], strict=True)]
-        out["model_minus_second_reader_dice"] = _with_interval(
-            sum(gain) / len(gain), paired_patient_bootstrap(model, second, n=DRAWS, seed=SEED, level=LEVEL), len(gain)
-        )
+        interval = paired_patient_bootstrap(model, second, n=DRAWS, seed=SEED, level=LEVEL)
+        out["model_minus_second_reader_dice"] = _with_interval(sum(gain) / len(gain) if gain else None, interval, len(gain), len(model))
     return out
 
 
@@ -56,7 +60,7 @@ def mean_of(defined: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     values = [v for own in defined.values() for v in own]
     value = sum(values) / len(values) if values else None
     interval = patient_bootstrap(defined, mean_of_images, n=DRAWS, seed=SEED, level=LEVEL) if values else None
-    return _with_interval(value, interval, len(values))
+    return _with_interval(value, interval, len(values), sum(bool(own) for own in defined.values()))
 
 
 def by_patient(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
@@ -79,13 +83,17 @@ def _pooled(counts: Sequence[tuple[str, Confusion]], name: str) -> dict[str, Any
         by_patient[patient].append((c.tp, c.fp, c.fn, c.tn))
         total += c
     interval = patient_bootstrap(by_patient, _POOLED[name], n=DRAWS, seed=SEED, level=LEVEL)
-    return _with_interval(getattr(total, name), interval, len(counts))
+    return _with_interval(getattr(total, name), interval, len(counts), len(by_patient)) | {
+        "undefined": {EMPTY: len(counts)} if not total.held else {}
+    }
 
 
-def _with_interval(value: float | None, interval: tuple[float, float] | None, images: int) -> dict[str, Any]:
+def _with_interval(value: float | None, interval: tuple[float, float] | None, images: int, patients: int) -> dict[str, Any]:
     low, high = interval if interval is not None else (None, None)
     out: dict[str, Any] = {"value": value, "low": low, "high": high, "images": images}
-    return out if interval is not None else out | {"no_interval": _ONE_PATIENT if images else "no image defines it"}
+    if interval is not None:
+        return out
+    return out | {"no_interval": "no image defines it" if value is None else _few(patients)}
 
 
 def _by_patient(rows: Sequence[Row], name: str) -> dict[str, list[float]]:
@@ -103,6 +111,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     for name, own in summary["classes"].items():
         threshold = summary["thresholds"].get(name)
         lines.append(f"{name}" + ("" if threshold is None else f" (threshold {threshold:g}, from validation)"))
+        lines += _presence_lines(name, own)
         lines += [_line("mean per image", score, own["mean_per_image"][score]) for score in _SHOWN if score in own["mean_per_image"]]
         if "model_minus_second_reader_dice" in own:
             lines.append(_line("mean per image", "dice - second reader's", own["model_minus_second_reader_dice"]))
@@ -118,9 +127,20 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _presence_lines(name: str, own: Mapping[str, Any]) -> list[str]:
+    """How many images hold the class, and what became of those without it; first of all that nothing was found, where that is so."""
+    seen = Presence(*(own[field.name] for field in fields(Presence)))
+    sentence = seen.sentence(name)
+    lines = [f"  {sentence}"] if sentence else []
+    empty = seen.empty_right + seen.empty_wrong
+    if empty:
+        lines.append(f"  {seen.held} images hold it; of {empty} without it {seen.empty_right} were left empty, {seen.empty_wrong} were not")
+    return lines
+
+
 def _line(label: str, name: str, score: Mapping[str, Any]) -> str:
     value = "undefined" if score["value"] is None else f"{score['value']:.4f}"
-    interval = score.get("no_interval", "") and f"(no interval: {score['no_interval']})"
+    interval = score.get("no_interval", "") and f"({score['no_interval']})"
     if score["low"] is not None:
         interval = f"[{score['low']:.4f}, {score['high']:.4f}]"
     reasons = "; ".join(f"undefined in {count}: {reason}" for reason, count in score.get("undefined", {}).items())
@@ -136,7 +156,7 @@ def _surface_lines(summary: Mapping[str, Any]) -> list[str]:
         if mean["value"] is None:
             lines.append(f"  {name:<16} undefined: no A-scan in which it was found and is labelled")
             continue
-        interval = "" if mean["low"] is None else f" [{mean['low']:.2f}, {mean['high']:.2f}]"
+        interval = f" ({mean['no_interval']})" if mean["low"] is None else f" [{mean['low']:.2f}, {mean['high']:.2f}]"
         share = own["columns"] / (own["columns"] + own["missing"])
         text = f"  {name:<16} error {mean['value']:.2f}{interval}  bias {own['bias']['value']:+.2f}  95 % within {own['p95']['value']:.2f}"
         text += f"  found in {share:.1%} of A-scans"
@@ -149,6 +169,9 @@ def _surface_lines(summary: Mapping[str, Any]) -> list[str]:
 def _object_lines(detection: Mapping[str, Any]) -> list[str]:
     """What a person reads of ``summary["detection"]``: average precision by class with intervals, then what is found of lesions."""
     lines = [f"objects in {detection['images']} images, at most {detection['most_detections']} detections of an image and class:"]
+    for name, presence in detection["presence"].items():
+        lines += _presence_lines(f"object of {name}", presence)
+    few = "" if detection["patients"] >= FEWEST_PATIENTS else f"({_few(detection['patients'])})"
     for kind in ("box", "mask"):
         scores = detection[kind]
         if scores is None:
@@ -156,7 +179,7 @@ def _object_lines(detection: Mapping[str, Any]) -> list[str]:
         classes = {"all classes": scores} | scores["classes"]
         for name, own in classes.items():
             wide = f"{kind} AP@[.50:.95] {_number(own['ap'])}  AP@.75 {_number(own['ap75'])}"
-            lines.append(f"  {name:<16} {kind} AP@.50 {_number(own['ap50'])}  {_ap50_interval(own):<18} {wide}".rstrip())
+            lines.append(f"  {name:<16} {kind} AP@.50 {_number(own['ap50'])}  {_ap50_interval(own) or few:<18} {wide}".rstrip())
     for name, own in detection["f1_centre"].items():
         curve = detection["froc"][name]
         found = "" if curve is None else f"; mean sensitivity at 1/4 to 8 false positives an image {curve['score']:.4f}"
@@ -166,6 +189,10 @@ def _object_lines(detection: Mapping[str, Any]) -> list[str]:
     for name, shares in (detection["proposals"] or {"by_class": {}})["by_class"].items():
         lines.append(f"  {name:<16} recall of proposals at IoU .50: " + ", ".join(f"{_number(v)} of first {n}" for n, v in shares.items()))
     return lines
+
+
+def _few(patients: int) -> str:
+    return f"n = {patients} patient{'s' if patients > 1 else ''}"
 
 
 def _number(value: float | None) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.metrics.interval import FEWEST_PATIENTS
 from pipeline.metrics.matching import FloatArray, IntArray
 from pipeline.metrics.objects import MOST, Counts, ImageObjects, Kind, Ranked, best_f1, centre_hits, iou_hits, ranked
 
@@ -140,7 +141,7 @@ def ap50_interval(
     """AP@.50 with its percentile interval, drawing patients (one name an image) with replacement.
 
     Each image is matched once; a draw only says how often each detection and each truth counts. A draw without a true object of a
-    class leaves that class out, as COCO's mean does. No interval with fewer than two patients.
+    class leaves that class out, as COCO's mean does. No interval with fewer than FEWEST_PATIENTS.
     """
     if len(images) != len(patients):
         raise ValueError(f"{len(images)} images, but patients of {len(patients)}")
@@ -157,7 +158,7 @@ def ap50_interval(
 
     def interval(column: FloatArray) -> tuple[float, float] | None:
         known = column[~np.isnan(column)]
-        if len(names) < 2 or not known.size:
+        if len(names) < FEWEST_PATIENTS or not known.size:
             return None
         low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)

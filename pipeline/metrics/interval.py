@@ -14,7 +14,10 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 Statistic = Callable[[FloatArray, FloatArray], FloatArray]
-"""(sums (n, F), images (n,)) -> (n,): a statistic of the summed columns of n resampled data sets."""
+"""(sums (n, F), images (n,)) -> (n,): a statistic of the summed columns of n resampled data sets, NaN where it is undefined."""
+
+FEWEST_PATIENTS = 3
+"""Of fewer there is no interval: two patients drawn again are three different draws, one tells nothing of others."""
 
 _BLOCK = 4_000_000
 
@@ -25,13 +28,13 @@ def mean_of_images(sums: FloatArray, images: FloatArray) -> FloatArray:
 
 
 def pooled_dice(sums: FloatArray, images: FloatArray) -> FloatArray:
-    """Dice of the columns (TP, FP, FN, ...) added up over all images; 1 where they are all 0."""
-    return _ratio(2 * sums[:, 0], 2 * sums[:, 0] + sums[:, 1] + sums[:, 2])
+    """Dice of the columns (TP, FP, FN, ...) added up over all images; undefined without TP and FN."""
+    return _of_held(sums, 2 * sums[:, 0] / np.maximum(2 * sums[:, 0] + sums[:, 1] + sums[:, 2], 1))
 
 
 def pooled_iou(sums: FloatArray, images: FloatArray) -> FloatArray:
-    """IoU of the columns (TP, FP, FN, ...) added up over all images; 1 where they are all 0."""
-    return _ratio(sums[:, 0], sums[:, 0] + sums[:, 1] + sums[:, 2])
+    """IoU of the columns (TP, FP, FN, ...) added up over all images; undefined without TP and FN."""
+    return _of_held(sums, sums[:, 0] / np.maximum(sums[:, 0] + sums[:, 1] + sums[:, 2], 1))
 
 
 def patient_bootstrap(
@@ -47,7 +50,7 @@ def patient_bootstrap(
 
     Returns
     -------
-    None with fewer than two patients: one patient says nothing about others.
+    None with fewer than FEWEST_PATIENTS, or where the statistic is undefined in every draw; draws that do not define it are left out.
     """
     rows = _rows(values_by_patient)
     return _percentiles([(rows, 1.0)], statistic, n, seed, level)
@@ -80,7 +83,7 @@ def _percentiles(
         raise ValueError(f"level {level} must lie between 0 and 1, and n {n} above 0")
     # Sorted, so that the interval does not depend on the order in which patients arrived.
     patients = sorted(sides[0][0])
-    if len(patients) < 2:
+    if len(patients) < FEWEST_PATIENTS:
         return None
     generator = np.random.default_rng(seed)
     drawn: list[FloatArray] = []
@@ -96,7 +99,11 @@ def _percentiles(
             value += sign * statistic(sums, images)
         drawn.append(value)
     tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail])
+    every = np.concatenate(drawn)
+    defined = every[~np.isnan(every)]
+    if not defined.size:
+        return None
+    low, high = np.quantile(defined, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -113,5 +120,5 @@ def _rows(values: Mapping[str, npt.ArrayLike]) -> dict[str, FloatArray]:
     return out
 
 
-def _ratio(upper: FloatArray, lower: FloatArray) -> FloatArray:
-    return np.where(lower > 0, upper / np.where(lower > 0, lower, 1), 1.0)
+def _of_held(sums: FloatArray, score: FloatArray) -> FloatArray:
+    return np.where(sums[:, 0] + sums[:, 2] > 0, score, np.nan)

@@ -98,10 +98,9 @@ class Counts:
         return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
 
     @property
-    def f1(self) -> float:
-        """2 TP / (2 TP + FP + FN), 1 where there is neither an object nor a detection."""
-        either = 2 * self.tp + self.fp + self.fn
-        return 2 * self.tp / either if either else 1.0
+    def f1(self) -> float | None:
+        """2 TP / (2 TP + FP + FN), None where there is no true object."""
+        return 2 * self.tp / (2 * self.tp + self.fp + self.fn) if self.tp + self.fn else None
 
 
 @dataclass(frozen=True, eq=False)

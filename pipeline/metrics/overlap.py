@@ -1,14 +1,17 @@
 """How far two masks agree: Dice, IoU, accuracy, sensitivity, specificity, clDice, AUROC, average precision.
 
-Everything is counted inside ``valid`` (the field of view). Empty cases are defined, not dropped: a structure that is absent
-from both masks scores 1, one that is present in only one scores 0. What has no meaning (sensitivity without a single reference
-pixel) is None, and :func:`overlap_measures` says why.
+Everything is counted inside ``valid`` (the field of view). Overlap with a structure is measured where the reference holds it: Dice,
+IoU, clDice and sensitivity are None where the reference is empty, and :func:`overlap_measures` says why. Whether an image without the
+structure was left empty (right) or not (wrong) is counted beside the scores, never averaged into them: a network that finds nothing
+would otherwise score 1 on each of these images.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,22 +21,37 @@ from pipeline.types import Measure
 BoolArray = npt.NDArray[np.bool_]
 
 DEFINITIONS = {
-    "dice": "2 TP / (2 TP + FP + FN), 1 where both masks are empty",
-    "iou": "TP / (TP + FP + FN), 1 where both masks are empty",
+    "dice": "2 TP / (2 TP + FP + FN)",
+    "iou": "TP / (TP + FP + FN)",
     "pixel_accuracy": "(TP + TN) / all pixels",
     "sensitivity": "TP / (TP + FN)",
     "specificity": "TN / (TN + FP)",
-    "cldice": "harmonic mean of skeleton precision and sensitivity, doi:10.1109/CVPR46437.2021.01629, 1 where both masks are empty",
+    "cldice": "harmonic mean of skeleton precision and sensitivity, doi:10.1109/CVPR46437.2021.01629",
     "auroc": "area under the receiver operating characteristic over pixels",
     "aupr": "average precision over pixels",
 }
+EMPTY = "the reference is empty"
 UNDEFINED = {
+    "dice": EMPTY,
+    "iou": EMPTY,
+    "cldice": EMPTY,
     "pixel_accuracy": "no valid pixel",
-    "sensitivity": "the reference is empty",
+    "sensitivity": EMPTY,
     "specificity": "the reference fills every valid pixel",
     "auroc": "the reference has only one kind of pixel",
-    "aupr": "the reference is empty",
+    "aupr": EMPTY,
 }
+
+
+class Found(Protocol):
+    """What an image's pixels or objects come to: found (tp), invented (fp), missed (fn)."""
+
+    @property
+    def tp(self) -> int: ...
+    @property
+    def fp(self) -> int: ...
+    @property
+    def fn(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -68,14 +86,17 @@ class Confusion:
         return self.tp + self.fp + self.fn + self.tn
 
     @property
-    def dice(self) -> float:
-        either = 2 * self.tp + self.fp + self.fn
-        return 2 * self.tp / either if either else 1.0
+    def held(self) -> bool:
+        """Whether the reference holds the structure."""
+        return self.tp + self.fn > 0
 
     @property
-    def iou(self) -> float:
-        union = self.tp + self.fp + self.fn
-        return self.tp / union if union else 1.0
+    def dice(self) -> float | None:
+        return 2 * self.tp / (2 * self.tp + self.fp + self.fn) if self.held else None
+
+    @property
+    def iou(self) -> float | None:
+        return self.tp / (self.tp + self.fp + self.fn) if self.held else None
 
     @property
     def pixel_accuracy(self) -> float | None:
@@ -83,13 +104,42 @@ class Confusion:
 
     @property
     def sensitivity(self) -> float | None:
-        present = self.tp + self.fn
-        return self.tp / present if present else None
+        return self.tp / (self.tp + self.fn) if self.held else None
 
     @property
     def specificity(self) -> float | None:
         absent = self.tn + self.fp
         return self.tn / absent if absent else None
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Images by what they hold of a structure and what was found in them.
+
+    ``held``: the reference holds it · ``missed``: of these, those in which nothing of it was found · ``empty_right``, ``empty_wrong``:
+    the reference does not hold it, and nothing was found, or something.
+    """
+
+    held: int = 0
+    missed: int = 0
+    empty_right: int = 0
+    empty_wrong: int = 0
+
+    @classmethod
+    def of(cls, images: Iterable[Found]) -> Presence:
+        """Of the counts of each image."""
+        seen = Counter((image.tp + image.fn > 0, image.tp > 0, image.fp > 0) for image in images)
+        held = sum(number for (there, _, _), number in seen.items() if there)
+        return cls(held, seen[True, False, False] + seen[True, False, True], seen[False, False, False], seen[False, False, True])
+
+    def sentence(self, name: str) -> str | None:
+        """What must be said of class ``name``; None where something of it was found."""
+        if self.held == 0:
+            return f"no image holds {name}: nothing is known of how well it is found"
+        if self.missed < self.held:
+            return None
+        where = "the one image that holds it" if self.held == 1 else f"any of the {self.held} images that hold it"
+        return f"found no {name} in {where}"
 
 
 def measure(name: str, value: float | None) -> Measure:
@@ -102,8 +152,8 @@ def overlap_measures(counts: Confusion) -> dict[str, Measure]:
     return {name: measure(name, getattr(counts, name)) for name in ("dice", "iou", "pixel_accuracy", "sensitivity", "specificity")}
 
 
-def dice(pred: npt.ArrayLike, true: npt.ArrayLike, valid: npt.ArrayLike | None = None) -> float:
-    """2 TP / (2 TP + FP + FN); 1 where both are empty.
+def dice(pred: npt.ArrayLike, true: npt.ArrayLike, valid: npt.ArrayLike | None = None) -> float | None:
+    """2 TP / (2 TP + FP + FN); None where the reference is empty.
 
     >>> dice(np.array([[True, True, False]]), np.array([[True, False, False]]))
     0.6666666666666666
@@ -111,8 +161,8 @@ def dice(pred: npt.ArrayLike, true: npt.ArrayLike, valid: npt.ArrayLike | None =
     return Confusion.of(pred, true, valid).dice
 
 
-def iou(pred: npt.ArrayLike, true: npt.ArrayLike, valid: npt.ArrayLike | None = None) -> float:
-    """TP / (TP + FP + FN), also called Jaccard; 1 where both are empty."""
+def iou(pred: npt.ArrayLike, true: npt.ArrayLike, valid: npt.ArrayLike | None = None) -> float | None:
+    """TP / (TP + FP + FN), also called Jaccard; None where the reference is empty."""
     return Confusion.of(pred, true, valid).iou
 
 
@@ -131,17 +181,20 @@ def specificity(pred: npt.ArrayLike, true: npt.ArrayLike, valid: npt.ArrayLike |
     return Confusion.of(pred, true, valid).specificity
 
 
-def cldice(pred: npt.ArrayLike, true: npt.ArrayLike, valid: npt.ArrayLike | None = None) -> float:
+def cldice(pred: npt.ArrayLike, true: npt.ArrayLike, valid: npt.ArrayLike | None = None) -> float | None:
     """Centreline Dice of two masks (H, W) of thin, branching structures.
 
     The harmonic mean of topology precision (share of the prediction's skeleton inside the reference) and topology sensitivity
-    (share of the reference's skeleton inside the prediction), Shit et al., CVPR 2021, doi:10.1109/CVPR46437.2021.01629.
+    (share of the reference's skeleton inside the prediction), Shit et al., CVPR 2021, doi:10.1109/CVPR46437.2021.01629. None where the
+    reference is empty.
     """
     guess, truth, inside = _checked(pred, true, valid)
     if inside is not None:
         guess, truth = guess & inside, truth & inside
-    if not guess.any() or not truth.any():
-        return 1.0 if guess.any() == truth.any() else 0.0
+    if not truth.any():
+        return None
+    if not guess.any():
+        return 0.0
     guess_line, truth_line = _skeleton(guess), _skeleton(truth)
     precision = np.count_nonzero(guess_line & truth) / np.count_nonzero(guess_line)
     recall = np.count_nonzero(truth_line & guess) / np.count_nonzero(truth_line)

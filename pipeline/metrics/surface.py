@@ -43,14 +43,15 @@ def nsd(
 ) -> Measure:
     """Normalised surface Dice: share of both outlines within ``tolerance`` (mm or px, as ``spacing``) of the other one.
 
-    Nikolov et al. 2021, doi:10.2196/26151, with outline pixels in place of surface elements. 1 where both are empty, 0 where one is.
+    Nikolov et al. 2021, doi:10.2196/26151, with outline pixels in place of surface elements. 0 where the prediction alone is empty;
+    undefined where the reference is.
     """
     if tolerance < 0:
         raise ValueError(f"tolerance {tolerance} must not be negative")
     definition = f"share of both outlines within {tolerance:g} {_unit(spacing)} of the other, doi:10.2196/26151"
     ways = _distances(pred, true, spacing, valid)
     if isinstance(ways, str):
-        return Measure(1.0 if ways == BOTH_ABSENT else 0.0, "1", definition)
+        return Measure(0.0, "1", definition) if ways == MISSED else Measure(None, "1", definition, ways)
     return Measure(float((np.concatenate(ways) <= tolerance).mean()), "1", definition)
 
 

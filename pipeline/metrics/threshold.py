@@ -42,7 +42,7 @@ def decide(
 def best_threshold(
     probabilities: Iterable[npt.ArrayLike], truths: Iterable[npt.ArrayLike], valids: Iterable[npt.ArrayLike | None] | None = None
 ) -> float:
-    """The threshold with the largest mean per-image Dice; call it with VALIDATION images only.
+    """The threshold with the largest mean Dice over the images that hold the class; call it with VALIDATION images only.
 
     Parameters
     ----------
@@ -52,8 +52,8 @@ def best_threshold(
 
     Returns
     -------
-    One of 0.005, 0.010, ... 0.995; 0.5 without images. Where several are equally good, the middle of that run nearest to 0.5,
-    because a threshold at the edge of a plateau is the least likely to carry over to other images.
+    One of 0.005, 0.010, ... 0.995; 0.5 without images that hold the class. Where several are equally good, the middle of that run
+    nearest to 0.5, because a threshold at the edge of a plateau is the least likely to carry over to other images.
     """
     search = DiceSearch()
     for chance, reference, inside in _triples(probabilities, truths, valids):
@@ -69,7 +69,9 @@ class DiceSearch:
         self._total = np.zeros(len(self._edges))
 
     def add(self, chance: npt.ArrayLike, reference: npt.ArrayLike, inside: npt.ArrayLike | None = None) -> None:
-        self._total += _dice_curve(chance, reference, inside, self._edges)
+        curve = _dice_curve(chance, reference, inside, self._edges)
+        if curve is not None:
+            self._total += curve
 
     @property
     def best(self) -> float:
@@ -83,21 +85,23 @@ class DiceSearch:
 
 def _dice_curve(
     chance: npt.ArrayLike, reference: npt.ArrayLike, inside: npt.ArrayLike | None, edges: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Dice at every threshold from one histogram of the probabilities."""
+) -> npt.NDArray[np.float64] | None:
+    """Dice at every threshold from one histogram of the probabilities; None where the reference is empty."""
     values, truth = np.asarray(chance), np.asarray(reference)
     if values.shape != truth.shape or truth.dtype != np.bool_:
         raise ValueError(f"probabilities {values.shape} need a boolean reference of that shape, not {truth.dtype} {truth.shape}")
     if inside is not None:
         keep = np.asarray(inside).astype(bool)
         values, truth = values[keep], truth[keep]
+    if not truth.any():
+        return None
     # In the probabilities' own precision, so that the count equals `values >= threshold` to the last pixel.
     reached = np.searchsorted(edges.astype(values.dtype), values.ravel(), side="right")
     flat = truth.ravel()
     bins = len(edges) + 1
     tp, guessed = (np.cumsum(np.bincount(r, minlength=bins)[::-1])[::-1][1:] for r in (reached[flat], reached))
-    size = guessed + np.count_nonzero(flat)
-    return np.where(size > 0, 2 * tp / np.maximum(size, 1), 1.0)
+    dice: npt.NDArray[np.float64] = 2 * tp / (guessed + np.count_nonzero(flat))
+    return dice
 
 
 def _triples(

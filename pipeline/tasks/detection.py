@@ -23,15 +23,15 @@ from pipeline.models.detector import Detector
 from pipeline.registry import unknown_name
 from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig
 from pipeline.tasks.paste import paste
-from pipeline.tasks.pixels import pixel_scores, pixel_summary
+from pipeline.tasks.pixels import pixel_scores, pixel_summary, presence_numbers
 from pipeline.tasks.tiles import Found, grid, merge
 from pipeline.tasks.view import counted_area, inside_view, truth_inside_view
 from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Placement, Prediction, Target
 
 HITS = {"f1": iou_hits, "f1_centre": centre_hits}
 MEANING = {
-    "f1": "2 TP / (2 TP + FP + FN) of objects found with a box IoU of at least .50, 1 where there are none of either",
-    "f1_centre": "2 TP / (2 TP + FP + FN) of objects in whose box the centre of a detection lies, 1 where there are none of either",
+    "f1": "2 TP / (2 TP + FP + FN) of objects found with a box IoU of at least .50",
+    "f1_centre": "2 TP / (2 TP + FP + FN) of objects in whose box the centre of a detection lies",
     "count": "objects found at or above the class's score threshold",
 }
 
@@ -112,7 +112,8 @@ class DetectionTask(Task):
         measures: dict[str, Measure] = {}
         for index, name in enumerate(self.label_map.names, 1):
             for kind, hits in HITS.items():
-                measures[f"{kind}/{name}"] = Measure(hits([objects], index, self._threshold(name)).f1, "1", MEANING[kind])
+                f1 = hits([objects], index, self._threshold(name)).f1
+                measures[f"{kind}/{name}"] = Measure(f1, "1", MEANING[kind], "there is no true object" if f1 is None else None)
             found = int(np.count_nonzero((objects.labels == index) & (objects.scores >= self._threshold(name))))
             measures[f"count/{name}"] = Measure(found, "1", MEANING["count"])
         layers, reference = self.layers(prediction), self._reference(target, valid)
@@ -139,6 +140,8 @@ class DetectionTask(Task):
             for kind, hits in HITS.items():
                 pooled: Counts = hits(evidence, index, self._threshold(name))
                 out[f"{kind}_pooled/{name}"] = pooled.f1
+            if f"held/{name}" not in out:  # without masks, what an image holds are its objects
+                out |= presence_numbers(name, (centre_hits([image], index, self._threshold(name)) for image in evidence))
         for prefix, kind in self._kinds(evidence).items():
             found = average_precision(evidence, len(self.label_map), kind)
             out |= {f"{prefix}ap": found.ap, f"{prefix}ap50": found.ap50, f"{prefix}ap75": found.ap75}

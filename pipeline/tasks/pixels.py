@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metrics.overlap import Confusion, measure
+from pipeline.metrics.overlap import Confusion, Found, Presence, measure
 from pipeline.types import LabelMap, Measure
 
 COUNTED = {"tp": "pixels of both masks", "fp": "pixels of the prediction alone", "fn": "pixels of the reference alone"}
@@ -27,15 +28,33 @@ def pixel_scores(
 
 
 def pixel_summary(label_map: LabelMap, scores: Sequence[Mapping[str, Measure]], means: Mapping[str, float]) -> dict[str, float]:
-    """Means over images (of ``means``, without the counts), pixels of all images together (``dice_pooled/vessel``), and over classes
-    (``dice``); nothing of pixels where no image has masks.
+    """Means over the images that hold a class (of ``means``, without the counts), pixels of all images together
+    (``dice_pooled/vessel``), means over the classes that an image holds (``dice``), and how many images hold a class and how many were
+    rightly left empty (:func:`presence_numbers`); nothing of pixels where no image has masks.
     """
     out = {name: value for name, value in means.items() if name.partition("/")[0] not in COUNTED}
     masked = [image for image in scores if f"dice/{label_map.names[0]}" in image]
     for name in label_map.names if masked else ():
-        tp, fp, fn = (sum(int(image[f"{kind}/{name}"].value or 0) for image in masked) for kind in COUNTED)
-        pooled = Confusion(tp, fp, fn)
-        out[f"dice_pooled/{name}"], out[f"iou_pooled/{name}"] = pooled.dice, pooled.iou
+        images = [Confusion(*(int(image[f"{kind}/{name}"].value or 0) for kind in COUNTED)) for image in masked]
+        pooled = sum(images, Confusion())
+        if pooled.dice is not None and pooled.iou is not None:
+            out[f"dice_pooled/{name}"], out[f"iou_pooled/{name}"] = pooled.dice, pooled.iou
+        out |= presence_numbers(name, images)
     for kind in ("dice", "iou", "dice_pooled", "iou_pooled") if masked else ():
-        out[kind] = sum(out[f"{kind}/{name}"] for name in label_map.names) / len(label_map)
+        known = [out[f"{kind}/{name}"] for name in label_map.names if f"{kind}/{name}" in out]
+        if known:
+            out[kind] = sum(known) / len(known)
     return out
+
+
+def presence_numbers(name: str, images: Iterable[Found]) -> dict[str, float]:
+    """``held/NAME``, ``missed/NAME``, ``empty_right/NAME`` and ``empty_wrong/NAME``: how many of ``images`` are so."""
+    return {f"{kind}/{name}": number for kind, number in asdict(Presence.of(images)).items()}
+
+
+def presence_sentences(numbers: Mapping[str, float], prefix: str = "") -> list[str]:
+    """What must be said of the classes of a task's summary: which were never found, and which no image holds."""
+    start = f"{prefix}held/"
+    classes = [name.removeprefix(start) for name in numbers if name.startswith(start)]
+    seen = {name: Presence(*(int(numbers[f"{prefix}{kind.name}/{name}"]) for kind in fields(Presence))) for name in classes}
+    return [sentence for name, presence in seen.items() if (sentence := presence.sentence(name)) is not None]

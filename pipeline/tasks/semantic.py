@@ -108,7 +108,7 @@ class SemanticTask(Task):
         return pixel_scores(self.label_map, self.layers(prediction), self.label_map.layers(mask), known)
 
     def summarise(self, scores: Sequence[Mapping[str, Measure]], evidence: Sequence[Any] = ()) -> dict[str, float]:
-        """Means over images (``dice/vessel``), of all pixels together (``dice_pooled/vessel``), and over classes (``dice``)."""
+        """Means over images that hold a class (``dice/vessel``), pooled pixels (``dice_pooled/vessel``), means over classes (``dice``)."""
         return pixel_summary(self.label_map, scores, super().summarise(scores))
 
     def tune(self, labelled: Callable[[], Iterable[Labelled]]) -> dict[str, float]:

@@ -5,7 +5,12 @@ doi:10.1145/3287560.3287596.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
+
+from pipeline.metrics.overlap import Presence
+
+COUNTS = {field.name for field in fields(Presence)}
 
 
 def model_card(record: Mapping[str, Any], parameters: int) -> str:
@@ -38,7 +43,7 @@ def model_card(record: Mapping[str, Any], parameters: int) -> str:
         "",
         "| measure | value |",
         "|---|---|",
-        *(f"| {name} | {value:.4f} |" for name, value in sorted(record["metrics"].items())),
+        *(f"| {name} | {_shown(name, value)} |" for name, value in sorted(record["metrics"].items())),
         "",
         *(f"{'Score threshold' if detects else 'Threshold'} of {name}: {value:.3f}" for name, value in record["thresholds"].items()),
         "",
@@ -60,3 +65,8 @@ def _pixel_size(spacing: Sequence[float | None] | None) -> str:
     rows, columns = ("unknown" if axis is None else f"{axis:.4g} mm" for axis in spacing[-2:])
     apart = f", slices {spacing[0]:.4g} mm apart" if len(spacing) == 3 and spacing[0] is not None else ""
     return f"{rows} x {columns} (height x width){apart}."
+
+
+def _shown(name: str, value: float) -> str:
+    """Counts of images as they are, scores with four decimals."""
+    return f"{value:.0f}" if COUNTS & set(name.split("/")) else f"{value:.4f}"

@@ -21,6 +21,7 @@ from pipeline.errors import ConfigError
 from pipeline.models.base import to_channels_last
 from pipeline.models.detector import DetectorConfig
 from pipeline.tasks.base import Task
+from pipeline.tasks.pixels import presence_sentences
 from pipeline.training import platform
 from pipeline.training.bundle import build_task, save_bundle
 from pipeline.training.checkpoint import Progress, State, newest
@@ -76,6 +77,7 @@ class TrainingResult:
         return [
             f"validation: {', '.join(found)}" if found else "no validation cases: nothing is known of its quality",
             f"bundle {self.bundle_id}: {self.bundle}",
+            *(f"warning: validation: {sentence}" for sentence in presence_sentences(self.metrics, "validation/")),
             *filter(None, (self.time, self.message)),
         ]
 

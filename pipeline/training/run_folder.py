@@ -95,12 +95,7 @@ def prepare_data(config: RunConfig, root: Path, run_dir: Path, key_path: Path | 
     )  # fmt: skip
     if not begun:
         split = guard(split, store.fingerprints(), store.hashes(), config.data.split.near_duplicates)
-    if config.task.need == "objects":  # type: ignore[attr-defined]
-        for part, keys in (("training", split.train), ("validation", split.validation)):
-            if keys and not store.labelled_objects(keys):
-                raise NothingUsableError(
-                    f"none of the {len(keys)} {part} cases has a labelled object; look at the card's labels, or choose others (data.split)"
-                )
+    check_classes(card, store, split, config.task.need == "objects")  # type: ignore[attr-defined]
     # What the guard has left out is no part of the run.
     manifest = store.manifest({key for _, keys in split for key in keys})
     if begun:
@@ -110,6 +105,28 @@ def prepare_data(config: RunConfig, root: Path, run_dir: Path, key_path: Path | 
                 f"{run_dir.name}: the data has changed since the run was started: {difference}; restore it, or start a new run"
             )
     return Data(card, text, store, split, manifest, spacing(card, [case for case in cases if case.key in split.train]))
+
+
+def check_classes(card: DataCard, store: CaseStore, split: Split, objects: bool) -> None:
+    """Every class is labelled in a training case, and one of them in a validation case.
+
+    Raises
+    ------
+    NothingUsableError: a class that nothing could be learnt of, or no validation case to choose the best epoch by.
+    """
+    what = "object" if objects else "pixel"
+    labelled = store.labelled_classes(split.train)
+    lacking = [name for name in card.label_map.names if name not in labelled]
+    if lacking:
+        raise NothingUsableError(
+            f"card {card.name}: not one {what} of {', '.join(map(repr, lacking))} is labelled in the {len(split.train)} training cases; "
+            "mend the card's labels (`ocuseg card check`), train on other cases (data.split), or leave the class out (data.classes)"
+        )
+    if split.validation and not store.labelled_classes(split.validation):
+        raise NothingUsableError(
+            f"card {card.name}: none of the {len(split.validation)} validation cases has a labelled {what}, so that no epoch could be "
+            "called the best; choose other validation cases (data.split)"
+        )
 
 
 def site_pseudonyms(card: DataCard, key_path: Path | None) -> Any:

@@ -125,6 +125,13 @@ class LabelMap:
             return np.stack([((mask >> (c.index - 1)) & 1).astype(bool) & known for c in self.classes])
         return np.stack([mask == c.index for c in self.classes])
 
+    def held(self, mask: npt.NDArray[Any]) -> set[str]:
+        """Names of the classes that a mask (...) has at least one pixel of."""
+        if self.overlapping:
+            bits = int(np.bitwise_or.reduce(mask[mask != IGNORE], axis=None, initial=0))
+            return {c.name for c in self.classes if bits >> (c.index - 1) & 1}
+        return {c.name for c in self.classes if (mask == c.index).any()}
+
     def nested(self, layers: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Boolean layers (K, ...) -> the same, less the pixels of a class that are not also of every class around it."""
         places = {c.name: c.index - 1 for c in self.classes}

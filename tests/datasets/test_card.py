@@ -20,7 +20,7 @@ from pipeline.datasets.patterns import Pattern, eye_of, stem_of
 from pipeline.errors import CardError
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.nifti import write_nifti
-from pipeline.scans.raster import write_png
+from pipeline.scans.raster import read_image, write_png
 from pipeline.types import CaseKey, Geometry
 from tests.conftest import shared_data
 from tests.datasets.conftest import SmallSet, card_text, make_card, picture
@@ -288,6 +288,25 @@ def test_the_check_sees_layers_that_do_not_lie_on_each_other(small_set: SmallSet
     assert len(checked("RNFL", "RPE")) == 12
 
 
+@pytest.mark.parametrize("part", ["", "train"])
+def test_the_check_names_a_class_of_which_nothing_is_labelled(small_set: SmallSet, part: str) -> None:
+    """In no case at all, or in none that would be trained on."""
+    classes = [{"name": name, "colour": [9, 9, place]} for place, name in enumerate(("vessel", "lesion"))]
+    labels = [{"kind": "values", "file": "labels/{patient}_{eye}.png", "values": {255: "vessel", 2: "lesion"}}]
+    paths = sorted((small_set.root / "labels").iterdir())
+    parts = None
+    if part:
+        patients = sorted({path.stem.split("_")[0] for path in paths})
+        parts = {"patients": {"train": patients[:-1], "test": patients[-1:]}}
+        values = read_image(paths[-1]).copy()
+        assert paths[-1].stem.startswith(patients[-1])
+        values[0, 0] = 2
+        write_png(paths[-1], values)
+    (problem,) = check_card(make_card(classes=classes, labels=labels, **({"parts": parts} if part else {})), small_set.root)
+    assert problem.message.startswith("not one pixel or object of class 'lesion' is labelled in the ")
+    assert ("training cases" in problem.message) == bool(part)
+
+
 def test_two_files_for_one_case_are_refused(small_set: SmallSet) -> None:
     sub = small_set.root / "images" / "again"
     sub.mkdir()
@@ -423,7 +442,8 @@ def test_an_image_whose_labels_may_be_missing_is_empty_not_left_out(small_set: S
         assert (mask.shape, mask.dtype, mask.any()) == ((60, 84), np.int64, False)
     assert card_statistics(card, small_set.root)["cases"] == 12
     card = make_card(labels=[boxes])
-    assert check_card(card, small_set.root) == []
+    (problem,) = check_card(card, small_set.root)
+    assert "not one pixel or object of class 'vessel'" in problem.message
     with pytest.raises(CardError, match="boxes"):
         read_target_mask(card, card.cases(small_set.root)[0])
 

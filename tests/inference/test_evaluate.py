@@ -74,7 +74,7 @@ def data(tmp_path: Path) -> Path:
     draw(root, "c_R", slice(0, 10), slice(5, 15), slice(5, 10))  # Dice 0.5
     draw(root, "c_L", slice(1, 11), slice(1, 11), slice(1, 11))  # Dice 1
     draw(root, "d_R", slice(0, 0), slice(2, 6), slice(2, 6))  # missed: Dice 0
-    draw(root, "e_R", slice(0, 0), slice(0, 0), slice(0, 0))  # nothing there, nothing found: Dice 1
+    draw(root, "e_R", slice(0, 0), slice(0, 0), slice(0, 0))  # nothing there, nothing found: no Dice, rightly left empty
     (tmp_path / "tiny_card.md").write_text(CARD)
     return root
 
@@ -115,22 +115,24 @@ def test_every_number_by_hand(tmp_path: Path, trained: Bundle) -> None:
     assert summary["thresholds"] == {"vessel": 0.5}
     found = summary["classes"]["vessel"]
     mean, pooled = found["mean_per_image"], found["pooled"]
-    assert mean["dice"]["value"] == pytest.approx((0.5 + 1 + 0 + 1) / 4)
-    assert mean["iou"]["value"] == pytest.approx((1 / 3 + 1 + 0 + 1) / 4)
-    assert mean["dice"]["images"] == 4
-    # Patients c (two images), d and e: drawn thrice the same one, the outermost means are 0 and 1.
-    assert (mean["dice"]["low"], mean["dice"]["high"]) == pytest.approx((0, 1))
+    assert mean["dice"]["value"] == pytest.approx((0.5 + 1 + 0) / 3)
+    assert mean["iou"]["value"] == pytest.approx((1 / 3 + 1 + 0) / 3)
+    assert (mean["dice"]["images"], mean["dice"]["undefined"]) == (3, {"the reference is empty": 1})
+    assert [found[name] for name in ("held", "missed", "empty_right", "empty_wrong")] == [3, 1, 1, 0]
+    # Only patients c and d hold it: too few for an interval of the mean, and three for that of the pooled pixels.
+    assert (mean["dice"]["low"], mean["dice"]["no_interval"]) == (None, "n = 2 patients")
+    assert (pooled["dice"]["low"], pooled["dice"]["high"]) == pytest.approx((0, 2 * 15 / (2 * 15 + 5 + 5)))
     assert mean["sensitivity"]["value"] == pytest.approx((0.5 + 1 + 0) / 3)
     assert mean["sensitivity"]["images"] == 3
     assert mean["sensitivity"]["undefined"] == {"the reference is empty": 1}
-    assert mean["second_reader_dice"]["value"] == pytest.approx((2 * 5 / 15 + 1 + 1 + 1) / 4)
-    assert mean["model_vs_second_dice"]["value"] == pytest.approx((2 * 5 / 15 + 1 + 0 + 1) / 4)
+    assert mean["second_reader_dice"]["value"] == pytest.approx((2 * 5 / 15 + 1 + 1) / 3)
+    assert mean["model_vs_second_dice"]["value"] == pytest.approx((2 * 5 / 15 + 1 + 0) / 3)
     # TP 5 + 10, FP 5, FN 5 + 4.
     assert pooled["dice"]["value"] == pytest.approx(2 * 15 / (2 * 15 + 5 + 9))
     assert pooled["iou"]["value"] == pytest.approx(15 / 29)
     gain = found["model_minus_second_reader_dice"]
     assert gain["value"] == pytest.approx(mean["dice"]["value"] - mean["second_reader_dice"]["value"])
-    assert gain["low"] <= gain["value"] <= gain["high"]
+    assert (gain["low"], gain["images"]) == (None, 3)
     image = rows(tmp_path / "out")["c_R_0_c-R"]
     assert [int(image[name]) for name in ("tp", "fp", "fn", "tn")] == [5, 5, 5, 20 * 30 - 1 - 15]
     assert float(image["dice"]) == 0.5
@@ -138,6 +140,26 @@ def test_every_number_by_hand(tmp_path: Path, trained: Bundle) -> None:
     assert image["patient"] == "c"
     assert rows(tmp_path / "out")["e_R_0_e-R"]["sensitivity"] == ""
     assert "the reference is empty" in rows(tmp_path / "out")["e_R_0_e-R"]["undefined"]
+    assert [row["empty"] for row in rows(tmp_path / "out").values()].count("right") == 1
+    assert rows(tmp_path / "out")["e_R_0_e-R"]["dice"] == ""
+
+
+def test_a_network_that_finds_nothing_is_said_to_find_nothing(tmp_path: Path, trained: Bundle) -> None:
+    for name in ("c_R", "c_L", "d_R"):
+        draw(tmp_path / "data", name, slice(0, 0), slice(2, 9), slice(2, 9))
+    summary = run(tmp_path)
+    assert summary["classes"]["vessel"]["mean_per_image"]["dice"]["value"] == 0.0
+    assert "found no vessel in any of the 3 images that hold it" in "\n".join(summary_lines(summary))
+
+
+def test_a_class_that_no_image_holds_has_no_score(tmp_path: Path, trained: Bundle) -> None:
+    for name in ("c_R", "c_L", "d_R"):
+        draw(tmp_path / "data", name, slice(0, 4 if name == "d_R" else 0), slice(0, 0), None)
+    found = run(tmp_path)["classes"]["vessel"]
+    for score in ("dice", "iou", "cldice", "sensitivity"):
+        assert found["mean_per_image"][score]["value"] is None
+    assert (found["pooled"]["dice"]["value"], found["pooled"]["dice"]["undefined"]) == (None, {"the reference is empty": 4})
+    assert (found["held"], found["empty_right"], found["empty_wrong"]) == (0, 3, 1)
 
 
 def test_what_is_written_says_where_it_came_from(tmp_path: Path, trained: Bundle) -> None:
@@ -156,10 +178,11 @@ def test_what_is_written_says_where_it_came_from(tmp_path: Path, trained: Bundle
 def test_a_person_reads_one_screen(tmp_path: Path, trained: Bundle) -> None:
     lines = summary_lines(run(tmp_path))
     text = "\n".join(lines)
-    assert len(lines) <= 24
+    assert len(lines) <= 25
     assert max(map(len, lines)) <= 130
     assert "4 images of 3 patients" in text
-    assert "mean per image  dice                    0.6250  [0.0000, 1.0000]" in text
+    assert "mean per image  dice                    0.5000  (n = 2 patients)  undefined in 1: the reference is empty" in text
+    assert "3 images hold it; of 1 without it 1 were left empty, 0 were not" in text
     assert "undefined in 1: the reference is empty" in text
 
 
@@ -202,7 +225,7 @@ def test_a_foreign_data_set_is_scored_by_its_own_parts_or_whole(tmp_path: Path, 
     summary = run(tmp_path, card=card, root=other)
     assert summary["images"] == 1
     only = summary["classes"]["vessel"]["mean_per_image"]["dice"]
-    assert (only["value"], only["low"], only["no_interval"]) == (1.0, None, "fewer than two patients")
+    assert (only["value"], only["low"], only["no_interval"]) == (1.0, None, "n = 1 patient")
     assert "second_reader_dice" not in summary["classes"]["vessel"]["mean_per_image"]
     assert run(tmp_path, card=card, root=other, part="all", out=tmp_path / "whole")["images"] == 2
     with pytest.raises(CardError, match="no case in the folder belongs to part 'validation'"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from pipeline.inference import study as module
 from pipeline.inference.study import ENDLESS, ScoredOn, folds_of, over_folds, run_study, unequal, with_budget
 from pipeline.inference.study_differences import Difference, differences, told
 from pipeline.inference.study_plots import plots, validation_curves
-from pipeline.inference.study_table import Row, headlines, row_of, shown
+from pipeline.inference.study_table import Row, headlines, not_found, row_of, shown
 from pipeline.training.mlflow_store import connect
 from pipeline.training.run_folder import alone
 from pipeline.training.tracking import Tracker, open_tracker
@@ -246,6 +247,23 @@ def test_headlines_of_both_families() -> None:
     assert headlines({"classes": {}}) == {}
 
 
+def test_images_without_a_class_stand_beside_its_score() -> None:
+    dice = {"mean_per_image": {"dice": {"value": 0.0, "low": 0.0, "high": 0.0}}}
+    pixels = {"classes": {"exudate": {"held": 12, "missed": 12, "empty_right": 4, "empty_wrong": 1} | dice}}
+    found = headlines(pixels)
+    assert (found["empty right exudate"][0], found["empty wrong exudate"][0]) == (4, 1)
+    assert not_found(pixels) == ["found no exudate in any of the 12 images that hold it"]
+    assert "empty right exudate" not in headlines(
+        {"classes": {"exudate": {"held": 12, "missed": 0, "empty_right": 0, "empty_wrong": 0} | dice}}
+    )
+    boxes = {
+        "classes": {},
+        "detection": {"box": None, "mask": None, "presence": {"exudate": {"held": 1, "missed": 1, "empty_right": 2, "empty_wrong": 0}}},
+    }
+    assert headlines(boxes) == {"empty right exudate": (2, None, None), "empty wrong exudate": (0, None, None)}
+    assert not_found(boxes) == ["found no object of exudate in the one image that holds it"]
+
+
 CELLS = [(None, "-"), ("a", "a"), (0.81234, "0.812"), (6, "6"), (17.26, "17.3"), (21_000_000.0, "21,000,000")]
 
 
@@ -313,6 +331,9 @@ def test_only_the_same_images_are_compared_and_an_undefined_score_leaves_its_ima
     (difference,) = differences(single)
     assert difference == Difference("dice disc", "a", "b", pytest.approx(0.3), None, None, 1, 1)
     assert not difference.real
+    text = "\n".join(told(single, [replace(difference, patients=2)]))
+    assert "Too few patients to tell these from it" in text
+    assert "Patients tested: 2, so that there are no intervals" in text
     assert told([], []) == []
 
 

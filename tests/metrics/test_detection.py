@@ -214,7 +214,7 @@ def test_f1_by_overlap_and_by_centre() -> None:
     assert iou_hits([image], 1, 0.85, iou=0.25) == Counts(tp=1, fp=0, fn=1)
     assert centre_hits([image], 2, 0.5) == Counts()
     assert Counts(1, 2, 1).f1 == 2 / 5
-    assert Counts().f1 == 1.0
+    assert Counts(0, 2, 0).f1 is None
     assert Counts(1, 2, 3) + Counts(4, 5, 6) == Counts(5, 7, 9)
 
 

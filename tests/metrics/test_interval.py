@@ -13,14 +13,15 @@ def test_constant_values_have_no_width():
     assert patient_bootstrap({"a": [0.8, 0.8], "b": [0.8], "c": [0.8]}) == pytest.approx((0.8, 0.8))
 
 
-def test_one_patient_says_nothing_about_others():
+def test_two_patients_say_nothing_about_others():
     assert patient_bootstrap({"a": [0.1, 0.9, 0.5]}) is None
-    assert patient_bootstrap({"a": [0.1, 0.9], "b": []}) is None
+    assert patient_bootstrap({"a": [0.2, 0.4], "b": [0.9]}) is None
+    assert patient_bootstrap({"a": [0.1, 0.9], "b": [0.4], "c": []}) is None
 
 
-def test_two_patients_by_hand():
-    # Draws of two: (a, a) and (b, b) with chance 1/4 each, so the outer percentiles are the two patients' own means.
-    assert patient_bootstrap({"a": [0.2, 0.4], "b": [0.9]}) == pytest.approx((0.3, 0.9))
+def test_three_patients_by_hand():
+    # Draws of three: (a, a, a) and (b, b, b) with chance 1/27 each, so the outer percentiles are the outermost patients' own means.
+    assert patient_bootstrap({"a": [0.2, 0.4], "b": [0.9], "c": [0.5]}) == pytest.approx((0.3, 0.9))
 
 
 def test_patients_are_drawn_whole():
@@ -49,12 +50,20 @@ def test_it_agrees_with_a_plain_loop():
 
 
 def test_pooled_scores_pool():
-    sums = np.array([[4.0, 1.0, 3.0, 9.0], [0.0, 0.0, 0.0, 9.0]])
-    counts = [Confusion(4, 1, 3, 9), Confusion(0, 0, 0, 9)]
+    sums = np.array([[4.0, 1.0, 3.0, 9.0], [0.0, 5.0, 2.0, 9.0]])
+    counts = [Confusion(4, 1, 3, 9), Confusion(0, 5, 2, 9)]
     assert pooled_dice(sums, np.ones(2)) == pytest.approx([c.dice for c in counts])
     assert pooled_iou(sums, np.ones(2)) == pytest.approx([c.iou for c in counts])
-    low, high = patient_bootstrap({"a": [[4, 1, 3, 9]], "b": [[8, 2, 6, 0]]}, pooled_dice) or (0, 0)
+    low, high = patient_bootstrap({"a": [[4, 1, 3, 9]], "b": [[8, 2, 6, 0]], "c": [[4, 1, 3, 1]]}, pooled_dice) or (0, 0)
     assert (low, high) == pytest.approx((8 / 12, 8 / 12))
+
+
+@pytest.mark.parametrize("pooled", [pooled_dice, pooled_iou])
+def test_draws_without_the_structure_are_left_out(pooled):
+    assert np.isnan(pooled(np.array([[0.0, 0.0, 0.0, 9.0], [0.0, 3.0, 0.0, 9.0]]), np.ones(2))).all()
+    rows = {"a": [[4, 0, 0, 9]], "b": [[0, 0, 0, 9]], "c": [[0, 0, 0, 9]]}  # a is not in 8 of 27 draws
+    assert patient_bootstrap(rows, pooled) == pytest.approx((1.0, 1.0))
+    assert patient_bootstrap({name: [[0, 1, 0, 9]] for name in "abc"}, pooled) is None
 
 
 def test_same_seed_same_interval_whatever_the_order():

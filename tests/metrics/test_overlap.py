@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from pipeline.metrics.overlap import (
     Confusion,
+    Presence,
     aupr,
     auroc,
     cldice,
@@ -55,9 +56,9 @@ def test_empty_rules(score):
     empty = np.zeros((5, 8), dtype=bool)
     something = empty.copy()
     something[2, 3] = True
-    assert score(empty, empty) == 1.0
+    assert score(empty, empty) is None, "nothing to find: no score of 1 for a network that finds nothing"
     assert score(empty, something) == 0.0
-    assert score(something, empty) == 0.0
+    assert score(something, empty) is None
     assert score(something, something) == 1.0
 
 
@@ -67,7 +68,8 @@ def test_undefined_scores_say_why():
     assert scores["sensitivity"].value is None
     assert scores["sensitivity"].undefined == "the reference is empty"
     assert scores["specificity"].value == 1.0
-    assert scores["dice"].value == 1.0
+    for name in ("dice", "iou", "sensitivity"):
+        assert (scores[name].value, scores[name].undefined) == (None, "the reference is empty")
     full = overlap_measures(Confusion.of(~empty, ~empty))
     assert full["specificity"].undefined == "the reference fills every valid pixel"
     assert overlap_measures(Confusion())["pixel_accuracy"].undefined == "no valid pixel"
@@ -77,9 +79,11 @@ def test_undefined_scores_say_why():
 @given(masks, masks, masks)
 def test_dice_and_iou_say_the_same(pred, true, valid):
     d, j = dice(pred, true, valid), iou(pred, true, valid)
-    assert d == pytest.approx(2 * j / (1 + j))
-    assert d == dice(true, pred, valid)
-    assert 0 <= j <= d <= 1
+    assert (d is None) == (j is None) == (not (true & valid).any())
+    if d is not None and j is not None:
+        assert d == pytest.approx(2 * j / (1 + j))
+        assert 0 <= j <= d <= 1
+        assert dice(true, pred, valid) in (d, None), "symmetric, where both hold something"
 
 
 @given(masks, masks, masks)
@@ -99,6 +103,24 @@ def test_wrong_input_is_refused():
         dice(mask, mask, mask.T)
     with pytest.raises(ValueError, match="must be boolean"):
         dice(mask.astype(np.uint8), mask)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), max_size=9))
+def test_every_image_holds_the_structure_or_is_empty(numbers):
+    images = [Confusion(*image) for image in numbers]
+    seen = Presence.of(images)
+    assert seen.held == sum(image.dice is not None for image in images)
+    assert seen.missed == sum(image.dice == 0 for image in images)
+    assert seen.held + seen.empty_right + seen.empty_wrong == len(images)
+    assert seen.empty_right == numbers.count((0, 0, 0))
+
+
+def test_finding_nothing_is_said():
+    missed, empty, invented, hit = Confusion(fn=3, fp=1), Confusion(tn=4), Confusion(fp=2), Confusion(tp=1)
+    assert Presence.of([missed, missed, empty]).sentence("exudate") == "found no exudate in any of the 2 images that hold it"
+    assert Presence.of([missed, invented]).sentence("exudate") == "found no exudate in the one image that holds it"
+    assert "no image holds exudate" in (Presence.of([empty, invented]).sentence("exudate") or "")
+    assert Presence.of([missed, hit]).sentence("exudate") is None
 
 
 def test_cldice_forgives_width_and_punishes_a_gap():

@@ -74,6 +74,15 @@ def test_every_image_weighs_the_same():
     assert 0.25 < found <= 0.3
 
 
+def test_images_without_the_class_do_not_move_the_threshold():
+    """As in the score that it is chosen by: nothing to gain by finding nothing."""
+    chance, true = np.array([[0.1, 0.3, 0.35]]), np.array([[False, True, True]])
+    without = [np.array([[0.9, 0.4, 0.2]])] * 5
+    alone = best_threshold([chance], [true])
+    assert 0.1 < alone <= 0.3
+    assert best_threshold([chance, *without], [true, *[np.zeros((1, 3), dtype=bool)] * 5]) == alone
+
+
 def test_without_images_it_is_one_half():
     assert best_threshold([], []) == 0.5
 
@@ -82,5 +91,8 @@ def test_without_images_it_is_one_half():
 @given(hnp.arrays(np.float32, (5, 9), elements=st.floats(0, 1, width=32)), hnp.arrays(bool, (5, 9)))
 def test_no_other_threshold_is_better(chance, true):
     chosen = best_threshold([chance], [true])
+    if not true.any():
+        assert chosen == 0.5, "an image without the class says nothing of its threshold"
+        return
     best = max(dice(chance >= t, true) for t in np.arange(1, 200) / 200)
     assert dice(decide(chance[None], VESSEL, {"vessel": chosen})[0], true) == pytest.approx(best)

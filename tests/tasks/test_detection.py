@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.errors import ConfigError
 from pipeline.metrics.overlap import dice
 from pipeline.tasks.detection import DetectionConfig, DetectionTask
+from pipeline.tasks.pixels import presence_sentences
 from pipeline.types import Batch, CaseKey, Geometry, LabelClass, LabelMap, Placement, Prediction, Target
 from tests.tasks.blobs import LESIONS, BlobFinder, drawn
 
@@ -188,13 +189,13 @@ def test_the_part_of_a_cup_that_leaves_its_disc_is_no_pixel_of_it_but_stays_its_
 
 
 def test_absent_objects_follow_the_rules_of_the_house() -> None:
-    """Absent and not found is 1, one-sided is 0; without any mask there is no Dice at all."""
+    """Absent is undefined, whatever is found; missed is 0; without any mask there is no Dice at all."""
     none, here = objects(), objects((5, 5, 20, 15, 1))
     absent = values(task().score(found(), none, Geometry(SHAPE)))
-    assert {absent[f"{kind}/exudate"] for kind in ("dice", "iou", "f1", "f1_centre")} == {1.0}
+    assert {absent[f"{kind}/exudate"] for kind in ("dice", "iou", "f1", "f1_centre")} == {None}
     missed = values(task().score(found(), here, Geometry(SHAPE)))
     assert {missed[f"{kind}/exudate"] for kind in ("dice", "iou", "f1", "f1_centre")} == {0.0}
-    assert missed["dice/haemorrhage"] == 1.0
+    assert missed["dice/haemorrhage"] is None
     boxes_only = task().score(found((5, 5, 20, 15, 1, 0.9), masks=False), objects((5, 5, 20, 15, 1), masks=False), Geometry(SHAPE))
     assert not [name for name in boxes_only if name.startswith(("dice", "iou", "tp"))]
     assert boxes_only["f1/exudate"].value == 1.0
@@ -219,10 +220,13 @@ def test_a_summary_has_means_pooled_objects_and_average_precision() -> None:
     assert summary["ap50"] == summary["ap50/exudate"] == summary["mask_ap50"] == pytest.approx(expected)
     assert summary["ap"] == pytest.approx(expected)  # every hit is exact
     assert "ap50/haemorrhage" not in summary  # no true haemorrhage: undefined
-    assert summary["f1/exudate"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    assert summary["f1/exudate"] == pytest.approx((2 / 3 + 2 / 3) / 2)
     assert summary["f1_pooled/exudate"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
     assert summary["dice_pooled/exudate"] == pytest.approx(2 * 300 / (2 * 300 + 100 + 300))
-    assert summary["dice/haemorrhage"] == 1.0
+    assert "dice/haemorrhage" not in summary
+    assert summary["dice"] == summary["dice/exudate"], "over the classes that an image holds"
+    presence = [summary[f"{kind}/exudate"] for kind in ("held", "missed", "empty_right", "empty_wrong")]
+    assert presence == [2, 0, 1, 0]
     assert not [name for name in summary if name.startswith(("tp/", "count/"))]
     assert trained.headline in summary
     figures = trained.figures([trained.evidence(*pair) for pair in pairs])
@@ -235,7 +239,21 @@ def test_nothing_true_anywhere_leaves_average_precision_undefined() -> None:
     trained = task()
     summary = trained.summarise([trained.score(found(), objects(), Geometry(SHAPE))], [trained.evidence(found(), objects())])
     assert "ap50" not in summary
-    assert summary["f1_pooled/exudate"] == 1.0
+    assert "f1_pooled/exudate" not in summary
+
+
+def test_a_detector_that_finds_nothing_is_said_to_find_nothing() -> None:
+    """It left every image without a lesion empty, and that is no score."""
+    trained = task()
+    for masks in (True, False):
+        here, nothing = objects((5, 5, 20, 15, 1), masks=masks), objects(masks=masks)
+        pairs = [(found(masks=masks), target) for target in (here, here, nothing, nothing, nothing)]
+        scores = [trained.score(prediction, target, Geometry(SHAPE)) for prediction, target in pairs]
+        summary = trained.summarise(scores, [trained.evidence(*pair) for pair in pairs])
+        assert summary.get("dice/exudate", 0.0) == summary["ap50"] == 0.0
+        assert (summary["empty_right/exudate"], summary["empty_wrong/exudate"]) == (3, 0)
+        assert "found no exudate in any of the 2 images that hold it" in presence_sentences(summary)
+        assert any("no image holds haemorrhage" in sentence for sentence in presence_sentences(summary))
 
 
 def test_thresholds_are_those_of_the_best_dice_with_masks_and_of_the_best_f1_without() -> None:
