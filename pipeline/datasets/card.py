@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+PatientSource = Literal["field", "tags", "folder", "name"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]{0,63}$")]
 
 
@@ -231,6 +232,7 @@ class CardCase:
 
     A label without a path is a file that the card lets be missing: none of its classes is there. Of a source with one file an
     object there is one entry a file. ``fields`` are what the patterns say of the image, of a data set in the folder ``root``.
+    ``patient_from``: what has told the patient: the card's field, tags, a folder or the file's name.
     """
 
     key: CaseKey
@@ -241,6 +243,7 @@ class CardCase:
     part: Part | None = None
     root: Path = Path()
     fields: Mapping[str, str] = field(default_factory=dict, compare=False)
+    patient_from: PatientSource = "field"
 
 
 def card_folders() -> list[Path]:

@@ -5,35 +5,38 @@ from __future__ import annotations
 import csv
 import fnmatch
 import json
+import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from pipeline.datasets.card import CardCase, CardFields
+from pipeline.datasets.card import CardCase, CardFields, PatientSource
 from pipeline.datasets.labels import LabelSource, MasksLabel
-from pipeline.datasets.patterns import eye_of, fill, stem_of
+from pipeline.datasets.patterns import fill, stem_of
 from pipeline.datasets.splits import Part
 from pipeline.errors import CardError, ScanError
-from pipeline.scans.identity import NO_VISIT, laterality_from_name
+from pipeline.scans.eyes import eye_of, eyes_in_names, laterality_from_name
+from pipeline.scans.identity import NO_VISIT
+from pipeline.scans.place import patient_and_visit_from_place, read_folders
 from pipeline.scans.walk import names_below
 from pipeline.types import CaseKey
 
 if TYPE_CHECKING:
     from pipeline.scans.identity import Pseudonyms
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Found:
     """``cases`` sorted by key; ``left_over`` are (relative file, why) for images without labels, labels without images, private
-    DICOM files whose tags cannot be read, links that leave the folder and folders that cannot be listed; ``by_name`` counts the cases
-    whose patient only the file's name tells."""
+    DICOM files whose tags cannot be read, links that leave the folder and folders that cannot be listed."""
 
     cases: list[CardCase]
     left_over: list[tuple[str, str]] = field(default_factory=list)
-    by_name: int = 0
 
 
 def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = None) -> Found:
@@ -49,6 +52,7 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
 
         pseudonyms = Pseudonyms.load_or_create(default_key_path())
 
+    namer = _Namer(card, root, rows, pseudonyms)
     found = Found([], left_out)
     keys: dict[CaseKey, str] = {}
     for path, fields in rows.items():
@@ -74,11 +78,10 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
         if any(number >= len(card.labels) for number in missing):
             second = []
         try:
-            key, by_name = _key(card, root, path, fields, pseudonyms)
+            key, told_by = namer.key(path, fields)
         except ScanError as error:
             found.left_over.append((path, str(error)))
             continue
-        found.by_name += by_name
         if key in keys:
             raise CardError(f"card {card.name}: files {keys[key]!r} and {path!r} both become case {key}; let the pattern tell them apart")
         keys[key] = path
@@ -92,6 +95,7 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
                 parts.part(path, fields),
                 root,
                 {**fields, "stem": stem_of(path)},
+                patient_from=told_by,
             )
         )
     for matcher in (*labels, *([view] if view else [])):
@@ -198,38 +202,68 @@ def _part_file(card: CardFields, root: Path) -> dict[Part, list[str]]:
         raise CardError(f"card {card.name}: part file {card.parts.file!r} is not as the card says ({type(error).__name__})") from None
 
 
-def _key(card: CardFields, root: Path, path: str, fields: dict[str, str], pseudonyms: Pseudonyms | None) -> tuple[CaseKey, bool]:
-    """The case's name, and whether only the file's name tells the patient.
+class _Namer:
+    """Gives each image its key: whose it is, of which eye and visit.
 
-    Without a field {patient}: DICOM tags of private files, else the first folder of {path}, else the image itself. Names of private
-    files are read as prediction reads them (scans/identity.py): less the eye that they state, so that both eyes share a patient.
-
-    Raises
-    ------
-    ScanError: a private DICOM file whose tags cannot be read.
+    Without a field {patient}: DICOM tags of private files, else the folders of {path}, else the image's name less the eye, so that both
+    eyes share a patient. The eyes of names are read from all names at once (scans/eyes.py).
     """
-    folders = fields.get("path", "").split("/")
-    by_name = not fields.get("patient") and len(folders) == 1
-    stated, rest = (None, stem_of(path)) if card.identifiers == "public" else laterality_from_name(stem_of(path))
-    patient = fields.get("patient") or (rest if by_name else folders[0])
-    visit = fields.get("visit") or (folders[1] if len(folders) > 2 else NO_VISIT)
-    eye = eye_of(fields.get("eye")) or card.laterality or stated or "U"
-    if card.identifiers == "public":
-        return CaseKey(_safe(patient), eye, _safe(visit), _safe(fields.get("name") or stem_of(path))), by_name  # type: ignore[arg-type]
-    assert pseudonyms is not None
-    if "patient" not in fields:
-        from pipeline.scans.open import case_by_tags
 
-        case = case_by_tags(root / path, pseudonyms=pseudonyms, root=root)
-        if case is not None:
-            return (case if case.eye != "U" else replace(case, eye=eye)), False  # type: ignore[arg-type]
-    key = CaseKey(
-        pseudonyms.token("patient", patient),
-        eye,  # type: ignore[arg-type]
-        pseudonyms.token("visit", visit) if visit != NO_VISIT else NO_VISIT,
-        pseudonyms.token("image", os.fsencode(path)),
-    )
-    return key, by_name
+    def __init__(self, card: CardFields, root: Path, rows: Mapping[str, dict[str, str]], pseudonyms: Pseudonyms | None) -> None:
+        self.card, self.root, self.pseudonyms = card, root, pseudonyms
+        self.places = {path: read_folders(fields.get("path", "").split("/")[:-1]) for path, fields in rows.items()}
+        by_name = [path for path, fields in rows.items() if not fields.get("patient") and not self.places[path].patient]
+        self.eyes = eyes_in_names(_name(path, rows[path]) for path in by_name)
+        if self.eyes.rule:
+            log.info("card %s: eyes and patients are told by the names of the images: %s", card.name, self.eyes.rule)
+        strange = [text for fields in rows.values() if (text := fields.get("eye", "")) and not eye_of(text)]
+        strange = [text for text in strange if not re.fullmatch(r"u|ou|b|both|unknown|n/?a|none|-", text.strip().lower())]
+        if strange:
+            shown = f" ({', '.join(sorted(set(strange))[:3])})" if card.identifiers == "public" else ""
+            log.warning(
+                "card %s: of %d images the field {eye} is not understood%s; write OD / OS, R / L or left / right",
+                card.name,
+                len(strange),
+                shown,
+            )
+
+    def key(self, path: str, fields: Mapping[str, str]) -> tuple[CaseKey, PatientSource]:
+        """The image's key, and what has told its patient.
+
+        Raises
+        ------
+        ScanError: a private DICOM file whose tags cannot be read.
+        """
+        card, place, name = self.card, self.places[path], _name(path, fields)
+        named_eye, rest = self.eyes.of.get(name) or laterality_from_name(name)
+        patient = fields.get("patient") or place.patient or rest
+        source: PatientSource = "field" if fields.get("patient") else "folder" if place.patient else "name"
+        visit = fields.get("visit") or place.visit or NO_VISIT
+        eye = eye_of(fields.get("eye")) or card.laterality or named_eye or place.eye or "U"
+        if card.identifiers == "public":
+            return CaseKey(_safe(patient), eye, _safe(visit), _safe(fields.get("name") or stem_of(path))), source
+        assert self.pseudonyms is not None
+        if not fields.get("patient"):
+            from pipeline.scans.open import case_by_tags
+
+            file = self.root / path
+            case = case_by_tags(file, pseudonyms=self.pseudonyms, root=self.root)
+            if case is not None:
+                if case.patient != self.pseudonyms.patient(patient_and_visit_from_place(file, self.root)[0]):
+                    source = "tags"
+                return (case if case.eye != "U" else replace(case, eye=eye)), source
+        key = CaseKey(
+            self.pseudonyms.patient(patient),
+            eye,
+            self.pseudonyms.token("visit", visit) if visit != NO_VISIT else NO_VISIT,
+            self.pseudonyms.token("image", os.fsencode(path)),
+        )
+        return key, source
+
+
+def _name(path: str, fields: Mapping[str, str]) -> str:
+    """What tells an image's patient where nothing else does: its name, without the eye where the pattern says where that stands."""
+    return (fields.get("eye") and fields.get("name")) or stem_of(path)
 
 
 def _safe(text: str) -> str:

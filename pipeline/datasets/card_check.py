@@ -17,6 +17,7 @@ from pipeline.datasets.card_cases import find_cases
 from pipeline.datasets.card_draft import UNFINISHED, draft_card
 from pipeline.datasets.card_targets import Reader, Truth, read_truth
 from pipeline.datasets.labels import CocoLabel, ColoursLabel, LabelSource, PixelSource, ValuesLabel, meanings
+from pipeline.datasets.people import one_patient, unread_pairs
 from pipeline.errors import LabelFileError, OcusegError
 from pipeline.scans.open import ONE_VALUE
 from pipeline.types import Advance, CaseKey, Scan
@@ -56,11 +57,11 @@ def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -
     unfinished = [name for name in CardFields.model_fields if UNFINISHED in json.dumps(card.model_dump(include={name}, mode="json"))]
     if unfinished:
         problems.append(Problem("", f"the card still says {UNFINISHED} in: {', '.join(unfinished)}"))
-    if card.identifiers == "private" and found.by_name:
+    problems += [Problem("", told) for told in (unread_pairs(card, found.cases), one_patient(found.cases, fewest=5)) if told]
+    by_name = sum(case.patient_from == "name" for case in found.cases)
+    if card.identifiers == "private" and by_name:
         where = "the pattern of the images does not" if card.images.table is None else "the table does not"
-        problems.append(
-            Problem("", f"{where} say where the {{patient}} stands: each of {found.by_name} names, less the eye, counts as one")
-        )
+        problems.append(Problem("", f"{where} say where the {{patient}} stands: each of {by_name} names, less the eye, counts as one"))
     shared: set[Problem] = set()
     labelled: dict[CaseKey, set[str]] = {}
     for done, case in enumerate(found.cases, 1):

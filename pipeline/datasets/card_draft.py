@@ -18,8 +18,9 @@ import numpy as np
 import yaml
 
 from pipeline.datasets.labels import read_stored
-from pipeline.datasets.patterns import Pattern, eye_of, stem_of
+from pipeline.datasets.patterns import Pattern, stem_of
 from pipeline.errors import CardError, OcusegError
+from pipeline.scans.eyes import eye_of
 from pipeline.scans.walk import names_below
 from pipeline.types import Advance, Modality
 

@@ -13,16 +13,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pipeline.errors import CardError
+from pipeline.scans.eyes import eye_of
 
 _FIELD = re.compile(r"\{(?P<name>[a-z_][a-z0-9_]*)(?::(?P<regex>(?:[^{}]|\{[\d,]+\})+))?\}")
 _EXTENSION = r"\.(?:[A-Za-z0-9]+\.gz|[^./]+)"
-_EYE = {"r": "R", "od": "R", "right": "R", "re": "R", "l": "L", "os": "L", "left": "L", "le": "L"}
-_DEFAULTS = {"eye": "(?i:OD|OS|RE|LE|right|left|[RL])", "path": ".+?"}
-
-
-def eye_of(text: str | None) -> str | None:
-    """ "R" or "L" of OD / OS / right / left / R / L in any case; None for anything else."""
-    return _EYE.get(text.strip().lower()) if text else None
+_DEFAULTS = {"eye": "(?i:OD|OS|OI|OG|RE|LE|right|left|[RLDG])", "path": ".+?"}
 
 
 def stem_of(path: str) -> str:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.errors import ScanError
-from pipeline.scans.dicom_geometry import SECONDARY_CAPTURE, geometry_of
+from pipeline.scans.dicom_geometry import SECONDARY_CAPTURE, contradicted_laterality, geometry_of
 from pipeline.scans.dicom_pixels import decode_pixels
 from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding
-from pipeline.scans.identity import NO_VISIT, Pseudonyms, patient_and_visit_from_place, place_bytes
+from pipeline.scans.identity import NO_VISIT, Pseudonyms, stated_patient
+from pipeline.scans.place import patient_and_visit_from_place, place_bytes
 from pipeline.scans.quiet import quiet
 from pipeline.types import CaseKey, Geometry, Modality, Scan
 
@@ -59,6 +60,7 @@ def read_dicom(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root:
         pixels = decode_pixels(dataset, frames, warnings)
         geometry = geometry_of(dataset, pixels.shape[1:])
         uid = text_of(dataset, "SOPInstanceUID")
+        warnings += contradicted_laterality(dataset, geometry.laterality)
         case = case_of(dataset, geometry, path, root, names)
         return Scan(pixels, geometry, modality, case, sha256, path, uid or None, tuple(warnings))
 
@@ -200,19 +202,17 @@ def _declared(dataset: Any) -> tuple[int, int, int]:
 
 
 def case_of(dataset: Any, geometry: Geometry, path: Path, root: Path | None, names: Pseudonyms) -> CaseKey:
-    """Tags win: Patient ID with its issuer, Study Date (else Study Instance UID), SOP Instance UID; else the place below ``root``.
+    """Tags win: Patient ID without its issuer, Study Date (else Study Instance UID), SOP Instance UID; else the place below ``root``.
 
     The date comes first because one visit is often several studies (photographs, OCT), and because a folder named by that date
     then holds the same visit for the files beside it that have no tags.
     """
     folder_patient, folder_visit = patient_and_visit_from_place(path, root)
-    patient, issuer = text_of(dataset, "PatientID"), text_of(dataset, "IssuerOfPatientID")
-    if patient and issuer:
-        patient = f"{patient}\0{issuer}"
+    patient = stated_patient(text_of(dataset, "PatientID"))
     visit = text_of(dataset, "StudyDate") or text_of(dataset, "StudyInstanceUID") or folder_visit
     image = text_of(dataset, "SOPInstanceUID")
     return CaseKey(
-        names.token("patient", patient or folder_patient),
+        names.patient(patient or folder_patient),
         geometry.laterality or "U",
         names.token("visit", visit) if visit else NO_VISIT,
         names.token("image", image or place_bytes(path, root)),

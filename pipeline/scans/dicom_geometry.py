@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.scans.eyes import eye_of
 from pipeline.types import Geometry, Laterality, LateralitySource, known_spacing
 
 Vector = npt.NDArray[np.float64]
@@ -76,6 +78,18 @@ def laterality_of(dataset: Any, frames: int) -> tuple[Laterality | None, Lateral
     if sides in ({"R"}, {"L"}):
         return ("R" if sides == {"R"} else "L"), "functional_group"
     return None, "unknown"
+
+
+def contradicted_laterality(dataset: Any, told: Laterality | None) -> Iterator[str]:
+    """What tags say of the eye beside ``told``, as sentences."""
+    image, series = (str(dataset.get(keyword) or "").strip().upper() for keyword in ("ImageLaterality", "Laterality"))
+    if image not in ("", "R", "L", "B", "U"):
+        shown = image if eye_of(image) else "another word"
+        yield f"the tag Image Laterality holds {shown}, where DICOM knows R, L, B and U: the eye is unknown"
+    if series in ("R", "L") and told is None and not image:
+        yield f"only the series' tag Laterality states an eye ({series}), which is often wrong for eyes: the eye is unknown"
+    elif series in ("R", "L") and told not in (None, series):
+        yield f"the series' tag Laterality states {series}, the picture's own {told}, which counts; look which is true"
 
 
 def _same_for_all(values: list[Vector | None]) -> Vector | None:

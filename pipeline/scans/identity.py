@@ -8,17 +8,18 @@ recomputed from a guessed name or ID. Losing the key loses only the link between
 from __future__ import annotations
 
 import base64
+import codecs
 import hashlib
 import hmac
 import logging
 import os
 import re
 import secrets
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import ConfigError
-from pipeline.types import Laterality
+from pipeline.scans.place import same_text
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,16 @@ Kind = Literal["patient", "visit", "image", "path", "stamp"]
 NO_VISIT = "0"
 """The visit of a file that tells nothing about its visit."""
 
-_RIGHT = {"OD", "RIGHT", "R"}
-_LEFT = {"OS", "LEFT", "L"}
+_NOBODY = re.compile(
+    r"(anonym|anonymous|anonymi[sz]ed|anonymisiert|anonyme|anonimo|anonimizado|anon|unknown|unbekannt|inconnu|desconocido|unnamed"
+    r"|none|null|nil|nan|n/?a|not available|no ?id|patient|patient ?id|id|test|demo|dummy|default"
+    r"|removed|deleted|redacted|de-?identified|xx+|0+|[-?*._]+)"
+)
+
+_MADE = "ocuseg-key"
+"""How a key begins that ocuseg has made: ocuseg-key, eight groups of eight hexadecimal digits, and a group that checks them."""
+_PART_OF_MADE = re.compile(r"([a-z-]*key-)?[0-9a-f]{0,8}(-[0-9a-f]{8})*-[0-9a-f]{0,8}|.*(-[0-9a-f]{8}){3}.*", re.DOTALL | re.IGNORECASE)
+_MAX_KEY_BYTES = 1 << 20
 
 
 def default_key_path() -> Path:
@@ -62,29 +71,18 @@ class Pseudonyms:
         A key of your own may be any 16 bytes or more. Two processes that start at once agree on one key.
         """
         try:
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-                descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                try:
-                    with os.fdopen(descriptor, "w") as file:
-                        file.write(secrets.token_hex(32) + "\n")
-                    try:
-                        os.link(staged, path)  # fails when another process was first; its key is then ours too
-                    except FileExistsError:
-                        pass
-                    else:
-                        logger.info("a new site key was made; keep it: pseudonyms can only be repeated with it")
-                finally:
-                    staged.unlink()
-            content = path.read_bytes().strip()
+            if not os.path.lexists(path):
+                _make_key(path)
+            if not path.is_file():
+                what = "a folder" if path.is_dir() else "no file, or a link to none"
+                raise ConfigError(f"the site key {str(path)!r} is {what}; set OCUSEG_SITE_KEY (or --site-key) to the key's file")
+            with path.open("rb") as file:
+                content = file.read(_MAX_KEY_BYTES + 1)
             if os.name == "posix" and path.stat().st_mode & 0o077:
                 logger.warning("the site key can be read by others; its mode should be 0600")
         except OSError as error:
             raise ConfigError(f"the site key cannot be read or made ({error.strerror}); set OCUSEG_SITE_KEY to a file you own") from None
-        if len(content) < 16:
-            raise ConfigError("the site key is shorter than 16 bytes; remove the file and a new key will be made")
-        return cls(bytes.fromhex(content.decode()) if re.fullmatch(rb"[0-9a-fA-F]{64}", content) else content)
+        return cls(_key_in(content))
 
     def token(self, kind: Kind, value: str | bytes) -> str:
         """Sixteen characters a-z, 2-7 that stand for ``value``; different kinds never share a token."""
@@ -92,63 +90,75 @@ class Pseudonyms:
         digest = hmac.new(self._key, kind.encode() + b"\0" + data, hashlib.sha256).digest()
         return base64.b32encode(digest[:10]).decode().lower()
 
+    def patient(self, name: str) -> str:
+        """The token of a patient's ID or name, whatever blanks surround it and however its accents are written.
 
-def _side(word: str) -> Laterality | None:
-    upper = word.upper()
-    # A single lower-case letter is too often a list index ("scan_l_2"); a longer word is not.
-    if len(word) > 1 or word.isupper():
-        if upper in _RIGHT:
-            return "R"
-        if upper in _LEFT:
-            return "L"
-    if re.fullmatch(r"\d+[RL]", word):  # Image_01L, as CHASE_DB1 and many exports have it
-        return "R" if word.endswith("R") else "L"
-    return None
+        The issuer of an ID has no part in it: the same ID with and without one is one person, and so are equal IDs of two issuers. A key
+        is a site's; folders of another hospital whose numbers may collide are read with another key.
+        """
+        return self.token("patient", same_text(name))
 
 
-def laterality_from_name(stem: str) -> tuple[Laterality | None, str]:
-    """The eye that a file's name states, and the name without that statement (so that both eyes share a patient).
-
-    Only a clear word counts: OD, OS, right, left, a capital R or L of its own, or one right after digits. Two words that
-    contradict each other say nothing.
-
-    >>> laterality_from_name("Image_01L")
-    ('L', 'Image_01')
-    >>> laterality_from_name("glaucoma_0017")
-    (None, 'glaucoma_0017')
-    """
-    words = re.split(r"([^A-Za-z0-9]+)", stem)
-    sides = {side for word in words if (side := _side(word))}
-    if len(sides) != 1:
-        return None, stem
-    kept = [word if _side(word) is None else re.sub(r"[A-Za-z]+$", "", word) for word in words]
-    rest = re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9]+$", "", "".join(kept))
-    return sides.pop(), rest or stem
+def stated_patient(patient_id: str) -> str:
+    """A Patient ID as it tells people apart, or "" where it stands for nobody: empty, "ANONYMOUS", "unknown", "0"."""
+    plain = same_text(patient_id)
+    return "" if _NOBODY.fullmatch(plain.casefold()) else plain
 
 
-def place_below(path: Path, root: Path | None) -> tuple[str, ...]:
-    """The parts of ``path`` below ``root``; only the file's name when there is no root or the file lies elsewhere."""
-    if root is not None:
+def _make_key(path: Path) -> None:
+    """Write a new random key with mode 0600, unless another process was first; its key is then ours, too."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(_written(secrets.token_bytes(32)) + "\n")
         try:
-            return PurePath(os.path.abspath(path)).relative_to(os.path.abspath(root)).parts
-        except ValueError:
-            pass
-    return (path.name,)
+            os.link(staged, path)
+        except FileExistsError:
+            return
+    finally:
+        staged.unlink()
+    logger.info("a new site key was made: %s; keep a copy: pseudonyms can only be repeated with it", path)
 
 
-def place_bytes(path: Path, root: Path | None) -> bytes:
-    """The place below ``root`` as one value to make a token of; any bytes a file name can hold."""
-    return os.fsencode("/".join(place_below(path, root)))
+def _written(key: bytes) -> str:
+    """A key of 32 bytes as it stands in a file: groups, so that any part of it can be told from a key of one's own, and a check."""
+    return "-".join((_MADE, *re.findall(".{8}", key.hex()), hashlib.sha256(key).hexdigest()[:8]))
 
 
-def patient_and_visit_from_place(path: Path, root: Path | None) -> tuple[str, str | None]:
-    """What a file without tags tells of its patient and visit: the first and second folder below ``root``.
+def _key_in(content: bytes) -> bytes:
+    """The key that a file's content states: made by ocuseg, with a check or (earlier) 64 hexadecimal digits alone, or a site's own.
 
-    A file that lies in no folder is a patient of its own, named by its stem less the eye.
+    Raises
+    ------
+    ConfigError: it is damaged, or too short for a key.
     """
-    parts = place_below(path, root)
-    if len(parts) == 1:
-        name = parts[0]
-        stem = name[: name.index(".", 1)] if "." in name[1:] else name
-        return laterality_from_name(stem)[1], None
-    return parts[0], parts[1] if len(parts) > 2 else None
+    remedy = "restore it from a copy; another key would change every pseudonym"
+    own = content.strip()
+    if len(content) > _MAX_KEY_BYTES:
+        raise ConfigError(f"the site key's file has more than {_MAX_KEY_BYTES >> 20} MiB, which is no key; {remedy}")
+    if not own.strip(b"\0"):
+        raise ConfigError(f"the site key's file is {'damaged (only zeros)' if own else 'empty'}; {remedy}")
+    text = _text_of(own)
+    if text is not None and re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        return bytes.fromhex(text)
+    if text is not None and (text.lower().startswith(_MADE) or _PART_OF_MADE.fullmatch(text)):
+        digits = "".join(text.split("-")[2:10])
+        key = bytes.fromhex(digits) if re.fullmatch(r"[0-9a-fA-F]{64}", digits) else b""
+        if not key or _written(key) != text.lower():
+            raise ConfigError(f"the site key is damaged or not whole (its check fails); {remedy}")
+        return key
+    if len(own) < 16:
+        raise ConfigError(f"the site key is shorter than 16 bytes; {remedy}")
+    if text is not None and re.fullmatch(r"[0-9a-fA-F]{16,63}", text):
+        logger.warning("the site key has %d hexadecimal digits; if it once had 64, it was cut and every pseudonym changes", len(own))
+    return own
+
+
+def _text_of(content: bytes) -> str | None:
+    """The content as text where an editor may have saved it (with a byte order mark, as UTF-16); None for other bytes."""
+    for mark, encoding in ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+        if content.startswith(mark):
+            return content.decode(encoding, "replace").strip()
+    return content.decode("ascii", "replace") if content.isascii() else None

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from pipeline.errors import ScanError
 from pipeline.scans.files import MAX_PIXELS, Format, decoding, open_regular, sha256_of, sniff_file
-from pipeline.scans.identity import NO_VISIT, Pseudonyms, laterality_from_name, patient_and_visit_from_place, place_bytes
+from pipeline.scans.identity import NO_VISIT, Pseudonyms
+from pipeline.scans.place import contradicted_eye, laterality_from_place, patient_and_visit_from_place, place_bytes
 from pipeline.scans.spacing import check_spacing
 from pipeline.types import CaseKey, Geometry, Laterality, Scan
 
@@ -73,7 +74,8 @@ def decode_scan(
     """:func:`open_scan` of a file that is open, recognised and hashed already."""
     scan = _decode(file, kind, path, sha256, names, root, max_pixels)
     geometry, doubts = check_spacing(scan.geometry)
-    return replace(scan, geometry=geometry, warnings=(*scan.warnings, *doubts, *_nothing_to_see(scan.pixels)))
+    doubts = (*doubts, *contradicted_eye(scan.geometry, path, root), *_nothing_to_see(scan.pixels))
+    return replace(scan, geometry=geometry, warnings=(*scan.warnings, *doubts))
 
 
 def _nothing_to_see(pixels: npt.NDArray[Any]) -> tuple[str, ...]:
@@ -104,7 +106,7 @@ def _decode(file: BinaryIO, kind: Format | None, path: Path, sha256: str, names:
         return read_vol(file, path, sha256, names, root, max_pixels)
     with decoding("the image"):
         pixels, geometry = _read_untagged(file, kind, max_pixels)
-        geometry = _with_laterality(geometry, laterality_from_name(_stem(path))[0])
+        geometry = _with_laterality(geometry, laterality_from_place(path, root))
         return Scan(pixels, geometry, "unknown", case_from_place(path, root, names, geometry.laterality), sha256, path)
 
 
@@ -126,11 +128,6 @@ def _read_untagged(file: BinaryIO, kind: Format, max_pixels: int) -> tuple[npt.N
     return pixels, Geometry(pixels.shape[1:])
 
 
-def _stem(path: Path) -> str:
-    name = path.name
-    return name[: name.index(".", 1)] if "." in name[1:] else name
-
-
 def _with_laterality(geometry: Geometry, laterality: Laterality | None) -> Geometry:
     if geometry.laterality is not None or laterality is None:
         return geometry
@@ -141,7 +138,7 @@ def case_from_place(path: Path, root: Path | None, names: Pseudonyms, laterality
     """Who and when, for a file that says neither itself: by its place below ``root``."""
     patient, visit = patient_and_visit_from_place(path, root)
     return CaseKey(
-        names.token("patient", patient),
+        names.patient(patient),
         laterality or "U",
         names.token("visit", visit) if visit else NO_VISIT,
         names.token("image", place_bytes(path, root)),

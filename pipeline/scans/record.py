@@ -9,8 +9,9 @@ from typing import Literal
 
 from pipeline.errors import ScanError
 from pipeline.scans.files import MAX_PIXELS, decoding, open_regular, sha256_of, sniff_file
-from pipeline.scans.identity import Pseudonyms, place_bytes
+from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import decode_scan
+from pipeline.scans.place import place_bytes
 from pipeline.scans.walk import LINK, UNLISTED
 from pipeline.types import Scan
 

@@ -22,7 +22,8 @@ import numpy.typing as npt
 
 from pipeline.errors import ScanError
 from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding, open_regular, sniff_file
-from pipeline.scans.identity import NO_VISIT, Pseudonyms, laterality_from_name, patient_and_visit_from_place, place_bytes
+from pipeline.scans.identity import NO_VISIT, Pseudonyms, stated_patient
+from pipeline.scans.place import laterality_from_place, patient_and_visit_from_place, place_bytes
 from pipeline.types import CaseKey, Geometry, Laterality, LateralitySource, Scan, known_spacing
 
 Floats = npt.NDArray[np.float32]
@@ -75,7 +76,7 @@ def read_vol(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: P
         flat = slices == 1
         shape, scales = (header.shape[1:], header.scale_mm[1:]) if flat else (header.shape, header.scale_mm)
         spacing = known_spacing(scales)
-        geometry = Geometry(shape, spacing, "tag" if spacing else "unknown", None, *_eye(header, path))
+        geometry = Geometry(shape, spacing, "tag" if spacing else "unknown", None, *_eye(header, path, root))
         return Scan(pixels[:, 0] if flat else pixels, geometry, "oct", _case(header, path, root, names), sha256, path)
 
 
@@ -195,11 +196,10 @@ def _date(days: float) -> str | None:
     return f"{_DAY_ZERO + datetime.timedelta(days=math.floor(days)):%Y%m%d}"
 
 
-def _eye(header: _Header, path: Path) -> tuple[Laterality | None, LateralitySource]:
+def _eye(header: _Header, path: Path, root: Path | None) -> tuple[Laterality | None, LateralitySource]:
     if header.eye is not None:
         return header.eye, "tag"
-    name = path.name
-    side = laterality_from_name(name[: name.index(".", 1)] if "." in name[1:] else name)[0]
+    side = laterality_from_place(path, root)
     return side, "filename" if side else "unknown"
 
 
@@ -208,8 +208,8 @@ def _case(header: _Header, path: Path, root: Path | None, names: Pseudonyms) -> 
     folder_patient, folder_visit = patient_and_visit_from_place(path, root)
     visit = header.visit or folder_visit
     return CaseKey(
-        names.token("patient", header.patient or folder_patient),
-        _eye(header, path)[0] or "U",
+        names.patient(stated_patient(header.patient) or folder_patient),
+        _eye(header, path, root)[0] or "U",
         names.token("visit", visit) if visit else NO_VISIT,
         names.token("image", place_bytes(path, root)),
     )

@@ -13,6 +13,7 @@ from pipeline.atomic import remove_leftovers, write_text
 from pipeline.config import RunConfig, dump_config, parse_config
 from pipeline.datasets.card import CardCase, DataCard, card_folders, load_card, parse_card, read_scan
 from pipeline.datasets.loader import CaseStore
+from pipeline.datasets.people import check_people
 from pipeline.datasets.splits import Split, guard, make_split
 from pipeline.errors import BundleError, ConfigError, NothingUsableError
 from pipeline.lock import locked
@@ -76,6 +77,8 @@ def prepare_data(config: RunConfig, root: Path, run_dir: Path, key_path: Path | 
         card = card.choosing(config.data.classes)
     cases = card.cases(root, pseudonyms=site_pseudonyms(card, key_path))
     fixed = Split.load(frozen) if begun else None if given is None else given.split
+    if fixed is None:
+        check_people(card, cases, config.data.split)
     split = make_split(card, cases, config.data.split, config.seed) if fixed is None else fixed
     if not split.train:
         raise NothingUsableError(f"card {card.name}: no case is left to train on; look at data.split and the card's parts")

@@ -16,8 +16,9 @@ from pipeline.datasets.card_cases import find_cases
 from pipeline.datasets.card_check import Problem, card_statistics, check_card, draft_card
 from pipeline.datasets.card_targets import read_target_mask
 from pipeline.datasets.labels import combine, decode
-from pipeline.datasets.patterns import Pattern, eye_of, stem_of
+from pipeline.datasets.patterns import Pattern, stem_of
 from pipeline.errors import CardError
+from pipeline.scans.eyes import eye_of
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import read_image, write_png
