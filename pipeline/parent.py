@@ -23,9 +23,13 @@ def end_with_parent(parent: int) -> None:
     On Linux the kernel sees to it, even while a decoder holds the interpreter's lock; it takes the end of the *thread* that started
     this process for the end of the parent. Elsewhere a thread looks twice a second.
     """
+    _by_kernel()
+    when_parent_ends(parent, lambda: os._exit(1))
+
+
+def _by_kernel() -> None:
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    when_parent_ends(parent, lambda: os._exit(1))
 
 
 def when_parent_ends(parent: int, act: Callable[[], None]) -> None:

@@ -5,8 +5,8 @@ of it is there when loader workers fork, a server that hangs can be left behind 
 when training itself is killed the records already on disk still go out.
 
 It speaks with its parent through standard input: the first line is a JSON object (``run_dir``, ``uri``, ``artifacts``,
-``key``), the line ``finish`` or the end of input asks it to deliver what is there and leave. It answers through
-``RUN/tracking/sent.json``.
+``key``, and as ``parent`` its process id), the line ``finish`` or the end of input asks it to deliver what is there and leave. It
+answers through ``RUN/tracking/sent.json``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import threading
 import time
 from pathlib import Path
 
+from pipeline.parent import when_parent_ends
 from pipeline.training.mlflow_store import METRICS_PER_BATCH, Deliverer, RefusedError, connect
 from pipeline.training.spool import Record, Sent, Spool, sender_lock
 
@@ -37,10 +38,10 @@ class Sender:
         self._pending: list[Record] = []
         self._deliverer: Deliverer | None = None
         self.finishing = threading.Event()
-        self.orphaned = False
+        self._progress = time.monotonic()
 
     def run(self) -> None:
-        """Deliver until the journal is empty and the parent has asked to finish (an orphan gives up after a minute)."""
+        """Deliver until the journal is empty and the parent has asked to finish."""
         while True:
             with sender_lock(self._run_dir) as alone:
                 if alone:
@@ -48,8 +49,17 @@ class Sender:
                     return
             time.sleep(POLL_SECONDS)  # an earlier sender of this run is still at its last records
 
+    def orphaned(self) -> None:
+        """The parent is gone: finish, and end this process when nothing has arrived for a minute, whatever it waits for, or at once
+        when the run's folder is gone. Harmless: every record is on disk until its arrival is noted."""
+        self.finishing.set()
+        self._progress = time.monotonic()
+        while time.monotonic() - self._progress < ORPHAN_SECONDS and self._run_dir.is_dir():
+            time.sleep(POLL_SECONDS)
+        os._exit(1)
+
     def _deliver_all(self, sent: Sent) -> None:
-        pause, asked = 0.0, 0.0
+        pause = 0.0
         while True:
             finishing = self.finishing.is_set()  # before reading: what was appended before the request is still seen
             self._pending += [r for r in self._spool.read_new() if r.number >= sent.sent]
@@ -68,16 +78,13 @@ class Sender:
                 sent.problem = _sentence(error)
                 log.warning("not delivered: %s", sent.problem)
                 sent.save()
-                asked = asked or (time.monotonic() if finishing else 0.0)
-                if self.orphaned and asked and time.monotonic() - asked > ORPHAN_SECONDS:
-                    return
                 pause = min(max(0.5, pause * 2), LONGEST_PAUSE)
                 if finishing:
                     time.sleep(min(pause, 1.0))
                 else:
                     self.finishing.wait(pause)
                 continue
-            pause = 0.0
+            pause, self._progress = 0.0, time.monotonic()
             sent.sent, sent.problem = batch[-1].number + 1, None
             sent.save()
             del self._pending[: len(batch)]
@@ -132,10 +139,11 @@ def main() -> None:
     sender = Sender(run_dir, settings["uri"], None if artifacts is None else Path(artifacts), settings["key"])
 
     def listen() -> None:
-        sender.orphaned = sys.stdin.readline().strip() != "finish"
+        sys.stdin.readline()
         sender.finishing.set()
 
     threading.Thread(target=listen, daemon=True).start()
+    when_parent_ends(settings["parent"], sender.orphaned)
     sender.run()
 
 

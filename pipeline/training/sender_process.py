@@ -22,7 +22,8 @@ class SenderProcess:
 
     def __init__(self, run_dir: Path, uri: str, artifacts: Path | None, key: str) -> None:
         self._run_dir = run_dir.resolve()
-        self._settings = {"run_dir": str(self._run_dir), "uri": uri, "artifacts": artifacts and str(artifacts), "key": key}
+        settings = {"run_dir": str(self._run_dir), "uri": uri, "artifacts": artifacts and str(artifacts), "key": key}
+        self._settings = {**settings, "parent": os.getpid()}
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
 

@@ -60,7 +60,7 @@ class Sent:
     def save(self) -> None:
         stored = asdict(self)
         stored.pop("_path")
-        if self._path is not None:
+        if self._path is not None and self._path.parent.parent.is_dir():  # the folder of a run that somebody deletes stays deleted
             write_text(self._path, json.dumps(stored, indent=1) + "\n")
 
 
