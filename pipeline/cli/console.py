@@ -7,6 +7,8 @@ import functools
 import json
 import logging
 import os
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -74,6 +76,16 @@ def refusal(error: OSError, given: Iterable[Any]) -> str:
         above = next((p for p, root in roots if root in path.absolute().parents), None)
         place = f"{str(path)!r}: " if above is None else f"below {str(above)!r}: "
     return f"{place}{error.strerror}; check the path, its permissions and the space on the disk"
+
+
+def program(name: str) -> str:
+    """How this installation's command ``name`` is called from here: by its name where the shell finds it, else by its path."""
+    beside = Path(sys.executable).with_name(name)  # not resolved: a virtual environment's python is a link out of it
+    found = shutil.which(name)
+    if not beside.exists() or (found is not None and Path(found).absolute() == beside.absolute()):
+        return name
+    here = beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside
+    return shlex.quote(str(here))
 
 
 def emit(data: Any, as_json: bool, lines: list[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.console import command, emit, progress
+from pipeline.cli.console import command, emit, program, progress
 from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, existing_folder, follow, limits_of
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_REJECTED, ConfigError
 
@@ -227,7 +227,7 @@ def predict(
             limits=limits,
             progress=advance,
         )
-    emit(counts, as_json, [*ends(counts), f"written: {out}; next: ocuseg report {out}"])
+    emit(counts, as_json, [*ends(counts), f"written: {out}; next: {program('ocuseg')} report {out}"])
     if not counts.get("done"):
         raise typer.Exit(EXIT_NOTHING_USABLE)
     if counts.get("rejected", 0) or counts.get("failed", 0):

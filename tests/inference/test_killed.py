@@ -18,6 +18,7 @@ from pipeline.inference.folder import predict_folder
 from pipeline.scans.identity import Pseudonyms
 from pipeline.training.bundle import build_task, save_bundle
 from tests.inference.conftest import VESSEL, write_folder
+from tests.patience import LONG_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +47,7 @@ def tiny_bundle(path: Path) -> Path:
 def drive(tmp_path: Path, how: str) -> dict[str, int]:
     command = [sys.executable, "-m", "tests.inference.crash_driver", *map(str, (tmp_path / "bundle", tmp_path / "scans", tmp_path)), how]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LONG_S, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     answer: dict[str, int] = json.loads(done.stdout)
     return answer
@@ -94,10 +95,13 @@ def test_stopped_by_sigterm_it_says_so_in_one_line_and_goes_on_later(tmp_path: P
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OCUSEG_SITE_KEY": str(tmp_path / "site.key")}
     command = [sys.executable, "-c", STOPPED, *arguments]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "at the third\n"
-        process.send_signal(signal.SIGTERM)
-        said, complaint = process.communicate()
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "at the third\n"
+            process.send_signal(signal.SIGTERM)
+            said, complaint = process.communicate(timeout=LONG_S)
+        finally:
+            process.kill()
     assert (process.returncode, said) == (130, ""), complaint
     told = [line for line in complaint.splitlines() if not line.startswith(("INFO: ", "predicting: "))]
     assert told == ["interrupted: what was finished is saved; run the same command again to go on"]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.reports.worklist import write_report
+from tests.patience import LONG_S
 from tests.reports.conftest import Out, disc_and_cup
 from tests.reports.test_worklist import EVIL
 
@@ -52,7 +53,7 @@ def run(page: Path, script: str, tmp_path: Path) -> dict[str, Any]:
     copy.write_text(page.read_text(encoding="utf-8").replace("</body>", '<script src="probe.js"></script></body>'), encoding="utf-8")
     assert CHROMIUM is not None
     command = [CHROMIUM, *OPTIONS, f"--user-data-dir={tmp_path / 'browser'}", copy.as_uri()]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False, encoding="utf-8", errors="replace")
+    done = subprocess.run(command, capture_output=True, timeout=LONG_S, check=False, encoding="utf-8", errors="replace")
     found = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.S)
     assert found, f"the page's script did not finish: {done.stderr[-500:]}"
     told: dict[str, Any] = json.loads(html.unescape(found[1]))
@@ -226,7 +227,7 @@ def test_a_case_prints_on_one_page(make_out: Callable[..., Out], tmp_path: Path)
     for name, page in (("case", out.path / "report" / "cases" / "p03_R_v1_i1.html"), ("worklist", index)):
         pdf = tmp_path / f"{name}.pdf"
         command = [CHROMIUM, *OPTIONS[:-1], "--no-pdf-header-footer", f"--print-to-pdf={pdf}", f"--user-data-dir={tmp_path / 'browser'}"]
-        subprocess.run([*command, page.as_uri()], capture_output=True, timeout=120, check=True)
+        subprocess.run([*command, page.as_uri()], capture_output=True, timeout=LONG_S, check=True)
         (count,) = re.findall(rb"/Type /Pages\s[^>]*?/Count (\d+)", pdf.read_bytes())
         pages[name] = int(count)
     assert pages["case"] == 1

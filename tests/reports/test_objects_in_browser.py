@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.reports.worklist import write_report
+from tests.patience import LONG_S
 from tests.reports.conftest import DISC_CUP, LESIONS, Out, spot
 from tests.reports.test_in_browser import CHROMIUM, OPTIONS, pytestmark, run  # noqa: F401 (pytestmark skips without Chromium)
 
@@ -247,6 +248,6 @@ def test_a_case_with_many_objects_prints_on_one_page(make_out: Callable[..., Out
     pdf = tmp_path / "case.pdf"
     assert CHROMIUM is not None
     command = [CHROMIUM, *OPTIONS[:-1], "--no-pdf-header-footer", f"--print-to-pdf={pdf}", f"--user-data-dir={tmp_path / 'browser'}"]
-    subprocess.run([*command, page(out).as_uri()], capture_output=True, timeout=120, check=True)
+    subprocess.run([*command, page(out).as_uri()], capture_output=True, timeout=LONG_S, check=True)
     (count,) = re.findall(rb"/Type /Pages\s[^>]*?/Count (\d+)", pdf.read_bytes())
     assert int(count) == 1

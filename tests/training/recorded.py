@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.config import RunConfig, parse_config
 from pipeline.training.mlflow_store import connect
 from pipeline.training.tracking import Tracker
+from tests.patience import LONG_S
 
 CARD = "---\nname: phantom\n---\nDrawn eyes.\n"
 
@@ -81,10 +82,10 @@ class Server:
             self._process = subprocess.Popen(
                 command, env=environment, cwd=self.folder, stdout=output, stderr=output, start_new_session=True
             )
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + LONG_S
         while time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=10):
                     return
             except OSError:
                 time.sleep(0.1)
@@ -98,6 +99,6 @@ class Server:
             family = [*psutil.Process(self._process.pid).children(recursive=True), psutil.Process(self._process.pid)]
             for process in family:
                 process.kill()
-            psutil.wait_procs(family, timeout=10)
+            psutil.wait_procs(family, timeout=LONG_S)
             self._process.wait()
             self._process = None

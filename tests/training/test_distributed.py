@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import torch
 
 from pipeline.config import dump_config
 from pipeline.training.checkpoint import newest
+from tests.patience import LONG_S, ended, joined, wait_until
 from tests.training.tiny import COLUMNS, ROWS, last_state, start_together, tiny_config, train_tiny, weights, write_data
 
 NORMS = {norm: f"{{name: unet, widths: [4, 8], residual_units: 1, norm: {norm}}}" for norm in ("instance", "batch")}
@@ -32,9 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def in_two_processes(norm: str, root: Path, run_dir: Path, **changes: object) -> None:
     processes = start_together(2, tiny_config(root, NORMS[norm], **{**SETTINGS, "train__batch_size": 2, **changes}), root, run_dir)
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert joined(processes) == [0, 0]
 
 
 def test_with_instance_norm_two_processes_train_like_one(root: Path, tmp_path: Path) -> None:
@@ -65,20 +63,15 @@ def test_batch_norm_statistics_are_those_of_all_processes(root: Path, tmp_path: 
 def test_a_signal_to_one_process_stops_both_at_one_step_and_the_run_can_be_resumed(root: Path, tmp_path: Path) -> None:
     settings = {**SETTINGS, "train__batch_size": 2, "train__epochs": 5000}
     processes = start_together(2, tiny_config(root, NORMS["instance"], **settings), root, tmp_path / "run")
-    patience = time.monotonic() + 200
-    while newest(tmp_path / "run" / "checkpoints") is None and time.monotonic() < patience and all(p.is_alive() for p in processes):
-        time.sleep(0.02)
-    if newest(tmp_path / "run" / "checkpoints") is None:
+    checkpoints = tmp_path / "run" / "checkpoints"
+    with ended(processes):
+        wait_until(lambda: newest(checkpoints) is not None or not all(p.is_alive() for p in processes))
         ends = [process.exitcode for process in processes]
-        for process in processes:
-            process.kill()
-        pytest.fail(f"no checkpoint, so nothing to interrupt; the processes ended with {ends} (None: still at it after 200 s)")
-    processes[1].terminate()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [130, 130]
+        assert newest(checkpoints) is not None, f"no checkpoint, so nothing to interrupt; the processes ended with {ends}"
+        processes[1].terminate()
+        assert joined(processes) == [130, 130]
     assert "resume" in (tmp_path / "run.error").read_text()
-    found = newest(tmp_path / "run" / "checkpoints")
+    found = newest(checkpoints)
     assert found is not None
     done = int(found.name[:6])
     # With one process in place of two, too: the stream of samples is the same.
@@ -99,7 +92,7 @@ def test_torchrun_needs_no_other_code(root: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     done = subprocess.run(
         [*command, str(tmp_path / "config.yaml"), str(root), str(tmp_path / "runs")],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=LONG_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     train_tiny(tiny_config(root, **SETTINGS), root, tmp_path / "one")
@@ -125,9 +118,7 @@ def test_two_processes_train_a_detector_though_one_sees_no_object(tmp_path: Path
     }
     config = tiny_config(root, DETECTOR, **settings)
     processes = start_together(2, config, root, tmp_path / "run")
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert joined(processes) == [0, 0]
     (row,) = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert 0 <= row["validation/ap50"] <= 1
     assert row["train/loss/mask"] > 0

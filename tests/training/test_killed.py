@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from pipeline.training.checkpoint import newest
+from tests.patience import ended, joined, wait_until
 from tests.training.tiny import last_state, start, tiny_config, train_tiny, weights, write_data
 
 
@@ -40,15 +41,13 @@ def test_killed_again_and_again_it_ends_like_a_run_that_never_was(tmp_path: Path
     for kill in range(5):
         goal = epochs_of(tmp_path / "run") + dice.randrange(1, 4)
         process = start(config, root, tmp_path / "run", resume=kill > 0, progress=NotTooFar(6 * 6))
-        while process.is_alive() and epochs_of(tmp_path / "run") < goal:
-            time.sleep(0.002)
-        process.join(dice.uniform(0, 0.1))  # somewhere in the epochs that follow, or in saving them
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-    process = start(config, root, tmp_path / "run", resume=True)
-    process.join()
-    assert process.exitcode == 0
+        with ended([process]):
+            wait_until(lambda process=process, goal=goal: not process.is_alive() or epochs_of(tmp_path / "run") >= goal)
+            process.join(dice.uniform(0, 0.1))  # somewhere in the epochs that follow, or in saving them
+            process.kill()
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+    assert joined([start(config, root, tmp_path / "run", resume=True)]) == [0]
     train_tiny(config, root, tmp_path / "whole")
     for part in (weights, last_state):
         whole, killed = part(tmp_path / "whole"), part(tmp_path / "run")

@@ -25,6 +25,7 @@ class Recorder:
         self.tables: dict[str, Any] = {}
         self.pictures: dict[str, np.ndarray] = {}
         self.bundles: list[dict[str, float]] = []
+        self.other: dict[str, float] = {}
 
     def __enter__(self) -> Recorder:
         return self
@@ -38,6 +39,9 @@ class Recorder:
     def epoch(self, step: int, metrics: dict[str, float]) -> None:
         saved = newest(self.run_dir / "checkpoints")
         self.epochs.append((step, metrics, saved.name if saved else None))
+
+    def numbers(self, metrics: dict[str, float]) -> None:
+        self.other |= metrics
 
     def table(self, name: str, rows: Any) -> None:
         self.tables[name] = rows
@@ -61,6 +65,8 @@ def test_everything_is_recorded_and_epochs_before_their_checkpoint(tmp_path: Pat
     config = tiny_config(root, data__normalise="{field_of_view: whole, working_size: [40, 50]}", train__epochs=2)
     result = run.train(config, root, tmp_path / "run", device="cpu")
     assert result.mlflow_run_id == "an-mlflow-run"
+    assert recorder.other["time/steps"] == 12
+    assert recorder.other["time/training_seconds"] > recorder.other["time/validations_seconds"] > 0
     assert recorder.started["card_name"] == "tiny"
     assert recorder.started["extra"] == {"parameters": recorder.started["extra"]["parameters"], "processes": 1}
     assert len(recorder.started["manifest"]) == 12

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 from pipeline.training.mlflow_store import connect
 from pipeline.training.spool import Sent, Spool
 from pipeline.training.tracking import Tracker, open_tracker, send_unsent
+from tests.patience import LONG_S, wait_until
 from tests.training.recorded import Server, begin, client_beside, only_run, run_config
 
 
@@ -39,11 +39,8 @@ def train(tracker: Tracker, steps: range) -> None:
             tracker.epoch(step, {"train/loss": 1 / (step + 1), "validation/dice": step / 100})
 
 
-def wait_for(run_dir: Path, count: int, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while Sent.load(run_dir).sent < count:
-        assert time.monotonic() < deadline, Sent.load(run_dir)
-        time.sleep(0.1)
+def wait_for(run_dir: Path, count: int) -> None:
+    wait_until(lambda: Sent.load(run_dir).sent >= count, lambda: Sent.load(run_dir))
 
 
 @pytest.mark.slow
@@ -56,10 +53,7 @@ def test_server_dies_twice_and_every_record_arrives_once(server: Server, tmp_pat
     wait_for(run_dir, 11)
     server.down()
     train(tracker, range(10, 20))
-    deadline = time.monotonic() + 60
-    while Sent.load(run_dir).problem is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: Sent.load(run_dir).problem is not None)
     server.up()
     train(tracker, range(20, 30))
     wait_for(run_dir, 31)
@@ -71,7 +65,7 @@ def test_server_dies_twice_and_every_record_arrives_once(server: Server, tmp_pat
     tracker.bundle(bundle, {"validation/dice": 0.4})
     begun = time.monotonic()
     delivery = tracker.finish("FINISHED", wait_seconds=1)
-    assert time.monotonic() - begun < 60  # one request may be under way
+    assert time.monotonic() - begun < LONG_S  # one request may be under way
     assert delivery.unsent == 10 + 3 + 1
     assert delivery.message is not None
     assert f"ocuseg train --send {run_dir}" in delivery.message
@@ -101,7 +95,7 @@ def test_server_that_never_answers_is_left_behind(tmp_path: Path) -> None:
         train(tracker, range(3))
         begun = time.monotonic()
         delivery = tracker.finish("FAILED", wait_seconds=0.5)
-        assert time.monotonic() - begun < 60
+        assert time.monotonic() - begun < LONG_S
         resumed = open_tracker(run_config(), run_dir, resume=True)  # where to is remembered
         begin(resumed)
         assert resumed.finish("FAILED", wait_seconds=0.5).unsent == 7
@@ -132,17 +126,16 @@ def test_records_of_a_killed_training_still_go_out(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
     with subprocess.Popen([sys.executable, "-c", program, str(run_dir)], stdout=subprocess.PIPE, text=True, cwd=root) as training:
         assert training.stdout is not None
-        word, sender = training.stdout.readline().split()
-        assert word == "recorded"
-        training.send_signal(signal.SIGKILL)
+        try:
+            word, sender = training.stdout.readline().split()
+            assert word == "recorded"
+        finally:
+            training.kill()
     wait_for(run_dir, 6)
     run = only_run(client_beside(run_dir))
     assert [m.value for m in client_beside(run_dir).get_metric_history(run.info.run_id, "loss")] == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert run.info.status == "RUNNING"  # until it is resumed: nobody has said how it ended
-    deadline = time.monotonic() + 60
-    while _alive(int(sender)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not _alive(int(sender)))
 
 
 def _alive(process: int) -> bool:

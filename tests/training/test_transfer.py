@@ -18,6 +18,7 @@ from pipeline.training.bundle import build_task, load_bundle
 from pipeline.training.optimise import make_optimizer, set_rate
 from pipeline.training.transfer import Thaw, encoder_stages, load_weights, rate_factors
 from pipeline.types import LabelClass, LabelMap
+from tests.patience import joined
 from tests.training.tiny import last_state, start_together, tiny_config, train_tiny, write_data
 
 MODEL = "{name: unet, widths: [4, 8], residual_units: 1, norm: batch}"
@@ -238,9 +239,7 @@ def test_a_frozen_encoder_stays_to_the_bit_then_thaws_and_a_killed_run_ends_the_
 def test_processes_agree_on_what_has_thawed(root: Path, first: Path, tmp_path: Path) -> None:
     config = from_bundle(root, first, MODEL, train__epochs=2, train__thaw_at="[0.5]")
     processes = start_together(2, config, root, tmp_path / "run")
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0], (tmp_path / "run.error").read_text()
+    assert joined(processes) == [0, 0], (tmp_path / "run.error").read_text()
     begun, ended = load_bundle(first).task, last_state(tmp_path / "run")
     names = {id(p): name for name, p in begun.named_parameters()}
     for number, stage in enumerate(encoder_stages(begun.network)):
