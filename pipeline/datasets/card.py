@@ -28,7 +28,7 @@ from pipeline.datasets.labels import (
     MasksLabel,
     PixelSource,
     meanings,
-    read_stored,
+    read_placed,
 )
 from pipeline.datasets.patterns import Pattern, expressions
 from pipeline.datasets.splits import Part
@@ -320,12 +320,12 @@ def read_scan(card: DataCard, case: CardCase) -> Scan:
     return replace(scan, geometry=geometry, modality=card.modality, case=case.key)
 
 
-def read_field_of_view(card: DataCard, case: CardCase) -> npt.NDArray[np.bool_] | None:
-    """The card's field of view, bool (H, W) in the source frame, or None where the card has none for this case."""
+def read_field_of_view(card: DataCard, case: CardCase, scan: Scan) -> npt.NDArray[np.bool_] | None:
+    """The card's field of view, bool (H, W) in the frame of the case's scan, or None where the card has none for this case."""
     if case.field_of_view is None or card.field_of_view is None:
         return None
     try:
-        stored = read_stored(case.field_of_view)
+        stored = read_placed(case.field_of_view, lambda: scan.geometry, card.field_of_view.place)
     except OcusegError as error:
         raise CardError(f"case {case.key}: its field-of-view file is not usable: {error}") from error
     if stored.ndim == 3 and stored.shape[-1] == 3:

@@ -97,7 +97,7 @@ def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = No
                 continue
             mask = truth.mask
             check_sizes(scan.geometry, mask, "the label")
-            view = read_field_of_view(card, case)
+            view = read_field_of_view(card, case, scan)
         except OcusegError:
             continue
         inside = np.ones(scan.geometry.plane, dtype=bool) if view is None else view
@@ -151,7 +151,7 @@ def _case_problems(card: DataCard, case: CardCase, root: Path, shared: set[Probl
             problems.append(at(case.image, error))
     if case.field_of_view is not None:
         try:
-            view = read_field_of_view(card, case)
+            view = read_field_of_view(card, case, scan)
             assert view is not None
             if view.shape != scan.geometry.plane:
                 problems.append(at(case.field_of_view, f"the field of view is {view.shape}, but the image is {scan.geometry.plane}"))

@@ -28,7 +28,7 @@ from pipeline.datasets.labels import (
     combine,
     decode,
     meanings,
-    read_stored,
+    read_placed,
 )
 from pipeline.datasets.object_classes import classes_by_number
 from pipeline.datasets.object_files import from_components, from_instance_ids, from_masks, from_seg, from_yolo, label_of, read_planes
@@ -140,7 +140,7 @@ def _read(card: DataCard, files: Sequence[tuple[LabelSource, Path | None]], imag
         paths = [path for _, path in pairs if path is not None]
         names = set(meanings(source)) & set(label_map.names)
         if isinstance(source, PixelSource):
-            layers += [decode(source, read_stored(path), label_map) for path in paths]
+            layers += [decode(source, read_placed(path, lambda: image.scan.geometry, source.place), label_map) for path in paths]
             ways |= dict.fromkeys(names, source.objects)
             pixels |= names
             continue
@@ -197,7 +197,7 @@ def _chosen(card: DataCard, truth: Truth) -> Truth:
 
 
 def _instances(source: InstancesLabel, path: Path, image: _Image, label_map: LabelMap) -> list[Objects]:
-    planes = read_planes(path)
+    planes = read_planes(path, image.scan.geometry, source.place)
     labels: int | dict[int, int] = label_of(source.means or "background", label_map)
     if source.classes_from is not None:
         meant = classes_by_number(source.classes_from, image.beside(source.classes_from.file), image.path, image.fields)
@@ -216,11 +216,11 @@ def _objects(card: DataCard, source: ObjectSource, paths: Sequence[Path], image:
         masks = None if isinstance(source, YoloBoxesLabel) else ()
         return [Objects.make(plane, [], [], masks) for _ in range(geometry.slices)]
     if isinstance(source, DicomSegLabel):
-        return from_seg(paths[0], geometry.shape, source, label_map, image.scan.sop_instance_uid)
+        return from_seg(paths[0], geometry, source, label_map, image.scan.sop_instance_uid)
     if isinstance(source, InstancesLabel):
         return _instances(source, paths[0], image, label_map)
     if isinstance(source, MasksLabel):
-        stacks = [read_planes(path) for path in paths]
+        stacks = [read_planes(path, geometry, source.place) for path in paths]
         if any(len(stack) != geometry.slices for stack in stacks):
             raise CardError(f"a mask has another number of slices than the image, which has {geometry.slices}")
         label = label_of(source.means, label_map)

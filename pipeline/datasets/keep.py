@@ -31,7 +31,7 @@ def keep(
     CardError: files that do not fit each other or the card, or labels that are not what is needed. ScanError: one that cannot be read.
     """
     scan = read_scan(card, case)
-    view = read_field_of_view(card, case)
+    view = read_field_of_view(card, case, scan)
     truth = None
     if case.labels or need != "either":
         truth = read_truth(card, case, objects=need != "masks", weak_masks=weak_masks, scan=scan)

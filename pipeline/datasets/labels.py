@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from pipeline.errors import CardError
 from pipeline.registry import Strict
-from pipeline.types import IGNORE, LabelMap
+from pipeline.types import IGNORE, Geometry, LabelMap
 
 BACKGROUND_NAME = "background"
 IGNORE_NAME = "ignore"
@@ -27,7 +28,21 @@ class _Source(Strict):
     )
 
 
-class _Pixels(_Source):
+Place = Literal["geometry", "array", "rows_up"]
+_PLACE = Field(
+    description="how a NIfTI or DICOM label lies on its image. geometry: by the affines of both, flips and orders of axes exactly; an "
+    "image without one (PNG) lies as ITK places it, columns to the left, rows to the back; a label without one as it is stored. array: "
+    "pixel by pixel as both are stored, whatever the headers say. rows_up: so, too, but the label's rows run from the bottom up"
+)
+
+
+class _Placed(_Source):
+    """Arrays of pixels, which lie somewhere on the image."""
+
+    place: Annotated[Place, _PLACE] = "geometry"
+
+
+class _Pixels(_Placed):
     """Says a class of every pixel; what one object of it is, is derived."""
 
     objects: Literal["components", "one"] = Field(
@@ -119,7 +134,7 @@ class ClassesFrom(Strict):
         return self.json_file or self.csv or ""
 
 
-class InstancesLabel(_Source):
+class InstancesLabel(_Placed):
     """A grey image (8 or 16 bit, or a volume) of numbered objects, of one class or of those that a table gives: 0 is background, and
     equal values are one object, also where its pixels do not touch. What is left out is background."""
 
@@ -139,7 +154,7 @@ class InstancesLabel(_Source):
         return self
 
 
-class MasksLabel(_Source):
+class MasksLabel(_Placed):
     """One grey image an object, present where the stored value is at least ``at_least``: "lesions/{name}_{object}.png"; the field
     {object} stands for what tells the files of one image apart."""
 
@@ -177,6 +192,7 @@ class FieldOfViewSource(Strict):
 
     file: str
     at_least: float = 1
+    place: Annotated[Place, _PLACE] = "geometry"
 
     @model_validator(mode="after")
     def _positive(self) -> FieldOfViewSource:
@@ -200,20 +216,43 @@ def meanings(source: LabelSource) -> list[str]:
 
 
 def read_stored(path: Path) -> npt.NDArray[Any]:
-    """A label file as stored: (H, W), (H, W, 3) or (D, H, W); a 1-bit image as uint8 0 and 255.
+    """A label file as stored: (H, W), (H, W, 3) or (D, H, W[, 3]); a 1-bit image as uint8 0 and 255.
 
     Raises
     ------
     ScanError: the file cannot be read.
     """
+    return _stored(path)[0]
+
+
+def read_placed(path: Path, image: Callable[[], Geometry], place: Place = "geometry") -> npt.NDArray[Any]:
+    """:func:`read_stored`, brought onto the image, whose geometry is asked for only where it matters.
+
+    Raises
+    ------
+    ScanError: the file cannot be read; ``misplaced``: it does not lie on its image.
+    """
+    from pipeline.scans.alignment import align
+
+    stored, own = _stored(path)
+    rows = 0 if own is None else len(own.shape) - 2
+    if place == "rows_up":
+        stored = np.flip(stored, rows)
+    if own is None:
+        return stored
+    return align(stored, own if place == "geometry" else replace(own, affine=None, nifti=None), image())
+
+
+def _stored(path: Path) -> tuple[npt.NDArray[Any], Geometry | None]:
+    """With the geometry of a file that may have one."""
     from pipeline.scans.open import open_scan, sniff
 
     if sniff(path) in ("dicom", "nifti", "heidelberg_vol"):
-        pixels = open_scan(path).pixels
-        return pixels[0] if pixels.shape[0] == 1 else np.moveaxis(pixels, 0, -1)
+        scan = open_scan(path)
+        return (scan.pixels[0] if scan.pixels.shape[0] == 1 else np.moveaxis(scan.pixels, 0, -1)), scan.geometry
     from pipeline.scans.raster import read_image
 
-    return read_image(path)
+    return read_image(path), None
 
 
 def decode(source: PixelSource, stored: npt.NDArray[Any], label_map: LabelMap) -> npt.NDArray[np.int64]:

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets.labels import BACKGROUND_NAME, IGNORE_NAME, DicomSegLabel, read_stored
+from pipeline.datasets.labels import BACKGROUND_NAME, IGNORE_NAME, DicomSegLabel, Place, read_placed
 from pipeline.datasets.objects import Mask, Objects, fitted
 from pipeline.errors import CardError
-from pipeline.types import LabelMap
+from pipeline.types import Geometry, LabelMap
 
 _EIGHT = np.ones((3, 3), dtype=np.int8)
 _YOLO = "class centre_x centre_y width height"
@@ -136,8 +136,8 @@ def _yolo_line(line: str) -> tuple[int, tuple[float, float, float, float]]:
     return int(kind), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
-def from_seg(path: Path, shape: tuple[int, ...], source: DicomSegLabel, label_map: LabelMap, uid: str | None) -> list[Objects]:
-    """Objects of each slice of an image of ``shape`` ([slices,] rows, columns) from a DICOM segmentation.
+def from_seg(path: Path, image: Geometry, source: DicomSegLabel, label_map: LabelMap, uid: str | None) -> list[Objects]:
+    """Objects of each slice of an image from a DICOM segmentation.
 
     Parameters
     ----------
@@ -149,15 +149,15 @@ def from_seg(path: Path, shape: tuple[int, ...], source: DicomSegLabel, label_ma
     """
     from pipeline.scans.segmentation import read_segmentation
 
-    by_slice: list[list[Objects]] = [[] for _ in range(shape[0] if len(shape) == 3 else 1)]
-    for segment in read_segmentation(path, shape, uid):
+    by_slice: list[list[Objects]] = [[] for _ in range(image.slices)]
+    for segment in read_segmentation(path, image, uid):
         name = source.segments.get(segment.number, source.segments.get(segment.label))
         if name is None:
             raise CardError(f"the segmentation has segment {segment.number}, which the card does not name")
         if label := label_of(name, label_map):
             for slice_index, plane in segment.planes.items():
                 by_slice[slice_index].append(from_components(plane, label, source.objects))
-    return [Objects.join((shape[-2], shape[-1]), found) for found in by_slice]
+    return [Objects.join(image.plane, found) for found in by_slice]
 
 
 def label_of(name: str, label_map: LabelMap) -> int:
@@ -165,7 +165,7 @@ def label_of(name: str, label_map: LabelMap) -> int:
     return 0 if name in (BACKGROUND_NAME, IGNORE_NAME) else label_map.names.index(name) + 1
 
 
-def read_planes(path: Path) -> Sequence[npt.NDArray[Any]]:
-    """A label image, or every slice of one that is a volume, as stored."""
-    stored = read_stored(path)
+def read_planes(path: Path, geometry: Geometry, place: Place) -> Sequence[npt.NDArray[Any]]:
+    """A label image, or every slice of one that is a volume, as it lies on the image of ``geometry``."""
+    stored = read_placed(path, lambda: geometry, place)
     return list(stored) if stored.ndim == 3 and stored.shape[-1] != 3 else [stored]

@@ -258,7 +258,7 @@ def _score_pixels(
 
 def _field_of_view(card: DataCard, case: CardCase, scan: Scan) -> npt.NDArray[np.bool_] | None:
     """The card's field of view, bool (H, W), of the image's own size."""
-    view = read_field_of_view(card, case)
+    view = read_field_of_view(card, case, scan)
     if view is not None and view.shape != scan.geometry.plane:
         raise CardError(f"case {case.key}: the field of view is {view.shape}, but the image is {scan.geometry.plane} (rows, columns)")
     return view

@@ -63,6 +63,11 @@ def geometry_of(dataset: Any, shape: tuple[int, ...]) -> Geometry:
     )
 
 
+def plane_affine(dataset: Any, frame: int) -> Vector | None:
+    """The affine of one frame alone, (column, row, 0) -> patient LPS in mm; None where size, position or orientation is not stated."""
+    return _affine(_plane_spacing(dataset, frame), _position(dataset, frame), _orientation(dataset, frame), None, 2)
+
+
 def laterality_of(dataset: Any, frames: int) -> tuple[Laterality | None, LateralitySource]:
     """Image Laterality (0020,0062), which OP and OPT must state; else Frame Laterality, where all frames agree; else nothing.
 

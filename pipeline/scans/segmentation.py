@@ -14,9 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ScanError
+from pipeline.scans.alignment import Indices, difference, grid_map
 from pipeline.scans.dicom import read_dataset
+from pipeline.scans.dicom_geometry import macro, plane_affine
 from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding, open_regular
 from pipeline.scans.quiet import quiet
+from pipeline.types import Geometry
+
+Mask = npt.NDArray[np.bool_]
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 
@@ -27,11 +32,21 @@ class Segment:
 
     number: int
     label: str
-    planes: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    planes: dict[int, Mask] = field(default_factory=dict)
+
+    def add(self, start: Indices, box: Mask, image: Geometry) -> None:
+        """Pixels (slices, rows, columns) that lie in the image from ``start`` on."""
+        rows, columns = (slice(first, first + size) for first, size in zip(start[1:], box.shape[1:], strict=True))
+        for index, plane in enumerate(box, start[0]):
+            whole = self.planes.setdefault(index, np.zeros(image.plane, dtype=bool))
+            whole[rows, columns] |= plane
 
 
-def read_segmentation(path: Path, shape: tuple[int, ...], sop_instance_uid: str | None = None) -> list[Segment]:
-    """The segments of an image of ``shape`` ([slices,] rows, columns), by number; one that holds nothing is listed, too.
+def read_segmentation(path: Path, image: Geometry, sop_instance_uid: str | None = None) -> list[Segment]:
+    """The segments of an image, by number; one that holds nothing is listed, too.
+
+    A frame lies where its plane position and orientation say, flips and orders of axes included; where it or the image has none, on
+    the frame of the image that it refers to, rows and columns as stored.
 
     Parameters
     ----------
@@ -40,7 +55,7 @@ def read_segmentation(path: Path, shape: tuple[int, ...], sop_instance_uid: str 
     Raises
     ------
     ScanError: ``unsupported`` (not a binary segmentation), ``too_large``, ``malformed``, ``truncated``; ``mismatch``: it belongs to
-        another image.
+        another image; ``misplaced``: a frame does not lie on the image.
     """
     with quiet(), open_regular(path) as file, decoding("the DICOM segmentation"):
         dataset = read_dataset(file)
@@ -48,21 +63,23 @@ def read_segmentation(path: Path, shape: tuple[int, ...], sop_instance_uid: str 
             raise ScanError("unsupported", "this is no binary DICOM segmentation; export it as one (Segmentation Type BINARY)")
         rows, columns, frames = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames", 1))
         check_pixels(rows * columns * frames, MAX_PIXELS)
-        if (rows, columns) != tuple(shape[-2:]):
-            raise ScanError("mismatch", f"the segmentation is {rows} x {columns}, but the image is {shape[-2]} x {shape[-1]}")
         segments = {int(item.SegmentNumber): Segment(int(item.SegmentNumber), str(item.SegmentLabel)) for item in dataset.SegmentSequence}
-        stored = dataset.pixel_array.reshape(frames, rows, columns)
-        shared = next(iter(dataset.get("SharedFunctionalGroupsSequence", [])), None)
-        slices, images = (shape[0] if len(shape) == 3 else 1), set()
-        for frame, groups in zip(stored, dataset.PerFrameFunctionalGroupsSequence, strict=True):
-            number = int(_macro(groups, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-            source = _source(_macro(groups, shared, "DerivationImageSequence"))
-            image = None if source is None else str(source.get("ReferencedSOPInstanceUID"))
-            if None not in (image, sop_instance_uid) and image != sop_instance_uid:
+        stored = dataset.pixel_array.reshape(frames, rows, columns) != 0
+        images: set[str | None] = set()
+        for frame in range(frames):
+            identified: Any = macro(dataset, frame, "SegmentIdentificationSequence")
+            number = int(identified.ReferencedSegmentNumber)
+            source = _source(macro(dataset, frame, "DerivationImageSequence"))
+            uid = None if source is None else str(source.get("ReferencedSOPInstanceUID"))
+            if None not in (uid, sop_instance_uid) and uid != sop_instance_uid:
                 continue
-            images.add(image)
-            place, planes = _slice(source, slices), segments[number].planes
-            planes[place] = planes.get(place, False) | (frame != 0)
+            images.add(uid)
+            affine = None if image.affine is None else plane_affine(dataset, frame)
+            if affine is None:
+                start, box = _referred(stored[frame], source, image)
+            else:
+                start, box = _placed(stored[frame], affine, image, source if None not in (uid, sop_instance_uid) else None)
+            segments[number].add(start, box, image)
     if frames and not images:
         raise ScanError("mismatch", "the segmentation refers to another image; give the one that was drawn on this image")
     if len(images - {None}) > 1:
@@ -70,28 +87,53 @@ def read_segmentation(path: Path, shape: tuple[int, ...], sop_instance_uid: str 
     return [segments[number] for number in sorted(segments)]
 
 
-def _macro(groups: Any, shared: Any, name: str) -> Any:
-    """The first item of a functional group, of the frame or of all frames; None where there is none."""
-    for holder in (groups, shared):
-        if holder is not None and holder.get(name):
-            return holder[name].value[0]
-    return None
-
-
 def _source(derivation: Any) -> Any:
     """The image that a frame says it was drawn on, or None."""
     return next(iter(derivation.get("SourceImageSequence") or []), None) if derivation is not None else None
 
 
-def _slice(source: Any, slices: int) -> int:
-    """Which slice of the image a frame lies on."""
+def _placed(frame: Mask, affine: npt.NDArray[np.float64], image: Geometry, source: Any) -> tuple[Indices, Mask]:
+    """Where a frame begins in the image, and its pixels as they lie there, (slices, rows, columns), by both affines.
+
+    ``source``: the reference to this very image, where there is one: a slice that it names must be the one that the frame lies on.
+    """
+    assert image.affine is not None
+    shape = (image.slices, *image.plane)
+    laid = grid_map(affine, (1, *frame.shape), image.affine, shape)
+    box = laid.apply(frame[None])
+    inside = all(start >= 0 and start + size <= whole for start, size, whole in zip(laid.start, box.shape, shape, strict=True))
+    if not (laid.exact and inside):
+        apart = difference(affine, (1, *frame.shape), image.affine, shape)
+        raise ScanError("misplaced", f"a frame of the segmentation does not lie on the image: {apart}; give the image that it was drawn on")
+    named = _slice_number(source, image.slices)
+    if named is not None and box.shape[0] == 1 and named != laid.start[0]:
+        raise ScanError(
+            "misplaced",
+            f"a frame of the segmentation refers to slice {named + 1} of the image, but its position is that of slice "
+            f"{laid.start[0] + 1}; export it again",
+        )
+    return laid.start, box
+
+
+def _referred(frame: Mask, source: Any, image: Geometry) -> tuple[Indices, Mask]:
+    """As :func:`_placed`, by the number of the image's frame that a frame refers to."""
+    if frame.shape != image.plane:
+        (rows, columns), (height, width) = frame.shape, image.plane
+        raise ScanError("mismatch", f"the segmentation is {rows} x {columns}, but the image is {height} x {width}")
+    number = _slice_number(source, image.slices)
+    if number is None and image.slices > 1:
+        raise ScanError(
+            "unsupported",
+            "nothing says which slice each frame of the segmentation lies on, no positions in both files and no references; add them",
+        )
+    return (number or 0, 0, 0), frame[None]
+
+
+def _slice_number(source: Any, slices: int) -> int | None:
+    """Index of the slice that a reference names, or None."""
     number = None if source is None else source.get("ReferencedFrameNumber")
     if number is None:
-        if slices > 1:
-            raise ScanError(
-                "unsupported", "the segmentation does not say which slice each of its frames lies on; export it with references"
-            )
-        return 0
+        return None
     numbers = [int(n) for n in (number if hasattr(number, "__iter__") else [number])]
     if len(numbers) != 1 or not 1 <= numbers[0] <= slices:
         raise ScanError("mismatch", f"the segmentation refers to frame {numbers[0]} of an image with {slices}")

@@ -710,7 +710,7 @@ def test_chase_is_as_its_card_says() -> None:
     assert str(case.key) == "01_L_0_Image-01L"
     first, second = read_target_mask(card, case), read_target_mask(card, case, reader="second")
     assert 0.5 < 2 * np.sum(first & second) / (first.sum() + second.sum()) < 1
-    view = read_field_of_view(card, case)
+    view = read_field_of_view(card, case, read_scan(card, case))
     assert view is not None
     assert 0.6 < view.mean() < 0.8
 

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pipeline.errors import ScanError
 from pipeline.scans.open import open_scan
 from pipeline.scans.segmentation import SEGMENTATION, read_segmentation
+from pipeline.types import Geometry
 from tests.scans.make import dicom, item, saved, sequence
 
 ROWS, COLUMNS = 20, 36
@@ -89,7 +90,7 @@ def test_a_segmentation_of_a_photograph_as_highdicom_writes_it(tmp_path: Path, l
     if "FrameOfReferenceUID" in source:
         del source.FrameOfReferenceUID
     path = written([source], np.moveaxis(wanted, 0, -1)[None].astype(np.uint8), tmp_path / "seg.dcm", "disc", "cup")
-    first, second = read_segmentation(path, shape, scans[photograph].sop_instance_uid)
+    first, second = read_segmentation(path, scans[photograph].geometry, scans[photograph].sop_instance_uid)
     assert (first.number, first.label, second.number, second.label) == (1, "disc", 2, "cup")
     for segment, layer in ((first, wanted[0]), (second, wanted[1])):
         assert list(segment.planes) == [0]
@@ -105,7 +106,7 @@ def test_a_segmentation_of_a_volume_as_highdicom_writes_it(tmp_path: Path) -> No
     wanted = np.zeros((1, 3, 64, 72), dtype=bool)
     wanted[0, 0, 5:9, 7:20] = wanted[0, 2, 40:50, 60:] = True  # and nothing on the slice between
     path = written([dcmread(volume)], np.moveaxis(wanted, 0, -1).astype(np.uint8), tmp_path / "seg.dcm", "fluid")
-    (fluid,) = read_segmentation(path, scan.geometry.shape, scan.sop_instance_uid)
+    (fluid,) = read_segmentation(path, scan.geometry, scan.sop_instance_uid)
     assert sorted(fluid.planes) == [0, 2]
     assert all(np.array_equal(plane, wanted[0, place]) for place, plane in fluid.planes.items())
 
@@ -114,25 +115,25 @@ def test_frames_find_their_slices_and_images(tmp_path: Path, layers: np.ndarray)
     frames = np.stack([layers[0], layers[1], layers[0] ^ layers[1], layers[1]])
     places = [(1, "1.2.3", 3), (2, "1.2.3", 3), (1, "1.2.3", 1), (1, "9.9.9", 2)]
     path = saved(bits(frames, places), tmp_path / "seg.dcm")
-    disc, cup = read_segmentation(path, (5, ROWS, COLUMNS), "1.2.3")
+    disc, cup = read_segmentation(path, Geometry((5, ROWS, COLUMNS)), "1.2.3")
     assert sorted(disc.planes) == [0, 2]
     assert np.array_equal(disc.planes[0], frames[2])
     assert np.array_equal(disc.planes[2], frames[0])
     assert list(cup.planes) == [2]
     # The image may have become a PNG, whose identity nobody knows: then what was drawn on two images is nobody's.
     with pytest.raises(ScanError, match="refers to several images, and this file does not say which of them it is"):
-        read_segmentation(path, (5, ROWS, COLUMNS))
-    anywhere, _ = read_segmentation(saved(bits(frames[:3], places[:3]), tmp_path / "own.dcm"), (5, ROWS, COLUMNS))
+        read_segmentation(path, Geometry((5, ROWS, COLUMNS)))
+    anywhere, _ = read_segmentation(saved(bits(frames[:3], places[:3]), tmp_path / "own.dcm"), Geometry((5, ROWS, COLUMNS)))
     assert sorted(anywhere.planes) == [0, 2]
 
 
 def test_what_a_segmentation_leaves_out_is_empty(tmp_path: Path, layers: np.ndarray) -> None:
     path = saved(bits(layers[:1], [(2, "1.2.3", None)]), tmp_path / "seg.dcm")
-    disc, cup = read_segmentation(path, (ROWS, COLUMNS), "1.2.3")
+    disc, cup = read_segmentation(path, Geometry((ROWS, COLUMNS)), "1.2.3")
     assert disc.planes == {}
     assert np.array_equal(cup.planes[0], layers[0])
     path = saved(bits(layers, [(1, None, None), (2, None, None)]), tmp_path / "free.dcm")
-    assert all(list(segment.planes) == [0] for segment in read_segmentation(path, (ROWS, COLUMNS), "1.2.3"))
+    assert all(list(segment.planes) == [0] for segment in read_segmentation(path, Geometry((ROWS, COLUMNS)), "1.2.3"))
 
 
 @pytest.mark.parametrize(
@@ -156,10 +157,111 @@ def test_segmentations_that_do_not_fit(
     for keyword, value in changes.items():
         setattr(dataset, keyword, value)
     with pytest.raises(ScanError, match=said):
-        read_segmentation(saved(dataset, tmp_path / "seg.dcm"), shape, uid)
+        read_segmentation(saved(dataset, tmp_path / "seg.dcm"), Geometry(shape), uid)
 
 
 def test_a_file_that_is_no_dicom(tmp_path: Path) -> None:
     (tmp_path / "seg.dcm").write_bytes(b"not at all" * 40)
     with pytest.raises(ScanError):
-        read_segmentation(tmp_path / "seg.dcm", (ROWS, COLUMNS))
+        read_segmentation(tmp_path / "seg.dcm", Geometry((ROWS, COLUMNS)))
+
+
+STEP, ROW_MM, COLUMN_MM = 0.12, 0.004, 0.011
+CORNER = np.array([4.0, -2.0, 1.0])
+AFFINE = np.array([[COLUMN_MM, 0, 0, 4.0], [0, 0, STEP, -2.0], [0, -ROW_MM, 0, 1.0], [0, 0, 0, 1.0]])  # B-scans, rows run down
+
+
+def planes(frames: np.ndarray, places: list[tuple[Any, list[int]]], uid: str | None = None, numbers: list[int] | None = None) -> Dataset:
+    """A segmentation of one segment without references: of each frame its position and orientation."""
+    out = bits(frames, [(1, uid, None if numbers is None else numbers[index]) for index in range(len(frames))], ("fluid",))
+    out.SharedFunctionalGroupsSequence = sequence(item(PixelMeasuresSequence=sequence(item(PixelSpacing=[ROW_MM, COLUMN_MM]))))
+    for group, (position, orientation) in zip(out.PerFrameFunctionalGroupsSequence, places, strict=True):
+        group.PlanePositionSequence = sequence(item(ImagePositionPatient=[round(float(v), 6) for v in position]))
+        group.PlaneOrientationSequence = sequence(item(ImageOrientationPatient=orientation))
+    return out
+
+
+@pytest.fixture
+def volume() -> np.ndarray:
+    """bool (5, rows, columns), nothing alike in any two slices or directions."""
+    return np.random.default_rng(5).random((5, ROWS, COLUMNS)) < 0.3
+
+
+def read_volume(path: Path, image: Geometry, uid: str | None = None) -> np.ndarray:
+    (fluid,) = read_segmentation(path, image, uid)
+    out = np.zeros(image.shape, dtype=bool)
+    for index, plane in fluid.planes.items():
+        out[index] = plane
+    return out
+
+
+@pytest.mark.parametrize("flip_rows", [False, True])
+@pytest.mark.parametrize("flip_columns", [False, True])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_frames_lie_where_their_planes_are(
+    flip_rows: bool, flip_columns: bool, transposed: bool, volume: np.ndarray, tmp_path: Path
+) -> None:
+    image = Geometry(volume.shape, (STEP, ROW_MM, COLUMN_MM), "tag", AFFINE)
+    frames, places = [], []
+    for index in (3, 0, 4, 2, 1):  # in no order
+        frame, across, down, corner = volume[index], np.array([1, 0, 0]), np.array([0, 0, -1]), np.add(CORNER, [0, index * STEP, 0])
+        if flip_columns:
+            frame, corner, across = frame[:, ::-1], corner + across * COLUMN_MM * (COLUMNS - 1), -across
+        if flip_rows:
+            frame, corner, down = frame[::-1], corner + down * ROW_MM * (ROWS - 1), -down
+        if transposed:
+            frame, across, down = frame.T, down, across
+        frames.append(frame)
+        places.append((corner, [*across.tolist(), *down.tolist()]))
+    dataset = planes(np.stack(frames), places)
+    if transposed:
+        dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [COLUMN_MM, ROW_MM]
+    path = saved(dataset, tmp_path / "seg.dcm")
+    assert np.array_equal(read_volume(path, image), volume)
+    # The same image as dcm2niix stores it: rows from the bottom up.
+    upward = AFFINE @ np.array([[1, 0, 0, 0], [0, -1, 0, ROWS - 1], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    assert np.array_equal(read_volume(path, Geometry(volume.shape, None, "unknown", upward)), volume[:, ::-1])
+
+
+def test_frames_across_the_slices_and_parts_of_them(volume: np.ndarray, tmp_path: Path) -> None:
+    image = Geometry(volume.shape, (STEP, ROW_MM, COLUMN_MM), "tag", AFFINE)
+    part = volume[1, 4:12, 10:30]
+    path = saved(planes(part[None], [(np.add(CORNER, [10 * COLUMN_MM, STEP, -4 * ROW_MM]), [1, 0, 0, 0, 0, -1])]), tmp_path / "part.dcm")
+    wanted = np.zeros_like(volume)
+    wanted[1, 4:12, 10:30] = part
+    assert np.array_equal(read_volume(path, image), wanted)
+    en_face = planes(volume[:, 7][None], [(CORNER - [0, 0, 7 * ROW_MM], [1, 0, 0, 0, 1, 0])])
+    en_face.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [STEP, COLUMN_MM]
+    wanted = np.zeros_like(volume)
+    wanted[:, 7] = volume[:, 7]
+    assert np.array_equal(read_volume(saved(en_face, tmp_path / "en_face.dcm"), image), wanted)
+
+
+@pytest.mark.parametrize(
+    ("shift", "orientation", "numbers", "said"),
+    [
+        ([0, STEP / 2, 0], [1, 0, 0, 0, 0, -1], None, "does not lie on the image.* apart"),
+        ([0, -STEP, 0], [1, 0, 0, 0, 0, -1], None, "does not lie on the image.* apart"),
+        ([3 * COLUMN_MM, 0, 0], [1, 0, 0, 0, 0, -1], None, "does not lie on the image.* apart"),
+        ([0, 0, 0], [0.866, 0.5, 0, 0, 0, -1], None, "turned by 30 degrees"),
+        ([0, 0, 0], [1, 0, 0, 0, 0, -1], [2], "refers to slice 2 of the image, but its position is that of slice 1"),
+    ],
+)
+def test_a_frame_beside_the_image(
+    shift: list[float], orientation: list[float], numbers: list[int] | None, said: str, volume: np.ndarray, tmp_path: Path
+) -> None:
+    image = Geometry(volume.shape, (STEP, ROW_MM, COLUMN_MM), "tag", AFFINE)
+    path = saved(planes(volume[:1], [(CORNER + shift, orientation)], numbers and "1.2.3", numbers), tmp_path / "seg.dcm")
+    with pytest.raises(ScanError, match=said):
+        read_segmentation(path, image, "1.2.3")
+
+
+def test_a_single_b_scan_takes_no_frame_of_its_neighbour(volume: np.ndarray, tmp_path: Path) -> None:
+    alone = AFFINE.copy()
+    alone[:3, 2] = (0, 1, 0)  # a picture's normal says nothing of a thickness
+    image = Geometry((ROWS, COLUMNS), (ROW_MM, COLUMN_MM), "tag", alone)
+    own = saved(planes(volume[:1], [(CORNER, [1, 0, 0, 0, 0, -1])]), tmp_path / "own.dcm")
+    assert np.array_equal(read_segmentation(own, image)[0].planes[0], volume[0])
+    beside = saved(planes(volume[:1], [(np.add(CORNER, [0, STEP / 2, 0]), [1, 0, 0, 0, 0, -1])]), tmp_path / "beside.dcm")
+    with pytest.raises(ScanError, match="does not lie on the image"):
+        read_segmentation(beside, image)
