@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from pipeline.datasets.labels import (
     BACKGROUND_NAME,
@@ -31,6 +31,8 @@ from pipeline.datasets.labels import (
     read_placed,
 )
 from pipeline.datasets.patterns import Pattern, expressions
+from pipeline.datasets.places import place_below
+from pipeline.datasets.plain_text import read_plain_text
 from pipeline.datasets.splits import Part
 from pipeline.errors import CardError, OcusegError
 from pipeline.registry import Strict, explain, read_mapping
@@ -44,6 +46,17 @@ log = logging.getLogger(__name__)
 
 PatientSource = Literal["field", "tags", "folder", "name"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]{0,63}$")]
+
+
+def _in_folder(text: str) -> str:
+    try:
+        place_below(text, "it")
+    except CardError as error:
+        raise ValueError(str(error).removeprefix("it: ")) from None
+    return text
+
+
+InFolder = Annotated[str, AfterValidator(_in_folder)]
 
 
 class ClassFields(Strict):
@@ -64,7 +77,7 @@ class ImageFields(Strict):
     """Which files are images. With a table (CSV), each row is an image and its columns are the fields of all patterns."""
 
     file: str = Field(description="pattern of the image files; fields patient, eye, visit, part and name have a meaning")
-    table: str | None = Field(None, description="CSV file in the data set's folder")
+    table: InFolder | None = Field(None, description="CSV file in the data set's folder; commas, semicolons or tabs")
     columns: dict[str, str] = Field(default_factory=dict, description="fields under which other columns are known: {patient: PatientNo}")
 
 
@@ -74,7 +87,7 @@ class PartFields(Strict):
     field: dict[str, Part] | None = Field(None, description="values of the pattern's or table's field {part}")
     patients: dict[Part, list[str]] | None = None
     names: dict[Part, list[str]] | None = Field(None, description="image names without extension; * and ? and [abc] as in a shell")
-    file: str | None = Field(None, description="JSON file in the data set's folder: part -> list of image names")
+    file: InFolder | None = Field(None, description="JSON file in the data set's folder: part -> list of image names")
     key: str | None = Field(None, description="key of that file under which the parts stand")
 
     @model_validator(mode="after")
@@ -270,9 +283,11 @@ def load_card(name_or_path: str) -> DataCard:
             raise CardError(f"no data card is called {name_or_path!r}; {hint}")
         path = found[0]
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CardError(f"data card {name_or_path!r} cannot be read ({type(error).__name__})") from None
+        text = read_plain_text(path).replace("\r\n", "\n")
+    except CardError as error:
+        raise CardError(f"data card {name_or_path!r} cannot be read: {error}") from None
+    except OSError as error:
+        raise CardError(f"data card {name_or_path!r} cannot be read ({error.strerror or type(error).__name__})") from None
     return parse_card(text, where=path.name)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 import json
 import logging
@@ -16,7 +15,10 @@ from typing import TYPE_CHECKING, get_args
 from pipeline.datasets.card import CardCase, CardFields, PatientSource
 from pipeline.datasets.labels import LabelSource, MasksLabel
 from pipeline.datasets.patterns import fill, stem_of
+from pipeline.datasets.places import composed, file_below, place_below
+from pipeline.datasets.plain_text import read_plain_text
 from pipeline.datasets.splits import Part
+from pipeline.datasets.tables import read_table
 from pipeline.errors import CardError, ScanError
 from pipeline.scans.eyes import eye_of, eyes_in_names, laterality_from_name
 from pipeline.scans.identity import NO_VISIT
@@ -41,12 +43,12 @@ class Found:
 
 def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = None) -> Found:
     """Match the files below ``root`` with the card."""
-    files, left_out = names_below(root) if card.images.table is None else ([], [])
+    files, left_out = names_below(root)
     rows = dict(_images(card, root, files))
     parts = _PartFinder(card, root)
     sources = [*card.labels, *card.second_reader]
-    labels = [_Matcher(card, root, files, index + 1) for index in range(len(sources))]
-    view = _Matcher(card, root, files, len(sources) + 1) if card.field_of_view is not None else None
+    labels = [_Matcher(card, files, index + 1) for index in range(len(sources))]
+    view = _Matcher(card, files, len(sources) + 1) if card.field_of_view is not None else None
     if card.identifiers == "private" and pseudonyms is None:
         from pipeline.scans.identity import Pseudonyms, default_key_path
 
@@ -54,9 +56,10 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
 
     namer = _Namer(card, root, rows, pseudonyms)
     found = Found([], left_out)
+    listed = set(files)
     keys: dict[CaseKey, str] = {}
     for path, fields in rows.items():
-        if not (root / path).is_file():
+        if card.images.table is not None and path not in listed:
             found.left_over.append((path, "is named by the table but is not there"))
             continue
         matched: list[list[tuple[LabelSource, Path | None]]] = []
@@ -94,7 +97,7 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
                 tuple(second),
                 parts.part(path, fields),
                 root,
-                {**fields, "stem": stem_of(path)},
+                {**fields, "stem": stem_of(composed(path))},
                 patient_from=told_by,
             )
         )
@@ -114,35 +117,52 @@ def _images(card: CardFields, root: Path, files: list[str]) -> Iterator[tuple[st
             if fields is not None:
                 yield path, fields
         return
-    table = root / card.images.table
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CardError(f"card {card.name}: table {card.images.table!r} cannot be read ({type(error).__name__})") from None
-    for number, row in enumerate(rows, 2):
-        fields = {name: value.strip() for name, value in row.items() if name is not None and isinstance(value, str)}
+    names = {composed(path): path for path in files}
+    lines: dict[str, int] = {}
+    for line, fields in _rows(card, root):
         for name, column in card.images.columns.items():
             if column not in fields:
-                raise CardError(f"card {card.name}: table {card.images.table!r} has no column {column!r} (line {number})")
+                raise CardError(f"card {card.name}: table {card.images.table!r} has no column {column!r} (line {line})")
             fields[name] = fields[column]
         if "eye" in fields:
             fields["eye"] = eye_of(fields["eye"]) or fields["eye"]
-        yield fill(card.images.file, fields), fields
+        where = f"table {card.images.table!r}, line {line}"
+        empty = [name for name in card.patterns[0].fields if not fields.get(name, " ")]
+        if empty:
+            raise CardError(f"card {card.name}: {where}: column {empty[0]!r} is empty; fill it in, or take the row out")
+        place = place_below(fill(card.images.file, fields), where)
+        if place in lines:
+            raise CardError(f"card {card.name}: {where}: line {lines[place]} has the same image {place!r}; give each image one row")
+        lines[place] = line
+        yield names.get(place, place), fields
+
+
+def _rows(card: CardFields, root: Path) -> list[tuple[int, dict[str, str]]]:
+    assert card.images.table is not None
+    try:
+        return read_table(file_below(root, card.images.table, "images.table"))
+    except CardError as error:
+        raise CardError(f"card {card.name}: table {card.images.table!r}: {error}") from None
+    except OSError as error:
+        raise CardError(
+            f"card {card.name}: table {card.images.table!r} cannot be read ({error.strerror or type(error).__name__})"
+        ) from None
 
 
 class _Matcher:
     """Finds the files of one label source that belong to an image: one, or as many as there are objects (field {object})."""
 
-    def __init__(self, card: CardFields, root: Path, files: list[str], index: int) -> None:
+    def __init__(self, card: CardFields, files: list[str], index: int) -> None:
         self.pattern = card.patterns[index]
-        self._card, self._root = card, root
+        self._card = card
         self._files: dict[tuple[str, ...], list[str]] = {}
         self._used: set[str] = set()
         sources = [*card.labels, *card.second_reader]
         several = index <= len(sources) and isinstance(sources[index - 1], MasksLabel)
         self._fields = [name for name in self.pattern.fields if not several or name != "object"]
-        if card.images.table is None:
+        if card.images.table is not None:
+            self._names = {composed(path): path for path in files}
+        else:
             seen: dict[tuple[str, ...], str] = {}
             for path in files:
                 fields = self.pattern.match(path)
@@ -156,10 +176,10 @@ class _Matcher:
                 self._files.setdefault(tuple(fields[name] for name in self._fields), []).append(path)
 
     def files(self, image: str, fields: dict[str, str]) -> list[str]:
-        known = {**fields, "stem": stem_of(image)}
+        known = {**fields, "stem": stem_of(composed(image))}
         if self._card.images.table is not None:
-            path = fill(self.pattern.text, known)
-            return [path] if path and (self._root / path).is_file() else []
+            place = self._names.get(place_below(fill(self.pattern.text, known), f"table {self._card.images.table!r}"))
+            return [place] if place else []
         found = sorted(self._files.get(tuple(known[name] for name in self._fields), []))
         self._used.update(found)
         return found
@@ -174,7 +194,7 @@ class _PartFinder:
         names = card.parts.names if card.parts else None
         if card.parts is not None and card.parts.file is not None:
             names = _part_file(card, root)
-        self._names = names or {}
+        self._names = {part: [composed(name) for name in named] for part, named in (names or {}).items()}
 
     def part(self, path: str, fields: dict[str, str]) -> Part | None:
         parts = self.card.parts
@@ -184,9 +204,9 @@ class _PartFinder:
             value = fields.get("part", "")
             return parts.field.get(value)
         if parts.patients is not None:
-            patient = fields.get("patient", stem_of(path))
-            return next((part for part, patients in parts.patients.items() if patient in patients), None)
-        stem = stem_of(path)
+            patient = fields.get("patient", stem_of(composed(path)))
+            return next((part for part, patients in parts.patients.items() if patient in map(composed, patients)), None)
+        stem = stem_of(composed(path))
         return next((part for part, names in self._names.items() if any(fnmatch.fnmatchcase(stem, name) for name in names)), None)
 
 
@@ -194,12 +214,21 @@ def _part_file(card: CardFields, root: Path) -> dict[Part, list[str]]:
     assert card.parts is not None
     assert card.parts.file is not None
     synonyms: dict[str, Part] = {part: part for part in get_args(Part)} | {"val": "validation", "valid": "validation"}
+    where = f"card {card.name}: part file {card.parts.file!r}"
+    path = file_below(root, card.parts.file, f"card {card.name}: parts.file")
     try:
-        data = json.loads((root / card.parts.file).read_text(encoding="utf-8"))
-        data = data[card.parts.key] if card.parts.key else data
-        return {synonyms[name]: [str(v) for v in names] for name, names in data.items() if name in synonyms}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CardError(f"card {card.name}: part file {card.parts.file!r} is not as the card says ({type(error).__name__})") from None
+        data = json.loads(read_plain_text(path))
+    except CardError as error:
+        raise CardError(f"{where}: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        said = getattr(error, "strerror", None) or "it is not JSON"
+        raise CardError(f"{where} cannot be read ({said})") from None
+    if card.parts.key is not None:
+        data = data.get(card.parts.key) if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not all(isinstance(names, list) for name, names in data.items() if name in synonyms):
+        under = f" under {card.parts.key!r}" if card.parts.key else ""
+        raise CardError(f"{where} holds no lists of names by part{under}: {{train: [...], test: [...]}}")
+    return {synonyms[name]: [str(v) for v in names] for name, names in data.items() if name in synonyms}
 
 
 class _Namer:
@@ -241,7 +270,7 @@ class _Namer:
         visit = fields.get("visit") or place.visit or NO_VISIT
         eye = eye_of(fields.get("eye")) or card.laterality or named_eye or place.eye or "U"
         if card.identifiers == "public":
-            return CaseKey(_safe(patient), eye, _safe(visit), _safe(fields.get("name") or stem_of(path))), source
+            return CaseKey(_safe(patient), eye, _safe(visit), _safe(fields.get("name") or stem_of(composed(path)))), source
         assert self.pseudonyms is not None
         if not fields.get("patient"):
             from pipeline.scans.open import case_by_tags
@@ -263,7 +292,7 @@ class _Namer:
 
 def _name(path: str, fields: Mapping[str, str]) -> str:
     """What tells an image's patient where nothing else does: its name, without the eye where the pattern says where that stands."""
-    return (fields.get("eye") and fields.get("name")) or stem_of(path)
+    return (fields.get("eye") and fields.get("name")) or stem_of(composed(path))
 
 
 def _safe(text: str) -> str:

@@ -6,7 +6,6 @@ name a kind of picture (images, masks, vessels, ...) or a part (train, test): al
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import yaml
 
 from pipeline.datasets.labels import read_stored
 from pipeline.datasets.patterns import Pattern, stem_of
+from pipeline.datasets.tables import read_table
 from pipeline.errors import CardError, OcusegError
 from pipeline.scans.eyes import eye_of
 from pipeline.scans.walk import names_below
@@ -302,10 +302,9 @@ def _label_part(labels: Sequence[tuple[str, list[Any] | None]]) -> dict[str, Any
 def _from_table(folder: Path, table: Path, name: str) -> str:
     where = _relative(table, folder)
     try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CardError(f"table {where!r} cannot be read ({type(error).__name__})") from None
+        rows = [row for _, row in read_table(table)]
+    except (OSError, CardError) as error:
+        raise CardError(f"table {where!r} cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if not rows or not {"image", "label"} <= set(rows[0]):
         raise CardError(f"table {where!r} needs columns image and label, and at least one row")
     files = [row["label"] for row in rows if row.get("label") and (folder / row["label"]).is_file()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,9 @@ from typing import Any
 
 from pipeline.datasets.labels import ClassesFrom
 from pipeline.datasets.patterns import fill, stem_of
-from pipeline.errors import LabelFileError
+from pipeline.datasets.plain_text import read_regular
+from pipeline.datasets.tables import read_table
+from pipeline.errors import CardError, LabelFileError
 
 _lock = threading.Lock()
 
@@ -91,11 +92,10 @@ class _Parsed:
 def _parse(path: Path, is_csv: bool, _changed: int, _size: int) -> _Parsed | str:
     """The file's content, or what is wrong with it: kept, so that a large file is not parsed anew for each image."""
     try:
-        if is_csv:
-            with path.open(newline="", encoding="utf-8-sig") as stream:
-                return _Parsed(list(csv.DictReader(stream)))
-        return _Parsed(json.loads(path.read_bytes()))
-    except (OSError, ValueError, csv.Error, RecursionError) as error:
+        return _Parsed([row for _, row in read_table(path)] if is_csv else json.loads(read_regular(path)))
+    except CardError as error:
+        return str(error)
+    except (OSError, ValueError, RecursionError) as error:
         return f"this is not {'CSV' if is_csv else 'JSON'} that can be read ({type(error).__name__})"
 
 

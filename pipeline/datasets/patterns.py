@@ -7,16 +7,25 @@ for every file below that folder. All else is literal. Paths are relative to the
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+import regex
+
+from pipeline.datasets.places import composed
 from pipeline.errors import CardError
 from pipeline.scans.eyes import eye_of
 
 _FIELD = re.compile(r"\{(?P<name>[a-z_][a-z0-9_]*)(?::(?P<regex>(?:[^{}]|\{[\d,]+\})+))?\}")
 _EXTENSION = r"\.(?:[A-Za-z0-9]+\.gz|[^./]+)"
+_REPEATED = re.compile(r"\{(\d+)[,\d]*\}")
+_SECONDS = 1.0
+"""CPU time that a pattern may take on one name; sound ones take microseconds."""
+_COPIES = 100_000
+"""How many times a repeat such as {8} may copy what it repeats, all of a pattern together."""
 _DEFAULTS = {"eye": "(?i:OD|OS|OI|OG|RE|LE|right|left|[RLDG])", "path": ".+?"}
 
 
@@ -31,7 +40,7 @@ class Pattern:
     """One compiled pattern; ``fields`` are the names it captures."""
 
     text: str
-    regex: re.Pattern[str]
+    regex: regex.Pattern[str]
     fields: tuple[str, ...]
 
     @classmethod
@@ -40,10 +49,12 @@ class Pattern:
 
         Raises
         ------
-        CardError: a brace without its partner, or a regular expression that is not one.
+        CardError: a brace without its partner, a regular expression that is not one, or a place outside the data set's folder.
         """
         known = known or {}
-        source = text + "{path}.*" if text.endswith("/") else text
+        if re.match(r"/|[A-Za-z]:[/\\]", text) or ".." in text.split("/"):
+            raise CardError(f"pattern {text!r} does not lie in the data set's folder; patterns are relative to it")
+        source = composed(text + "{path}.*" if text.endswith("/") else text)
         any_extension = source.endswith(".*")
         source = source.removesuffix(".*") if any_extension else source
         parts: list[str] = []
@@ -58,15 +69,27 @@ class Pattern:
                 fields.append(name)
             position = match.end()
         parts.append(_literal(source[position:], text))
+        whole = "".join(parts) + (_EXTENSION if any_extension else "")
+        if sum(map(len, _REPEATED.findall(whole))) > 200 or math.prod(max(1, int(n)) for n in _REPEATED.findall(whole)) > _COPIES:
+            raise CardError(f"pattern {text!r} repeats too much; write + in place of large numbers in braces")
         try:
-            regex = re.compile("".join(parts) + (_EXTENSION if any_extension else ""))
-        except re.error as error:
-            raise CardError(f"pattern {text!r} is not valid: {error}") from None
-        return cls(text, regex, tuple(fields))
+            return cls(text, regex.compile(whole), tuple(fields))
+        except (regex.error, RecursionError, OverflowError) as error:
+            raise CardError(f"pattern {text!r} is not valid: {str(error) or type(error).__name__}") from None
 
     def match(self, path: str) -> dict[str, str] | None:
-        """Fields of a relative path, or None where the pattern does not fit; ``eye`` as "R" or "L" where it can be told."""
-        match = self.regex.fullmatch(path)
+        """Fields of a relative path, or None where the pattern does not fit; ``eye`` as "R" or "L" where it can be told.
+
+        Raises
+        ------
+        CardError: finding out takes longer than any sound pattern does.
+        """
+        try:
+            match = self.regex.fullmatch(composed(path), timeout=_SECONDS)
+        except TimeoutError:
+            raise CardError(
+                f"pattern {self.text!r} takes more than {_SECONDS:g} s on one file name; simplify it: a repeat holds another, as in (a+)+"
+            ) from None
         if match is None:
             return None
         fields = dict(match.groupdict())
@@ -99,4 +122,6 @@ def fill(text: str, fields: Mapping[str, str]) -> str:
 def _literal(text: str, whole: str) -> str:
     if "{" in text or "}" in text:
         raise CardError(f"pattern {whole!r} has a brace that opens or closes no field; write fields as {{name}} or {{name:REGEX}}")
+    if "\\" in text:
+        raise CardError(f"pattern {whole!r} has a backslash between its fields; write / between folders")
     return "[^/]*".join(re.escape(piece) for piece in text.split("*"))
