@@ -17,8 +17,9 @@ from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.splits import SplitConfig
 from pipeline.errors import ConfigError
 from pipeline.models.base import MODELS
-from pipeline.registry import Strict, explain, read_mapping
+from pipeline.registry import Strict, explain
 from pipeline.tasks.base import TASKS
+from pipeline.yaml_mapping import described, read_mapping, read_value
 
 if TYPE_CHECKING:
     ModelConfig = Strict
@@ -298,6 +299,6 @@ def _override(data: dict[str, Any], override: str) -> None:
         if not isinstance(data, dict):
             raise ConfigError(f"--set {override!r}: {parent!r} holds a value, not keys")
     try:
-        data[last] = yaml.safe_load(value)
+        data[last] = read_value(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from error
+        raise ConfigError(f"--set {key}: the value is not valid YAML{described(error)}") from None

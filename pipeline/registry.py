@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.errors import ConfigError, OcusegError
+from pipeline.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,19 +40,6 @@ def unknown_name(kind: str, name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
     return f"{kind}: unknown {name!r}{hint}"
-
-
-def read_mapping(text: str, where: str, keys: str, error: type[OcusegError], first_line: int = 1) -> dict[str, Any]:
-    """Keys and values of YAML text that begins at ``first_line`` of ``where``; what is wrong is raised as ``error``, in one sentence."""
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as fault:
-        mark = getattr(fault, "problem_mark", None)
-        place = f" at line {mark.line + first_line}, column {mark.column + 1}" if mark else ""
-        raise error(f"{where}: not valid YAML{place}: {getattr(fault, 'problem', None) or 'malformed'}") from None
-    if not isinstance(data, dict):
-        raise error(f"{where}: must hold keys and values ({keys})")
-    return data
 
 
 def explain(fault: Any, model: type[BaseModel]) -> str:

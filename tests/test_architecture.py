@@ -13,7 +13,7 @@ PACKAGE = ROOT / "pipeline"
 # A name imports only from earlier ranks; names of one rank never import each other.
 RANKS = (
     {"errors", "atomic", "lock", "parent"},
-    {"memory"},
+    {"memory", "yaml_mapping"},
     {"types"},
     {"registry"},
     {"scans", "models", "metrics"},

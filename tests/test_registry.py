@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError, create_model
 
 from pipeline.errors import ConfigError
-from pipeline.registry import Registry, Strict, explain, read_mapping
+from pipeline.registry import Registry, Strict, explain
+from pipeline.yaml_mapping import read_mapping
 
 
 class UNet(Strict):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.datasets.labels import (
     BACKGROUND_NAME,
@@ -31,12 +31,13 @@ from pipeline.datasets.labels import (
     read_placed,
 )
 from pipeline.datasets.patterns import Pattern, expressions
-from pipeline.datasets.places import place_below
+from pipeline.datasets.places import InFolder
 from pipeline.datasets.plain_text import read_plain_text
 from pipeline.datasets.splits import Part
 from pipeline.errors import CardError, OcusegError
-from pipeline.registry import Strict, explain, read_mapping
+from pipeline.registry import Strict, explain
 from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, Modality, Scan, Spacing
+from pipeline.yaml_mapping import read_mapping
 
 if TYPE_CHECKING:
     from pipeline.scans.identity import Pseudonyms
@@ -46,17 +47,6 @@ log = logging.getLogger(__name__)
 
 PatientSource = Literal["field", "tags", "folder", "name"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]{0,63}$")]
-
-
-def _in_folder(text: str) -> str:
-    try:
-        place_below(text, "it")
-    except CardError as error:
-        raise ValueError(str(error).removeprefix("it: ")) from None
-    return text
-
-
-InFolder = Annotated[str, AfterValidator(_in_folder)]
 
 
 class ClassFields(Strict):

@@ -7,6 +7,9 @@ import posixpath
 import re
 import unicodedata
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from pipeline.errors import CardError
 from pipeline.scans.walk import FOLLOW_LINKS
@@ -47,3 +50,15 @@ def file_below(root: Path, text: str, what: str) -> Path:
     if os.environ.get(FOLLOW_LINKS) != "1" and not path.resolve().is_relative_to(root.resolve()):
         raise CardError(f"{what}: {text!r} is a link that leads out of the data set's folder; put the file itself there")
     return path
+
+
+def _in_folder(text: str) -> str:
+    try:
+        place_below(text, "it")
+    except CardError as error:
+        raise ValueError(str(error).removeprefix("it: ")) from None
+    return text
+
+
+InFolder = Annotated[str, AfterValidator(_in_folder)]
+"""A card's field that names one file of the data set."""

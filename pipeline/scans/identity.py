@@ -15,7 +15,6 @@ import logging
 import os
 import re
 import secrets
-import unicodedata
 from pathlib import Path
 from typing import Literal
 
@@ -86,11 +85,8 @@ class Pseudonyms:
         return cls(_key_in(content))
 
     def token(self, kind: Kind, value: str | bytes) -> str:
-        """Sixteen characters a-z, 2-7 that stand for ``value``; different kinds never share a token.
-
-        Text is composed (NFC) first: the same name from macOS is the same person.
-        """
-        data = unicodedata.normalize("NFC", value).encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        """Sixteen characters a-z, 2-7 that stand for ``value``; different kinds never share a token."""
+        data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
         digest = hmac.new(self._key, kind.encode() + b"\0" + data, hashlib.sha256).digest()
         return base64.b32encode(digest[:10]).decode().lower()
 

@@ -140,7 +140,7 @@ def test_names_are_one_whichever_system_wrote_them(small_set: SmallSet, form: st
 
 
 def test_a_person_s_pseudonym_does_not_hang_on_the_system() -> None:
-    tokens = {Pseudonyms(b"k" * 32).token("patient", unicodedata.normalize(form, "Zoë")) for form in ("NFC", "NFD")}  # type: ignore[arg-type]
+    tokens = {Pseudonyms(b"k" * 32).patient(unicodedata.normalize(form, "Zoë")) for form in ("NFC", "NFD")}  # type: ignore[arg-type]
     assert len(tokens) == 1
 
 
