@@ -19,7 +19,7 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
     ``durable`` flushes it to the disk first, so that a loss of power, too, leaves the old file or the new one. The staged name is the
     same each time, so that what a killed process leaves is overwritten by the next one instead of staying.
     """
-    staged = path.with_name(f".{path.name[:200]}{_STAGED}")
+    staged = staged_path(path)
     try:
         yield staged
         if durable:
@@ -27,6 +27,11 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
         os.replace(staged, path)
     finally:
         staged.unlink(missing_ok=True)
+
+
+def staged_path(path: Path) -> Path:
+    """Where :func:`atomic_path` writes what is to become ``path``."""
+    return path.with_name(f".{path.name[:200]}{_STAGED}")
 
 
 def write_text(path: Path, text: str) -> None:

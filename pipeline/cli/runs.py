@@ -76,6 +76,7 @@ def train(
         return emit(comparison.to_json(), as_json, comparison.lines())
 
     from pipeline.config import load_config
+    from pipeline.training.platform import choose_device
     from pipeline.training.run import new_run_dir, train
 
     if resume is not None:
@@ -92,6 +93,7 @@ def train(
             raise ConfigError("--root is missing: the folder that holds the data set named by the config's card")
         assert config is not None
         settings = load_config(config, override or ())
+        choose_device(device)  # before there is a folder for a run that cannot begin
         run_dir = new_run_dir(out, settings.name)
     with progress("training") as advance:
         result = train(

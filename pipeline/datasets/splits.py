@@ -108,7 +108,7 @@ class Split:
         """Raises ConfigError where the file is not a split."""
         try:
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{path.name}: not a split file of ocuseg ({error.__class__.__name__}); a run writes split.json") from None
 
 

@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import hashlib
 import json
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -34,6 +35,7 @@ from pipeline.training.record import recorded_config
 from pipeline.types import LabelMap, Modality, Spacing
 
 WEIGHTS, RECORD, CARD = "weights.safetensors", "bundle.json", "MODEL_CARD.md"
+_LARGEST_RECORD = 2**26  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,15 +126,16 @@ def load_bundle(path: Path, device: str | torch.device = "cpu") -> Bundle:
     record = _read_record(path)
     config, label_map = _settings(path, record)
     try:
-        with torch.random.fork_rng(devices=[]):  # building draws weights that are replaced; the caller's random numbers stay put
-            task = build_task(config, record["input_channels"], label_map)
         weights = load_file(path / WEIGHTS)
+        with torch.random.fork_rng(devices=[]):  # building draws weights that are replaced; the caller's random numbers stay put
+            _check_shapes(path, weights, config, record["input_channels"], label_map)
+            task = build_task(config, record["input_channels"], label_map)
         missing, strange = task.load_state_dict(weights, strict=False)
         if missing or strange:
             raise BundleError(f"bundle {path.name}: its weights do not fit its network ({_first(missing or strange)}); train it again")
     except OcusegError:
         raise
-    except (SafetensorError, RuntimeError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise BundleError(f"bundle {path.name}: its weights do not fit its network; train it again with this version") from error
     task.eval().requires_grad_(False)
     task.thresholds = record["thresholds"]
@@ -154,26 +157,56 @@ def load_bundle(path: Path, device: str | torch.device = "cpu") -> Bundle:
     )
 
 
+def _check_shapes(path: Path, weights: Mapping[str, torch.Tensor], config: RunConfig, input_channels: int, label_map: LabelMap) -> None:
+    """Refuse weights of other shapes than the config's network has, before memory is asked for a network of any size."""
+    try:
+        with torch.device("meta"):
+            expected = build_task(config, input_channels, label_map).state_dict()
+    except NotImplementedError:  # a plugin's network may calculate while it is built; loading the weights will tell
+        return
+    for name, tensor in weights.items():
+        if name in expected and tensor.shape != expected[name].shape:
+            shapes = f"{tuple(tensor.shape)} where the network of its config has {tuple(expected[name].shape)}"
+            raise BundleError(f"bundle {path.name}: its weights do not fit its network ({name} is {shapes}); train it again")
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise BundleError(f"bundle {path.name}: its weights are not all finite numbers ({name}); train it again")
+
+
+def _regular(path: Path, name: str) -> Path:
+    """A file of the bundle, which must be one: a pipe would be waited for, a device never ends, a link leads elsewhere."""
+    mode = (path / name).lstat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a link" if stat.S_ISLNK(mode) else "a folder, pipe or device"
+        raise BundleError(f"bundle {path.name}: {name} is {kind}, not a file; copy the bundle again")
+    return path / name
+
+
 def _read_record(path: Path) -> dict[str, Any]:
     """bundle.json, after its hash, its values, and the hashes of all files have been checked."""
     try:
-        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        file = _regular(path, RECORD)
+        if file.stat().st_size > _LARGEST_RECORD:
+            raise BundleError(f"bundle {path.name}: {RECORD} is larger than any bundle's; copy the bundle again")
+        record = json.loads(file.read_text(encoding="utf-8"))
+        own_hash = _own_hash(record) if isinstance(record, dict) else ""
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{path.name}: is not a bundle (no {RECORD} in it); give the folder `bundle` of a finished run") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"bundle {path.name}: {RECORD} cannot be read ({error.__class__.__name__}); copy the bundle again") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise BundleError(f"bundle {path.name}: its format is not {FORMAT}, the one this version reads; use the ocuseg that wrote it")
-    if record.get("sha256") != _own_hash(record):
+    if record.get("sha256") != own_hash:
         raise BundleError(f"bundle {path.name}: {RECORD} was altered after it was written; copy the bundle again")
     try:
         BundleRecord.model_validate(record)
     except ValidationError as error:
         wrong = explain(error.errors()[0], BundleRecord)
         raise BundleError(f"bundle {path.name}: {RECORD} holds what no bundle can ({wrong}); use the ocuseg that wrote it") from None
+    if WEIGHTS not in record["files"]:
+        raise BundleError(f"bundle {path.name}: {RECORD} knows no {WEIGHTS}; copy the bundle again")
     for name, expected in record["files"].items():
         try:
-            found = _sha256(path / name)
+            found = _sha256(_regular(path, name))
         except OSError:
             raise BundleError(f"bundle {path.name}: {name} is missing or cannot be read; copy the bundle again") from None
         if found != expected:

@@ -12,6 +12,8 @@ from pipeline.types import LabelMap, Modality
 FORMAT = 1
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Of a file in the bundle's own folder: no path leads out of it."""
 Byte = Annotated[int, Field(ge=0, le=255)]
 Threshold = Annotated[float, Field(ge=0, le=1)]
 Millimetres = Annotated[float, Field(gt=0)]
@@ -57,7 +59,7 @@ class BundleRecord(_Fields):
     card_sha256: Sha256
     metrics: dict[str, Annotated[float, Field(allow_inf_nan=True)]]
     versions: dict[str, str]
-    files: dict[str, Sha256]
+    files: dict[FileName, Sha256]
 
     @model_validator(mode="after")
     def _thresholds_of_classes(self) -> BundleRecord:

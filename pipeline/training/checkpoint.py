@@ -121,7 +121,7 @@ def load_checkpoint(path: Path, state: State, rank: int) -> None:
     """
     try:
         record = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        state.progress.__dict__.update(record["progress"])
+        vars(state.progress).update(vars(Progress(**record["progress"])))
         state.network.load_state_dict(load_file(path / "network.safetensors"))
         _restore_optimizer(state.optimizer, load_file(path / "optimizer.safetensors"), record["optimizer_groups"])
         if state.average is not None:
@@ -129,14 +129,14 @@ def load_checkpoint(path: Path, state: State, rank: int) -> None:
             state.average.steps = record["average_steps"]
         best = path / "best.safetensors"
         state.best_weights = load_file(best) if best.exists() else None
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if rank < len(record["random"]):  # with more processes than before, the new ones keep the seed they started with
+            restore_random_state(record["random"][rank])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        why = (str(error).splitlines() or [""])[0][:200]
         raise TrainingError(
-            f"checkpoint {path.name}: does not fit this run ({error.__class__.__name__}: {str(error).splitlines()[0][:200]}); "
+            f"checkpoint {path.name}: is damaged or does not fit this run ({error.__class__.__name__}: {why}); "
             "resume with the config it was started with, or start a new run"
         ) from error
-    states = record["random"]
-    if rank < len(states):  # with more processes than before, the new ones keep the seed they started with
-        restore_random_state(states[rank])
 
 
 def random_state() -> dict[str, Any]:

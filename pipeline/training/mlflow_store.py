@@ -10,12 +10,14 @@ import json
 import logging
 import os
 import re
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline.atomic import atomic_path
 from pipeline.errors import ConfigError
 from pipeline.training.spool import Record, Sent, Spool
 
@@ -76,6 +78,8 @@ def connect(uri: str) -> Any:
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
 
+        if uri.startswith("sqlite:///"):
+            _make_database(Path(uri.removeprefix("sqlite:///")))
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     # MLflow configures its logger while it is imported, and alembic's when it makes the tables.
     for name in ("mlflow", "alembic", "sqlalchemy"):
@@ -99,6 +103,37 @@ def _alone_in(uri: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _make_database(path: Path) -> None:
+    """MLflow's tables in a SQLite file that is not there yet, or that a killed process left half made and without a run.
+
+    MLflow makes them in dozens of steps, and never again opens a file in which some of them are missing. So they are made under
+    another name, which is taken away again where the process dies, and the file gets its own by one rename.
+    """
+    if path.exists() and not _is_half_made(path):
+        return
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as staged:
+        staged.unlink(missing_ok=True)
+        client = MlflowClient(tracking_uri=f"sqlite:///{staged}", registry_uri=f"sqlite:///{staged}")
+        client.search_registered_models(max_results=1)  # the registry's own tables, too
+        for store in (client._tracking_client.store, client._get_registry_client().store):
+            store.engine.dispose()
+
+
+def _is_half_made(path: Path) -> bool:
+    """Whether a SQLite file of MLflow lacks what it makes last, the experiment "Default", and holds no run."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=60)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            experiments = database.execute("SELECT count(*) FROM experiments").fetchone()[0] if "experiments" in tables else 0
+            runs = database.execute("SELECT count(*) FROM runs").fetchone()[0] if "runs" in tables else 0
+    except sqlite3.Error:
+        return False  # no database, or not to be read: MLflow says what is wrong
+    return not experiments and not runs and (tables <= {"alembic_version"} or "experiments" in tables)
 
 
 # Without it MLflow shows the experiment as if it held conversations, and hides runs and curves.
@@ -175,6 +210,11 @@ class Deliverer:
                 known = self._client.get_experiment_by_name(name)
                 if known is None or _code(error) != "RESOURCE_ALREADY_EXISTS":
                     raise
+        if known.lifecycle_stage == "deleted":
+            raise ConfigError(
+                f"the experiment {name!r} was deleted in MLflow; bring it back by `mlflow experiments restore --experiment-id "
+                f"{known.experiment_id}` with MLFLOW_TRACKING_URI={self._client.tracking_uri}, then send the records"
+            )
         return str(known.experiment_id)
 
     def _metrics(self, records: Sequence[Record]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.atomic import remove_leftovers, write_text
+from pipeline.atomic import remove_leftovers, staged_path, write_text
 from pipeline.config import RunConfig, dump_config, parse_config
 from pipeline.datasets.card import CardCase, DataCard, card_folders, load_card, parse_card, read_scan
 from pipeline.datasets.loader import CaseStore
@@ -23,6 +24,7 @@ from pipeline.training.record import Given
 from pipeline.types import Advance, Spacing
 
 LOCK, RESULT = ".lock", "result.json"
+_LOST = "copy it from a backup, or start a new run"
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,20 @@ def alone(run_dir: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def claim(run_dir: Path, config: RunConfig, resume: bool) -> Iterator[None]:
-    """Make the run's folder, or see that it is one to resume, with a config that trains the same thing; hold it inside the block."""
+    """Make the run's folder, or see that it is one to resume, with a config that trains the same thing; hold it inside the block.
+
+    A new folder goes again where the block ends by an error before anything was recorded in it (:func:`record_run`).
+    """
     record = run_dir / "config.yaml"
     if not resume:
         run_dir.mkdir(parents=True, exist_ok=True)
-        if any(path.name != LOCK for path in run_dir.iterdir()):
+        if any(path.name not in (LOCK, staged_path(record).name) for path in run_dir.iterdir()):
             raise ConfigError(f"{run_dir.name}: the run folder is not empty; resume that run, or give a new folder")
     elif not record.exists():
         raise ConfigError(f"{run_dir.name}: is not the folder of a run (no config.yaml in it); give that folder, or start a new run")
     with alone(run_dir):
         if resume:
-            before = parse_config(record.read_text(encoding="utf-8"), where="config.yaml")
+            before = parse_config(_recorded_text(record), where="config.yaml")
             for part in ("seed", "data", "task", "model"):
                 if getattr(before, part) != getattr(config, part):
                     raise ConfigError(
@@ -65,7 +70,12 @@ def claim(run_dir: Path, config: RunConfig, resume: bool) -> Iterator[None]:
             remove_leftovers(run_dir)
             remove_leftovers(run_dir / "checkpoints")
         write_text(record, dump_config(config))
-        yield
+        try:
+            yield
+        except BaseException:
+            if not resume and not (run_dir / "split.json").exists():
+                shutil.rmtree(run_dir, ignore_errors=True)
+            raise
 
 
 def prepare_data(config: RunConfig, root: Path, run_dir: Path, key_path: Path | None, given: Given | None, advance: Advance) -> Data:
@@ -102,7 +112,7 @@ def prepare_data(config: RunConfig, root: Path, run_dir: Path, key_path: Path | 
     # What the guard has left out is no part of the run.
     manifest = store.manifest({key for _, keys in split for key in keys})
     if begun:
-        difference = compare_manifests(json.loads((run_dir / "manifest.json").read_text(encoding="utf-8")), manifest)
+        difference = compare_manifests(_recorded_manifest(run_dir / "manifest.json"), manifest)
         if difference:
             raise ConfigError(
                 f"{run_dir.name}: the data has changed since the run was started: {difference}; restore it, or start a new run"
@@ -150,7 +160,7 @@ def read_card(config: RunConfig, run_dir: Path, given: Given | None) -> tuple[Da
     """The card and its whole text: the one that the run was started with, the recorded one, or the one that the config names."""
     own = run_dir / "card.md"
     if own.exists():
-        text = own.read_text(encoding="utf-8")
+        text = _recorded_text(own)
     elif given is not None:
         text = given.card_text
     else:
@@ -162,6 +172,25 @@ def read_card(config: RunConfig, run_dir: Path, given: Given | None) -> tuple[Da
                 return card, text
         raise ConfigError(f"card {card.name}: changed while the run was starting; start it again")
     return parse_card(text, where="card.md"), text
+
+
+def _recorded_text(path: Path) -> str:
+    """Text that the run has written itself.
+
+    Raises ConfigError where the file cannot be read, or is no text any more.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.parent.name}: {path.name} cannot be read ({type(error).__name__}); {_LOST}") from None
+
+
+def _recorded_manifest(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(_recorded_text(path))
+        return [{**row} for row in rows]
+    except (ValueError, TypeError, RecursionError):
+        raise ConfigError(f"{path.parent.name}: {path.name} is damaged; {_LOST}") from None
 
 
 def record_run(run_dir: Path, data: Data, about: Mapping[str, Any]) -> None:

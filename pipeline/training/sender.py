@@ -19,6 +19,7 @@ import threading
 import time
 from pathlib import Path
 
+from pipeline.errors import OcusegError
 from pipeline.parent import when_parent_ends
 from pipeline.training.mlflow_store import METRICS_PER_BATCH, Deliverer, RefusedError, connect
 from pipeline.training.spool import Record, Sent, Spool, sender_lock
@@ -124,6 +125,8 @@ class Sender:
 def _sentence(error: Exception) -> str:
     """The first line of an error, short enough for a message."""
     text = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, OcusegError):
+        return text
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 

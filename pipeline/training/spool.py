@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.atomic import write_text
+from pipeline.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,14 @@ class Sent:
         known = {f.name for f in fields(cls)} - {"_path"}
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{key: value for key, value in stored.items() if key in known}, _path=path)
         except FileNotFoundError:
-            stored = {}
-        return cls(**{key: value for key, value in stored.items() if key in known}, _path=path)
+            return cls(_path=path)
+        except (ValueError, AttributeError, RecursionError):
+            raise ConfigError(
+                f"{run_dir.name}: tracking/sent.json is damaged; remove it, and what is still in unsent is sent again "
+                "(MLflow recognises what it has)"
+            ) from None
 
     def save(self) -> None:
         stored = asdict(self)
@@ -124,8 +130,11 @@ class Spool:
 
     @staticmethod
     def _parse(text: bytes) -> Iterator[Record]:
-        for line in text.splitlines():
-            yield Record(**json.loads(line))
+        for number, line in enumerate(text.splitlines(), 1):
+            try:
+                yield Record(**json.loads(line))
+            except (ValueError, TypeError, RecursionError):
+                raise ConfigError(f"unsent/journal.jsonl: line {number} is damaged; take it out, and the others are sent") from None
 
     def read(self) -> list[Record]:
         """Every whole record in the journal, in order."""

@@ -79,9 +79,7 @@ class Tracker:
         target = run_dir / "tracking" / "target.json"
         if target.exists() and not resume:
             raise ConfigError(f"{run_dir.name}: already holds a recorded run; resume it, or choose another folder")
-        known: dict[str, Any] = (
-            json.loads(target.read_text(encoding="utf-8")) if target.exists() else {"uri": None, "key": uuid.uuid4().hex}
-        )
+        known = _target(run_dir) if target.exists() else {"uri": None, "key": uuid.uuid4().hex}
         # The config that a run keeps does not say where it is recorded; this file does.
         uri, artifacts = resolve_uri(config.tracking.uri or known["uri"], run_dir)
         if not target.exists():
@@ -268,14 +266,23 @@ def send_unsent(run_dir: Path, *, uri: str | None = None, wait_seconds: float = 
     ------
     ConfigError: the folder is not a recorded run.
     """
-    try:
-        target = json.loads((run_dir / "tracking" / "target.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{run_dir}: is not the folder of a recorded run (no tracking/target.json in it)") from error
+    target = _target(run_dir)
+    Sent.load(run_dir)  # what is damaged is told before anything is started
     if Spool(run_dir).read():
         address, artifacts = resolve_uri(uri or target["uri"], run_dir)
         SenderProcess(run_dir, address, artifacts, target["key"]).finish(wait_seconds)
     return _delivery(run_dir, 0)
+
+
+def _target(run_dir: Path) -> dict[str, Any]:
+    """Which MLflow run the folder's records belong to: ``uri`` (None: beside the run) and ``key``."""
+    try:
+        target = json.loads((run_dir / "tracking" / "target.json").read_text(encoding="utf-8"))
+        return {"uri": None if target["uri"] is None else str(target["uri"]), "key": str(target["key"])}
+    except OSError:
+        raise ConfigError(f"{run_dir}: is not the folder of a recorded run (no tracking/target.json in it)") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ConfigError(f"{run_dir}: tracking/target.json is damaged; copy it from a backup, or train again in a new folder") from None
 
 
 def _delivery(run_dir: Path, lost: int) -> Delivery:
