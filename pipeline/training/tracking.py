@@ -79,7 +79,7 @@ class Tracker:
         target = run_dir / "tracking" / "target.json"
         if target.exists() and not resume:
             raise ConfigError(f"{run_dir.name}: already holds a recorded run; resume it, or choose another folder")
-        known = _target(run_dir) if target.exists() else {"uri": None, "key": uuid.uuid4().hex}
+        known: dict[str, Any] = _target(run_dir) if target.exists() else {"uri": None, "key": uuid.uuid4().hex}
         # The config that a run keeps does not say where it is recorded; this file does.
         uri, artifacts = resolve_uri(config.tracking.uri or known["uri"], run_dir)
         if not target.exists():
