@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +13,7 @@ from pipeline.datasets.fingerprint import fingerprint
 from pipeline.datasets.normalise import NormaliseConfig, reduce, to_working
 from pipeline.datasets.objects import PackedObjects
 from pipeline.errors import CardError
+from pipeline.scans.open import content_sha256
 from pipeline.types import LabelMap
 
 Need = Literal["masks", "objects", "either"]
@@ -59,7 +58,7 @@ def keep(
     about = {
         "sha256": scan.sha256,
         "labels_sha256": labels_sha256,
-        "field_of_view_sha256": None if case.field_of_view is None else sha256_of(case.field_of_view),
+        "field_of_view_sha256": None if case.field_of_view is None else content_sha256(case.field_of_view),
         "part": case.part,
         "slices": volume.shape[1],
         "rows": volume.shape[2],
@@ -88,9 +87,3 @@ def keep(
 def _smallest(label_map: LabelMap) -> type[np.signedinteger[Any]]:
     largest = 2 ** len(label_map) - 1 if label_map.overlapping else len(label_map)
     return np.int8 if largest <= 127 else np.int16 if largest <= 32767 else np.int32
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -19,12 +19,13 @@ import torch
 from pipeline.datasets.cache import CACHE_VERSION, Kept, load_kept, save_kept
 from pipeline.datasets.card import CardCase, DataCard
 from pipeline.datasets.card_targets import WeakMasks
-from pipeline.datasets.keep import Need, keep, sha256_of
+from pipeline.datasets.keep import Need, keep
 from pipeline.datasets.labels import CocoLabel
 from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.objects import Objects
 from pipeline.datasets.sample import Sample
 from pipeline.errors import CardError, OcusegError
+from pipeline.scans.open import content_sha256
 from pipeline.types import IGNORE, Advance, CaseKey, LabelMap, Placement, Target
 
 log = logging.getLogger(__name__)
@@ -283,18 +284,18 @@ class CaseStore:
     def _label_sha256(self, path: Path) -> str:
         """Of a label file, which may be one for many cases."""
         if path not in self._hashes:
-            self._hashes[path] = sha256_of(path)
+            self._hashes[path] = content_sha256(path)
         return self._hashes[path]
 
     def _digest(self, case: CardCase) -> str:
         """Name of the cache folder: the content of every file and all that shapes the arrays."""
         basis = {
             "version": CACHE_VERSION,
-            "image": sha256_of(case.image),
+            "image": content_sha256(case.image),
             # By its name an image is found in a COCO file.
             "name": case.image.name if any(isinstance(source, CocoLabel) for source, _ in case.labels) else None,
             "labels": [[source.model_dump(), None if path is None else self._label_sha256(path)] for source, path in case.labels],
-            "field_of_view": None if case.field_of_view is None else sha256_of(case.field_of_view),
+            "field_of_view": None if case.field_of_view is None else content_sha256(case.field_of_view),
             "field_of_view_source": None if self.card.field_of_view is None else self.card.field_of_view.model_dump(),
             "need": self._need,
             "weak_masks": self._weak_masks,

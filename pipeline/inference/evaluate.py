@@ -32,8 +32,8 @@ from pipeline.inference.scoring import Row, score_case, table
 from pipeline.inference.summary import DRAWS, LEVEL, SEED, summarise, summary_lines
 from pipeline.inference.surface_scores import SurfaceScore, score_surfaces, shared_surfaces, summarise_surfaces, surface_table
 from pipeline.inference.unseen import check_unseen, common_classes, named_as, select, trained_on
-from pipeline.scans.files import open_regular, sha256_of
 from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.open import content_sha256
 from pipeline.scans.raster import write_png
 from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.platform import enough_memory, prepare_machine
@@ -282,8 +282,7 @@ def _named(case: CardCase) -> Iterator[None]:
 
 
 def _sha256(case: CardCase) -> str:
-    with open_regular(case.image) as file:
-        return sha256_of(file)
+    return content_sha256(case.image)
 
 
 def _write_table(path: Path, lines: Sequence[Sequence[str]]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.scans.database import opened, refusals
 from pipeline.scans.record import FileRecord
 
-READER = 3
+READER = 4
 """Raise when a file may be read differently than before: catalogues of another number are not built upon."""
 
 _COLUMNS = tuple(field.name for field in fields(FileRecord))

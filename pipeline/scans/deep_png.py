@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ScanError
+from pipeline.scans.png_chunks import png_chunks
 
 _CHANNELS = {2: 3, 4: 2, 6: 4}  # by colour type: RGB, grey + alpha, RGB + alpha
 
@@ -28,21 +29,12 @@ def read_deep_colour(file: BinaryIO) -> npt.NDArray[np.uint16]:
     ------
     ScanError: ``truncated``, ``malformed``, ``unsupported`` (interlaced).
     """
-    file.seek(8)
     header, data = b"", bytearray()
-    while True:
-        start = file.read(8)
-        if len(start) < 8:
-            raise ScanError("truncated", "the PNG picture is truncated; copy or export it again")
-        length, kind = struct.unpack(">I4s", start)
-        if kind == b"IEND":
-            break
-        content = file.read(length)
+    for kind, content in png_chunks(file):
         if kind == b"IHDR":
             header = content
         elif kind == b"IDAT":
             data += content
-        file.seek(4, 1)  # the chunk's CRC; the stream inside has a checksum of its own
     columns, rows, _, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     if interlaced:
         raise ScanError("unsupported", "interlaced 16-bit colour PNG is not read; save without interlacing")

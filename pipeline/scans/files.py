@@ -4,17 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import ScanError
 from pipeline.memory import Limits
 
-Format = Literal["dicom", "nifti", "png", "jpeg", "tiff", "gif", "bmp", "pnm", "heidelberg_vol", "heidelberg_e2e", "topcon_fda"]
+Format = Literal[
+    "dicom",
+    "nifti",
+    "png",
+    "jpeg",
+    "tiff",
+    "gif",
+    "bmp",
+    "pnm",
+    "jp2",
+    "webp",
+    "avif",
+    "heic",
+    "zip",
+    "archive",
+    "metaimage",
+    "nrrd",
+    "analyze",
+    "heidelberg_vol",
+    "heidelberg_e2e",
+    "topcon_fda",
+]
 
 MAX_PIXELS = Limits.chosen().max_pixels
 """Declared pixels (all slices together) above which a file is refused before anything is decoded, unless another limit is given."""
@@ -31,11 +56,18 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"MM\0+", "tiff"),
     (b"GIF87a", "gif"),
     (b"GIF89a", "gif"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "jp2"),
+    (b"\xff\x4f\xff\x51", "jp2"),
+    (b"NRRD000", "nrrd"),
+    (b"PK\x03\x04", "zip"),
+    (b"Rar!\x1a\x07", "archive"),
+    (b"7z\xbc\xaf\x27\x1c", "archive"),
     (b"HSF-OCT-", "heidelberg_vol"),
     (b"CMDb\0", "heidelberg_e2e"),
     (b"FOCT", "topcon_fda"),
     (b"FAAA", "topcon_fda"),
 )
+_BRANDS: dict[bytes, Format] = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"heif": "heic", b"mif1": "heic"}
 
 
 @contextmanager
@@ -101,6 +133,12 @@ def check_pixels(pixels: int, limit: int) -> None:
         raise ScanError("too_large", f"the header declares {pixels:,} pixels; the limit is {limit:,} (--max-pixels, OCUSEG_MAX_PIXELS)")
 
 
+def check_finite(array: npt.NDArray[Any], what: str) -> None:
+    """Refuse numbers that are none: nobody can say what they show, and one of them spoils the scale of all."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ScanError("malformed", f"{what} holds NaN or infinite values; replace them")
+
+
 def sha256_of(file: BinaryIO) -> str:
     """SHA-256 of the whole file in hexadecimal; the file is left at its start."""
     file.seek(0)
@@ -135,6 +173,14 @@ def sniff_bytes(head: bytes) -> Format | None:
     for magic, name in _MAGIC:
         if head.startswith(magic):
             return name
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:12])
+    if head[257:262] == b"ustar":
+        return "archive"
+    if re.match(rb"(?:[ -~]{1,200}\r?\n){0,8}?(?:ObjectType|NDims)[ \t]*=", head):
+        return "metaimage"
     if head[:2] == b"\x1f\x8b":
         inner = inflate_head(head, 600)
         return sniff_bytes(inner) if sniff_bytes(inner) in ("nifti", "pnm") else None
@@ -143,6 +189,8 @@ def sniff_bytes(head: bytes) -> Format | None:
         return "nifti"
     if sizes in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") and head[4:7] in (b"n+2", b"ni2"):
         return "nifti"
+    if sizes in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") and len(head) >= 348 and head[38:39] == b"r":
+        return "analyze"
     if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in (b" ", b"\n", b"\r", b"\t"):
         return "pnm"
     if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0" and len(head) > 26:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ScanError
+from pipeline.scans.archives import unread_zip
 from pipeline.scans.files import MAX_PIXELS, Format, decoding, open_regular, sha256_of, sniff_file
 from pipeline.scans.identity import NO_VISIT, Pseudonyms
 from pipeline.scans.place import contradicted_eye, laterality_from_place, patient_and_visit_from_place, place_bytes
@@ -17,7 +18,13 @@ from pipeline.scans.spacing import check_spacing
 from pipeline.types import CaseKey, Geometry, Laterality, Scan
 
 ONE_VALUE = "the image has one value everywhere"
-_VENDOR = {"heidelberg_e2e": "Heidelberg .E2E", "topcon_fda": "Topcon .fda / .fds"}
+_UNREAD = {
+    "heidelberg_e2e": "Heidelberg .E2E files are not read yet; export as DICOM",
+    "topcon_fda": "Topcon .fda / .fds files are not read yet; export as DICOM",
+    "heic": "HEIC pictures are not read; save as PNG or TIFF",
+    "analyze": "Analyze images (.hdr, .img) are not read; convert them to NIfTI (.nii)",
+    "archive": "RAR, 7-Zip and tar archives are not looked into; unpack them",
+}
 
 
 def sniff(path: Path) -> Format | None:
@@ -93,9 +100,11 @@ def _decode(file: BinaryIO, kind: Format | None, path: Path, sha256: str, names:
             first = file.read(1)
         if not first:
             raise ScanError("empty", "the file is empty")
-        raise ScanError("not_an_image", "this is no image format that ocuseg knows")
-    if kind in _VENDOR:
-        raise ScanError("unsupported", f"{_VENDOR[kind]} files are not read yet; export as DICOM")
+        raise _unknown(path)
+    if kind in _UNREAD:
+        raise ScanError("unsupported", _UNREAD[kind])
+    if kind == "zip":
+        raise unread_zip(file)
     if kind == "dicom":
         from pipeline.scans.dicom import read_dicom
 
@@ -105,21 +114,55 @@ def _decode(file: BinaryIO, kind: Format | None, path: Path, sha256: str, names:
 
         return read_vol(file, path, sha256, names, root, max_pixels)
     with decoding("the image"):
-        pixels, geometry = _read_untagged(file, kind, max_pixels)
+        warnings: list[str] = []
+        pixels, geometry = _read_untagged(file, kind, path, max_pixels, warnings)
+        sha256 = _with_data(file, kind, path) or sha256
         geometry = _with_laterality(geometry, laterality_from_place(path, root))
-        return Scan(pixels, geometry, "unknown", case_from_place(path, root, names, geometry.laterality), sha256, path)
+        case = case_from_place(path, root, names, geometry.laterality)
+        return Scan(pixels, geometry, "unknown", case, sha256, path, warnings=tuple(warnings))
 
 
-def _read_untagged(file: BinaryIO, kind: Format, max_pixels: int) -> tuple[npt.NDArray[Any], Geometry]:
+def _unknown(path: Path) -> ScanError:
+    """What to say of a file without a known beginning: the numbers of a volume whose header is another file have none."""
+    if path.suffix.lower() == ".img" and path.with_suffix(".hdr").is_file():
+        return ScanError("unsupported", "header and image lie in two files (.hdr, .img); convert them to one NIfTI file (.nii)")
+    return ScanError("not_an_image", "this is no image format that ocuseg knows")
+
+
+def content_sha256(path: Path) -> str:
+    """SHA-256 of a file as a Scan has it: of a header whose pixels are another file, of both.
+
+    Raises
+    ------
+    ScanError: ``unreadable``, ``not_a_file``, ``unsupported`` (a header that names a file elsewhere).
+    """
+    with open_regular(path) as file, decoding("the file"):
+        return _with_data(file, sniff_file(file), path) or sha256_of(file)
+
+
+def _with_data(file: BinaryIO, kind: Format | None, path: Path) -> str | None:
+    if kind != "metaimage":
+        return None
+    from pipeline.scans.volume_files import data_file, joint_sha256
+
+    data = data_file(file, path)
+    return None if data is None else joint_sha256(file, data)
+
+
+def _read_untagged(file: BinaryIO, kind: Format, path: Path, max_pixels: int, warnings: list[str]) -> tuple[npt.NDArray[Any], Geometry]:
     if kind == "nifti":
         from pipeline.scans.nifti import decode_nifti
 
         array, geometry = decode_nifti(file, max_pixels)
         colour = array.ndim == len(geometry.shape) + 1
         return (np.ascontiguousarray(np.moveaxis(array, -1, 0)) if colour else array[None]), geometry
+    if kind in ("metaimage", "nrrd"):
+        from pipeline.scans.volume_files import read_volume_file
+
+        return read_volume_file(file, kind, path, max_pixels)
     from pipeline.scans.raster import read_pages
 
-    pages = read_pages(file, kind, max_pixels)
+    pages = read_pages(file, kind, max_pixels, warnings)
     if len({page.shape for page in pages}) > 1 or len({page.dtype for page in pages}) > 1:
         raise ScanError("unsupported", "the pages of this file differ in size or kind; save each as a file of its own")
     array = pages[0] if len(pages) == 1 else np.stack(pages)
@@ -145,4 +188,4 @@ def case_from_place(path: Path, root: Path | None, names: Pseudonyms, laterality
     )
 
 
-__all__ = ["ONE_VALUE", "Format", "case_by_tags", "case_from_place", "decode_scan", "open_scan", "sniff"]
+__all__ = ["ONE_VALUE", "Format", "case_by_tags", "case_from_place", "content_sha256", "decode_scan", "open_scan", "sniff"]

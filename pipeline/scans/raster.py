@@ -1,4 +1,4 @@
-"""PNG, TIFF, JPEG, BMP, GIF and PNM: pixels exactly as stored, the right way up; and PNG written whole or not at all.
+"""PNG, TIFF, JPEG, JPEG 2000, WebP, AVIF, BMP, GIF and PNM: pixels as stored, the right way up; and PNG written whole or not at all.
 
 Every image that is not DICOM or NIfTI, masks included, is decoded here, so that orientation tags, palettes, alpha and 16 bits
 mean the same thing everywhere.
@@ -16,18 +16,21 @@ import numpy.typing as npt
 
 from pipeline.atomic import atomic_path
 from pipeline.errors import ScanError
+from pipeline.scans import tiff
 from pipeline.scans.deep_png import is_deep_colour, read_deep_colour
-from pipeline.scans.files import MAX_PIXELS, Format, check_pixels, decoding, open_regular, sniff_file
-from pipeline.scans.quiet import quiet
+from pipeline.scans.files import MAX_PIXELS, Format, check_finite, check_pixels, decoding, open_regular, sniff_file
+from pipeline.scans.jpeg import check_jpeg, check_length
+from pipeline.scans.png_chunks import declared_size, picture_only
+from pipeline.scans.quiet import libtiff_errors, quiet
+from pipeline.scans.web_formats import check_depth, webp_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels = npt.NDArray[Any]
-RASTER_FORMATS: tuple[Format, ...] = ("png", "jpeg", "tiff", "gif", "bmp", "pnm")
+RASTER_FORMATS: tuple[Format, ...] = ("png", "jpeg", "tiff", "gif", "bmp", "pnm", "jp2", "webp", "avif")
 
 _ORIENTATION = 0x0112
-_BITS_PER_SAMPLE = 258
 _NEW_SUBFILE_TYPE = 254
 _KEPT_MODES = ("L", "RGB", "F", "I", "I;16", "I;16B", "I;16L", "I;16N", "I;16S")
 
@@ -36,48 +39,102 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Pixels:
     """One picture: (H, W) or (H, W, 3) RGB in the stored dtype.
 
     The EXIF / TIFF orientation is carried out. 1-bit becomes uint8 0 / 255. A palette becomes its colours (grey ones become
-    (H, W)). Transparency is laid over black. CMYK and YCbCr become RGB.
+    (H, W)). Transparency is laid over black; of a picture that is black, it is the picture. CMYK and YCbCr become RGB.
 
     Raises
     ------
-    ScanError: ``empty``, ``truncated``, ``malformed``, ``too_large``, ``not_an_image``, ``unsupported`` (several pages, an odd
-        colour space), ``unreadable``, ``not_a_file``.
+    ScanError: ``empty``, ``truncated``, ``too_large``, ``not_an_image``, ``unsupported`` (several pages, an odd
+        colour space), ``malformed`` (also: not a number, transparent everywhere), ``unreadable``, ``not_a_file``.
     """
     with open_regular(path) as file:
         kind = sniff_file(file)
         if kind not in RASTER_FORMATS:
             if not file.read(1):
                 raise ScanError("empty", "the file is empty")
-            raise ScanError("not_an_image", "this is not a PNG, TIFF, JPEG, BMP, GIF or PNM picture")
+            raise ScanError("not_an_image", "this is no picture in a format that is read (PNG, TIFF, JPEG and others)")
         pages = read_pages(file, kind, max_pixels)
     if len(pages) > 1:
         raise ScanError("unsupported", f"the picture has {len(pages)} pages where one is needed")
     return pages[0]
 
 
-def read_pages(file: BinaryIO, kind: Format, max_pixels: int = MAX_PIXELS) -> list[Pixels]:
-    """Every page of an open picture, each as :func:`read_image` has it; reduced-size previews (TIFF) are left out."""
+def read_pages(file: BinaryIO, kind: Format, max_pixels: int = MAX_PIXELS, warnings: list[str] | None = None) -> list[Pixels]:
+    """Every page of an open picture, each as :func:`read_image` has it; reduced-size previews (TIFF) are left out.
+
+    What a person must know is added to ``warnings``; without the list it is refused.
+    """
     what = f"the {kind.upper()} picture"
-    with quiet(), decoding(what), _open(_plain(file, max_pixels) if kind == "pnm" else file, kind) as image:
-        columns, rows = image.size
-        check_pixels(columns * rows, max_pixels)
-        if kind == "png" and is_deep_colour(file):
-            deep = read_deep_colour(file)
-            return [_oriented(deep if deep.shape[2] == 3 else _over_black(deep), image)]
-        if kind == "tiff" and _deep_colour_tiff(image):
-            return _deep_tiff(file, max_pixels)
-        pages: list[Pixels] = []
-        total = 0
-        for index in range(getattr(image, "n_frames", 1)):
-            image.seek(index)
-            if kind == "tiff" and int(image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)) & 1:  # type: ignore[attr-defined]
-                continue
-            total += image.size[0] * image.size[1]
-            check_pixels(total, max_pixels)
-            # Pillow turns TIFF pages itself as it loads them; the others are turned here.
-            pages.append(_array(image) if kind == "tiff" else _oriented(_array(image), image))
+    with quiet(), decoding(what):
+        pages = _read_pages(_checked(file, kind, max_pixels), kind, max_pixels)
     if not pages:
         raise ScanError("malformed", f"{what} holds no full-size page")
+    for page in pages:
+        check_finite(page, what)
+    if any(_is_transparent(page) for page in pages):
+        if warnings is None:
+            raise ScanError("malformed", f"{what} is transparent everywhere; save it without transparency")
+        warnings.append("the picture is transparent everywhere; its transparency is left out")
+    return [_without_alpha(page) for page in pages]
+
+
+def _checked(file: BinaryIO, kind: Format, max_pixels: int) -> BinaryIO:
+    """What the decoder gets to see of a file: nothing that is damaged, too large, or no part of the picture, where that can be told."""
+    if kind == "pnm":
+        return _plain(file, max_pixels)
+    if kind == "png":
+        rows, columns = declared_size(file)
+        check_pixels(rows * columns, max_pixels)
+        return picture_only(file)
+    if kind == "webp":
+        check_pixels(webp_pixels(file), max_pixels)  # its decoder takes the memory as it opens
+    return file
+
+
+def _read_pages(file: BinaryIO, kind: Format, max_pixels: int) -> list[Pixels]:
+    """Pages (H, W) or (H, W, 2, 3 or 4), the right way up, alpha last."""
+    if kind == "tiff":
+        return _read_tiff(file, max_pixels)
+    if kind == "jp2":
+        check_depth(file)
+    with _open(file, kind) as image:
+        pixels = image.size[0] * image.size[1]
+        check_pixels(pixels, max_pixels)
+        if kind == "png" and is_deep_colour(file):
+            return [_oriented(read_deep_colour(file), image)]
+        if kind == "jpeg":
+            check_length(file.seek(0, 2), pixels, "the JPEG picture")
+        pages = []
+        frames = getattr(image, "n_frames", 1)
+        check_pixels(frames * pixels, max_pixels)
+        for index in range(frames):
+            image.seek(index)
+            pages.append(_oriented(_array(image), image))
+    if kind == "jpeg":
+        file.seek(0)
+        check_jpeg(file.read())
+    return pages
+
+
+def _read_tiff(file: BinaryIO, max_pixels: int) -> list[Pixels]:
+    pages: list[Pixels] = []
+    total = 0
+    try:
+        with libtiff_errors() as errors, _open(file, "tiff") as image:
+            check_pixels(image.size[0] * image.size[1], max_pixels)
+            if tiff.is_deep_colour(image):
+                raise SyntaxError
+            for index in range(getattr(image, "n_frames", 1)):
+                image.seek(index)
+                if int(image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)) & 1:  # type: ignore[attr-defined]
+                    continue
+                total += image.size[0] * image.size[1]
+                check_pixels(total, max_pixels)
+                pages.append(tiff.true_values(image, _array(image)))  # Pillow turns TIFF pages itself as it loads them
+    except SyntaxError:  # Pillow's word for what it has no mode for
+        return [turn(array, orientation) for array, orientation in tiff.read_by_tifffile(file, max_pixels)]
+    if errors:
+        raise ScanError("malformed", "the TIFF picture is damaged, and part of what it shows would be made up; copy or export it again")
+    tiff.check_segments(file)
     return pages
 
 
@@ -97,7 +154,17 @@ def _plain(file: BinaryIO, max_pixels: int) -> BinaryIO:
 
 def _open(file: BinaryIO, kind: Format) -> Image:
     """The picture's header. Not by ``Image.open``: its limit on pixels is a global; ours is an argument."""
-    from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, PpmImagePlugin, TiffImagePlugin
+    from PIL import (
+        AvifImagePlugin,
+        BmpImagePlugin,
+        GifImagePlugin,
+        Jpeg2KImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        PpmImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
 
     readers: dict[str, Any] = {
         "png": PngImagePlugin.PngImageFile,
@@ -106,6 +173,9 @@ def _open(file: BinaryIO, kind: Format) -> Image:
         "gif": GifImagePlugin.GifImageFile,
         "bmp": BmpImagePlugin.BmpImageFile,
         "pnm": PpmImagePlugin.PpmImageFile,
+        "jp2": Jpeg2KImagePlugin.Jpeg2KImageFile,
+        "webp": WebPImagePlugin.WebPImageFile,
+        "avif": AvifImagePlugin.AvifImageFile,
     }
     file.seek(0)
     image: Image = readers[kind](file)
@@ -117,11 +187,9 @@ def _array(image: Image) -> Pixels:
     if mode == "1":
         return np.asarray(image.convert("L"))
     if mode == "P":
-        if "transparency" in image.info:
-            return _grey_if_grey(_over_black(np.asarray(image.convert("RGBA"))))
-        return _grey_if_grey(np.asarray(image.convert("RGB")))
+        return _grey_if_grey(np.asarray(image.convert("RGBA" if "transparency" in image.info else "RGB")))
     if mode in ("LA", "PA", "RGBA"):
-        return _over_black(np.asarray(image if mode != "PA" else image.convert("RGBA")))
+        return np.asarray(image if mode != "PA" else image.convert("RGBA"))
     if mode in ("CMYK", "YCbCr", "RGBX", "RGBa", "La"):
         return np.asarray(image.convert("L" if mode == "La" else "RGB"))
     if mode not in _KEPT_MODES:
@@ -131,16 +199,30 @@ def _array(image: Image) -> Pixels:
 
 
 def _grey_if_grey(rgb: Pixels) -> Pixels:
-    if rgb.ndim == 3 and (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all():
-        return np.ascontiguousarray(rgb[..., 0])
+    """Colours of a palette, (H, W, 3 or 4), as (H, W [, 2]) where all of them are grey."""
+    if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all():
+        return np.ascontiguousarray(rgb[..., 0] if rgb.shape[-1] == 3 else rgb[..., 2:])
     return rgb
 
 
-def _over_black(array: Pixels) -> Pixels:
-    """(H, W, 2) grey or (H, W, 4) RGB with alpha, uint8 or uint16 -> without alpha, as it looks on black."""
+def _is_transparent(array: Pixels) -> bool:
+    """Colours that no alpha lets through."""
+    return array.ndim == 3 and array.shape[-1] != 3 and not array[..., -1].any() and bool(array[..., :-1].any())
+
+
+def _without_alpha(array: Pixels) -> Pixels:
+    """(H, W), or (H, W, 2 or 4) with alpha, unsigned -> (H, W) or (H, W, 3) as it looks on black.
+
+    Where the colours are black everywhere, the alpha channel is the picture (masks are drawn so); where that is 0 everywhere, the
+    colours are.
+    """
+    if array.ndim == 2 or array.shape[-1] == 3:
+        return array
     alpha, colour = array[..., -1:], array[..., :-1]
     top = np.iinfo(array.dtype).max
-    if not (alpha == top).all():
+    if not colour.any() and alpha.min() < alpha.max():
+        return np.ascontiguousarray(alpha[..., 0])
+    if alpha.any() and not (alpha == top).all():
         colour = ((colour.astype(np.uint64) * alpha + top // 2) // top).astype(array.dtype)
     return np.ascontiguousarray(colour[..., 0] if colour.shape[-1] == 1 else colour)
 
@@ -165,37 +247,6 @@ def turn(array: Pixels, orientation: Any) -> Pixels:
         8: lambda a: a.swapaxes(0, 1)[::-1],
     }.get(orientation)
     return array if turned is None else np.ascontiguousarray(turned(array))
-
-
-def _deep_colour_tiff(image: Image) -> bool:
-    bits = image.tag_v2.get(_BITS_PER_SAMPLE, (8,))  # type: ignore[attr-defined]
-    return len(bits) > 1 and max(bits) > 8
-
-
-def _deep_tiff(file: BinaryIO, max_pixels: int) -> list[Pixels]:
-    """TIFF with more than 8 bits in several channels, by tifffile."""
-    import tifffile
-
-    pages: list[Pixels] = []
-    total = 0
-    file.seek(0)
-    with tifffile.TiffFile(file) as tiff:
-        for page in tiff.pages:
-            if page.subfiletype & 1:
-                continue
-            total += page.imagelength * page.imagewidth
-            check_pixels(total, max_pixels)
-            if page.axes not in ("YXS", "SYX") or page.samplesperpixel not in (2, 3, 4):
-                raise ScanError("unsupported", "TIFF pictures with this arrangement of channels are not read; export as RGB")
-            try:
-                array = page.asarray()
-            except ValueError:
-                name = getattr(page.compression, "name", "unknown")
-                raise ScanError("unsupported", f"16-bit colour TIFF with {name} compression is not read; export without") from None
-            array = np.moveaxis(array, 0, 2) if page.axes == "SYX" else array
-            tag = page.tags.get(_ORIENTATION)
-            pages.append(turn(array if array.shape[2] == 3 else _over_black(array), tag.value if tag is not None else 1))
-    return pages
 
 
 def write_png(path: Path, array: Pixels) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from pipeline.errors import ScanError
+from pipeline.scans.archive_survey import archives_below
 from pipeline.scans.files import sniff_bytes
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import read_image, turn, write_png
@@ -280,3 +282,174 @@ def test_content_decides_not_the_name(tmp_path: Path) -> None:
     assert open_scan(tmp_path / "scan.dcm").pixels.shape == (3, 40, 53)
     assert sniff_bytes(b"HSF-OCT-103" + b"\0" * 100) == "heidelberg_vol"
     assert sniff_bytes(gzip.compress(b"just text")) is None
+
+
+def damaged(content: bytes, at: float, size: int) -> bytes:
+    start = int(len(content) * at)
+    return content[:start] + bytes(size) + content[start + size :]
+
+
+def noise(rows: int, columns: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (rows, columns, 3), np.uint8)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 2, "restart_marker_rows": 4}], ids=str)
+def test_a_jpeg_with_a_hole_is_no_picture(tmp_path: Path, options: dict[str, object], capfd: pytest.CaptureFixture[str]) -> None:
+    whole = jpeg(noise(240, 320), quality=90, **options)
+    (tmp_path / "a").write_bytes(whole)
+    assert open_scan(tmp_path / "a").warnings == ()
+    for at in (0.3, 0.6):
+        (tmp_path / "a").write_bytes(damaged(whole, at, 4096))
+        for read in (read_image, open_scan):
+            with pytest.raises(ScanError, match="made up") as caught:
+                read(tmp_path / "a")
+            assert caught.value.code == "malformed"
+    (tmp_path / "a").write_bytes(whole[:-2] + b"\0" * 300 + whole[-2:])  # a camera's padding
+    assert read_image(tmp_path / "a").shape == (240, 320, 3)
+    (tmp_path / "a").write_bytes(whole + b"\0what a camera puts behind")
+    assert read_image(tmp_path / "a").shape == (240, 320, 3)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_jpeg_of_more_pixels_than_its_bytes_can_hold_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = jpeg(photograph(16, 24))
+    frame = small.index(b"\xff\xc0")
+    content = small[: frame + 5] + struct.pack(">HH", 19_999, 20_000) + small[frame + 9 :]
+    (tmp_path / "a").write_bytes(content)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("its pixels were decoded"))
+    with pytest.raises(ScanError, match="399,980,000 pixels in") as caught:
+        open_scan(tmp_path / "a")
+    assert caught.value.code == "truncated"
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_png_with_a_wrong_checksum_is_no_picture(tmp_path: Path, bits: int) -> None:
+    out = io.BytesIO()
+    Image.fromarray(noise(60, 70)).save(out, "PNG")
+    whole = out.getvalue() if bits == 8 else png_of(noise(60, 70).astype(np.uint16), 2)
+    checksum = len(whole) - 16
+    (tmp_path / "a").write_bytes(whole[:checksum] + bytes(4) + whole[checksum + 4 :])  # of the last IDAT
+    with pytest.raises(ScanError, match="checksum") as caught:
+        read_image(tmp_path / "a")
+    assert caught.value.code == "malformed"
+
+
+def test_what_is_no_part_of_a_png_does_not_matter(tmp_path: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("notes", "x" * 3_000_000, zip=True)
+    info.add_itxt("more", "y" * 3_000_000)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(photograph(ROWS, COLUMNS)).save(tmp_path / "a", "PNG", pnginfo=info, exif=exif)
+    assert np.array_equal(read_image(tmp_path / "a"), photograph(ROWS, COLUMNS).swapaxes(0, 1)[:, ::-1])
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "jpeg", "group4"])
+def test_a_damaged_tiff_is_no_picture_and_says_nothing_itself(tmp_path: Path, compression: str, capfd: pytest.CaptureFixture[str]) -> None:
+    picture = Image.fromarray(noise(120, 160))
+    (picture.convert("1") if compression == "group4" else picture).save(tmp_path / "a", "TIFF", compression=compression)
+    whole = (tmp_path / "a").read_bytes()
+    assert read_image(tmp_path / "a").shape[:2] == (120, 160)
+    middle = len(whole) // 2
+    mess = np.random.default_rng(4).integers(0, 256, 200, np.uint8).tobytes()
+    (tmp_path / "a").write_bytes(whole[:middle] + mess + whole[middle + 200 :])
+    with pytest.raises(ScanError) as caught:
+        read_image(tmp_path / "a")
+    assert caught.value.code == "malformed"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tiff_numbers_are_what_the_file_means(tmp_path: Path) -> None:
+    grey = ramp(ROWS, COLUMNS)
+    for stored in (
+        (grey.astype(np.int16) - 100).astype(np.int8),
+        grey.astype(np.int16) * 300 - 9000,
+        grey.astype(np.uint32) * 70_000_000,
+        grey.astype(np.float64) / 7,
+        grey.astype(np.float32) / 7,
+    ):
+        tifffile.imwrite(tmp_path / "a", stored)
+        assert np.array_equal(read_image(tmp_path / "a"), stored), stored.dtype
+    tifffile.imwrite(tmp_path / "a", (grey / 8).astype(np.float16))
+    assert np.array_equal(read_image(tmp_path / "a"), (grey / 8).astype(np.float16).astype(np.float32))
+    tifffile.imwrite(tmp_path / "a", np.dstack([grey] * 5), photometric="minisblack", planarconfig="contig")
+    with pytest.raises(ScanError, match="5 channels") as caught:
+        read_image(tmp_path / "a")
+    assert caught.value.code == "unsupported"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_where_white_is_zero_black_is_shown_black(tmp_path: Path, dtype: str) -> None:
+    grey = ramp(ROWS, COLUMNS, dtype, 3)
+    tifffile.imwrite(tmp_path / "a", np.iinfo(dtype).max - grey, photometric="miniswhite")
+    assert np.array_equal(read_image(tmp_path / "a"), grey)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_a_number_is_refused(tmp_path: Path, bad: float) -> None:
+    for dtype in ("float16", "float32", "float64"):
+        stored = ramp(ROWS, COLUMNS, dtype)
+        stored[2, 3] = bad
+        tifffile.imwrite(tmp_path / "a", stored)
+        for read in (read_image, open_scan):
+            with pytest.raises(ScanError, match="NaN or infinite"):
+                read(tmp_path / "a")
+
+
+def test_where_only_alpha_says_something_it_is_the_picture(tmp_path: Path) -> None:
+    mask = np.where(ramp(ROWS, COLUMNS) % 5 == 0, 255, 0).astype(np.uint8)
+    for colour in (np.zeros((ROWS, COLUMNS, 3), np.uint8), np.zeros((ROWS, COLUMNS, 1), np.uint8)):
+        Image.fromarray(np.dstack([colour, mask])).save(tmp_path / "a", "PNG")
+        assert np.array_equal(read_image(tmp_path / "a"), mask)
+        assert np.array_equal(open_scan(tmp_path / "a").pixels[0], mask)
+
+
+def test_a_picture_transparent_everywhere_is_told(tmp_path: Path) -> None:
+    colour = photograph(ROWS, COLUMNS)
+    Image.fromarray(np.dstack([colour, np.zeros((ROWS, COLUMNS), np.uint8)])).save(tmp_path / "a", "PNG")
+    scan = open_scan(tmp_path / "a")
+    assert np.array_equal(scan.pixels, colour.transpose(2, 0, 1))
+    assert "transparent" in scan.warnings[0]
+    with pytest.raises(ScanError, match="transparent"):
+        read_image(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("JPEG2000", {}), ("WEBP", {"lossless": True}), ("AVIF", {"quality": 100, "subsampling": "4:4:4"})]
+)
+def test_other_formats_of_pictures(tmp_path: Path, kind: str, options: dict[str, object]) -> None:
+    colour = photograph(48, 64)
+    Image.fromarray(colour).save(tmp_path / "a", kind, **options)
+    assert np.abs(read_image(tmp_path / "a").astype(int) - colour).max() <= (0 if kind != "AVIF" else 4)
+    with pytest.raises(ScanError, match="3,072 pixels"):
+        read_image(tmp_path / "a", 48 * 64 - 1)
+
+
+def test_formats_that_are_known_and_not_read_say_what_to_do(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in ("a.png", "in/b"):
+            archive.writestr(name, png_of(noise(4, 5).astype(np.uint16), 2))
+        archive.writestr("notes.txt", "nothing")
+        archive.writestr("__MACOSX/._a.png", b"\0\x05\x16\x07")
+    analyze = bytearray(348)
+    analyze[:4], analyze[38:39] = struct.pack("<i", 348), b"r"
+    known = {
+        "a.zip": (packed.getvalue(), "holds 2 images; unpack"),
+        "a.7z": (b"7z\xbc\xaf\x27\x1c" + bytes(30), "unpack"),
+        "a.heic": (b"\0\0\0\x18ftypheic" + bytes(30), "PNG"),
+        "a.hdr": (bytes(analyze), "NIfTI"),
+        "a.img": (bytes(300), "NIfTI"),
+    }
+    for name, (content, _) in known.items():
+        (tmp_path / name).write_bytes(content)
+    for name, (_, remedy) in known.items():
+        with pytest.raises(ScanError, match=remedy) as caught:
+            open_scan(tmp_path / name)
+        assert caught.value.code == "unsupported"
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("notes.txt", "nothing")
+    with pytest.raises(ScanError, match="without images") as caught:
+        open_scan(tmp_path / "b.zip")
+    assert caught.value.code == "not_an_image"
+    assert archives_below(tmp_path) == (1, 2)
