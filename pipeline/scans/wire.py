@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from pipeline.errors import ScanError
 from pipeline.scans.record import Opened
-from pipeline.types import CaseKey, Geometry, Scan
+from pipeline.types import CaseKey, Geometry, NiftiFrame, Scan
 
 _APART = ("pixels", "geometry", "case", "source")
 
@@ -57,6 +57,8 @@ def unpack(head: dict[str, Any], pixels: npt.NDArray[Any] | None, source: Path) 
     geometry = {name: _as_tuple(value) for name, value in head["geometry"].items()}
     if geometry["affine"] is not None:
         geometry["affine"] = np.array(geometry["affine"], dtype=np.float64)
+    if geometry["nifti"] is not None:
+        geometry["nifti"] = NiftiFrame(**{name: _as_tuple(value) for name, value in geometry["nifti"].items()})
     rest = {name: _as_tuple(value) for name, value in head["scan"].items()}
     scan = Scan(pixels, Geometry(**geometry), case=CaseKey.parse(head["case"]), source=source, **rest)
     return Opened(scan=scan, sha256=head["sha256"], format=head["format"])

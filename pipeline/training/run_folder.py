@@ -153,7 +153,8 @@ def site_pseudonyms(card: DataCard, key_path: Path | None) -> Any:
 
 def spacing(card: DataCard, cases: list[CardCase]) -> Spacing | None:
     """([slices,] rows, columns) in mm of the first training image, for a warning about very different scans later."""
-    return card.spacing_mm or read_scan(card, cases[0]).geometry.spacing_mm
+    whole = card.spacing_mm is not None and None not in card.spacing_mm
+    return card.spacing_mm if whole else read_scan(card, cases[0]).geometry.spacing_mm
 
 
 def read_card(config: RunConfig, run_dir: Path, given: Given | None) -> tuple[DataCard, str]:

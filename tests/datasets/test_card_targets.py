@@ -340,7 +340,7 @@ def one_lesion(tmp_path: Path, top: int, left: int) -> tuple[DataCard, list[Card
     y, x = np.mgrid[:12, :12] + 0.5
     label = np.zeros((1500, 2000), np.uint8)
     label[top : top + 12, left : left + 12] = (y - 6) ** 2 + (x - 6) ** 2 <= 36
-    written(tmp_path, "images", "a", np.full((1500, 2000), 90, np.uint8))
+    written(tmp_path, "images", "a", 90 + label)
     written(tmp_path, "labels", "a", label)
     card = make_card(**TWO, labels=[{"kind": "values", "file": "labels/{name}.png", "values": {1: "bleeding"}}])
     return card, card.cases(tmp_path)
