@@ -147,6 +147,9 @@ def evaluate(
     proposals: Annotated[
         bool, typer.Option("--proposals", help="Also score and draw what a two-stage detector's first stage proposes.")
     ] = False,
+    tracking: Annotated[
+        str | None, typer.Option(help="MLflow tracking URI for a run of its own (default: recorded in the run that made the bundle).")
+    ] = None,
     device: Device = "auto",
     plugin: Plugin = None,
     follow_links: FollowLinks = False,
@@ -157,10 +160,13 @@ def evaluate(
     for path in plugin or []:
         load_plugin(path)
     from pipeline.inference.evaluate import evaluate, summary_lines
+    from pipeline.inference.recording import record_evaluation
+    from pipeline.training.mlflow_store import resolve_uri
 
     existing_folder(root, "--root")
     follow(follow_links)
     folder = out or bundle.parent / "evaluation" / f"{Path(card).stem}_{split}"
+    resolve_uri(tracking, folder)  # a URI that cannot be used is said before the work
     with progress("evaluating") as advance:
         summary = evaluate(
             bundle,
@@ -174,7 +180,9 @@ def evaluate(
             proposals=proposals,
             progress=advance,
         )
-    emit(summary, as_json, [*summary_lines(summary), f"written: {folder}"])
+    recorded = record_evaluation(bundle, folder, summary, tracking)
+    found = {**summary, "mlflow_run_id": recorded.mlflow_run_id}
+    emit(found, as_json, [*summary_lines(summary), f"written: {folder}", recorded.sentence])
 
 
 def same_classes(pairs: Sequence[str]) -> dict[str, str]:

@@ -188,7 +188,8 @@ def _score(scores: _Scores, predictor: Predictor, card: DataCard, case: CardCase
     _score_pixels(scores, card, case, scan, shared, layers, prediction.probabilities, truth, area)
     if prediction.probabilities is not None:
         ours, known = predictor.bundle.label_map, (truth != IGNORE) & area
-        scores.surfaces += score_surfaces(case.key, prediction.probabilities, ours, truth, theirs, known, scan.geometry.spacing_mm)
+        spacing = scan.geometry.spacing_mm
+        scores.surfaces += score_surfaces(case.key, prediction.probabilities, layers, ours, truth, theirs, known, spacing)
 
 
 def _score_objects(

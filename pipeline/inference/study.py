@@ -17,6 +17,7 @@ from pipeline.config import RunConfig, dump_config, parse_config
 from pipeline.errors import ConfigError, InterruptedRun, OcusegError
 from pipeline.inference.case_files import write_json
 from pipeline.inference.evaluate import evaluate
+from pipeline.inference.recording import record_into
 from pipeline.inference.speed import frames_per_second, peak_memory
 from pipeline.inference.study_differences import Difference, differences, told
 from pipeline.inference.study_plots import Picture, plots
@@ -284,6 +285,7 @@ def _row(config: RunConfig, work: Work, run_dir: Path, advance: Advance) -> Row:
     known = {"config": dump_config(config), "tested": tested.to_json(), "bundle": row.bundle_id, "facts": facts, "summary": summary}
     with open_tracker(config, run_dir, resume=True) as tracker:  # so that MLflow sorts the children by their tests, too
         tracker.numbers({f"tested/{name}": value for name, value in _numbers(row)})
+        record_into(tracker, run_dir / "evaluation", summary)
     write_json(run_dir / RESULT, known)
     return row
 

@@ -154,7 +154,7 @@ def _surface_lines(summary: Mapping[str, Any]) -> list[str]:
     for name, own in summary["surfaces"].items():
         mean = own["mean_abs"]
         if mean["value"] is None:
-            lines.append(f"  {name:<16} undefined: no A-scan in which it was found and is labelled")
+            lines.append(f"  {name:<16} not found in any of the {own['columns'] + own['missing']} A-scans in which it is labelled")
             continue
         interval = f" ({mean['no_interval']})" if mean["low"] is None else f" [{mean['low']:.2f}, {mean['high']:.2f}]"
         share = own["columns"] / (own["columns"] + own["missing"])

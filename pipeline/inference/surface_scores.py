@@ -44,6 +44,7 @@ def shared_surfaces(ours: LabelMap, theirs: LabelMap) -> list[str]:
 def score_surfaces(
     case: CaseKey,
     probabilities: npt.NDArray[np.floating[Any]],
+    layers: npt.NDArray[np.bool_],
     ours: LabelMap,
     truth: npt.NDArray[np.int64],
     theirs: LabelMap,
@@ -54,13 +55,17 @@ def score_surfaces(
 
     Parameters
     ----------
-    probabilities: the bundle's, (K, [D,] H, W). truth: the card's mask, ([D,] H, W), in the encoding of ``theirs``.
+    probabilities: the bundle's, (K, [D,] H, W), and the ``layers`` that it decides on, bool of that shape.
+    truth: the card's mask, ([D,] H, W), in the encoding of ``theirs``.
     known: bool ([D,] H, W), where the label counts; a surface of the label beside other pixels is not scored.
     """
     names = shared_surfaces(ours, theirs)
     if not names:
         return []
-    found, true = find_surfaces(probabilities, ours).only(names), find_surfaces(theirs.layers(truth), theirs, known).only(names)
+    labelled = theirs.layers(truth)
+    found, true = find_surfaces(probabilities, ours), find_surfaces(labelled, theirs, known).only(names)
+    found.depth[_beside(ours, _missed_layers(layers, ours, labelled, theirs, known))] = np.nan
+    found = found.only(names)
     both = ~np.isnan(found.depth) & ~np.isnan(true.depth)
     scale, _ = axial_scale(spacing_mm)
     steps = zip(jumps(found, spacing_mm, both), jumps(true, spacing_mm, both), strict=True)
@@ -68,6 +73,24 @@ def score_surfaces(
         SurfaceScore(case, error, of_found, of_true, scale)
         for error, (of_found, of_true) in zip(surface_errors(found, true, spacing_mm), steps, strict=True)
     ]
+
+
+def _missed_layers(
+    layers: npt.NDArray[np.bool_], ours: LabelMap, labelled: npt.NDArray[np.bool_], theirs: LabelMap, known: npt.NDArray[np.bool_]
+) -> set[str]:
+    """Layers that the label has in this scan and of which not one pixel was found."""
+    missed = set()
+    for name in set(ours.layered) & set(theirs.names):
+        true = labelled[theirs.names.index(name)] & known
+        if true.any() and not (true & layers[ours.names.index(name)]).any():
+            missed.add(name)
+    return missed
+
+
+def _beside(label_map: LabelMap, names: set[str]) -> list[int]:
+    """Places of the surfaces above and below these layers: where a layer is not found, they are not either, wherever the cut fell."""
+    places = {place for place, name in enumerate(label_map.layered) if name in names}
+    return sorted(places | {place + 1 for place in places})
 
 
 def surface_table(scores: Sequence[SurfaceScore]) -> list[list[str]]:

@@ -60,7 +60,8 @@ def select(bundle: Bundle, card: DataCard, cases: Sequence[CardCase], part: str,
     else:
         if own and bundle.config.data.split.source != "official":
             raise BundleError(
-                "split.json of the training run is not beside the bundle, so nobody knows who was tested; keep the run folder"
+                "split.json of the training run is neither in the bundle nor beside it, so nobody knows who was tested; "
+                "score another data set, or `--split all` of patients that it has not seen"
             )
         chosen = [case for case in cases if case.part == part]
     if not chosen:

@@ -80,8 +80,12 @@ def save_bundle(
     input_channels: int,
     modality: Modality,
     spacing_mm: Sequence[float | None] | None = None,
+    trained_on: Mapping[str, str] | None = None,
 ) -> str:
     """Write the bundle folder at once and whole; an older one at ``path`` is replaced.
+
+    ``trained_on``: texts by file name, split.json and manifest.json, by which a bundle that was copied elsewhere can be evaluated
+    (inference/unseen.py).
 
     Returns
     -------
@@ -110,7 +114,9 @@ def save_bundle(
         }
         record["id"] = _identity(record, _sha256(folder / WEIGHTS))
         (folder / CARD).write_text(model_card(record, sum(p.numel() for p in task.parameters())), encoding="utf-8")
-        record["files"] = {name: _sha256(folder / name) for name in (WEIGHTS, CARD)}
+        for name, text in (trained_on or {}).items():
+            (folder / name).write_text(text, encoding="utf-8", newline="")
+        record["files"] = {name: _sha256(folder / name) for name in (WEIGHTS, CARD, *(trained_on or ()))}
         record["sha256"] = _own_hash(record)
         (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return str(record["id"])

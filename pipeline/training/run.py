@@ -225,6 +225,7 @@ def train(
                     input_channels=store.channels,
                     modality=card.modality,
                     spacing_mm=data.spacing_mm,
+                    trained_on={name: (run_dir / name).read_text(encoding="utf-8") for name in ("split.json", "manifest.json")},
                 )
                 tracker.bundle(bundle, metrics)
                 record_result(run_dir, state.progress.step, identity)

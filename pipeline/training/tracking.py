@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -215,6 +216,16 @@ class Tracker:
 
         self._append("files", {"folder": "pictures"}, lambda folder: Image.fromarray(image).save(folder / f"{file_name(name)}.png"))
 
+    def files(self, folder: str, paths: Mapping[str, Path]) -> None:
+        """Record files, by their names below it, as the artifacts of ``folder``."""
+
+        def stage(target: Path) -> None:
+            for name, path in paths.items():
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target / name)
+
+        self._append("files", {"folder": folder}, stage)
+
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
         self._append("tags", {"tags": dict(tags)})
@@ -232,15 +243,18 @@ class Tracker:
         self.tags({"ocuseg.weights_sha256": body["tags"]["ocuseg.weights_sha256"]})
         self._append("bundle", body, lambda folder: link_folder(path, folder))
 
-    def finish(self, status: Status, *, wait_seconds: float = 30.0) -> Delivery:
+    def finish(self, status: Status | None, *, wait_seconds: float = 30.0) -> Delivery:
         """End the run and let its records arrive; says what is still unsent. A second call only repeats the answer.
+
+        ``status`` None leaves the run as it is: what was added to it afterwards (an evaluation) does not make it longer.
 
         It waits at most ``wait_seconds`` for a server that does not answer, and ten times that while records are arriving.
         """
         if not self._active:
             return Delivery(0, 0, None)
         if self._delivery is None:
-            self._append("end", {"status": status})
+            if status is not None:
+                self._append("end", {"status": status})
             self._sender.finish(wait_seconds)
             self._delivery = _delivery(self._run_dir, self._lost)
         return self._delivery

@@ -124,12 +124,29 @@ def test_surfaces_are_scored_against_the_labels(tmp_path: Path, layered: Bundle)
     assert summary["surfaces"]["unit"] == "um"
     of_ilm = summary["surfaces"]["surfaces"]["ILM"]
     assert of_ilm["mean_abs"]["value"] == pytest.approx(2 / 3 * 1, abs=1e-4)
-    assert of_ilm["mean_abs"]["low"] is not None
+    assert (of_ilm["mean_abs"]["low"], of_ilm["mean_abs"]["no_interval"]) == (None, "n = 2 patients")
     assert (of_ilm["columns"], of_ilm["missing"]) == (60, 0)
     assert summary["files"]["surfaces.csv"]
     text = "\n".join(summary_lines(summary))
     assert "surfaces, in um" in text
-    assert "BM               error 2.00 [0.00, 4.00]  bias -2.00  95 % within 2.00  found in 100.0% of A-scans" in text
+    assert "BM               error 2.00 (n = 2 patients)  bias -2.00  95 % within 2.00  found in 100.0% of A-scans" in text
+
+
+@pytest.mark.parametrize("stray", [False, True])
+def test_surfaces_of_a_layer_that_was_not_found_are_not_found(tmp_path: Path, layered: Bundle, stray: bool) -> None:
+    """Wherever the best cut falls, with a stray pixel elsewhere too: where the layer's Dice is 0, its surfaces are missing."""
+    found = retina(middle=12)  # all of it is taken for the inner layer
+    if stray:
+        found[1, 15, 3] = 2
+    for name in ("b_R", "c_L"):
+        write(tmp_path / "data", name, found, retina())
+    summary = score(tmp_path)
+    assert summary["classes"]["outer"]["mean_per_image"]["dice"]["value"] == 0
+    surfaces = summary["surfaces"]["surfaces"]
+    assert {name: (own["columns"], own["missing"]) for name, own in surfaces.items()} == {"ILM": (60, 0), "middle": (0, 60), "BM": (0, 60)}
+    text = "\n".join(summary_lines(summary))
+    assert "middle           not found in any of the 60 A-scans in which it is labelled" in text
+    assert text.count("found in 100.0% of A-scans") == 1
 
 
 def test_one_scan_without_spacing_makes_all_of_the_summary_pixels(tmp_path: Path, layered: Bundle) -> None:
