@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app, data
+from pipeline.cli import app, cards
 from pipeline.scans.raster import write_png
 from tests.datasets.conftest import card_text, picture
 
@@ -77,10 +77,10 @@ def test_card_new_says_how_far_it_is(unlabelled: tuple[Path, Path], monkeypatch:
     def watched(description: str) -> Iterator[Any]:
         yield lambda done, total=None, note="": seen.append((description, done))
 
-    monkeypatch.setattr(data, "progress", watched)
+    monkeypatch.setattr(cards, "progress", watched)
     _, root = unlabelled
     out = root.parent / "My card.md"
     result = RUN.invoke(app, ["card", "new", str(root), "--out", str(out)])
     assert result.exit_code == 0, result.output
-    assert seen == [("reading", 1)]
+    assert seen == [("reading", 1), ("checking", 1), ("checking", 2)]
     assert "name: my_card\n" in out.read_text(encoding="utf-8")

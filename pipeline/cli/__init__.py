@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import about, data, demo, runs, studies
+from pipeline.cli import about, cards, data, demo, runs, studies
 
 app = typer.Typer(
     name="ocuseg",
@@ -21,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 data.add_to(app)
+cards.add_to(app)
 runs.add_to(app)
 studies.add_to(app)
 about.add_to(app)

@@ -1,19 +1,18 @@
-"""Scans and labels, before any training: ``phantom``, ``index``, ``card``."""
+"""Scans, before any training: ``phantom``, ``index``."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.console import command, emit, progress, table
+from pipeline.cli.console import command, emit, progress
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
 from pipeline.scans.walk import FOLLOW_LINKS
 
 if TYPE_CHECKING:
-    from pipeline.datasets.card_check import Problem
     from pipeline.memory import Limits
     from pipeline.scans.folder import FileRecord
 
@@ -32,9 +31,13 @@ def follow(links: bool) -> None:
         os.environ[FOLLOW_LINKS] = "1"
 
 
+def words(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def ends(counts: dict[str, int]) -> list[str]:
     """How a folder's files ended, a line each."""
-    lines = [f"{_words(name)}: {count}" for name, count in counts.items()]
+    lines = [f"{words(name)}: {count}" for name, count in counts.items()]
     if counts.get("not_followed"):
         lines.append("what is not followed are links that lead out of the folder; --follow-links reads what they lead to")
     return lines
@@ -58,11 +61,6 @@ MemoryLimit = Annotated[
 def add_to(app: typer.Typer) -> None:
     app.command("phantom")(command(phantom))
     app.command("index")(command(index))
-    card = typer.Typer(no_args_is_help=True, help="Check, draft and list data cards.", rich_markup_mode=None)
-    card.command("check")(command(card_check))
-    card.command("new")(command(card_new))
-    card.command("list")(command(card_list))
-    app.add_typer(card, name="card")
 
 
 def limits_of(max_pixels: int | None, memory_limit: str | None, workers: int) -> Limits:
@@ -150,85 +148,3 @@ def index(
         raise typer.Exit(EXIT_NOTHING_USABLE)
     if counts.status("rejected"):
         raise typer.Exit(EXIT_SOME_REJECTED)
-
-
-def card_check(
-    name: Annotated[str, typer.Argument(help="A card's name, or a path to one.")],
-    root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
-    follow_links: FollowLinks = False,
-    as_json: AsJson = False,
-) -> None:
-    """Check the files under ROOT against the card, say what is wrong with which file, and count what is there."""
-    from pipeline.datasets.card import load_card
-    from pipeline.datasets.card_check import card_statistics, check_card
-
-    card = load_card(name)
-    existing_folder(root, "root")
-    follow(follow_links)
-    with progress("checking") as advance:
-        found = check_card(card, root, progress=advance)
-    problems, warnings = ([p for p in found if p.severity == severity] for severity in ("problem", "warning"))
-    with progress("counting") as advance:
-        statistics = card_statistics(card, root, progress=advance)
-    cases = statistics["cases"]
-
-    def said(some: list[Problem]) -> list[dict[str, str]]:
-        return [{"file": p.file, "message": p.message} for p in some]
-
-    prefix = {"problem": "", "warning": "warning: "}
-    lines = [f"{printable(Path(p.file)) if p.file else 'the set'}: {prefix[p.severity]}{p.message}" for p in found]
-    lines += [f"{_words(name)}: {_counted(value)}" for name, value in statistics.items() if value and name != "cases"]
-    emit(
-        {"cases": cases, "statistics": statistics, "problems": said(problems), "warnings": said(warnings)},
-        as_json,
-        [*lines, f"{cases} cases, {len(problems)} problems" + (f", {len(warnings)} warnings" if warnings else "")],
-    )
-    if problems:
-        raise typer.Exit(EXIT_SOME_REJECTED if cases else EXIT_NOTHING_USABLE)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _counted(value: Any) -> str:
-    """A count, or counts by name, on one line; a share of pixels as a percentage."""
-    if not isinstance(value, dict):
-        return str(value)
-    shown = {name: f"{100 * n:.2f} %" if isinstance(n, float) else "unknown" if n is None else str(n) for name, n in value.items()}
-    return ", ".join(f"{name} {text}" for name, text in shown.items())
-
-
-def card_new(
-    folder: Annotated[Path, typer.Argument(help="A folder with scans and labels.")],
-    out: Annotated[Path | None, typer.Option(help="Write the draft here instead of printing it.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Folder of the labels, or a CSV with columns image,label.")] = None,
-    follow_links: FollowLinks = False,
-) -> None:
-    """Draft a card for a folder of your own, named like the file OUT; read it through and complete it."""
-    from pipeline.datasets.card_check import draft_card
-
-    existing_folder(folder, "folder")
-    follow(follow_links)
-    with progress("reading") as advance:
-        text = draft_card(folder, labels=labels, name=out.stem if out else None, progress=advance)
-    if out is None:
-        print(text, end="")
-    elif out.exists():
-        raise ConfigError(f"{str(out)!r} exists; give a new name, so that nothing is overwritten")
-    else:
-        out.write_text(text, encoding="utf-8")
-        print(f"drafted {out}; complete it, then: ocuseg card check {out} --root {folder}")
-
-
-def card_list(as_json: AsJson = False) -> None:
-    """List the cards that come with ocuseg."""
-    from pipeline.datasets.card import list_cards
-
-    cards = list_cards()
-    rows = [[c.name, c.modality, ", ".join(c.label_map.names), c.licence] for c in cards]
-    emit(
-        [dict(zip(("name", "modality", "classes", "licence"), row, strict=True)) for row in rows],
-        as_json,
-        table(["name", "modality", "classes", "licence"], rows),
-    )

@@ -35,10 +35,12 @@ log = logging.getLogger(__name__)
 @dataclass
 class Found:
     """``cases`` sorted by key; ``left_over`` are (relative file, why) for images without labels, labels without images, private
-    DICOM files whose tags cannot be read, links that leave the folder and folders that cannot be listed."""
+    DICOM files whose tags cannot be read, links that leave the folder and folders that cannot be listed; ``unlabelled`` counts the images
+    without a label of which the card itself says that there are some (``missing: skip``)."""
 
     cases: list[CardCase]
     left_over: list[tuple[str, str]] = field(default_factory=list)
+    unlabelled: int = 0
 
 
 def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = None) -> Found:
@@ -75,6 +77,9 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
             found.left_over.append((path, f"no field of view fits {view.pattern.text!r}"))
         # A second reader often read only a part of the images: no fault.
         without = [card.labels[number].file for number in missing if number < len(card.labels)]
+        if without and all("missing" in card.labels[n].model_fields_set for n in missing if n < len(card.labels)):
+            found.unlabelled += 1
+            continue
         if without:
             found.left_over.append((path, f"no label fits {without[0]!r}"))
             continue

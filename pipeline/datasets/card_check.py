@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipeline.datasets.card import CardCase, CardFields, DataCard, check_sizes, read_field_of_view, read_scan
+from pipeline.datasets.card import CardCase, CardFields, DataCard, check_sizes, parse_card, read_field_of_view, read_scan
 from pipeline.datasets.card_cases import find_cases
 from pipeline.datasets.card_draft import UNFINISHED, draft_card
 from pipeline.datasets.card_targets import Reader, Truth, read_truth
@@ -22,22 +22,26 @@ from pipeline.errors import LabelFileError, OcusegError
 from pipeline.scans.open import ONE_VALUE
 from pipeline.types import Advance, CaseKey, Scan
 
+if TYPE_CHECKING:
+    from pipeline.scans.identity import Pseudonyms
+
 Labels = tuple[tuple[LabelSource, Path | None], ...]
 
-__all__ = ["Problem", "card_statistics", "check_card", "draft_card"]
+__all__ = ["Problem", "card_statistics", "check_card", "check_draft", "draft_card"]
 
 
 @dataclass(frozen=True, order=True)
 class Problem:
     """``file`` is relative to the data set's folder, or "" for the set as a whole. A ``warning`` is what the reader of a scan
-    noticed: the card can be used, and somebody should look at that file first."""
+    noticed: the card can be used, and somebody should look at that file first. ``to complete``: nothing is wrong with the files, but
+    the card leaves something for a person to say."""
 
     file: str
     message: str
-    severity: Literal["problem", "warning"] = "problem"
+    severity: Literal["problem", "warning", "to complete"] = "problem"
 
 
-def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -> list[Problem]:
+def check_card(card: DataCard, root: Path, *, pseudonyms: Pseudonyms | None = None, progress: Advance | None = None) -> list[Problem]:
     """Open every file that the card speaks of; what is wrong with which, sorted by file.
 
     Files without a partner, unreadable ones, labels of another size, label values that the card does not name, pixels of a class that
@@ -50,18 +54,20 @@ def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -
     ------
     CardError: the card cannot be applied to this folder at all (an unreadable table, two files for one case).
     """
-    found = find_cases(card, root)
+    found = find_cases(card, root, pseudonyms=pseudonyms)
     problems = [Problem(file, message) for file, message in found.left_over]
     if not found.cases:
         problems.append(Problem("", f"no image with its label fits {card.images.file!r}"))
     unfinished = [name for name in CardFields.model_fields if UNFINISHED in json.dumps(card.model_dump(include={name}, mode="json"))]
     if unfinished:
-        problems.append(Problem("", f"the card still says {UNFINISHED} in: {', '.join(unfinished)}"))
-    problems += [Problem("", told) for told in (unread_pairs(card, found.cases), one_patient(found.cases, fewest=5)) if told]
+        problems.append(Problem("", f"the card still says {UNFINISHED} in: {', '.join(unfinished)}", "to complete"))
+    asked = (unread_pairs(card, found.cases), one_patient(found.cases, fewest=5))
+    problems += [Problem("", told, "to complete") for told in asked if told]
     by_name = sum(case.patient_from == "name" for case in found.cases)
     if card.identifiers == "private" and by_name:
         where = "the pattern of the images does not" if card.images.table is None else "the table does not"
-        problems.append(Problem("", f"{where} say where the {{patient}} stands: each of {by_name} names, less the eye, counts as one"))
+        text = f"{where} say where the {{patient}} stands: each of {by_name} names, less the eye, counts as one"
+        problems.append(Problem("", text, "to complete"))
     shared: set[Problem] = set()
     labelled: dict[CaseKey, set[str]] = {}
     for done, case in enumerate(found.cases, 1):
@@ -73,12 +79,22 @@ def check_card(card: DataCard, root: Path, *, progress: Advance | None = None) -
     return sorted([*problems, *shared, *_part_problems(card, found.cases, root), *unlabelled])
 
 
+def check_draft(text: str, folder: Path, *, progress: Advance | None = None) -> tuple[int, list[Problem]]:
+    """How many cases a drafted card finds, and what :func:`check_card` says of it. No site key is made or used."""
+    from pipeline.scans.identity import Pseudonyms
+
+    card, names = parse_card(text), Pseudonyms.unkeyed()
+    problems = check_card(card, folder, pseudonyms=names, progress=progress)
+    return len(find_cases(card, folder, pseudonyms=names).cases), problems
+
+
 def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = None) -> dict[str, Any]:
     """Cases, patients, parts, sizes, the mean share of each class inside the field of view, and how many objects are labelled.
 
     Cases whose files cannot be used (:func:`check_card` names them) count as cases and nowhere else.
     """
-    cases = find_cases(card, root).cases
+    found = find_cases(card, root)
+    cases = found.cases
     sizes: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     shares: dict[str, list[float]] = {name: [] for name in card.label_map.names}
@@ -107,6 +123,7 @@ def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = No
             shares[name].append(float(layer[..., inside].mean()))
     return {
         "cases": len(cases),
+        "unlabelled": found.unlabelled,
         "patients": len({case.key.patient for case in cases}),
         "parts": dict(Counter(case.part or "none" for case in cases)),
         "sizes": dict(sizes),

@@ -1,343 +1,305 @@
 """A first draft of a data card for a folder of one's own, with what can be read off the files; a person completes it.
 
 A card's text is copied into every run and its record, so a draft holds no word of a file's or folder's name but those that
-name a kind of picture (images, masks, vessels, ...) or a part (train, test): all else may be a patient.
+name a kind of picture (images, masks, vessels, ...) or a part (train, test): all else may be a patient. What the user names, and
+all names of a set that the user calls public, may stand in it.
 """
 
 from __future__ import annotations
 
+import copy
 import re
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-from pipeline.datasets.labels import read_stored
-from pipeline.datasets.patterns import Pattern, stem_of
+from pipeline.datasets.draft_groups import TEXTS, Group, Key, Looks, groups_of, make_exact, with_looks
+from pipeline.datasets.draft_looks import Look, look_at
+from pipeline.datasets.draft_objects import classes_from, coco_source, parts_file, yolo_source
+from pipeline.datasets.draft_roles import Roles, Takes, assign
+from pipeline.datasets.draft_words import eye_at_end, part_of, shape, words
 from pipeline.datasets.tables import read_table
-from pipeline.errors import CardError, OcusegError
+from pipeline.errors import CardError
 from pipeline.scans.eyes import eye_of
 from pipeline.scans.walk import names_below
 from pipeline.types import Advance, Modality
+from pipeline.types.palette import class_colour
 
-# Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart by people with any colour vision.
-_PALETTE = ([213, 94, 0], [0, 114, 178], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233], [240, 228, 66])
-_LOOKED_AT = 12
-_MOST_VALUES = 16
+Ask = Callable[[str, Sequence[str]], int]
+"""Puts a question with its answers to a person, and returns the place of the one chosen."""
 UNFINISHED = "TO COMPLETE"
 """What a draft says wherever a person must."""
-_LEVELS = ("{patient}", "{visit}", "{series}")
-_PARTS: dict[str, str] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
-_VIEW = re.compile(r"fov|field.?of.?view|(?<![a-z])mask_fov", re.IGNORECASE)
-_SECOND = re.compile(r"2nd|second|observer.?2|reader.?2", re.IGNORECASE)
-# Only endings that name a format: what follows the last dot of "Doe.Jane" is no extension.
-_EXTENSION = re.compile(
-    r"\.(?:nii|dcm|dicom|ima|img|png|jpe?g|jp2|j2k|jls|tiff?|gif|bmp|p[bgnp]m|vol|e2e|fd[as]|txt|xml)(?:\.gz)?$", re.IGNORECASE
-)
-# Whole words that name a kind of file. Nothing open-ended: "seg.*" and "val.*" would also be Segers and Valentina.
-_KIND = re.compile(
-    r"(?:images?|imgs?|originals?|scans?|photos?|photographs?|pictures?|raw|data|datasets?|sets?|masks?|labels?|seg|segs|segmentations?"
-    r"|gt|ground|truths?|groundtruths?|annotations?|manuals?|experts?|readers?|observers?|graders?|second|first|ho|fov|fundus|cfp|octa?"
-    r"|slo|volumes?|bscans?|vessels?|arter(?:y|ies)|veins?|av|dis[ck]s?|cups?|optic|fovea|macula|lesions?|exudates?|ha?emorrhages?"
-    r"|microaneurysms?|fluids?|layers?|train|training|val|valid|validation|test|testing)\d?|[12](?:st|nd)",
-    re.IGNORECASE,
-)
 
 
-@dataclass
-class _Group:
-    """Files of one folder and extension; ``values`` where they look like labels: the stored values, or colours as tuples."""
-
-    folder: str
-    extension: str
-    files: list[str]
-    values: list[Any] | None
-    shapes: Counter[tuple[int, ...]]
-
-    @property
-    def modality(self) -> Modality:
-        """A guess: stacks of slices and files of an OCT device are OCT, all else photographs."""
-        return "oct" if self.extension.lower() == ".vol" or any(len(s) == 3 and s[-1] != 3 for s in self.shapes) else "fundus"
-
-    def pattern(self, middle: str) -> str:
-        if not self.extension and not any("." in file.rpartition("/")[2] for file in self.files):
-            middle = middle.replace("{name}", "{name:[^/.]+}")  # else it would fit every file of the folder
-        return f"{self.folder}/{middle}{self.extension}" if self.folder else f"{middle}{self.extension}"
-
-
-def draft_card(folder: Path, *, labels: Path | None = None, name: str | None = None, progress: Advance | None = None) -> str:
+def draft_card(
+    folder: Path,
+    *,
+    labels: Path | Sequence[Path] | None = None,
+    name: str | None = None,
+    takes: Takes | None = None,
+    public: bool = False,
+    ask: Ask | None = None,
+    progress: Advance | None = None,
+) -> str:
     """Markdown of a card for ``folder``.
 
     Parameters
     ----------
-    labels: folder of the labels below ``folder``, or a CSV file in it with columns image and label (and patient, eye, visit, part
-        where there are any). None: labels are the pictures with few different values whose names fit those of the scans.
+    labels: folders of the labels below ``folder``, or a CSV file in it with columns image and label (and patient, eye, visit, part
+        where there are any). None: labels are the pictures whose pixels look like some and whose names fit those of the images.
     name: the card's; without it "my_data" (the folder's own name may be a patient's).
+    takes: what a folder or a group of files is for, as :mod:`draft_roles` has it; wins over what the pixels say.
+    public: names of files and folders are nobody's.
+    ask: puts a question to a person where two readings are possible; None: there is nobody to ask.
 
     Raises
     ------
-    CardError: nothing that can be read, or no label belongs to any scan.
+    CardError: nothing that can be read, no label belongs to any image, or a question that nobody answers.
     """
     name = re.sub(r"[^a-z0-9_-]+", "_", (name or "").lower()).strip("_-")[:64] or "my_data"
-    if labels is not None and labels.suffix.lower() == ".csv":
-        return _from_table(folder, labels, name)
-    where = None if labels is None else _relative(labels, folder)
-    groups = _groups(folder, where, progress)
-    if not groups:
-        raise CardError("no file in the folder could be read as a scan; `ocuseg index` says why for each")
-    if where is not None:
-        chosen = [g for g in groups if g.files[0].startswith(where + "/")]
-        images = [g for g in groups if g not in chosen]
-    else:
-        chosen = [g for g in groups if g.values is not None]
-        images = [g for g in groups if g.values is None]
-    if not images:
-        raise CardError("every picture in the folder looks like a label; name the folder of the labels")
-    image = max(images, key=lambda g: len(g.files))
-    matched = [(g, text) for g in chosen if _same_size(image, g) and (text := _partner(image, g)) is not None]
-    if where is not None and not matched:
-        raise CardError("no label's name fits the name of a scan; make them alike, or list the pairs in a CSV with columns image,label")
-    fits = Pattern.compile(image.pattern("{name}")).match
-    others = sum(fits(file) is not None for g in groups if g is not image for file in g.files)
-    front = _front(name, image.pattern("{name}"), image.files, others, image.modality)
-    views = [(g, text) for g, text in matched if _VIEW.search(g.folder + "/" + stem_of(g.files[0]))]
-    seconds = [(g, text) for g, text in matched if _SECOND.search(g.folder) and (g, text) not in views]
-    firsts = [pair for pair in matched if pair not in views and pair not in seconds]
-    front |= _label_part([(text, group.values) for group, text in firsts])
-    if seconds:
-        front["second_reader"] = _label_part([(text, group.values) for group, text in seconds])["labels"]
-    if views:
-        front["field_of_view"] = {"file": views[0][1]}
-    return _markdown(front, _notes(image, groups, [g for g, _ in matched]))
-
-
-def _groups(folder: Path, labels: str | None, progress: Advance | None) -> list[_Group]:
+    chosen = [labels] if isinstance(labels, Path) else list(labels or ())
+    if len(chosen) == 1 and chosen[0].suffix.lower() == ".csv":
+        return _from_table(folder, chosen[0], name)
+    takes = {**{_relative(path, folder): "labels" for path in chosen}, **(takes or {})}
     top = Path(folder).absolute()
-    files = [name for name in names_below(top)[0] if (top / name).is_file() and not Path(name).name.startswith(".")]
-    by_place: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for relative, parent in zip(files, _general_folders(files, labels), strict=True):
-        file = relative.rpartition("/")[2]
-        extension = found[0] if (found := _EXTENSION.search(file)) else ""
-        # Scans and labels often share a folder and differ by a suffix: the suffix is told from the stem's tail.
-        by_place[parent, _tail(file.removesuffix(extension)) + extension].append(relative)
-    groups = []
-    for done, ((parent, ending), members) in enumerate(sorted(by_place.items()), 1):
-        group = _look(top, parent, ending, members)
-        if group is not None:
-            groups.append(group)
-        if progress is not None:
-            progress(done, len(by_place))
-    return groups
+    files = _files(top)
+    looks: Looks = {}
+    while True:
+        literal = [key.rstrip("/") for key in takes if "*" not in key]
+        groups = with_looks(groups_of(files, top, literal, public=public), top, looks, progress)
+        make_exact(groups)
+        if not any(g.look is not None for g in groups):
+            raise CardError("no file in the folder could be read as a scan; `ocuseg index` says why for each")
+        roles = assign(groups, top, takes)
+        if isinstance(roles, Roles):
+            return _Draft(top, groups, roles, public).markdown(name)
+        if ask is None:
+            raise roles.unanswered()
+        takes |= roles.answers[ask(roles.text, [words for words, _ in roles.answers])][1]
 
 
-def _general_folders(files: Sequence[str], labels: str | None = None) -> list[str]:
-    """The folder of each file: kinds of files as they are, official parts as {part}, eyes as {eye}, and every other level as
-    {patient}, {visit}, ... or, where it has one folder only, as *. ``labels`` is a folder that the user has named: it stays."""
-    named = (labels or "").split("/")
-    split = [file.split("/")[:-1] for file in files]
-    out: list[list[str]] = [[] for _ in files]
-    for depth in range(max(map(len, split), default=0)):
-        together: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        for index, parents in enumerate(split):
-            if len(parents) > depth:
-                together[tuple(out[index])].append(index)
-        for before, members in together.items():
-            names = {split[index][depth] for index in members}
-            kinds = {n for n in names if _names_a_kind(n)}
-            if depth < len(named) and list(before) == named[:depth]:
-                kinds.add(named[depth])
-            field = "*"
-            if len(names) > 1 and {n.lower() for n in names} <= set(_PARTS) and "{part}" not in before:
-                field, kinds = "{part}", set()
-            elif all(map(eye_of, names - kinds)) and "{eye}" not in before:
-                field = "{eye}"
-            elif len(names - kinds) > 1:
-                known = sum(text in before for text in _LEVELS)
-                field = _LEVELS[known] if known < len(_LEVELS) else "*"
-            for index in members:
-                out[index].append(split[index][depth] if split[index][depth] in kinds else field)
-    return ["/".join(parents) for parents in out]
+def _files(top: Path) -> list[str]:
+    return [name for name in names_below(top)[0] if (top / name).is_file() and not Path(name).name.startswith(".")]
 
 
-def _names_a_kind(text: str, *, alone: bool = True) -> bool:
-    """Whether every word of ``text`` names a kind of file ("2nd_manual", "GroundTruth"), numbers below 100 aside.
+@dataclass
+class _Draft:
+    top: Path
+    groups: list[Group]
+    roles: Roles
+    public: bool
 
-    ``alone``: at least one must; a number by itself is somebody's.
-    """
-    words = [w for w in re.split(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])", re.sub(r"field.?of.?view", "fov", text, flags=re.IGNORECASE)) if w]
-    told = [bool(_KIND.fullmatch(word)) for word in words]
-    return (
-        text.isascii()
-        and all(kind or re.fullmatch(r"\d{1,2}", w) for w, kind in zip(words, told, strict=True))
-        and (any(told) or not alone)
-    )
+    def __post_init__(self) -> None:
+        self.classes: list[dict[str, Any]] = []
+        self.open: list[str] = []
+        self.bases: list[str] = []
+        self.name = self._name()
 
+    def markdown(self, name: str) -> str:
+        front = self._front(name)
+        sources, seconds = self._sources()
+        for find in (yolo_source, coco_source):
+            if not sources and (source := find(self.groups, self.roles.images, self.top)) is not None:
+                for key in ("values", "categories"):
+                    source |= {key: {k: self._new_class(v) for k, v in source[key].items()}} if key in source else {}
+                sources.append(source | {"file": self._renamed(source["file"])})
+        if not self.classes:
+            self._new_class("class_1")
+        front |= {"classes": self.classes, "labels": sources}
+        if len(sources) > 1 or any(s["kind"] in ("yolo_boxes", "coco") for s in sources):
+            front["overlapping"] = True
+        if seconds:
+            front["second_reader"] = seconds
+        view = self.roles.view
+        if view is not None:
+            lossy = {"at_least": 128} if view.look is not None and view.look.kind == "agreement" else {}
+            front["field_of_view"] = {"file": view.pattern(self.name), **lossy}
+        front["known_faults"] = [f"{UNFINISHED}: {point}" for point in self.open]
+        return _markdown(front, self._notes())
 
-def _tail(stem: str) -> str:
-    """ "_mask" of "0012_mask"; "" where the last part of the name is no word that labels are called by."""
-    match = re.search(r"[_-](mask|masks|label|labels|seg|segmentation|gt|manual\d?|vessels?|fov|[12](?:st|nd)HO)$", stem, re.IGNORECASE)
-    return match[0] if match else ""
+    def _name(self) -> str:
+        """How the patterns tell the images of a folder apart: by {name}, or by the {patient} and {eye} that the names hold."""
+        images = self.roles.images
+        known = images.names[:-1]
+        if "eye" not in known:
+            if {"patient"} <= set(known) and images.middles and all(map(eye_of, images.middles)):
+                return "{eye}"
+            told = eye_at_end(images.middles)
+            if told is not None and "patient" in known:
+                return told.replace("{patient}", "{name}")
+            if told is not None:
+                if "name" in images.shapes:  # then the names are told from others by their shape, and so are the patients'
+                    images.shapes["patient"] = shape({re.sub("[A-Za-z]+$", "", middle).rstrip("_-. ") for middle in images.middles})
+                return told
+        return "{name}"
 
+    def _renamed(self, pattern: str) -> str:
+        return pattern.replace("{name}", self.name)
 
-def _look(top: Path, parent: str, extension: str, files: Sequence[str]) -> _Group | None:
-    values: set[Any] = set()
-    shapes: Counter[tuple[int, ...]] = Counter()
-    few = True
-    step = max(len(files) // _LOOKED_AT, 1)
-    for relative in files[::step][:_LOOKED_AT]:
-        try:
-            stored = read_stored(top / relative)
-        except OcusegError:
-            continue
-        shapes[stored.shape] += 1
-        if few:
-            if stored.ndim == 3 and stored.shape[-1] == 3:
-                packed = stored.reshape(-1, 3).astype(np.int64) @ np.array([65536, 256, 1])
-                values |= {(v >> 16, v >> 8 & 255, v & 255) for v in np.unique(packed)[: _MOST_VALUES + 1].tolist()}
-            else:
-                values |= set(np.unique(stored)[: _MOST_VALUES + 1].tolist())
-            few = len(values) <= _MOST_VALUES
-    if not shapes:
-        return None
-    return _Group(parent, extension, sorted(files), sorted(values, key=str) if few else None, shapes)
+    def _front(self, name: str) -> dict[str, Any]:
+        images = self.roles.images
+        pattern = images.pattern(self.name)
+        if "{patient" not in pattern and not self.public:
+            self.open.append("each name, less the eye, counts as a patient of its own; say where the patient stands in the name: {patient}")
+        if not images.named:
+            self.open.append("the pattern of the images also fits other files; make it exact, with {name:REGEX} for instance")
+        if "{eye}" not in pattern and any(eye_of(token) for token in re.split(r"[_\-./ ]", next(iter(images.files.values())))):
+            self.open.append("say where the eye stands in the name: {eye}")
+        front: dict[str, Any] = {
+            "name": name,
+            "title": f"{UNFINISHED}: what this is, in one line",
+            "modality": _modality(images),
+            "identifiers": "public" if self.public else "private",
+            "device": None,
+            "licence": f"{UNFINISHED}: who may use it for what",
+            "citation": f"{UNFINISHED}, or: none",
+            "source": f"{UNFINISHED}: where it comes from",
+            "how_to_get": UNFINISHED,
+            "known_faults": [],
+            "images": {"file": pattern},
+        }
+        if "part" in images.names:
+            there = {key[images.names.index("part")] for key in images.files}
+            front["parts"] = {"field": {word: part_of(word) for word in sorted(there)}}
+        elif (parts := parts_file(self.groups, images, self.top)) is not None:
+            front["parts"] = parts
+        return front
 
-
-def _partner(image: _Group, label: _Group) -> str | None:
-    """The label pattern in terms of the image's {name}, or None where the names have nothing in common."""
-    names = sorted((_stem(image, f) for f in image.files), key=len, reverse=True)
-    forms: Counter[tuple[str, str]] = Counter()
-    for file in label.files:
-        stem = _stem(label, file)
-        found = next((n for n in names if n in stem), None)
-        if found is not None:
-            before, _, after = stem.partition(found)
-            if _names_a_kind(before, alone=False) and _names_a_kind(after, alone=False):
-                forms[before, after] += 1
-    if not forms:
-        return None
-    (before, after), count = forms.most_common(1)[0]
-    return label.pattern(f"{before}{{name}}{after}") if count * 2 > min(len(image.files), len(label.files)) else None
-
-
-def _same_size(image: _Group, label: _Group) -> bool:
-    """Whether any of the sizes seen are shared; a colour axis does not count."""
-    planes = [{shape[:-1] if len(shape) == 3 and shape[-1] == 3 else shape for shape in group.shapes} for group in (image, label)]
-    return bool(planes[0] & planes[1])
-
-
-def _stem(group: _Group, file: str) -> str:
-    return file.rpartition("/")[2].removesuffix(group.extension)
-
-
-def _front(name: str, image_pattern: str, files: Sequence[str], others: int = 0, modality: Modality = "fundus") -> dict[str, Any]:
-    open_points = []
-    if others:
-        open_points.append(f"the pattern of the images also fits {others} other files; make it exact, with {{name:REGEX}} for instance")
-    if "{patient}" not in image_pattern:
-        open_points.append("each name, less the eye, counts as a patient of its own; say where the patient stands in the name: {patient}")
-    if "{eye}" not in image_pattern and any(eye_of(token) for token in re.split(r"[_\-./ ]", files[0])):
-        open_points.append("say where the eye stands in the name: {eye}")
-    front: dict[str, Any] = {
-        "name": name,
-        "title": f"{UNFINISHED}: what this is, in one line",
-        "modality": modality,
-        "identifiers": "private",
-        "device": None,
-        "licence": f"{UNFINISHED}: who may use it for what",
-        "citation": f"{UNFINISHED}, or: none",
-        "source": f"{UNFINISHED}: where it comes from",
-        "how_to_get": UNFINISHED,
-        "known_faults": [f"{UNFINISHED}: {point}" for point in open_points],
-        "images": {"file": image_pattern},
-    }
-    if "{part}" in image_pattern:
-        place = image_pattern.split("/").index("{part}")
-        there = {file.split("/")[place] for file in files}
-        front["parts"] = {"field": {word: _PARTS[word.lower()] for word in sorted(there)}}
-    return front
-
-
-def _label_part(labels: Sequence[tuple[str, list[Any] | None]]) -> dict[str, Any]:
-    """classes and labels; one class a stored value, or one class a file where there are several binary files."""
-    classes: list[dict[str, Any]] = []
-    sources: list[dict[str, Any]] = []
-
-    def new_class(text: str) -> str:
-        if all(c["name"] != text for c in classes):
-            classes.append({"name": text, "colour": list(_PALETTE[len(classes) % len(_PALETTE)]), "code": None})
+    def _new_class(self, text: str) -> str:
+        if all(c["name"] != text for c in self.classes):
+            self.classes.append({"name": text, "colour": list(class_colour(len(self.classes) + 1)), "code": None})
         return text
 
-    several = len(labels) > 1
-    for pattern, values in labels:
-        base = re.sub(r"[^A-Za-z0-9]+", "_", re.sub(r"\{[^}]*\}|\.\w+$", "", pattern)).strip("_") or "class" if several else "class"
-        if values is None:
-            sources.append({"kind": "threshold", "file": pattern, "means": new_class(f"{base}_1"), "at_least": 128})
-        elif values and isinstance(values[0], tuple):
-            colours = [v for v in values if v != (0, 0, 0)]
-            rules = [{"rgb": list(v), "means": new_class(f"{base}_{n}")} for n, v in enumerate(colours, 1)]
-            sources.append({"kind": "colours", "file": pattern, "colours": rules})
-        else:
-            numbers = sorted(int(v) for v in values if v)
-            sources.append({"kind": "values", "file": pattern, "values": {v: new_class(f"{base}_{n}") for n, v in enumerate(numbers, 1)}})
-    if not classes:
-        new_class("class_1")
-    part: dict[str, Any] = {"classes": classes, "labels": [s for s in sources if s.get("values", True) and s.get("colours", True)]}
-    if several:
-        part["overlapping"] = True
-    return part
+    def _sources(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Sources of the first and the second reader; one class a stored value, or one a file where there are several binary files."""
+        several = len(self.roles.labels) > 1
+        sources, seconds = [], []
+        for group in self.roles.labels:
+            again = [g for g, first in self.roles.second if first is group]
+            look = _together([g.look for g in (group, *again)])
+            if look is None or (look.kind == "classes" and not look.values):
+                continue
+            source = self._source(group, look, self._base(group) if several else "class")
+            if group.shown in self.roles.missing:
+                source["missing"] = self.roles.missing[group.shown]
+            sources.append(source)
+            seconds += [copy.deepcopy(source) | {"file": g.pattern(self.name)} for g in again]
+        return sources, [{key: value for key, value in second.items() if key != "missing"} for second in seconds]
+
+    def _base(self, group: Group) -> str:
+        """What the words of a group's pattern say that those of the other labels' do not."""
+        said = {id(g): words(re.sub(r"\{[^}]*\}|\.\w+$", " ", g.pattern())) for g in self.roles.labels}
+        own = [word for word in said[id(group)] if not all(word in others for others in said.values())]
+        base = re.sub("^[^A-Za-z]+", "", "_".join(dict.fromkeys(own)))[:50].lower() or "class"
+        self.bases.append(base)
+        return base if self.bases.count(base) == 1 else f"{base}_of_{self.bases.count(base)}"
+
+    def _source(self, group: Group, look: Look, base: str) -> dict[str, Any]:
+        file = group.pattern(self.name)
+        one = base if base != "class" else "class_1"
+        if look.kind == "agreement":
+            half = 128 if look.top > 127 else look.top / 2
+            self.open.append(f"a pixel of {base} counts from the value {half} on, of {look.top:g} at most: say at_least as it is meant")
+            return {"kind": "threshold", "file": file, "means": self._new_class(one), "at_least": half}
+        if look.kind == "objects":
+            source: dict[str, Any] = {"kind": "instances", "file": file}
+            table: dict[str, Any] | None = classes_from(self.groups, self.roles.images, self.top)
+            if table is None:
+                return source | {"means": self._new_class(one)}
+            values = {value: self._new_class(meaning) for value, meaning in table["values"].items()}
+            moved = {key: self._renamed(table[key]) for key in ("json", "path") if key in table}
+            source["classes_from"] = table | moved | {"values": values}
+            return source
+        if look.kind == "colours":
+            rules = [{"rgb": list(v), "means": self._new_class(f"{base}_{n}")} for n, v in enumerate(look.values, 1)]
+            return {"kind": "colours", "file": file, "colours": rules}
+        if len(look.values) == 1:
+            return {"kind": "values", "file": file, "values": {int(look.values[0]): self._new_class(one)}}
+        return {"kind": "values", "file": file, "values": {int(v): self._new_class(f"{base}_{n}") for n, v in enumerate(look.values, 1)}}
+
+    def _notes(self) -> list[str]:
+        roles = self.roles
+        used: dict[int, str] = {id(roles.images): "images"}
+        used |= {id(g): "labels" for g in roles.labels} | {id(g): "second reader" for g, _ in roles.second}
+        used |= {id(g): f"left out: {why}" for g, why in roles.left_out}
+        if roles.view is not None:
+            used[id(roles.view)] = "fields of view"
+        lines = []
+        for group in (g for g in self.groups if g.extension.lower() not in TEXTS and g.look is not None):
+            assert group.look is not None
+            sizes = ", ".join(f"{' x '.join(map(str, size))} ({n})" for size, n in group.look.shapes.most_common(3))
+            shown = ", ".join(map(str, group.look.values[:16])) + (", ..." if len(group.look.values) > 16 else "")
+            what = f"{group.look.kind} {shown}".strip()
+            lines.append(f"| `{_discreet(group)}` | {len(group.files)} | {sizes} | {what} | {used.get(id(group), 'left out')} |")
+        out = ["| files | number | sizes (of those looked at) | by their pixels | taken for |", "|---|---|---|---|---|", *lines]
+        if any(len(g.look.values) > 1 for g in roles.labels if g.look is not None):
+            out += [
+                "",
+                "Of OCT: where classes are layers of the retina, say which, from the vitreous down, by `layers: [NAME, NAME, ...]`.",
+            ]
+        return out
+
+
+def _discreet(group: Group) -> str:
+    """The group's pattern, without a word that may be somebody's."""
+    return re.sub(r"(^|/)\*[^/]+/", r"\1*/", group.pattern("*"))
+
+
+def _together(looks: Sequence[Look | None]) -> Look | None:
+    """What the first of them is, with the values of all: a second reader may know a class that the first never met."""
+    first = looks[0]
+    if first is None:
+        return None
+    values = tuple(sorted({v for look in looks if look is not None for v in look.values}))
+    return Look(first.kind, first.shapes, values, max(look.top for look in looks if look is not None))
+
+
+def _modality(images: Group) -> Modality:
+    """A guess: stacks of slices and files of an OCT device are OCT, what is called so an angiography, all else photographs."""
+    shapes = images.look.shapes if images.look is not None else ()
+    if images.extension.lower() == ".vol" or any(len(s) == 3 and s[-1] != 3 for s in shapes):
+        return "oct"
+    return "octa" if "octa" in re.split(r"[^a-z]+", images.pattern().lower()) else "fundus"
 
 
 def _from_table(folder: Path, table: Path, name: str) -> str:
     where = _relative(table, folder)
     try:
-        rows = [row for _, row in read_table(table)]
+        rows = [row for _, row in read_table(folder / where)]
     except (OSError, CardError) as error:
         raise CardError(f"table {where!r} cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if not rows or not {"image", "label"} <= set(rows[0]):
         raise CardError(f"table {where!r} needs columns image and label, and at least one row")
-    files = [row["label"] for row in rows if row.get("label") and (folder / row["label"]).is_file()]
-    group = _look(Path(folder).absolute(), "", "", files) if files else None
-    if group is None:
+    top = Path(folder).absolute()
+    columns = ("image", "label")
+    found: dict[str, dict[Key, str]] = {
+        column: {(row[column],): row[column] for row in rows if row.get(column) and (top / row[column]).is_file()} for column in columns
+    }
+    groups = [Group("", "", "", "", files, f"{{{column}}}", look_at([top / f for f in files.values()])) for column, files in found.items()]
+    if groups[1].look is None:
         raise CardError(f"no label that table {where!r} names can be read; paths are relative to the data set's folder")
-    front = _front(name, "{image}", [rows[0]["image"]])
-    front["images"]["table"] = where
-    front |= _label_part([("{label}", group.values)])
-    if {"patient"} & set(rows[0]):
-        front["known_faults"] = []
-    return _markdown(front, [f"{len(rows)} rows in `{where}`; {len(files)} labels are there."])
+    draft = _Draft(top, [], Roles(groups[0], [groups[1]]), public=False)
+    draft.name = "{image}"
+    front = draft._front(name)
+    front["images"] = {"file": "{image}", "table": where}
+    draft.name = "{label}"
+    front["labels"], _ = draft._sources()
+    front["classes"] = draft.classes
+    if "patient" in rows[0]:
+        draft.open = []
+    front["known_faults"] = [f"{UNFINISHED}: {point}" for point in draft.open]
+    return _markdown(front, [f"{len(rows)} rows in `{where}`; {len(found['label'])} labels are there."])
 
 
 def _relative(path: Path, folder: Path) -> str:
     """``path`` below ``folder``, given either from the working folder or from ``folder``."""
-    for candidate in (path, folder / path):
+    for candidate in (folder / path, path):
         if candidate.exists() and candidate.resolve().is_relative_to(folder.resolve()):
             return candidate.resolve().relative_to(folder.resolve()).as_posix()
     raise CardError("the labels must lie inside the data set's folder")
-
-
-def _notes(image: _Group, groups: Sequence[_Group], matched: Sequence[_Group]) -> list[str]:
-    lines = []
-    for group in groups:
-        role = "scans" if group is image else "matched" if group in matched else "not used"
-        sizes = ", ".join(f"{' x '.join(map(str, shape))} ({n})" for shape, n in group.shapes.most_common(3))
-        what = f"values {', '.join(map(str, group.values))}" if group.values is not None else "many values"
-        lines.append(f"| `{group.pattern('*')}` | {len(group.files)} | {sizes} | {what} | {role} |")
-    out = ["| files | number | sizes (of those looked at) | stored values | role |", "|---|---|---|---|---|", *lines]
-    if any(len(set(group.values or ()) - {0}) > 1 for group in matched):
-        out += ["", "Of OCT: where classes are layers of the retina, say which, from the vitreous down, by `layers: [NAME, NAME, ...]`."]
-    return out
 
 
 def _markdown(front: dict[str, Any], notes: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ Meaning = str | list[str]
 class _Source(Strict):
     file: str = Field(description="pattern of the label files, with the fields of the image pattern, and {stem} for the image's name")
     missing: Literal["skip", "empty"] = Field(
-        "skip", description="an image without this file: skip: it has no label; empty: none of this file's classes is there"
+        "skip", description="an image without this file: skip: no label (where it is said, no fault); empty: none of its classes is there"
     )
 
 
