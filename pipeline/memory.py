@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
@@ -33,8 +34,31 @@ def available_memory() -> int:
     """Bytes that this process can use now without anything being killed or swapped out."""
     import psutil
 
-    left = [max(limit - used, 0) for limit, used in (*_cgroups(), *_rlimits())]
+    left = [max(limit - used, 0) for limit, used in (*_cgroups(), *_rlimits(), *_setting())]
     return min([int(psutil.virtual_memory().available), *left])
+
+
+def _setting() -> Iterator[tuple[int, int]]:
+    """(limit, in use by this process and its children) where the user has set a limit."""
+    import psutil
+
+    if (limit := memory_setting()) is not None:
+        used = 0
+        for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+            with suppress(psutil.Error):
+                used += int(process.memory_info().rss)
+        yield limit, used
+
+
+def memory_setting() -> int | None:
+    """Bytes by OCUSEG_MEMORY_LIMIT, which ``--memory-limit`` sets, too; None where it is not set.
+
+    Raises
+    ------
+    ConfigError: it is no size.
+    """
+    text = os.environ.get("OCUSEG_MEMORY_LIMIT")
+    return parse_bytes(text, "--memory-limit (OCUSEG_MEMORY_LIMIT)") if text else None
 
 
 def _cgroups() -> Iterator[tuple[int, int]]:
@@ -77,6 +101,13 @@ def _rlimits() -> Iterator[tuple[int, int]]:
             yield limit, int(getattr(psutil.Process().memory_info(), size))
 
 
+def give_back_freed_memory() -> None:
+    """Let glibc return what it has kept, so that the process's memory is what is in use; elsewhere nothing happens."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def parse_bytes(text: str, what: str) -> int:
     """ "2G", "1.5 GiB", "800MB" or "2000000000" -> bytes; K, M, G and T are powers of 1024.
 
@@ -108,8 +139,7 @@ class Limits:
         ------
         ConfigError: one of the two variables is no number.
         """
-        if memory is None and (text := os.environ.get("OCUSEG_MEMORY_LIMIT")):
-            memory = parse_bytes(text, "OCUSEG_MEMORY_LIMIT")
+        memory = memory_setting() if memory is None else memory
         if max_pixels is None and (text := os.environ.get("OCUSEG_MAX_PIXELS")):
             if not re.fullmatch(r"[1-9]\d{0,14}", text.strip()):
                 raise ConfigError(f"OCUSEG_MAX_PIXELS {text!r} is not a whole number above 0")

@@ -65,9 +65,11 @@ def add_to(app: typer.Typer) -> None:
 
 def limits_of(max_pixels: int | None, memory_limit: str | None, workers: int) -> Limits:
     """What one file may take, as the options say or this machine allows."""
-    from pipeline.memory import Limits, parse_bytes
+    from pipeline.memory import Limits
 
-    return Limits.chosen(max_pixels, parse_bytes(memory_limit, "--memory-limit") if memory_limit else None, workers)
+    if memory_limit is not None:
+        os.environ["OCUSEG_MEMORY_LIMIT"] = memory_limit
+    return Limits.chosen(max_pixels, workers=workers)
 
 
 def printable(path: Path) -> str:

@@ -20,9 +20,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.datasets.card import load_card, read_scan
 from pipeline.inference.predict import Predictor
+from pipeline.memory import give_back_freed_memory
 from pipeline.scans.identity import Pseudonyms
 from pipeline.training.bundle import load_bundle
-from pipeline.training.platform import give_back_freed_memory, prepare_machine
+from pipeline.training.platform import prepare_machine
 
 IMAGES, LONGEST_S = 12, 30.0
 _LIBRARIES = ("accelerate", "mlflow", "monai.inferers", "monai.losses", "monai.networks.nets", "torch._dynamo")

@@ -22,6 +22,7 @@ from pipeline.models.base import Family
 from pipeline.models.detector import Detector
 from pipeline.registry import unknown_name
 from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig
+from pipeline.tasks.fitting import in_pieces, tile_that_fits
 from pipeline.tasks.paste import paste
 from pipeline.tasks.pixels import pixel_scores, pixel_summary, presence_numbers
 from pipeline.tasks.tiles import Found, grid, merge
@@ -212,7 +213,8 @@ class DetectionTask(Task):
         return layers, known if valid is None else known & valid.cpu().numpy()
 
     def _predict(self, image: Tensor, valid: Tensor, placement: Placement) -> Prediction:
-        found = self._find(image, valid)
+        tile = self._tile(image)
+        found = self._find(image, valid, tile)
         boxes = placement.boxes_to_source(found.boxes)
         solid = ((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > 0) & (found.scores >= self.config.score_threshold)
         kept = solid.nonzero()[:, 0][torch.argsort(found.scores[solid], descending=True, stable=True)][: self.config.detections]
@@ -225,12 +227,18 @@ class DetectionTask(Task):
             labels=found.labels[kept].cpu().numpy(),
             scores=found.scores[kept].float().cpu().numpy(),
             instance_masks=masks,
+            warnings=() if tile is None or tile == self.config.tile else (in_pieces(tile),),
         )
 
-    def _find(self, image: Tensor, valid: Tensor) -> Found:
+    def _tile(self, image: Tensor) -> int | None:
+        """Side of the tiles by which an image is seen: as configured, or less where the memory asks for it; None: whole."""
+        tile = self.config.tile
+        piece = image[None] if tile is None else image[None, ..., :tile, :tile]
+        return tile_that_fits(self.network, lambda x: self.network.detect(list(x)), piece) or tile
+
+    def _find(self, image: Tensor, valid: Tensor, tile: int | None) -> Found:
         """Objects of an image (C, H, W) in its own pixels, seen whole or by tiles; a tile without a valid pixel is not looked at."""
         rows, columns = int(image.shape[-2]), int(image.shape[-1])
-        tile = self.config.tile
         if tile is None or max(rows, columns) <= tile:
             return Found.whole(self.network.detect([image])[0])
         every = grid(rows, columns, tile, self.config.tile_overlap)

@@ -16,9 +16,10 @@ from pipeline.metrics.threshold import DiceSearch, decide
 from pipeline.models.base import Family, memory_format
 from pipeline.registry import unknown_name
 from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig
+from pipeline.tasks.fitting import in_pieces, tile_that_fits
 from pipeline.tasks.losses import LOSSES, activate
 from pipeline.tasks.pixels import pixel_scores, pixel_summary
-from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Prediction, Target
+from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Placement, Prediction, Target
 
 
 class SemanticConfig(TaskConfig):
@@ -71,7 +72,7 @@ class SemanticTask(Task):
         valid = (stack(batch.valid, fill=0) & (masks != IGNORE))[:, None]
         truth = one_channel_a_class(masks, self.label_map)
         images = images.contiguous(memory_format=memory_format(self.network))
-        outputs = self.network(images) if self.training else self._logits(images)
+        outputs = self.network(images) if self.training else self._logits(images, self._tile(images))
         outputs = outputs if isinstance(outputs, list) else [outputs]
         looked_at = getattr(self.network, "looked_at", None)  # a network that classifies patches has trained on some pixels only
         valid = valid if looked_at is None else valid & looked_at
@@ -90,12 +91,11 @@ class SemanticTask(Task):
         was_training = self.training
         self.eval()
         try:
-            found = (
-                placement.to_source(self._probabilities(image)).cpu().numpy()
+            return [
+                prediction
                 for image, placement in zip(batch.images, batch.placements, strict=True)
-            )
-            planes = (plane for maps in found for plane in (np.moveaxis(maps, 1, 0) if self.volumes else maps[None]))
-            return [Prediction(probabilities=plane) for plane in planes]
+                for prediction in self._predict(image, placement)
+            ]
         finally:
             self.train(was_training)
 
@@ -127,21 +127,35 @@ class SemanticTask(Task):
         """Boolean layers (K, H, W) by ``thresholds``."""
         return decide(_probabilities(prediction), self.label_map, self.thresholds)
 
-    def _probabilities(self, image: Tensor) -> Tensor:
+    def _predict(self, image: Tensor, placement: Placement) -> list[Prediction]:
+        """One Prediction a plane of an image (C, [D,] H, W)."""
+        tile = self._tile(image[None])
+        warnings = () if tile is None or tile == self.config.tile else (in_pieces(tile),)
+        maps = placement.to_source(self._probabilities(image, tile)).cpu().numpy()
+        return [Prediction(probabilities=plane, warnings=warnings) for plane in (np.moveaxis(maps, 1, 0) if self.volumes else maps[None])]
+
+    def _tile(self, x: Tensor) -> int | None:
+        """Side of the tiles by which images (B, C, [D,] H, W) are seen: as configured, less where memory is short; None: whole."""
+        tile, slices = self.config.tile, self.config.tile_slices
+        piece = x if tile is None else x[..., :tile, :tile]
+        piece = piece[:, :, :slices] if self.volumes and slices is not None else piece
+        return tile_that_fits(self.network, self.network, piece) or tile
+
+    def _probabilities(self, image: Tensor, tile: int | None) -> Tensor:
         """Network-frame image (C, [D,] H, W) -> foreground probabilities float32 (K, [D,] H, W)."""
         x = image[None].contiguous(memory_format=memory_format(self.network))
         flips: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.config.flips else [()]
         total = torch.zeros(())
         for axes in flips:
-            probabilities = activate(self._logits(x.flip(axes) if axes else x), self.label_map.independent)
+            probabilities = activate(self._logits(x.flip(axes) if axes else x, tile), self.label_map.independent)
             total = total.to(probabilities) + (probabilities.flip(axes) if axes else probabilities)
         probabilities = (total / len(flips))[0]
         return probabilities if self.label_map.independent else probabilities[1:]
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def _logits(self, x: Tensor, tile: int | None) -> Tensor:
         """(B, C, [D,] H, W) -> float32 logits of the same size, whole or by tiles."""
         *depth, rows, columns = x.shape[2:]
-        tile, thick = self.config.tile, [min(self.config.tile_slices or slices, slices) for slices in depth]
+        thick = [min(self.config.tile_slices or slices, slices) for slices in depth]
         if (tile is None or max(rows, columns) <= tile) and thick == depth:
             logits: Tensor = self.network(x)
             return logits.float()
