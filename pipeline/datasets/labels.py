@@ -246,13 +246,13 @@ def read_placed(path: Path, image: Callable[[], Geometry], place: Place = "geome
 def _stored(path: Path) -> tuple[npt.NDArray[Any], Geometry | None]:
     """With the geometry of a file that may have one."""
     from pipeline.scans.open import open_scan, sniff
+    from pipeline.scans.raster import RASTER_FORMATS, read_image
 
-    if sniff(path) in ("dicom", "nifti", "heidelberg_vol"):
-        scan = open_scan(path)
-        return (scan.pixels[0] if scan.pixels.shape[0] == 1 else np.moveaxis(scan.pixels, 0, -1)), scan.geometry
-    from pipeline.scans.raster import read_image
-
-    return read_image(path), None
+    kind = sniff(path)
+    if kind is None or kind in RASTER_FORMATS:
+        return read_image(path), None
+    scan = open_scan(path)
+    return (scan.pixels[0] if scan.pixels.shape[0] == 1 else np.moveaxis(scan.pixels, 0, -1)), scan.geometry
 
 
 def decode(source: PixelSource, stored: npt.NDArray[Any], label_map: LabelMap) -> npt.NDArray[np.int64]:

@@ -7,6 +7,7 @@ place where the two meet is :data:`_RAS_LPS`, which is its own inverse.
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -23,6 +24,8 @@ _QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
 _OFFSET = ("qoffset_x", "qoffset_y", "qoffset_z")
 _COMMENT = 6  # the extension code that every reader keeps and none interprets
 _MARK = b"ocuseg-geometry "
+_SILENT = logging.Logger("nibabel")  # nibabel's own prints what it mends, past every filter
+_SILENT.disabled = True
 
 
 def read_header(stream: BinaryIO) -> tuple[Any, NiftiFrame]:
@@ -38,7 +41,7 @@ def read_header(stream: BinaryIO) -> tuple[Any, NiftiFrame]:
     kind = nibabel.Nifti2Header if first in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nibabel.Nifti1Header
     header = kind.from_fileobj(stream, check=False)
     pixdim = tuple(float(size) for size in header["pixdim"][:4])
-    header.check_fix()
+    header.check_fix(_SILENT)
     length = float(np.linalg.norm([float(header[name]) for name in _QUATERNION]))
     if length > 1:
         for name in _QUATERNION:

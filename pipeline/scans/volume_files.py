@@ -229,12 +229,13 @@ def _spacing(stated: npt.NDArray[np.float64] | None) -> tuple[float | None, ...]
 
 
 def _geometry(header: _Header, axes: int) -> Geometry:
-    """1 mm along every axis is what writers state that know no spacing; it is no knowledge."""
+    """As the header states it. An affine of pixels of 1 mm, which nobody measured, still tells which way the axes run."""
     shape = header.sizes[:axes][::-1]
-    stated = header.spacing[:axes]
-    spacing = None if not stated or all(s == 1.0 for s in stated) else known_spacing(stated[::-1])
+    spacing = known_spacing(header.spacing[:axes][::-1])
     affine = None
     if axes == 3 and header.directions is not None and header.origin is not None and spacing is not None and None not in spacing:
         affine = np.eye(4)
         affine[:3, :3], affine[:3, 3] = header.directions, header.origin
+        if abs(np.linalg.det(header.directions / np.linalg.norm(header.directions, axis=0))) < 1e-6:
+            affine = None
     return Geometry(shape, spacing, "unknown" if spacing is None else "tag", affine)

@@ -106,6 +106,19 @@ def test_a_mask_of_itk_snap_over_a_picture(drawn: np.ndarray, tmp_path: Path) ->
     assert np.array_equal(truth_of(root, label, "images/{name}.png"), drawn[1])
 
 
+def test_a_metaimage_over_a_metaimage(drawn: np.ndarray, tmp_path: Path) -> None:
+    root = folders(tmp_path)
+
+    def write(path: Path, array: np.ndarray, matrix: str, offset: str) -> None:
+        head = f"NDims = 3\nDimSize = 40 30 4\nElementSpacing = 1 1 1\nTransformMatrix = {matrix}\nOffset = {offset}\n"
+        path.write_bytes(f"ObjectType = Image\n{head}ElementType = MET_UCHAR\nElementDataFile = LOCAL\n".encode() + array.tobytes())
+
+    write(root / "images" / "P1.mha", drawn * 90 + np.uint8(20), "1 0 0 0 1 0 0 0 1", "0 0 0")
+    write(root / "labels" / "P1.mha", drawn[:, ::-1], "1 0 0 0 -1 0 0 0 1", "0 29 0")
+    label = {"kind": "values", "file": "labels/{name}.mha", "values": {1: "vessel"}}
+    assert np.array_equal(truth_of(root, label, "images/{name}.mha"), drawn)
+
+
 def test_a_field_of_view_is_placed_as_well(drawn: np.ndarray, tmp_path: Path) -> None:
     root = folders(tmp_path)
     write_png(root / "images" / "P1.png", drawn[1] * 90 + np.uint8(20))

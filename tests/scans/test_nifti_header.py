@@ -103,8 +103,11 @@ def test_a_mask_has_the_fields_of_its_image(change: Callable[[Any], None], tmp_p
         ),
     ],
 )
-def test_spacing_is_what_the_header_says_and_never_more(change: Any, spacing: Any, said: str | None, tmp_path: Path) -> None:
+def test_spacing_is_what_the_header_says_and_never_more(
+    change: Any, spacing: Any, said: str | None, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     scan = open_scan(drawn(tmp_path / "a.nii", change))
+    assert (capfd.readouterr(), caplog.records) == (("", ""), []), "nibabel says nothing of its own"
     found = scan.geometry.spacing_mm
     assert (found and tuple(axis and round(axis, 6) for axis in found)) == spacing
     assert scan.geometry.spacing_source == ("unknown" if spacing is None else "tag")
