@@ -106,7 +106,9 @@ class CardFields(Strict):
         None, description="(rows, columns) or (slices, rows, columns), null for an axis of which it is not known; fills what a file lacks"
     )
     laterality: Laterality | None = Field(None, description="where every image shows the same eye side")
-    classes: list[ClassFields] = Field(min_length=1)
+    classes: list[ClassFields] = Field(
+        default_factory=list, description="none where no file labels anything: such a set can be read, not learnt"
+    )
     overlapping: bool = Field(False, description="whether one pixel may belong to several classes (the cup lies in the disc)")
     layers: list[str] = Field(
         default_factory=list,
@@ -125,6 +127,8 @@ class CardFields(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> CardFields:
         names = self.stored_map.names  # made here, so that its own checks are a card's, too
+        if not names and (self.labels or self.second_reader):
+            raise ValueError("classes: is missing, and there are labels; say which classes they speak of")
         for source in (*self.labels, *self.second_reader):
             for name in meanings(source):
                 if name not in names and name not in (BACKGROUND_NAME, IGNORE_NAME):

@@ -16,7 +16,7 @@ from pipeline.datasets.card import CardCase, DataCard, card_folders, load_card, 
 from pipeline.datasets.loader import CaseStore
 from pipeline.datasets.people import check_people
 from pipeline.datasets.splits import Split, guard, make_split
-from pipeline.errors import BundleError, ConfigError, NothingUsableError
+from pipeline.errors import BundleError, CardError, ConfigError, NothingUsableError
 from pipeline.lock import locked
 from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.provenance import compare_manifests, text_digest
@@ -85,6 +85,8 @@ def prepare_data(config: RunConfig, root: Path, run_dir: Path, key_path: Path | 
     card, text = read_card(config, run_dir, given)
     if config.data.classes is not None:
         card = card.choosing(config.data.classes)
+    if not card.classes:
+        raise CardError(f"card {card.name} has no classes, so there is nothing to learn; take a card whose files are labelled")
     cases = card.cases(root, pseudonyms=site_pseudonyms(card, key_path))
     fixed = Split.load(frozen) if begun else None if given is None else given.split
     if fixed is None:

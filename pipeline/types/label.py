@@ -30,7 +30,7 @@ class LabelClass:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """The classes a mask can hold: background 0, ignored pixels -1, foreground 1..K in order.
+    """The classes a mask can hold (none: a data set without labels): background 0, ignored pixels -1, foreground 1..K in order.
 
     Exclusive classes: a mask's value is the class index. Overlapping classes (the cup lies inside the disc): a mask is a bit
     field, bit k - 1 set where class k is present, so that one integer image says everything and moves as one through every
@@ -46,7 +46,6 @@ class LabelMap:
     surfaces: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        require(bool(self.classes), "a label map needs at least one class")
         require([c.index for c in self.classes] == list(range(1, len(self.classes) + 1)), "class indices must be 1, 2, 3, ... in order")
         require(len({c.name for c in self.classes}) == len(self.classes), "class names must differ")
         require(not self.overlapping or len(self.classes) <= 31, "at most 31 overlapping classes")

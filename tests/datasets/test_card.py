@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import colorsys
 import csv
+import gzip
 import logging
 import shutil
 from dataclasses import replace
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.datasets.card import DataCard, list_cards, load_card, parse_card, read_field_of_view, read_scan
 from pipeline.datasets.card_cases import find_cases
@@ -31,6 +34,9 @@ SHARED = {
     "hrf": ("hrf_half", {"train": 12, "test": 30}),
     "rossa_octa": ("rossa_octa", {"train": 100, "validation": 100, "test": 100}),
     "drishti_gs": ("drishti_gs_half_train", {"none": 50}),
+    "drive": ("drive", {"train": 20, "test": 20}),
+    "drive_av": ("drive", {"train": 20, "test": 20}),
+    "hrf_av": ("hrf_half_av/..", {"train": 12, "test": 30}),
 }
 
 
@@ -69,7 +75,19 @@ def test_names_of_eyes_and_stems() -> None:
 
 def test_every_card_of_the_repository_loads() -> None:
     names = {card.name for card in list_cards()}
-    assert {"phantom", "chase_db1", "hrf", "rossa_octa", "drishti_gs", "idrid_codras", "drive", "stare"} <= names
+    assert {
+        "phantom",
+        "chase_db1",
+        "hrf",
+        "rossa_octa",
+        "drishti_gs",
+        "idrid_codras",
+        "drive",
+        "drive_av",
+        "hrf_av",
+        "dr_both_eyes",
+        "stare",
+    } <= names
     for card in list_cards():
         assert load_card(card.name).sha256 == card.sha256
         assert card.citation
@@ -686,6 +704,67 @@ def test_cards_fit_the_real_data(name: str) -> None:
     scan = read_scan(card, cases[0])
     assert mask.shape == scan.geometry.shape
     assert 0 < np.mean(mask > 0) < 0.25
+
+
+@pytest.mark.parametrize("name", ["drive", "stare"])
+def test_cards_fit_the_official_layouts(tmp_path: Path, name: str) -> None:
+    """As the archives are packed: TIFF and GIF, or PPM, some of it still compressed."""
+    label = np.eye(58, 56, dtype=np.uint8) * 255
+    layouts = {
+        "drive": {
+            "training/images/21_training.tif": picture(1, (58, 56)),
+            "training/1st_manual/21_manual1.gif": label,
+            "training/mask/21_training_mask.gif": np.full_like(label, 255),
+            "test/images/01_test.tif": picture(2, (58, 56)),
+            "test/1st_manual/01_manual1.gif": label,
+            "test/2nd_manual/01_manual2.gif": label[::-1],
+            "test/mask/01_test_mask.gif": np.full_like(label, 255),
+        },
+        "stare": {
+            "stare-images/im0001.ppm": picture(1, (58, 56)),
+            "labels-ah/im0001.ah.ppm": label,
+            "labels-vk/im0001.vk.ppm": label,
+            "stare-images/im0324.ppm.gz": picture(2, (58, 56)),
+            "labels-ah/im0324.ah.ppm.gz": label,
+        },
+    }
+    for place, array in layouts[name].items():
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = path.with_suffix("") if place.endswith(".gz") else path
+        Image.fromarray(array).save(whole)
+        if whole != path:
+            path.write_bytes(gzip.compress(whole.read_bytes()))
+            whole.unlink()
+    card = load_card(name)
+    assert [problem for problem in check_card(card, tmp_path) if problem.file or "the card says 20" not in problem.message] == []
+    first, second = card.cases(tmp_path)
+    assert (first.part, second.part) == (("test", "train") if name == "drive" else (None, None))
+    assert (len(first.second_reader), len(second.second_reader)) == (1, 0)
+    assert read_target_mask(card, second).sum() == 56
+
+
+def test_a_card_without_labels_is_read_and_not_learnt() -> None:
+    root = shared_data("dr_both_eyes")
+    card = load_card("dr_both_eyes")
+    assert check_card(card, root) == []
+    statistics = card_statistics(card, root)
+    assert (statistics["cases"], statistics["patients"]) == (220, 110)
+    assert {case.key.eye for case in card.cases(root)} == {"R", "L"}
+
+
+def test_labels_without_classes_are_refused() -> None:
+    with pytest.raises(CardError, match="classes: is missing, and there are labels"):
+        make_card(classes=None)
+
+
+@pytest.mark.parametrize("name", [card.name for card in list_cards() if card.modality == "fundus"])
+def test_colours_of_cards_are_seen_on_a_fundus(name: str) -> None:
+    """A fundus is red to orange; by convention arteries are red all the same."""
+    for cls in load_card(name).stored_map.classes:
+        hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in cls.colour))
+        assert cls.name == "artery" or 50 / 360 < hue < 330 / 360 or saturation < 0.3, cls
+        assert value > 0.5
 
 
 def test_chase_is_as_its_card_says() -> None:
