@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -30,17 +30,19 @@ from pipeline.inference.case_files import CaseResult, mask_dtype, read_case, wri
 from pipeline.inference.journal import Entry, Journal, Status
 from pipeline.inference.object_files import FoundObject, FoundObjects, compact, gather_coco
 from pipeline.inference.out_folder import open_out
+from pipeline.inference.pieces import Piece, Pieces, volume_of
 from pipeline.inference.predict import Predictor, Ready
-from pipeline.inference.reading import File, Read, failure, read_file
+from pipeline.inference.reading import File, Read, failed, read_file
 from pipeline.measurements.surfaces import Surfaces, find_surfaces
 from pipeline.memory import Limits
 from pipeline.scans.identity import Pseudonyms
-from pipeline.scans.record import PASSING, stamp_of, status_of, token_of
+from pipeline.scans.originals import Originals
+from pipeline.scans.record import PASSING, Opened, pixels_sha256, stamp_of, status_of, token_of
 from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
 from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.platform import prepare_machine
-from pipeline.types import Advance, CaseKey
+from pipeline.types import Advance, CaseKey, Scan
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +53,8 @@ _WRITERS = 2
 class Writing:
     """A case on its way to the disk."""
 
-    file: File
     entry: Entry
+    parts: Sequence[Entry]
     future: Future[float]
 
 
@@ -126,6 +128,9 @@ class _Run:
         self.limits = limits or Limits.chosen(workers=self.workers)
         self.bundle: Bundle = predictor.bundle
         self.writing: deque[Writing] = deque()
+        self.originals, self.pieces = Originals(), Pieces()
+        for entry in journal.results():
+            self.originals.add(entry.token, entry.case, entry.sha256, entry.instance, entry.pixels)
         self.finished = 0
         self.tell: Callable[[int, str], None] = lambda done, note: None
 
@@ -135,6 +140,8 @@ class _Run:
             ThreadPoolExecutor(self.workers, "ocuseg-read") as readers,
             ThreadPoolExecutor(_WRITERS, "ocuseg-write") as writers,
             Pool(self.folder, self.names, self.limits) as pool,
+            closing(self.originals),
+            closing(self.pieces),
         ):
             reading: deque[Future[Read]] = deque()
             try:
@@ -145,6 +152,13 @@ class _Run:
                         self._take(reading.popleft().result(), writers)
                 while reading:
                     self._take(reading.popleft().result(), writers)
+                for pieces, pixels in self.pieces.groups():
+                    if pixels <= self.limits.max_pixels:
+                        self._take_series(pieces, [*readers.map(pool.scan, (piece.file.path for piece in pieces))], writers)
+                        continue
+                    why = ScanError("no_volume", f"a file of a series of {pixels:,} pixels, more than max_pixels: no volume was made of it")
+                    for piece in pieces:
+                        self._take_series([piece], [*readers.map(pool.scan, [piece.file.path])], writers, why)
             finally:
                 for future in reading:
                     future.cancel()
@@ -167,12 +181,14 @@ class _Run:
             known = [entry for entry in self.journal.of_file(token) if entry.stamp == stamp and self._stands(entry)]
             if known:
                 self._count(known[0].status)
+                if known[0].series and known[0].status != "duplicate":
+                    self.pieces.add(known[0].series, File(path, token, stamp), new=False)
             else:
                 yield File(path, token, stamp)
 
     def _stands(self, entry: Entry) -> bool:
         """Whether an entry still holds: what failed or was not readable is tried again, and so is a result that somebody removed."""
-        if entry.status == "done":
+        if entry.status in ("done", "part"):
             return (self.out / "cases" / entry.case).is_dir()
         return entry.status != "failed" and entry.code not in PASSING
 
@@ -182,40 +198,76 @@ class _Run:
             self._enter(_entry(read, read.case, read.status, read.code, read.reason))
             return
         scan = read.ready.scan
+        entry = self._done(read.file, scan, read.seconds)
+        other = self.originals.find(entry.token, entry.sha256, entry.instance, entry.pixels)
+        if other is not None and other.kind != "conflict":
+            what = "file" if other.kind == "same_content" else "SOP Instance UID and the same pixels"
+            self._enter(replace(entry, status="duplicate", code=other.kind, reason=f"the same {what} as {other.case}"))
+            return
+        note = f"{other.case} has the same SOP Instance UID and another picture; one of the two is named wrongly" if other else ""
+        if scan.piece is not None:
+            self.originals.add(entry.token, entry.case, entry.sha256, entry.instance, entry.pixels)
+            self.pieces.add(entry.series, read.file, new=True, note=note, pixels=scan.pixels.size)
+            return
+        if name := self._predict(read.ready.noted(note), entry, writers):
+            self.originals.add(entry.token, name, entry.sha256, entry.instance, entry.pixels)
+
+    def _done(self, file: File, scan: Scan, seconds: float) -> Entry:
         instance = "" if scan.sop_instance_uid is None else self.names.token("image", scan.sop_instance_uid)
-        entry = replace(_entry(read, read.case, "done"), instance=instance)
-        twin = self._twin(entry)
-        if twin is not None:
-            code, what = ("same_content", "file") if twin.sha256 == entry.sha256 else ("same_instance", "SOP Instance UID")
-            self._enter(replace(entry, status="duplicate", code=code, reason=f"the same {what} as {twin.case}"))
-            return
-        name, is_there = self._folder_name(scan.case, scan.sha256)
-        entry = replace(entry, case=name, reason="; ".join(scan.warnings))
+        series = "" if scan.piece is None else scan.piece.series
+        case, pixels = str(scan.case), pixels_sha256(scan)
+        return Entry(file.token, file.stamp, scan.sha256, instance, case, "done", "", "", seconds, pixels, series)
+
+    def _take_series(
+        self, pieces: Sequence[Piece], opened: Sequence[Opened], writers: ThreadPoolExecutor, why: ScanError | None = None
+    ) -> None:
+        """The files of one series: a volume where they make one, else pictures that say why not (``why``, where it is known)."""
+        found: list[tuple[Piece, Scan]] = []
+        for piece, one in zip(pieces, opened, strict=True):
+            if one.scan is not None:
+                found.append((piece, one.scan))
+            elif one.error is not None:
+                code, reason, file = one.error.code, str(one.error), piece.file
+                self._enter(Entry(file.token, file.stamp, one.sha256 or "", "", "", status_of(code), code, reason, 0.0))
+        if len(found) > 1:
+            try:
+                volume, order = volume_of([scan for _, scan in found])
+            except ScanError as error:
+                why = error
+            else:
+                entries = [self._done(found[index][0].file, found[index][1], 0.0) for index in order]
+                reasons = [f"slice {number} of {len(entries)} of a volume" for number in range(1, len(entries) + 1)]
+                parts = [replace(e, status="part", code="slice", reason=r) for e, r in zip(entries, reasons, strict=True)][1:]
+                notes = "; ".join(dict.fromkeys(piece.note for piece, _ in found if piece.note))
+                self._predict(self.predictor.ready(volume).noted(notes), replace(entries[0], sha256=volume.sha256), writers, parts)
+                return
+        for piece, scan in found:
+            if piece.new:
+                note = "; ".join(filter(None, (piece.note, str(why or ""))))
+                self._predict(self.predictor.ready(scan).noted(note), self._done(piece.file, scan, 0.0), writers)
+
+    def _predict(self, ready: Ready, entry: Entry, writers: ThreadPoolExecutor, parts: Sequence[Entry] = ()) -> str:
+        """The network, then over to a writer, or what is there already; the case's name, "" where the network failed."""
+        name, is_there = self._folder_name(ready.scan.case, ready.scan.sha256)
+        entry = replace(entry, case=name, reason="; ".join(ready.scan.warnings))
+        parts = [replace(part, case=name) for part in parts]
         if is_there:
-            self._enter(entry)
-            return
+            self._enter(entry, *parts)
+            return name
         began = time.perf_counter()
         try:
-            result = self._infer(read.ready, name, read.seconds)
+            result = self._infer(ready, name, entry.seconds)
         except Exception as error:  # one scan must not end the run
             log.warning("case %s failed: %s", name, type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
             if isinstance(error, torch.OutOfMemoryError):
                 torch.cuda.empty_cache()
-            code, reason = failure(error)
-            self._enter(replace(entry, status="failed", code=code, reason=reason, seconds=time.perf_counter() - began))
-            return
+            seconds = time.perf_counter() - began
+            self._enter(*failed([replace(entry, seconds=seconds), *parts], error))
+            return ""
         while len(self.writing) > _WRITERS:
             self._settle()
-        self.writing.append(Writing(read.file, replace(entry, seconds=result.seconds), writers.submit(self._write, result)))
-
-    def _twin(self, entry: Entry) -> Entry | None:
-        """The case that already holds this content: finished, or on its way to the disk. Never the file itself, seen earlier."""
-        for other in self.writing:
-            if other.entry.sha256 == entry.sha256 or (entry.instance and other.entry.instance == entry.instance):
-                return other.entry
-        found = self.journal.done_with(entry.sha256, entry.instance)
-        # The file's own earlier content is no twin: its result stays, and the new content gets one of its own.
-        return None if found is None or found.token == entry.token else found
+        self.writing.append(Writing(replace(entry, seconds=result.seconds), parts, writers.submit(self._write, result)))
+        return name
 
     def _folder_name(self, case: CaseKey, sha256: str) -> tuple[str, bool]:
         """A name that no other content has, and whether this content's result is already there."""
@@ -274,18 +326,18 @@ class _Run:
         """Wait for the oldest case on its way to the disk and enter how it ended."""
         oldest = self.writing.popleft()
         try:
-            entry = replace(oldest.entry, seconds=oldest.entry.seconds + oldest.future.result())
+            entries = [replace(oldest.entry, seconds=oldest.entry.seconds + oldest.future.result()), *oldest.parts]
         except Exception as error:  # a full disk, a scan that cannot be encoded: this case failed, the next may not
             log.warning(
                 "case %s could not be written: %s", oldest.entry.case, type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG)
             )
-            code, reason = failure(error)
-            entry = replace(oldest.entry, status="failed", code=code, reason=reason)
-        self._enter(entry)
+            entries = failed([oldest.entry, *oldest.parts], error)
+        self._enter(*entries)
 
-    def _enter(self, entry: Entry) -> None:
-        self.journal.record(entry)
-        self._count(entry.status)
+    def _enter(self, *entries: Entry) -> None:
+        for entry in entries:
+            self.journal.record(entry)
+            self._count(entry.status)
 
     def _count(self, status: str) -> None:
         self.finished += 1

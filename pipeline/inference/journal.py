@@ -20,7 +20,7 @@ from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.record import Refused, status_of
 from pipeline.scans.walk import UNLISTED
 
-Status = Literal["done", "failed", "duplicate"] | Refused
+Status = Literal["done", "part", "failed", "duplicate"] | Refused
 LEDGER = ("case", "token", "sha256", "status", "code", "reason", "seconds")
 VERSION = 2
 """Of the file's layout (PRAGMA user_version). 1, which had no number, held size and modification time in clear."""
@@ -29,7 +29,8 @@ VERSION = 2
 @dataclass(frozen=True)
 class Entry:
     """One file: ``token`` is the keyed hash of its relative path, ``stamp`` of its size and modification time, ``instance`` of its SOP
-    Instance UID; ``case`` is "" if unknown.
+    Instance UID; ``pixels`` is the SHA-256 of the picture alone; ``series`` groups the slices of a volume; each is "" if unknown, and so
+    is ``case``, which of a ``part`` is the volume's.
 
     ``reason`` says why a file did not become a result; of one that did, what its reader noticed that a person must know.
     """
@@ -43,6 +44,8 @@ class Entry:
     code: str
     reason: str
     seconds: float
+    pixels: str = ""
+    series: str = ""
 
 
 _COLUMNS = ", ".join(f'"{f.name}"' for f in fields(Entry))
@@ -97,9 +100,12 @@ class Journal:
         for column in ("token", "sha256", "instance"):
             self._database.execute(f"DROP INDEX IF EXISTS by_{column}")
         self._database.execute(f"CREATE TABLE entries (id INTEGER PRIMARY KEY, {_COLUMNS})")
+        # No stamp, so that it is looked at again, has a picture with a UID: which pixels stand for that was not known, and another
+        # picture of the same UID was taken for a duplicate.
         self._database.execute(
-            f'INSERT INTO entries (id, {_COLUMNS}) SELECT id, token, stamp(size, mtime_ns), sha256, instance, "case", '  # noqa: S608
-            "CASE status WHEN 'rejected' THEN status_of(code) ELSE status END, code, reason, seconds FROM before"
+            f"INSERT INTO entries (id, {_COLUMNS}) SELECT id, token, "  # noqa: S608 (fixed names)
+            "CASE WHEN instance = '' THEN stamp(size, mtime_ns) ELSE '' END, sha256, instance, \"case\", "
+            "CASE status WHEN 'rejected' THEN status_of(code) ELSE status END, code, reason, seconds, '', '' FROM before"
         )
         self._database.execute("DROP TABLE before")
 
@@ -114,13 +120,9 @@ class Journal:
         """Entries of one file; more than one when its content changed after a result was written."""
         return list(self._select("token = ?", (token,)))
 
-    def done_with(self, sha256: str, instance: str) -> Entry | None:
-        """A finished case with the same content, or else with the same SOP Instance UID."""
-        for column, value in (("sha256", sha256), ("instance", instance)):
-            if value:
-                for entry in self._select(f"{column} = ? AND status = 'done' ORDER BY id LIMIT 1", (value,)):
-                    return entry
-        return None
+    def results(self) -> Iterator[Entry]:
+        """Finished cases and the parts of volumes, in the order in which they were entered."""
+        yield from self._select("status IN ('done', 'part') ORDER BY id", ())
 
     def record(self, entry: Entry) -> None:
         """Write one entry through to the disk. It replaces what was known of the file, except results of earlier content."""

@@ -31,6 +31,12 @@ class Ready:
     reduced: Reduced | None
     warnings: tuple[str, ...]
 
+    def noted(self, note: str) -> Ready:
+        """With ``note``, unless it is "", among what is told of the scan."""
+        if not note:
+            return self
+        return replace(self, scan=replace(self.scan, warnings=(*self.scan.warnings, note)), warnings=(*self.warnings, note))
+
 
 class Predictor:
     """A bundle on a device.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from pipeline.errors import ScanError
-from pipeline.inference.journal import Status
+from pipeline.inference.journal import Entry, Status
 from pipeline.inference.predict import Predictor, Ready
 from pipeline.scans.record import status_of
 from pipeline.scans.workers import Pool
@@ -77,6 +78,12 @@ def check_modality(scan: Scan, bundle: Bundle) -> None:
         raise ScanError(
             "wrong_modality", f"a volume of {scan.geometry.slices} slices is no {bundle.modality} picture, which the bundle was trained on"
         )
+
+
+def failed(entries: Sequence[Entry], error: Exception) -> list[Entry]:
+    """The entries, as they end where something unexpected came between."""
+    code, reason = failure(error)
+    return [replace(entry, status="failed", code=code, reason=reason) for entry in entries]
 
 
 def failure(error: Exception) -> tuple[str, str]:

@@ -12,7 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import NothingUsableError, OcusegError
+from pipeline.errors import ConfigError, NothingUsableError, OcusegError
+from pipeline.lock import locked
 from pipeline.reports import wording
 from pipeline.reports.case_page import PageFacts, write_case_page
 from pipeline.reports.pages import write_assets, write_page
@@ -46,17 +47,26 @@ def write_report(out: Path, *, progress: Advance | None = None) -> Path:
 
     Raises
     ------
-    NothingUsableError: ``out`` holds no predictions. OSError: the disk is full, or the folder cannot be written.
+    NothingUsableError: ``out`` holds no predictions. ConfigError: another process is writing the report.
+    OSError: the disk is full, or the folder cannot be written.
     """
     run = read_run(out)
     ledger = read_ledger(out)
     folders = sorted(p for p in (out / "cases").glob("*") if p.is_dir() and not p.name.startswith("."))
     if not folders and not ledger:
         raise NothingUsableError("no case and no ledger here: give the folder that `ocuseg predict ... --out FOLDER` wrote")
-    cases, unshown = _read_cases(folders)
     report = out / "report"
     for name in ("cases", "data", "thumbs"):
         (report / name).mkdir(parents=True, exist_ok=True)
+    with locked(report / ".lock", ConfigError("another process is writing this report; wait for it, then run the command again")):
+        return _write(out, report, run, ledger, folders, progress)
+
+
+def _write(
+    out: Path, report: Path, run: RunFacts, ledger: list[LedgerRow] | None, folders: Sequence[Path], progress: Advance | None
+) -> Path:
+    """:func:`write_report` by the one process that holds the lock."""
+    cases, unshown = _read_cases(folders)
     write_assets(report)
     shown: list[tuple[ReportCase, PageFacts]] = []
     names = [str(case.key) for case in cases]
@@ -121,6 +131,7 @@ def _values(
         ("rejected", "Rejected"),
         ("failed", "Failed"),
         ("duplicate", "Duplicates"),
+        ("part", "Files that are slices of a volume"),
         ("not_an_image", "Files that are no images"),
         ("not_followed", "Links that lead out of the folder"),
     ):

@@ -12,8 +12,10 @@ from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 
+from pipeline.errors import ScanError
 from pipeline.scans.database import opened, refusals
 from pipeline.scans.record import FileRecord
+from pipeline.scans.series import arrange, from_text
 
 READER = 4
 """Raise when a file may be read differently than before: catalogues of another number are not built upon."""
@@ -24,9 +26,10 @@ CREATE TABLE about (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID
 CREATE TABLE files (
   position INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, stamp TEXT NOT NULL, sha256 TEXT,
   status TEXT NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL, "case" TEXT, modality TEXT, rows INTEGER, columns INTEGER,
-  slices INTEGER, laterality TEXT, laterality_source TEXT, spacing_source TEXT, format TEXT, instance TEXT, duplicate_of TEXT,
-  warnings TEXT NOT NULL, patient TEXT, eye TEXT, visit TEXT, image TEXT
+  slices INTEGER, laterality TEXT, laterality_source TEXT, spacing_source TEXT, format TEXT, instance TEXT, related TEXT,
+  warnings TEXT NOT NULL, pixels TEXT, series TEXT, piece TEXT, patient TEXT, eye TEXT, visit TEXT, image TEXT
 );
+CREATE INDEX by_series ON files (series) WHERE series IS NOT NULL;
 CREATE VIEW images AS SELECT patient, eye, visit, image, modality, rows, columns, slices, laterality_source, spacing_source, format,
   token, sha256 FROM files WHERE status = 'read' ORDER BY patient, eye, visit, image;
 CREATE VIEW visits AS SELECT patient, visit, eye, count(*) AS images FROM files WHERE status = 'read' GROUP BY patient, visit, eye;
@@ -82,6 +85,11 @@ class Catalogue:
         """Number of files by (status, code)."""
         return {(status, code): count for status, code, count in self._database.execute("SELECT status, code, files FROM outcomes")}
 
+    def with_warnings(self) -> int:
+        """How many images were read that a person should look at, for what they hold or for what other files say."""
+        query = "SELECT count(*) FROM files WHERE status = 'read' AND (warnings != '' OR code NOT IN ('', 'volume'))"
+        return int(self._database.execute(query).fetchone()[0])
+
     def groups(self) -> dict[str, int]:
         """Number of patients, eyes (of patients), visits and images among the files that were read."""
         counted = self._database.execute(
@@ -115,6 +123,34 @@ class CatalogueWriter:
         )
         if self._count % _BATCH == 0:
             self._database.commit()
+
+    def join(self) -> None:
+        """Once all files are in, what they say of each other: both sides of a conflict tell it, and slices of a volume become one image and
+        its parts. A volume's record is its first slice's, with the number of all in ``slices``; what cannot be a volume says why.
+        """
+        self._database.execute(
+            "UPDATE files SET code = 'conflict', reason = (SELECT reason FROM files WHERE code = 'conflict' LIMIT 1) "
+            "WHERE status = 'read' AND code = '' AND token IN (SELECT related FROM files WHERE code = 'conflict')"
+        )
+        for (series,) in self._database.execute(
+            "SELECT series FROM files WHERE status = 'read' AND series IS NOT NULL GROUP BY series HAVING count(*) > 1"
+        ).fetchall():
+            query = "SELECT token, piece FROM files WHERE status = 'read' AND series = ? ORDER BY position"
+            tokens, pieces = zip(*self._database.execute(query, (series,)), strict=True)
+            try:
+                arrangement = arrange([from_text(piece) for piece in pieces])
+            except ScanError as error:
+                values = (error.code, str(error), series)
+                self._database.execute("UPDATE files SET code = ?, reason = ? WHERE status = 'read' AND series = ?", values)
+                continue
+            first, *rest = (tokens[index] for index in arrangement.order)
+            reason = "; ".join((f"its {len(tokens)} slices lie in as many files", *arrangement.warnings))
+            code = "volume_in_doubt" if arrangement.warnings else "volume"
+            self._database.execute("UPDATE files SET code = ?, reason = ?, slices = ? WHERE token = ?", (code, reason, len(tokens), first))
+            self._database.executemany(
+                "UPDATE files SET status = 'part', code = 'slice', reason = ?, related = ? WHERE token = ?",
+                [(f"slice {number} of {len(tokens)} of a volume", first, token) for number, token in enumerate(rest, 2)],
+            )
 
     def close(self) -> None:
         try:

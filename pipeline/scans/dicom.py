@@ -10,14 +10,23 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy.typing as npt
+
 from pipeline.errors import ScanError
-from pipeline.scans.dicom_geometry import SECONDARY_CAPTURE, contradicted_laterality, geometry_of
+from pipeline.scans.dicom_geometry import (
+    SECONDARY_CAPTURE,
+    contradicted_laterality,
+    geometry_of,
+    numbers,
+    orientation_of,
+    position_of,
+)
 from pipeline.scans.dicom_pixels import decode_pixels
 from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding
 from pipeline.scans.identity import NO_VISIT, Pseudonyms, stated_patient
 from pipeline.scans.place import patient_and_visit_from_place, place_bytes
 from pipeline.scans.quiet import quiet
-from pipeline.types import CaseKey, Geometry, Modality, Scan
+from pipeline.types import CaseKey, Geometry, Modality, Scan, SeriesSlice
 
 _OP = "1.2.840.10008.5.1.4.1.1.77.1.5."
 _PHOTOGRAPHY = {_OP + n for n in "1256"}  # 8 bit, 16 bit, wide field stereographic, wide field 3D
@@ -62,7 +71,23 @@ def read_dicom(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root:
         uid = text_of(dataset, "SOPInstanceUID")
         warnings += contradicted_laterality(dataset, geometry.laterality)
         case = case_of(dataset, geometry, path, root, names)
-        return Scan(pixels, geometry, modality, case, sha256, path, uid or None, tuple(warnings))
+        piece = _piece_of(dataset, pixels, case, names) if modality == "oct" and pixels.ndim == 3 else None
+        return Scan(pixels, geometry, modality, case, sha256, path, uid or None, tuple(warnings), piece)
+
+
+def _piece_of(dataset: Any, pixels: npt.NDArray[Any], case: CaseKey, names: Pseudonyms) -> SeriesSlice | None:
+    """What makes a B-scan a slice of a volume that was stored one slice a file; None of a file that names no series."""
+    series = text_of(dataset, "SeriesInstanceUID")
+    if not series:
+        return None
+    number, position, orientation = numbers(dataset, "InstanceNumber", 1), position_of(dataset, 0), orientation_of(dataset, 0)
+    return SeriesSlice(
+        names.token("image", "\0".join((series, case.patient, case.visit, case.eye))),
+        f"{pixels.dtype.name} {'x'.join(map(str, pixels.shape))}",
+        None if number is None else int(number[0]),
+        None if position is None else tuple(map(float, position)),
+        None if orientation is None else tuple(map(float, orientation)),
+    )
 
 
 def read_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) -> CaseKey:

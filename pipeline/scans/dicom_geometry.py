@@ -48,16 +48,16 @@ def geometry_of(dataset: Any, shape: tuple[int, ...]) -> Geometry:
     frames = shape[0] if len(shape) == 3 else 1
     laterality, laterality_source = laterality_of(dataset, frames)
     plane = _same_for_all([_plane_spacing(dataset, frame) for frame in range(frames)])
-    positions = [_position(dataset, frame) for frame in range(frames)]
-    orientation = _same_for_all([_orientation(dataset, frame) for frame in range(frames)])
-    step = _step(positions)
+    positions = [position_of(dataset, frame) for frame in range(frames)]
+    orientation = _same_for_all([orientation_of(dataset, frame) for frame in range(frames)])
+    step = even_step(positions)
     within = (None, None) if plane is None else (float(plane[0]), float(plane[1]))
     spacing = known_spacing(within if len(shape) == 2 else (_slice_spacing(dataset, positions, step), *within))
     return Geometry(
         shape,
         spacing,
         "tag" if spacing is not None else "unknown",
-        _affine(plane, positions[0], orientation, step if len(shape) == 3 else None, len(shape)),
+        affine_of(plane, positions[0], orientation, step if len(shape) == 3 else None, len(shape)),
         laterality,
         laterality_source,
     )
@@ -65,7 +65,7 @@ def geometry_of(dataset: Any, shape: tuple[int, ...]) -> Geometry:
 
 def plane_affine(dataset: Any, frame: int) -> Vector | None:
     """The affine of one frame alone, (column, row, 0) -> patient LPS in mm; None where size, position or orientation is not stated."""
-    return _affine(_plane_spacing(dataset, frame), _position(dataset, frame), _orientation(dataset, frame), None, 2)
+    return affine_of(_plane_spacing(dataset, frame), position_of(dataset, frame), orientation_of(dataset, frame), None, 2)
 
 
 def laterality_of(dataset: Any, frames: int) -> tuple[Laterality | None, LateralitySource]:
@@ -117,12 +117,12 @@ def _plane_spacing(dataset: Any, frame: int) -> Vector | None:
     return spacing if spacing is not None and (spacing > 0).all() else None
 
 
-def _position(dataset: Any, frame: int) -> Vector | None:
+def position_of(dataset: Any, frame: int) -> Vector | None:
     position = numbers(macro(dataset, frame, "PlanePositionSequence"), "ImagePositionPatient", 3)
     return position if position is not None else numbers(dataset, "ImagePositionPatient", 3)
 
 
-def _orientation(dataset: Any, frame: int) -> Vector | None:
+def orientation_of(dataset: Any, frame: int) -> Vector | None:
     """Six direction cosines: of a row (towards growing column index), then of a column; None unless orthonormal."""
     cosines = numbers(macro(dataset, frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
     if cosines is None:
@@ -135,7 +135,7 @@ def _orientation(dataset: Any, frame: int) -> Vector | None:
     return cosines if straight else None
 
 
-def _step(positions: list[Vector | None]) -> Vector | None:
+def even_step(positions: list[Vector | None]) -> Vector | None:
     """The vector from one slice to the next, when every slice has a position and all steps are alike (radial scans are not)."""
     known = [position for position in positions if position is not None]
     if len(known) < 2 or len(known) != len(positions):
@@ -164,7 +164,7 @@ def _slice_spacing(dataset: Any, positions: list[Vector | None], step: Vector | 
     return None
 
 
-def _affine(plane: Vector | None, position: Vector | None, orientation: Vector | None, step: Vector | None, ndim: int) -> Vector | None:
+def affine_of(plane: Vector | None, position: Vector | None, orientation: Vector | None, step: Vector | None, ndim: int) -> Vector | None:
     """(column, row, slice) -> patient LPS in mm (PS3.3 equation C.7.6.2.1-1).
 
     A single plane has no step; its third column is the unit normal, which places the plane and says nothing of thickness.

@@ -17,6 +17,7 @@ from pipeline.memory import Limits
 from pipeline.scans.catalogue import Catalogue, CatalogueWriter
 from pipeline.scans.database import refusals
 from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.originals import Originals
 from pipeline.scans.record import PASSING, FileRecord, Status, examine, rejection, stamp_of, token_of
 from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
@@ -45,40 +46,31 @@ class Counts:
     def summary(self) -> dict[str, int]:
         """Everything by name, for a table or JSON; ``rejected: CODE`` for each reason."""
         out = {"files": self.files, "unchanged": self.unchanged}
-        for status in ("read", "duplicate", "not_an_image", "not_followed", "rejected"):
+        for status in ("read", "part", "duplicate", "not_an_image", "not_followed", "rejected"):
             out[status] = sum(count for (own, _), count in self.codes.items() if own == status)
         out["with_warnings"] = self.with_warnings
         out.update({f"rejected: {code}": count for (own, code), count in sorted(self.codes.items()) if own == "rejected"})
         return {**out, **self.groups}
 
 
-class _Originals:
-    """The first file of each content and each SOP Instance UID, kept in a temporary file so that memory stays flat."""
+_REASONS = {
+    "same_content": "the same file lies elsewhere in the tree",
+    "same_instance": "the same picture under the same SOP Instance UID lies elsewhere in the tree",
+    "conflict": "another file has the same SOP Instance UID and another picture; both are kept, and one of them is named wrongly",
+}
 
-    def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)
-        self._database.executescript(
-            "PRAGMA journal_mode = OFF; PRAGMA cache_size = -4096;"
-            "CREATE TABLE seen (what TEXT PRIMARY KEY, token TEXT NOT NULL, sha256 TEXT) WITHOUT ROWID;"
-        )
 
-    def settle(self, record: FileRecord) -> FileRecord:
-        """The record, as a duplicate when its content or its UID came before."""
-        if record.status != "read":
-            return record
-        for what, code in ((record.sha256, "same_content"), (record.instance, "same_instance")):
-            row = what and self._database.execute("SELECT token, sha256 FROM seen WHERE what = ?", (what,)).fetchone()
-            if row:
-                reason = "the same file lies elsewhere in the tree"
-                if code == "same_instance":
-                    reason = "another file with other bytes has the same SOP Instance UID; the first one counts"
-                return replace(record, status="duplicate", code=code, reason=reason, duplicate_of=row[0])
-        rows = [(what, record.token, record.sha256) for what in (record.sha256, record.instance) if what]
-        self._database.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", rows)
+def _settle(record: FileRecord, originals: Originals) -> FileRecord:
+    """The record, as a duplicate when its content or its picture came before, or in conflict with another picture of its UID."""
+    if record.status != "read":
         return record
-
-    def close(self) -> None:
-        self._database.close()
+    other = originals.find(record.token, record.sha256, record.instance, record.pixels)
+    if other is not None:
+        status: Status = "read" if other.kind == "conflict" else "duplicate"
+        record = replace(record, status=status, code=other.kind, reason=_REASONS[other.kind], related=other.token)
+    if record.status == "read":
+        originals.add(record.token, record.case or "", record.sha256, record.instance, record.pixels)
+    return record
 
 
 def _known_record(known: Sequence[Catalogue], token: str, stamp: str) -> FileRecord | None:
@@ -109,8 +101,8 @@ def scan_folder(
     leave_out: absolute paths that are not looked at.
     unchanged: called for each file that was taken from ``known``.
 
-    The first file of a content or a SOP Instance UID is ``read``, later ones are ``duplicate``. Paths stay in memory; a record
-    holds none.
+    The first file of a content, or of a picture under a SOP Instance UID, is ``read``, later ones are ``duplicate``. Slices of a volume
+    are not joined yet. Paths stay in memory; a record holds none.
     """
     catalogues = [known] if isinstance(known, Catalogue) else list(known or ())
     root = Path(os.path.abspath(root))
@@ -129,17 +121,17 @@ def scan_folder(
                 unchanged()
             yield path, record
 
-    with closing(_Originals()) as originals:
+    with closing(Originals()) as originals:
         if workers < 1:
             for path, record in jobs():
-                yield path, originals.settle(record or examine(path, root, pseudonyms, limits.max_pixels))
+                yield path, _settle(record or examine(path, root, pseudonyms, limits.max_pixels), originals)
             return
         with ThreadPoolExecutor(workers, "ocuseg-read") as threads, Pool(root, pseudonyms, limits) as pool:
             waiting: deque[tuple[Path, FileRecord | Future[FileRecord]]] = deque()
 
             def next_one() -> tuple[Path, FileRecord]:
                 path, record = waiting.popleft()
-                return path, originals.settle(record if isinstance(record, FileRecord) else record.result())
+                return path, _settle(record if isinstance(record, FileRecord) else record.result(), originals)
 
             try:
                 for path, known_record in jobs():
@@ -200,14 +192,14 @@ def index_folder(
             for path, record in stack.enter_context(closing(found)):
                 writer.add(record)
                 counts.files += 1
-                counts.codes[record.status, record.code] += 1
-                counts.with_warnings += record.status == "read" and bool(record.warnings)
                 if on_file is not None:
                     on_file(path, record)
                 if progress is not None:
                     progress(counts.files)
+            writer.join()
         with Catalogue(staged) as complete:
-            counts.groups = complete.groups()
+            counts.codes.update(complete.outcomes())
+            counts.with_warnings, counts.groups = complete.with_warnings(), complete.groups()
         os.replace(staged, out)
         left_over.unlink(missing_ok=True)
     return counts

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from pipeline.errors import ScanError
 from pipeline.scans.files import MAX_PIXELS, decoding, open_regular, sha256_of, sniff_file
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import decode_scan
 from pipeline.scans.place import place_bytes
+from pipeline.scans.series import to_text
 from pipeline.scans.walk import LINK, UNLISTED
 from pipeline.types import Scan
 
 Refused = Literal["not_an_image", "not_followed", "rejected"]
-Status = Literal["read", "duplicate"] | Refused
+Status = Literal["read", "part", "duplicate"] | Refused
 
 _NO_IMAGE = {"not_an_image", "not_a_file", "no_pixels"}
 PASSING = {"unreadable", "timeout", "crashed", "too_large", LINK, UNLISTED}
@@ -31,9 +35,11 @@ def status_of(code: str) -> Refused:
 @dataclass(frozen=True)
 class FileRecord:
     """One file. ``token``, ``stamp`` and ``instance`` are HMACs of the relative path, of size and modification time, and of the SOP
-    Instance UID; ``duplicate_of`` is a token.
+    Instance UID; ``pixels`` is the SHA-256 of the picture alone. ``series`` and ``piece`` tell a slice of a volume (scans/series.py).
 
-    ``code`` and ``reason`` are empty for a file that was read; ``warnings`` are then those of the Scan, joined by "; ". ``case`` is
+    ``related`` is the token of the file that a duplicate repeats, that has the UID of a ``conflict``, or whose record stands for the
+    volume that a ``part`` belongs to. ``code`` and ``reason`` of a file that was read tell of such others, or are empty; ``warnings`` are
+    those of the Scan, joined by "; ". ``case`` is
     ``str(CaseKey)``. A duplicate keeps what was read of it, so that it can take the place of an original that is removed.
     """
 
@@ -53,14 +59,18 @@ class FileRecord:
     spacing_source: str | None = None
     format: str | None = None
     instance: str | None = None
-    duplicate_of: str | None = None
+    related: str | None = None
     warnings: str = ""
+    pixels: str | None = None
+    series: str | None = None
+    piece: str | None = None
 
     def alone(self) -> FileRecord:
         """The record as it is without regard to other files."""
-        if self.status != "duplicate":
+        if self.status not in ("read", "part", "duplicate"):
             return self
-        return replace(self, status="read", code="", reason="", duplicate_of=None)
+        slices = self.slices if self.series is None else 1
+        return replace(self, status="read", code="", reason="", related=None, slices=slices)
 
 
 def stamp_of(path: Path, pseudonyms: Pseudonyms) -> str:
@@ -143,4 +153,15 @@ def record_of(opened: Opened, path: Path, root: Path, pseudonyms: Pseudonyms, st
         format=opened.format,
         instance=pseudonyms.token("image", scan.sop_instance_uid) if scan.sop_instance_uid else None,
         warnings="; ".join(scan.warnings),
+        pixels=pixels_sha256(scan) or None,
+        series=scan.piece.series if scan.piece else None,
+        piece=to_text(scan.piece) if scan.piece else None,
     )
+
+
+def pixels_sha256(scan: Scan) -> str:
+    """SHA-256 of the picture alone, of a file that names it by a SOP Instance UID; "" of any other."""
+    if scan.sop_instance_uid is None:
+        return ""
+    head = f"{scan.pixels.dtype.name} {scan.pixels.shape} ".encode("ascii")
+    return hashlib.sha256(head + np.ascontiguousarray(scan.pixels).tobytes()).hexdigest()

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from pipeline.errors import ScanError
 from pipeline.scans.record import Opened
-from pipeline.types import CaseKey, Geometry, NiftiFrame, Scan
+from pipeline.types import CaseKey, Geometry, NiftiFrame, Scan, SeriesSlice
 
-_APART = ("pixels", "geometry", "case", "source")
+_APART = ("pixels", "geometry", "case", "source", "piece")
 
 
 def path_to_text(path: Path) -> str:
@@ -42,6 +42,7 @@ def pack(opened: Opened) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
     head |= {"shape": pixels.shape, "dtype": pixels.dtype.str, "case": str(scan.case)}
     head["geometry"] = {**asdict(scan.geometry), "affine": None if scan.geometry.affine is None else scan.geometry.affine.tolist()}
     head["scan"] = {f.name: getattr(scan, f.name) for f in fields(scan) if f.name not in _APART}
+    head["piece"] = None if scan.piece is None else asdict(scan.piece)
     return head, pixels
 
 
@@ -60,7 +61,8 @@ def unpack(head: dict[str, Any], pixels: npt.NDArray[Any] | None, source: Path) 
     if geometry["nifti"] is not None:
         geometry["nifti"] = NiftiFrame(**{name: _as_tuple(value) for name, value in geometry["nifti"].items()})
     rest = {name: _as_tuple(value) for name, value in head["scan"].items()}
-    scan = Scan(pixels, Geometry(**geometry), case=CaseKey.parse(head["case"]), source=source, **rest)
+    piece = head["piece"] and SeriesSlice(**{name: _as_tuple(value) for name, value in head["piece"].items()})
+    scan = Scan(pixels, Geometry(**geometry), case=CaseKey.parse(head["case"]), source=source, piece=piece, **rest)
     return Opened(scan=scan, sha256=head["sha256"], format=head["format"])
 
 

@@ -127,12 +127,28 @@ class CaseKey:
         return cls(*parts)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class SeriesSlice:
+    """That a picture may be one slice of a volume which was stored one slice a file.
+
+    ``series``: keyed hash of series, patient, visit and eye · ``kind``: size and kind of its pixels · ``number``: its Instance Number ·
+    ``position`` (x, y, z) in mm and ``orientation`` (six direction cosines) in LPS, as Image Position and Orientation (Patient).
+    """
+
+    series: str
+    kind: str
+    number: int | None = None
+    position: tuple[float, ...] | None = None
+    orientation: tuple[float, ...] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Scan:
     """One image as stored: ``pixels`` (C, H, W) or (C, D, H, W) in the stored dtype, C = 1 or 3 (RGB).
 
     ``source`` is for opening the file again while the program runs; it is never written anywhere. ``warnings`` is what the reader
     noticed about the file that a person must know before a result on it is believed, one sentence each, without any name or path.
+    ``piece`` tells a single picture that may be a slice of a volume.
     """
 
     pixels: npt.NDArray[Any]
@@ -143,6 +159,7 @@ class Scan:
     source: Path | None = None
     sop_instance_uid: str | None = None
     warnings: tuple[str, ...] = ()
+    piece: SeriesSlice | None = None
 
     def __post_init__(self) -> None:
         require(

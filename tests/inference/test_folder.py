@@ -39,7 +39,7 @@ def ledger(out: Path) -> list[dict[str, str]]:
 
 
 def counts(**given: int) -> dict[str, int]:
-    return dict.fromkeys(("done", "failed", "duplicate", "not_an_image", "not_followed", "rejected", "with_warnings"), 0) | given
+    return dict.fromkeys(("done", "part", "failed", "duplicate", "not_an_image", "not_followed", "rejected", "with_warnings"), 0) | given
 
 
 def test_every_file_of_a_case(tmp_path: Path, bundle: Bundle) -> None:

@@ -31,6 +31,7 @@ def test_every_file_of_a_hospital_ends_in_the_ledger_and_every_mask_where_its_sc
         "duplicate": made["duplicates"],
         "not_an_image": 1,
         "with_warnings": 0,
+        "part": 0,
         "not_followed": 0,
     }
     with (out / "ledger.csv").open(newline="", encoding="utf-8") as file:

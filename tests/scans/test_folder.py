@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -75,7 +76,7 @@ def test_every_file_in_order_with_its_outcome(hospital: Path, count: int) -> Non
     right = records["a_right.dcm"]
     assert (right.rows, right.columns, right.slices, right.modality, right.format) == (6, 11, 1, "fundus", "dicom")
     assert (right.laterality, right.laterality_source, right.spacing_source) == ("R", "tag", "tag")
-    assert records["b_copy.dcm"].duplicate_of == records["c_resent.dcm"].duplicate_of == right.token
+    assert records["b_copy.dcm"].related == records["c_resent.dcm"].related == right.token
     assert records["x_OD.png"].laterality_source == "filename"
     assert right.case.split("_")[0] == records["d_left.dcm"].case.split("_")[0] == NAMES.token("patient", "HOSP-778899")
 
@@ -86,6 +87,7 @@ def test_the_catalogue_counts_and_groups(hospital: Path, tmp_path: Path) -> None
         "files": 8,
         "unchanged": 0,
         "read": 3,
+        "part": 0,
         "duplicate": 2,
         "not_an_image": 1,
         "not_followed": 0,
@@ -314,6 +316,7 @@ def test_a_stream_that_is_left_early_leaves_no_process(hospital: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from pipeline.scans.folder import index_folder
 from pipeline.scans.identity import Pseudonyms
 seen = []
@@ -358,3 +361,83 @@ def test_what_the_reader_noticed_is_in_the_catalogue_and_counted(tmp_path: Path)
                 "",
                 "1 of 3 slices have one value everywhere",
             ]
+
+
+def test_one_uid_and_two_pictures_are_a_conflict_and_not_a_duplicate(tmp_path: Path) -> None:
+    root, out = tmp_path / "root", tmp_path / "c.sqlite"
+    root.mkdir()
+    uid = "1.2.3.4"
+    for name, pixels, comment in (
+        ("a", ramp(6, 11), ""),
+        ("b", ramp(6, 11) + 1, ""),
+        ("c", ramp(6, 11) + 1, "again"),
+        ("d", ramp(11, 6), ""),
+    ):
+        saved(dicom(pixels, SOPInstanceUID=uid, PatientComments=comment), root / f"{name}.dcm")
+    saved(dicom(ramp(6, 11)), root / "other.dcm")
+    expected = [("read", "conflict"), ("read", "conflict"), ("duplicate", "same_instance"), ("read", "conflict"), ("read", "")]
+    for _ in range(2):
+        counts, _ = catalogue_of(root, out, workers=0)
+        with Catalogue(out) as catalogue:
+            records = list(catalogue)
+        assert [(record.status, record.code) for record in records] == expected
+        assert counts.with_warnings == 3
+        assert records[2].related == records[1].token
+        assert all("SOP Instance UID" in record.reason for record in records[:4])
+
+
+def test_no_time_of_a_scan_is_stored_and_a_touched_file_is_read_again(hospital: Path, tmp_path: Path) -> None:
+    out, path = tmp_path / "c.sqlite", hospital / "MEIER_HANS" / "2024-04-02" / "x_OD.png"
+    os.utime(path, ns=(1_712_052_123_456_789_012, 1_712_052_123_456_789_012))
+    catalogue_of(hospital, out, workers=0)
+    with Catalogue(out) as catalogue:
+        cells = [str(value) for record in catalogue for value in vars(record).values()]
+    assert not any("1712052123" in cell for cell in cells)
+    os.utime(path, ns=(1, 1))
+    counts, _ = catalogue_of(hospital, out, workers=0)
+    assert counts.unchanged == 7
+
+
+def test_two_runs_on_one_catalogue_exclude_each_other(hospital: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.sqlite"
+
+    def second(path: Path, record: object) -> None:
+        with pytest.raises(ConfigError, match="another process is writing the catalogue"):
+            catalogue_of(hospital, out, workers=0)
+
+    first, _ = catalogue_of(hospital, out, workers=0, on_file=second)
+    assert first.files == 8
+
+
+def damaged(content: bytes, kind: str) -> bytes:
+    if kind == "half":
+        return content[: len(content) // 2]
+    if kind == "hole":
+        return content[:4096] + b"\xa5" * 4096 + content[8192:]
+    return b"\x93random bytes of no database" * 300
+
+
+@pytest.mark.parametrize("kind", ["half", "hole", "random"])
+def test_a_damaged_catalogue_is_told_in_a_sentence(hospital: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "c.sqlite"
+    catalogue_of(hospital, out, workers=0)
+    out.write_bytes(damaged(out.read_bytes(), kind))
+    with pytest.raises(ConfigError, match=r"the catalogue 'c.sqlite' (is damaged; remove it|exists and is not a catalogue)"):
+        catalogue_of(hospital, out, workers=0)
+    out.replace(tmp_path / "c.sqlite.part")  # what a killed run has left is only a help
+    assert catalogue_of(hospital, out, workers=0)[0].unchanged == 0
+
+
+def test_a_full_disk_is_called_a_full_disk(hospital: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = sqlite3.connect
+
+    def small(*args: Any, **options: Any) -> sqlite3.Connection:
+        database = real(*args, **options)
+        database.execute("PRAGMA max_page_count = 3")
+        return database
+
+    monkeypatch.setattr("pipeline.scans.catalogue.sqlite3.connect", small)
+    with pytest.raises(ConfigError, match="the disk is full; make room"):
+        catalogue_of(hospital, tmp_path / "c.sqlite", workers=0)
+    monkeypatch.undo()
+    assert catalogue_of(hospital, tmp_path / "c.sqlite", workers=0)[0].files == 8

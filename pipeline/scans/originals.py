@@ -1,0 +1,51 @@
+"""Which file repeats another one, and which contradicts it: for the catalogue and for prediction alike."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Other:
+    """The earlier file that a file repeats, byte for byte or in its picture (``same_content``, ``same_instance``), or that has its SOP
+    Instance UID and another picture (``conflict``)."""
+
+    kind: Literal["same_content", "same_instance", "conflict"]
+    token: str
+    case: str
+
+
+class Originals:
+    """The first file of each content, and of each picture under a SOP Instance UID; in a temporary file, so that memory stays flat."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.executescript(
+            'PRAGMA journal_mode = OFF; PRAGMA cache_size = -4096; CREATE TABLE seen (token, "case", sha256, instance, pixels);'
+            "CREATE INDEX by_sha256 ON seen (sha256); CREATE INDEX by_instance ON seen (instance);"
+        )
+
+    def find(self, token: str, sha256: str | None, instance: str | None, pixels: str | None) -> Other | None:
+        """What came before with this content or this UID; not the file itself, whose earlier content is no other file.
+
+        Files with one UID are one picture sent twice where their pixels are equal, whatever a tag says; where they are not, something
+        made two pictures under one name, and neither may be dropped for the other.
+        """
+        query = 'SELECT token, "case" FROM seen WHERE token != ? AND '
+        for kind, condition, values in (
+            ("same_content", "sha256 = ?", (sha256,)),
+            ("same_instance", "instance = ? AND pixels = ?", (instance, pixels)),
+            ("conflict", "instance = ? AND pixels != ''", (instance,)),
+        ):
+            row = all(values) and self._database.execute(f"{query}{condition} LIMIT 1", (token, *values)).fetchone()
+            if row:
+                return Other(kind, *row)  # type: ignore[arg-type]
+        return None
+
+    def add(self, token: str, case: str, sha256: str | None, instance: str | None, pixels: str | None) -> None:
+        self._database.execute("INSERT INTO seen VALUES (?, ?, ?, ?, ?)", (token, case, sha256 or "", instance or "", pixels or ""))
+
+    def close(self) -> None:
+        self._database.close()
