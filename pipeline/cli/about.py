@@ -50,11 +50,16 @@ def info(as_json: AsJson = False) -> None:
     emit(facts, as_json, lines)
 
 
-def schema(out: Annotated[Path | None, typer.Option(help="Write to this file instead of standard output.")] = None) -> None:
-    """Print the JSON Schema of a run file (configs/schema.json), for editors."""
-    from pipeline.config import schema as text
+def schema(
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of standard output.")] = None,
+    card: Annotated[bool, typer.Option("--card", help="Of the YAML of a data card, instead of a run file.")] = False,
+) -> None:
+    """Print the JSON Schema of a run file (configs/schema.json) or a data card (configs/card_schema.json), for editors."""
+    from pipeline.config import schema as of_run
+    from pipeline.datasets.card_explain import card_schema
 
+    text = card_schema() if card else of_run()
     if out is None:
-        print(text(), end="")
+        print(text, end="")
     else:
-        out.write_text(text(), encoding="utf-8")
+        out.write_text(text, encoding="utf-8")

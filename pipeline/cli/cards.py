@@ -22,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
     card = typer.Typer(no_args_is_help=True, help="Check, draft, explain and list data cards.", rich_markup_mode=None)
     card.command("check")(command(card_check))
     card.command("new")(command(card_new))
+    card.command("explain")(command(card_explain))
     card.command("list")(command(card_list))
     app.add_typer(card, name="card")
 
@@ -139,6 +140,41 @@ def _ask(question: str, answers: Sequence[str]) -> int:
     typer.echo("\n".join(["", question, *(f"  {number}: {answer}" for number, answer in enumerate(answers, 1))]), err=True)
     chosen: int = typer.prompt("number", type=click.IntRange(1, len(answers)), err=True)
     return chosen - 1
+
+
+def card_explain(
+    name: Annotated[str, typer.Argument(help="A card's name, or a path to one.")],
+    root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
+    examples: Annotated[int, typer.Option(min=0, help="Files to show of each kind.")] = 3,
+    follow_links: FollowLinks = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the card's patterns match under ROOT: fields, patients, eyes, parts, and what is left over and why. Opens no picture."""
+    from pipeline.datasets.card import load_card
+    from pipeline.datasets.card_explain import explain_card
+
+    card = load_card(name)
+    existing_folder(root, "root")
+    follow(follow_links)
+    told = explain_card(card, root, examples=examples)
+    lines = []
+    for entry in told["patterns"]:
+        lines.append(f"{entry['role']}: {entry['pattern']}: {entry['files']} files")
+        for file, fields in entry["examples"]:
+            said = ", ".join(f"{key} {value}" for key, value in fields.items() if key != "stem")
+            lines.append(f"    {printable(Path(file))}" + (f": {said}" if said else ""))
+    counted = ("cases", "unlabelled", "patients", "both_eyes", "visits", "eyes", "parts", "patient_from")
+    lines += [f"{words(key)}: {_counted(told[key])}" for key in counted if told[key]]
+    left = told["left_over"]
+    lines += [f"left over: {len(left)} files that do not fit together"] if left else []
+    lines += [f"    {printable(Path(file))}: {why}" for file, why in left[: 10 * examples]]
+    lines += ["    ..."] if len(left) > 10 * examples else []
+    for ending, some in told["other"].items():
+        shown = ", ".join(printable(Path(file)) for file in some["examples"])
+        lines.append(f"no pattern fits {some['files']} files ({ending})" + (f": {shown}" if shown else ""))
+    emit(told, as_json, lines)
+    if not told["cases"]:
+        raise typer.Exit(EXIT_NOTHING_USABLE)
 
 
 def card_list(as_json: AsJson = False) -> None:

@@ -20,10 +20,9 @@ from pipeline.datasets.draft_groups import TEXTS, Group, Key, Looks, groups_of, 
 from pipeline.datasets.draft_looks import Look, look_at
 from pipeline.datasets.draft_objects import classes_from, coco_source, parts_file, yolo_source
 from pipeline.datasets.draft_roles import Roles, Takes, assign
-from pipeline.datasets.draft_words import eye_at_end, part_of, shape, words
+from pipeline.datasets.draft_words import eye_at_end, part_of, shape, states_eye, words
 from pipeline.datasets.tables import read_table
 from pipeline.errors import CardError
-from pipeline.scans.eyes import eye_of
 from pipeline.scans.walk import names_below
 from pipeline.types import Advance, Modality
 from pipeline.types.palette import class_colour
@@ -125,7 +124,7 @@ class _Draft:
         images = self.roles.images
         known = images.names[:-1]
         if "eye" not in known:
-            if {"patient"} <= set(known) and images.middles and all(map(eye_of, images.middles)):
+            if {"patient"} <= set(known) and images.middles and all(map(states_eye, images.middles)):
                 return "{eye}"
             told = eye_at_end(images.middles)
             if told is not None and "patient" in known:
@@ -146,7 +145,7 @@ class _Draft:
             self.open.append("each name, less the eye, counts as a patient of its own; say where the patient stands in the name: {patient}")
         if not images.named:
             self.open.append("the pattern of the images also fits other files; make it exact, with {name:REGEX} for instance")
-        if "{eye}" not in pattern and any(eye_of(token) for token in re.split(r"[_\-./ ]", next(iter(images.files.values())))):
+        if "{eye}" not in pattern and any(states_eye(token) for token in re.split(r"[_\-./ ]", next(iter(images.files.values())))):
             self.open.append("say where the eye stands in the name: {eye}")
         front: dict[str, Any] = {
             "name": name,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.datasets.draft_looks import Look, look_at
-from pipeline.datasets.draft_words import EXTENSION, names_a_kind, part_of, shape, split_stem
+from pipeline.datasets.draft_words import EXTENSION, names_a_kind, part_of, shape, split_stem, states_eye
 from pipeline.scans.eyes import eye_of
 from pipeline.types import Advance
 
@@ -221,7 +221,7 @@ def _folders(files: Sequence[str], top: Path, literal: Sequence[str], public: bo
             level, captures = "*", False
             if len(holds) > 1 and all(map(part_of, holds)) and "{part}" not in before:
                 level, captures, kinds, told, names = "{part}", True, set(), set(), set(holds)
-            elif names and all(map(eye_of, names)) and "{eye}" not in before:
+            elif names and all(map(states_eye, names)) and "{eye}" not in before:
                 level, captures = "{eye}", True
             elif len(names) > 1:
                 known = sum(text in before for text in _LEVELS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from pipeline.datasets.patterns import Pattern
 from pipeline.scans.eyes import eye_of
 
 PARTS: dict[str, str] = {
@@ -121,13 +122,21 @@ def shape(names: set[str]) -> str:
     return "|".join(found) if len(found) <= 3 and not any(c in text for text in found for c in "{}") else "[^/]+"
 
 
+_EYE = Pattern.compile("{eye}")
+
+
+def states_eye(word: str) -> bool:
+    """Whether the field {eye} of a pattern fits a word, and so whether a draft may say it."""
+    return _EYE.match(word) is not None and eye_of(word) is not None
+
+
 _EYE_AT_END = re.compile(r"(?P<patient>.*[^_\-. A-Za-z]|.+(?=[_\-. ]))(?P<gap>[_\-. ]?)(?P<eye>[A-Za-z]+)")
 
 
 def eye_at_end(names: set[str]) -> str | None:
     """ "{patient}_{eye}" where every name is a patient and an eye, some patient has both and the eye is told apart from the name."""
     found = [_EYE_AT_END.fullmatch(name) for name in names]
-    if not names or not all(m is not None and eye_of(m["eye"]) for m in found):
+    if not names or not all(m is not None and states_eye(m["eye"]) for m in found):
         return None
     told = [(m["patient"], m["gap"], eye_of(m["eye"])) for m in found if m is not None]
     gaps = {gap for _, gap, _ in told}
