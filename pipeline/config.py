@@ -59,6 +59,9 @@ class DataConfig(Strict):
     weak_masks: Literal["none", "ellipse"] = Field(
         "none", description="masks where the card has boxes alone: none, or the ellipse inscribed in each box"
     )
+    skip_unreadable: bool = Field(
+        False, description="train without the cases whose files cannot be read, and count them; false: stop at the first, by its name"
+    )
     workers: int = Field(0, ge=0, description="loader processes; 0 loads in the main process, fastest when the cache is in memory")
     cache: Literal["memory", "disk"] = Field("memory", description="where decoded, normalised images are kept")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from pipeline.atomic import write_text
 from pipeline.datasets.fingerprint import same_pictures
-from pipeline.errors import ConfigError, LeakError
+from pipeline.errors import ConfigError, LeakError, NothingUsableError
 from pipeline.registry import Strict
 from pipeline.types import CaseKey
 
@@ -77,11 +77,13 @@ class SplitConfig(Strict):
 
 @dataclass(frozen=True)
 class Split:
-    """The cases of each part, each sorted; no case stands in two parts."""
+    """The cases of each part, each sorted; no case stands in two parts. ``unreadable``: cases that belong to none because their files
+    could not be read (data.skip_unreadable)."""
 
     train: tuple[CaseKey, ...]
     validation: tuple[CaseKey, ...]
     test: tuple[CaseKey, ...]
+    unreadable: tuple[CaseKey, ...] = ()
 
     def __post_init__(self) -> None:
         everyone = [*self.train, *self.validation, *self.test]
@@ -93,11 +95,26 @@ class Split:
         yield from ((part, getattr(self, part)) for part in PARTS)
 
     def to_json(self) -> dict[str, list[str]]:
-        return {part: [str(key) for key in keys] for part, keys in self}
+        parts = {part: [str(key) for key in keys] for part, keys in self}
+        return parts | ({"unreadable": [str(key) for key in self.unreadable]} if self.unreadable else {})
+
+    def without(self, unreadable: Collection[CaseKey]) -> Split:
+        """The same less these cases.
+
+        Raises
+        ------
+        NothingUsableError: a part of which none is left.
+        """
+        parts = {part: tuple(key for key in keys if key not in unreadable) for part, keys in self}
+        for part, keys in self:
+            if keys and not parts[part]:
+                raise NothingUsableError(f"none of the {len(keys)} {part} cases can be read, such as {keys[0]}; look at their files")
+        return Split(**parts, unreadable=tuple(sorted(unreadable)))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Split:
-        return cls(*(tuple(CaseKey.parse(text) for text in data[part]) for part in PARTS))
+        lists = [*(data[part] for part in PARTS), data.get("unreadable", ())]
+        return cls(*(tuple(CaseKey.parse(text) for text in texts) for texts in lists))
 
     def save(self, path: Path) -> None:
         """Write atomically."""

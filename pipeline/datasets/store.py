@@ -17,16 +17,16 @@ import numpy.typing as npt
 import torch
 
 from pipeline.datasets.cache import CACHE_VERSION, Kept, load_kept, save_kept
-from pipeline.datasets.card import CardCase, DataCard
+from pipeline.datasets.card import CardCase, DataCard, read_scan
 from pipeline.datasets.card_targets import WeakMasks
 from pipeline.datasets.keep import Need, keep
 from pipeline.datasets.labels import CocoLabel
 from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.objects import Objects
 from pipeline.datasets.sample import Sample
-from pipeline.errors import CardError, OcusegError
+from pipeline.errors import CardError, OcusegError, ScanError
 from pipeline.scans.open import content_sha256
-from pipeline.types import IGNORE, Advance, CaseKey, LabelMap, Placement, Target
+from pipeline.types import IGNORE, Advance, CaseKey, LabelMap, Placement, Scan, Target
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ class CaseStore:
     CardError: a case whose files cannot be used, by its name.
     """
 
+    unreadable: dict[CaseKey, str]
+
     def __init__(
         self,
         card: DataCard,
@@ -62,6 +64,7 @@ class CaseStore:
         *,
         need: Need = "masks",
         weak_masks: WeakMasks = "none",
+        skip_unreadable: bool = False,
         workers: int = 2,
         progress: Advance | None = None,
     ) -> None:
@@ -74,13 +77,24 @@ class CaseStore:
         self._kept: dict[CaseKey, Kept] = {}
         self._samples: list[tuple[CaseKey, int]] = []
         self._where: dict[CaseKey, range] = {}
+        self.unreadable = {}
+        self._cases = {case.key: case for case in cases}
         with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
-            for done, (case, kept) in enumerate(zip(cases, pool.map(self._keep, cases), strict=True), 1):
-                self._kept[case.key] = kept
-                self._where[case.key] = range(len(self._samples), len(self._samples) + len(kept.pixels))
-                self._samples += [(case.key, index) for index in range(len(kept.pixels))]
+            for done, (case, kept) in enumerate(zip(cases, pool.map(self._keep_or_why, cases), strict=True), 1):
+                if isinstance(kept, Kept):
+                    self._kept[case.key] = kept
+                    self._where[case.key] = range(len(self._samples), len(self._samples) + len(kept.pixels))
+                    self._samples += [(case.key, index) for index in range(len(kept.pixels))]
+                elif skip_unreadable:
+                    self.unreadable[case.key] = str(kept)
+                else:
+                    pool.shutdown(cancel_futures=True)
+                    raise kept
                 if progress is not None:
                     progress(done, len(cases))
+        if self.unreadable:
+            first = next(iter(self.unreadable.values()))
+            log.warning("%d of %d cases cannot be read and are left out: %s", len(self.unreadable), len(cases), first)
         warned = Counter(text for kept in self._kept.values() for text in kept.about["warnings"])
         if warned:
             number = sum(bool(kept.about["warnings"]) for kept in self._kept.values())
@@ -123,6 +137,15 @@ class CaseStore:
 
     def case_of(self, index: int) -> CaseKey:
         return self._samples[index][0]
+
+    def scan(self, index: int) -> Scan:
+        """The whole scan that a sample is of, read anew as it is stored.
+
+        Raises
+        ------
+        ScanError, OSError: its file is no longer what it was.
+        """
+        return read_scan(self.card, self._cases[self.case_of(index)])
 
     def slice_of(self, index: int) -> int:
         """0 for a picture."""
@@ -257,6 +280,19 @@ class CaseStore:
             for key, kept in self._kept.items()
             if keys is None or key in keys
         ]
+
+    def _keep_or_why(self, case: CardCase) -> Kept | CardError:
+        """What is kept of a case, or why its files cannot be read; files that do not fit the card are raised."""
+        try:
+            return self._keep(case)
+        except CardError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, ScanError | OSError):
+                cause = cause.__cause__
+            if cause is None:
+                raise
+            remedy = "mend it, take it out, or leave out all that cannot be read by data.skip_unreadable: true"
+            return CardError(f"{error}; {remedy}")
 
     def _keep(self, case: CardCase) -> Kept:
         try:

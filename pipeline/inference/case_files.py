@@ -20,13 +20,12 @@ from pipeline.errors import ConfigError
 from pipeline.inference.object_files import FoundObjects, write_objects
 from pipeline.inference.surface_files import write_pockets, write_surfaces
 from pipeline.measurements.surfaces import Surfaces
+from pipeline.scans.display import displayed
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
 from pipeline.types import LabelMap, Scan
 
 CASE_FILE = "case.json"
-_DISPLAYED = (0.5, 99.5)
-"""Percentiles of a 16-bit or floating-point scan that become black and white where it is shown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,20 +55,6 @@ def mask_dtype(label_map: LabelMap) -> type[np.uint8] | type[np.uint16]:
     if largest > np.iinfo(np.uint16).max:
         raise ConfigError(f"{len(label_map)} overlapping classes do not fit into a 16-bit mask; predict with at most 16")
     return np.uint8 if largest <= np.iinfo(np.uint8).max else np.uint16
-
-
-def displayed(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Stored pixels (C, [D,] H, W) -> 8 bit for the eye, the same window for all slices; 8-bit pixels stay as they are."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    # Every 7th value is enough for two percentiles, and spares a second copy of a volume.
-    sample = pixels.ravel()[::7] if pixels.size > 1_000_000 else pixels.ravel()
-    finite = sample[np.isfinite(sample)]
-    low, high = (float(v) for v in np.percentile(finite, _DISPLAYED)) if finite.size else (0.0, 1.0)
-    scale = 255 / (high - low) if high > low else 0.0
-    shown = np.nan_to_num((pixels.astype(np.float32) - low) * scale, nan=0.0, posinf=255.0, neginf=0.0)
-    eight: npt.NDArray[np.uint8] = np.clip(np.rint(shown), 0, 255).astype(np.uint8)
-    return eight
 
 
 def write_case(out: Path, result: CaseResult, label_map: LabelMap) -> None:

@@ -32,9 +32,11 @@ from pipeline.inference.scoring import Row, score_case, table
 from pipeline.inference.summary import DRAWS, LEVEL, SEED, summarise, summary_lines
 from pipeline.inference.surface_scores import SurfaceScore, score_surfaces, shared_surfaces, summarise_surfaces, surface_table
 from pipeline.inference.unseen import check_unseen, common_classes, named_as, select, trained_on
+from pipeline.scans.display import plane_in_colour
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import content_sha256
 from pipeline.scans.raster import write_png
+from pipeline.tasks.overlay import side_by_side
 from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.platform import enough_memory, prepare_machine
 from pipeline.types import IGNORE, Advance, LabelMap, Scan
@@ -44,15 +46,17 @@ log = logging.getLogger(__name__)
 Part = Literal["train", "validation", "test", "all"]
 REMEDY = "train a bundle with a smaller task.tile (of volumes task.tile_slices), or score with --device cpu"
 PICTURES = 4
-"""Images whose proposals are drawn."""
+"""Images of which an example, or their proposals, are drawn."""
 
 __all__ = ["evaluate", "summary_lines"]
 
 
 @dataclass
 class _Scores:
-    """What is kept of the images, one after the other: rows, objects and ratios, no pixels."""
+    """What is kept of the images, one after the other: rows, objects and ratios, no pixels; ``out`` takes the first pictures."""
 
+    out: Path
+    drawn: int = 0
     rows: list[Row] = field(default_factory=list)
     planes: list[ScoredPlane] = field(default_factory=list)
     ratios: list[CupRatio] = field(default_factory=list)
@@ -120,7 +124,7 @@ def evaluate(
 
     shared = Shared.of(names, bundle.label_map, theirs)
     finds_objects = bundle.config.task.family == "detection"  # type: ignore[attr-defined]
-    scores = _Scores()
+    scores = _Scores(out)
     for number, case in enumerate(cases):
         with _named(case), enough_memory(REMEDY):
             scan = read_scan(card, case)
@@ -252,9 +256,20 @@ def _score_pixels(
     names, predicted, truth = shared.label_map.names, layers[ours], card.label_map.layers(truth_mask)[theirs]
     valid, chances = (truth_mask != IGNORE) & area, None if probabilities is None else probabilities[ours]
     scores.rows += score_case(case.key, scan.sha256, names, predicted, chances, truth, valid, second, scan.geometry.voxel_mm)
+    if scores.drawn < PICTURES:
+        scores.drawn += 1
+        _draw_example(scores.out / "examples" / f"{case.key}.png", scan, shared.label_map, predicted, truth)
     ratio = cup_ratio(case.key, names, predicted, truth)
     if ratio is not None:
         scores.ratios.append(ratio)
+
+
+def _draw_example(path: Path, scan: Scan, label_map: LabelMap, predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> None:
+    """Prediction and reference (K, [D,] H, W) beside each other; of a volume the middle slice."""
+    middle = scan.geometry.slices // 2
+    sides = [{"layers": layers if layers.ndim == 3 else layers[:, middle]} for layers in (predicted, truth)]
+    path.parent.mkdir(exist_ok=True)
+    write_png(path, side_by_side(plane_in_colour(scan, middle), label_map, *sides))
 
 
 def _field_of_view(card: DataCard, case: CardCase, scan: Scan) -> npt.NDArray[np.bool_] | None:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.inference.case_files import displayed
 from pipeline.inference.predict import Predictor, Ready
+from pipeline.scans.display import displayed
 from pipeline.scans.raster import write_png
 from pipeline.tasks.tiles import grid
 from pipeline.tasks.view import centres_inside

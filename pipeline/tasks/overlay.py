@@ -6,7 +6,9 @@ pattern. The same patterns serve MLflow's example pictures (here) and the report
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +86,32 @@ def draw_overlay(
     if boxes is not None and labels is not None:
         out = _draw_boxes(out, boxes, labels, scores, label_map, width)
     return _write_notice(out) if notice else out
+
+
+def side_by_side(
+    image: npt.NDArray[np.uint8], label_map: LabelMap, prediction: Mapping[str, Any], reference: Mapping[str, Any]
+) -> npt.NDArray[np.uint8]:
+    """uint8 (H + caption, 2 W, 3): the image twice, with the prediction on the left and the reference on the right, as captions say.
+
+    ``prediction`` and ``reference``: ``layers``, ``boxes``, ``labels`` and ``scores`` of :func:`draw_overlay`, those that there are.
+    """
+    sides = {"prediction": prediction, "reference": reference}
+    drawn = [_captioned(draw_overlay(image, what.get("layers"), label_map, **_boxes(what)), text) for text, what in sides.items()]
+    return np.concatenate(drawn, axis=1)
+
+
+def _boxes(what: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: what[name] for name in ("boxes", "labels", "scores") if name in what}
+
+
+def _captioned(picture: npt.NDArray[np.uint8], text: str) -> npt.NDArray[np.uint8]:
+    """The picture below a dark strip with ``text``."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    high = max(16, picture.shape[0] // 25)
+    strip = Image.new("RGB", (picture.shape[1], high))
+    ImageDraw.Draw(strip).text((high // 4, high // 2), text, font=ImageFont.load_default(high * 0.7), fill=(230, 230, 230), anchor="lm")
+    return np.concatenate([np.asarray(strip, dtype=np.uint8), picture])
 
 
 def _draw_boxes(

@@ -49,7 +49,7 @@ def pixel_summary(label_map: LabelMap, scores: Sequence[Mapping[str, Measure]], 
 
 def presence_numbers(name: str, images: Iterable[Found]) -> dict[str, float]:
     """``held/NAME``, ``missed/NAME``, ``empty_right/NAME`` and ``empty_wrong/NAME``: how many of ``images`` are so."""
-    return {f"{kind}/{name}": number for kind, number in asdict(Presence.of(images)).items()}
+    return {f"{kind}/{name}": float(number) for kind, number in asdict(Presence.of(images)).items()}
 
 
 def presence_sentences(numbers: Mapping[str, float], prefix: str = "") -> list[str]:

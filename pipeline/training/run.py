@@ -180,6 +180,8 @@ def train(
         accelerator.wait_for_everyone()
         with open_tracker(config, run_dir, active=main, resume=resume) as tracker:
             parameters = {"parameters": sum(p.numel() for p in task.parameters()), "processes": accelerator.num_processes}
+            if data.split.unreadable:
+                parameters["unreadable_cases"] = len(data.split.unreadable)
             if loaded is not None:
                 parameters |= {"weights_file": loaded.file, "weights_sha256": loaded.sha256, "weights_loaded": len(loaded.loaded)}
             tracker.start(

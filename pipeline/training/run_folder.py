@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +106,13 @@ def prepare_data(config: RunConfig, root: Path, run_dir: Path, key_path: Path | 
     store = CaseStore(
         card, cases, root, config.data.normalise, config.data.cache, run_dir.parent / "cache",
         need=config.task.need, weak_masks=config.data.weak_masks,  # type: ignore[attr-defined]
+        skip_unreadable=config.data.skip_unreadable and not begun,
         progress=lambda done, total=None, note="": advance(done, total, "reading cases"),
     )  # fmt: skip
     if not begun:
-        split = guard(split, store.fingerprints(), store.hashes(), config.data.split.near_duplicates)
+        readable = split.without(store.unreadable)
+        guarded = guard(readable, store.fingerprints(), store.hashes(), config.data.split.near_duplicates)
+        split = replace(guarded, unreadable=readable.unreadable)
     check_classes(card, store, split, config.task.need == "objects")  # type: ignore[attr-defined]
     # What the guard has left out is no part of the run.
     manifest = store.manifest({key for _, keys in split for key in keys})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,14 +12,17 @@ import numpy.typing as npt
 import torch
 
 from pipeline.datasets.loader import CaseStore, evaluation_batches
-from pipeline.errors import TrainingError
+from pipeline.errors import OcusegError, TrainingError
 from pipeline.metrics.matching import touched
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
+from pipeline.scans.display import plane_in_colour
 from pipeline.tasks.base import Labelled, Task
-from pipeline.tasks.overlay import draw_overlay
+from pipeline.tasks.overlay import side_by_side
 from pipeline.tasks.paste import blank
 from pipeline.tasks.view import inside_view
 from pipeline.types import Batch, CaseKey, Geometry, Measure, Prediction, Target
+
+log = logging.getLogger(__name__)
 
 KEPT_BYTES = 2**28
 """Predictions of validation images that are kept between choosing thresholds and scoring."""
@@ -163,23 +167,21 @@ def summary(task: Task, scored: Sequence[Scored]) -> dict[str, float]:
 
 
 def overlay_picture(store: CaseStore, index: int, task: Task, prediction: Prediction) -> npt.NDArray[np.uint8] | None:
-    """uint8 (H, 2 W, 3) in the source frame: the image as the network sees it, twice; with contours and boxes of the
-    prediction on the left, of the reference on the right. None where the task has nothing to draw.
+    """The photograph or slice in its own colours, twice, with contours and boxes of prediction and reference (tasks/overlay.py,
+    :func:`side_by_side`). None where the task has nothing to draw, or the image can no longer be read.
     """
     layers = task.layers(prediction)
     if layers is None and prediction.boxes is None:
         return None
-    sample = store.sample(index)
-    inside = sample.image[:, sample.valid] if bool(sample.valid.any()) else sample.image.flatten(1)
-    low, high = (torch.quantile(inside.flatten()[:1_000_000], share) for share in (0.005, 0.995))
-    shown = ((sample.image - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) * sample.valid
-    source = sample.placement.to_source(shown.expand(3, -1, -1) if len(shown) == 1 else shown)
-    picture = (source.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    try:
+        picture = plane_in_colour(store.scan(index), store.slice_of(index))
+    except (OcusegError, OSError) as error:
+        log.warning("case %s: no example picture, the image cannot be read again (%s)", store.case_of(index), type(error).__name__)
+        return None
     truth = store.truth(index)
     reference = None if truth.mask is None else task.label_map.layers(truth.mask.numpy())
     found, true = _found_boxes(task, prediction), _true_boxes(truth)
-    left = draw_overlay(picture, layers, task.label_map, **found)
-    return np.concatenate([left, draw_overlay(picture, reference, task.label_map, **true)], axis=1)
+    return side_by_side(picture, task.label_map, {"layers": layers, **found}, {"layers": reference, **true})
 
 
 def _found_boxes(task: Task, prediction: Prediction) -> dict[str, Any]:

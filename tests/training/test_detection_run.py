@@ -25,7 +25,7 @@ from pipeline.training.bundle import load_bundle
 from pipeline.training.run_folder import prepare_data
 from pipeline.training.transfer import load_weights
 from pipeline.types import Prediction, silent
-from tests.training.test_recording import Recorder
+from tests.training.test_recording import CAPTION, Recorder
 from tests.training.tiny import COLUMNS, ROWS, last_state, tiny_config, train_tiny, weights, write_data
 
 TINY = (
@@ -83,7 +83,7 @@ def test_a_detector_is_trained_resumed_and_bundled_like_any_network(root: Path, 
         assert {"validation/dice", "validation/dice/blob", "validation/mask_ap50", "validation/f1/blob"} <= row.keys()
     assert "validation_precision_recall" in recorder.pictures
     overlay = next(picture for name, picture in recorder.pictures.items() if "precision" not in name)
-    assert overlay.shape == (ROWS, 2 * COLUMNS, 3)
+    assert overlay.shape == (ROWS + CAPTION, 2 * COLUMNS, 3)
     assert re.match(r"validation: .*ap50 0\.\d{4}", result.lines()[0])
 
     prediction, bundle = predicted(tmp_path / "run", root)

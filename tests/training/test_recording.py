@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from pipeline.scans.raster import read_image
 from pipeline.training import run
 from pipeline.training.checkpoint import newest
 from pipeline.training.tracking import Delivery
 from tests.training.tiny import COLUMNS, ROWS, tiny_config, write_data
+
+CAPTION = 16
+"""Rows of the strip above a small picture that says what it is."""
 
 
 class Recorder:
@@ -79,7 +83,13 @@ def test_everything_is_recorded_and_epochs_before_their_checkpoint(tmp_path: Pat
     assert mean == pytest.approx(result.metrics["validation/dice/blob"])
     assert sorted(recorder.pictures) == sorted(f"validation_{row['case']}" for row in rows)
     for picture in recorder.pictures.values():
-        assert (picture.dtype, picture.shape) == (np.uint8, (ROWS, 2 * COLUMNS, 3))
-        # The reference's contour stands on the right in the class's colour.
+        assert (picture.dtype, picture.shape) == (np.uint8, (ROWS + CAPTION, 2 * COLUMNS, 3))
+        # The reference's contour stands on the right in the class's colour, below a caption on each side.
         assert (picture[:, COLUMNS:] == (213, 94, 0)).all(axis=-1).any()
+        assert picture[:CAPTION, :COLUMNS].max() > 100 < picture[:CAPTION, COLUMNS:].max()
+    key = rows[0]["case"].split("_")
+    source = read_image(root / "images" / f"{key[0]}_{key[1]}.png")
+    ours = recorder.pictures[f"validation_{rows[0]['case']}"][CAPTION:, COLUMNS:]
+    same = (ours == source).all(axis=-1)
+    assert same.mean() > 0.5, "the photograph's own colours, not what normalisation made of them"
     assert recorder.bundles == [dict(result.metrics)]

@@ -1,0 +1,87 @@
+"""Files that cannot be read and classes of which nothing is labelled: said before any training, or left out and counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.datasets.card import load_card
+from pipeline.datasets.splits import Split, make_split
+from pipeline.errors import CardError, NothingUsableError
+from pipeline.types import CaseKey
+from tests.training.tiny import COLUMNS, ROWS, tiny_config, train_tiny, write_data
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data")
+
+
+def planned(root: Path) -> Split:
+    """The split that a run of ``tiny_config`` makes."""
+    config = tiny_config(root)
+    card = load_card(config.data.card)
+    return make_split(card, card.cases(root), config.data.split, config.seed)
+
+
+def file_of(root: Path, folder: str, key: CaseKey) -> Path:
+    return root / folder / f"{key.patient}_{key.eye}.png"
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(("folder", "damage"), [("images", truncate), ("masks", empty)])
+def test_a_case_that_cannot_be_read_is_named_or_left_out_and_counted(
+    root: Path, tmp_path: Path, folder: str, damage: Callable[[Path], None]
+) -> None:
+    split = planned(root)
+    lost = split.train[1]
+    damage(file_of(root, folder, lost))
+    with pytest.raises(CardError, match=rf"^case {lost}: .*data\.skip_unreadable: true"):
+        train_tiny(tiny_config(root), root, tmp_path / "stopped")
+    train_tiny(tiny_config(root, data__skip_unreadable=True, train__epochs=1), root, tmp_path / "run")
+    kept = Split.load(tmp_path / "run" / "split.json")
+    assert kept.unreadable == (lost,)
+    assert set(kept.train) == set(split.train) - {lost}
+    assert (kept.validation, kept.test) == (split.validation, split.test)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert str(lost) not in {row["case"] for row in manifest}
+    assert len(manifest) == 11
+
+
+def test_a_part_of_which_nothing_can_be_read_stops_the_run(root: Path, tmp_path: Path) -> None:
+    keys = planned(root).validation
+    for key in keys:
+        truncate(file_of(root, "images", key))
+    with pytest.raises(NothingUsableError, match=f"none of the {len(keys)} validation cases can be read, such as {keys[0]}"):
+        train_tiny(tiny_config(root, data__skip_unreadable=True), root, tmp_path / "run")
+
+
+def test_labels_that_do_not_fit_are_no_unreadable_files(root: Path, tmp_path: Path) -> None:
+    lost = planned(root).train[0]
+    Image.new("L", (COLUMNS - 3, ROWS)).save(file_of(root, "masks", lost))
+    with pytest.raises(CardError, match=f"case {lost}: the label"):
+        train_tiny(tiny_config(root, data__skip_unreadable=True), root, tmp_path / "run")
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_class_without_a_labelled_pixel_stops_the_run(root: Path, tmp_path: Path, part: str) -> None:
+    for key in dict(planned(root))[part]:  # type: ignore[call-overload]
+        Image.new("L", (COLUMNS, ROWS)).save(file_of(root, "masks", key))
+    said = {
+        "train": r"card tiny: not one pixel of 'blob' is labelled in the 8 training cases; .*`ocuseg card check`.*data\.classes",
+        "validation": r"card tiny: none of the 2 validation cases has a labelled pixel.*data\.split",
+    }
+    with pytest.raises(NothingUsableError, match=said[part]):
+        train_tiny(tiny_config(root), root, tmp_path / "run")
+    assert not (tmp_path / "run" / "split.json").exists()
