@@ -40,6 +40,10 @@ def ends(counts: dict[str, int]) -> list[str]:
     lines = [f"{words(name)}: {count}" for name, count in counts.items()]
     if counts.get("not_followed"):
         lines.append("what is not followed are links that lead out of the folder; --follow-links reads what they lead to")
+    if counts.get("archives"):
+        from pipeline.scans.archives import archives_line
+
+        lines.append(archives_line(counts["archives"], counts["images_in_archives"]))
     return lines
 
 

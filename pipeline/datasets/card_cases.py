@@ -23,7 +23,7 @@ from pipeline.errors import CardError, ScanError
 from pipeline.scans.eyes import eye_of, eyes_in_names, laterality_from_name
 from pipeline.scans.identity import NO_VISIT
 from pipeline.scans.place import patient_and_visit_from_place, read_folders
-from pipeline.scans.walk import names_below
+from pipeline.scans.walk import is_sidecar, names_below
 from pipeline.types import CaseKey
 
 if TYPE_CHECKING:
@@ -36,16 +36,19 @@ log = logging.getLogger(__name__)
 class Found:
     """``cases`` sorted by key; ``left_over`` are (relative file, why) for images without labels, labels without images, private
     DICOM files whose tags cannot be read, links that leave the folder and folders that cannot be listed; ``unlabelled`` counts the images
-    without a label of which the card itself says that there are some (``missing: skip``)."""
+    without a label of which the card itself says that there are some (``missing: skip``), ``sidecars`` the files that a Mac leaves beside
+    others (._*), which are no images whatever their names end in."""
 
     cases: list[CardCase]
     left_over: list[tuple[str, str]] = field(default_factory=list)
     unlabelled: int = 0
+    sidecars: int = 0
 
 
 def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = None) -> Found:
     """Match the files below ``root`` with the card."""
-    files, left_out = names_below(root)
+    everything, left_out = names_below(root)
+    files = [name for name in everything if not is_sidecar(name)]
     rows = dict(_images(card, root, files))
     parts = _PartFinder(card, root)
     sources = [*card.labels, *card.second_reader]
@@ -57,7 +60,7 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
         pseudonyms = Pseudonyms.load_or_create(default_key_path())
 
     namer = _Namer(card, root, rows, pseudonyms)
-    found = Found([], left_out)
+    found = Found([], left_out, sidecars=len(everything) - len(files))
     listed = set(files)
     keys: dict[CaseKey, str] = {}
     for path, fields in rows.items():

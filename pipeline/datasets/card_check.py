@@ -19,6 +19,8 @@ from pipeline.datasets.card_targets import Reader, Truth, read_truth
 from pipeline.datasets.labels import CocoLabel, ColoursLabel, LabelSource, PixelSource, ValuesLabel, meanings
 from pipeline.datasets.people import one_patient, unread_pairs
 from pipeline.errors import LabelFileError, OcusegError
+from pipeline.scans.archive_survey import archives_below
+from pipeline.scans.archives import archives_line
 from pipeline.scans.open import ONE_VALUE
 from pipeline.types import Advance, CaseKey, Scan
 
@@ -56,6 +58,9 @@ def check_card(card: DataCard, root: Path, *, pseudonyms: Pseudonyms | None = No
     """
     found = find_cases(card, root, pseudonyms=pseudonyms)
     problems = [Problem(file, message) for file, message in found.left_over]
+    packed = archives_line(*archives_below(root))
+    sidecars = f"{found.sidecars} files of a Mac (._*) hold no image and are left out" if found.sidecars else ""
+    problems += [Problem("", told, "warning") for told in (packed, sidecars) if told]
     if not found.cases:
         problems.append(Problem("", f"no image with its label fits {card.images.file!r}"))
     unfinished = [name for name in CardFields.model_fields if UNFINISHED in json.dumps(card.model_dump(include={name}, mode="json"))]
@@ -75,7 +80,9 @@ def check_card(card: DataCard, root: Path, *, pseudonyms: Pseudonyms | None = No
         if progress is not None:
             progress(done, len(found.cases))
     # What a file at fault may hold nobody knows: classes are judged once every file can be read.
-    unlabelled = [] if problems or shared else _class_problems(card, found.cases, labelled)
+    unlabelled = (
+        [] if shared or any(problem.severity == "problem" for problem in problems) else _class_problems(card, found.cases, labelled)
+    )
     return sorted([*problems, *shared, *_part_problems(card, found.cases, root), *unlabelled])
 
 

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 
 from pipeline.atomic import atomic_path
 from pipeline.errors import ConfigError
+from pipeline.scans.archives import archive_counts
 from pipeline.scans.database import opened, refusals
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.record import Refused, status_of
@@ -141,12 +142,17 @@ class Journal:
         return {entry.token for entry in self._select("code = ?", (UNLISTED,))}
 
     def counts(self) -> dict[str, int]:
-        """How many entries have each status; ``with_warnings`` is how many of those done have something that a person must know."""
+        """How many entries have each status; ``with_warnings`` is how many of those done have something that a person must know.
+
+        Where ZIP archives hold images, they are counted, and these images.
+        """
         statuses = [status for part in get_args(Status) for status in (get_args(part) or (part,))]
         with self._refusals():
             found = dict(self._database.execute("SELECT status, COUNT(*) FROM entries GROUP BY status").fetchall())
             warned = self._database.execute("SELECT COUNT(*) FROM entries WHERE status = 'done' AND reason != ''").fetchone()
-        return {**{status: found.get(status, 0) for status in statuses}, "with_warnings": int(warned[0])}
+            unsupported = self._database.execute("SELECT reason FROM entries WHERE code = 'unsupported'").fetchall()
+        archives = archive_counts(reason for (reason,) in unsupported)
+        return {**{status: found.get(status, 0) for status in statuses}, "with_warnings": int(warned[0]), **archives}
 
     def export(self, path: Path) -> None:
         """Write the ledger, atomically."""

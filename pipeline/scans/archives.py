@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
+from collections.abc import Iterable
 from typing import BinaryIO
 
 from pipeline.errors import ScanError
@@ -24,10 +25,10 @@ def unread_zip(file: BinaryIO) -> ScanError:
     return ScanError("unsupported", f"the archive holds {images} image{'' if images == 1 else 's'}; unpack it")
 
 
-def images_said(reason: str) -> int:
-    """The number of images in a reason of :func:`unread_zip`, 0 in any other."""
-    said = _SAID.fullmatch(reason)
-    return int(said[1]) if said else 0
+def archive_counts(reasons: Iterable[str]) -> dict[str, int]:
+    """{"archives": n, "images_in_archives": m} of all reasons that :func:`unread_zip` gave; {} where there is none."""
+    images = [int(said[1]) for said in map(_SAID.fullmatch, reasons) if said]
+    return {"archives": len(images), "images_in_archives": sum(images)} if images else {}
 
 
 def archives_line(archives: int, images: int) -> str:

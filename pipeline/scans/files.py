@@ -10,13 +10,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from pipeline.errors import ScanError
 from pipeline.memory import Limits
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 Format = Literal[
     "dicom",
@@ -135,6 +135,8 @@ def check_pixels(pixels: int, limit: int) -> None:
 
 def check_finite(array: npt.NDArray[Any], what: str) -> None:
     """Refuse numbers that are none: nobody can say what they show, and one of them spoils the scale of all."""
+    import numpy as np
+
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ScanError("malformed", f"{what} holds NaN or infinite values; replace them")
 

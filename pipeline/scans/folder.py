@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.errors import ConfigError
 from pipeline.lock import locked
 from pipeline.memory import Limits
+from pipeline.scans.archives import archive_counts
 from pipeline.scans.catalogue import Catalogue, CatalogueWriter
 from pipeline.scans.database import refusals
 from pipeline.scans.identity import Pseudonyms
@@ -32,12 +33,13 @@ _WINDOW = 64
 @dataclass
 class Counts:
     """What became of the files of a tree. ``codes`` counts (status, code); ``unchanged`` were taken from the last catalogue;
-    ``with_warnings`` were read, and a person should look at them."""
+    ``with_warnings`` were read, and a person should look at them; ``archives`` counts those that hold images, and these images."""
 
     files: int = 0
     unchanged: int = 0
     with_warnings: int = 0
     codes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    archives: Counter[str] = field(default_factory=Counter)
     groups: dict[str, int] = field(default_factory=dict)
 
     def status(self, status: Status) -> int:
@@ -50,7 +52,7 @@ class Counts:
             out[status] = sum(count for (own, _), count in self.codes.items() if own == status)
         out["with_warnings"] = self.with_warnings
         out.update({f"rejected: {code}": count for (own, code), count in sorted(self.codes.items()) if own == "rejected"})
-        return {**out, **self.groups}
+        return {**out, **self.archives, **self.groups}
 
 
 _REASONS = {
@@ -192,6 +194,7 @@ def index_folder(
             for path, record in stack.enter_context(closing(found)):
                 writer.add(record)
                 counts.files += 1
+                counts.archives.update(archive_counts([record.reason]))
                 if on_file is not None:
                     on_file(path, record)
                 if progress is not None:

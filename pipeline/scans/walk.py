@@ -86,3 +86,8 @@ def names_below(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
         else:
             left_out.append((name, str(problem)))
     return files, left_out
+
+
+def is_sidecar(name: str) -> bool:
+    """Whether a file is what a Mac leaves beside another on a disk that is not its own (AppleDouble): no image, whatever its ending."""
+    return name.rsplit("/", 1)[-1].startswith("._")

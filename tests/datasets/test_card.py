@@ -7,6 +7,7 @@ import csv
 import gzip
 import logging
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -815,3 +816,16 @@ def test_the_phantom_card_fits_what_the_phantom_writes(tmp_path: Path) -> None:
     statistics = card_statistics(card, tmp_path / "card")
     assert 0.02 < statistics["share_of_pixels"]["vessel"] < 0.25
     assert {case.key.patient for case in card.cases(tmp_path / "card")} == {"P0001"}
+
+
+def test_what_a_mac_leaves_is_no_image_and_archives_are_told(small_set: SmallSet) -> None:
+    for path in sorted((small_set.root / "images").iterdir()):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\x05\x16\x07\0\2\0\0Mac OS X        ")
+    with zipfile.ZipFile(small_set.root / "more.zip", "w") as archive:
+        archive.write(small_set.root / "images" / "a_L.png", "a_L.png")
+    assert len(small_set.card.cases(small_set.root)) == 12
+    said = [(p.severity, p.message) for p in check_card(small_set.card, small_set.root)]
+    assert said == [
+        ("warning", "1 archive holds 1 image: unpack it"),
+        ("warning", "12 files of a Mac (._*) hold no image and are left out"),
+    ]

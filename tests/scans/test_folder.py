@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import psutil
 import pydicom
 import pytest
 
+from pipeline.cli.data import ends
 from pipeline.errors import ConfigError, NothingUsableError
 from pipeline.memory import Limits
 from pipeline.scans import files, folder, workers
@@ -281,6 +283,7 @@ SLOW_START = """
 import time
 from pipeline.scans import worker
 from pipeline.scans.record import Opened
+from pipeline.cli.data import ends
 from pipeline.errors import ScanError
 time.sleep(3)
 worker.open_file = lambda *_: Opened(error=ScanError("empty", "examined"))
@@ -441,3 +444,17 @@ def test_a_full_disk_is_called_a_full_disk(hospital: Path, tmp_path: Path, monke
         catalogue_of(hospital, tmp_path / "c.sqlite", workers=0)
     monkeypatch.undo()
     assert catalogue_of(hospital, tmp_path / "c.sqlite", workers=0)[0].files == 8
+
+
+def test_images_in_archives_are_counted(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    write_png(root / "a.png", ramp(6, 11))
+    for name, count in (("b.zip", 3), ("c.zip", 1), ("d.zip", 0)):
+        with zipfile.ZipFile(root / name, "w") as archive:
+            archive.writestr("notes.txt", "nothing")
+            for number in range(count):
+                archive.write(root / "a.png", f"{number}.png")
+    counts, _ = catalogue_of(root, tmp_path / "c.sqlite", workers=0)
+    assert counts.summary() | {"archives": 2, "images_in_archives": 4, "rejected: unsupported": 2, "not_an_image": 1} == counts.summary()
+    assert ends(counts.summary())[-1] == "2 archives hold 4 images: unpack them"
