@@ -25,7 +25,7 @@ from pipeline.datasets.objects import PackedObjects
 from pipeline.types import Placement
 
 # Raise when the cached arrays of the same files under the same configuration would come out differently.
-CACHE_VERSION = 5
+CACHE_VERSION = 6
 _LARGE = ("pixels", "valid", "source_valid", "mask", "source_mask")
 _ARRAYS = (*_LARGE, "offset", "scale", "fingerprint")
 _OBJECTS = ("objects", "source_objects")

@@ -81,7 +81,7 @@ def score_case(
         elif spacing_mm is not None:
             scores["hd95_mm"], scores["assd_mm"] = hd95(guess, true, spacing_mm, valid), assd(guess, true, spacing_mm, valid)
         else:
-            scores["hd95_mm"] = scores["assd_mm"] = Measure(None, "mm", "distance of outlines", "the volume's spacing is not known")
+            scores["hd95_mm"] = scores["assd_mm"] = Measure(None, "mm", "distance of outlines", "the spacing of an axis is not known")
         if probabilities is not None:
             scores["auroc"] = measure("auroc", auroc(probabilities[index], true, valid))
             scores["aupr"] = measure("aupr", aupr(probabilities[index], true, valid))

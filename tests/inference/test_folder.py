@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -25,6 +26,7 @@ from pipeline.scans.record import token_of
 from pipeline.training.bundle import Bundle
 from pipeline.types import Geometry
 from tests.inference.conftest import DISC_CUP, BrightTask, make_bundle, picture, write_folder
+from tests.scans.test_nifti_header import drawn, uncoded
 
 KEY = Pseudonyms(b"a site key for tests")
 
@@ -106,6 +108,19 @@ def test_the_mask_lies_exactly_where_the_scan_lies(tmp_path: Path, bundle: Bundl
     kept = np.load(folder / "probabilities.npz")
     assert kept["disc"].shape == (4, 18, 29)
     assert np.allclose(kept["disc"], pixels / 255, atol=1e-3)
+
+
+def test_a_mask_has_the_header_of_a_nifti_scan_without_codes(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = make_bundle(tmp_path / "bundle", modality="oct", input_channels=1)
+    monkeypatch.setattr("pipeline.inference.folder.load_bundle", lambda path, device="cpu": volume)
+    (tmp_path / "scans" / "P1").mkdir(parents=True)
+    source = drawn(tmp_path / "scans" / "P1" / "bare.nii", uncoded)
+    assert run(tmp_path) == counts(done=1)
+    (mask,) = (tmp_path / "out" / "cases").glob("*/mask.nii.gz")
+    before, after = nibabel.load(source), nibabel.load(mask)
+    assert np.array_equal(before.affine, after.affine)
+    for name in ("pixdim", "xyzt_units", "qform_code", "sform_code", "qoffset_x", "srow_x", "srow_y", "srow_z"):
+        assert np.array_equal(before.header[name], after.header[name]), name
 
 
 def test_sixteen_bits_are_shown_in_eight(tmp_path: Path, bundle: Bundle) -> None:

@@ -34,7 +34,7 @@ def test_outlines_of_volumes_are_compared_in_millimetres() -> None:
 def test_without_spacing_they_are_not_compared_and_the_reason_is_told() -> None:
     only = row(None)
     assert only.scores["hd95_mm"].value is only.scores["assd_mm"].value is None
-    assert "hd95_mm: the volume's spacing is not known" in table([only])[1][-2]
+    assert "hd95_mm: the spacing of an axis is not known" in table([only])[1][-2]
 
 
 CARD = """---
@@ -74,5 +74,5 @@ def test_a_volume_is_evaluated_by_its_own_spacing(tmp_path: Path, monkeypatch: p
     if known:
         assert hd95["value"] == pytest.approx(0.2)
     else:
-        assert (hd95["value"], hd95["undefined"]) == (None, {"the volume's spacing is not known": 1})
+        assert (hd95["value"], hd95["undefined"]) == (None, {"the spacing of an axis is not known": 1})
     assert any("hd95 mm" in line for line in summary_lines(summary))
