@@ -4,6 +4,12 @@ BIN := .venv/bin
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Every module of ocuseg, and the libraries that it imports only where they are used.
+IMPORT_ALL := import importlib, pkgutil, pipeline; \
+  names = [m.name for m in pkgutil.walk_packages(pipeline.__path__, "pipeline.") if not m.name.endswith("__main__")]; \
+  extra = "accelerate mlflow matplotlib.pyplot nibabel pydicom tifffile safetensors.torch faster_coco_eval skimage.measure scipy.ndimage rich.progress"; \
+  [importlib.import_module(name) for name in names + extra.split()]
+
 .PHONY: demo test lint bench clean
 
 demo: .venv/.core  ## phantom hospital -> train -> evaluate -> predict -> report
@@ -28,12 +34,14 @@ bench: .venv/.dev  ## speed, each as a ratio to a named peer; needs ../shared/da
 clean:  ## what the targets made; never a run of yours
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
-# --no-compile: Python compiles what is imported when it is imported, which is far less than all of it.
+# Compiled at set-up is what ocuseg imports, which is far less than all that is installed (--no-compile); left to the first run it
+# would be compiled in every process where PYTHONDONTWRITEBYTECODE is set, as it often is in containers.
 .venv/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ocuseg needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@# A .venv of an older Python, or one that was moved here with its folder, is made anew.
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && $(BIN)/pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e .
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -W ignore -c '$(IMPORT_ALL)'
 	@touch $@
 
 .venv/.dev: .venv/.core

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +17,7 @@ from pipeline.datasets.splits import SplitConfig
 from pipeline.errors import ConfigError
 from pipeline.models.base import MODELS
 from pipeline.registry import Strict, explain
+from pipeline.resources import find_run_file, shipped
 from pipeline.tasks.base import TASKS
 from pipeline.yaml_mapping import described, read_mapping, read_value
 
@@ -189,26 +189,13 @@ def run_files(path: Path) -> list[Path]:
 
     Raises ConfigError for a folder without any.
     """
-    found = _find(path)
+    found = find_run_file(path)
     if not found.is_dir():
         return [path]
     files = sorted(file for file in found.glob("*.yaml") if not file.name.startswith("_"))
     if not files:
         raise ConfigError(f"{path}: there is no run file (*.yaml) in this folder; give run files, or a folder of them")
     return files
-
-
-def _find(path: Path) -> Path:
-    """``path`` itself, or what is called so in the configs beside this package or where an installed ocuseg keeps them."""
-    if path.exists() or path.is_absolute():
-        return path
-    candidates = (folder / name for folder in _shipped() for name in (path, path.with_name(f"{path.name}.yaml")))
-    return next((candidate for candidate in candidates if candidate.exists()), path)
-
-
-def _shipped() -> tuple[Path, ...]:
-    """Where run files that come with ocuseg lie: beside this package, or where an installed one keeps them."""
-    return Path(__file__).resolve().parents[1] / "configs", Path(sys.prefix) / "share" / "ocuseg" / "configs"
 
 
 def parse_config(text: str, overrides: Sequence[str] = (), where: str = "config") -> RunConfig:
@@ -227,7 +214,7 @@ def _checked(data: dict[str, Any], overrides: Sequence[str], where: str) -> RunC
 
 def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """What a run file and those it stands on say; ``above`` are the files that stand on it."""
-    found = path if above else _find(path)
+    found = path if above else find_run_file(path)
     try:
         text = found.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -249,7 +236,7 @@ def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(base, str) or not base:
         raise ConfigError(f"{path.name}: base: must be one file's path or name (it is {base!r})")
     # Never seen from where the command was given: the same file would be another run there.
-    places = [folder / name for folder in (chain[-1].parent, *_shipped()) for name in (base, f"{base}.yaml")]
+    places = [folder / name for folder in (chain[-1].parent, shipped("configs")) for name in (base, f"{base}.yaml")]
     below = _merged(next((file for file in places if file.is_file()), places[0]), chain)
     kept = {key: value for key, value in below.items() if key not in OWN}
     return _laid_over(kept, data)

@@ -24,7 +24,7 @@ def lines(text: str) -> list[str]:
     [
         (["train", "phantom_little"], "--root is missing"),
         (["train"], "give exactly one of CONFIG, --resume RUN, --from-run ID, --send RUN"),
-        (["train", "absent.yaml", "--root", "."], "cannot be read"),
+        (["train", "absent.yaml", "--root", "."], "absent.yaml: there is no such run file"),
         (["train", "phantom_little", "--root", "absent"], "--root 'absent' is not a folder"),
         (["train", "phantom_little", "--root", ".", "--set", "model.name=unett"], "did you mean 'unet'?"),
         (["train", "phantom_little", "--root", ".", "--plugin", "absent.py"], "is not a Python file"),
@@ -55,7 +55,7 @@ def lines(text: str) -> list[str]:
         (["predict", "bundle", "empty", "--out", "file"], "the output folder cannot be written (File exists)"),
         (["report", "predictions"], "below 'predictions': Not a directory"),
         (["compare", "idrid_detectors", "--root", "absent"], "--root 'absent' is not a folder"),
-        (["compare", "idrid_detectros", "--root", "."], "idrid_detectros: cannot be read (FileNotFoundError)"),
+        (["compare", "idrid_detectros", "--root", "."], "idrid_detectros: there is no such run file"),
         (["compare", "empty", "--root", "."], "empty: there is no run file (*.yaml) in this folder"),
         (["compare", "phantom_little", "phantom_little", "--root", "."], "'phantom_little' stands twice"),
         (["crossvalidate", "phantom_little", "--root", "absent"], "--root 'absent' is not a folder"),

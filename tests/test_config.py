@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-import pipeline.config as config_module
+from pipeline import resources
 from pipeline.config import RunConfig, dump_config, load_config, parse_config, run_files, schema
 from pipeline.datasets.card import load_card
 from pipeline.errors import ConfigError
@@ -98,23 +96,11 @@ def test_no_two_configs_have_one_name() -> None:
     assert len({load_config(path).name for path in EVERY}) == len(EVERY)
 
 
-def test_what_is_installed_are_all_configs_in_their_folders() -> None:
-    project = tomllib.loads((CONFIGS.parent / "pyproject.toml").read_text(encoding="utf-8"))
-    placed = {
-        f"{folder.removeprefix('share/ocuseg/')}/{path.name}"
-        for folder, patterns in project["tool"]["setuptools"]["data-files"].items()
-        for pattern in patterns
-        for path in CONFIGS.parent.glob(pattern)
-    }
-    assert {path.relative_to(CONFIGS.parent).as_posix() for path in [*FILES, CONFIGS / "schema.json"]} <= placed
-
-
 @pytest.mark.parametrize("installed", [False, True])
 def test_configs_and_folders_of_them_are_found_by_name(installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if installed:
-        shutil.copytree(CONFIGS, tmp_path / "prefix" / "share" / "ocuseg" / "configs")
-        monkeypatch.setattr(sys, "prefix", str(tmp_path / "prefix"))
-        monkeypatch.setattr(config_module, "__file__", str(tmp_path / "site-packages" / "pipeline" / "config.py"))
+        shutil.copytree(CONFIGS, tmp_path / "site-packages" / "pipeline" / "shipped" / "configs")
+        monkeypatch.setattr(resources, "__file__", str(tmp_path / "site-packages" / "pipeline" / "resources.py"))
     monkeypatch.chdir(tmp_path)
     for name in ("phantom_little", "phantom_little.yaml"):
         assert load_config(Path(name)).name == "phantom_little"

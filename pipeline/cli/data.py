@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.console import command, emit, progress
-from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
+from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, BundleError, ConfigError
+from pipeline.resources import find_run_file
 from pipeline.scans.walk import FOLLOW_LINKS
 
 if TYPE_CHECKING:
@@ -84,6 +85,20 @@ def printable(path: Path) -> str:
 def existing_folder(path: Path, what: str) -> Path:
     if not path.is_dir():
         raise ConfigError(f"{what} {str(path)!r} is not a folder; give one that exists")
+    return path
+
+
+def existing_run_file(path: Path) -> Path:
+    """The run file, or folder of them, that ``path`` means; said before anything slow is imported where there is none."""
+    if not find_run_file(path).exists():
+        raise ConfigError(f"{path}: there is no such run file; give the path of a YAML run file, or the name of one in configs/")
+    return path
+
+
+def existing_bundle(path: Path) -> Path:
+    """A folder that may be a bundle; what is in it is checked when it is loaded, which takes longer."""
+    if not os.path.lexists(path / "bundle.json"):
+        raise BundleError(f"{path.name}: is not a bundle (no bundle.json in it); give the folder `bundle` of a finished run")
     return path
 
 

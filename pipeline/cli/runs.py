@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.console import command, emit, program, progress
-from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, existing_folder, follow, limits_of
+from pipeline.cli.data import (
+    AsJson,
+    FollowLinks,
+    MaxPixels,
+    MemoryLimit,
+    SiteKey,
+    ends,
+    existing_bundle,
+    existing_folder,
+    existing_run_file,
+    follow,
+    limits_of,
+)
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_REJECTED, ConfigError
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -59,16 +71,21 @@ def train(
         emit(delivery.to_json(), as_json, delivery.lines())
         raise typer.Exit(EXIT_SOME_REJECTED if delivery.unsent else EXIT_OK)
     follow(follow_links)
-    if root is not None:
-        existing_folder(root, "--root")
+    if root is None:
+        raise ConfigError(needs_root(from_run is not None, resume is not None))
+    existing_folder(root, "--root")
+    if config is not None:
+        existing_run_file(config)
+    if resume is not None and not (existing_folder(resume, "--resume") / "config.yaml").is_file():
+        raise ConfigError(
+            f"--resume {str(resume)!r} is not the folder of a run (no config.yaml in it); give that folder, or start a new run"
+        )
     for path in plugin or []:
         load_plugin(path)
     use_weights(weights_dir)
     if from_run is not None:
         from pipeline.training.repeat import repeat_run
 
-        if root is None:
-            raise ConfigError("--from-run needs --root: the folder with the data set (its hashes are compared with the record)")
         with progress("training") as advance:
             comparison = repeat_run(
                 from_run, root, out, tracking_uri=tracking_uri, device=device, key_path=site_key, plugins=plugin or (), progress=advance
@@ -80,17 +97,8 @@ def train(
     from pipeline.training.run import new_run_dir, train
 
     if resume is not None:
-        if root is None:
-            raise ConfigError("--resume needs --root: the folder with the data set; paths of data are never stored")
-        record = existing_folder(resume, "--resume") / "config.yaml"
-        if not record.is_file():
-            raise ConfigError(
-                f"--resume {str(resume)!r} is not the folder of a run (no config.yaml in it); give that folder, or start a new run"
-            )
-        settings, run_dir = load_config(record, override or ()), resume
+        settings, run_dir = load_config(resume / "config.yaml", override or ()), resume
     else:
-        if root is None:
-            raise ConfigError("--root is missing: the folder that holds the data set named by the config's card")
         assert config is not None
         settings = load_config(config, override or ())
         choose_device(device)  # before there is a folder for a run that cannot begin
@@ -100,6 +108,15 @@ def train(
             settings, root, run_dir, device=device, resume=resume is not None, key_path=site_key, plugins=plugin or (), progress=advance
         )
     emit(result.to_json(), as_json, result.lines())
+
+
+def needs_root(repeats: bool, resumes: bool) -> str:
+    """What the folder of the data set is needed for."""
+    if repeats:
+        return "--from-run needs --root: the folder with the data set (its hashes are compared with the record)"
+    if resumes:
+        return "--resume needs --root: the folder with the data set; paths of data are never stored"
+    return "--root is missing: the folder that holds the data set named by the config's card"
 
 
 def use_weights(folder: Path | None) -> None:
@@ -157,13 +174,14 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a bundle against labels: native resolution, inside the field of view, with patient-bootstrap intervals."""
+    existing_bundle(bundle)
+    existing_folder(root, "--root")
     for path in plugin or []:
         load_plugin(path)
     from pipeline.inference.evaluate import evaluate, summary_lines
     from pipeline.inference.recording import record_evaluation
     from pipeline.training.mlflow_store import resolve_uri
 
-    existing_folder(root, "--root")
     follow(follow_links)
     folder = out or bundle.parent / "evaluation" / f"{Path(card).stem}_{split}"
     resolve_uri(tracking, folder)  # a URI that cannot be used is said before the work
@@ -216,12 +234,13 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Segment every scan in a folder, or find its objects, as the bundle was trained to; every file ends in the ledger."""
+    existing_bundle(bundle)
+    existing_folder(folder, "folder")
     for path in plugin or []:
         load_plugin(path)
     from pipeline.inference.folder import predict_folder
     from pipeline.scans.identity import Pseudonyms, default_key_path
 
-    existing_folder(folder, "folder")
     limits = limits_of(max_pixels, memory_limit, workers)
     follow(follow_links)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pipeline.cli.console import command, emit, progress
-from pipeline.cli.data import AsJson, SiteKey, existing_folder
+from pipeline.cli.data import AsJson, SiteKey, existing_folder, existing_run_file
 from pipeline.cli.runs import Device, Plugin, WeightsDir, load_plugin, use_weights
 from pipeline.errors import EXIT_SOME_REJECTED
 
@@ -47,6 +47,9 @@ def compare(
 
     One that fails is named, and the others go on.
     """
+    existing_folder(root, "--root")
+    for path in configs:
+        existing_run_file(path)
     for path in plugin or []:
         load_plugin(path)
     use_weights(weights_dir)
@@ -55,7 +58,6 @@ def compare(
 
     files = [file for path in configs for file in run_files(path)]
     wanted = [with_budget(load_config(file, override or ()), budget_minutes) for file in files]
-    existing_folder(root, "--root")
     with progress("comparing") as advance:
         study = run_study(
             out.name,
@@ -87,6 +89,8 @@ def crossvalidate(
     as_json: AsJson = False,
 ) -> None:
     """Train one network a fold and test it on the patients that it has never met; the fold after it chooses epoch and thresholds."""
+    existing_folder(root, "--root")
+    existing_run_file(config)
     for path in plugin or []:
         load_plugin(path)
     use_weights(weights_dir)
@@ -94,7 +98,6 @@ def crossvalidate(
     from pipeline.inference.study import folds_of, over_folds, run_study, with_budget
 
     settings = with_budget(load_config(config, override or ()), budget_minutes)
-    existing_folder(root, "--root")
     with progress("cross-validating") as advance:
         study = run_study(
             out.name,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -36,6 +35,7 @@ from pipeline.datasets.plain_text import read_plain_text
 from pipeline.datasets.splits import Part
 from pipeline.errors import CardError, OcusegError
 from pipeline.registry import Strict, explain
+from pipeline.resources import shipped
 from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, Modality, Scan, Spacing
 from pipeline.yaml_mapping import read_mapping
 
@@ -254,8 +254,8 @@ class CardCase:
 
 
 def card_folders() -> list[Path]:
-    """Where cards are looked for: the working folder, the checkout, the installation."""
-    return [Path("data_cards"), Path(__file__).resolve().parents[2] / "data_cards", Path(sys.prefix) / "share" / "ocuseg" / "data_cards"]
+    """Where cards are looked for: the working folder, then those that come with ocuseg."""
+    return [Path("data_cards"), shipped("data_cards")]
 
 
 def load_card(name_or_path: str) -> DataCard:

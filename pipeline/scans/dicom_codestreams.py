@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from pipeline.scans.quiet import libjpeg_lines
 
 _JPEG_BASELINE, _JPEG_EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
 _RLE = "1.2.840.10008.1.2.5"
+# pyjpegls has no wheel for Python 3.14. JPEG-LS is lossless, or exact to a stated bound: another decoder gives the same pixels.
+_JPEG_LS = "pyjpegls" if find_spec("jpeg_ls") else "gdcm"
 # One decoder for each encoding: colour JPEG differs slightly between decoders, and a result must not depend on which one
 # happened to be tried first. What is "" lies plain; "jpeg" is our own way through Pillow (jpeg.py).
 DECODERS = {
@@ -26,8 +29,7 @@ DECODERS = {
     _JPEG_EXTENDED: "jpeg",
     "1.2.840.10008.1.2.4.57": "gdcm",
     "1.2.840.10008.1.2.4.70": "gdcm",
-    "1.2.840.10008.1.2.4.80": "pyjpegls",
-    "1.2.840.10008.1.2.4.81": "pyjpegls",
+    **{f"1.2.840.10008.1.2.4.{n}": _JPEG_LS for n in (80, 81)},
     **{f"1.2.840.10008.1.2.4.{n}": "pylibjpeg" for n in (90, 91, 201, 202, 203)},
 }
 # These decoders take a stream without its end for a whole one and make up the rest.

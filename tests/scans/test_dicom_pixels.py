@@ -24,6 +24,7 @@ from pydicom.uid import (
 )
 
 from pipeline.errors import ScanError
+from pipeline.scans import dicom_codestreams
 from pipeline.scans.dicom_codestreams import codestream_of
 from pipeline.scans.open import open_scan
 from tests.scans.make import OP_16_BIT, OPT, SECONDARY_CAPTURE, dicom, encapsulated, item, jpeg, photograph, ramp, saved, sequence
@@ -219,6 +220,13 @@ def test_lossless_encodings_are_exact(syntax: Any, kind: str, tmp_path: Path) ->
     compress(dataset, syntax, generate_instance_uid=False)
     expected = stored.transpose(2, 0, 1) if kind == "colour" else stored[None]
     assert np.array_equal(seen(dataset, tmp_path), expected)
+
+
+@pytest.mark.parametrize("kind", ["grey", "colour"])
+def test_jpeg_ls_has_the_same_pixels_without_its_own_decoder(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pyjpegls cannot be installed, as on Python 3.14."""
+    monkeypatch.setitem(dicom_codestreams.DECODERS, JPEGLSLossless, "gdcm")
+    test_lossless_encodings_are_exact(JPEGLSLossless, kind, tmp_path)
 
 
 OP_8_BIT_OR_16 = ("1.2.840.10008.5.1.4.1.1.77.1.5.1", OP_16_BIT)

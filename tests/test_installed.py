@@ -1,0 +1,50 @@
+"""What an installation that is no checkout finds: run files, data cards and page templates lie in the package, wherever pip puts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SAY = """
+import json
+from pathlib import Path
+import pipeline
+from pipeline.config import load_config, run_files
+from pipeline.datasets.card import list_cards
+from pipeline.reports.pages import environment
+print(json.dumps({
+    "package": str(Path(pipeline.__file__).parent),
+    "cards": [card.name for card in list_cards()],
+    "config": load_config(Path("phantom_little")).name,
+    "folder": [path.stem for path in run_files(Path("idrid_detectors"))],
+    "template": environment().get_template("worklist.html").name,
+}))
+"""
+
+
+@pytest.mark.slow
+def test_an_installed_package_brings_its_cards_and_run_files(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ("pipeline", "configs", "data_cards"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-compile", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--target", str(tmp_path / "site"), str(source)], check=True, capture_output=True)
+    (tmp_path / "elsewhere").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    command = [sys.executable, "-W", "ignore", "-c", SAY]
+    done = subprocess.run(command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert Path(found["package"]).parent == tmp_path / "site"
+    assert found["cards"] == sorted(path.stem for path in (ROOT / "data_cards").glob("*.md") if path.stem != "README")
+    assert found["folder"] == sorted(path.stem for path in (ROOT / "configs" / "idrid_detectors").glob("[!_]*.yaml"))
+    assert (found["config"], found["template"]) == ("phantom_little", "worklist.html")
