@@ -159,8 +159,8 @@ def index(
     def note(path: Path, record: FileRecord) -> None:
         if show_paths and record.status != "read":
             unread.append(f"{printable(path)}: {record.status} ({record.code})")
-        elif show_paths and record.warnings:
-            unread.append(f"{printable(path)}: read, but {record.warnings}")
+        elif show_paths and (record.warnings or record.reason):
+            unread.append(f"{printable(path)}: read, but {'; '.join(filter(None, (record.warnings, record.reason)))}")
 
     with progress("files") as advance:
         counts = index_folder(folder, out, pseudonyms=pseudonyms, workers=workers, limits=limits, progress=advance, on_file=note)

@@ -177,6 +177,8 @@ def read_run(out: Path) -> RunFacts:
     try:
         data = _RunFile.model_validate_json((out / "run.json").read_bytes())
         label_map = LabelMap.from_json(data.classes)
+        if not label_map.classes:
+            raise ValueError("it names no class")
     except FileNotFoundError:
         raise NothingUsableError("no run.json here: give the folder that `ocuseg predict ... --out FOLDER` wrote") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

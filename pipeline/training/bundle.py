@@ -11,7 +11,7 @@ import datetime
 import hashlib
 import json
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.atomic import new_folder
 from pipeline.config import RunConfig
-from pipeline.errors import BundleError, OcusegError
+from pipeline.errors import BundleError, OcusegError, TrainingError
 from pipeline.models.base import MODELS, to_channels_last
 from pipeline.registry import explain
 from pipeline.tasks.base import TASKS, Task
@@ -91,12 +91,16 @@ def save_bundle(
     -------
     The bundle's id: 12 hexadecimal digits of a SHA-256 over weights, config, label map and thresholds. The same training gives
     the same id.
+
+    Raises
+    ------
+    TrainingError: it cannot be written; an older one at ``path`` is still there.
     """
     if set(thresholds) - set(label_map.names):
         raise ValueError(f"thresholds for unknown classes: {sorted(set(thresholds) - set(label_map.names))}")
     # Where data and records lie on this machine is nobody's business who receives the bundle.
     config = recorded_config(config, Path(config.data.card).stem)
-    with new_folder(path) as folder:
+    with _writing(), new_folder(path) as folder:
         save_file({name: value.detach().cpu().contiguous() for name, value in task.state_dict().items()}, folder / WEIGHTS)
         record: dict[str, Any] = {
             "format": FORMAT,
@@ -120,6 +124,15 @@ def save_bundle(
         record["sha256"] = _own_hash(record)
         (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return str(record["id"])
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
+        raise TrainingError(f"the bundle cannot be written ({why}); make room where the run's folder is, then resume the run") from error
 
 
 def load_bundle(path: Path, device: str | torch.device = "cpu") -> Bundle:

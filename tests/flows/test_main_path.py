@@ -73,7 +73,7 @@ def test_every_file_of_the_folder_is_in_the_ledger_once(home: Path) -> None:
     with (home / "p" / "ledger.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == files == len({row["token"] for row in rows})
-    assert {row["status"] for row in rows} == {"done", "rejected", "duplicate"}
+    assert {row["status"] for row in rows} == {"done", "rejected", "duplicate", "not_an_image"}
     assert all(row["reason"] and row["code"] for row in rows if row["status"] == "rejected")
     done = {row["case"] for row in rows if row["status"] == "done"}
     assert {p.name for p in (home / "p" / "cases").iterdir()} == done

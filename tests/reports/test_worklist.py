@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import NothingUsableError
+from pipeline.errors import ConfigError, NothingUsableError
 from pipeline.reports.worklist import write_report
 from pipeline.types import LabelClass, LabelMap
 from tests.reports.conftest import Out, disc_and_cup
@@ -209,3 +209,17 @@ def test_thumbnails_are_small_whatever_the_scan(make_out: Callable[..., Out], sh
         assert picture.width == 240
         assert picture.height <= 258
     assert path.stat().st_size < 25_000
+
+
+def test_two_reports_on_one_folder_exclude_each_other(make_out: Callable[..., Out]) -> None:
+    out = make_out()
+    out.add("pa_R_v1_i1", disc_and_cup())
+    out.reject("part", "slice", "slice 2 of 5 of a volume", case="pa_R_v1_i1")
+
+    def second(done: int, total: int | None = None, note: str = "") -> None:
+        with pytest.raises(ConfigError, match="another process is writing this report"):
+            write_report(out.path)
+
+    index = write_report(out.path, progress=second)
+    assert "slice 2 of 5 of a volume" in Page(index).text
+    assert write_report(out.path) == index

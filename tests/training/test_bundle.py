@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from pipeline.config import RunConfig
-from pipeline.errors import BundleError
+from pipeline.errors import BundleError, TrainingError
 from pipeline.training.bundle import build_task, load_bundle, save_bundle
 from pipeline.types import Batch, CaseKey, LabelClass, LabelMap, Placement
 
@@ -65,6 +66,22 @@ def test_what_is_loaded_predicts_to_the_bit_what_was_saved(tmp_path: Path) -> No
     assert ours.probabilities is not None
     np.testing.assert_array_equal(ours.probabilities, theirs.probabilities)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle"]
+
+
+@pytest.mark.parametrize(
+    "error", [SafetensorError("I/O error: No space left on device (os error 28)"), OSError(28, "No space left on device")]
+)
+def test_a_full_disk_is_told_and_the_bundle_before_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    identity, _ = save(tmp_path / "bundle")
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("pipeline.training.bundle.save_file", full)
+    with pytest.raises(TrainingError, match=r"the bundle cannot be written \(.*No space left on device.*make room"):
+        save(tmp_path / "bundle", seed=1)
+    assert load_bundle(tmp_path / "bundle").id == identity
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_no_place_on_this_machine_is_in_it_and_the_research_notice_is(tmp_path: Path) -> None:
