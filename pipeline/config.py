@@ -6,17 +6,17 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.splits import SplitConfig
 from pipeline.errors import ConfigError
 from pipeline.models.base import MODELS
-from pipeline.registry import Strict, explain
+from pipeline.registry import OneOrTwo, Strict, explain
 from pipeline.resources import find_run_file, shipped
 from pipeline.tasks.base import TASKS
 from pipeline.yaml_mapping import described, read_mapping, read_value
@@ -48,8 +48,8 @@ class DataConfig(Strict):
     split: SplitConfig = SplitConfig()
     normalise: NormaliseConfig = NormaliseConfig()
     augment: AugmentConfig = AugmentConfig()
-    crop: tuple[int, int] | None = Field(
-        (384, 384), description="(rows, columns) of a training crop in working pixels, or null for whole images"
+    crop: Annotated[tuple[PositiveInt, PositiveInt], OneOrTwo()] | None = Field(
+        (384, 384), description="(rows, columns) of a training crop in working pixels, one number for a square, or null for whole images"
     )
     slices: int | None = Field(
         None, ge=1, description="consecutive slices of a training crop, for a network with dims 3; null: each slice is a sample of its own"

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from pipeline.errors import ConfigError
 
@@ -24,6 +25,20 @@ class Strict(BaseModel):
     """Base of every configuration section: unknown keys are errors and values never change after they are checked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class OneOrTwo:
+    """Mark of a setting (rows, columns): one number stands for a square, in a file and in the schema."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def both(value: Any) -> Any:
+            return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+        return core_schema.no_info_before_validator_function(both, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        pair = handler(core)
+        return {"anyOf": [pair["prefixItems"][0], pair]}
 
 
 @dataclass(frozen=True)

@@ -237,3 +237,17 @@ def _write(folder: Path, name: str, text: str) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize(("key", "least"), [("data.crop", 1), ("task.tile", 32)])
+def test_one_number_is_a_square_and_two_are_rows_and_columns(key: str, least: int) -> None:
+    section, name = key.split(".")
+    for value, wanted in (("96", (96, 96)), ("[96, 128]", (96, 128)), ("null", None)):
+        config = load_config(Path("phantom_little"), [f"{key}={value}"])
+        assert getattr(getattr(config, section), name) == wanted
+        assert parse_config(dump_config(config)) == config
+        assert not _faults(yaml.safe_load(SMALL) | {section: yaml.safe_load(SMALL)[section] | {name: yaml.safe_load(value)}})
+    for value in ("0", f"[{least - 1}, 96]", "[96]", "[96, 96, 96]", "wide", "true", "96.5"):
+        with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
+            load_config(Path("phantom_little"), [f"{key}={value}"])
+        assert _faults(yaml.safe_load(SMALL) | {section: yaml.safe_load(SMALL)[section] | {name: yaml.safe_load(value)}})

@@ -43,7 +43,7 @@ def proposals_of(predictor: Predictor, ready: Ready, valid: npt.NDArray[np.bool_
     for batch, (reduced,) in predictor.batches(ready, valid=valid):
         (image,), (placement,) = batch.images, batch.placements
         rows, columns = image.shape[-2:]
-        tiles = grid(rows, columns, tile, overlap or 0.0) if tile is not None else grid(rows, columns, max(rows, columns), 0.0)
+        tiles = grid(rows, columns, tile or (rows, columns), overlap or 0.0)
         with torch.inference_mode():
             found = [network.proposals([part.of(image)])[0] for part in tiles]
         corners = [f.boxes + f.boxes.new_tensor([t.left, t.top, t.left, t.top]) for f, t in zip(found, tiles, strict=True)]

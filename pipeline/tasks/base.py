@@ -5,22 +5,28 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.datasets.keep import Need
 from pipeline.models.base import Family
-from pipeline.registry import Registry, Strict
+from pipeline.registry import OneOrTwo, Registry, Strict
 from pipeline.types import Batch, Geometry, LabelMap, Measure, Prediction, Target
 
 TASKS = Registry("task.name", "pipeline.tasks")
 
 Labelled = tuple[Prediction, Target, Tensor | None]
 """A prediction, what is true, and the field of view (bool (H, W) or None), all in the source frame."""
+
+
+_Side = Annotated[int, Field(ge=32)]
+TileSides = Annotated[tuple[_Side, _Side], OneOrTwo()]
+"""(rows, columns) of a tile; one number is a square."""
 
 
 class TaskConfig(Strict):

@@ -21,7 +21,7 @@ from pipeline.metrics.threshold import DEFAULT_THRESHOLD, DiceSearch
 from pipeline.models.base import Family
 from pipeline.models.detector import Detector
 from pipeline.registry import unknown_name
-from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig
+from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig, TileSides
 from pipeline.tasks.fitting import in_pieces, tile_that_fits
 from pipeline.tasks.paste import paste
 from pipeline.tasks.pixels import pixel_scores, pixel_summary, presence_numbers
@@ -45,7 +45,9 @@ class DetectionConfig(TaskConfig):
     losses: dict[str, float] = Field({}, description="weight of each of the network's losses that is not to count once; 0 leaves it out")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="objects that score less are never kept")
     detections: int = Field(100, ge=1, description="objects kept of an image, the likeliest")
-    tile: int | None = Field(None, ge=32, description="predict by overlapping tiles of this many pixels a side, or null for whole images")
+    tile: TileSides | None = Field(
+        None, description="predict by overlapping tiles of (rows, columns), one number for squares, or null for whole images"
+    )
     tile_overlap: float = Field(
         0.25, ge=0, lt=1, description="overlap of neighbouring tiles; objects smaller than it are seen whole by at least one tile"
     )
@@ -230,16 +232,16 @@ class DetectionTask(Task):
             warnings=() if tile is None or tile == self.config.tile else (in_pieces(tile),),
         )
 
-    def _tile(self, image: Tensor) -> int | None:
-        """Side of the tiles by which an image is seen: as configured, or less where the memory asks for it; None: whole."""
+    def _tile(self, image: Tensor) -> tuple[int, int] | None:
+        """(rows, columns) of the tiles by which an image is seen: as configured, or less where the memory asks for it; None: whole."""
         tile = self.config.tile
-        piece = image[None] if tile is None else image[None, ..., :tile, :tile]
+        piece = image[None] if tile is None else image[None, ..., : tile[0], : tile[1]]
         return tile_that_fits(self.network, lambda x: self.network.detect(list(x)), piece) or tile
 
-    def _find(self, image: Tensor, valid: Tensor, tile: int | None) -> Found:
+    def _find(self, image: Tensor, valid: Tensor, tile: tuple[int, int] | None) -> Found:
         """Objects of an image (C, H, W) in its own pixels, seen whole or by tiles; a tile without a valid pixel is not looked at."""
         rows, columns = int(image.shape[-2]), int(image.shape[-1])
-        if tile is None or max(rows, columns) <= tile:
+        if tile is None or (rows <= tile[0] and columns <= tile[1]):
             return Found.whole(self.network.detect([image])[0])
         every = grid(rows, columns, tile, self.config.tile_overlap)
         tiles = [part for part in every if bool(part.of(valid).any())] or every

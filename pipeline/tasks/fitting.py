@@ -78,8 +78,8 @@ def _peak(run: Callable[[Tensor], Any], piece: Tensor) -> tuple[int, float]:
     return piece.shape[-2] * piece.shape[-1], float(alive.peak)
 
 
-def tile_that_fits(network: nn.Module, run: Callable[[Tensor], Any], x: Tensor) -> int | None:
-    """Side of the largest square piece of ``x`` (B, C, [D,] H, W) that ``run`` can give to ``network`` now; None: all of it fits.
+def tile_that_fits(network: nn.Module, run: Callable[[Tensor], Any], x: Tensor) -> tuple[int, int] | None:
+    """(rows, columns) of the largest square piece of ``x`` (B, C, [D,] H, W) that ``run`` can give to ``network`` now; None: all of it.
 
     Raises
     ------
@@ -95,13 +95,13 @@ def tile_that_fits(network: nn.Module, run: Callable[[Tensor], Any], x: Tensor) 
         return None
     for side in _TILES:
         if side < max(rows, columns) and needed(min(side, rows) * min(side, columns)) <= free:
-            return side
+            return side, side
     raise MemoryError
 
 
-def in_pieces(side: int) -> str:
+def in_pieces(tile: tuple[int, int]) -> str:
     """The warning of a case that a smaller machine saw otherwise than the bundle's settings say."""
-    return f"seen in pieces of {side} x {side} pixels, because the memory did not suffice for larger ones"
+    return f"seen in pieces of {tile[0]} x {tile[1]} pixels, because the memory did not suffice for larger ones"
 
 
 def free_memory(device: torch.device) -> int:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from pipeline.metrics.threshold import DiceSearch, decide
 from pipeline.models.base import Family, memory_format
 from pipeline.registry import unknown_name
-from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig
+from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig, TileSides
 from pipeline.tasks.fitting import in_pieces, tile_that_fits
 from pipeline.tasks.losses import LOSSES, activate
 from pipeline.tasks.pixels import pixel_scores, pixel_summary
@@ -29,7 +29,9 @@ class SemanticConfig(TaskConfig):
     losses: dict[str, float] = Field(
         {"dice": 1.0, "cross_entropy": 1.0}, min_length=1, description="weight of each loss: dice, cross_entropy, focal, cldice, tversky"
     )
-    tile: int | None = Field(None, ge=32, description="predict by overlapping tiles of this many pixels a side, or null for whole images")
+    tile: TileSides | None = Field(
+        None, description="predict by overlapping tiles of (rows, columns), one number for squares, or null for whole images"
+    )
     tile_slices: int | None = Field(None, ge=1, description="slices of a tile of a volume, or null for all of them at once")
     tile_overlap: float = Field(0.25, ge=0, lt=1, description="overlap of neighbouring tiles")
     flips: bool = Field(False, description="average the prediction over flips (test-time augmentation)")
@@ -134,14 +136,14 @@ class SemanticTask(Task):
         maps = placement.to_source(self._probabilities(image, tile)).cpu().numpy()
         return [Prediction(probabilities=plane, warnings=warnings) for plane in (np.moveaxis(maps, 1, 0) if self.volumes else maps[None])]
 
-    def _tile(self, x: Tensor) -> int | None:
-        """Side of the tiles by which images (B, C, [D,] H, W) are seen: as configured, less where memory is short; None: whole."""
+    def _tile(self, x: Tensor) -> tuple[int, int] | None:
+        """(rows, columns) of tiles by which images (B, C, [D,] H, W) are seen: as configured, or less for lack of memory; None: whole."""
         tile, slices = self.config.tile, self.config.tile_slices
-        piece = x if tile is None else x[..., :tile, :tile]
+        piece = x if tile is None else x[..., : tile[0], : tile[1]]
         piece = piece[:, :, :slices] if self.volumes and slices is not None else piece
         return tile_that_fits(self.network, self.network, piece) or tile
 
-    def _probabilities(self, image: Tensor, tile: int | None) -> Tensor:
+    def _probabilities(self, image: Tensor, tile: tuple[int, int] | None) -> Tensor:
         """Network-frame image (C, [D,] H, W) -> foreground probabilities float32 (K, [D,] H, W)."""
         x = image[None].contiguous(memory_format=memory_format(self.network))
         flips: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.config.flips else [()]
@@ -152,11 +154,11 @@ class SemanticTask(Task):
         probabilities = (total / len(flips))[0]
         return probabilities if self.label_map.independent else probabilities[1:]
 
-    def _logits(self, x: Tensor, tile: int | None) -> Tensor:
+    def _logits(self, x: Tensor, tile: tuple[int, int] | None) -> Tensor:
         """(B, C, [D,] H, W) -> float32 logits of the same size, whole or by tiles."""
         *depth, rows, columns = x.shape[2:]
         thick = [min(self.config.tile_slices or slices, slices) for slices in depth]
-        if (tile is None or max(rows, columns) <= tile) and thick == depth:
+        if (tile is None or (rows <= tile[0] and columns <= tile[1])) and thick == depth:
             logits: Tensor = self.network(x)
             return logits.float()
         from monai.inferers.utils import sliding_window_inference  # importing MONAI takes six seconds
@@ -164,7 +166,7 @@ class SemanticTask(Task):
         run: Callable[[Tensor], Tensor] = lambda tiles: self.network(tiles).float()  # noqa: E731
         tiled: Tensor = sliding_window_inference(
             x,
-            roi_size=(*thick, *((rows, columns) if tile is None else (tile, tile))),
+            roi_size=(*thick, *(tile or (rows, columns))),
             sw_batch_size=1,
             predictor=run,
             overlap=self.config.tile_overlap,

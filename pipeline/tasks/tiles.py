@@ -62,15 +62,16 @@ class Found:
         return cls(found.boxes, found.labels, found.scores, own, found.boxes, found.masks)
 
 
-def grid(rows: int, columns: int, tile: int, overlap: float) -> list[Tile]:
-    """Tiles of ``tile`` pixels a side (less only where the image has less) that cover the image evenly.
+def grid(rows: int, columns: int, tile: tuple[int, int], overlap: float) -> list[Tile]:
+    """Tiles of ``tile`` (rows, columns) pixels (less only where the image has less) that cover the image evenly.
 
     Neighbours share at least the share ``overlap`` of a side.
     """
+    height, width = tile
     return [
-        Tile(top, left, min(tile, rows), min(tile, columns))
-        for top in _starts(rows, tile, overlap)
-        for left in _starts(columns, tile, overlap)
+        Tile(top, left, min(height, rows), min(width, columns))
+        for top in _starts(rows, height, overlap)
+        for left in _starts(columns, width, overlap)
     ]
 
 

@@ -35,7 +35,7 @@ def as_written(name: str) -> RunConfig:
     assert config.task.tile == 1000  # type: ignore[attr-defined]
     sizes = np.random.default_rng(0).uniform(8, 120, (60, 2)).astype(np.float32)
     model = config.model.model_copy(update={"weights": "none"}).fitted(sizes)  # type: ignore[attr-defined]
-    return config.model_copy(update={"model": model, "task": config.task.model_copy(update={"tile": SIDE})})
+    return config.model_copy(update={"model": model, "task": config.task.model_copy(update={"tile": (SIDE, SIDE)})})
 
 
 def a_batch(rows: int, columns: int) -> Batch:

@@ -30,17 +30,24 @@ def predicted(
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "tile", "overlap"), [(150, 260, 100, 0.2), (99, 1000, 100, 0.5), (101, 100, 100, 0), (40, 30, 64, 0.9)]
+    ("rows", "columns", "tile", "overlap"),
+    [
+        (150, 260, (100, 100), 0.2),
+        (99, 1000, (100, 100), 0.5),
+        (101, 100, (100, 100), 0),
+        (40, 30, (64, 64), 0.9),
+        (150, 260, (60, 110), 0.2),
+    ],
 )
-def test_tiles_cover_everything_and_share_what_was_asked(rows: int, columns: int, tile: int, overlap: float) -> None:
+def test_tiles_cover_everything_and_share_what_was_asked(rows: int, columns: int, tile: tuple[int, int], overlap: float) -> None:
     covered = torch.zeros(rows, columns, dtype=torch.int64)
     tiles = grid(rows, columns, tile, overlap)
     for part in tiles:
-        assert part.of(covered).shape == (part.rows, part.columns) == (min(tile, rows), min(tile, columns))
+        assert part.of(covered).shape == (part.rows, part.columns) == (min(tile[0], rows), min(tile[1], columns))
         part.of(covered).add_(1)
     assert covered.min() == 1
     lefts = sorted({part.left for part in tiles})
-    assert all(after - before <= tile * (1 - overlap) + 1 for before, after in itertools.pairwise(lefts))
+    assert all(after - before <= tile[1] * (1 - overlap) + 1 for before, after in itertools.pairwise(lefts))
     tops = sorted({part.top for part in tiles})
     assert (tops[0], tops[-1] + tiles[0].rows, lefts[-1] + tiles[0].columns) == (0, rows, columns)
 

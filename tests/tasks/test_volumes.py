@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -81,12 +83,13 @@ def test_every_slice_stands_where_its_pixels_came_from() -> None:
     ("settings", "largest"),
     [
         ({"tile": 32}, (9, 32, 32)),
+        ({"tile": (64, 32)}, (9, 64, 32)),
         ({"tile_slices": 4}, (4, 70, 51)),
         ({"tile": 32, "tile_slices": 4}, (4, 32, 32)),
         ({"tile": 128, "tile_slices": 64}, (9, 70, 51)),
     ],
 )
-def test_tiles_are_as_thick_as_asked_for_and_agree_with_the_whole_volume(settings: dict[str, int], largest: tuple[int, ...]) -> None:
+def test_tiles_are_as_thick_as_asked_for_and_agree_with_the_whole_volume(settings: dict[str, Any], largest: tuple[int, ...]) -> None:
     image = noise(2, 9, 70, 51)
     tiled = task(tile_overlap=0.5, **settings)
     np.testing.assert_allclose(all_slices(tiled, image), all_slices(task(), image), atol=1e-5)
