@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pipeline.datasets.card import CardCase, CardFields, DataCard, check_sizes, parse_card, read_field_of_view, read_scan
-from pipeline.datasets.card_cases import find_cases
+from pipeline.datasets.card_cases import Found, find_cases
 from pipeline.datasets.card_draft import UNFINISHED, draft_card
 from pipeline.datasets.card_targets import Reader, Truth, read_truth
 from pipeline.datasets.labels import CocoLabel, ColoursLabel, LabelSource, PixelSource, ValuesLabel, meanings
@@ -56,7 +56,10 @@ def check_card(card: DataCard, root: Path, *, pseudonyms: Pseudonyms | None = No
     ------
     CardError: the card cannot be applied to this folder at all (an unreadable table, two files for one case).
     """
-    found = find_cases(card, root, pseudonyms=pseudonyms)
+    return _check(card, root, find_cases(card, root, pseudonyms=pseudonyms), progress)
+
+
+def _check(card: DataCard, root: Path, found: Found, progress: Advance | None) -> list[Problem]:
     problems = [Problem(file, message) for file, message in found.left_over]
     packed = archives_line(*archives_below(root))
     sidecars = f"{found.sidecars} files of a Mac (._*) hold no image and are left out" if found.sidecars else ""
@@ -90,9 +93,9 @@ def check_draft(text: str, folder: Path, *, progress: Advance | None = None) -> 
     """How many cases a drafted card finds, and what :func:`check_card` says of it. No site key is made or used."""
     from pipeline.scans.identity import Pseudonyms
 
-    card, names = parse_card(text), Pseudonyms.unkeyed()
-    problems = check_card(card, folder, pseudonyms=names, progress=progress)
-    return len(find_cases(card, folder, pseudonyms=names).cases), problems
+    card = parse_card(text)
+    found = find_cases(card, folder, pseudonyms=Pseudonyms.unkeyed())
+    return len(found.cases), _check(card, folder, found, progress)
 
 
 def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = None) -> dict[str, Any]:
@@ -195,7 +198,7 @@ def _class_problems(card: DataCard, cases: list[CardCase], labelled: dict[CaseKe
     """A class that no case holds, or none of the training part, can be neither learnt nor scored."""
     problems = []
     training = [case.key for case in cases if case.part == "train"]
-    for name in card.label_map.names if cases else ():
+    for name in card.label_map.names if cases and card.labels else ():
         held = [key for key, names in labelled.items() if name in names]
         of = "" if not held else "training " if training and not set(held) & set(training) else None
         if of is not None:

@@ -18,7 +18,7 @@ import yaml
 
 from pipeline.datasets.draft_groups import TEXTS, Group, Key, Looks, groups_of, make_exact, with_looks
 from pipeline.datasets.draft_looks import Look, look_at
-from pipeline.datasets.draft_objects import classes_from, coco_source, parts_file, yolo_source
+from pipeline.datasets.draft_objects import classes_from, coco_source, parts_file, seg_source, yolo_source
 from pipeline.datasets.draft_roles import Roles, Takes, assign
 from pipeline.datasets.draft_words import eye_at_end, part_of, shape, states_eye, words
 from pipeline.datasets.tables import read_table
@@ -100,15 +100,18 @@ class _Draft:
     def markdown(self, name: str) -> str:
         front = self._front(name)
         sources, seconds = self._sources()
-        for find in (yolo_source, coco_source):
+        for find in (yolo_source, coco_source, seg_source):
             if not sources and (source := find(self.groups, self.roles.images, self.top)) is not None:
-                for key in ("values", "categories"):
+                for key in ("values", "categories", "segments"):
                     source |= {key: {k: self._new_class(v) for k, v in source[key].items()}} if key in source else {}
                 sources.append(source | {"file": self._renamed(source["file"])})
         if not self.classes:
             self._new_class("class_1")
+        lost = [why for group, why in self.roles.left_out if group.is_label and why.startswith(("no label's name", "of another size"))]
+        if lost and not sources:
+            self.open.append(f"what looks like labels is left out ({', '.join(sorted(set(lost)))}): see the table below")
         front |= {"classes": self.classes, "labels": sources}
-        if len(sources) > 1 or any(s["kind"] in ("yolo_boxes", "coco") for s in sources):
+        if len(sources) > 1 or any(s["kind"] in ("yolo_boxes", "coco", "dicom_seg") for s in sources):
             front["overlapping"] = True
         if seconds:
             front["second_reader"] = seconds
@@ -180,6 +183,8 @@ class _Draft:
             again = [g for g, first in self.roles.second if first is group]
             look = _together([g.look for g in (group, *again)])
             if look is None or (look.kind == "classes" and not look.values):
+                self.open.append("the files of a group that looks like labels hold no labelled pixel: see the table below")
+                self.roles.left_out.append((group, "no labelled pixel"))
                 continue
             source = self._source(group, look, self._base(group) if several else "class")
             if group.shown in self.roles.missing:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from pipeline.datasets.draft_looks import Look, look_at
 from pipeline.datasets.draft_words import EXTENSION, names_a_kind, part_of, shape, split_stem, states_eye
+from pipeline.errors import OcusegError
 from pipeline.scans.eyes import eye_of
+from pipeline.scans.segmentation import segment_labels
 from pipeline.types import Advance
 
 _LOOKED_AT = 12
@@ -171,6 +173,14 @@ def _merged(groups: list[Group]) -> list[Group]:
     return [*out.values(), *rest]
 
 
+def is_segmentation(path: Path) -> bool:
+    """Whether a file is a DICOM segmentation, by its header."""
+    try:
+        return segment_labels(path) is not None
+    except OcusegError:
+        return False
+
+
 Looks = dict[tuple[str, ...], Look | None]
 
 
@@ -184,7 +194,7 @@ def with_looks(groups: Sequence[Group], top: Path, looks: Looks, progress: Advan
             if files not in looks:
                 looks[files] = look_at([top / file for file in files])
             group.look = copy(looks[files])
-            if group.look is not None:
+            if group.look is not None or is_segmentation(top / every[0]):
                 out.append(group)
         else:
             out.append(group)

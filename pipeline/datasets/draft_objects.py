@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.datasets.draft_groups import Group
+from pipeline.datasets.draft_groups import TEXTS, Group
 from pipeline.datasets.patterns import stem_of
 from pipeline.datasets.plain_text import read_plain_text, read_regular
 from pipeline.errors import CardError
+from pipeline.scans.segmentation import segment_labels
 
 _LINE = re.compile(r"\s*(\d+)(?:\.0*)?(?:\s+-?[\d.]+(?:[eE]-?\d+)?){4}\s*")
 _ID_KEYS = ("id", "instance_id", "object_id", "number")
@@ -63,6 +64,18 @@ def coco_source(groups: Sequence[Group], images: Group, top: Path) -> dict[str, 
         if names and 2 * len(listed & own) >= len(own):
             gaps = {"missing": "empty"} if own - listed else {}
             return {"kind": "coco", "file": pattern, "categories": {n: class_name(n) for n in sorted(names)}, **gaps}
+    return None
+
+
+def seg_source(groups: Sequence[Group], images: Group, top: Path) -> dict[str, Any] | None:
+    """The label source of DICOM segmentations, or None. A segment's label is free text, so only its number goes into the card."""
+    for group in (g for g in groups if g.look is None and g.extension.lower() not in TEXTS and g.named):
+        matched = group.matched(images)
+        if not matched or 2 * len(matched) < min(len(images.files), len(group.files)):
+            continue
+        numbers = {number for file in matched.values() for number in segment_labels(top / file) or ()}
+        gaps = {"missing": "empty"} if len(matched) < len(images.files) else {}
+        return {"kind": "dicom_seg", "file": group.pattern(), "segments": {n: f"class_{n}" for n in sorted(numbers)}, **gaps}
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets.draft_groups import TEXTS, Group
+from pipeline.datasets.draft_groups import Group
 from pipeline.datasets.draft_looks import look_at
 from pipeline.datasets.draft_words import AGREEMENT, NUMBERED, READER, SECOND, VIEW
 from pipeline.datasets.field_of_view import detect_field_of_view
@@ -74,7 +74,7 @@ def _given(group: Group, takes: Mapping[str, str]) -> str | None:
 
 
 def _assigned(groups: Sequence[Group], top: Path, takes: Takes) -> Roles | Question:
-    pictures = [g for g in groups if g.extension.lower() not in TEXTS]
+    pictures = [g for g in groups if g.look is not None]
     given = {id(g): role for g in pictures if (role := _given(g, takes)) is not None}
     shown = ", ".join(g.shown for g in pictures)
     for key, role in takes.items():
@@ -100,11 +100,7 @@ def _assigned(groups: Sequence[Group], top: Path, takes: Takes) -> Roles | Quest
         else:
             fitting.append(group)
     nameless = [g for g in pictures if not g.named and g.is_label and id(g) not in given and g.shown != g.folder]
-    if (
-        nameless
-        and not fitting
-        and not any(g.extension.lower() in TEXTS[:1] or g.extension == ".json" for g in groups if g not in pictures)
-    ):
+    if nameless and not fitting and not any(g.look is None and g.extension != ".csv" for g in groups):
         return _which(nameless)
     return _labels(roles, fitting, given, top, takes)
 
@@ -165,8 +161,14 @@ def _why_not(group: Group, images: Group, role: str | None) -> str | None:
     matched = group.matched(images)
     if not matched or 2 * len(matched) < min(len(images.files), len(group.files)):
         return "no label's name fits the name of an image"
-    planes = [{s[:-1] if len(s) == 3 and s[-1] == 3 else s for s in g.look.shapes} for g in (group, images) if g.look is not None]
-    return None if len(planes) == 2 and planes[0] & planes[1] else "of another size than the images"
+    sizes = [{_plane(shape) for shape in g.look.shapes} for g in (group, images) if g.look is not None]
+    return None if len(sizes) == 2 and sizes[0] & sizes[1] else "of another size than the images"
+
+
+def _plane(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The sides of a picture, the shortest first: a NIfTI label may have its axes in another order, and one of one slice."""
+    plane = shape[:-1] if len(shape) == 3 and shape[-1] == 3 else shape
+    return tuple(sorted(side for side in plane if side > 1))
 
 
 def _readerless(group: Group) -> str:

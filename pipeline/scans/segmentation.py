@@ -17,7 +17,7 @@ from pipeline.errors import ScanError
 from pipeline.scans.alignment import Indices, difference, grid_map
 from pipeline.scans.dicom import read_dataset
 from pipeline.scans.dicom_geometry import macro, plane_affine
-from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding, open_regular
+from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding, open_regular, sniff_file
 from pipeline.scans.quiet import quiet
 from pipeline.types import Geometry
 
@@ -40,6 +40,23 @@ class Segment:
         for index, plane in enumerate(box, start[0]):
             whole = self.planes.setdefault(index, np.zeros(image.plane, dtype=bool))
             whole[rows, columns] |= plane
+
+
+def segment_labels(path: Path) -> dict[int, str] | None:
+    """Number and label of each segment by the header of a DICOM segmentation; None of any other file.
+
+    Raises
+    ------
+    ScanError: the file cannot be read.
+    """
+    with quiet(), open_regular(path) as file:
+        if sniff_file(file) != "dicom":
+            return None
+        with decoding("the DICOM segmentation"):
+            dataset = read_dataset(file)
+            if str(dataset.get("SOPClassUID")) != SEGMENTATION:
+                return None
+            return {int(item.SegmentNumber): str(item.SegmentLabel) for item in dataset.SegmentSequence}
 
 
 def read_segmentation(path: Path, image: Geometry, sop_instance_uid: str | None = None) -> list[Segment]:

@@ -18,7 +18,7 @@ from pipeline.datasets.card_targets import read_truth
 from pipeline.errors import CardError
 from pipeline.scans.raster import write_png
 from pipeline.types.palette import class_colour
-from tests.conftest import shared_data
+from tests.conftest import shared_data, shared_folder
 from tests.datasets.conftest import picture
 
 SIZE = (60, 84)
@@ -304,3 +304,30 @@ def test_colours_are_seen_on_a_fundus_and_differ() -> None:
     assert apart.min() > 13
     between = [float(deltaE_ciede2000(lab[i], lab[j])) for i in range(12) for j in range(i)]
     assert min(between) > 12
+
+
+def test_labels_that_hold_nothing_or_lie_another_way(tmp_path: Path) -> None:
+    import nibabel
+
+    for n in range(3):
+        put(tmp_path / "images" / f"p{n}.png", picture(n))
+        put(tmp_path / "labels" / f"p{n}.png", np.zeros(SIZE, np.uint8))
+    card = drafted(tmp_path)
+    assert card.labels == []
+    assert any("hold no labelled pixel" in fault for fault in card.known_faults)
+    for n in range(3):
+        put(tmp_path / "labels" / f"p{n}.png", marks(n)[:-1])
+    card = drafted(tmp_path)
+    assert any("of another size than the images" in fault for fault in card.known_faults)
+    for n in range(3):
+        (tmp_path / "labels" / f"p{n}.png").unlink()
+        nibabel.save(nibabel.Nifti1Image(marks(n, (1,)).T[..., None], np.diag([-1, -1, 1, 1])), tmp_path / "labels" / f"p{n}.nii.gz")
+    assert labels_of(drafted(tmp_path)) == [("values", "labels/{name}.nii.gz")]
+
+
+@pytest.mark.parametrize("name", ["segs/seg_with_frames", "cards/appledouble", "boxes/coco_plain", "boxes/yolo_bom"])
+def test_drafts_of_inputs_that_met_a_fault(name: str) -> None:
+    root = shared_folder() / "faults" / name
+    if not root.exists():
+        pytest.skip(f"inputs {name!r} are not beside this checkout (OCUSEG_SHARED)")
+    assert len(drafted(root).labels) == 1
