@@ -334,7 +334,7 @@ def read_field_of_view(card: DataCard, case: CardCase, scan: Scan) -> npt.NDArra
     if case.field_of_view is None or card.field_of_view is None:
         return None
     try:
-        stored = read_placed(case.field_of_view, lambda: scan.geometry, card.field_of_view.place)
+        stored = read_placed(case.field_of_view, scan.geometry, card.field_of_view.place)
     except OcusegError as error:
         raise CardError(f"case {case.key}: its field-of-view file is not usable: {error}") from error
     if stored.ndim == 3 and stored.shape[-1] == 3:

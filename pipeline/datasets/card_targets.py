@@ -140,7 +140,7 @@ def _read(card: DataCard, files: Sequence[tuple[LabelSource, Path | None]], imag
         paths = [path for _, path in pairs if path is not None]
         names = set(meanings(source)) & set(label_map.names)
         if isinstance(source, PixelSource):
-            layers += [decode(source, read_placed(path, lambda: image.scan.geometry, source.place), label_map) for path in paths]
+            layers += [decode(source, read_placed(path, image.scan.geometry, source.place), label_map) for path in paths]
             ways |= dict.fromkeys(names, source.objects)
             pixels |= names
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -225,8 +225,8 @@ def read_stored(path: Path) -> npt.NDArray[Any]:
     return _stored(path)[0]
 
 
-def read_placed(path: Path, image: Callable[[], Geometry], place: Place = "geometry") -> npt.NDArray[Any]:
-    """:func:`read_stored`, brought onto the image, whose geometry is asked for only where it matters.
+def read_placed(path: Path, image: Geometry, place: Place = "geometry") -> npt.NDArray[Any]:
+    """:func:`read_stored`, brought onto the image.
 
     Raises
     ------
@@ -235,22 +235,22 @@ def read_placed(path: Path, image: Callable[[], Geometry], place: Place = "geome
     from pipeline.scans.alignment import align
 
     stored, own = _stored(path)
-    rows = 0 if own is None else len(own.shape) - 2
     if place == "rows_up":
-        stored = np.flip(stored, rows)
-    if own is None:
-        return stored
-    return align(stored, own if place == "geometry" else replace(own, affine=None, nifti=None), image())
+        stored = np.flip(stored, len(own.shape) - 2)
+    if place != "geometry":
+        own = replace(own, affine=None, nifti=None)
+    return align(stored, own, image if place == "geometry" else replace(image, affine=None, nifti=None))
 
 
-def _stored(path: Path) -> tuple[npt.NDArray[Any], Geometry | None]:
-    """With the geometry of a file that may have one."""
+def _stored(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
+    """With its geometry."""
     from pipeline.scans.open import open_scan, sniff
     from pipeline.scans.raster import RASTER_FORMATS, read_image
 
     kind = sniff(path)
     if kind is None or kind in RASTER_FORMATS:
-        return read_image(path), None
+        image = read_image(path)
+        return image, Geometry(image.shape[:2])
     scan = open_scan(path)
     return (scan.pixels[0] if scan.pixels.shape[0] == 1 else np.moveaxis(scan.pixels, 0, -1)), scan.geometry
 

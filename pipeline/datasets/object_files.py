@@ -167,5 +167,5 @@ def label_of(name: str, label_map: LabelMap) -> int:
 
 def read_planes(path: Path, geometry: Geometry, place: Place) -> Sequence[npt.NDArray[Any]]:
     """A label image, or every slice of one that is a volume, as it lies on the image of ``geometry``."""
-    stored = read_placed(path, lambda: geometry, place)
+    stored = read_placed(path, geometry, place)
     return list(stored) if stored.ndim == 3 and stored.shape[-1] != 3 else [stored]

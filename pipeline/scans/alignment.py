@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ScanError
-from pipeline.types import Geometry, NiftiFrame
+from pipeline.types import Geometry
 
 Array = npt.NDArray[Any]
 Matrix = npt.NDArray[np.float64]
@@ -87,11 +87,11 @@ def align(array: Array, own: Geometry, onto: Geometry) -> Array:
     if sorted(box) == sorted(image):
         if own.affine is not None:
             volume = _laid(volume, own.affine, box, onto, image)
-        elif onto.nifti is None and own.nifti is not None and _rows_run_up(own.nifti, box):
+        elif (own.nifti is None) != (onto.nifti is None) and (rows_run_up(own) or rows_run_up(onto)):
             raise ScanError(
                 "misplaced",
-                "the label's header has no codes, and its offset is that of dcm2niix, which stores rows from the bottom up; say in the "
-                "card place: rows_up where that is so, or place: array where rows run down as in the image",
+                "the header of one of label and image has no codes, and its offset is that of dcm2niix, which stores rows from the bottom "
+                "up; say in the card place: rows_up where rows run the other way in the label, or place: array where they run alike",
             )
     return volume[0] if len(onto.shape) == 2 and volume.shape[0] == 1 else volume if len(onto.shape) == 3 else array
 
@@ -142,9 +142,10 @@ def _frames(onto: Geometry, own: Matrix, box: Indices) -> list[Matrix]:
     return [sizes, centred]
 
 
-def _rows_run_up(frame: NiftiFrame, box: Indices) -> bool:
-    """Whether a header without codes has the offset that dcm2niix leaves in that of a picture without a place."""
-    return box[1] > 1 and frame.srow[1] == (0.0, 1.0, 0.0, 1.0 - box[1])
+def rows_run_up(geometry: Geometry) -> bool:
+    """Whether a NIfTI header without codes has the offset that dcm2niix leaves in that of a picture without a place."""
+    rows = geometry.plane[0]
+    return geometry.affine is None and geometry.nifti is not None and rows > 1 and geometry.nifti.srow[1] == (0.0, 1.0, 0.0, 1.0 - rows)
 
 
 def _three(shape: tuple[int, ...]) -> Indices:

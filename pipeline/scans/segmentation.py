@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ScanError
-from pipeline.scans.alignment import Indices, difference, grid_map
+from pipeline.scans.alignment import Indices, difference, grid_map, rows_run_up
 from pipeline.scans.dicom import read_dataset
 from pipeline.scans.dicom_geometry import macro, plane_affine
 from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding, open_regular, sniff_file
@@ -134,6 +134,8 @@ def _placed(frame: Mask, affine: npt.NDArray[np.float64], image: Geometry, sourc
 
 def _referred(frame: Mask, source: Any, image: Geometry) -> tuple[Indices, Mask]:
     """As :func:`_placed`, by the number of the image's frame that a frame refers to."""
+    if rows_run_up(image):
+        raise ScanError("mismatch", "the image's rows run from the bottom up, as dcm2niix stores them: give the DICOM image itself")
     if frame.shape != image.plane:
         (rows, columns), (height, width) = frame.shape, image.plane
         raise ScanError("mismatch", f"the segmentation is {rows} x {columns}, but the image is {height} x {width}")

@@ -129,4 +129,7 @@ def test_rows_from_the_bottom_up_without_a_code_are_asked_about() -> None:
     upward = header(((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, -4.0), (0.0, 0.0, 1.0, 0.0)))
     with pytest.raises(ScanError, match="place: rows_up"):
         align(IMAGE, placed(IMAGE, None, nifti=upward), placed(IMAGE, None))
+    with pytest.raises(ScanError, match="place: rows_up"):
+        align(IMAGE, placed(IMAGE, None), placed(IMAGE, None, nifti=upward))
     assert np.array_equal(align(IMAGE, placed(IMAGE, None, nifti=upward), placed(IMAGE, None, nifti=upward)), IMAGE)
+    assert np.array_equal(align(IMAGE, placed(IMAGE, None, nifti=header()), placed(IMAGE, None, nifti=upward)), IMAGE)

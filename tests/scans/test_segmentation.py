@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pipeline.errors import ScanError
 from pipeline.scans.open import open_scan
 from pipeline.scans.segmentation import SEGMENTATION, read_segmentation
-from pipeline.types import Geometry
+from pipeline.types import Geometry, NiftiFrame
 from tests.scans.make import dicom, item, saved, sequence
 
 ROWS, COLUMNS = 20, 36
@@ -265,3 +265,11 @@ def test_a_single_b_scan_takes_no_frame_of_its_neighbour(volume: np.ndarray, tmp
     beside = saved(planes(volume[:1], [(np.add(CORNER, [0, STEP / 2, 0]), [1, 0, 0, 0, 0, -1])]), tmp_path / "beside.dcm")
     with pytest.raises(ScanError, match="does not lie on the image"):
         read_segmentation(beside, image)
+
+
+def test_a_segmentation_without_positions_over_rows_that_run_up(layers: np.ndarray, tmp_path: Path) -> None:
+    path = saved(bits(layers[:1], [(1, "1.2.3", None)]), tmp_path / "seg.dcm")
+    srow = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 1.0 - ROWS), (0.0, 0.0, 1.0, 0.0))
+    converted = Geometry((ROWS, COLUMNS), nifti=NiftiFrame((1.0, 1.0, 1.0, 1.0), 2, 0, 0, (0.0,) * 6, srow))
+    with pytest.raises(ScanError, match="give the DICOM image itself"):
+        read_segmentation(path, converted)
