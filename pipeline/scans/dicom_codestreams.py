@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -76,11 +77,12 @@ def _streams(dataset: Any, syntax: str, frames: int) -> list[bytes]:
         if len(data) < get_expected_length(dataset):
             raise ScanError("truncated", "the DICOM file has fewer pixels than its header states; copy or export it again")
         return []
-    if syntax == _RLE:
-        return []
     streams = list(generate_frames(data, number_of_frames=frames))
     for stream in streams:
-        _check(stream, dataset, syntax)
+        if syntax == _RLE:
+            _check_rle(stream, int(dataset.Rows) * int(dataset.Columns))
+        else:
+            _check(stream, dataset, syntax)
     if len(streams) < frames:
         raise ScanError("truncated", "the DICOM file has fewer frames than its header states; copy or export it again")
     return streams[:frames]
@@ -106,6 +108,22 @@ def _check(stream: bytes, dataset: Any, syntax: str) -> None:
     frame = frame_of(stream)
     if frame is not None and len(frame.components) != int(dataset.SamplesPerPixel):
         raise ScanError("malformed", "the DICOM header and its compressed pixels state different numbers of colours; export it again")
+
+
+def _check_rle(stream: bytes, pixels: int) -> None:
+    """Refuse runs that do not end with the picture (PS3.5 G): after damage too many or too few come out, and pydicom cuts the rest off."""
+    count, *offsets = struct.unpack_from("<16I", stream.ljust(64, b"\0"))
+    bounds = [*offsets[:count], len(stream)]
+    for begin, end in pairwise(bounds):
+        at, done = begin, 0
+        while at < end and done < pixels:
+            run = stream[at]
+            done += run + 1 if run < 128 else 257 - run if run > 128 else 0
+            at += run + 2 if run < 128 else 2 if run > 128 else 1
+        if done < pixels or at > end:
+            raise ScanError("truncated", "the DICOM file's compressed pixels end too early; copy or export it again")
+        if done > pixels or any(stream[at:end].strip(b"\0\x80")):
+            raise ScanError("malformed", _DAMAGED)
 
 
 def _is_scrambled(stream: bytes, dataset: Any) -> bool:

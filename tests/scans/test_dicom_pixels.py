@@ -444,3 +444,17 @@ def test_scrambled_pixels_are_called_so(tmp_path: Path) -> None:
             seen(encapsulated(dicom(grey, sop_class=OPT, modality="OPT", **tags), JPEG2000Lossless, [scrambled]), tmp_path)
         assert caught.value.code == "unsupported"
         assert "does not help" in str(caught.value)
+
+
+def test_run_lengths_that_do_not_end_with_the_picture_are_damage(tmp_path: Path) -> None:
+    grey = np.random.default_rng(6).integers(0, 9, (60, 71)).astype(np.uint8)
+    dataset = dicom(grey)
+    compress(dataset, RLELossless)
+    content = saved(dataset, tmp_path / "a").read_bytes()
+    assert np.array_equal(open_scan(tmp_path / "a").pixels[0], grey)
+    for at in (0.6, 0.8):
+        start = int(len(content) * at)
+        (tmp_path / "b").write_bytes(content[:start] + bytes(range(100, 140)) + content[start + 40 :])
+        with pytest.raises(ScanError) as caught:
+            open_scan(tmp_path / "b")
+        assert caught.value.code in ("malformed", "truncated")

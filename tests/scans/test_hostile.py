@@ -24,7 +24,7 @@ from pipeline.errors import ScanError
 from pipeline.scans import files
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.open import open_scan, sniff
-from pipeline.scans.quiet import quiet
+from pipeline.scans.quiet import libjpeg_lines, quiet
 from pipeline.scans.raster import write_png
 from pipeline.types import Geometry, Scan
 from tests.conftest import shared_data
@@ -345,3 +345,10 @@ def test_many_threads_read_at_once(tmp_path: Path) -> None:
         if isinstance(a, Scan) and isinstance(b, Scan):
             assert np.array_equal(a.pixels, b.pixels)
     assert list(warnings.filters) == before
+
+
+def test_what_libjpeg_prints_is_kept_and_what_others_print_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
+    with libjpeg_lines() as lines:
+        os.write(2, b"Corrupt JPEG data: bad Huffman code\nsomebody else's line\n")
+    assert lines == ["Corrupt JPEG data: bad Huffman code"]
+    assert capfd.readouterr().err == "somebody else's line\n"
