@@ -182,6 +182,29 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return _checked(_merged(path, ()), overrides, path.name)
 
 
+def named_by_changes(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """The config of a run that overrides make another one of than its file describes: a name and a description that say so.
+
+    Another card, model or task is part of the name; any other change is told after the description by its keys. What the overrides
+    themselves say of name and description stays.
+    """
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    told = [key for key in keys if key.partition(".")[0] not in (*OWN, "tracking")]
+    others = {key: _value_at(config, key) for key in told if key in ("data.card", "model.name", "task.name")}
+    parts = [re.sub(r"[^A-Za-z0-9_-]+", "-", Path(value).stem).strip("-") for value in others.values()]
+    name = "_".join([config.name, *filter(None, parts)])[:64] if "name" not in keys else config.name
+    description = config.description
+    if told and "description" not in keys:
+        changed = ", ".join(f"{key} {Path(others[key]).stem}" if key in others else key for key in dict.fromkeys(told))
+        description = f"As {config.name}, but with another {changed}." if others else f"{description} Changed: {changed}.".strip()
+    return config.model_copy(update={"name": name, "description": description})
+
+
+def _value_at(config: RunConfig, key: str) -> str:
+    section, _, name = key.partition(".")
+    return str(getattr(getattr(config, section), name))
+
+
 def run_files(path: Path) -> list[Path]:
     """``path``, or where it is a folder the run files in it, by name; the folder, too, may be one that comes with ocuseg.
 

@@ -11,7 +11,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from pipeline import resources
-from pipeline.config import RunConfig, dump_config, load_config, parse_config, run_files, schema
+from pipeline.config import RunConfig, dump_config, load_config, named_by_changes, parse_config, run_files, schema
 from pipeline.datasets.card import load_card
 from pipeline.errors import ConfigError
 
@@ -251,3 +251,25 @@ def test_one_number_is_a_square_and_two_are_rows_and_columns(key: str, least: in
         with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
             load_config(Path("phantom_little"), [f"{key}={value}"])
         assert _faults(yaml.safe_load(SMALL) | {section: yaml.safe_load(SMALL)[section] | {name: yaml.safe_load(value)}})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "description"),
+    [
+        ([], "x", "Vessels of phantoms."),
+        (["train.epochs=2", "train.seed=1", "train.epochs=3"], "x", "Vessels of phantoms. Changed: train.epochs, train.seed."),
+        (["tracking.experiment=other"], "x", "Vessels of phantoms."),
+        (["data.card=/home/me/My set.md"], "x_My-set", "As x, but with another data.card My set."),
+        (["model.name=fcn", "train.epochs=2"], "x_fcn", "As x, but with another model.name fcn, train.epochs."),
+        (["data.card=drive", "name=mine"], "mine", "As mine, but with another data.card drive."),
+        (["data.card=drive", "description=Mine."], "x_drive", "Mine."),
+        ([f"data.card={'long' * 40}"], ("x_" + "long" * 40)[:64], f"As x, but with another data.card {'long' * 40}."),
+    ],
+)
+def test_a_changed_run_is_called_so(overrides: list[str], name: str, description: str) -> None:
+    legal = [override for override in overrides if "seed" not in override]
+    config = parse_config(SMALL + "description: Vessels of phantoms.\n", legal)
+    named = named_by_changes(config, overrides)
+    assert (named.name, named.description) == (name, description)
+    assert parse_config(dump_config(named)) == named
+    assert named.model_copy(update={"name": config.name, "description": config.description}) == config

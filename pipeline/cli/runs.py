@@ -92,7 +92,7 @@ def train(
             )
         return emit(comparison.to_json(), as_json, comparison.lines())
 
-    from pipeline.config import load_config
+    from pipeline.config import load_config, named_by_changes
     from pipeline.training.platform import choose_device
     from pipeline.training.run import new_run_dir, train
 
@@ -100,7 +100,7 @@ def train(
         settings, run_dir = load_config(resume / "config.yaml", override or ()), resume
     else:
         assert config is not None
-        settings = load_config(config, override or ())
+        settings = named_by_changes(load_config(config, override or ()), override or ())
         choose_device(device)  # before there is a folder for a run that cannot begin
         run_dir = new_run_dir(out, settings.name)
     with progress("training") as advance:

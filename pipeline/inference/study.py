@@ -162,7 +162,7 @@ def run_study(
             try:
                 rows.append(_row(config, work, out / config.name, _prefixed(advance, f"{number + 1} of {len(configs)}, {config.name}")))
             except InterruptedRun:
-                raise
+                raise InterruptedRun("interrupted; everything is saved; run the same command again to go on") from None
             except Exception as error:
                 if not keep_going:
                     raise

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -80,7 +81,8 @@ def save_checkpoint(folder: Path, state: State, random_states: list[dict[str, An
     except (OSError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
         raise TrainingError(
-            f"the checkpoint cannot be written ({why}); make room where the run's folder is, then resume the run"
+            f"the checkpoint cannot be written ({why}); make room there, then resume the run with: "
+            f"ocuseg train --resume {shlex.quote(str(folder.parent))} --root FOLDER"
         ) from error
 
 

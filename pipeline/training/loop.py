@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
             average_buffers(state.average.network)
         if stop:
             keep(setup, state)
-            raise InterruptedRun(INTERRUPTED)
+            raise interrupted(setup)
 
         spent = time.monotonic() - epoch_began
         images = (progress.batch - first_batch) * train.batch_size * (config.data.slices or 1) * world  # slices of a volume are images
@@ -156,7 +157,12 @@ def steps_per_epoch(setup: Setup) -> int:
     return math.ceil(len(batches) / config.train.accumulate)
 
 
-INTERRUPTED = "interrupted; everything is saved: resume the run to go on"
+def interrupted(setup: Setup) -> InterruptedRun:
+    """What to raise when the run was asked to stop, once its state is saved."""
+    command = f"ocuseg train --resume {shlex.quote(str(setup.run_dir))} --root FOLDER"
+    return InterruptedRun(f"interrupted; everything is saved; go on with: {command}")
+
+
 REMEDY = "lower train.learning_rate, set train.clip_norm, or look at these cases"
 
 
@@ -233,7 +239,7 @@ def validate(setup: Setup, task: Task, state: State) -> dict[str, float]:
 def stop_if_asked(setup: Setup) -> None:
     """Leave a long validation early; several processes only stop between steps, where all of them do."""
     if setup.interrupt.asked and setup.accelerator.num_processes == 1:
-        raise InterruptedRun(INTERRUPTED)
+        raise interrupted(setup)
 
 
 def averaged_task(state: State) -> Task:

@@ -53,7 +53,9 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_stays(
         save_file(tensors, path)
 
     monkeypatch.setattr(checkpoint, "save_file", full_after_the_first)
-    with pytest.raises(TrainingError, match=r"the checkpoint cannot be written \(.*No space left on device\).*resume the run"):
+    with pytest.raises(
+        TrainingError, match=r"the checkpoint cannot be written \(.*No space left on device\).*ocuseg train --resume .*run --root"
+    ):
         train_tiny(tiny_config(root, train__epochs=3), root, tmp_path / "run")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["000001-00000000"]
 
