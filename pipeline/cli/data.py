@@ -38,9 +38,10 @@ def words(name: str) -> str:
 
 def ends(counts: dict[str, int]) -> list[str]:
     """How a folder's files ended, a line each."""
-    lines = [f"{words(name)}: {count}" for name, count in counts.items()]
+    shown = {"part": "further slices of volumes", "not_an_image": "no image", "not_followed": "links not followed"}
+    lines = [f"{shown.get(name, words(name))}: {count}" for name, count in counts.items()]
     if counts.get("not_followed"):
-        lines.append("what is not followed are links that lead out of the folder; --follow-links reads what they lead to")
+        lines.append("links that lead out of the folder are not followed; --follow-links reads what they lead to")
     if counts.get("archives"):
         from pipeline.scans.archives import archives_line
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pipeline.cli.console import command, emit, progress
-from pipeline.cli.data import AsJson, SiteKey, existing_folder, existing_run_file
+from pipeline.cli.data import AsJson, FollowLinks, SiteKey, existing_folder, existing_run_file, follow
 from pipeline.cli.runs import Device, Plugin, WeightsDir, load_plugin, use_weights
 from pipeline.errors import EXIT_SOME_REJECTED
 
@@ -40,6 +40,7 @@ def compare(
     device: Device = "auto",
     plugin: Plugin = None,
     weights_dir: WeightsDir = None,
+    follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,6 +49,7 @@ def compare(
     One that fails is named, and the others go on.
     """
     existing_folder(root, "--root")
+    follow(follow_links)
     for path in configs:
         existing_run_file(path)
     for path in plugin or []:
@@ -85,11 +87,13 @@ def crossvalidate(
     device: Device = "auto",
     plugin: Plugin = None,
     weights_dir: WeightsDir = None,
+    follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Train one network a fold and test it on the patients that it has never met; the fold after it chooses epoch and thresholds."""
     existing_folder(root, "--root")
+    follow(follow_links)
     existing_run_file(config)
     for path in plugin or []:
         load_plugin(path)

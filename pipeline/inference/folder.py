@@ -82,8 +82,8 @@ def predict_folder(
 
     Returns
     -------
-    How many files ended as done, failed, duplicate, not_an_image, not_followed (links) and rejected, earlier calls included; and how
-    many of those done were read with_warnings.
+    How many files ended as done, part (of a volume that is done), failed, duplicate, not_an_image, not_followed (links) and rejected,
+    earlier calls included; and how many of those done were read with_warnings.
 
     Raises
     ------

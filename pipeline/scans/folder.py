@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections import Counter, deque
@@ -23,6 +24,8 @@ from pipeline.scans.record import PASSING, FileRecord, Status, examine, rejectio
 from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
 from pipeline.types import Advance
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Counts", "FileRecord", "Status", "index_folder", "scan_folder"]
 
@@ -187,6 +190,8 @@ def index_folder(
         _keep_longer(staged, left_over)
         with ExitStack() as stack:
             known = [stack.enter_context(Catalogue(path)) for path in (out, left_over) if path.exists()]
+            if not all(catalogue.current for catalogue in known):
+                log.info("%s is of another version of ocuseg; every file is read anew", what)
             writer = stack.enter_context(closing(CatalogueWriter(staged)))
             found = scan_folder(
                 root, pseudonyms=pseudonyms, workers=workers, known=known, limits=limits, leave_out=own, unchanged=count_unchanged

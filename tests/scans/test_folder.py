@@ -458,3 +458,21 @@ def test_images_in_archives_are_counted(tmp_path: Path) -> None:
     counts, _ = catalogue_of(root, tmp_path / "c.sqlite", workers=0)
     assert counts.summary() | {"archives": 2, "images_in_archives": 4, "rejected: unsupported": 2, "not_an_image": 1} == counts.summary()
     assert ends(counts.summary())[-1] == "2 archives hold 4 images: unpack them"
+
+
+def test_a_catalogue_of_an_older_version_is_read_anew_and_its_times_go(
+    hospital: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, when = tmp_path / "c.sqlite", 1_712_052_123_456_789_012
+    for path in (out, tmp_path / "c.sqlite.part"):
+        with sqlite3.connect(path) as database:
+            database.execute("CREATE TABLE about (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID")
+            database.execute("INSERT INTO about VALUES ('reader', 1)")
+            database.execute("CREATE TABLE files (position INTEGER PRIMARY KEY, token, size, mtime_ns)")
+            database.executemany("INSERT INTO files VALUES (NULL, ?, 1, ?)", [(f"t{k}", when) for k in range(300)])
+        database.close()
+    with caplog.at_level("INFO"):
+        counts, _ = catalogue_of(hospital, out, workers=0)
+    assert (counts.files, counts.unchanged) == (8, 0)
+    assert "of another version of ocuseg; every file is read anew" in caplog.text
+    assert not any(when.to_bytes(8, "big") in path.read_bytes() for path in tmp_path.glob("*c.sqlite*"))
