@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError
 
-_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUPS, _MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _UNIT = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 _SHARE_OF_MACHINE = 0.75
+_SHARE_OF_FREE = 0.8
+_LITTLE = 256 << 20
 _SHARE_OF_WORKERS = 0.5
 _DECODING_BYTES_PER_PIXEL = 10
 """RGB as decoded, once more with its channels in front, and what a decoder holds beside them."""
@@ -64,7 +67,7 @@ def memory_setting() -> int | None:
 def _cgroups() -> Iterator[tuple[int, int]]:
     """(limit, in use) of each control group above this process that sets a limit; file pages that can be dropped are not in use."""
     with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        for line in _MEMBERSHIP.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers == "":
                 top, names = _CGROUPS, ("memory.max", "memory.current", "inactive_file")
@@ -106,6 +109,57 @@ def give_back_freed_memory() -> None:
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def fits_memory(size: int) -> bool:
+    """Whether ``size`` bytes more can be taken now; little always can."""
+    if size <= _LITTLE or size <= _SHARE_OF_FREE * available_memory():
+        return True
+    give_back_freed_memory()
+    return size <= _SHARE_OF_FREE * available_memory()
+
+
+class Budget:
+    """Bytes that what is under way may take together. Turns are taken by number, so that the first one never waits for a later one;
+    what is larger than all of it gets it alone."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._held: dict[int, int] = {}
+        self._turn, self._passed = 0, set[int]()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def take(self, number: int, size: int) -> None:
+        """Wait for the turn of ``number`` and until there is room."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or (number == self._turn and self._has_room(size)))
+            self._held[number] = size
+        self.skip(number)
+
+    def _has_room(self, size: int) -> bool:
+        return not self._held or sum(self._held.values()) + size <= self._size
+
+    def skip(self, number: int) -> None:
+        """``number`` takes nothing any more."""
+        with self._changed:
+            if number >= self._turn:
+                self._passed.add(number)
+            while self._turn in self._passed:
+                self._passed.remove(self._turn)
+                self._turn += 1
+            self._changed.notify_all()
+
+    def give_back(self, number: int) -> None:
+        with self._changed:
+            self._held.pop(number, None)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let go of everybody who waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
 
 def parse_bytes(text: str, what: str) -> int:

@@ -10,7 +10,10 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from pipeline.datasets.field_of_view import detect_field_of_view
+from pipeline.errors import ScanError
+from pipeline.memory import fits_memory
 from pipeline.registry import Strict
+from pipeline.scans.files import MORE_MEMORY
 from pipeline.types import Modality, Placement
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 # A scale this close to 1 is left alone: resampling by a few per cent blurs thin vessels and gains nothing.
 _NEAR_ONE = 0.05
+# What `reduce` holds at most for each value of its pixels, measured on photographs; filters work in floating point.
+_REDUCING_BYTES, _FILTERING_BYTES = 8, 25
 
 
 class NormaliseConfig(Strict):
@@ -113,7 +118,16 @@ def prepare(pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modalit
 
 def reduce(pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality, valid: npt.NDArray[np.bool_] | None = None) -> Reduced:
     """The same up to the last step. Integer pixels stay integers of the same kind, also when resized (rounded to half a level, as
-    an image file of that size would be), so that a cache is a quarter of the float32 input and yet exact."""
+    an image file of that size would be), so that a cache is a quarter of the float32 input and yet exact.
+
+    Raises
+    ------
+    ScanError: ``too_large`` for the memory that is free.
+    """
+    filtered = config.clahe is not None or config.background_sigma is not None
+    if not fits_memory(pixels.size * (_FILTERING_BYTES if filtered else _REDUCING_BYTES)):
+        size = " x ".join(map(str, pixels.shape[-2:]))
+        raise ScanError("too_large", f"to normalise {size} pixels takes more memory than there is; {MORE_MEMORY}")
     source_valid = choose_field_of_view(pixels, config, modality, valid)
     chosen = _channels(pixels, config.channels)
     placement = working_placement(source_valid, config)

@@ -17,8 +17,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +27,14 @@ import torch
 
 from pipeline.errors import ConfigError, OcusegError, ScanError
 from pipeline.inference.case_files import CaseResult, mask_dtype, read_case, write_case
-from pipeline.inference.journal import Entry, Journal, Status
+from pipeline.inference.journal import Entry, Journal
 from pipeline.inference.object_files import FoundObject, FoundObjects, compact, gather_coco
 from pipeline.inference.out_folder import open_out
 from pipeline.inference.pieces import Piece, Pieces, volume_of
 from pipeline.inference.predict import Predictor, Ready
-from pipeline.inference.reading import File, Read, failed, read_file
+from pipeline.inference.reading import File, Read, Writing, failed, read_file
 from pipeline.measurements.surfaces import Surfaces, find_surfaces
-from pipeline.memory import Limits
+from pipeline.memory import Budget, Limits, available_memory
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.originals import Originals
 from pipeline.scans.record import PASSING, Opened, pixels_sha256, stamp_of, status_of, token_of
@@ -47,15 +47,6 @@ from pipeline.types import Advance, CaseKey, Scan
 log = logging.getLogger(__name__)
 
 _WRITERS = 2
-
-
-@dataclass(frozen=True, eq=False)
-class Writing:
-    """A case on its way to the disk."""
-
-    entry: Entry
-    parts: Sequence[Entry]
-    future: Future[float]
 
 
 def predict_folder(
@@ -144,9 +135,10 @@ class _Run:
             closing(self.pieces),
         ):
             reading: deque[Future[Read]] = deque()
+            budget = Budget(min(self.limits.total_bytes, available_memory()) // 2)
             try:
-                for file in self._files():
-                    reading.append(readers.submit(read_file, file, pool, self.predictor))
+                for number, file in enumerate(self._files()):
+                    reading.append(readers.submit(read_file, file, number, pool, self.predictor, budget))
                     # Results are taken in the order of the walk, so that of two equal files the first is always the original.
                     if len(reading) > self.workers:
                         self._take(reading.popleft().result(), writers)
@@ -160,6 +152,7 @@ class _Run:
                     for piece in pieces:
                         self._take_series([piece], [*readers.map(pool.scan, [piece.file.path])], writers, why)
             finally:
+                budget.close()
                 for future in reading:
                     future.cancel()
                 while self.writing:
@@ -194,8 +187,13 @@ class _Run:
 
     def _take(self, read: Read, writers: ThreadPoolExecutor) -> None:
         """Runs in this thread: enter what was refused or is known already, else the network, then hand over to a writer."""
+        with ExitStack() as held:
+            held.callback(read.release)
+            self._finish(read, writers, held)
+
+    def _finish(self, read: Read, writers: ThreadPoolExecutor, held: ExitStack) -> None:
         if read.ready is None:
-            self._enter(_entry(read, read.case, read.status, read.code, read.reason))
+            self._enter(read.entry())
             return
         scan = read.ready.scan
         entry = self._done(read.file, scan, read.seconds)
@@ -209,7 +207,7 @@ class _Run:
             self.originals.add(entry.token, entry.case, entry.sha256, entry.instance, entry.pixels)
             self.pieces.add(entry.series, read.file, new=True, note=note, pixels=scan.pixels.size)
             return
-        if name := self._predict(read.ready.noted(note), entry, writers):
+        if name := self._predict(read.ready.noted(note), entry, writers, held=held):
             self.originals.add(entry.token, name, entry.sha256, entry.instance, entry.pixels)
 
     def _done(self, file: File, scan: Scan, seconds: float) -> Entry:
@@ -246,8 +244,13 @@ class _Run:
                 note = "; ".join(filter(None, (piece.note, str(why or ""))))
                 self._predict(self.predictor.ready(scan).noted(note), self._done(piece.file, scan, 0.0), writers)
 
-    def _predict(self, ready: Ready, entry: Entry, writers: ThreadPoolExecutor, parts: Sequence[Entry] = ()) -> str:
-        """The network, then over to a writer, or what is there already; the case's name, "" where the network failed."""
+    def _predict(
+        self, ready: Ready, entry: Entry, writers: ThreadPoolExecutor, parts: Sequence[Entry] = (), held: ExitStack | None = None
+    ) -> str:
+        """The network, then over to a writer, or what is there already; the case's name, "" where the network failed.
+
+        A writer lets go of what ``held`` holds when it is done.
+        """
         name, is_there = self._folder_name(ready.scan.case, ready.scan.sha256)
         entry = replace(entry, case=name, reason="; ".join(ready.scan.warnings))
         parts = [replace(part, case=name) for part in parts]
@@ -266,7 +269,8 @@ class _Run:
             return ""
         while len(self.writing) > _WRITERS:
             self._settle()
-        self.writing.append(Writing(replace(entry, seconds=result.seconds), parts, writers.submit(self._write, result)))
+        future = writers.submit(self._write, result, ExitStack() if held is None else held.pop_all())
+        self.writing.append(Writing(replace(entry, seconds=result.seconds), parts, future))
         return name
 
     def _folder_name(self, case: CaseKey, sha256: str) -> tuple[str, bool]:
@@ -316,10 +320,11 @@ class _Run:
         seconds = read_seconds + time.perf_counter() - began
         return CaseResult(ready.scan, name, mask, chances, warnings, self.bundle.id, seconds, found, surfaces)
 
-    def _write(self, result: CaseResult) -> float:
+    def _write(self, result: CaseResult, held: ExitStack) -> float:
         """Runs in a writer thread; seconds it took."""
         began = time.perf_counter()
-        write_case(self.out, result, self.bundle.label_map)
+        with held:
+            write_case(self.out, result, self.bundle.label_map)
         return time.perf_counter() - began
 
     def _settle(self) -> None:
@@ -342,8 +347,3 @@ class _Run:
     def _count(self, status: str) -> None:
         self.finished += 1
         self.tell(self.finished, status)
-
-
-def _entry(read: Read, case: str, status: Status, code: str = "", reason: str = "") -> Entry:
-    file = read.file
-    return Entry(file.token, file.stamp, read.sha256, "", case, status, code, reason, read.seconds)

@@ -13,6 +13,7 @@ import torch
 
 from pipeline.datasets.normalise import Reduced, reduce
 from pipeline.errors import ScanError
+from pipeline.memory import fits_memory
 from pipeline.tasks.view import inside_view
 from pipeline.training.bundle import Bundle
 from pipeline.types import Batch, Prediction, Scan
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 _FAR_OFF = 1.5
 """Spacing that differs by more than this factor from training's is worth a warning."""
+
+_FINISHING_BYTES = 12
+"""What the last step before a network and the first one behind it hold of each value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +104,8 @@ class Predictor:
             yield Batch([image], [inside], [prepared[0].placement], [ready.scan.case]).to(self.device), prepared
             return
         for reduced in planes:
+            if not fits_memory(_FINISHING_BYTES * max(reduced.pixels.size, reduced.source_valid.size * len(self.bundle.label_map))):
+                raise MemoryError
             image, inside = reduced.finish(channels=self._stored_channels())
             yield Batch([image], [inside], [reduced.placement], [ready.scan.case]).to(self.device), [reduced]
 

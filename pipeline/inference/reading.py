@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +16,8 @@ import torch
 from pipeline.errors import ScanError
 from pipeline.inference.journal import Entry, Status
 from pipeline.inference.predict import Predictor, Ready
-from pipeline.scans.record import status_of
+from pipeline.memory import Budget
+from pipeline.scans.record import Opened, status_of
 from pipeline.scans.workers import Pool
 from pipeline.training.bundle import Bundle
 from pipeline.types import Scan
@@ -45,24 +49,48 @@ class Read:
     reason: str = ""
     sha256: str = ""
     case: str = ""
+    release: Callable[[], None] = lambda: None
+
+    def entry(self) -> Entry:
+        """How a file ends of which no result is made."""
+        return Entry(self.file.token, self.file.stamp, self.sha256, "", self.case, self.status, self.code, self.reason, self.seconds)
 
 
-def read_file(file: File, pool: Pool, predictor: Predictor) -> Read:
-    """Runs in a reader thread: let a process decode it, refuse what does not fit, normalise."""
+@dataclass(frozen=True, eq=False)
+class Writing:
+    """A case on its way to the disk."""
+
+    entry: Entry
+    parts: Sequence[Entry]
+    future: Future[float]
+
+
+def read_file(file: File, number: int, pool: Pool, predictor: Predictor, budget: Budget) -> Read:
+    """Runs in a reader thread: let a process decode it, refuse what does not fit, normalise. ``number`` in the order of the files."""
     began = time.perf_counter()
-    case = ""
-    opened = pool.scan(file.path)
+    case, opened = "", Opened()
+    status: Status = "failed"
+    release = partial(budget.give_back, number)
     try:
+        opened = pool.scan(file.path, lambda shape, itemsize: budget.take(number, _bytes_under_way(shape, itemsize)))
         if opened.scan is None:
             raise opened.error or AssertionError
         case = str(opened.scan.case)
         check_modality(opened.scan, predictor.bundle)
-        return Read(file, time.perf_counter() - began, predictor.ready(opened.scan), sha256=opened.scan.sha256, case=case)
+        return Read(file, time.perf_counter() - began, predictor.ready(opened.scan), sha256=opened.scan.sha256, case=case, release=release)
     except ScanError as error:
-        return Read(file, time.perf_counter() - began, None, status_of(error.code), error.code, str(error), opened.sha256 or "", case)
+        status, code, reason = status_of(error.code), error.code, str(error)
     except Exception as error:  # one file must not end the run
         log.warning("%s could not be prepared: %s", file.token, type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
-        return Read(file, time.perf_counter() - began, None, "failed", *failure(error), sha256=opened.sha256 or "", case=case)
+        code, reason = failure(error)
+    finally:
+        budget.skip(number)
+    return Read(file, time.perf_counter() - began, None, status, code, reason, opened.sha256 or "", case, release)
+
+
+def _bytes_under_way(shape: tuple[int, ...], itemsize: int) -> int:
+    """What a scan takes from its reading until its result is written: a picture with its normalisation, a volume with its mask."""
+    return math.prod(shape) * (itemsize + (8 if len(shape) == 3 else 2))
 
 
 def check_modality(scan: Scan, bundle: Bundle) -> None:

@@ -14,12 +14,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 import psutil
 
@@ -34,6 +35,8 @@ _COMMAND = [sys.executable, "-m", "pipeline.scans.worker"]
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _PIPE_BYTES = 1 << 20
 _WATCH_S = 0.2
+
+Admit = Callable[[tuple[int, ...], int], None]
 
 
 class _Worker:
@@ -62,8 +65,8 @@ class _Worker:
             self._process.stdin.write(line)
             self._process.stdin.flush()
 
-    def ask(self, want: str, path: Path) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
-        """What it answers on ``path``.
+    def ask(self, want: str, path: Path, admit: Admit | None = None) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
+        """What it answers on ``path``; pixels are taken over when ``admit`` returns.
 
         Raises
         ------
@@ -83,6 +86,8 @@ class _Worker:
         if not line.endswith(b"\n"):
             raise self._why()
         head: dict[str, Any] = json.loads(line)
+        if admit is not None and "scan" in head:
+            admit(tuple(head["shape"]), np.dtype(head["dtype"]).itemsize)
         pixels = room_for(head)
         if pixels is not None:
             block = pixels.reshape(-1).view("u1").data
@@ -165,11 +170,14 @@ class Pool:
             return rejection(path, self._root, self._pseudonyms, error)
         return FileRecord(**head)
 
-    def scan(self, path: Path) -> Opened:
-        """The scan in a file, or why there is none. Never raises for what it holds."""
+    def scan(self, path: Path, admit: Admit | None = None) -> Opened:
+        """The scan in a file, or why there is none. Never raises for what it holds.
+
+        ``admit`` is told the shape of the pixels and the bytes of each before this process takes them over, and may let it wait.
+        """
         try:
             with self._borrowed() as worker:
-                head, pixels = worker.ask("scan", path)
+                head, pixels = worker.ask("scan", path, admit)
         except ScanError as error:
             return Opened(error=error)
         return unpack(head, pixels, path)
@@ -186,6 +194,9 @@ class Pool:
             worker = self._idle.pop()
         try:
             yield worker
+        except BaseException:
+            worker.end()  # it may be in the middle of an answer
+            raise
         finally:
             with self._lock:
                 if worker.lost or self._closed.is_set():

@@ -57,7 +57,7 @@ class InThisProcess:
     """Stands in for the processes that decode."""
 
     def __init__(self, root: Path, pseudonyms: Pseudonyms, limits: object) -> None:
-        self.scan = lambda path: open_file(path, root, pseudonyms)
+        self.scan = lambda path, admit=None: open_file(path, root, pseudonyms)
 
     def __enter__(self) -> InThisProcess:
         return self
