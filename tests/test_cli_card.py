@@ -84,3 +84,37 @@ def test_card_new_says_how_far_it_is(unlabelled: tuple[Path, Path], monkeypatch:
     assert result.exit_code == 0, result.output
     assert seen == [("reading", 1), ("checking", 1), ("checking", 2)]
     assert "name: my_card\n" in out.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def unsure(tmp_path: Path) -> Path:
+    """Photographs with two masks each that mark the same pixels: nobody but a person knows which one is meant."""
+    for seed in range(3):
+        mask = np.zeros((60, 84), np.uint8)
+        mask[10 + seed : 30, 20:40] = 255
+        for folder, array in (("images", picture(seed)), ("vessels", mask), ("arteries", mask)):
+            (tmp_path / "set" / folder).mkdir(parents=True, exist_ok=True)
+            write_png(tmp_path / "set" / folder / f"{seed}.png", array)
+    return tmp_path / "set"
+
+
+def test_card_new_asks_where_nobody_answers_by_exit_code_2_and_the_options(unsure: Path) -> None:
+    result = RUN.invoke(app, ["card", "new", str(unsure)])
+    assert result.exit_code == 2
+    assert "--take 'vessels/*.png=labels' --take 'arteries/*.png=nothing'" in result.stderr
+    for said in (["--labels", "vessels"], ["--take", "vessels/*.png=labels", "--take", "arteries/*.png=nothing"]):
+        result = RUN.invoke(app, ["card", "new", str(unsure), *said])
+        assert result.exit_code == 0, result.output
+        assert "file: vessels/{name}.png" in result.stdout
+        assert "checked: 3 cases, 0 problems" in result.stderr
+    for said in (["--take", "vessels"], ["--take", "vessels=mask"], ["--missing", "none"]):
+        assert RUN.invoke(app, ["card", "new", str(unsure), *said]).exit_code == 2
+
+
+def test_card_new_asks_on_a_terminal(unsure: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "_on_a_terminal", lambda: True)
+    out = unsure.parent / "mine.md"
+    result = RUN.invoke(app, ["card", "new", str(unsure), "--out", str(out)], input="9\n2\n")
+    assert result.exit_code == 0, result.output
+    assert "mark the same pixels: which are the labels?" in result.stderr
+    assert "file: vessels/{name}.png" in out.read_text(encoding="utf-8")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from pipeline.cli.console import command, emit, progress, table
@@ -16,6 +15,7 @@ from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
 
 if TYPE_CHECKING:
     from pipeline.datasets.card_check import Problem
+    from pipeline.datasets.draft_roles import Question
 
 
 def add_to(app: typer.Typer) -> None:
@@ -101,15 +101,23 @@ def card_new(
 ) -> None:
     """Draft a card for a folder of your own, named like the file OUT, and check it; read it through and complete it."""
     from pipeline.datasets.card_check import check_draft, draft_card
+    from pipeline.datasets.draft_groups import Looks
+    from pipeline.datasets.draft_roles import OpenQuestionError
 
     existing_folder(folder, "folder")
     follow(follow_links)
     if out is not None and out.exists():
         raise ConfigError(f"{str(out)!r} exists; give a new name, so that nothing is overwritten")
-    takes = _takes(take or (), missing)
-    name, ask = out.stem if out else None, _ask if sys.stdin.isatty() and sys.stderr.isatty() else None
-    with progress("reading") as advance:
-        text = draft_card(folder, labels=labels, name=name, takes=takes, public=public, ask=ask, progress=advance)
+    takes, looks, text = _takes(take or (), missing), Looks(), None
+    name = out.stem if out else None
+    while text is None:
+        try:
+            with progress("reading") as advance:
+                text = draft_card(folder, labels=labels, name=name, takes=takes, public=public, looks=looks, progress=advance)
+        except OpenQuestionError as error:
+            if not _on_a_terminal():
+                raise
+            takes |= _answer(error.question)
     with progress("checking") as advance:
         cases, problems = check_draft(text, folder, progress=advance)
     lines = [*_problem_lines(problems), f"checked: {_verdict(cases, problems)}"]
@@ -135,11 +143,18 @@ def _takes(said: Sequence[str], missing: str | None) -> dict[str, str]:
     return takes
 
 
-def _ask(question: str, answers: Sequence[str]) -> int:
-    """Puts a question on the terminal until one of its answers is chosen; returns its place."""
-    typer.echo("\n".join(["", question, *(f"  {number}: {answer}" for number, answer in enumerate(answers, 1))]), err=True)
-    chosen: int = typer.prompt("number", type=click.IntRange(1, len(answers)), err=True)
-    return chosen - 1
+def _on_a_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _answer(question: Question) -> dict[str, str]:
+    """Puts a question on the terminal until one of its answers is chosen; returns what that means."""
+    lines = ["", question.text, *(f"  {number}: {words}" for number, (words, _) in enumerate(question.answers, 1))]
+    typer.echo("\n".join(lines), err=True)
+    numbers = [str(number) for number in range(1, len(question.answers) + 1)]
+    while (chosen := typer.prompt("number", err=True).strip()) not in numbers:
+        typer.echo(f"a number from 1 to {numbers[-1]}", err=True)
+    return question.answers[int(chosen) - 1][1]
 
 
 def card_explain(

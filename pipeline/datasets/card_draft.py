@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import yaml
 from pipeline.datasets.draft_groups import TEXTS, Group, Key, Looks, groups_of, make_exact, with_looks
 from pipeline.datasets.draft_looks import Look, look_at
 from pipeline.datasets.draft_objects import classes_from, coco_source, parts_file, seg_source, yolo_source
-from pipeline.datasets.draft_roles import Roles, Takes, assign
+from pipeline.datasets.draft_roles import OpenQuestionError, Question, Roles, Takes, assign
 from pipeline.datasets.draft_words import eye_at_end, part_of, shape, states_eye, words
 from pipeline.datasets.tables import read_table
 from pipeline.errors import CardError
@@ -27,8 +27,6 @@ from pipeline.scans.walk import names_below
 from pipeline.types import Advance, Modality
 from pipeline.types.palette import class_colour
 
-Ask = Callable[[str, Sequence[str]], int]
-"""Puts a question with its answers to a person, and returns the place of the one chosen."""
 UNFINISHED = "TO COMPLETE"
 """What a draft says wherever a person must."""
 
@@ -40,7 +38,7 @@ def draft_card(
     name: str | None = None,
     takes: Takes | None = None,
     public: bool = False,
-    ask: Ask | None = None,
+    looks: Looks | None = None,
     progress: Advance | None = None,
 ) -> str:
     """Markdown of a card for ``folder``.
@@ -52,11 +50,12 @@ def draft_card(
     name: the card's; without it "my_data" (the folder's own name may be a patient's).
     takes: what a folder or a group of files is for, as :mod:`draft_roles` has it; wins over what the pixels say.
     public: names of files and folders are nobody's.
-    ask: puts a question to a person where two readings are possible; None: there is nobody to ask.
+    looks: what the pixels of the files tell; kept in it for another call on the same folder, once a question is answered.
 
     Raises
     ------
-    CardError: nothing that can be read, no label belongs to any image, or a question that nobody answers.
+    CardError: nothing that can be read, or no label belongs to any image.
+    OpenQuestionError: two readings are possible; call again with one of its answers among ``takes``.
     """
     name = re.sub(r"[^a-z0-9_-]+", "_", (name or "").lower()).strip("_-")[:64] or "my_data"
     chosen = [labels] if isinstance(labels, Path) else list(labels or ())
@@ -64,20 +63,15 @@ def draft_card(
         return _from_table(folder, chosen[0], name)
     takes = {**{_relative(path, folder): "labels" for path in chosen}, **(takes or {})}
     top = Path(folder).absolute()
-    files = _files(top)
-    looks: Looks = {}
-    while True:
-        literal = [key.rstrip("/") for key in takes if "*" not in key]
-        groups = with_looks(groups_of(files, top, literal, public=public), top, looks, progress)
-        make_exact(groups)
-        if not any(g.look is not None for g in groups):
-            raise CardError("no file in the folder could be read as a scan; `ocuseg index` says why for each")
-        roles = assign(groups, top, takes)
-        if isinstance(roles, Roles):
-            return _Draft(top, groups, roles, public).markdown(name)
-        if ask is None:
-            raise roles.unanswered()
-        takes |= roles.answers[ask(roles.text, [words for words, _ in roles.answers])][1]
+    literal = [key.rstrip("/") for key in takes if "*" not in key]
+    groups = with_looks(groups_of(_files(top), top, literal, public=public), top, {} if looks is None else looks, progress)
+    make_exact(groups)
+    if not any(g.look is not None for g in groups):
+        raise CardError("no file in the folder could be read as a scan; `ocuseg index` says why for each")
+    roles = assign(groups, top, takes)
+    if isinstance(roles, Question):
+        raise OpenQuestionError(roles)
+    return _Draft(top, groups, roles, public).markdown(name)
 
 
 def _files(top: Path) -> list[str]:

@@ -32,9 +32,14 @@ class Question:
     text: str
     answers: list[tuple[str, Takes]]
 
-    def unanswered(self) -> CardError:
-        options = "; ".join(f"{words}: {' '.join(option(key, value) for key, value in takes.items())}" for words, takes in self.answers)
-        return CardError(f"{self.text} Say it by one of: {options}")
+
+class OpenQuestionError(CardError):
+    """Two readings of a folder are possible; the message names the options that choose between them."""
+
+    def __init__(self, question: Question) -> None:
+        options = "; ".join(f"{words}: {' '.join(option(key, value) for key, value in takes.items())}" for words, takes in question.answers)
+        super().__init__(f"{question.text} Say it by one of: {options}")
+        self.question = question
 
 
 def option(key: str, value: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipeline.datasets.card import DataCard, parse_card
 from pipeline.datasets.card_check import check_draft
 from pipeline.datasets.card_draft import draft_card
 from pipeline.datasets.card_targets import read_truth
+from pipeline.datasets.draft_roles import OpenQuestionError
 from pipeline.errors import CardError
 from pipeline.scans.raster import write_png
 from pipeline.types.palette import class_colour
@@ -47,24 +48,20 @@ def put(path: Path, array: np.ndarray) -> None:
         Image.fromarray(array).save(path)
 
 
-def drafted(root: Path, **said: Any) -> DataCard:
-    """The card of a draft that passes its own check."""
-    text = draft_card(root, **said)
+def drafted(root: Path, answers: Sequence[str] = (), **said: Any) -> DataCard:
+    """The card of a draft that passes its own check; each question is given the first answer in which the next of ``answers`` stands."""
+    left, takes, text = list(answers), dict(said.pop("takes", {})), None
+    while text is None:
+        try:
+            text = draft_card(root, takes=takes, **said)
+        except OpenQuestionError as error:
+            wanted = left.pop(0)
+            takes |= next(meant for words, meant in error.question.answers if wanted in words)
+    assert not left
     cases, problems = check_draft(text, root)
     assert [p.message for p in problems if p.severity == "problem"] == []
     assert cases > 0
     return parse_card(text)
-
-
-def answer(*wanted: str) -> Callable[[str, Sequence[str]], int]:
-    """Gives each question the first answer in which the next of ``wanted`` stands."""
-    left = list(wanted)
-
-    def ask(_: str, answers: Sequence[str]) -> int:
-        text = left.pop(0)
-        return next(place for place, said in enumerate(answers) if text in said)
-
-    return ask
 
 
 def labels_of(card: DataCard) -> list[tuple[str, str]]:
@@ -101,11 +98,11 @@ def test_readers_who_are_named_are_asked_for(tmp_path: Path) -> None:
             file.rename(file.with_name(file.name.replace(f".{folder[3:]}.", ".")))
     with pytest.raises(CardError, match=r"by-ah, and by-vk is a second reader's: --take 'by-ah=labels' --take 'by-vk=second_reader'"):
         draft_card(tmp_path)
-    card = drafted(tmp_path, ask=answer("in by-vk, and by-ah"))
+    card = drafted(tmp_path, answers=["in by-vk, and by-ah"])
     assert labels_of(card) == [("values", "by-vk/{name}.ppm")]
     with pytest.raises(CardError, match="mark the same pixels"):
         draft_card(tmp_path, public=True)
-    assert drafted(tmp_path, public=True, ask=answer("by-ah/*.ppm alone")).identifiers == "public"
+    assert drafted(tmp_path, public=True, answers=["by-ah/*.ppm alone"]).identifiers == "public"
 
 
 def test_named_labels_leave_the_other_masks_out(tmp_path: Path) -> None:
@@ -157,7 +154,7 @@ def test_a_few_numbers_may_be_classes_or_objects(tmp_path: Path) -> None:
     with pytest.raises(CardError, match=r"values 1, 2, 3, 4, 5, 6, \.\.\.: what do they stand for\? .*--take 'labels/\*\.png=objects'"):
         draft_card(tmp_path)
     assert drafted(tmp_path, takes={"labels": "objects"}).labels[0].kind == "instances"
-    assert len(drafted(tmp_path, ask=answer("each a class")).classes) == 7
+    assert len(drafted(tmp_path, answers=["each a class"]).classes) == 7
     for n in range(5):  # the same classes in every image, some in two pieces: no numbers of objects
         put(tmp_path / "labels" / f"p{n}.png", marks(n, (1, 2, 2, 3, 4, 4)))
     assert drafted(tmp_path).labels[0].kind == "values"
@@ -176,7 +173,7 @@ def test_colour_labels_are_no_scans(tmp_path: Path, way: str) -> None:
             if way == "palette":
                 picture_of.putpalette(colours.flatten().tolist())
             picture_of.save(tmp_path / folder / f"p{n}.png")
-    card = drafted(tmp_path, ask=answer("labels/*.png alone"))
+    card = drafted(tmp_path, answers=["labels/*.png alone"])
     assert labels_of(card) == [("colours", "labels/{name}.png")]
     assert len({c.colour for c in card.classes}) == 10
 
@@ -202,7 +199,7 @@ def test_images_without_a_label_are_asked_about(tmp_path: Path) -> None:
     with pytest.raises(CardError, match=r"2 of 5 images have no file in masks.*--missing empty; not labelled: --missing skip"):
         draft_card(tmp_path)
     assert len(drafted(tmp_path, takes={"--missing": "empty"}).cases(tmp_path)) == 5
-    assert len(drafted(tmp_path, ask=answer("not labelled")).cases(tmp_path)) == 3
+    assert len(drafted(tmp_path, answers=["not labelled"]).cases(tmp_path)) == 3
 
 
 def test_official_layouts(tmp_path: Path) -> None:
