@@ -23,6 +23,8 @@ from pipeline.datasets.draft_roles import OpenQuestionError, Question, Roles, Ta
 from pipeline.datasets.draft_words import eye_at_end, part_of, shape, states_eye, words
 from pipeline.datasets.tables import read_table
 from pipeline.errors import CardError
+from pipeline.scans.archive_survey import archives_below
+from pipeline.scans.archives import archives_line
 from pipeline.scans.walk import names_below
 from pipeline.types import Advance, Modality
 from pipeline.types.palette import class_colour
@@ -67,7 +69,8 @@ def draft_card(
     groups = with_looks(groups_of(_files(top), top, literal, public=public), top, {} if looks is None else looks, progress)
     make_exact(groups)
     if not any(g.look is not None for g in groups):
-        raise CardError("no file in the folder could be read as a scan; `ocuseg index` says why for each")
+        why = archives_line(*archives_below(top)) or "`ocuseg index` says why for each"
+        raise CardError(f"no file in the folder could be read as a scan; {why}")
     roles = assign(groups, top, takes)
     if isinstance(roles, Question):
         raise OpenQuestionError(roles)

@@ -168,6 +168,11 @@ def _headerless_dicom(head: bytes) -> bool:
     return int.from_bytes(head[4:8], "little") <= 256  # implicit VR: a plausible length
 
 
+def _axes(analyze: bytes) -> int:
+    """dim[0] of an Analyze 7.5 header."""
+    return int.from_bytes(analyze[40:42], "little" if analyze[0] else "big")
+
+
 def sniff_bytes(head: bytes) -> Format | None:
     """What a file is, by its first kilobyte; None when it is nothing we know by name."""
     if head[128:132] == b"DICM":
@@ -191,7 +196,7 @@ def sniff_bytes(head: bytes) -> Format | None:
         return "nifti"
     if sizes in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") and head[4:7] in (b"n+2", b"ni2"):
         return "nifti"
-    if sizes in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") and len(head) >= 348 and head[38:39] == b"r":
+    if sizes in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") and len(head) >= 348 and _axes(head) in range(1, 8):
         return "analyze"
     if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in (b" ", b"\n", b"\r", b"\t"):
         return "pnm"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.atomic import atomic_path
 from pipeline.errors import ScanError
-from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding, open_regular, sniff_file
+from pipeline.scans.files import MAX_PIXELS, check_finite, check_pixels, decoding, open_regular, sniff_file
 from pipeline.scans.nifti_header import fill_header, geometry_of, read_header
 from pipeline.scans.quiet import quiet
 from pipeline.types import Geometry
@@ -92,8 +92,7 @@ def _values(array: Pixels, slope: float | None, intercept: float | None) -> Pixe
         array = (array.astype(np.float64) * slope + (intercept or 0.0)).astype(np.float32)
     else:
         array = array.astype(array.dtype.newbyteorder("="))  # a copy, so that the result can be written to
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ScanError("malformed", "the NIfTI image holds NaN or infinite values; replace them")
+    check_finite(array, "the NIfTI image")
     return array
 
 

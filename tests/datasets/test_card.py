@@ -829,3 +829,12 @@ def test_what_a_mac_leaves_is_no_image_and_archives_are_told(small_set: SmallSet
         ("warning", "1 archive holds 1 image: unpack it"),
         ("warning", "12 files of a Mac (._*) hold no image and are left out"),
     ]
+
+
+def test_a_draft_of_a_folder_of_archives_says_that_they_are_archives(small_set: SmallSet, tmp_path: Path) -> None:
+    (tmp_path / "packed").mkdir()
+    with zipfile.ZipFile(tmp_path / "packed" / "all.zip", "w") as archive:
+        for path in sorted((small_set.root / "images").iterdir()):
+            archive.write(path, path.name)
+    with pytest.raises(CardError, match="1 archive holds 12 images: unpack it"):
+        draft_card(tmp_path / "packed")

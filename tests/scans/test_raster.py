@@ -433,7 +433,7 @@ def test_formats_that_are_known_and_not_read_say_what_to_do(tmp_path: Path) -> N
         archive.writestr("notes.txt", "nothing")
         archive.writestr("__MACOSX/._a.png", b"\0\x05\x16\x07")
     analyze = bytearray(348)
-    analyze[:4], analyze[38:39] = struct.pack("<i", 348), b"r"
+    analyze[:4], analyze[40:42] = struct.pack("<i", 348), struct.pack("<h", 3)
     known = {
         "a.zip": (packed.getvalue(), "holds 2 images; unpack"),
         "a.7z": (b"7z\xbc\xaf\x27\x1c" + bytes(30), "unpack"),
