@@ -178,12 +178,13 @@ def evaluate(
     existing_folder(root, "--root")
     for path in plugin or []:
         load_plugin(path)
+    from pipeline.datasets.card import load_card
     from pipeline.inference.evaluate import evaluate, summary_lines
     from pipeline.inference.recording import record_evaluation
     from pipeline.training.mlflow_store import resolve_uri
 
     follow(follow_links)
-    folder = out or bundle.parent / "evaluation" / f"{Path(card).stem}_{split}"
+    folder = out or bundle.parent / "evaluation" / f"{load_card(card).name}_{split}"
     resolve_uri(tracking, folder)  # a URI that cannot be used is said before the work
     with progress("evaluating") as advance:
         summary = evaluate(

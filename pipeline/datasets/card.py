@@ -75,7 +75,7 @@ class PartFields(Strict):
     """Who belongs to which official part; exactly one way of saying it."""
 
     field: dict[str, Part] | None = Field(None, description="values of the pattern's or table's field {part}")
-    patients: dict[Part, list[str]] | None = None
+    patients: dict[Part, list[str]] | None = Field(None, description="IDs of patients, of private data also their pseudonyms")
     names: dict[Part, list[str]] | None = Field(None, description="image names without extension; * and ? and [abc] as in a shell")
     file: InFolder | None = Field(None, description="JSON file in the data set's folder: part -> list of image names")
     key: str | None = Field(None, description="key of that file under which the parts stand")
@@ -122,6 +122,7 @@ class CardFields(Strict):
     second_reader: list[LabelSource] = Field(default_factory=list)
     field_of_view: FieldOfViewSource | None = None
     parts: PartFields | None = None
+    record_of: str | None = Field(None, description="of a private card as a run has recorded it: SHA-256 of the card itself")
     counts: dict[Part, int] = Field(default_factory=dict, description="how many images each official part has")
 
     @model_validator(mode="after")
@@ -305,7 +306,7 @@ def parse_card(text: str, where: str = "card") -> DataCard:
     except ValidationError as error:
         raise CardError("\n".join(f"{where}: {explain(fault, CardFields)}" for fault in error.errors())) from None
     checked = {name: getattr(fields, name) for name in CardFields.model_fields}
-    return DataCard(**checked, body=match[2], sha256=hashlib.sha256(text.encode()).hexdigest())
+    return DataCard(**checked, body=match[2], sha256=fields.record_of or hashlib.sha256(text.encode()).hexdigest())
 
 
 def read_scan(card: DataCard, case: CardCase) -> Scan:

@@ -50,7 +50,6 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
     everything, left_out = names_below(root)
     files = [name for name in everything if not is_sidecar(name)]
     rows = dict(_images(card, root, files))
-    parts = _PartFinder(card, root)
     sources = [*card.labels, *card.second_reader]
     labels = [_Matcher(card, files, index + 1) for index in range(len(sources))]
     view = _Matcher(card, files, len(sources) + 1) if card.field_of_view is not None else None
@@ -59,6 +58,7 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
 
         pseudonyms = Pseudonyms.load_or_create(default_key_path())
 
+    parts = _PartFinder(card, root, pseudonyms)
     namer = _Namer(card, root, rows, pseudonyms)
     found = Found([], left_out, sidecars=len(everything) - len(files))
     listed = set(files)
@@ -103,7 +103,7 @@ def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = 
                 tuple(first),
                 root / view_file if view_file else None,
                 tuple(second),
-                parts.part(path, fields),
+                parts.part(path, fields, key),
                 root,
                 {**fields, "stem": stem_of(composed(path))},
                 patient_from=told_by,
@@ -197,14 +197,19 @@ class _Matcher:
 
 
 class _PartFinder:
-    def __init__(self, card: CardFields, root: Path) -> None:
-        self.card = card
+    """In which official part an image is. Of private data names of patients and images may be pseudonyms, as a run records them."""
+
+    def __init__(self, card: CardFields, root: Path, pseudonyms: Pseudonyms | None) -> None:
+        self.card, self.private = card, card.identifiers == "private"
+        listed = card.parts.patients if card.parts is not None and card.parts.patients is not None else {}
+        tokens = {part: [pseudonyms.patient(name) for name in names] for part, names in listed.items()} if pseudonyms else {}
+        self._patients = {part: {*map(composed, names), *tokens.get(part, ())} for part, names in listed.items()}
         names = card.parts.names if card.parts else None
         if card.parts is not None and card.parts.file is not None:
             names = _part_file(card, root)
         self._names = {part: [composed(name) for name in named] for part, named in (names or {}).items()}
 
-    def part(self, path: str, fields: dict[str, str]) -> Part | None:
+    def part(self, path: str, fields: dict[str, str], key: CaseKey) -> Part | None:
         parts = self.card.parts
         if parts is None:
             return None
@@ -212,10 +217,11 @@ class _PartFinder:
             value = fields.get("part", "")
             return parts.field.get(value)
         if parts.patients is not None:
-            patient = fields.get("patient", stem_of(composed(path)))
-            return next((part for part, patients in parts.patients.items() if patient in map(composed, patients)), None)
-        stem = stem_of(composed(path))
-        return next((part for part, names in self._names.items() if any(fnmatch.fnmatchcase(stem, name) for name in names)), None)
+            called = {fields.get("patient", stem_of(composed(path))), key.patient}
+            return next((part for part, patients in self._patients.items() if called & patients), None)
+        called = {stem_of(composed(path)), key.image} if self.private else {stem_of(composed(path))}
+        listed = self._names.items()
+        return next((part for part, names in listed if any(fnmatch.fnmatchcase(own, name) for name in names for own in called)), None)
 
 
 def _part_file(card: CardFields, root: Path) -> dict[Part, list[str]]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig, dump_config, parse_config
-from pipeline.errors import ConfigError, InterruptedRun, OcusegError
+from pipeline.datasets.card import load_card
+from pipeline.errors import CardError, ConfigError, InterruptedRun, OcusegError
 from pipeline.inference.case_files import write_json
 from pipeline.inference.evaluate import evaluate
 from pipeline.inference.recording import record_into
@@ -24,8 +25,9 @@ from pipeline.inference.study_plots import Picture, plots
 from pipeline.inference.study_table import Row, markdown, not_found, row_of, training_facts, write_tables
 from pipeline.scans.raster import write_png
 from pipeline.training.platform import prepare_machine
+from pipeline.training.record import with_card
 from pipeline.training.run import train
-from pipeline.training.run_folder import LOCK, alone
+from pipeline.training.run_folder import LOCK, alone, without_names
 from pipeline.training.tracking import Tracker, open_tracker
 from pipeline.types import Advance, silent
 
@@ -53,7 +55,7 @@ class ScoredOn:
 
     def to_json(self) -> dict[str, Any]:
         """Without the folder: a data set may move."""
-        return {"card": Path(self.card).stem, "part": self.part, "classes": dict(self.classes)}
+        return {"card": _card_name(self.card), "part": self.part, "classes": dict(self.classes)}
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ def run_study(
     ConfigError: two configs of one name, or an ``out`` that holds a run of another config. And what training and evaluation raise,
     with ``keep_going`` where no config is left.
     """
+    configs = [without_names(config, out / config.name, key_path, None) for config in configs]
     names = [config.name for config in configs]
     twice = sorted({n for n in names if names.count(n) > 1})
     if not configs or twice:
@@ -150,7 +153,7 @@ def run_study(
     home = out / f"{name}_study"
     home.mkdir(exist_ok=True)
     with open_tracker(configs[0], home, resume=(home / "tracking").exists()) as tracker:
-        texts = {f"{config.name}.yaml": dump_config(config) for config in configs}
+        texts = {f"{config.name}.yaml": dump_config(_without_place(config)) for config in configs}
         scored = part if tested is None else tested.part
         tracker.start_study(name, {"runs": len(configs), "names": ", ".join(names), "part": scored}, texts)
         parent = _parent(tracker)
@@ -229,11 +232,24 @@ def _finished(config: RunConfig, tested: ScoredOn, run_dir: Path) -> Row | None:
     if not finished.is_file():
         return None
     known = json.loads(finished.read_text(encoding="utf-8"))
-    if parse_config(known["config"], where=finished.name) != config:
+    if parse_config(known["config"], where=finished.name) not in (config, _without_place(config)):
         raise ConfigError(f"{run_dir.name}: holds the run of another config; give another --out, so that it stays")
     if known.get("tested", tested.to_json()) != tested.to_json():
         raise ConfigError(f"{run_dir.name}: was tested on something else; give another --out, so that its scores stay")
     return row_of(config.name, known["bundle"], known["facts"], known["summary"], run_dir)
+
+
+def _card_name(card: str) -> str:
+    """What a card calls itself; the file's name of one that cannot be read, which training and evaluation then refuse."""
+    try:
+        return load_card(card).name
+    except CardError:
+        return Path(card).stem
+
+
+def _without_place(config: RunConfig) -> RunConfig:
+    """The config with its card's name: where that lies may name anybody."""
+    return with_card(config, _card_name(config.data.card))
 
 
 def _begun(run_dir: Path) -> bool:
@@ -282,7 +298,13 @@ def _row(config: RunConfig, work: Work, run_dir: Path, advance: Advance) -> Row:
     facts = training_facts(config, run_dir) | {"peak memory GB": peak.gigabytes}
     facts |= frames_per_second(result.bundle, tested.card, tested.root, summary, work.device, work.key_path)
     row = row_of(config.name, result.bundle_id, facts, summary, run_dir)
-    known = {"config": dump_config(config), "tested": tested.to_json(), "bundle": row.bundle_id, "facts": facts, "summary": summary}
+    known = {
+        "config": dump_config(_without_place(config)),
+        "tested": tested.to_json(),
+        "bundle": row.bundle_id,
+        "facts": facts,
+        "summary": summary,
+    }
     with open_tracker(config, run_dir, resume=True) as tracker:  # so that MLflow sorts the children by their tests, too
         tracker.numbers({f"tested/{name}": value for name, value in _numbers(row)})
         record_into(tracker, run_dir / "evaluation", summary)

@@ -34,9 +34,14 @@ class Given:
 
 def recorded_config(config: RunConfig, card_name: str) -> RunConfig:
     """The config as it is recorded: without where it is recorded, and with names instead of paths: of the card, of a weights file."""
-    data = config.data.model_copy(update={"card": card_name})
     model = config.model.model_copy(update={"weights": Path(config.model.weights).name})  # type: ignore[attr-defined]
-    return config.model_copy(update={"data": data, "model": model, "tracking": config.tracking.model_copy(update={"uri": None})})
+    tracking = config.tracking.model_copy(update={"uri": None})
+    return with_card(config, card_name).model_copy(update={"model": model, "tracking": tracking})
+
+
+def with_card(config: RunConfig, name: str) -> RunConfig:
+    """The config with another card, or with the name of its card instead of a path."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"card": name})})
 
 
 def start_record(

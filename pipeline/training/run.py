@@ -30,8 +30,8 @@ from pipeline.training.loop import Setup, fit, steps_per_epoch, stop_if_asked, u
 from pipeline.training.optimise import AveragedWeights, make_optimizer
 from pipeline.training.platform import channels_last_is_safe, enough_memory, prepare_machine
 from pipeline.training.provenance import environment
-from pipeline.training.record import Given, table_texts
-from pipeline.training.run_folder import Data, claim, earlier_result, prepare_data, record_result, record_run
+from pipeline.training.record import Given, table_texts, with_card
+from pipeline.training.run_folder import Data, claim, earlier_result, prepare_data, record_result, record_run, without_names
 from pipeline.training.timing import TimeSpent, validation_seconds
 from pipeline.training.tracking import Delivery, open_tracker
 from pipeline.training.transfer import Thaw, check_source, load_weights, rate_factors
@@ -143,6 +143,7 @@ def train(
 
         run_dir = broadcast_object_list([run_dir])[0]
     advance = progress if progress is not None and main else silent
+    config = without_names(config, run_dir, key_path, given)
     with Interrupt() as interrupt, claim(run_dir, config, resume) if main else contextlib.nullcontext(), enough_memory(TRAINING_REMEDY):
         accelerator.wait_for_everyone()
         new = newest(run_dir / "checkpoints") is None  # a run that goes on has its weights in its checkpoint
@@ -153,7 +154,7 @@ def train(
         if given is not None:
             given.look(data.manifest)
         # What comes from the data (anchors) belongs to the bundle; the run's own config stays as it was asked for.
-        config = fitted(config, data)
+        config = fitted(with_card(config, card.name), data)
         torch.manual_seed(config.seed)
         task = build_task(config, store.channels, card.label_map)
         fewest = getattr(task.network, "fewest", 1)  # with fewer images a network's normalisation has nothing to compare

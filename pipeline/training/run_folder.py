@@ -13,17 +13,19 @@ from typing import Any
 from pipeline.atomic import remove_leftovers, staged_path, write_text
 from pipeline.config import RunConfig, dump_config, parse_config
 from pipeline.datasets.card import CardCase, DataCard, card_folders, load_card, parse_card, read_scan
+from pipeline.datasets.card_record import patients_as_tokens, recorded_text
 from pipeline.datasets.loader import CaseStore
 from pipeline.datasets.people import check_people
 from pipeline.datasets.splits import Split, guard, make_split
 from pipeline.errors import BundleError, CardError, ConfigError, NothingUsableError
 from pipeline.lock import locked
+from pipeline.scans.identity import Pseudonyms, default_key_path
 from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.provenance import compare_manifests, text_digest
-from pipeline.training.record import Given
+from pipeline.training.record import Given, with_card
 from pipeline.types import Advance, Spacing
 
-LOCK, RESULT = ".lock", "result.json"
+LOCK, RESULT, CONFIG, CARD = ".lock", "result.json", "config.yaml", "card.md"
 _LOST = "copy it from a backup, or start a new run"
 
 
@@ -52,7 +54,7 @@ def claim(run_dir: Path, config: RunConfig, resume: bool) -> Iterator[None]:
 
     A new folder goes again where the block ends by an error before anything was recorded in it (:func:`record_run`).
     """
-    record = run_dir / "config.yaml"
+    record = run_dir / CONFIG
     if not resume:
         run_dir.mkdir(parents=True, exist_ok=True)
         if any(path.name not in (LOCK, staged_path(record).name) for path in run_dir.iterdir()):
@@ -61,7 +63,9 @@ def claim(run_dir: Path, config: RunConfig, resume: bool) -> Iterator[None]:
         raise ConfigError(f"{run_dir.name}: is not the folder of a run (no config.yaml in it); give that folder, or start a new run")
     with alone(run_dir):
         if resume:
-            before = parse_config(_recorded_text(record), where="config.yaml")
+            before = parse_config(_recorded_text(record), where=CONFIG)
+            if (run_dir / CARD).exists():  # the run has its own card, wherever that came from
+                config = with_card(config, before.data.card)
             for part in ("seed", "data", "task", "model"):
                 if getattr(before, part) != getattr(config, part):
                     raise ConfigError(
@@ -87,7 +91,9 @@ def prepare_data(config: RunConfig, root: Path, run_dir: Path, key_path: Path | 
         card = card.choosing(config.data.classes)
     if not card.classes:
         raise CardError(f"card {card.name} has no classes, so there is nothing to learn; take a card whose files are labelled")
-    cases = card.cases(root, pseudonyms=site_pseudonyms(card, key_path))
+    pseudonyms = site_pseudonyms(card, key_path)
+    cases = card.cases(root, pseudonyms=pseudonyms)
+    text = recorded_text(card, text, cases, pseudonyms)
     fixed = Split.load(frozen) if begun else None if given is None else given.split
     if fixed is None:
         check_people(card, cases, config.data.split)
@@ -147,13 +153,20 @@ def check_classes(card: DataCard, store: CaseStore, split: Split, objects: bool)
         )
 
 
-def site_pseudonyms(card: DataCard, key_path: Path | None) -> Any:
-    """Pseudonyms by the given site key; None (for public data) lets the card decide."""
-    if key_path is None or card.identifiers == "public":
-        return None
-    from pipeline.scans.identity import Pseudonyms
+def site_pseudonyms(card: DataCard, key_path: Path | None) -> Pseudonyms | None:
+    """Pseudonyms by the given site key, or the site's own; None for public data."""
+    return None if card.identifiers == "public" else Pseudonyms.load_or_create(key_path or default_key_path())
 
-    return Pseudonyms.load_or_create(key_path)
+
+def without_names(config: RunConfig, run_dir: Path, key_path: Path | None, given: Given | None) -> RunConfig:
+    """The config with a pseudonym for every patient of private data that it names, so that it can be written."""
+    split = config.data.split
+    card = read_card(config, run_dir, given)[0] if split.named else None
+    if card is None or (pseudonyms := site_pseudonyms(card, key_path)) is None:
+        return config
+    named = {name: patients_as_tokens(getattr(split, name), pseudonyms) for name in ("train_patients", "validation_patients")}
+    data = config.data.model_copy(update={"split": split.model_copy(update=named)})
+    return config.model_copy(update={"data": data})
 
 
 def spacing(card: DataCard, cases: list[CardCase]) -> Spacing | None:
@@ -164,7 +177,7 @@ def spacing(card: DataCard, cases: list[CardCase]) -> Spacing | None:
 
 def read_card(config: RunConfig, run_dir: Path, given: Given | None) -> tuple[DataCard, str]:
     """The card and its whole text: the one that the run was started with, the recorded one, or the one that the config names."""
-    own = run_dir / "card.md"
+    own = run_dir / CARD
     if own.exists():
         text = _recorded_text(own)
     elif given is not None:
@@ -177,7 +190,7 @@ def read_card(config: RunConfig, run_dir: Path, given: Given | None) -> tuple[Da
             if path.is_file() and text_digest(text := path.read_text(encoding="utf-8")) == card.sha256:
                 return card, text
         raise ConfigError(f"card {card.name}: changed while the run was starting; start it again")
-    return parse_card(text, where="card.md"), text
+    return parse_card(text, where=CARD), text
 
 
 def _recorded_text(path: Path) -> str:
@@ -200,10 +213,15 @@ def _recorded_manifest(path: Path) -> list[dict[str, Any]]:
 
 
 def record_run(run_dir: Path, data: Data, about: Mapping[str, Any]) -> None:
-    """environment.json, card.md, manifest.json and, last, split.json: from then on the run is bound to this data."""
+    """environment.json, card.md, manifest.json and, last, split.json: from then on the run is bound to this data.
+
+    The card is then the run's own, and where it came from leaves config.yaml: such a path may name anybody.
+    """
     write_text(run_dir / "environment.json", json.dumps(dict(about), indent=1))
     if not (run_dir / "split.json").exists():
-        write_text(run_dir / "card.md", data.text)
+        write_text(run_dir / CARD, data.text)
+        written = parse_config((run_dir / CONFIG).read_text(encoding="utf-8"), where=CONFIG)
+        write_text(run_dir / CONFIG, dump_config(with_card(written, data.card.name)))
         write_text(run_dir / "manifest.json", json.dumps(data.manifest, indent=1))
         data.split.save(run_dir / "split.json")
 

@@ -18,6 +18,7 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError, InterruptedRun, TrainingError
 from pipeline.training.bundle import load_bundle
 from pipeline.training.checkpoint import newest
+from pipeline.training.record import with_card
 from pipeline.training.run import new_run_dir
 from tests.training.tiny import last_state, tiny_config, train_tiny, weights, write_data
 
@@ -36,7 +37,7 @@ def test_a_run_leaves_what_it_promises(root: Path, tmp_path: Path) -> None:
     config = tiny_config(root, train__epochs=6, train__learning_rate=0.01)
     result = train_tiny(config, root, tmp_path / "run", progress=lambda done, total, note: seen.append((done, total)))
     run_dir = tmp_path / "run"
-    assert load_config(run_dir / "config.yaml") == config
+    assert load_config(run_dir / "config.yaml") == with_card(config, "tiny")
     split = json.loads((run_dir / "split.json").read_text())
     assert {name: len(split[name]) for name in ("train", "validation", "test")} == {"train": 8, "validation": 2, "test": 2}
     assert len(json.loads((run_dir / "manifest.json").read_text())) == 12

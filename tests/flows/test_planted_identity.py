@@ -1,0 +1,196 @@
+"""One distinctive identity in every field, name, table and card that goes in, and in nothing that comes out."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import os
+import sqlite3
+import urllib.parse
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from pipeline.config import parse_config
+from pipeline.datasets.card import load_card
+from pipeline.datasets.card_check import check_card
+from pipeline.inference.folder import predict_folder
+from pipeline.inference.study import run_study
+from pipeline.reports.worklist import write_report
+from pipeline.scans.folder import index_folder
+from pipeline.scans.identity import Pseudonyms
+from pipeline.training.mlflow_store import connect
+from pipeline.training.repeat import repeat_run
+from tests.scans.make import dicom, ramp, saved
+
+WHO = "Quagmire-Zebulon"
+WHEN = 1_234_567_891_123_456_789
+
+CARD = f"""---
+name: planted
+title: Eyes of {WHO}
+modality: fundus
+identifiers: private
+device: the camera of {WHO}
+licence: asked {WHO}
+citation: {WHO} et al.
+source: {WHO}'s disk
+how_to_get: ask {WHO}
+known_faults: ["{WHO}1 moved"]
+classes:
+  - {{name: blob, colour: [213, 94, 0]}}
+images: {{file: "list/{{patient}}_{{eye:[LR]}}.png", table: list.csv, columns: {{patient: who}}}}
+labels:
+  - {{kind: threshold, file: "masks/{{patient}}_{{eye}}.png", means: blob, at_least: 1}}
+parts:
+  patients: {{train: [{WHO}0, {WHO}1], validation: [{WHO}2], test: [{WHO}3]}}
+---
+{WHO} came on a Monday.
+"""
+
+
+def _training_set(root: Path) -> None:
+    random, rows = np.random.default_rng(0), ["who,eye,note"]
+    for folder in ("list", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number in range(4):
+        for eye in "LR":
+            image = random.integers(0, 90, (40, 56, 3), dtype=np.uint8)
+            mask = np.zeros((40, 56), np.uint8)
+            top, left = random.integers(4, 24, 2)
+            mask[top : top + 12, left : left + 9] = 255
+            image[mask > 0] += 120
+            said = PngImagePlugin.PngInfo()
+            said.add_text("Comment", WHO)
+            Image.fromarray(image).save(root / "list" / f"{WHO}{number}_{eye}.png", pnginfo=said)
+            Image.fromarray(mask).save(root / "masks" / f"{WHO}{number}_{eye}.png")
+            rows.append(f"{WHO}{number},{eye},{WHO}")
+    (root / "list.csv").write_text("\n".join(rows) + "\n")
+    (root / f"{WHO}.md").write_text(CARD)
+
+
+def _hospital(root: Path) -> None:
+    """A scan of each format, and what is none, with the identity wherever the format has a place for words."""
+    folder = root / WHO / f"visit of {WHO}"
+    folder.mkdir(parents=True)
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (40, 56, 3), dtype=np.uint8))
+    said = PngImagePlugin.PngInfo()
+    said.add_text("Author", WHO)
+    said.add_itxt("Description", WHO, zip=True)
+    picture.save(folder / f"{WHO}_OD.png", pnginfo=said)
+    exif = Image.Exif()
+    exif[0x010E] = exif[0x013B] = exif[0x8298] = WHO
+    picture.rotate(180).save(folder / f"{WHO}_OS.jpg", exif=exif, comment=WHO.encode())
+    picture.rotate(90, expand=True).save(folder / f"{WHO}.tif", tiffinfo={270: WHO, 315: WHO, 305: WHO})
+    tags = dict.fromkeys(
+        ("PatientName", "StudyDescription", "SeriesDescription", "OperatorsName", "PatientComments", "InstitutionName"), WHO
+    )
+    dataset = dicom(ramp(40, 56), PatientID=WHO, AccessionNumber=WHO[:16], ImageComments=WHO, DeviceSerialNumber=WHO, **tags)
+    block = dataset.private_block(0x0011, WHO, create=True)
+    block.add_new(1, "LO", WHO)
+    saved(dataset, folder / f"{WHO}.dcm")
+    volume = nibabel.Nifti1Image(np.arange(3 * 40 * 56, dtype=np.int16).reshape(56, 40, 3), np.eye(4))
+    for name in ("descrip", "aux_file", "db_name", "intent_name"):
+        volume.header[name] = WHO.encode()
+    nibabel.save(volume, folder / f"{WHO}.nii.gz")
+    for name, content in (
+        ("notes.txt", WHO.encode()),
+        ("broken.dcm", b"\0" * 128 + b"DICM" + WHO.encode()),
+        ("cut.png", b"\x89PNG\r\n\x1a\n"),
+    ):
+        (folder / f"{WHO}-{name}").write_bytes(content)
+    (folder / f"{WHO}-link.png").symlink_to(folder / f"{WHO}_OD.png")
+    for path in sorted(root.rglob("*")):
+        os.utime(path, ns=(WHEN, WHEN))
+
+
+def _contents(data: bytes) -> Iterator[bytes]:
+    """A file's bytes, and what is packed in them."""
+    yield data
+    if data.startswith(b"\x1f\x8b"):
+        yield from _contents(gzip.decompress(data))
+    if data.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in archive.namelist():
+                yield name.encode()
+                yield from _contents(archive.read(name))
+    if data.startswith(b"\x89PNG") and (place := data.find(b"zTXt")) >= 0:
+        yield zlib.decompressobj().decompress(data[data.index(b"\0\0", place) + 2 :])
+
+
+def _needles() -> dict[str, bytes]:
+    """The identity as it may be written, in lower case throughout."""
+    named = {encoding: WHO.lower().encode(encoding) for encoding in ("utf-8", "utf-16-le", "utf-16-be")}
+    coded = {f"base64 at {n}": base64.b64encode(b"x" * n + WHO.encode())[4 if n else 0 : -4].lower() for n in range(3)}
+    quoted = {"quoted": urllib.parse.quote(WHO, safe="").lower().encode(), "percent": "".join(f"%{b:02x}" for b in WHO.encode()).encode()}
+    time = {"ns": str(WHEN).encode(), "int64": WHEN.to_bytes(8, "little").lower(), "int64 be": WHEN.to_bytes(8, "big").lower()}
+    return {**named, "hex": WHO.encode().hex().encode(), **coded, **quoted, **time, "surname": b"zebulon"}
+
+
+def _leaks(folder: Path) -> list[str]:
+    needles, found = _needles(), []
+    for path in sorted(folder.rglob("*")):
+        texts = [path.name.encode()]
+        if path.is_file():
+            data = path.read_bytes()
+            texts += _contents(data)
+            if data.startswith(b"SQLite format 3"):
+                with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+                    texts.append("\n".join(database.iterdump()).encode("utf-8", "surrogateescape"))
+        for text in texts:
+            found += [f"{path.relative_to(folder)}: {name}" for name, needle in needles.items() if needle in text.lower()]
+    return found
+
+
+def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a.gz").write_bytes(gzip.compress(f"x {WHO.upper()}".encode()))
+    (tmp_path / "b").write_bytes(b"..." + base64.b64encode(f"ab{WHO} and more".encode()))
+    np.savez_compressed(tmp_path / "c.npz", **{WHO: np.zeros(1)})
+    with closing(sqlite3.connect(tmp_path / "d.db")) as database:
+        database.executescript(f"CREATE TABLE t (a, b); INSERT INTO t VALUES ({WHEN}, '{WHO.encode('utf-16-le').hex()}');")
+    assert {leak[0] for leak in _leaks(tmp_path)} == set("abcd") - set()
+
+
+def test_nobodys_name_is_in_anything_that_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, hospital, out = tmp_path / WHO / "set", tmp_path / WHO / "scans", tmp_path / "out"
+    _training_set(data)
+    _hospital(hospital)
+    key = out / "site.key"
+    names = Pseudonyms.load_or_create(key)
+    monkeypatch.setenv("OCUSEG_SITE_KEY", str(key))
+    assert check_card(load_card(str(data / f"{WHO}.md")), data) == []
+    config = parse_config(
+        f"""
+        name: planted
+        data: {{card: "{data / f"{WHO}.md"}", normalise: {{field_of_view: whole}}, crop: [32, 32], crops_per_image: 1,
+               split: {{source: official, train_patients: [{WHO}0, {WHO}1]}}}}
+        task: {{name: semantic}}
+        model: {{name: unet, widths: [4, 8], residual_units: 1}}
+        train: {{epochs: 1, batch_size: 2, precision: float32}}
+        """
+    )
+    study = run_study("planted_study", [config], data, out / "runs", device="cpu")
+    run_dir = out / "runs" / "planted"
+    assert names.patient(f"{WHO}0") in (run_dir / "card.md").read_text()
+    assert names.patient(f"{WHO}0") in (run_dir / "config.yaml").read_text()
+    client = connect(f"sqlite:///{out / 'runs' / 'mlflow.db'}")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    (trained,) = [run.info.run_id for run in runs if run.info.run_id != study.mlflow_run_id]
+    comparison = repeat_run(trained, data, out / "runs", device="cpu", key_path=key)
+    assert (comparison.result, bool(comparison.data)) == ("identical", False)
+    index_folder(hospital, out / "catalogue.sqlite", pseudonyms=names, workers=1)
+    counts = predict_folder(run_dir / "bundle", hospital, out / "predicted", device="cpu", pseudonyms=names, workers=1)
+    assert counts["done"] >= 3
+    write_report(out / "predicted")
+    assert _leaks(out) == []
+    assert WHO.lower() not in caplog.text.lower()
