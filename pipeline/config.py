@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,6 +30,8 @@ else:
     ModelConfig = MODELS.union()
     TaskConfig = TASKS.union()
 
+
+log = logging.getLogger(__name__)
 
 KEYS = "name, data, task, model, train"
 OWN = ("name", "description")
@@ -146,6 +150,23 @@ class RunConfig(Strict):
     train: TrainConfig = TrainConfig()
     tracking: TrackingConfig = TrackingConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_setting_of_a_name(cls, data: Any) -> Any:
+        """``model.detections`` and ``model.score_threshold`` of older files, which both limited what the task of that name limits too."""
+        model, task = (data.get(name) if isinstance(data, dict) else None for name in ("model", "task"))
+        if not isinstance(model, dict) or not isinstance(task, dict) or task.get("name") != "detection":
+            return data
+        model, task = dict(model), dict(task)
+        for key, usual, stricter in (("detections", 100, min), ("score_threshold", 0.05, max)):
+            value, own = model.pop(key, None), task.get(key, usual)
+            # Of tiles the model's number was one a tile, and never what an image could have.
+            if isinstance(value, int | float) and isinstance(own, int | float) and not (key == "detections" and task.get("tile")):
+                task[key] = stricter(value, own)
+                if task[key] != own:
+                    _renamed(f"model.{key}", f"task.{key}", task[key])
+        return data | {"model": model, "task": task}
+
     @model_validator(mode="after")
     def _one_family(self) -> RunConfig:
         model, task = self.model, self.task
@@ -163,6 +184,12 @@ class RunConfig(Strict):
         if self.train.thaw_at is not None and model.weights == "none":  # type: ignore[attr-defined]
             raise ValueError("train.thaw_at freezes the encoder, which needs weights to stay at: set model.weights, or leave it out")
         return self
+
+
+@cache
+def _renamed(old: str, new: str, value: Any) -> None:
+    """Said once in a process, however often a config is read."""
+    log.warning("%s is now called %s: it is read as %s=%s; write it there", old, new, new, value)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

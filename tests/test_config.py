@@ -10,10 +10,13 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from pipeline import config as config_module
 from pipeline import resources
 from pipeline.config import RunConfig, dump_config, load_config, named_by_changes, parse_config, run_files, schema
 from pipeline.datasets.card import load_card
 from pipeline.errors import ConfigError
+from pipeline.training.bundle import build_task
+from pipeline.types import LabelClass, LabelMap
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -273,3 +276,37 @@ def test_a_changed_run_is_called_so(overrides: list[str], name: str, description
     assert (named.name, named.description) == (name, description)
     assert parse_config(dump_config(named)) == named
     assert named.model_copy(update={"name": config.name, "description": config.description}) == config
+
+
+DETECTOR = """
+name: small
+data: {card: tiny}
+task: {name: detection%s}
+model: {name: mask_rcnn, backbone: resnet18, fpn_channels: 8, representation: 16, mask_width: 8, mask_layers: 1%s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "model", "detections", "score_threshold", "said"),
+    [
+        (", detections: 7", "", 7, 0.05, ""),
+        ("", ", detections: 6", 6, 0.05, "model.detections is now called task.detections: it is read as task.detections=6"),
+        (", detections: 4, score_threshold: 0.2", ", detections: 6, score_threshold: 0.1", 4, 0.2, ""),
+        ("", ", score_threshold: 0.3", 100, 0.3, "read as task.score_threshold=0.3"),
+        (", tile: 256", ", detections: 6", 100, 0.05, ""),
+    ],
+)
+def test_how_many_objects_are_kept_is_one_setting(
+    task: str, model: str, detections: int, score_threshold: float, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files of older versions said it of the model, too: what both came to is kept, and said once."""
+    config_module._renamed.cache_clear()
+    for _ in range(2):
+        config = parse_config(DETECTOR % (task, model))
+    assert (config.task.detections, config.task.score_threshold) == (detections, score_threshold)  # type: ignore[attr-defined]
+    assert len(caplog.messages) == bool(said)
+    assert said in "".join(caplog.messages)
+    assert "detections" not in config.model.model_dump()
+    assert parse_config(dump_config(config)) == config
+    limits = build_task(config, 3, LabelMap((LabelClass(1, "disc", (1, 2, 3)),))).network.roi_heads
+    assert (limits.detections_per_img, limits.score_thresh) == (detections, score_threshold)

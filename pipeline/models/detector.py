@@ -20,7 +20,7 @@ from pipeline.types import Target
 
 Sizes = list[tuple[int, int]]
 
-LowestScore = Annotated[float, Field(ge=0, lt=1, description="lowest score of a detection")]
+LowestScore = Annotated[float, Field(ge=0, lt=1, exclude=True, description="taken from task.score_threshold")]
 LargestOverlap = Annotated[float, Field(gt=0, le=1, description="overlap (IoU) above which the less likely of one class's boxes goes")]
 FrozenStages = Annotated[
     int, Field(ge=0, le=5, description="first stages of the encoder (of 5) that stay as loaded, where weights are given")
@@ -41,11 +41,17 @@ class DetectorConfig(ModelConfig):
 
 
 class SuppressingConfig(DetectorConfig):
-    """Settings of a detector that finds an object many times and keeps the likeliest (non-maximum suppression)."""
+    """Settings of a detector that finds an object many times and keeps the likeliest (non-maximum suppression).
+
+    How many objects are kept, and from which score on, is the task's to say (``with_limits``); older files said it of the model too.
+    """
 
     score_threshold: LowestScore = 0.01
     nms: LargestOverlap = 0.5
-    detections: int = Field(100, ge=1, description="most detections an image")
+    detections: int = Field(100, ge=1, exclude=True, description="taken from task.detections")
+
+    def with_limits(self, detections: int, score_threshold: float) -> Self:
+        return self.model_copy(update={"detections": detections, "score_threshold": score_threshold})
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ SETTINGS = [
     "train.learning_rate=0.004",
     "data.normalise.working_diameter_px=128",
     "model.fpn_channels=32",
-    "model.detections=20",
+    "task.detections=20",
 ]
 
 

@@ -30,7 +30,7 @@ from tests.training.tiny import COLUMNS, ROWS, last_state, tiny_config, train_ti
 
 TINY = (
     "{name: mask_rcnn, backbone: resnet18, fpn_channels: 8, representation: 16, mask_width: 8, mask_layers: 1, roi_samples: 16, "
-    "rpn_samples: 32, rpn_before_nms: [60, 40], rpn_after_nms: [30, 20], detections: 8}"
+    "rpn_samples: 32, rpn_before_nms: [60, 40], rpn_after_nms: [30, 20]}"
 )
 TINY_BOXES = TINY.replace("mask_rcnn", "faster_rcnn").replace("mask_width: 8, mask_layers: 1, ", "")
 EMPTY = "P0_L"
@@ -50,7 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(root: Path, model: str = TINY, **changes: Any) -> RunConfig:
-    settings = {"task": "{name: detection}", "train__epochs": 2, "data__crops_per_image": 1, "data__crop": "[40, 48]"}
+    settings = {"task": "{name: detection, detections: 8}", "train__epochs": 2, "data__crops_per_image": 1, "data__crop": "[40, 48]"}
     return tiny_config(root, model, **(settings | changes))
 
 

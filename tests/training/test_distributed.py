@@ -19,7 +19,7 @@ from tests.training.tiny import COLUMNS, ROWS, last_state, start_together, tiny_
 NORMS = {norm: f"{{name: unet, widths: [4, 8], residual_units: 1, norm: {norm}}}" for norm in ("instance", "batch")}
 DETECTOR = (
     "{name: mask_rcnn, backbone: resnet18, fpn_channels: 8, representation: 16, mask_width: 8, mask_layers: 1, roi_samples: 16, "
-    "rpn_samples: 32, rpn_before_nms: [60, 40], rpn_after_nms: [30, 20], detections: 8}"
+    "rpn_samples: 32, rpn_before_nms: [60, 40], rpn_after_nms: [30, 20]}"
 )
 # SGD, whose steps are proportional to the gradients: Adam would turn rounding noise of tiny gradients into whole steps.
 SETTINGS = {"train__optimizer": "sgd", "train__learning_rate": 0.05, "train__epochs": 2}
@@ -110,7 +110,7 @@ def test_two_processes_train_a_detector_though_one_sees_no_object(tmp_path: Path
     for path in sorted((root / "masks").glob("*_L.png")):
         Image.new("L", (COLUMNS, ROWS)).save(path)
     settings = {
-        "task": "{name: detection}",
+        "task": "{name: detection, detections: 8}",
         "train__epochs": 1,
         "train__batch_size": 1,
         "data__crop": "[40, 48]",

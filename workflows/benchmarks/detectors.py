@@ -143,8 +143,7 @@ class Ours:
               augment: {{vertical_flip: 0, quarter_turns: false}}
             task: {{name: detection, score_threshold: 0, detections: {options.objects}}}
             model:
-              {{name: mask_rcnn, backbone: mobilenet_v2, weights: "{weights}", frozen_stages: {FROZEN}, score_threshold: 0,
-               detections: {options.objects}}}
+              {{name: mask_rcnn, backbone: mobilenet_v2, weights: "{weights}", frozen_stages: {FROZEN}}}
             train: {{batch_size: {options.batch}, optimizer: sgd, learning_rate: {rate(options.batch)}, weight_decay: 0.0001}}
             """,
             where="benchmark",
