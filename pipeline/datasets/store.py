@@ -30,6 +30,8 @@ from pipeline.types import IGNORE, Advance, CaseKey, LabelMap, Placement, Scan, 
 
 log = logging.getLogger(__name__)
 
+READ_REMEDY = "mend it, take it out, or leave out all that cannot be read by data.skip_unreadable: true"
+
 
 class CaseStore:
     """Every given case, decoded and normalised; sample ``i`` is one picture, or one slice of a volume (which :meth:`volume` and
@@ -89,7 +91,7 @@ class CaseStore:
                     self.unreadable[case.key] = str(kept)
                 else:
                     pool.shutdown(cancel_futures=True)
-                    raise kept
+                    raise CardError(f"{kept}; {READ_REMEDY}") from kept.__cause__
                 if progress is not None:
                     progress(done, len(cases))
         if self.unreadable:
@@ -291,8 +293,7 @@ class CaseStore:
                 cause = cause.__cause__
             if cause is None:
                 raise
-            remedy = "mend it, take it out, or leave out all that cannot be read by data.skip_unreadable: true"
-            return CardError(f"{error}; {remedy}")
+            return error
 
     def _keep(self, case: CardCase) -> Kept:
         try:

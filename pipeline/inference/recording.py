@@ -87,9 +87,9 @@ def _told(run_id: str | None, problem: str | None) -> Recorded:
 
 
 def record_into(tracker: Tracker, out: Path, summary: Mapping[str, Any]) -> None:
-    """Numbers as ``test/CARD_PART/...``, everything that lies in ``out`` as artifacts there, the main scores as a tag."""
+    """Numbers as ``values/test/CARD_PART/...``, what lies in ``out`` as artifacts in ``test/CARD_PART``, the main scores as a tag."""
     name = evaluation_name(summary)
-    tracker.numbers({f"test/{name}/{key}": value for key, value in evaluation_numbers(summary).items()})
+    tracker.numbers({f"values/test/{name}/{key}": value for key, value in evaluation_numbers(summary).items()})
     tracker.files(f"test/{name}", {str(path.relative_to(out)): path for kind in KINDS for path in sorted(out.glob(kind))})
     row = row_of(name, summary["bundle"]["id"], {}, summary, out)
     tracker.tags({f"ocuseg.test.{name}": _sentence(row, summary)})

@@ -32,6 +32,11 @@ class Given:
     look: Callable[[Sequence[Mapping[str, Any]]], None]
 
 
+BUNDLE = "values/bundle/"
+"""Before the names of a bundle's metrics. MLflow shows metrics by the order of their names: single values stand after the curves of
+train/ and validation/."""
+
+
 def recorded_config(config: RunConfig, card_name: str) -> RunConfig:
     """The config as it is recorded: without where it is recorded, and with names instead of paths: of the card, of a weights file."""
     model = config.model.model_copy(update={"weights": Path(config.model.weights).name})  # type: ignore[attr-defined]
@@ -98,7 +103,7 @@ def start_record(
 
 
 def bundle_record(config: RunConfig, path: Path, metrics: Mapping[str, float | None]) -> tuple[dict[str, Any], dict[str, float]]:
-    """What is registered of a bundle folder: (the record's body, the numbers as metrics of the run, under ``bundle/``)."""
+    """What is registered of a bundle folder: (the record's body, the numbers as metrics of the run, after those of its epochs)."""
     known = {metric_name(name): float(value) for name, value in metrics.items() if value is not None}
     tags = {
         "ocuseg.bundle_sha256": folder_digest(path),
@@ -106,7 +111,7 @@ def bundle_record(config: RunConfig, path: Path, metrics: Mapping[str, float | N
         **{name: repr(value) for name, value in known.items()},
     }
     body = {"model": config.tracking.registered_model or config.name, "alias": config.tracking.alias, "tags": tags}
-    return body, {f"bundle/{name}": value for name, value in known.items()}
+    return body, {f"{BUNDLE}{name}": value for name, value in known.items()}
 
 
 def table_texts(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -115,7 +115,8 @@ def fetch_run(run_id: str, *, uri: str | None, beside: Path) -> RecordedRun:
     absent = {"config.yaml", "split.json", "card.md", "manifest.json", "environment.json"} - texts.keys()
     if absent:
         raise ConfigError(f"--from-run {run_id}: is no whole record of an ocuseg run; {', '.join(sorted(absent))} is missing")
-    numbers = {name.removeprefix("bundle/"): value for name, value in run.data.metrics.items() if name.startswith("bundle/")}
+    single = {name.removeprefix("values/"): value for name, value in run.data.metrics.items()}  # older records have no such prefix
+    numbers = {name.removeprefix("bundle/"): value for name, value in single.items() if name.startswith("bundle/")}
     return RecordedRun(
         run_id=run_id,
         config=parse_config(texts["config.yaml"], where=f"run {run_id}"),

@@ -50,7 +50,7 @@ class TimeSpent:
     def metrics(self) -> dict[str, float]:
         """For the record."""
         parts = {"start_up": self.start_up_s, "training": self.training_s, "validations": self.validation_s, "final": self.final_s}
-        return {"time/steps": float(self.steps)} | {f"time/{name}_seconds": seconds for name, seconds in parts.items()}
+        return {"values/time/steps": float(self.steps)} | {f"values/time/{name}_seconds": seconds for name, seconds in parts.items()}
 
 
 def validation_seconds(history: Path) -> float:

@@ -233,7 +233,7 @@ class Tracker:
     def bundle(self, path: Path, metrics: Mapping[str, float | None]) -> None:
         """Record the bundle folder as the artifact ``bundle/`` and register it as a model version with the config's alias.
 
-        The numbers become tags of the model version and, under ``bundle/``, metrics of the run. Weights that are already
+        The numbers become tags of the model version and, under ``values/bundle/``, metrics of the run. Weights that are already
         staged are linked rather than copied.
         """
         if not self._active:

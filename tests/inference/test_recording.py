@@ -65,13 +65,17 @@ def test_scores_intervals_tables_and_pictures_go_into_the_run_of_the_bundle(tmp_
     records = Spool(tmp_path / "run").read()
     assert [record.kind for record in records] == ["metrics", "files", "tags"], "the run is neither started nor ended again"
     values = records[0].body["values"]
-    assert (values["test/eyes_test/dice/cup"], values["test/eyes_test/dice_low/cup"], values["test/eyes_test/dice_high/cup"]) == (
+    assert (
+        values["values/test/eyes_test/dice/cup"],
+        values["values/test/eyes_test/dice_low/cup"],
+        values["values/test/eyes_test/dice_high/cup"],
+    ) == (
         0.5,
         0.25,
         0.75,
     )
-    assert (values["test/eyes_test/second_reader_dice/cup"], values["test/eyes_test/empty_wrong/cup"]) == (0.6, 1)
-    assert "test/eyes_test/dice_pooled/cup" not in values, "undefined"
+    assert (values["values/test/eyes_test/second_reader_dice/cup"], values["values/test/eyes_test/empty_wrong/cup"]) == (0.6, 1)
+    assert "values/test/eyes_test/dice_pooled/cup" not in values, "undefined"
     files = Spool(tmp_path / "run").files(records[1].number)
     assert records[1].body["folder"] == "test/eyes_test"
     kept = {str(path.relative_to(files)) for path in files.rglob("*") if path.is_file()}

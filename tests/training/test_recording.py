@@ -69,8 +69,8 @@ def test_everything_is_recorded_and_epochs_before_their_checkpoint(tmp_path: Pat
     config = tiny_config(root, data__normalise="{field_of_view: whole, working_size: [40, 50]}", train__epochs=2)
     result = run.train(config, root, tmp_path / "run", device="cpu")
     assert result.mlflow_run_id == "an-mlflow-run"
-    assert recorder.other["time/steps"] == 12
-    assert recorder.other["time/training_seconds"] > recorder.other["time/validations_seconds"] > 0
+    assert recorder.other["values/time/steps"] == 12
+    assert recorder.other["values/time/training_seconds"] > recorder.other["values/time/validations_seconds"] > 0
     assert recorder.started["card_name"] == "tiny"
     assert recorder.started["extra"] == {"parameters": recorder.started["extra"]["parameters"], "processes": 1}
     assert len(recorder.started["manifest"]) == 12
