@@ -11,6 +11,7 @@ from pipeline.datasets.patterns import stem_of
 from pipeline.datasets.splits import SplitConfig
 from pipeline.errors import CardError
 from pipeline.scans.eyes import eye_of, eyes_in_names
+from pipeline.scans.identity import MANY_OF_ONE
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +25,6 @@ _REMEDY = (
     "say who is who: write {patient} into images.file where names or folders tell people apart "
     "('images/{patient}.png' makes every name a person), or give images.table a CSV with a column patient"
 )
-_MANY = 20
-"""Images of one patient, beside fewer of all others together, that are said."""
 
 
 def check_people(card: CardFields, cases: Sequence[CardCase], config: SplitConfig) -> None:
@@ -45,7 +44,7 @@ def check_people(card: CardFields, cases: Sequence[CardCase], config: SplitConfi
             raise CardError(f"card {card.name}: {single}")
     counts = Counter(case.key.patient for case in cases)
     patient, most = counts.most_common(1)[0]
-    if len(counts) > 1 and most >= _MANY and 2 * most > len(cases):
+    if len(counts) > 1 and most >= MANY_OF_ONE and 2 * most > len(cases):
         log.warning(
             "card %s: patient %s holds %d of %d images; if these are several people, %s", card.name, patient, most, len(cases), _REMEDY
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
@@ -35,7 +35,7 @@ from pipeline.inference.predict import Predictor, Ready
 from pipeline.inference.reading import File, Read, Writing, failed, read_file
 from pipeline.measurements.surfaces import Surfaces, find_surfaces
 from pipeline.memory import Budget, Limits, available_memory
-from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.identity import Pseudonyms, warn_of_one_patient
 from pipeline.scans.originals import Originals
 from pipeline.scans.record import PASSING, Opened, pixels_sha256, stamp_of, status_of, token_of
 from pipeline.scans.walk import walk
@@ -99,6 +99,7 @@ def predict_folder(
         journal.export(out / "ledger.csv")
         if finds_objects:
             gather_coco(out)
+        warn_of_one_patient(Counter(entry.case.partition("_")[0] for entry in journal.results()))
         return journal.counts()
 
 

@@ -18,7 +18,7 @@ from pipeline.memory import Limits
 from pipeline.scans.archives import archive_counts
 from pipeline.scans.catalogue import Catalogue, CatalogueWriter
 from pipeline.scans.database import refusals
-from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.identity import Pseudonyms, warn_of_one_patient
 from pipeline.scans.originals import Originals
 from pipeline.scans.record import PASSING, FileRecord, Status, examine, rejection, stamp_of, token_of
 from pipeline.scans.walk import walk
@@ -208,6 +208,7 @@ def index_folder(
         with Catalogue(staged) as complete:
             counts.codes.update(complete.outcomes())
             counts.with_warnings, counts.groups = complete.with_warnings(), complete.groups()
+            warn_of_one_patient(Counter((record.case or "").partition("_")[0] for record in complete if record.status == "read"))
         os.replace(staged, out)
         left_over.unlink(missing_ok=True)
     return counts

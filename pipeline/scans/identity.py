@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import secrets
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["patient", "visit", "image", "path", "stamp"]
 
+MANY_OF_ONE = 20
+"""Images of one patient, beside fewer of all others together, that are said."""
 NO_VISIT = "0"
 """The visit of a file that tells nothing about its visit."""
 
@@ -97,6 +100,22 @@ class Pseudonyms:
         is a site's; folders of another hospital whose numbers may collide are read with another key.
         """
         return self.token("patient", same_text(name))
+
+
+def warn_of_one_patient(patients: Counter[str]) -> None:
+    """Say where most images of a folder count as one patient, as they do where one ID or folder stands for everybody.
+
+    ``patients``: images by patient.
+    """
+    (patient, most), *_ = patients.most_common(1) or [("", 0)]
+    if most >= MANY_OF_ONE and 2 * most > patients.total():
+        logger.warning(
+            "%d of %d images count as one patient (%s), by one Patient ID or one folder; if they are several people's, put each person's "
+            "files into a folder of their own, and blank the ID",
+            most,
+            patients.total(),
+            patient,
+        )
 
 
 def stated_patient(patient_id: str) -> str:

@@ -7,6 +7,7 @@ import hmac
 import os
 import re
 from base64 import b32encode
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.scans.eyes import eyes_in_names, laterality_from_name
-from pipeline.scans.identity import Pseudonyms, default_key_path, stated_patient
+from pipeline.scans.identity import Pseudonyms, default_key_path, stated_patient, warn_of_one_patient
 from pipeline.scans.open import open_scan
 from pipeline.scans.place import laterality_from_place, patient_and_visit_from_place
 from pipeline.scans.raster import write_png
@@ -305,6 +306,14 @@ def test_what_contradicts_the_tag_of_the_eye_is_said(told: str, tmp_path: Path) 
     eye, said = opened("e.dcm", ImageLaterality=own)
     assert (eye, own in said) == (None, True)
     assert opened("f.dcm", ImageLaterality="B") == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"), [({"a": 20}, True), ({"a": 19}, False), ({"a": 30, "b": 30}, False), ({}, False), ({"a": 22, "b": 20}, True)]
+)
+def test_one_patient_for_most_of_a_folder_is_said(counts: dict[str, int], said: bool, caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_one_patient(Counter(counts))
+    assert ("count as one patient" in caplog.text) is said
 
 
 def test_tags_win_over_place_and_missing_tags_fall_back_to_it(tmp_path: Path) -> None:
