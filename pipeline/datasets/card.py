@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pipeline.datasets.labels import (
     BACKGROUND_NAME,
     IGNORE_NAME,
+    Colour,
     FieldOfViewSource,
     InstancesLabel,
     LabelSource,
@@ -51,7 +52,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]{0,63}$")]
 
 class ClassFields(Strict):
     name: Name
-    colour: tuple[int, int, int]
+    colour: Colour
     code: str | None = Field(None, description='DICOM code "SCHEME:VALUE", or null where no verified one exists')
     inside: str | None = Field(None, description="the class that this one is a part of: a cup is found only where its disc is found, too")
 

@@ -91,7 +91,7 @@ def _checked(data: Any) -> CocoFile:
     for number, (place, entry) in enumerate(_entries(data, "annotations"), 1):
         kept = {key: entry.get(key) for key in ("bbox", "segmentation")}
         kept |= {"id": entry.get("id", number), "category": _id(entry, "category_id", place)}
-        if entry.get("iscrowd"):
+        if entry.get("iscrowd") not in (None, 0, "0", ""):
             crowds += 1
         else:
             by_image[_id(entry, "image_id", place)].append(kept)

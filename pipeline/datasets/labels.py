@@ -21,6 +21,10 @@ IGNORE_NAME = "ignore"
 Meaning = str | list[str]
 
 
+_Byte = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[_Byte, _Byte, _Byte]
+
+
 class _Source(Strict):
     file: str = Field(description="pattern of the label files, with the fields of the image pattern, and {stem} for the image's name")
     missing: Literal["skip", "empty"] = Field(
@@ -60,7 +64,7 @@ class ValuesLabel(_Pixels):
 
 
 class ColourRule(Strict):
-    rgb: tuple[int, int, int]
+    rgb: Colour
     means: Meaning
 
 

@@ -49,7 +49,8 @@ class Objects:
 
     @classmethod
     def make(cls, plane: tuple[int, int], boxes: Iterable[Any], labels: Iterable[int], masks: Sequence[Mask] | None = None) -> Objects:
-        array = np.array(list(boxes), dtype=np.float32).reshape(-1, 4)
+        with np.errstate(over="ignore"):  # a number too large is infinite, which checked() refuses
+            array = np.array(list(boxes), dtype=np.float32).reshape(-1, 4)
         return cls(plane, array, np.array(list(labels), dtype=np.int64), masks)
 
     @classmethod

@@ -107,6 +107,7 @@ def test_every_card_of_the_repository_loads() -> None:
         ({"labels": [{"kind": "values", "file": "l/{stem}.png", "values": {1: ["vessel", "vessel"]}}]}, "overlapping"),
         ({"parts": {"patients": {"train": ["a"]}, "file": "x.json"}}, "exactly one way"),
         ({"classes": [{"name": "background", "colour": [0, 0, 0]}]}, "always there"),
+        ({"classes": [{"name": "vessel", "colour": [0, 0, 256]}]}, "classes.0.colour.2: input should be less than or equal to 255"),
         ({"classes": [{"name": "vessel", "colour": [0, 0, 0]}] * 2}, "class names must differ"),
         ({"classes": [{"name": "vessel", "colour": [0, 0, 0], "inside": "disc"}]}, "inside 'disc', but classes are: vessel"),
         (
