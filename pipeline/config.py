@@ -15,8 +15,9 @@ from pydantic import Field, PositiveInt, ValidationError, field_validator, model
 
 from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.normalise import NormaliseConfig
+from pipeline.datasets.plain_text import decode_text
 from pipeline.datasets.splits import SplitConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import CardError, ConfigError
 from pipeline.models.base import MODELS
 from pipeline.registry import OneOrTwo, Strict, explain
 from pipeline.resources import find_run_file, shipped
@@ -266,16 +267,15 @@ def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """What a run file and those it stands on say; ``above`` are the files that stand on it."""
     found = path if above else find_run_file(path)
     try:
-        text = found.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = decode_text(found.read_bytes())
+    except (OSError, CardError) as error:
+        reason = str(error) if isinstance(error, CardError) else type(error).__name__
         if above:
             raise ConfigError(
-                f"{above[-1].name}: base: {path.name} cannot be read ({error.__class__.__name__}); give a path seen from that "
+                f"{above[-1].name}: base: {path.name} cannot be read ({reason}); give a path seen from that "
                 "file's folder, or the name of a file in configs/"
             ) from error
-        raise ConfigError(
-            f"{path}: cannot be read ({error.__class__.__name__}); give the path of a YAML run file, such as one in configs/"
-        ) from error
+        raise ConfigError(f"{path}: cannot be read ({reason}); give the path of a YAML run file, such as one in configs/") from error
     chain = (*above, found.resolve())
     if chain[-1] in above:
         raise ConfigError(f"{above[-1].name}: base: goes round in a circle ({' -> '.join(file.name for file in chain)}); take one base out")

@@ -310,3 +310,12 @@ def test_how_many_objects_are_kept_is_one_setting(
     assert parse_config(dump_config(config)) == config
     limits = build_task(config, 3, LabelMap((LabelClass(1, "disc", (1, 2, 3)),))).network.roi_heads
     assert (limits.detections_per_img, limits.score_thresh) == (detections, score_threshold)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_run_file_says_by_its_mark_how_it_is_written(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.yaml").write_bytes((SMALL + "description: Gef\u00e4\u00dfe\r\n").encode(encoding))
+    assert load_config(tmp_path / "a.yaml").description == "Gef\u00e4\u00dfe"
+    (tmp_path / "b.yaml").write_bytes((SMALL + "description: Gef\u00e4\u00dfe\n").encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"cannot be read .line 5 is not UTF-8 text"):
+        load_config(tmp_path / "b.yaml")

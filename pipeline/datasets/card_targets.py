@@ -34,6 +34,7 @@ from pipeline.datasets.object_classes import classes_by_number
 from pipeline.datasets.object_files import from_components, from_instance_ids, from_masks, from_seg, from_yolo, label_of, read_planes
 from pipeline.datasets.objects import Objects
 from pipeline.datasets.patterns import fill
+from pipeline.datasets.places import file_below
 from pipeline.datasets.plain_text import read_plain_text
 from pipeline.errors import CardError, LabelFileError, OcusegError
 from pipeline.types import IGNORE, CaseKey, LabelMap, Scan
@@ -116,7 +117,7 @@ class _Image:
 
     def beside(self, pattern: str) -> Path:
         """The file that a pattern names for this image."""
-        return self._case.root / fill(pattern, self.fields)
+        return file_below(self._case.root, fill(pattern, self.fields), "classes_from")
 
     @property
     def scan(self) -> Scan:

@@ -152,7 +152,8 @@ def _entries(data: Any, section: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """("images[0]", entry) of a section; CardError where it is no list of objects."""
     listed = data.get(section) if isinstance(data, dict) else None
     if not isinstance(listed, list):
-        raise CardError(f"this is not COCO JSON: it has no list {section!r}; export it with images, annotations and categories")
+        fault = f"{section!r} is no list" if isinstance(data, dict) and section in data else f"the key {section!r} is missing"
+        raise CardError(f"this is not COCO JSON with images, annotations and categories ({fault})")
     for number, entry in enumerate(listed):
         if not isinstance(entry, dict):
             raise CardError(f"this is not COCO JSON: {section}[{number}] holds no keys")

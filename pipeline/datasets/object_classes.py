@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.datasets.labels import ClassesFrom
 from pipeline.datasets.patterns import fill, stem_of
+from pipeline.datasets.places import composed
 from pipeline.datasets.plain_text import read_regular
 from pipeline.datasets.tables import read_table
 from pipeline.errors import CardError, LabelFileError
@@ -117,5 +118,5 @@ def _text(value: Any) -> str:
 
 
 def _names(text: Any, image: Path) -> bool:
-    name = PurePosixPath(str(text).replace("\\", "/")).name
-    return name == image.name or stem_of(name) == stem_of(image.name)
+    name, own = PurePosixPath(composed(str(text)).replace("\\", "/")).name, composed(image.name)
+    return name == own or stem_of(name) == stem_of(own)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.datasets.card import DataCard
+from pipeline.datasets.card_targets import read_truth
 from pipeline.datasets.patterns import Pattern
 from pipeline.datasets.tables import read_table
 from pipeline.errors import CardError
@@ -112,6 +113,18 @@ def test_a_link_that_leaves_is_refused_by_field(
         card.cases(small_set.root)
     monkeypatch.setenv("OCUSEG_FOLLOW_LINKS", "1")
     assert len(card.cases(small_set.root)) == 1
+
+
+def test_a_table_of_objects_stays_in_the_folder_too(small_set: SmallSet) -> None:
+    (case,) = listed(small_set, rows(small_set.root).replace("eye", "ids").replace("OD", "../../ids.json")).cases(small_set.root)
+    source = {
+        "kind": "instances",
+        "file": "{label}",
+        "classes_from": {"json": "{ids}", "path": "", "id": "id", "category": "class", "values": {"a": "vessel"}},
+    }
+    (case,) = listed(small_set, (small_set.root / "list.csv").read_bytes(), labels=[source]).cases(small_set.root)
+    with pytest.raises(CardError, match=r"classes_from: '\.\./\.\./ids\.json' does not lie in the data set's folder"):
+        read_truth(make_card(**(TABLE | {"labels": [source]})), case, objects=True)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", '{"train": 3}', '{"train": null}'])
