@@ -27,6 +27,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+_Byte = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[_Byte, _Byte, _Byte]
+"""Red, green, blue."""
+
+
 class OneOrTwo:
     """Mark of a setting (rows, columns): one number stands for a square, in a file and in the schema."""
 

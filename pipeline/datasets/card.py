@@ -21,7 +21,6 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pipeline.datasets.labels import (
     BACKGROUND_NAME,
     IGNORE_NAME,
-    Colour,
     FieldOfViewSource,
     InstancesLabel,
     LabelSource,
@@ -35,7 +34,7 @@ from pipeline.datasets.places import InFolder
 from pipeline.datasets.plain_text import read_plain_text
 from pipeline.datasets.splits import Part
 from pipeline.errors import CardError, OcusegError
-from pipeline.registry import Strict, explain
+from pipeline.registry import Colour, Strict, explain
 from pipeline.resources import shipped
 from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, Modality, Scan, Spacing
 from pipeline.yaml_mapping import read_mapping

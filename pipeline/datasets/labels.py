@@ -12,17 +12,13 @@ import numpy.typing as npt
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from pipeline.errors import CardError
-from pipeline.registry import Strict
+from pipeline.registry import Colour, Strict
 from pipeline.types import IGNORE, Geometry, LabelMap
 
 BACKGROUND_NAME = "background"
 IGNORE_NAME = "ignore"
 # One stored value may mean one class, several overlapping ones, "background" or "ignore".
 Meaning = str | list[str]
-
-
-_Byte = Annotated[int, Field(ge=0, le=255)]
-Colour = tuple[_Byte, _Byte, _Byte]
 
 
 class _Source(Strict):
