@@ -131,13 +131,15 @@ def prepare_machine(device: str) -> str:
 
 @contextmanager
 def enough_memory(remedy: str) -> Iterator[None]:
-    """Say in one sentence, with the remedy, that the GPU's memory did not suffice for what is done inside the block.
+    """Say in one sentence, with the remedy, that memory did not suffice for what is done inside the block, the GPU's or the machine's.
 
     Raises
     ------
-    TrainingError: in place of torch's own error.
+    TrainingError: in place of torch's or Python's own error.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise TrainingError(f"GPU memory did not suffice: {remedy}") from error
+    except MemoryError as error:
+        raise TrainingError(f"memory did not suffice: {remedy}") from error

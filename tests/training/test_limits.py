@@ -25,15 +25,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("where", ["forward", "predict"])
-def test_too_little_gpu_memory_names_the_settings_that_help(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), MemoryError()])
+def test_too_little_memory_names_the_settings_that_help(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
 ) -> None:
     def too_much(self: SemanticTask, batch: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        raise error
 
     monkeypatch.setattr(SemanticTask, where, too_much)
     with pytest.raises(
-        TrainingError, match=r"^GPU memory did not suffice: .*data\.crop \(of volumes data\.slices\), .*task\.tile"
+        TrainingError, match=r"^(GPU )?memory did not suffice: .*data\.crop \(of volumes data\.slices\), .*task\.tile"
     ) as caught:
         train_tiny(tiny_config(root, train__epochs=1), root, tmp_path / "run")
     assert caught.value.exit_code == 4
