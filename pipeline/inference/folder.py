@@ -21,19 +21,17 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from pipeline.errors import ConfigError, OcusegError, ScanError
 from pipeline.inference.case_files import CaseResult, mask_dtype, read_case, write_case
+from pipeline.inference.infer import infer
 from pipeline.inference.journal import Entry, Journal
-from pipeline.inference.object_files import FoundObject, FoundObjects, compact, gather_coco
+from pipeline.inference.object_files import gather_coco
 from pipeline.inference.out_folder import open_out
 from pipeline.inference.pieces import Piece, Pieces, volume_of
 from pipeline.inference.predict import Predictor, Ready
 from pipeline.inference.reading import File, Read, Writing, failed, read_file
-from pipeline.measurements.surfaces import Surfaces, find_surfaces
 from pipeline.memory import Budget, Limits, available_memory
 from pipeline.scans.identity import Pseudonyms, warn_of_one_patient
 from pipeline.scans.originals import Originals
@@ -286,40 +284,7 @@ class _Run:
         raise ScanError("malformed", "two cases have one name and the same beginning of their SHA-256")
 
     def _infer(self, ready: Ready, name: str, read_seconds: float) -> CaseResult:
-        began = time.perf_counter()
-        label_map, dtype = self.bundle.label_map, mask_dtype(self.bundle.label_map)
-        masks: list[npt.NDArray[np.unsignedinteger]] = []
-        kept: list[npt.NDArray[np.float16]] = []
-        objects: list[list[FoundObject]] = []
-        depths: list[npt.NDArray[np.float32]] = []
-        has_masks = True
-        warnings: tuple[str, ...] = ()
-        for plane, prediction in enumerate(self.predictor.slices(ready)):
-            layers = self.predictor.layers(prediction)
-            if layers is None:
-                masks.append(np.zeros(ready.scan.geometry.plane, dtype))
-            else:
-                masks.append(label_map.mask(layers).astype(dtype))
-            warnings = prediction.warnings
-            if prediction.boxes is not None:
-                objects.append(compact(prediction, plane))
-                has_masks = has_masks and prediction.instance_masks is not None
-            if label_map.layered and prediction.probabilities is not None:
-                depths.append(find_surfaces(prediction.probabilities, label_map).depth)
-            if self.keep_probabilities:
-                assert prediction.probabilities is not None
-                kept.append(prediction.probabilities.astype(np.float16))
-        flat = ready.scan.pixels.ndim == 3
-        mask = masks[0] if flat else np.stack(masks)
-        chances = None if not kept else kept[0] if flat else np.stack(kept, axis=1)
-        found = None
-        if objects:
-            found = FoundObjects.of(objects, has_masks, label_map, self.predictor.task.thresholds)
-            if len(found.objects) < sum(map(len, objects)):
-                warnings += (f"only the likeliest {len(found.objects)} objects were kept",)
-        surfaces = Surfaces(label_map.surface_names, np.concatenate(depths, axis=1)) if depths else None
-        seconds = read_seconds + time.perf_counter() - began
-        return CaseResult(ready.scan, name, mask, chances, warnings, self.bundle.id, seconds, found, surfaces)
+        return infer(self.predictor, ready, name, read_seconds, keep_probabilities=self.keep_probabilities)
 
     def _write(self, result: CaseResult, held: ExitStack) -> float:
         """Runs in a writer thread; seconds it took."""

@@ -1,0 +1,51 @@
+"""The network on one scan, and what it found, ready to be written."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.inference.case_files import CaseResult, mask_dtype
+from pipeline.inference.object_files import FoundObject, FoundObjects, compact
+from pipeline.inference.predict import Predictor, Ready
+from pipeline.measurements.surfaces import Surfaces, find_surfaces
+
+
+def infer(predictor: Predictor, ready: Ready, name: str, read_seconds: float, *, keep_probabilities: bool) -> CaseResult:
+    """Masks, objects and surfaces of a scan in its source frame. ``name`` is the case's, ``read_seconds`` what reading it took."""
+    began = time.perf_counter()
+    label_map, dtype = predictor.bundle.label_map, mask_dtype(predictor.bundle.label_map)
+    masks: list[npt.NDArray[np.unsignedinteger]] = []
+    kept: list[npt.NDArray[np.float16]] = []
+    objects: list[list[FoundObject]] = []
+    depths: list[npt.NDArray[np.float32]] = []
+    has_masks = True
+    warnings: tuple[str, ...] = ()
+    for plane, prediction in enumerate(predictor.slices(ready)):
+        layers = predictor.layers(prediction)
+        if layers is None:
+            masks.append(np.zeros(ready.scan.geometry.plane, dtype))
+        else:
+            masks.append(label_map.mask(layers).astype(dtype))
+        warnings = prediction.warnings
+        if prediction.boxes is not None:
+            objects.append(compact(prediction, plane))
+            has_masks = has_masks and prediction.instance_masks is not None
+        if label_map.layered and prediction.probabilities is not None:
+            depths.append(find_surfaces(prediction.probabilities, label_map).depth)
+        if keep_probabilities:
+            assert prediction.probabilities is not None
+            kept.append(prediction.probabilities.astype(np.float16))
+    flat = ready.scan.pixels.ndim == 3
+    mask = masks[0] if flat else np.stack(masks)
+    chances = None if not kept else kept[0] if flat else np.stack(kept, axis=1)
+    found = None
+    if objects:
+        found = FoundObjects.of(objects, has_masks, label_map, predictor.task.thresholds)
+        if len(found.objects) < sum(map(len, objects)):
+            warnings += (f"only the likeliest {len(found.objects)} objects were kept",)
+    surfaces = Surfaces(label_map.surface_names, np.concatenate(depths, axis=1)) if depths else None
+    seconds = read_seconds + time.perf_counter() - began
+    return CaseResult(ready.scan, name, mask, chances, warnings, predictor.bundle.id, seconds, found, surfaces)
