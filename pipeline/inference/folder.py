@@ -35,7 +35,7 @@ from pipeline.inference.reading import File, Read, Writing, failed, read_file
 from pipeline.memory import Budget, Limits, available_memory
 from pipeline.scans.identity import Pseudonyms, warn_of_one_patient
 from pipeline.scans.originals import Originals
-from pipeline.scans.record import PASSING, Opened, pixels_sha256, stamp_of, status_of, token_of
+from pipeline.scans.record import PASSING, Opened, pixels_sha256, stamp_of, token_of
 from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
 from pipeline.training.bundle import Bundle, load_bundle
@@ -168,7 +168,7 @@ class _Run:
         for path, problem in walk(self.folder, on_folder=note_listed):
             token, stamp = token_of(path, self.folder, self.names), stamp_of(path, self.names)
             if problem is not None:
-                self._enter(Entry(token, stamp, "", "", "", status_of(problem.code), problem.code, str(problem), 0.0))
+                self._enter(File(path, token, stamp).refused(problem))
                 continue
             known = [entry for entry in self.journal.of_file(token) if entry.stamp == stamp and self._stands(entry)]
             if known:
@@ -224,11 +224,11 @@ class _Run:
             if one.scan is not None:
                 found.append((piece, one.scan))
             elif one.error is not None:
-                code, reason, file = one.error.code, str(one.error), piece.file
-                self._enter(Entry(file.token, file.stamp, one.sha256 or "", "", "", status_of(code), code, reason, 0.0))
+                self._enter(piece.file.refused(one.error, one.sha256 or ""))
         if len(found) > 1:
             try:
                 volume, order = volume_of([scan for _, scan in found])
+                ready = self.predictor.ready(volume)
             except ScanError as error:
                 why = error
             else:
@@ -236,12 +236,17 @@ class _Run:
                 reasons = [f"slice {number} of {len(entries)} of a volume" for number in range(1, len(entries) + 1)]
                 parts = [replace(e, status="part", code="slice", reason=r) for e, r in zip(entries, reasons, strict=True)][1:]
                 notes = "; ".join(dict.fromkeys(piece.note for piece, _ in found if piece.note))
-                self._predict(self.predictor.ready(volume).noted(notes), replace(entries[0], sha256=volume.sha256), writers, parts)
+                self._predict(ready.noted(notes), replace(entries[0], sha256=volume.sha256), writers, parts)
                 return
         for piece, scan in found:
             if piece.new:
                 note = "; ".join(filter(None, (piece.note, str(why or ""))))
-                self._predict(self.predictor.ready(scan).noted(note), self._done(piece.file, scan, 0.0), writers)
+                try:
+                    ready = self.predictor.ready(scan)
+                except ScanError as error:
+                    self._enter(piece.file.refused(error, scan.sha256))
+                else:
+                    self._predict(ready.noted(note), self._done(piece.file, scan, 0.0), writers)
 
     def _predict(
         self, ready: Ready, entry: Entry, writers: ThreadPoolExecutor, parts: Sequence[Entry] = (), held: ExitStack | None = None

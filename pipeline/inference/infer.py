@@ -29,7 +29,7 @@ def infer(predictor: Predictor, ready: Ready, name: str, read_seconds: float, *,
             masks.append(np.zeros(ready.scan.geometry.plane, dtype))
         else:
             masks.append(label_map.mask(layers).astype(dtype))
-        warnings = prediction.warnings
+        warnings = tuple(dict.fromkeys((*warnings, *prediction.warnings)))
         if prediction.boxes is not None:
             objects.append(compact(prediction, plane))
             has_masks = has_masks and prediction.instance_masks is not None

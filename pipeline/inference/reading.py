@@ -36,6 +36,10 @@ class File:
     token: str
     stamp: str
 
+    def refused(self, error: ScanError, sha256: str = "") -> Entry:
+        """How the file ends where it cannot become a scan."""
+        return Entry(self.token, self.stamp, sha256, "", "", status_of(error.code), error.code, str(error), 0.0)
+
 
 @dataclass(frozen=True, eq=False)
 class Read:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from pipeline.errors import ScanError
+from pipeline.inference.predict import Predictor, Ready
 from pipeline.scans.catalogue import Catalogue
 from pipeline.scans.folder import index_folder
 from pipeline.scans.open import open_scan
 from pipeline.training.bundle import Bundle
+from pipeline.types import Scan
 from tests.inference.conftest import make_bundle, picture, write_folder
 from tests.inference.test_folder import KEY, counts, ledger, run
 from tests.scans.make import dicom, ramp, saved
@@ -52,6 +56,22 @@ def test_files_of_one_series_are_one_case_and_grow_with_it(tmp_path: Path, oct_b
     shown = np.stack([open_scan(case / f"image_{k:03d}.png").pixels[0] for k in range(4)])
     assert (np.argsort(shown[:, 0, 0]) == np.argsort(volume[:, 0, 0])).all()
     assert sorted({(row["token"], row["status"]) for row in rows}) == indexed(tmp_path)
+
+
+def test_a_volume_that_does_not_fit_is_pictures_that_say_why_and_the_run_goes_on(
+    tmp_path: Path, oct_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series(tmp_path / "scans" / "A")
+    ready = Predictor.ready
+
+    def little_memory(self: Predictor, scan: Scan, *arguments: Any, **options: Any) -> Ready:
+        if scan.geometry.slices > 1:
+            raise ScanError("too_large", "too large for this machine's memory")
+        return ready(self, scan, *arguments, **options)
+
+    monkeypatch.setattr(Predictor, "ready", little_memory)
+    assert run(tmp_path) == counts(done=4, with_warnings=4)
+    assert all("too large for this machine" in row["reason"] for row in ledger(tmp_path / "out"))
 
 
 def test_one_uid_of_two_pictures_keeps_both_and_says_so(tmp_path: Path, bundle: Bundle) -> None:
