@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import logging
 import os
@@ -310,5 +311,13 @@ def _name(path: str, fields: Mapping[str, str]) -> str:
 
 
 def _safe(text: str) -> str:
-    """A readable name made of letters, digits, dots and dashes only."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-.")[:64] or "x"
+    """A readable name made of letters, digits, dots and dashes only, where "_" and " " are dashes.
+
+    Where more is lost (other letters, several signs in a row, a long name's end), a hash of the whole name follows what is left:
+    Müller and Muller are two people.
+    """
+    whole = composed(text)
+    kept = re.sub(r"[^A-Za-z0-9.-]+", "-", whole).strip("-.")
+    if kept and len(kept) <= 64 and kept == re.sub("[_ ]", "-", whole):
+        return kept
+    return f"{kept[:51].strip('-.') or 'x'}-{hashlib.sha256(os.fsencode(whole)).hexdigest()[:12]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -55,6 +56,18 @@ def test_both_eyes_in_the_names_are_one_patient(right: str, left: str, identifie
     assert sorted(Counter(case.key.patient for case in cases).values()) == [2, 2, 2]
     assert {case.image.name for case in cases if case.key.eye == "R"} == {name for name in names if right + "." in name}
     check_people(card, cases, SplitConfig())
+
+
+def test_people_whose_names_differ_in_a_letter_that_no_file_name_keeps_are_different_people(tmp_path: Path) -> None:
+    long = "x" * 70
+    people = ["Muller", "Müller", "M-ller", "José", "Jose", "Jos", "김", "李", "a+b", "a-b", f"{long}1", f"{long}2"]
+    _, cases = _cases(tmp_path, [f"{name}/{number}.png" for number, name in enumerate(people)], "{patient}/{name}.png")
+    of = {case.image.parent.name: case.key.patient for case in cases}
+    assert len(set(of.values())) == len(people)
+    assert (of["Muller"], of["a-b"]) == ("Muller", "a-b")
+    decomposed = unicodedata.normalize("NFD", "Müller")
+    _, (again, same) = _cases(tmp_path / "again", ["Müller/1.png", f"{decomposed}/2.png"], "{patient}/{name}.png")
+    assert again.key.patient == same.key.patient == of["Müller"], "one name, whichever others are there and whoever wrote it"
 
 
 def test_the_names_of_a_public_set_with_eyes_glued_to_numbers() -> None:
