@@ -64,6 +64,8 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"7z\xbc\xaf\x27\x1c", "archive"),
     (b"HSF-OCT-", "heidelberg_vol"),
     (b"CMDb\0", "heidelberg_e2e"),
+    (b"MDbMDir", "heidelberg_e2e"),
+    (b"MDbDir", "heidelberg_e2e"),
     (b"FOCT", "topcon_fda"),
     (b"FAAA", "topcon_fda"),
 )

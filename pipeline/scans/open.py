@@ -19,7 +19,7 @@ from pipeline.types import CaseKey, Geometry, Laterality, Scan
 
 ONE_VALUE = "the image has one value everywhere"
 _UNREAD = {
-    "heidelberg_e2e": "Heidelberg .E2E files are not read yet; export as DICOM",
+    "heidelberg_e2e": "Heidelberg .E2E and .sdb files are not read yet; export as DICOM",
     "topcon_fda": "Topcon .fda / .fds files are not read yet; export as DICOM",
     "heic": "HEIC pictures are not read; save as PNG or TIFF",
     "analyze": "Analyze images (.hdr, .img) are not read; convert them to NIfTI (.nii)",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +16,10 @@ from pipeline.datasets.card import load_card
 from pipeline.datasets.splits import Split, make_split
 from pipeline.errors import CardError, NothingUsableError
 from pipeline.types import CaseKey
+from tests.patience import LONG_S
 from tests.training.tiny import COLUMNS, ROWS, tiny_config, train_tiny, write_data
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -57,6 +63,27 @@ def test_a_case_that_cannot_be_read_is_named_or_left_out_and_counted(
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert str(lost) not in {row["case"] for row in manifest}
     assert len(manifest) == 11
+
+
+def test_a_case_larger_than_the_limit_is_named(root: Path) -> None:
+    """The limit is read as a process starts, so this one is a process of its own."""
+    lost = min(load_card(tiny_config(root).data.card).cases(root), key=lambda case: case.key)
+    with Image.open(lost.image) as image:
+        image.resize((4 * COLUMNS, 4 * ROWS)).save(lost.image)
+    program = """
+import sys
+from pathlib import Path
+from pipeline.datasets.card import load_card
+from pipeline.datasets.normalise import NormaliseConfig
+from pipeline.datasets.store import CaseStore
+card, root = load_card(sys.argv[1]), Path(sys.argv[2])
+CaseStore(card, card.cases(root), root, NormaliseConfig())
+"""
+    command = [sys.executable, "-c", program, tiny_config(root).data.card, str(root)]
+    environment = os.environ | {"OCUSEG_MAX_PIXELS": str(2 * COLUMNS * ROWS), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=LONG_S, check=False)
+    assert f"case {lost.key}: " in done.stderr
+    assert f"declares {16 * COLUMNS * ROWS:,} pixels; the limit is {2 * COLUMNS * ROWS:,}" in done.stderr
 
 
 def test_a_part_of_which_nothing_can_be_read_stops_the_run(root: Path, tmp_path: Path) -> None:
