@@ -61,7 +61,7 @@ def decode_nifti(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, 
             raise ScanError("malformed", "the NIfTI header states an axis of 0 pixels, but the file holds more than one; export it again")
         # Fortran order over (column, row, slice[, colour]) is C order over ([colour,] slice, row, column).
         array = np.frombuffer(data, dtype=stored).reshape(((3,) if colour else ()) + shape[::-1])
-        array = _values(np.moveaxis(array, 0, -1) if colour else array, *header.get_slope_inter())
+        array = _values(np.moveaxis(array, 0, -1) if colour else array, *_scaling(header))
         return array, geometry_of(header, frame, shape[::-1])
 
 
@@ -80,6 +80,17 @@ def _shape(header: Any) -> tuple[tuple[int, ...], bool]:
     if len(shape) not in (2, 3):
         raise ScanError("unsupported", f"NIfTI images with {len(shape)} dimensions are not read; save 2 or 3")
     return shape, False
+
+
+def _scaling(header: Any) -> tuple[float | None, float | None]:
+    """(slope, intercept) of the stored numbers, None where the header states none."""
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        slope, intercept = header.get_slope_inter()
+    except HeaderDataError:
+        raise ScanError("malformed", "the NIfTI header scales its numbers by one that is none (scl_inter); export it again") from None
+    return slope, intercept
 
 
 def _values(array: Pixels, slope: float | None, intercept: float | None) -> Pixels:

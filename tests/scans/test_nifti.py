@@ -96,6 +96,17 @@ def test_a_moved_image_is_not_placed_by_the_old_note(tmp_path: Path) -> None:
     assert np.allclose(geometry.affine, np.diag([-2.0, -2.0, 2.0, 1.0]))
 
 
+def test_scaling_by_no_number_is_told(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(VOLUME.T.astype(np.int16), None)
+    image.header.set_slope_inter(0.5, 10)
+    nibabel.save(image, tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[116:120] = np.float32(np.nan).tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.raises(ScanError, match="scl_inter"):
+        read_nifti(tmp_path / "a.nii")
+
+
 def test_scaling_big_endian_second_version_and_trailing_ones(tmp_path: Path) -> None:
     image = nibabel.Nifti1Image(VOLUME.T.astype(np.int16), None)
     image.header.set_slope_inter(0.5, 10)
