@@ -22,6 +22,7 @@ from pipeline.errors import LabelFileError, OcusegError
 from pipeline.scans.archive_survey import archives_below
 from pipeline.scans.archives import archives_line
 from pipeline.scans.open import ONE_VALUE
+from pipeline.scans.walk import names_below
 from pipeline.types import Advance, CaseKey, Scan
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def _check(card: DataCard, root: Path, found: Found, progress: Advance | None) -
     sidecars = f"{found.sidecars} files of a Mac (._*) hold no image and are left out" if found.sidecars else ""
     problems += [Problem("", told, "warning") for told in (packed, sidecars) if told]
     if not found.cases:
-        problems.append(Problem("", f"no image with its label fits {card.images.file!r}"))
+        other = next(filter(card.patterns[0].fits_but_for_case, names_below(root)[0]), None)
+        hint = f"; {other!r} would but for upper and lower case" if other is not None else ""
+        problems.append(Problem("", f"no image with its label fits {card.images.file!r}{hint}"))
     unfinished = [name for name in CardFields.model_fields if UNFINISHED in json.dumps(card.model_dump(include={name}, mode="json"))]
     if unfinished:
         problems.append(Problem("", f"the card still says {UNFINISHED} in: {', '.join(unfinished)}", "to complete"))

@@ -333,7 +333,8 @@ def _look_up(plane: npt.NDArray[Any], table: Mapping[int, int], what: str) -> np
         values = np.unique(plane[strange])
         shown = [f"({v >> 16}, {v >> 8 & 255}, {v & 255})" if what == "colour" else str(v) for v in values[:5].tolist()]
         more = f" and {len(values) - 5} more" if len(values) > 5 else ""
-        raise CardError(f"the label holds {what} {', '.join(shown)}{more} in {int(strange.sum())} pixels, which the card does not name")
+        what = f"{what} {', '.join(shown)}{more} in {int(strange.sum())} pixels"
+        raise CardError(f"the label holds {what}, which the card does not name; name them, or mend it (JPEG blurs values: say at_least)")
     return np.asarray(codes[found])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -76,6 +77,13 @@ class Pattern:
             return cls(text, regex.compile(whole), tuple(fields))
         except (regex.error, RecursionError, OverflowError) as error:
             raise CardError(f"pattern {text!r} is not valid: {str(error) or type(error).__name__}") from None
+
+    def fits_but_for_case(self, path: str) -> bool:
+        """Whether a relative path that does not fit would, were upper and lower case one, as they are on some systems."""
+        with suppress(TimeoutError):
+            any_case = regex.compile(self.regex.pattern, regex.IGNORECASE)
+            return not self.regex.fullmatch(composed(path), timeout=_SECONDS) and bool(any_case.fullmatch(composed(path), timeout=_SECONDS))
+        return False
 
     def match(self, path: str) -> dict[str, str] | None:
         """Fields of a relative path, or None where the pattern does not fit; ``eye`` as "R" or "L" where it can be told.

@@ -156,3 +156,9 @@ def test_an_eye_column_that_is_not_understood_is_said(tmp_path: Path, caplog: py
     _, cases = _cases(tmp_path, [f"{n}.png" for n in range(4)], "{image}", table=", table: list.csv")
     assert {case.key.eye for case in cases} == {"U"}
     assert "of 4 images the field {eye} is not understood (0, 1)" in caplog.text
+
+
+def test_an_extension_in_capitals_is_pointed_out(tmp_path: Path) -> None:
+    write_png(tmp_path / "a_R.PNG", ramp(6, 11))
+    card = parse_card(CARD.format(identifiers="public", pattern="{name}.png"))
+    assert "'a_R.PNG' would but for upper and lower case" in check_card(card, tmp_path)[0].message
