@@ -54,7 +54,7 @@ def rows(root: Path, separator: str = ",", slash: str = "/") -> str:
 def test_one_table_however_it_was_saved(small_set: SmallSet, change: object) -> None:
     text = rows(small_set.root)
     (case,) = listed(small_set, change(text)).cases(small_set.root)  # type: ignore[operator]
-    assert (case.key.patient, case.key.eye) == ("M-ller", "R")
+    assert (case.key.patient, case.key.eye) == ("M-ller-a78429899bb8", "R")
     assert case.image.is_file()
     assert [path.is_file() for _, path in case.labels if path is not None] == [True]
 
