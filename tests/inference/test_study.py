@@ -113,8 +113,8 @@ def test_one_that_fails_is_named_and_costs_the_others_nothing(data: Path, tmp_pa
     assert "Failed, so without a row: bad (data card" in (tmp_path / "out" / "some_study" / "some.md").read_text()
     client = connect(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")
     assert "cannot be read" in client.get_run(study.mlflow_run_id).data.tags["ocuseg.failed"]
-    assert (tmp_path / "out" / "bad" / "config.yaml").exists()
-    assert not module._begun(tmp_path / "out" / "bad")  # so that a mended config of that name may take its place
+    assert not (tmp_path / "out" / "bad").exists()  # so that a mended config of that name may take its place
+    assert not module._begun(tmp_path / "out" / "bad")
     assert not (tmp_path / "out" / "bad" / "config.yaml").exists()
     assert module._begun(tmp_path / "out" / "good")
 

@@ -105,4 +105,4 @@ def test_output_that_is_not_utf8_ends_in_no_traceback(tmp_path: Path, encoding: 
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
-    assert b".yaml: cannot be read" in done.stderr
+    assert b".yaml: there is no such run file" in done.stderr
