@@ -11,13 +11,15 @@ from pipeline.cli import app
 
 
 @pytest.mark.parametrize(
-    "arguments", [["evaluate", "absent", "--card", "phantom", "--root", "."], ["predict", "absent", "scans", "--out", "out"]]
+    "arguments", [["evaluate", "bundle", "--card", "phantom", "--root", "."], ["predict", "bundle", "scans", "--out", "out"]]
 )
 def test_it_is_loaded_before_the_bundle(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OCUSEG_SITE_KEY", str(tmp_path / "site.key"))
-    (tmp_path / "scans").mkdir()
+    for name in ("scans", "bundle"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bundle" / "bundle.json").write_text("{}")
     (tmp_path / "mine.py").write_text("from pathlib import Path\nPath('loaded').touch()\n")
     result = CliRunner().invoke(app, [*arguments, "--plugin", "mine.py"])
-    assert "not a bundle" in result.stderr
+    assert "bundle bundle: its format is not" in result.stderr
     assert (tmp_path / "loaded").exists()

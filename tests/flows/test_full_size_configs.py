@@ -32,7 +32,7 @@ def as_written(name: str) -> RunConfig:
     """The file's config, with crop and tile of ``SIDE`` pixels, anchors from its data's kind of boxes, and no weights."""
     config = load_config(FOLDER / f"{name}.yaml")
     assert config.data.crop == (1000, 1000)
-    assert config.task.tile == 1000  # type: ignore[attr-defined]
+    assert config.task.tile == (1000, 1000)  # type: ignore[attr-defined]
     sizes = np.random.default_rng(0).uniform(8, 120, (60, 2)).astype(np.float32)
     model = config.model.model_copy(update={"weights": "none"}).fitted(sizes)  # type: ignore[attr-defined]
     return config.model_copy(update={"model": model, "task": config.task.model_copy(update={"tile": (SIDE, SIDE)})})

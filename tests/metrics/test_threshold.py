@@ -94,5 +94,5 @@ def test_no_other_threshold_is_better(chance, true):
     if not true.any():
         assert chosen == 0.5, "an image without the class says nothing of its threshold"
         return
-    best = max(dice(chance >= t, true) for t in np.arange(1, 200) / 200)
+    best = max(dice(chance >= float(t), true) for t in np.arange(1, 200) / 200)  # in the precision of the probabilities, as decide()
     assert dice(decide(chance[None], VESSEL, {"vessel": chosen})[0], true) == pytest.approx(best)

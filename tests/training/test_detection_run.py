@@ -69,7 +69,7 @@ def test_a_detector_is_trained_resumed_and_bundled_like_any_network(root: Path, 
         patch.setattr(run, "open_tracker", lambda *_, **__: recorder)
         result = run.train(asked, root, tmp_path / "run", device="cpu")
     kept = load_config(tmp_path / "run" / "config.yaml")
-    assert kept == asked
+    assert kept.model_dump() == asked.model_dump()  # limits of objects are the task's, not the model's to keep
     assert kept.model.anchors is None  # type: ignore[attr-defined]
 
     rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
