@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import datetime
+import gc
 import logging
 import os
 import time
@@ -283,8 +284,15 @@ def make_accelerator(config: RunConfig, device: str) -> Any:
 
 
 def leave_group() -> None:
+    """Leave torch.distributed, and wait for its threads.
+
+    A thread of the group that asks for the interpreter while that ends would abort the process. They are joined when the group goes,
+    which trained models, in circles of references, may still hold.
+    """
     if torch.distributed.is_initialized():
+        gc.collect()
         torch.distributed.destroy_process_group()
+        gc.collect()
 
 
 def use_best(task: Task, state: State) -> None:
