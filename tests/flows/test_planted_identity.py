@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import json
 import os
 import sqlite3
 import urllib.parse
@@ -17,8 +18,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import yaml
 from PIL import Image, PngImagePlugin
+from typer.testing import CliRunner
 
+from pipeline.cli import app
 from pipeline.config import parse_config
 from pipeline.datasets.card import load_card
 from pipeline.datasets.card_check import check_card
@@ -30,6 +34,7 @@ from pipeline.scans.identity import Pseudonyms
 from pipeline.training.mlflow_store import connect
 from pipeline.training.repeat import repeat_run
 from tests.scans.make import dicom, ramp, saved
+from tests.scans.test_vendor import volume as spectralis
 
 WHO = "Quagmire-Zebulon"
 WHEN = 1_234_567_891_123_456_789
@@ -101,6 +106,9 @@ def _hospital(root: Path) -> None:
     for name in ("descrip", "aux_file", "db_name", "intent_name"):
         volume.header[name] = WHO.encode()
     nibabel.save(volume, folder / f"{WHO}.nii.gz")
+    device = spectralis()
+    device.patient = WHO.encode()
+    device.save(folder / f"{WHO}.vol")
     for name, content in (
         ("notes.txt", WHO.encode()),
         ("broken.dcm", b"\0" * 128 + b"DICM" + WHO.encode()),
@@ -110,6 +118,31 @@ def _hospital(root: Path) -> None:
     (folder / f"{WHO}-link.png").symlink_to(folder / f"{WHO}_OD.png")
     for path in sorted(root.rglob("*")):
         os.utime(path, ns=(WHEN, WHEN))
+
+
+def _objects(root: Path) -> Path:
+    """A private card whose objects stand in a COCO file that names the images, and what it says of itself."""
+    random = np.random.default_rng(2)
+    (root / "images").mkdir(parents=True)
+    images, objects = [], []
+    for number in range(8):
+        image, name = random.integers(0, 90, (40, 56, 3), dtype=np.uint8), f"{WHO}{number}_{'LR'[number % 2]}.png"
+        top, left = (int(n) for n in random.integers(4, 24, 2))
+        image[top : top + 12, left : left + 9] += 120
+        Image.fromarray(image).save(root / "images" / name)
+        images.append({"id": number, "file_name": name, "width": 56, "height": 40, "license": WHO})
+        objects.append({"id": number, "image_id": number, "category_id": 1, "bbox": [left, top, 9, 12], "area": 108, "note": WHO})
+    text = {"info": {"contributor": WHO}, "images": images, "annotations": objects, "categories": [{"id": 1, "name": "spot"}]}
+    (root / "objects.json").write_text(json.dumps(text))
+    front = yaml.safe_load(CARD.split("---")[1]) | {
+        "name": "planted_objects",
+        "classes": [{"name": "spot", "colour": [240, 228, 66]}],
+        "images": {"file": "images/{patient}_{eye:[LR]}.png"},
+        "labels": [{"kind": "coco", "file": "objects.json", "categories": {"spot": "spot"}}],
+        "parts": None,
+    }
+    (root / "card.md").write_text(f"---\n{yaml.safe_dump(front)}---\n")
+    return root / "card.md"
 
 
 def _contents(data: bytes) -> Iterator[bytes]:
@@ -194,3 +227,41 @@ def test_nobodys_name_is_in_anything_that_is_written(
     write_report(out / "predicted")
     assert _leaks(out) == []
     assert WHO.lower() not in caplog.text.lower()
+
+
+def test_nor_is_it_where_objects_are_learnt_and_what_the_commands_print_is_for_the_screen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The commands themselves: a card drafted, checked and explained, two detectors compared, a folder predicted and reported."""
+    data, hospital, out = tmp_path / WHO / "set", tmp_path / WHO / "scans", tmp_path / "out"
+    card = _objects(data)
+    _hospital(hospital)
+    out.mkdir()
+    monkeypatch.chdir(out)
+    monkeypatch.setenv("OCUSEG_SITE_KEY", str(out / "site.key"))
+    (out / "small.yaml").write_text(
+        "name: small\n"
+        "data: {card: planted, normalise: {field_of_view: whole}, crop: [32, 32], crops_per_image: 1, "
+        "split: {source: random, validation: 0.25, test: 0.25, near_duplicates: drop_from_train}}\n"
+        "task: {name: detection}\n"
+        "model: {name: retinanet, backbone: resnet18, width: 8, head_layers: 1}\n"
+        "train: {epochs: 1, batch_size: 2, precision: float32}\n"
+    )
+
+    def said(*arguments: object, codes: tuple[int, ...] = (0,)) -> str:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code in codes, result.output
+        return result.output.lower()
+
+    said("card", "new", data, "--out", out / "draft.md", "--labels", data / "objects.json", codes=(0, 2))
+    said("card", "check", card, "--root", data)  # both name files for whoever sits in front of the screen, and write nothing
+    said("card", "explain", card, "--root", data)
+    printed = said("schema", "--out", out / "schema.json")
+    printed += said("compare", "small.yaml", "--set", f"data.card={card}", "--root", data, "--out", out / "runs", codes=(0,))
+    printed += said("index", hospital, "--out", out / "catalogue.sqlite", codes=(0, 3))
+    bundle = next((out / "runs").glob("*/bundle"))
+    printed += said("predict", bundle, hospital, "--out", out / "predicted", codes=(0, 3))
+    printed += said("report", out / "predicted")
+    assert _leaks(out) == []
+    assert "zebulon" not in printed
+    assert "zebulon" not in caplog.text.lower()
