@@ -44,6 +44,9 @@ Format = Literal[
 MAX_PIXELS = Limits.chosen().max_pixels
 """Declared pixels (all slices together) above which a file is refused before anything is decoded, unless another limit is given."""
 
+MOST_BEHIND = 64
+"""MiB that are unpacked behind the pixels of a compressed file to come to its checksum."""
+
 MORE_MEMORY = "raise --memory-limit (or OCUSEG_MEMORY_LIMIT) if this machine has more"
 
 _HEAD = 1024

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.atomic import atomic_path
 from pipeline.errors import ScanError
-from pipeline.scans.files import MAX_PIXELS, check_finite, check_pixels, decoding, open_regular, sniff_file
+from pipeline.scans.files import MAX_PIXELS, MOST_BEHIND, check_finite, check_pixels, decoding, open_regular, sniff_file
 from pipeline.scans.nifti_header import fill_header, geometry_of, read_header
 from pipeline.scans.quiet import quiet
 from pipeline.types import Geometry
@@ -59,6 +59,10 @@ def decode_nifti(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, 
             raise ScanError("truncated", "the NIfTI image is truncated; copy or export it again")
         if 0 in header["dim"][1 : 1 + len(shape)] and stream.read(1):
             raise ScanError("malformed", "the NIfTI header states an axis of 0 pixels, but the file holds more than one; export it again")
+        # gzip compares its checksum at its end only, and damage can shift that behind the image; without a limit a bomb would go on.
+        for _ in range(MOST_BEHIND if packed else 0):
+            if not stream.read(1 << 20):
+                break
         # Fortran order over (column, row, slice[, colour]) is C order over ([colour,] slice, row, column).
         array = np.frombuffer(data, dtype=stored).reshape(((3,) if colour else ()) + shape[::-1])
         array = _values(np.moveaxis(array, 0, -1) if colour else array, *_scaling(header))

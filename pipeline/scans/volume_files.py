@@ -10,6 +10,7 @@ import bz2
 import hashlib
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ScanError
-from pipeline.scans.files import check_finite, check_pixels, open_regular
+from pipeline.scans.files import MOST_BEHIND, check_finite, check_pixels, open_regular
 from pipeline.types import Geometry, known_spacing
 
 _HEADER = 1 << 16
@@ -121,7 +122,7 @@ def _beside(path: Path, name: str) -> Path:
 
 
 def _unpacked(file: BinaryIO, header: _Header, size: int) -> bytes:
-    """``size`` bytes of numbers, inflated no further."""
+    """``size`` bytes of numbers, as their checksum says."""
     begin = header.begin
     if begin < 0:
         begin = max(file.seek(0, 2) - size, 0)
@@ -129,15 +130,30 @@ def _unpacked(file: BinaryIO, header: _Header, size: int) -> bytes:
     if header.packing == "raw":
         return file.read(size)
     inflater: Any = bz2.BZ2Decompressor() if header.packing == "bzip2" else zlib.decompressobj(47)  # zlib or gzip, as its head says
-    out = bytearray()
-    while len(out) < size and (block := file.read(_STEP)):
-        try:
-            out += inflater.decompress(block, size - len(out))
-            while len(out) < size and (rest := getattr(inflater, "unconsumed_tail", None)):
-                out += inflater.decompress(rest, size - len(out))
-        except (zlib.error, OSError):
-            raise ScanError("malformed", "the volume file's compressed data are damaged; copy or export it again") from None
+    out, behind = bytearray(), 0
+    try:
+        for data in _steps(file, inflater):
+            out += data[: size - len(out)]
+            behind += len(data) if len(out) == size else 0
+            if behind > MOST_BEHIND << 20:
+                return bytes(out)
+    except (zlib.error, OSError):
+        raise ScanError("malformed", "the volume file's compressed data are damaged; copy or export it again") from None
+    if not inflater.eof:
+        raise ScanError("truncated", "the volume file's compressed data are truncated; copy or export it again")
     return bytes(out)
+
+
+def _steps(file: BinaryIO, inflater: Any) -> Iterator[bytes]:
+    """What is packed, a step at a time, until the stream ends, where its checksum is compared, or the file."""
+    left = b""
+    while not inflater.eof:
+        if not left and getattr(inflater, "needs_input", True):
+            left = file.read(_STEP)
+            if not left:
+                return
+        yield inflater.decompress(left, _STEP)
+        left = getattr(inflater, "unconsumed_tail", b"")
 
 
 def _fields(head: bytes, sign: str) -> dict[str, str]:

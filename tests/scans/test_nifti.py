@@ -151,6 +151,23 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path: Path) -> None:
         read_nifti(path, 139)
 
 
+def test_damage_that_only_the_checksum_shows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    write_nifti(path, VOLUME.astype(np.uint8), Geometry((4, 5, 7)))
+    packed = bytearray(gzip.compress(path.read_bytes(), compresslevel=0))
+    packed[-50] ^= 4  # among the pixels, which level 0 stores as they are
+    longer = bytearray(gzip.compress(path.read_bytes() + b"more than the header states", compresslevel=0))
+    path_of_longer = tmp_path / "longer.nii.gz"
+    path_of_longer.write_bytes(longer)
+    assert np.array_equal(read_nifti(path_of_longer)[0], VOLUME)
+    longer[-50] ^= 4
+    for content, code in ((packed, "malformed"), (longer, "malformed"), (gzip.compress(path.read_bytes())[:-3], "truncated")):
+        path.write_bytes(content)
+        with pytest.raises(ScanError) as caught:
+            read_nifti(path)
+        assert caught.value.code == code
+
+
 def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
     header = nibabel.Nifti1Header()
     header.set_data_shape((30000, 30000, 30000))

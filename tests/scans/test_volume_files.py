@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,28 @@ def test_an_nrrd_is_read_where_it_lies(tmp_path: Path, encoding: str, space: str
     assert scan.geometry.spacing_mm == pytest.approx((0.3, 0.2, 0.1))
     assert scan.geometry.affine is not None
     assert np.allclose(scan.geometry.affine @ [1, 1, 1, 1], [sign * 1.1, sign * 2.3, 3.2, 1])
+
+
+@pytest.mark.parametrize(
+    ("head", "pack"),
+    [
+        (nrrd("7 5 4", "short", "gzip"), lambda data: gzip.compress(data, compresslevel=0)),
+        (nrrd("7 5 4", "short", "bzip2"), bz2.compress),
+        (meta(CompressedData="True"), lambda data: zlib.compress(data, 0)),
+    ],
+)
+@pytest.mark.parametrize("more", [b"", b"more than the header states"])
+def test_damage_that_only_the_checksum_shows_is_refused(tmp_path: Path, head: bytes, pack: Callable[[bytes], bytes], more: bytes) -> None:
+    data = bytearray(pack(VOLUME.tobytes() + more))
+    (tmp_path / "a").write_bytes(head + data)
+    assert np.array_equal(open_scan(tmp_path / "a").pixels, VOLUME[None])
+    (tmp_path / "a").write_bytes(head + data[:-1])
+    with pytest.raises(ScanError, match="truncated"):
+        open_scan(tmp_path / "a")
+    data[len(data) // 2] ^= 4
+    (tmp_path / "a").write_bytes(head + data)
+    with pytest.raises(ScanError, match="damaged"):
+        open_scan(tmp_path / "a")
 
 
 def test_colour_and_single_slices(tmp_path: Path) -> None:
