@@ -33,8 +33,9 @@ from pipeline.inference.pieces import Piece, Pieces, volume_of
 from pipeline.inference.predict import Predictor, Ready
 from pipeline.inference.reading import File, Read, Writing, failed, read_file
 from pipeline.memory import Budget, Limits, available_memory
-from pipeline.scans.identity import Pseudonyms, warn_of_one_patient
+from pipeline.scans.identity import Pseudonyms, roles_that_counted, tell_of_roles, warn_of_one_patient
 from pipeline.scans.originals import Originals
+from pipeline.scans.place import Role
 from pipeline.scans.record import PASSING, Opened, pixels_sha256, stamp_of, token_of
 from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
@@ -98,6 +99,7 @@ def predict_folder(
         if finds_objects:
             gather_coco(out)
         warn_of_one_patient(Counter(entry.case.partition("_")[0] for entry in journal.results()))
+        tell_of_roles(run.roles)
         return journal.counts()
 
 
@@ -118,7 +120,7 @@ class _Run:
         self.limits = limits or Limits.chosen(workers=self.workers)
         self.bundle: Bundle = predictor.bundle
         self.writing: deque[Writing] = deque()
-        self.originals, self.pieces = Originals(), Pieces()
+        self.originals, self.pieces, self.roles = Originals(), Pieces(), Counter[Role]()
         for entry in journal.results():
             self.originals.add(entry.token, entry.case, entry.sha256, entry.instance, entry.pixels)
         self.finished = 0
@@ -173,6 +175,8 @@ class _Run:
             known = [entry for entry in self.journal.of_file(token) if entry.stamp == stamp and self._stands(entry)]
             if known:
                 self._count(known[0].status)
+                if known[0].status in ("done", "part"):
+                    self.roles.update(roles_that_counted(known[0].case, path, self.folder, self.names))
                 if known[0].series and known[0].status != "duplicate":
                     self.pieces.add(known[0].series, File(path, token, stamp), new=False)
             else:
@@ -201,6 +205,7 @@ class _Run:
             what = "file" if other.kind == "same_content" else "SOP Instance UID and the same pixels"
             self._enter(replace(entry, status="duplicate", code=other.kind, reason=f"the same {what} as {other.case}"))
             return
+        self.roles.update(roles_that_counted(entry.case, read.file.path, self.folder, self.names))
         note = f"{other.case} has the same SOP Instance UID and another picture; one of the two is named wrongly" if other else ""
         if scan.piece is not None:
             self.originals.add(entry.token, entry.case, entry.sha256, entry.instance, entry.pixels)

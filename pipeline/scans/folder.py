@@ -18,8 +18,9 @@ from pipeline.memory import Limits
 from pipeline.scans.archives import archive_counts
 from pipeline.scans.catalogue import Catalogue, CatalogueWriter
 from pipeline.scans.database import refusals
-from pipeline.scans.identity import Pseudonyms, warn_of_one_patient
+from pipeline.scans.identity import Pseudonyms, roles_that_counted, tell_of_roles, warn_of_one_patient
 from pipeline.scans.originals import Originals
+from pipeline.scans.place import Role
 from pipeline.scans.record import PASSING, FileRecord, Status, examine, rejection, stamp_of, token_of
 from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
@@ -178,7 +179,7 @@ def index_folder(
     staged, left_over = out.with_name(out.name + ".part"), out.with_name(out.name + ".interrupted")
     lock = out.with_name(f".{out.name}.lock")
     own = {str(lock)} | {f"{path}{end}" for path in (out, staged, left_over) for end in ("", "-journal")}
-    counts = Counts()
+    counts, roles = Counts(), Counter[Role]()
 
     def count_unchanged() -> None:
         counts.unchanged += 1
@@ -199,6 +200,8 @@ def index_folder(
             for path, record in stack.enter_context(closing(found)):
                 writer.add(record)
                 counts.files += 1
+                if record.status == "read":
+                    roles.update(roles_that_counted(record.case or "", path, root, pseudonyms))
                 counts.archives.update(archive_counts([record.reason]))
                 if on_file is not None:
                     on_file(path, record)
@@ -209,6 +212,7 @@ def index_folder(
             counts.codes.update(complete.outcomes())
             counts.with_warnings, counts.groups = complete.with_warnings(), complete.groups()
             warn_of_one_patient(Counter((record.case or "").partition("_")[0] for record in complete if record.status == "read"))
+        tell_of_roles(roles)
         os.replace(staged, out)
         left_over.unlink(missing_ok=True)
     return counts

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import ConfigError
-from pipeline.scans.place import same_text
+from pipeline.scans.place import Role, patient_and_visit_from_place, roles_passed, same_text
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +116,20 @@ def warn_of_one_patient(patients: Counter[str]) -> None:
             patients.total(),
             patient,
         )
+
+
+def roles_that_counted(case: str, path: Path, root: Path, names: Pseudonyms) -> set[Role]:
+    """For what folders above a file were taken instead of a patient's, where ``case`` has its patient from its place, not from tags."""
+    roles = roles_passed(path, root)
+    named = names.patient(patient_and_visit_from_place(path, root)[0]) if roles else ""
+    return set(roles) if case.partition("_")[0] == named else set()
+
+
+def tell_of_roles(roles: Counter[Role]) -> None:
+    """Say how many images have their patient from a place in which folders were taken for no patient's."""
+    if roles:
+        counted = ", ".join(f"{role} ({count} images)" for role, count in sorted(roles.items()))
+        logger.info("folders above images without a Patient ID were taken for no patient's, because their names are those of: %s", counted)
 
 
 def stated_patient(patient_id: str) -> str:

@@ -123,6 +123,11 @@ def patient_and_visit_from_place(path: Path, root: Path | None) -> tuple[str, st
     return place.patient or laterality_from_name(stem_of_name(name))[1] or name, place.visit
 
 
+def roles_passed(path: Path, root: Path | None) -> tuple[Role, ...]:
+    """What the folders between ``root`` and the patient's are taken for."""
+    return read_folders(place_below(path, root)[:-1]).passed
+
+
 def laterality_from_place(path: Path, root: Path | None) -> Laterality | None:
     """The eye that a file's name states, else a folder above it; None where both state one and contradict each other."""
     *folders, name = place_below(path, root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import shutil
 import sys
@@ -18,6 +19,7 @@ from pipeline.inference.folder import predict_folder
 from pipeline.inference.journal import Journal
 from pipeline.memory import Limits
 from pipeline.scans import workers
+from pipeline.scans.folder import index_folder
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.open import open_scan
@@ -26,6 +28,7 @@ from pipeline.scans.record import token_of
 from pipeline.training.bundle import Bundle
 from pipeline.types import Geometry
 from tests.inference.conftest import DISC_CUP, BrightTask, make_bundle, picture, write_folder
+from tests.scans.make import dicom, saved
 from tests.scans.test_nifti_header import drawn, uncoded
 
 KEY = Pseudonyms(b"a site key for tests")
@@ -404,3 +407,27 @@ def test_a_picture_in_which_nothing_can_be_seen_is_not_done_without_a_word(tmp_p
     (case,) = [row["case"] for row in ledger(tmp_path / "out") if row["reason"]]
     record = json.loads((tmp_path / "out" / "cases" / case / "case.json").read_text())
     assert record["warnings"][0] == "the image has one value everywhere"
+
+
+def test_folders_that_were_taken_for_no_patients_are_counted_and_not_named(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `index` says it; where a tag names the patient no folder is taken for anything."""
+    root, names = tmp_path / "in", KEY
+    for number, place in enumerate(("OD/Meier/a.png", "OD/Huber/a.png", "2024-03-01/Meier/b.png", "Images/Meier_Eva.png", "Meier/v/c.png")):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        write_png(root / place, picture(number))
+    saved(dicom(picture(9), PatientID="4711"), root / "OD" / "Meier" / "d.dcm")
+    caplog.set_level(logging.INFO, "pipeline")
+    index_folder(root, tmp_path / "c.sqlite", pseudonyms=names, workers=0)
+    for _ in range(2):  # the second call finds everything done
+        predict_folder(bundle.path, root, tmp_path / "out", device="cpu", pseudonyms=names, workers=1)
+    said = [record.getMessage() for record in caplog.records if "taken for no patient's" in record.getMessage()]
+    assert len(said) == 3
+    assert set(said) == {
+        "folders above images without a Patient ID were taken for no patient's, because their names are those of: "
+        "a date or visit (1 images), a kind of image (1 images), an eye (2 images)"
+    }
+    caplog.clear()
+    index_folder(root / "Meier", tmp_path / "d.sqlite", pseudonyms=names, workers=0)
+    assert "taken for" not in caplog.text
