@@ -160,6 +160,8 @@ def test_damage_that_only_the_checksum_shows_is_refused(tmp_path: Path) -> None:
     path_of_longer = tmp_path / "longer.nii.gz"
     path_of_longer.write_bytes(longer)
     assert np.array_equal(read_nifti(path_of_longer)[0], VOLUME)
+    path_of_longer.write_bytes(bytes(longer) + b"what some systems leave behind a file")
+    assert np.array_equal(read_nifti(path_of_longer)[0], VOLUME)
     longer[-50] ^= 4
     for content, code in ((packed, "malformed"), (longer, "malformed"), (gzip.compress(path.read_bytes())[:-3], "truncated")):
         path.write_bytes(content)
