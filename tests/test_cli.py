@@ -197,7 +197,7 @@ def test_a_plugin_registers_a_network(tmp_path: Path) -> None:
 
 
 def test_index_accounts_for_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.datasets.phantom_hospital import write_hospital
+    from pipeline.phantoms.hospital import write_hospital
 
     monkeypatch.setenv("OCUSEG_SITE_KEY", str(tmp_path / "site.key"))
     write_hospital(tmp_path / "h", 1, 0, broken=True, fundus_shape=(100, 112), oct_shape=(2, 64, 80))

@@ -25,13 +25,13 @@ import numpy.typing as npt
 from pipeline.atomic import write_text
 from pipeline.cli.console import progress, script
 from pipeline.config import RunConfig, load_config
-from pipeline.datasets.phantom_oct_set import write_oct_set
 from pipeline.errors import ScanError
 from pipeline.inference.case_files import write_json
 from pipeline.inference.predict import Predictor
 from pipeline.inference.study import Study, run_study, with_budget
 from pipeline.inference.study_table import Row, markdown, shown
 from pipeline.measurements.surfaces import SurfaceError, Surfaces, find_surfaces, surface_errors
+from pipeline.phantoms.oct_set import write_oct_set
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import write_png
 from pipeline.scans.vendor import read_surfaces

@@ -117,8 +117,8 @@ def phantom(
     as_json: AsJson = False,
 ) -> None:
     """Write an artificial hospital: photographs and OCT of both eyes with exact masks. No real person's data."""
-    from pipeline.datasets.phantom_hospital import write_hospital
-    from pipeline.datasets.phantom_oct_set import write_oct_set
+    from pipeline.phantoms.hospital import write_hospital
+    from pipeline.phantoms.oct_set import write_oct_set
 
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{str(out)!r} is not empty; give a new folder, so that nothing is overwritten")

@@ -38,9 +38,9 @@ def demo(
         return result
 
     from pipeline.config import load_config
-    from pipeline.datasets.phantom_hospital import write_hospital
     from pipeline.inference.evaluate import evaluate, summary_lines
     from pipeline.inference.folder import predict_folder
+    from pipeline.phantoms.hospital import write_hospital
     from pipeline.reports.worklist import write_report
     from pipeline.scans.folder import index_folder
     from pipeline.scans.identity import Pseudonyms

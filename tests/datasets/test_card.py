@@ -809,7 +809,7 @@ def test_the_card_text_helper_is_what_load_card_reads(tmp_path: Path) -> None:
 
 
 def test_the_phantom_card_fits_what_the_phantom_writes(tmp_path: Path) -> None:
-    from pipeline.datasets.phantom_hospital import write_hospital
+    from pipeline.phantoms.hospital import write_hospital
 
     write_hospital(tmp_path, 1, 3, fundus_shape=(200, 220), oct_shape=(2, 64, 80))
     card = load_card("phantom")

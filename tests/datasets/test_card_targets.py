@@ -407,7 +407,7 @@ def test_the_real_disc_and_cup_are_one_object_each() -> None:
 
 
 def test_the_lesion_card_fits_what_the_phantom_writes(tmp_path: Path) -> None:
-    from pipeline.datasets.phantom_hospital import write_hospital
+    from pipeline.phantoms.hospital import write_hospital
 
     write_hospital(tmp_path, 3, 5, fundus_shape=(300, 330), oct_shape=(2, 64, 80))
     card = load_card("phantom_lesions")

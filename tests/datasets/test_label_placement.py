@@ -11,8 +11,8 @@ import pytest
 
 from pipeline.datasets.card import read_field_of_view, read_scan
 from pipeline.datasets.card_targets import read_truth
-from pipeline.datasets.phantom_dicom import VisitRecord, tomography, write_dicom
 from pipeline.errors import CardError
+from pipeline.phantoms.dicom import VisitRecord, tomography, write_dicom
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import write_png

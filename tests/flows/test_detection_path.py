@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.datasets.phantom_hospital import write_hospital
+from pipeline.phantoms.hospital import write_hospital
 from pipeline.scans.raster import read_image
 from tests.flows.test_main_path import run
 

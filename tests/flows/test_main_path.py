@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.datasets.phantom_hospital import write_hospital
+from pipeline.phantoms.hospital import write_hospital
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import open_scan
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.datasets.phantom_hospital import write_hospital
 from pipeline.inference.folder import predict_folder
+from pipeline.phantoms.hospital import write_hospital
 from pipeline.scans.folder import scan_folder
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import open_scan

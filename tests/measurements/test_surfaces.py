@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.datasets.card import load_card
-from pipeline.datasets.phantom_oct import SURFACES, draw_oct
 from pipeline.measurements.surfaces import Surfaces, find_surfaces, jumps, surface_errors, thicknesses
+from pipeline.phantoms.oct import SURFACES, draw_oct
 from pipeline.types import LabelClass, LabelMap
 
 # Inner, outer and fluid; fluid is no layer.

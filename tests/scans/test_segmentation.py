@@ -74,7 +74,7 @@ def layers() -> np.ndarray:
 
 
 def test_a_segmentation_of_a_photograph_as_highdicom_writes_it(tmp_path: Path, layers: np.ndarray) -> None:
-    from pipeline.datasets.phantom_hospital import write_hospital
+    from pipeline.phantoms.hospital import write_hospital
 
     write_hospital(tmp_path, 1, 3, fundus_shape=(200, 220), oct_shape=(3, 64, 72), truth=False)
     scans = {file: open_scan(file) for file in sorted((tmp_path / "scans").rglob("*.dcm"))}
@@ -98,7 +98,7 @@ def test_a_segmentation_of_a_photograph_as_highdicom_writes_it(tmp_path: Path, l
 
 
 def test_a_segmentation_of_a_volume_as_highdicom_writes_it(tmp_path: Path) -> None:
-    from pipeline.datasets.phantom_hospital import write_hospital
+    from pipeline.phantoms.hospital import write_hospital
 
     write_hospital(tmp_path, 1, 3, fundus_shape=(200, 220), oct_shape=(3, 64, 72), truth=False)
     scans = {file: open_scan(file) for file in sorted((tmp_path / "scans").rglob("*.dcm"))}

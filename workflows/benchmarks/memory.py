@@ -43,7 +43,7 @@ def write_bundle(path: Path) -> None:
 
 def write_scans(folder: Path, count: int, shape: tuple[int, int]) -> None:
     """``count`` photographs of different bytes; one drawing serves a hundred, told apart by a pixel that nobody sees."""
-    from pipeline.datasets.phantom_fundus import draw_fundus
+    from pipeline.phantoms.fundus import draw_fundus
     from pipeline.scans.raster import write_png
 
     image = draw_fundus(0, "R", shape).image

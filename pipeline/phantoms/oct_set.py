@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.phantom_oct import OctPhantom, draw_oct
-from pipeline.datasets.phantom_oct_protocol import varied
 from pipeline.errors import ConfigError
+from pipeline.phantoms.oct import OctPhantom, draw_oct
+from pipeline.phantoms.oct_protocol import varied
 from pipeline.scans.nifti import write_nifti
 from pipeline.types import Advance, Geometry, Laterality
 
@@ -53,7 +53,7 @@ def write_oct_set(
 
 
 def scan_frame(phantom: OctPhantom) -> Geometry:
-    """The frame of a raster, as :func:`pipeline.datasets.phantom_dicom.tomography` writes it, too."""
+    """The frame of a raster, as :func:`pipeline.phantoms.dicom.tomography` writes it, too."""
     slices, rows, columns = phantom.volume.shape
     gap, row_mm, column_mm = phantom.spacing_mm
     affine = np.diag([column_mm, row_mm, -gap, 1.0])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets.phantom_vessels import Seed, along, stream
+from pipeline.phantoms.vessels import Seed, along, stream
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]

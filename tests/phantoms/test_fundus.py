@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pipeline.datasets.phantom_fundus import FundusPhantom, draw_fundus
-from pipeline.datasets.phantom_lesions import LESIONS, grow_lesions
-from pipeline.datasets.phantom_vessels import grow_anatomy, stream
+from pipeline.phantoms.fundus import FundusPhantom, draw_fundus
+from pipeline.phantoms.lesions import LESIONS, grow_lesions
+from pipeline.phantoms.vessels import grow_anatomy, stream
 
 SHAPE = (200, 232)
 

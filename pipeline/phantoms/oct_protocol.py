@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from pipeline.datasets.phantom_vessels import Seed, stream
+from pipeline.phantoms.vessels import Seed, stream
 
 Floats = npt.NDArray[np.float64]
 Range = tuple[float, float]

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.datasets.phantom_oct import LAYERS, OCT_LABELS, SURFACES, draw_oct
-from pipeline.datasets.phantom_oct_protocol import CIRCLE_MM, PLAIN, OctProtocol, lay_out, varied
-from pipeline.datasets.phantom_oct_set import write_oct_set
-from pipeline.datasets.phantom_vessels import grow_anatomy
 from pipeline.errors import ConfigError
+from pipeline.phantoms.oct import LAYERS, OCT_LABELS, SURFACES, draw_oct
+from pipeline.phantoms.oct_protocol import CIRCLE_MM, PLAIN, OctProtocol, lay_out, varied
+from pipeline.phantoms.oct_set import write_oct_set
+from pipeline.phantoms.vessels import grow_anatomy
 from pipeline.scans.nifti import read_nifti
 
 BM = SURFACES.index("BM")

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from pipeline.datasets.phantom_dicom import VisitRecord, make_uid, photograph, write_dicom
-from pipeline.datasets.phantom_fundus import draw_fundus
+from pipeline.phantoms.dicom import VisitRecord, make_uid, photograph, write_dicom
+from pipeline.phantoms.fundus import draw_fundus
 from pipeline.scans.raster import write_png
 from pipeline.types import Laterality
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from pipeline.datasets.phantom_lesions import LESIONS, grow_lesions, paint_lesions
-from pipeline.datasets.phantom_vessels import Anatomy, Seed, grow_anatomy, stream
-from pipeline.datasets.phantom_view import FIELD_RADIUS_MM, Bools, Floats, View, paint_vessels
+from pipeline.phantoms.lesions import LESIONS, grow_lesions, paint_lesions
+from pipeline.phantoms.vessels import Anatomy, Seed, grow_anatomy, stream
+from pipeline.phantoms.view import FIELD_RADIUS_MM, Bools, Floats, View, paint_vessels
 from pipeline.types import Laterality
 
 FUNDUS_SHAPE = (512, 560)

@@ -1,6 +1,6 @@
 """Microaneurysms, haemorrhages and hard exudates of one phantom eye: where they lie, how they grow, which pixels they hold.
 
-Millimetres in the frame of :mod:`pipeline.datasets.phantom_vessels`. A lesion keeps its number through all visits, so that the same
+Millimetres in the frame of :mod:`pipeline.phantoms.vessels`. A lesion keeps its number through all visits, so that the same
 number in two instance images is the same lesion. Sizes follow the ETDRS grading (doi:10.1016/S0161-6420(13)38012-9): a
 microaneurysm is a red dot up to 125 um across with sharp borders; larger or irregular red is haemorrhage.
 """
@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets.phantom_vessels import Anatomy, Seed, stream
+from pipeline.phantoms.vessels import Anatomy, Seed, stream
 
 LesionKind = Literal["microaneurysm", "haemorrhage", "exudate"]
 LESIONS: tuple[LesionKind, ...] = get_args(LesionKind)

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets.phantom_broken import write_trouble
-from pipeline.datasets.phantom_dicom import Syntax, VisitRecord, photograph, tomography, write_dicom
-from pipeline.datasets.phantom_fundus import FUNDUS_SHAPE, FundusPhantom, draw_fundus
-from pipeline.datasets.phantom_lesions import LESIONS
-from pipeline.datasets.phantom_oct import OCT_SHAPE, draw_oct
-from pipeline.datasets.phantom_oct_set import scan_frame
-from pipeline.datasets.phantom_vessels import stream
 from pipeline.errors import ConfigError
+from pipeline.phantoms.broken import write_trouble
+from pipeline.phantoms.dicom import Syntax, VisitRecord, photograph, tomography, write_dicom
+from pipeline.phantoms.fundus import FUNDUS_SHAPE, FundusPhantom, draw_fundus
+from pipeline.phantoms.lesions import LESIONS
+from pipeline.phantoms.oct import OCT_SHAPE, draw_oct
+from pipeline.phantoms.oct_set import scan_frame
+from pipeline.phantoms.vessels import stream
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
 from pipeline.types import Advance, Laterality
@@ -64,7 +64,7 @@ def write_hospital(
 
     Parameters
     ----------
-    broken: add files as they go wrong in practice to the first patient, see :mod:`pipeline.datasets.phantom_broken`.
+    broken: add files as they go wrong in practice to the first patient, see :mod:`pipeline.phantoms.broken`.
     truth: also write ``OUT/card``: ``images``, ``vessels`` (0 / 255), ``arteries_veins`` (bits: 1 artery, 2 vein), ``disc_cup`` (bits: 1
         disc, 2 cup), ``lesions`` (bits: 1 microaneurysm, 2 haemorrhage, 4 exudate), ``lesion_instances`` (uint16, a lesion's number,
         the same at all visits), ``fov`` (0 / 255), each ``<patient>_<eye>_<visit>.png``; ``oct`` and ``oct_labels`` (values of

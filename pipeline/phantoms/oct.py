@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from pipeline.datasets.phantom_oct_protocol import (
+from pipeline.phantoms.oct_protocol import (
     DEPTH_MM,
     FIELD_MM,
     PLAIN,
@@ -28,7 +28,7 @@ from pipeline.datasets.phantom_oct_protocol import (
     record,
     vitreous_haze,
 )
-from pipeline.datasets.phantom_vessels import Seed, along, grow_anatomy, stream
+from pipeline.phantoms.vessels import Seed, along, grow_anatomy, stream
 from pipeline.types import Laterality
 
 Floats = npt.NDArray[np.float64]
@@ -83,7 +83,7 @@ def draw_oct(
 
     Parameters
     ----------
-    seed, eye, visit: as for :func:`pipeline.datasets.phantom_fundus.draw_fundus`; one seed is one eye for both. Fluid grows by visit.
+    seed, eye, visit: as for :func:`pipeline.phantoms.fundus.draw_fundus`; one seed is one eye for both. Fluid grows by visit.
     severity: 0 no fluid, 1 much; None draws it from the seed (about four eyes in ten are dry).
 
     Raises

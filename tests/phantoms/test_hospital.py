@@ -12,11 +12,11 @@ import pydicom
 import pytest
 from PIL import Image
 
-from pipeline.datasets.phantom_dicom import SYNTAXES, Syntax, VisitRecord, make_uid, photograph, tomography, write_dicom
-from pipeline.datasets.phantom_fundus import draw_fundus
-from pipeline.datasets.phantom_hospital import write_hospital
-from pipeline.datasets.phantom_oct import OCT_LABELS, draw_oct
 from pipeline.errors import ConfigError
+from pipeline.phantoms.dicom import SYNTAXES, Syntax, VisitRecord, make_uid, photograph, tomography, write_dicom
+from pipeline.phantoms.fundus import draw_fundus
+from pipeline.phantoms.hospital import write_hospital
+from pipeline.phantoms.oct import OCT_LABELS, draw_oct
 from pipeline.scans.nifti import read_nifti
 
 VISIT = VisitRecord((1, 2, 0), "P0002", "PHANTOM^0002", "19500101", "F", "20240305", "093000")
@@ -191,7 +191,7 @@ def test_nothing_is_overwritten_and_nonsense_is_refused(hospital: tuple[Path, di
 
 
 def test_lesion_bits_name_the_kind(tmp_path: Path) -> None:
-    from pipeline.datasets.phantom_hospital import _write_fundus_truth
+    from pipeline.phantoms.hospital import _write_fundus_truth
 
     phantom = draw_fundus((7, 3), "R", (200, 232), severity=1.0)
     _write_fundus_truth(tmp_path, "one", phantom)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.datasets.phantom_oct import DEPTH_MM, FIELD_MM, LAYERS, OCT_LABELS, SURFACES, OctPhantom, draw_oct
-from pipeline.datasets.phantom_vessels import grow_anatomy
+from pipeline.phantoms.oct import DEPTH_MM, FIELD_MM, LAYERS, OCT_LABELS, SURFACES, OctPhantom, draw_oct
+from pipeline.phantoms.vessels import grow_anatomy
 
 SHAPE = (7, 120, 152)
 
