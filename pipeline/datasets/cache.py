@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from pipeline.datasets.normalise import Reduced
 from pipeline.datasets.objects import PackedObjects
-from pipeline.types import Placement
+from pipeline.types import OnDisk, Placement
 
 # Raise when the cached arrays of the same files under the same configuration would come out differently.
 CACHE_VERSION = 6
@@ -30,23 +30,6 @@ _LARGE = ("pixels", "valid", "source_valid", "mask", "source_mask")
 _ARRAYS = (*_LARGE, "offset", "scale", "fingerprint")
 _OBJECTS = ("objects", "source_objects")
 log = logging.getLogger(__name__)
-
-
-class OnDisk:
-    """An array in a file that is mapped when it is indexed, and only then: a mapping holds a file open, and a process may hold
-    about a thousand. What indexing gives is copy-on-write, so that a stray write never reaches the file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        whole = self[...]
-        self.shape: tuple[int, ...] = whole.shape
-        self.dtype = whole.dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, place: Any) -> npt.NDArray[Any]:
-        return np.asarray(np.load(self._path, mmap_mode="c", allow_pickle=False)[place])
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,11 +32,10 @@ from pipeline.datasets.labels import (
 from pipeline.datasets.patterns import Pattern, expressions
 from pipeline.datasets.places import InFolder
 from pipeline.datasets.plain_text import read_plain_text
-from pipeline.datasets.splits import Part
 from pipeline.errors import CardError, OcusegError
 from pipeline.registry import Colour, Strict, explain
 from pipeline.resources import shipped
-from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, Modality, Scan, Spacing
+from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, Modality, Part, Scan, Spacing
 from pipeline.yaml_mapping import read_mapping
 
 if TYPE_CHECKING:

@@ -18,14 +18,13 @@ from pipeline.datasets.labels import LabelSource, MasksLabel
 from pipeline.datasets.patterns import fill, stem_of
 from pipeline.datasets.places import composed, file_below, place_below
 from pipeline.datasets.plain_text import read_plain_text
-from pipeline.datasets.splits import Part
 from pipeline.datasets.tables import read_table
 from pipeline.errors import CardError, ScanError
 from pipeline.scans.eyes import eye_of, eyes_in_names, laterality_from_name
 from pipeline.scans.identity import NO_VISIT
 from pipeline.scans.place import patient_and_visit_from_place, read_folders
 from pipeline.scans.walk import is_sidecar, names_below
-from pipeline.types import CaseKey
+from pipeline.types import CaseKey, Part
 
 if TYPE_CHECKING:
     from pipeline.scans.identity import Pseudonyms

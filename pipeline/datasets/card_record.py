@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import yaml
 
 from pipeline.datasets.card import CardCase, DataCard, PartFields
-from pipeline.datasets.splits import PARTS
 from pipeline.errors import CardError
 from pipeline.scans.identity import Pseudonyms
+from pipeline.types import PARTS
 
 _FREE_TEXT = ("title", "licence", "citation", "source", "how_to_get")
 _LEAST = 5

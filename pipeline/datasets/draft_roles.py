@@ -15,9 +15,9 @@ import numpy.typing as npt
 from pipeline.datasets.draft_groups import Group
 from pipeline.datasets.draft_looks import look_at
 from pipeline.datasets.draft_words import AGREEMENT, NUMBERED, READER, SECOND, VIEW
-from pipeline.datasets.field_of_view import detect_field_of_view
 from pipeline.datasets.labels import read_stored
 from pipeline.errors import CardError, OcusegError
+from pipeline.scans.field_of_view import detect_field_of_view
 
 Role = Literal["images", "labels", "classes", "objects", "agreement", "second_reader", "field_of_view", "nothing"]
 Takes = dict[str, str]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets.field_of_view import detect_field_of_view
+from pipeline.scans.field_of_view import detect_field_of_view
 
 SIDE = 64
 # Correlation of two fingerprints from which on two pictures count as one. Measured: copies saved again as JPEG or resized stay

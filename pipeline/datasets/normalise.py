@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from pipeline.datasets.field_of_view import detect_field_of_view
 from pipeline.errors import ScanError
 from pipeline.memory import fits_memory
 from pipeline.registry import Strict
+from pipeline.scans.field_of_view import detect_field_of_view
 from pipeline.scans.files import MORE_MEMORY
 from pipeline.types import Modality, Placement
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import CardError
-from pipeline.types import LabelMap, Placement, Target
-
-if TYPE_CHECKING:
-    from pipeline.datasets.cache import OnDisk
+from pipeline.types import LabelMap, OnDisk, Placement, Target
 
 Boxes = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

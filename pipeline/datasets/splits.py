@@ -18,11 +18,9 @@ from pipeline.atomic import write_text
 from pipeline.datasets.fingerprint import same_pictures
 from pipeline.errors import ConfigError, LeakError, NothingUsableError
 from pipeline.registry import Strict
-from pipeline.types import CaseKey
+from pipeline.types import PARTS, CaseKey, Part
 
 log = logging.getLogger(__name__)
-Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
 class SplitConfig(Strict):

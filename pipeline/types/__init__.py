@@ -7,6 +7,8 @@ Nothing here imports torch or any reader, so that the command line stays quick.
 from __future__ import annotations
 
 from pipeline.types.label import IGNORE, LabelClass, LabelMap
+from pipeline.types.on_disk import OnDisk
+from pipeline.types.part import PARTS, Part
 from pipeline.types.progress import Advance, duration, silent
 from pipeline.types.result import Measure, Prediction, Unit
 from pipeline.types.sample import Batch, Placement, Target
@@ -26,6 +28,7 @@ from pipeline.types.scan import (
 
 __all__ = [
     "IGNORE",
+    "PARTS",
     "Advance",
     "Batch",
     "CaseKey",
@@ -37,6 +40,8 @@ __all__ = [
     "Measure",
     "Modality",
     "NiftiFrame",
+    "OnDisk",
+    "Part",
     "Placement",
     "Prediction",
     "Scan",

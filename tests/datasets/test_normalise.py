@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.datasets.field_of_view import detect_field_of_view
 from pipeline.datasets.normalise import NormaliseConfig, prepare, reduce, to_working, working_placement
+from pipeline.scans.field_of_view import detect_field_of_view
 from pipeline.scans.raster import read_image
 from pipeline.types import Placement
 from tests.conftest import shared_data
