@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
+from pipeline.cards.plain_text import decode_text
 from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.normalise import NormaliseConfig
-from pipeline.datasets.plain_text import decode_text
 from pipeline.datasets.splits import SplitConfig
 from pipeline.errors import CardError, ConfigError
 from pipeline.models.base import MODELS

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app, cards
 from pipeline.scans.raster import write_png
-from tests.datasets.conftest import card_text, picture
+from tests.cards.conftest import card_text, picture
 
 RUN = CliRunner()
 

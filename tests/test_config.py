@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 
 from pipeline import config as config_module
 from pipeline import resources
+from pipeline.cards.card import load_card
 from pipeline.config import RunConfig, dump_config, load_config, named_by_changes, parse_config, run_files, schema
-from pipeline.datasets.card import load_card
 from pipeline.errors import ConfigError
 from pipeline.training.bundle import build_task
 from pipeline.types import LabelClass, LabelMap

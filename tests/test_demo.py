@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.cards.card import load_card
 from pipeline.cli.demo import LEAST_DICE, RUN_FILES, too_low
 from pipeline.config import load_config
-from pipeline.datasets.card import load_card
 
 
 def summary(**dice: float | None) -> dict[str, Any]:

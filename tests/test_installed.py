@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 import pipeline
 from pipeline.config import load_config, run_files
-from pipeline.datasets.card import list_cards
+from pipeline.cards.card import list_cards
 from pipeline.reports.pages import environment
 print(json.dumps({
     "package": str(Path(pipeline.__file__).parent),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cards.card import load_card
 from pipeline.config import load_config, parse_config
-from pipeline.datasets.card import load_card
 from pipeline.errors import CardError, ConfigError
 from pipeline.yaml_mapping import read_mapping
 

@@ -55,8 +55,8 @@ def schema(
     card: Annotated[bool, typer.Option("--card", help="Of the YAML of a data card, instead of a run file.")] = False,
 ) -> None:
     """Print the JSON Schema of a run file (configs/schema.json) or a data card (configs/card_schema.json), for editors."""
+    from pipeline.cards.explain import card_schema
     from pipeline.config import schema as of_run
-    from pipeline.datasets.card_explain import card_schema
 
     text = card_schema() if card else of_run()
     if out is None:

@@ -14,8 +14,8 @@ from pipeline.cli.data import AsJson, FollowLinks, existing_folder, follow, prin
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.datasets.card_check import Problem
-    from pipeline.datasets.draft_roles import Question
+    from pipeline.cards.check import Problem
+    from pipeline.cards.draft_roles import Question
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,8 +34,8 @@ def card_check(
     as_json: AsJson = False,
 ) -> None:
     """Check the files under ROOT against the card, say what is wrong with which file, and count what is there."""
-    from pipeline.datasets.card import load_card
-    from pipeline.datasets.card_check import card_statistics, check_card
+    from pipeline.cards.card import load_card
+    from pipeline.cards.check import card_statistics, check_card
 
     card = load_card(name)
     existing_folder(root, "root")
@@ -100,9 +100,9 @@ def card_new(
     follow_links: FollowLinks = False,
 ) -> None:
     """Draft a card for a folder of your own, named like the file OUT, and check it; read it through and complete it."""
-    from pipeline.datasets.card_check import check_draft, draft_card
-    from pipeline.datasets.draft_groups import Looks
-    from pipeline.datasets.draft_roles import OpenQuestionError
+    from pipeline.cards.check import check_draft, draft_card
+    from pipeline.cards.draft_groups import Looks
+    from pipeline.cards.draft_roles import OpenQuestionError
 
     existing_folder(folder, "folder")
     follow(follow_links)
@@ -165,8 +165,8 @@ def card_explain(
     as_json: AsJson = False,
 ) -> None:
     """Show what the card's patterns match under ROOT: fields, patients, eyes, parts, and what is left over and why. Opens no picture."""
-    from pipeline.datasets.card import load_card
-    from pipeline.datasets.card_explain import explain_card
+    from pipeline.cards.card import load_card
+    from pipeline.cards.explain import explain_card
 
     card = load_card(name)
     existing_folder(root, "root")
@@ -194,7 +194,7 @@ def card_explain(
 
 def card_list(as_json: AsJson = False) -> None:
     """List the cards that come with ocuseg."""
-    from pipeline.datasets.card import list_cards
+    from pipeline.cards.card import list_cards
 
     cards = list_cards()
     rows = [[c.name, c.modality, ", ".join(c.label_map.names), c.licence] for c in cards]

@@ -178,7 +178,7 @@ def evaluate(
     existing_folder(root, "--root")
     for path in plugin or []:
         load_plugin(path)
-    from pipeline.datasets.card import load_card
+    from pipeline.cards.card import load_card
     from pipeline.inference.evaluate import evaluate, summary_lines
     from pipeline.inference.recording import record_evaluation
     from pipeline.training.mlflow_store import resolve_uri

@@ -20,8 +20,8 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.cards.objects import PackedObjects
 from pipeline.datasets.normalise import Reduced
-from pipeline.datasets.objects import PackedObjects
 from pipeline.types import OnDisk, Placement
 
 # Raise when the cached arrays of the same files under the same configuration would come out differently.

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as nn_functional
 from torch import Tensor
 
-from pipeline.datasets.objects import LEAST_SHARE
+from pipeline.cards.objects import LEAST_SHARE
 from pipeline.datasets.sample import Sample
 from pipeline.types import IGNORE, Laterality, Placement, Target
 

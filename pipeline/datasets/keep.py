@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.cards.card import CardCase, DataCard, check_sizes, read_field_of_view, read_scan
+from pipeline.cards.objects import PackedObjects
+from pipeline.cards.targets import WeakMasks, boxes_only, read_truth
 from pipeline.datasets.cache import Kept
-from pipeline.datasets.card import CardCase, DataCard, check_sizes, read_field_of_view, read_scan
-from pipeline.datasets.card_targets import WeakMasks, boxes_only, read_truth
 from pipeline.datasets.fingerprint import fingerprint
 from pipeline.datasets.normalise import NormaliseConfig, reduce, to_working
-from pipeline.datasets.objects import PackedObjects
 from pipeline.errors import CardError
 from pipeline.scans.open import content_sha256
 from pipeline.types import LabelMap

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import torch
 
+from pipeline.cards.objects import Objects
 from pipeline.datasets.augment import Augment, AugmentConfig
-from pipeline.datasets.objects import Objects
 from pipeline.datasets.sample import Sample
 from pipeline.datasets.store import CaseStore
 from pipeline.errors import OcusegError, TrainingError

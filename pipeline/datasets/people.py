@@ -1,4 +1,4 @@
-"""Do the cases of a card look as if each person was told from the others? If not, what the card must say."""
+"""Before a set is parted by patient: are there patients to part it by?"""
 
 from __future__ import annotations
 
@@ -6,25 +6,13 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline.datasets.card import CardCase, CardFields, PatientSource
-from pipeline.datasets.patterns import stem_of
+from pipeline.cards.card import CardCase, CardFields
+from pipeline.cards.people import REMEDY, one_patient, unread_pairs
 from pipeline.datasets.splits import SplitConfig
 from pipeline.errors import CardError
-from pipeline.scans.eyes import eye_of, eyes_in_names
 from pipeline.scans.identity import MANY_OF_ONE
 
 log = logging.getLogger(__name__)
-
-_WHY_ONE: dict[PatientSource, str] = {
-    "field": "the field {patient} has one value throughout",
-    "tags": "the Patient ID in their tags is the same throughout",
-    "folder": "all lie below one folder, which then names the patient",
-    "name": "their names, less the eye, are the same",
-}
-_REMEDY = (
-    "say who is who: write {patient} into images.file where names or folders tell people apart "
-    "('images/{patient}.png' makes every name a person), or give images.table a CSV with a column patient"
-)
 
 
 def check_people(card: CardFields, cases: Sequence[CardCase], config: SplitConfig) -> None:
@@ -46,28 +34,5 @@ def check_people(card: CardFields, cases: Sequence[CardCase], config: SplitConfi
     patient, most = counts.most_common(1)[0]
     if len(counts) > 1 and most >= MANY_OF_ONE and 2 * most > len(cases):
         log.warning(
-            "card %s: patient %s holds %d of %d images; if these are several people, %s", card.name, patient, most, len(cases), _REMEDY
+            "card %s: patient %s holds %d of %d images; if these are several people, %s", card.name, patient, most, len(cases), REMEDY
         )
-
-
-def one_patient(cases: Sequence[CardCase], fewest: int = 2) -> str | None:
-    """Why ``fewest`` cases or more are all one patient, and the remedy; None where they are not."""
-    if len(cases) < fewest or len({case.key.patient for case in cases}) > 1:
-        return None
-    return f"all {len(cases)} images count as one patient, because {_WHY_ONE[cases[0].patient_from]}; {_REMEDY}"
-
-
-def unread_pairs(card: CardFields, cases: Sequence[CardCase]) -> str | None:
-    """The question that names in pairs raise where nothing but the name tells the patient; None where they raise none."""
-    unread = {stem_of(case.image.name): str(case.key) for case in cases if case.patient_from == "name" and case.key.eye == "U"}
-    read = eyes_in_names(unread)
-    if read.question is None or read.example is None:
-        return None
-    one, two = read.question
-    shown = read.example if card.identifiers == "public" else tuple(unread[name] for name in read.example)
-    field = "eye" if eye_of(one) and eye_of(two) else "shot"
-    return (
-        f"the images' names look like pairs ({one!r} and {two!r}, as in {shown[0]} and {shown[1]}): are these two eyes of one person? "
-        f"If so, write images.file with {{patient}} and {{{field}:{one}|{two}}} where they stand in the name; "
-        "if every name is another person's, write {patient} for the whole name"
-    )

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipeline.cards.card import CardCase, DataCard, read_scan
+from pipeline.cards.labels import CocoLabel
+from pipeline.cards.objects import Objects
+from pipeline.cards.targets import WeakMasks
 from pipeline.datasets.cache import CACHE_VERSION, Kept, load_kept, save_kept
-from pipeline.datasets.card import CardCase, DataCard, read_scan
-from pipeline.datasets.card_targets import WeakMasks
 from pipeline.datasets.keep import Need, keep
-from pipeline.datasets.labels import CocoLabel
 from pipeline.datasets.normalise import NormaliseConfig
-from pipeline.datasets.objects import Objects
 from pipeline.datasets.sample import Sample
 from pipeline.errors import CardError, OcusegError, ScanError
 from pipeline.scans.open import content_sha256

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.atomic import write_text
-from pipeline.datasets.card import CardCase, DataCard, check_sizes, load_card, read_field_of_view, read_scan
-from pipeline.datasets.card_targets import read_target_mask, read_truth
+from pipeline.cards.card import CardCase, DataCard, check_sizes, load_card, read_field_of_view, read_scan
+from pipeline.cards.targets import read_target_mask, read_truth
 from pipeline.datasets.normalise import NormaliseConfig, choose_field_of_view
 from pipeline.errors import CardError, ConfigError, ScanError
 from pipeline.inference.case_files import write_json

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets.objects import Objects
+from pipeline.cards.objects import Objects
 from pipeline.inference.summary import DRAWS, LEVEL, SEED
 from pipeline.metrics.detection import DetectionScores, ap50_interval, average_precision
 from pipeline.metrics.froc import froc

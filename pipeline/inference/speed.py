@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.datasets.card import load_card, read_scan
+from pipeline.cards.card import load_card, read_scan
 from pipeline.inference.predict import Predictor
 from pipeline.memory import give_back_freed_memory
 from pipeline.scans.identity import Pseudonyms

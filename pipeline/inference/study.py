@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.cards.card import load_card
 from pipeline.config import RunConfig, dump_config, parse_config
-from pipeline.datasets.card import load_card
 from pipeline.errors import CardError, ConfigError, InterruptedRun, OcusegError
 from pipeline.inference.case_files import write_json
 from pipeline.inference.evaluate import evaluate

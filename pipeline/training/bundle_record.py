@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.datasets.card import Name
+from pipeline.cards.card import Name
 from pipeline.types import LabelMap, Modality
 
 FORMAT = 1

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.atomic import remove_leftovers, staged_path, write_text
+from pipeline.cards.card import CardCase, DataCard, card_folders, load_card, parse_card, read_scan
+from pipeline.cards.record import patients_as_tokens, recorded_text
 from pipeline.config import RunConfig, dump_config, parse_config
-from pipeline.datasets.card import CardCase, DataCard, card_folders, load_card, parse_card, read_scan
-from pipeline.datasets.card_record import patients_as_tokens, recorded_text
 from pipeline.datasets.loader import CaseStore
 from pipeline.datasets.people import check_people
 from pipeline.datasets.splits import Split, guard, make_split

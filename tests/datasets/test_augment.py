@@ -14,9 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.cards.objects import LEAST_SHARE
 from pipeline.datasets.augment import Augment, AugmentConfig
 from pipeline.datasets.geometric import boxes_of, cut, flip, quarter_turn
-from pipeline.datasets.objects import LEAST_SHARE
 from pipeline.datasets.sample import Sample
 from pipeline.types import IGNORE, CaseKey, Placement, Target
 

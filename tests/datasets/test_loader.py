@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.cards.card import load_card, read_scan
+from pipeline.cards.targets import read_target_mask
 from pipeline.datasets.augment import AugmentConfig
-from pipeline.datasets.card import load_card, read_scan
-from pipeline.datasets.card_targets import read_target_mask
 from pipeline.datasets.geometric import cut
 from pipeline.datasets.loader import CaseStore, TrainingLoader, evaluation_batches
 from pipeline.datasets.normalise import NormaliseConfig, prepare
@@ -22,8 +22,8 @@ from pipeline.registry import Strict
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import read_image, write_png
 from pipeline.types import Batch, Geometry
+from tests.cards.conftest import SmallSet, make_card
 from tests.conftest import shared_data
-from tests.datasets.conftest import SmallSet, make_card
 
 
 class Sampling(Strict):

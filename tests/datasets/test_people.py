@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.datasets.card import CardCase, DataCard, parse_card
-from pipeline.datasets.card_check import check_card
+from pipeline.cards.card import CardCase, DataCard, parse_card
+from pipeline.cards.check import check_card
 from pipeline.datasets.people import check_people
 from pipeline.datasets.splits import SplitConfig
 from pipeline.errors import CardError

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.datasets.card import load_card, read_scan
+from pipeline.cards.card import load_card, read_scan
 from pipeline.datasets.fingerprint import SAME_PICTURE, fingerprint, same_pictures
 from pipeline.datasets.splits import Split, SplitConfig, guard, make_split
 from pipeline.errors import ConfigError, LeakError
 from pipeline.types import CaseKey
+from tests.cards.conftest import picture
 from tests.conftest import shared_data
-from tests.datasets.conftest import picture
 
 
 @dataclass(frozen=True)

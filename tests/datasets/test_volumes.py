@@ -14,7 +14,7 @@ from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.sample import Sample
 from pipeline.scans.nifti import write_nifti
 from pipeline.types import IGNORE, CaseKey, Geometry, Placement, Target
-from tests.datasets.conftest import make_card
+from tests.cards.conftest import make_card
 from tests.datasets.test_loader import Sampling, same
 
 SLICES, ROWS, COLUMNS = 7, 24, 36

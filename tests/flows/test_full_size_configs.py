@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.cards.card import load_card
 from pipeline.config import RunConfig, load_config
-from pipeline.datasets.card import load_card
 from pipeline.tasks.base import Task
 from pipeline.training.bundle import build_task
 from pipeline.training.optimise import make_optimizer

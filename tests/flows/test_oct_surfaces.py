@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from pipeline.cards.card import load_card
 from pipeline.config import load_config
-from pipeline.datasets.card import load_card
 from pipeline.inference.study import Study
 from pipeline.inference.study_table import Row
 from pipeline.types import Scan

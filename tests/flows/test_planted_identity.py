@@ -22,10 +22,10 @@ import yaml
 from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner
 
+from pipeline.cards.card import load_card
+from pipeline.cards.check import check_card
 from pipeline.cli import app
 from pipeline.config import parse_config
-from pipeline.datasets.card import load_card
-from pipeline.datasets.card_check import check_card
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.study import run_study
 from pipeline.reports.worklist import write_report

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.datasets.card import load_card
+from pipeline.cards.card import load_card
 from pipeline.datasets.splits import Split
 from pipeline.errors import BundleError, CardError, ConfigError, LeakError, TrainingError
 from pipeline.inference.evaluate import evaluate, summary_lines

@@ -253,7 +253,7 @@ def test_objects_outside_the_field_of_view_are_counted_and_not_scored(tmp_path: 
 
 def test_validation_says_of_the_same_images_what_evaluation_says(tmp_path: Path, use: Made) -> None:
     """A field of view and ignored pixels: one object in sight, one cut by the rim, one outside, one ignored, one false alarm of each."""
-    from pipeline.datasets.card import load_card
+    from pipeline.cards.card import load_card
     from pipeline.datasets.store import CaseStore
     from pipeline.tasks.detection import DetectionConfig, DetectionTask
     from pipeline.training.validation import score_images
@@ -361,7 +361,7 @@ def test_proposals_are_counted_and_drawn(tmp_path: Path, use: Made) -> None:
 
 
 def test_boxes_of_proposals_come_back_to_the_source(tmp_path: Path, use: Made) -> None:
-    from pipeline.datasets.card import load_card, read_scan
+    from pipeline.cards.card import load_card, read_scan
     from pipeline.inference.predict import Predictor
     from pipeline.inference.proposals import proposals_of
 
@@ -448,12 +448,12 @@ def test_idrid_boxes_through_the_whole_evaluation(tmp_path: Path, use: Made, mon
     """Real photographs and boxes: a bundle that finds nothing misses every true object, and that is all."""
     root = shared_data("idrid_codras_boxes")
     names = ("optic_disc", "hard_exudates", "haemorrhage")
-    from pipeline.datasets.card import load_card
+    from pipeline.cards.card import load_card
 
     card = load_card("idrid_codras")
     bundle = use(masks=False, modality="fundus", label_map=card.label_map)
     few = card.cases(root)[:2]
-    monkeypatch.setattr("pipeline.datasets.card.DataCard.cases", lambda *a, **k: few)
+    monkeypatch.setattr("pipeline.cards.card.DataCard.cases", lambda *a, **k: few)
     summary = evaluate(bundle.path, "idrid_codras", root, part="all", out=tmp_path / "out", device="cpu")
     lines = [line for case in few for line in case.labels[0][1].read_text().split("\n") if line.strip()]  # type: ignore[union-attr]
     for index, name in enumerate(names):

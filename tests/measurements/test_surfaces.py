@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.datasets.card import load_card
+from pipeline.cards.card import load_card
 from pipeline.measurements.surfaces import Surfaces, find_surfaces, jumps, surface_errors, thicknesses
 from pipeline.phantoms.oct import SURFACES, draw_oct
 from pipeline.types import LabelClass, LabelMap

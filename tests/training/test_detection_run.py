@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.cards.card import load_card
 from pipeline.config import RunConfig, load_config
-from pipeline.datasets.card import load_card
 from pipeline.datasets.loader import evaluation_batches
 from pipeline.datasets.splits import Split, make_split
 from pipeline.errors import ConfigError, InterruptedRun, NothingUsableError, TrainingError

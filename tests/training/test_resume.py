@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.atomic import write_text
-from pipeline.datasets.card import load_card
+from pipeline.cards.card import load_card
 from pipeline.datasets.splits import Split, make_split
 from pipeline.errors import ConfigError
 from pipeline.inference.evaluate import evaluate

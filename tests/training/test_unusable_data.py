@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.datasets.card import load_card
+from pipeline.cards.card import load_card
 from pipeline.datasets.splits import Split, make_split
 from pipeline.errors import CardError, NothingUsableError
 from pipeline.types import CaseKey
@@ -73,7 +73,7 @@ def test_a_case_larger_than_the_limit_is_named(root: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-from pipeline.datasets.card import load_card
+from pipeline.cards.card import load_card
 from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.store import CaseStore
 card, root = load_card(sys.argv[1]), Path(sys.argv[2])

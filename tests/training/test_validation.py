@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.datasets.card import load_card
+from pipeline.cards.card import load_card
 from pipeline.datasets.store import CaseStore
 from pipeline.tasks.detection import DetectionConfig, DetectionTask
 from pipeline.training import validation

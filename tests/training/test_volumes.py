@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.cards.card import load_card, read_scan
 from pipeline.config import RunConfig, parse_config
-from pipeline.datasets.card import load_card, read_scan
 from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.evaluate import evaluate
 from pipeline.inference.predict import Predictor

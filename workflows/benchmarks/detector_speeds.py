@@ -58,8 +58,8 @@ class Side:
     def __init__(self, file: Path, options: Any) -> None:
         import torch
 
+        from pipeline.cards.card import load_card
         from pipeline.config import load_config
-        from pipeline.datasets.card import load_card
         from pipeline.datasets.loader import CaseStore, TrainingLoader
         from pipeline.training.bundle import build_task
         from pipeline.training.optimise import make_optimizer
@@ -100,7 +100,7 @@ class Side:
             self.training.append(time.perf_counter() - began)
 
     def predict(self, device: str, *, timed: bool) -> None:
-        from pipeline.datasets.card import read_scan
+        from pipeline.cards.card import read_scan
         from pipeline.inference.predict import Predictor
         from pipeline.training.bundle import Bundle
 

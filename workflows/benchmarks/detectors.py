@@ -121,8 +121,8 @@ class Ours:
     def __init__(self, options: Any, device: str) -> None:
         import torch
 
+        from pipeline.cards.card import load_card
         from pipeline.config import parse_config
-        from pipeline.datasets.card import load_card
         from pipeline.datasets.loader import CaseStore, TrainingLoader
         from pipeline.training.bundle import build_task
         from pipeline.training.optimise import make_optimizer
@@ -193,7 +193,7 @@ class Ours:
         self.predictor = Predictor(bundle, self.device)
 
     def predict(self) -> dict[str, float]:
-        from pipeline.datasets.card import read_scan
+        from pipeline.cards.card import read_scan
 
         case = next(self.files)
         start = clock(self.device)

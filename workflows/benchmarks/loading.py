@@ -72,8 +72,8 @@ def _touched(batch: Any) -> int:
 
 
 def _ours(root: Path, workers: int) -> Run:
+    from pipeline.cards.card import load_card
     from pipeline.config import DataConfig
-    from pipeline.datasets.card import load_card
     from pipeline.datasets.loader import CaseStore, TrainingLoader
 
     data = DataConfig(card="chase_db1", crop=CROP, crops_per_image=CROPS_PER_IMAGE, workers=workers)
@@ -97,7 +97,7 @@ def _monai(root: Path, workers: int) -> list[Run]:
         ScaleIntensityd,
     )
 
-    from pipeline.datasets.card import load_card
+    from pipeline.cards.card import load_card
 
     files = [
         {"image": str(case.image), "label": str(case.labels[0][1])} for case in load_card("chase_db1").cases(root) if case.part == "train"

@@ -85,8 +85,8 @@ def train_peer(root: Path, minutes: float, out: Path) -> None:
     )
     from monai.utils import set_determinism
 
+    from pipeline.cards.card import load_card
     from pipeline.config import load_config
-    from pipeline.datasets.card import load_card
     from pipeline.datasets.splits import make_split
     from pipeline.metrics.overlap import dice
 

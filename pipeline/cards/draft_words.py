@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pipeline.datasets.patterns import Pattern
+from pipeline.cards.patterns import Pattern
 from pipeline.scans.eyes import eye_of
 
 PARTS: dict[str, str] = {

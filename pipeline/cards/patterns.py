@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 
 import regex
 
-from pipeline.datasets.places import composed
+from pipeline.cards.places import composed
 from pipeline.errors import CardError
 from pipeline.scans.eyes import eye_of
 

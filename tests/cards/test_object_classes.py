@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.datasets.card import DataCard
-from pipeline.datasets.card_check import check_card
-from pipeline.datasets.card_targets import read_truth
+from pipeline.cards.card import DataCard
+from pipeline.cards.check import check_card
+from pipeline.cards.targets import read_truth
 from pipeline.errors import CardError, LabelFileError
 from pipeline.scans.raster import write_png
-from tests.datasets.conftest import make_card, picture
+from tests.cards.conftest import make_card, picture
 
 NUMBERS = np.zeros((40, 56), np.uint16)
 NUMBERS[2:8, 3:10] = 7  # 42 px

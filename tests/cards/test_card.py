@@ -15,20 +15,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets.card import DataCard, list_cards, load_card, parse_card, read_field_of_view, read_scan
-from pipeline.datasets.card_cases import find_cases
-from pipeline.datasets.card_check import Problem, card_statistics, check_card, check_draft, draft_card
-from pipeline.datasets.card_targets import read_target_mask
-from pipeline.datasets.labels import combine, decode
-from pipeline.datasets.patterns import Pattern, stem_of
+from pipeline.cards.card import DataCard, list_cards, load_card, parse_card, read_field_of_view, read_scan
+from pipeline.cards.check import Problem, card_statistics, check_card, check_draft, draft_card
+from pipeline.cards.find_cases import find_cases
+from pipeline.cards.labels import combine, decode
+from pipeline.cards.patterns import Pattern, stem_of
+from pipeline.cards.targets import read_target_mask
 from pipeline.errors import CardError
 from pipeline.scans.eyes import eye_of
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import read_image, write_png
 from pipeline.types import CaseKey, Geometry
+from tests.cards.conftest import SmallSet, card_text, make_card, picture
 from tests.conftest import shared_data
-from tests.datasets.conftest import SmallSet, card_text, make_card, picture
 
 SHARED = {
     "chase_db1": ("chase_db1", {"train": 20, "test": 8}),

@@ -9,15 +9,15 @@ import nibabel
 import numpy as np
 import pytest
 
-from pipeline.datasets.card import read_field_of_view, read_scan
-from pipeline.datasets.card_targets import read_truth
+from pipeline.cards.card import read_field_of_view, read_scan
+from pipeline.cards.targets import read_truth
 from pipeline.errors import CardError
 from pipeline.phantoms.dicom import VisitRecord, tomography, write_dicom
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import write_png
 from pipeline.types import Geometry
-from tests.datasets.conftest import make_card
+from tests.cards.conftest import make_card
 
 SHAPE = (4, 30, 40)
 RAS_OF_ITK = np.diag([-1.0, -1.0, 1.0, 1.0])

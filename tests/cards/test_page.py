@@ -13,10 +13,10 @@ import yaml
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
+from pipeline.cards.card import list_cards, parse_card
+from pipeline.cards.explain import card_schema, explain_card
 from pipeline.cli import app
-from pipeline.datasets.card import list_cards, parse_card
-from pipeline.datasets.card_explain import card_schema, explain_card
-from tests.datasets.conftest import FRONT, SmallSet, card_text
+from tests.cards.conftest import FRONT, SmallSet, card_text
 
 TOP = Path(__file__).resolve().parents[2]
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", (TOP / "docs" / "cards.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)

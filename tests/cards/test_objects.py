@@ -8,10 +8,10 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from pipeline.cards.object_files import from_components
+from pipeline.cards.objects import Objects, PackedObjects
 from pipeline.datasets.geometric import boxes_of, cut
 from pipeline.datasets.normalise import NormaliseConfig, to_working, working_placement
-from pipeline.datasets.object_files import from_components
-from pipeline.datasets.objects import Objects, PackedObjects
 from pipeline.datasets.sample import Sample
 from pipeline.errors import CardError
 from pipeline.types import CaseKey, LabelClass, LabelMap, Placement

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.datasets.coco import from_coco
-from pipeline.datasets.object_files import from_components, from_instance_ids, from_masks, from_yolo
-from pipeline.datasets.plain_text import read_plain_text
+from pipeline.cards.coco import from_coco
+from pipeline.cards.object_files import from_components, from_instance_ids, from_masks, from_yolo
+from pipeline.cards.plain_text import read_plain_text
 from pipeline.errors import CardError, LabelFileError
 
 PLANE = (20, 30)

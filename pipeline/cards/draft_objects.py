@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.datasets.draft_groups import TEXTS, Group
-from pipeline.datasets.patterns import stem_of
-from pipeline.datasets.plain_text import read_plain_text, read_regular
+from pipeline.cards.draft_groups import TEXTS, Group
+from pipeline.cards.patterns import stem_of
+from pipeline.cards.plain_text import read_plain_text, read_regular
 from pipeline.errors import CardError
 from pipeline.scans.segmentation import segment_labels
 

@@ -7,7 +7,7 @@ import io
 from collections import Counter
 from pathlib import Path
 
-from pipeline.datasets.plain_text import read_plain_text
+from pipeline.cards.plain_text import read_plain_text
 from pipeline.errors import CardError
 
 _DELIMITERS = ",;\t|"

@@ -9,8 +9,8 @@ from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.datasets.draft_looks import Look, look_at
-from pipeline.datasets.draft_words import EXTENSION, names_a_kind, part_of, shape, split_stem, states_eye
+from pipeline.cards.draft_looks import Look, look_at
+from pipeline.cards.draft_words import EXTENSION, names_a_kind, part_of, shape, split_stem, states_eye
 from pipeline.errors import OcusegError
 from pipeline.scans.eyes import eye_of
 from pipeline.scans.segmentation import segment_labels
@@ -273,7 +273,7 @@ def _unlike(holds: dict[str, list[Path]]) -> set[str]:
 
 def make_exact(groups: Sequence[Group]) -> None:
     """See to it that no pattern fits another group's files: by the shape of names where that tells, else ``named`` is off."""
-    from pipeline.datasets.patterns import Pattern
+    from pipeline.cards.patterns import Pattern
 
     for group in groups:
         if "*" in group.folder.replace("/*/", "/") and any(part.startswith("*") and len(part) > 1 for part in group.folder.split("/")):

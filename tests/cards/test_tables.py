@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.card import DataCard
-from pipeline.datasets.card_targets import read_truth
-from pipeline.datasets.patterns import Pattern
-from pipeline.datasets.tables import read_table
+from pipeline.cards.card import DataCard
+from pipeline.cards.patterns import Pattern
+from pipeline.cards.tables import read_table
+from pipeline.cards.targets import read_truth
 from pipeline.errors import CardError
 from pipeline.scans.identity import Pseudonyms
+from tests.cards.conftest import SmallSet, make_card
 from tests.conftest import shared_folder
-from tests.datasets.conftest import SmallSet, make_card
 
 TABLE = {"images": {"file": "{image}", "table": "list.csv"}, "labels": [{"kind": "values", "file": "{label}", "values": {255: "vessel"}}]}
 
@@ -181,7 +181,7 @@ def test_a_backslash_between_folders_is_said() -> None:
 
 @pytest.mark.parametrize("name", ["backslash", "blank_rows", "comma", "dot_slash", "semicolon", "tab", "utf16"])
 def test_the_drawn_tables_are_read(name: str) -> None:
-    from pipeline.datasets.card import load_card
+    from pipeline.cards.card import load_card
 
     folder = shared_folder() / "faults" / "names" / f"table_{name}"
     if not folder.exists():

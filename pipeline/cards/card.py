@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from pipeline.datasets.labels import (
+from pipeline.cards.labels import (
     BACKGROUND_NAME,
     IGNORE_NAME,
     FieldOfViewSource,
@@ -29,9 +29,9 @@ from pipeline.datasets.labels import (
     meanings,
     read_placed,
 )
-from pipeline.datasets.patterns import Pattern, expressions
-from pipeline.datasets.places import InFolder
-from pipeline.datasets.plain_text import read_plain_text
+from pipeline.cards.patterns import Pattern, expressions
+from pipeline.cards.places import InFolder
+from pipeline.cards.plain_text import read_plain_text
 from pipeline.errors import CardError, OcusegError
 from pipeline.registry import Colour, Strict, explain
 from pipeline.resources import shipped
@@ -220,7 +220,7 @@ class DataCard(CardFields):
         ------
         CardError: nothing matches, two files are one case, or the table or part file is not as the card says.
         """
-        from pipeline.datasets.card_cases import find_cases
+        from pipeline.cards.find_cases import find_cases
 
         found = find_cases(self, root, pseudonyms=pseudonyms)
         if found.left_over:

@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets.card import CardCase, DataCard, check_sizes
-from pipeline.datasets.coco import from_coco
-from pipeline.datasets.labels import (
+from pipeline.cards.card import CardCase, DataCard, check_sizes
+from pipeline.cards.coco import from_coco
+from pipeline.cards.labels import (
     CocoLabel,
     DicomSegLabel,
     InstancesLabel,
@@ -30,12 +30,12 @@ from pipeline.datasets.labels import (
     meanings,
     read_placed,
 )
-from pipeline.datasets.object_classes import classes_by_number
-from pipeline.datasets.object_files import from_components, from_instance_ids, from_masks, from_seg, from_yolo, label_of, read_planes
-from pipeline.datasets.objects import Objects
-from pipeline.datasets.patterns import fill
-from pipeline.datasets.places import file_below
-from pipeline.datasets.plain_text import read_plain_text
+from pipeline.cards.object_classes import classes_by_number
+from pipeline.cards.object_files import from_components, from_instance_ids, from_masks, from_seg, from_yolo, label_of, read_planes
+from pipeline.cards.objects import Objects
+from pipeline.cards.patterns import fill
+from pipeline.cards.places import file_below
+from pipeline.cards.plain_text import read_plain_text
 from pipeline.errors import CardError, LabelFileError, OcusegError
 from pipeline.types import IGNORE, CaseKey, LabelMap, Scan
 

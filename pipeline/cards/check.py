@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipeline.datasets.card import CardCase, CardFields, DataCard, check_sizes, parse_card, read_field_of_view, read_scan
-from pipeline.datasets.card_cases import Found, find_cases
-from pipeline.datasets.card_draft import UNFINISHED, draft_card
-from pipeline.datasets.card_targets import Reader, Truth, read_truth
-from pipeline.datasets.labels import CocoLabel, ColoursLabel, LabelSource, PixelSource, ValuesLabel, meanings
-from pipeline.datasets.people import one_patient, unread_pairs
+from pipeline.cards.card import CardCase, CardFields, DataCard, check_sizes, parse_card, read_field_of_view, read_scan
+from pipeline.cards.draft import UNFINISHED, draft_card
+from pipeline.cards.find_cases import Found, find_cases
+from pipeline.cards.labels import CocoLabel, ColoursLabel, LabelSource, PixelSource, ValuesLabel, meanings
+from pipeline.cards.people import one_patient, unread_pairs
+from pipeline.cards.targets import Reader, Truth, read_truth
 from pipeline.errors import LabelFileError, OcusegError
 from pipeline.scans.archive_survey import archives_below
 from pipeline.scans.archives import archives_line

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.datasets.card import DataCard, parse_card
-from pipeline.datasets.card_check import check_draft
-from pipeline.datasets.card_draft import draft_card
-from pipeline.datasets.card_targets import read_truth
-from pipeline.datasets.draft_roles import OpenQuestionError
+from pipeline.cards.card import DataCard, parse_card
+from pipeline.cards.check import check_draft
+from pipeline.cards.draft import draft_card
+from pipeline.cards.draft_roles import OpenQuestionError
+from pipeline.cards.targets import read_truth
 from pipeline.errors import CardError
 from pipeline.scans.raster import write_png
 from pipeline.types.palette import class_colour
+from tests.cards.conftest import picture
 from tests.conftest import shared_data, shared_folder
-from tests.datasets.conftest import picture
 
 SIZE = (60, 84)
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import yaml
 
-from pipeline.datasets.draft_groups import TEXTS, Group, Key, Looks, groups_of, make_exact, with_looks
-from pipeline.datasets.draft_looks import Look, look_at
-from pipeline.datasets.draft_objects import classes_from, coco_source, parts_file, seg_source, yolo_source
-from pipeline.datasets.draft_roles import OpenQuestionError, Question, Roles, Takes, assign
-from pipeline.datasets.draft_words import eye_at_end, part_of, shape, states_eye, words
-from pipeline.datasets.tables import read_table
+from pipeline.cards.draft_groups import TEXTS, Group, Key, Looks, groups_of, make_exact, with_looks
+from pipeline.cards.draft_looks import Look, look_at
+from pipeline.cards.draft_objects import classes_from, coco_source, parts_file, seg_source, yolo_source
+from pipeline.cards.draft_roles import OpenQuestionError, Question, Roles, Takes, assign
+from pipeline.cards.draft_words import eye_at_end, part_of, shape, states_eye, words
+from pipeline.cards.tables import read_table
 from pipeline.errors import CardError
 from pipeline.scans.archive_survey import archives_below
 from pipeline.scans.archives import archives_line

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.datasets import card_targets
+from pipeline.cards import targets as card_targets
+from pipeline.cards.card import CardCase, DataCard, load_card
+from pipeline.cards.check import card_statistics, check_card
+from pipeline.cards.targets import read_target_mask, read_truth
 from pipeline.datasets.augment import AugmentConfig
-from pipeline.datasets.card import CardCase, DataCard, load_card
-from pipeline.datasets.card_check import card_statistics, check_card
-from pipeline.datasets.card_targets import read_target_mask, read_truth
 from pipeline.datasets.loader import CaseStore, TrainingLoader
 from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.errors import CardError
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
 from pipeline.types import Geometry, Target
+from tests.cards.conftest import SmallSet, make_card, picture
 from tests.conftest import shared_data
-from tests.datasets.conftest import SmallSet, make_card, picture
 from tests.datasets.test_loader import Sampling
 from tests.scans.make import dicom, saved
 from tests.scans.test_segmentation import bits
@@ -383,7 +383,7 @@ def test_the_real_boxes_of_idrid() -> None:
     cases = card.cases(root)
     parts = {part: [case for case in cases if case.part == part] for part in ("train", "validation", "test")}
     assert {part: len(found) for part, found in parts.items()} == {"train": 359, "validation": 75, "test": 66}
-    from pipeline.datasets.card import read_scan
+    from pipeline.cards.card import read_scan
 
     scan = read_scan(card, cases[0])
     begun = time.perf_counter()

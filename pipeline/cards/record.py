@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import yaml
 
-from pipeline.datasets.card import CardCase, DataCard, PartFields
+from pipeline.cards.card import CardCase, DataCard, PartFields
 from pipeline.errors import CardError
 from pipeline.scans.identity import Pseudonyms
 from pipeline.types import PARTS

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets.labels import BACKGROUND_NAME, IGNORE_NAME, DicomSegLabel, Place, read_placed
-from pipeline.datasets.objects import Mask, Objects, fitted
+from pipeline.cards.labels import BACKGROUND_NAME, IGNORE_NAME, DicomSegLabel, Place, read_placed
+from pipeline.cards.objects import Mask, Objects, fitted
 from pipeline.errors import CardError
 from pipeline.types import Geometry, LabelMap
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from pipeline.datasets.card import CardCase, CardFields, PatientSource
-from pipeline.datasets.labels import LabelSource, MasksLabel
-from pipeline.datasets.patterns import fill, stem_of
-from pipeline.datasets.places import composed, file_below, place_below
-from pipeline.datasets.plain_text import read_plain_text
-from pipeline.datasets.tables import read_table
+from pipeline.cards.card import CardCase, CardFields, PatientSource
+from pipeline.cards.labels import LabelSource, MasksLabel
+from pipeline.cards.patterns import fill, stem_of
+from pipeline.cards.places import composed, file_below, place_below
+from pipeline.cards.plain_text import read_plain_text
+from pipeline.cards.tables import read_table
 from pipeline.errors import CardError, ScanError
 from pipeline.scans.eyes import eye_of, eyes_in_names, laterality_from_name
 from pipeline.scans.identity import NO_VISIT

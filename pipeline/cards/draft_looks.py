@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets.labels import read_stored
+from pipeline.cards.labels import read_stored
 from pipeline.errors import OcusegError
 
 Kind = Literal["picture", "classes", "colours", "objects", "agreement", "classes or objects", "classes or agreement"]

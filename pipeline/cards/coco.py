@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from pipeline.datasets.objects import Mask, Objects, fitted
-from pipeline.datasets.plain_text import read_regular
+from pipeline.cards.objects import Mask, Objects, fitted
+from pipeline.cards.plain_text import read_regular
 from pipeline.errors import CardError, LabelFileError
 
 log = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.datasets.card import CardCase, CardFields, DataCard
-from pipeline.datasets.card_cases import find_cases
-from pipeline.datasets.labels import InstancesLabel
-from pipeline.datasets.patterns import Pattern
+from pipeline.cards.card import CardCase, CardFields, DataCard
+from pipeline.cards.find_cases import find_cases
+from pipeline.cards.labels import InstancesLabel
+from pipeline.cards.patterns import Pattern
 from pipeline.scans.walk import names_below
 
 

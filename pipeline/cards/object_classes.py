@@ -9,11 +9,11 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.datasets.labels import ClassesFrom
-from pipeline.datasets.patterns import fill, stem_of
-from pipeline.datasets.places import composed
-from pipeline.datasets.plain_text import read_regular
-from pipeline.datasets.tables import read_table
+from pipeline.cards.labels import ClassesFrom
+from pipeline.cards.patterns import fill, stem_of
+from pipeline.cards.places import composed
+from pipeline.cards.plain_text import read_regular
+from pipeline.cards.tables import read_table
 from pipeline.errors import CardError, LabelFileError
 
 _lock = threading.Lock()

@@ -12,10 +12,10 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets.draft_groups import Group
-from pipeline.datasets.draft_looks import look_at
-from pipeline.datasets.draft_words import AGREEMENT, NUMBERED, READER, SECOND, VIEW
-from pipeline.datasets.labels import read_stored
+from pipeline.cards.draft_groups import Group
+from pipeline.cards.draft_looks import look_at
+from pipeline.cards.draft_words import AGREEMENT, NUMBERED, READER, SECOND, VIEW
+from pipeline.cards.labels import read_stored
 from pipeline.errors import CardError, OcusegError
 from pipeline.scans.field_of_view import detect_field_of_view
 
