@@ -30,6 +30,7 @@ from typing import Any
 from pipeline.atomic import write_text
 from pipeline.cli.console import progress, script
 from pipeline.config import RunConfig, dump_config, load_config, parse_config
+from pipeline.drawing.curves import figure_of, picture_of
 from pipeline.errors import ConfigError
 from pipeline.inference.case_files import write_json
 from pipeline.inference.evaluate import evaluate
@@ -37,7 +38,6 @@ from pipeline.inference.study import with_budget
 from pipeline.inference.study_plots import Picture
 from pipeline.inference.study_table import markdown
 from pipeline.scans.raster import write_png
-from pipeline.tasks.curves import figure_of, picture_of
 from pipeline.training.bundle import load_bundle
 from pipeline.training.platform import prepare_machine
 from pipeline.training.run import train

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from pipeline.atomic import write_text
 from pipeline.cli.console import progress, script
 from pipeline.config import RunConfig, load_config
+from pipeline.drawing.curves import Picture, picture_of
 from pipeline.errors import ScanError
 from pipeline.inference.case_files import write_json
 from pipeline.inference.predict import Predictor
@@ -35,7 +36,6 @@ from pipeline.phantoms.oct_set import write_oct_set
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import write_png
 from pipeline.scans.vendor import read_surfaces
-from pipeline.tasks.curves import Picture, picture_of
 from pipeline.training.bundle import load_bundle
 from pipeline.training.tracking import open_tracker
 from pipeline.types import Scan

@@ -22,6 +22,7 @@ from pipeline.atomic import write_text
 from pipeline.cards.card import CardCase, DataCard, check_sizes, load_card, read_field_of_view, read_scan
 from pipeline.cards.targets import read_target_mask, read_truth
 from pipeline.datasets.normalise import NormaliseConfig, choose_field_of_view
+from pipeline.drawing.overlay import side_by_side
 from pipeline.errors import CardError, ConfigError, ScanError
 from pipeline.inference.case_files import write_json
 from pipeline.inference.cup_ratios import CupRatio, cup_ratio, ratio_table, summarise_ratios
@@ -36,7 +37,6 @@ from pipeline.scans.display import plane_in_colour
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import content_sha256
 from pipeline.scans.raster import write_png
-from pipeline.tasks.overlay import side_by_side
 from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.platform import enough_memory, prepare_machine
 from pipeline.types import IGNORE, Advance, LabelMap, Scan

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.cards.objects import Objects
+from pipeline.drawing.curves import draw_froc, draw_precision_recall
 from pipeline.inference.summary import DRAWS, LEVEL, SEED
 from pipeline.metrics.detection import DetectionScores, ap50_interval, average_precision
 from pipeline.metrics.froc import froc
@@ -17,7 +18,6 @@ from pipeline.metrics.objects import MOST, Counts, ImageObjects, centre_hits
 from pipeline.metrics.overlap import Presence
 from pipeline.metrics.proposals import recall
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
-from pipeline.tasks.curves import draw_froc, draw_precision_recall
 from pipeline.tasks.detection import HITS
 from pipeline.tasks.view import inside_view, truth_inside_view
 from pipeline.types import CaseKey, LabelClass, LabelMap, Prediction

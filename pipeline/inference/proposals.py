@@ -55,7 +55,7 @@ def proposals_of(predictor: Predictor, ready: Ready, valid: npt.NDArray[np.bool_
 
 def draw_proposals(path: Path, scan: Scan, boxes: npt.NDArray[np.float32]) -> None:
     """Write a picture (the first plane of a volume) with its likeliest proposals, :data:`DRAWN` at most."""
-    from pipeline.tasks.overlay import draw_overlay
+    from pipeline.drawing.overlay import draw_overlay
 
     shown = displayed(scan.pixels if scan.pixels.ndim == 3 else scan.pixels[:, 0])
     picture = np.ascontiguousarray(np.moveaxis(np.broadcast_to(shown, (3, *shown.shape[1:])), 0, -1))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.drawing.curves import figure_of, picture_of
 from pipeline.inference.study_table import Row, read_history
-from pipeline.tasks.curves import figure_of, picture_of
 
 Picture = npt.NDArray[np.uint8]
 Curve = tuple[Sequence[float], Sequence[float]]

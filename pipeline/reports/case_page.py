@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.drawing.contours import drawable, path_data, small_finding_rings
+from pipeline.drawing.thumbnail import write_thumbnail
 from pipeline.reports import wording
-from pipeline.reports.contours import drawable, path_data, small_finding_rings
 from pipeline.reports.objects import FILE, CaseObjects, instance_file, outlines, read_objects, rows
 from pipeline.reports.pages import edition, write_page, write_text
 from pipeline.reports.results import Plane, ReportCase, RunFacts
-from pipeline.reports.thumbnail import write_thumbnail
 
 _PART = 400_000
 """Characters of outlines in one script file of a volume; a slice's file is loaded when the slice is looked at."""

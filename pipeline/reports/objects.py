@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, ValidationError
 
+from pipeline.drawing.contours import instance_paths
 from pipeline.errors import OcusegError
 from pipeline.reports import wording
-from pipeline.reports.contours import instance_paths
 from pipeline.reports.results import Plane, ReadJson, ReportCase, RunFacts, first_fault
 from pipeline.scans.raster import read_image
 from pipeline.types import LabelMap

@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.atomic import atomic_path
+from pipeline.drawing.overlay import NOTICE
 from pipeline.reports import wording
-from pipeline.tasks.overlay import NOTICE
 
 ASSETS = ("report.css", "viewer.js", "objects.js", "worklist.js")
 _HERE = Path(__file__).parent

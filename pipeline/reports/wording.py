@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pipeline.drawing.overlay import line_style
 from pipeline.reports.results import ReportCase
-from pipeline.tasks.overlay import line_style
 from pipeline.types import Geometry, LabelMap
 
 LINE_WIDTH = 1.25

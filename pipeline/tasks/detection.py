@@ -153,7 +153,7 @@ class DetectionTask(Task):
 
     def figures(self, evidence: Sequence[Any]) -> dict[str, npt.NDArray[np.uint8]]:
         """``precision_recall`` of the boxes and, where there are masks, ``precision_recall_masks``, at an IoU of .50."""
-        from pipeline.tasks.curves import draw_precision_recall  # draws with matplotlib, which nobody else needs
+        from pipeline.drawing.curves import draw_precision_recall  # draws with matplotlib, which nobody else needs
 
         names = {"": "precision_recall", "mask_": "precision_recall_masks"}
         scores = {prefix: average_precision(evidence, len(self.label_map), kind) for prefix, kind in self._kinds(evidence).items()}

@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 
 from pipeline.datasets.loader import CaseStore, evaluation_batches
+from pipeline.drawing.overlay import side_by_side
 from pipeline.errors import OcusegError, TrainingError
 from pipeline.metrics.matching import touched
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
 from pipeline.scans.display import plane_in_colour
 from pipeline.tasks.base import Labelled, Task
-from pipeline.tasks.overlay import side_by_side
 from pipeline.tasks.paste import blank
 from pipeline.tasks.view import inside_view
 from pipeline.types import Batch, CaseKey, Geometry, Measure, Prediction, Target
@@ -167,7 +167,7 @@ def summary(task: Task, scored: Sequence[Scored]) -> dict[str, float]:
 
 
 def overlay_picture(store: CaseStore, index: int, task: Task, prediction: Prediction) -> npt.NDArray[np.uint8] | None:
-    """The photograph or slice in its own colours, twice, with contours and boxes of prediction and reference (tasks/overlay.py,
+    """The photograph or slice in its own colours, twice, with contours and boxes of prediction and reference (drawing/overlay.py,
     :func:`side_by_side`). None where the task has nothing to draw, or the image can no longer be read.
     """
     layers = task.layers(prediction)

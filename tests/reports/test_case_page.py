@@ -16,8 +16,8 @@ from pipeline.reports import wording
 from pipeline.reports.results import read_case
 from pipeline.reports.worklist import write_report
 from pipeline.types import LabelClass, LabelMap
+from tests.drawing.test_contours import even_odd, parse
 from tests.reports.conftest import SHA, Out, disc_and_cup
-from tests.reports.test_contours import even_odd, parse
 from tests.reports.test_worklist import Page
 
 NOTICE = "Research use, not for diagnosis"

@@ -17,8 +17,8 @@ from pipeline.reports.wording import class_styles
 from pipeline.reports.worklist import write_report
 from pipeline.scans.raster import write_png
 from pipeline.types import LabelClass, LabelMap
+from tests.drawing.test_contours import even_odd, parse
 from tests.reports.conftest import DISC_CUP, LESIONS, Out, disc_and_cup, spot
-from tests.reports.test_contours import even_odd, parse
 from tests.reports.test_worklist import EVIL, Page
 
 SHAPE = (120, 160)

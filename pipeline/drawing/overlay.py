@@ -1,7 +1,7 @@
 """Draw a segmentation and objects on their image: contours and boxes in the class's colour, each class with a line style of its own.
 
 Colour alone never tells two classes apart (about one man in twelve confuses red and green), so every class also has a dash
-pattern. The same patterns serve MLflow's example pictures (here) and the report's SVG contours (reports/contours.py).
+pattern. The same patterns serve MLflow's example pictures (here) and the report's SVG contours (drawing/contours.py).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from pipeline.atomic import atomic_path
-from pipeline.tasks.overlay import NOTICE, draw_overlay
+from pipeline.drawing.overlay import NOTICE, draw_overlay
 from pipeline.types import LabelMap
 
 SIDE = 240

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.tasks.overlay import LINE_STYLES, draw_overlay, line_style
+from pipeline.drawing.overlay import LINE_STYLES, draw_overlay, line_style
 from pipeline.types import LabelClass, LabelMap
 
 ONE = LabelMap((LabelClass(1, "vessel", (230, 159, 0)),))

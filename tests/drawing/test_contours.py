@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.reports.contours import drawable, path_data, simplify, small_finding_rings, trace
+from pipeline.drawing.contours import drawable, path_data, simplify, small_finding_rings, trace
 
 
 def parse(path: str) -> list[np.ndarray]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.drawing.curves import draw_curves, draw_froc, draw_precision_recall
 from pipeline.metrics.detection import ImageObjects, average_precision
 from pipeline.metrics.froc import froc
-from pipeline.tasks.curves import draw_curves, draw_froc, draw_precision_recall
 from pipeline.types import LabelMap
 from pipeline.types.label import LabelClass
 
