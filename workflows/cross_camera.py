@@ -38,10 +38,10 @@ from pipeline.inference.study import with_budget
 from pipeline.inference.study_plots import Picture
 from pipeline.inference.study_table import markdown
 from pipeline.scans.raster import write_png
+from pipeline.tracking.tracker import open_tracker
 from pipeline.training.bundle import load_bundle
 from pipeline.training.platform import prepare_machine
 from pipeline.training.run import train
-from pipeline.training.tracking import open_tracker
 from pipeline.types import Advance
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -36,8 +36,8 @@ from pipeline.phantoms.oct_set import write_oct_set
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import write_png
 from pipeline.scans.vendor import read_surfaces
+from pipeline.tracking.tracker import open_tracker
 from pipeline.training.bundle import load_bundle
-from pipeline.training.tracking import open_tracker
 from pipeline.types import Scan
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -39,7 +39,7 @@ def info(as_json: AsJson = False) -> None:
     import torch
 
     from pipeline.scans.identity import default_key_path
-    from pipeline.training.provenance import environment
+    from pipeline.tracking.provenance import environment
 
     facts = dict(environment("cuda" if torch.cuda.is_available() else "cpu"))
     facts["site_key"] = "present" if default_key_path().exists() else "not made yet (made on first use)"

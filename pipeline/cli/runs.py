@@ -65,7 +65,7 @@ def train(
     if len(given) != 1:
         raise ConfigError(f"give exactly one of CONFIG, --resume RUN, --from-run ID, --send RUN (given: {', '.join(given) or 'none'})")
     if send is not None:
-        from pipeline.training.tracking import send_unsent
+        from pipeline.tracking.tracker import send_unsent
 
         delivery = send_unsent(existing_folder(send, "--send"))
         emit(delivery.to_json(), as_json, delivery.lines())
@@ -181,7 +181,7 @@ def evaluate(
     from pipeline.cards.card import load_card
     from pipeline.inference.evaluate import evaluate, summary_lines
     from pipeline.inference.recording import record_evaluation
-    from pipeline.training.mlflow_store import resolve_uri
+    from pipeline.tracking.mlflow_store import resolve_uri
 
     follow(follow_links)
     folder = out or bundle.parent / "evaluation" / f"{load_card(card).name}_{split}"

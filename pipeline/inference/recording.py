@@ -13,9 +13,9 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.inference.study_table import Row, row_of
+from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training.bundle import load_bundle
 from pipeline.training.run_folder import alone
-from pipeline.training.tracking import Tracker, open_tracker
 
 WAIT_S = 60.0
 """How long an evaluation waits for another one that is just being recorded in the same run."""

@@ -24,11 +24,11 @@ from pipeline.inference.study_differences import Difference, differences, told
 from pipeline.inference.study_plots import Picture, plots
 from pipeline.inference.study_table import Row, markdown, not_found, row_of, training_facts, write_tables
 from pipeline.scans.raster import write_png
+from pipeline.tracking.record import with_card
+from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training.platform import prepare_machine
-from pipeline.training.record import with_card
 from pipeline.training.run import train
 from pipeline.training.run_folder import LOCK, alone, without_names
-from pipeline.training.tracking import Tracker, open_tracker
 from pipeline.types import Advance, silent
 
 log = logging.getLogger(__name__)

@@ -29,10 +29,10 @@ from pipeline.models.base import MODELS, to_channels_last
 from pipeline.models.detector import SuppressingConfig
 from pipeline.registry import explain
 from pipeline.tasks.base import TASKS, Task
+from pipeline.tracking.provenance import PACKAGES
+from pipeline.tracking.record import recorded_config
 from pipeline.training.bundle_record import FORMAT, BundleRecord
 from pipeline.training.model_card import model_card
-from pipeline.training.provenance import PACKAGES
-from pipeline.training.record import recorded_config
 from pipeline.types import LabelMap, Modality, Spacing
 
 WEIGHTS, RECORD, CARD = "weights.safetensors", "bundle.json", "MODEL_CARD.md"

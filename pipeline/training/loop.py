@@ -28,10 +28,10 @@ from pipeline.datasets.loader import CaseStore, TrainingLoader
 from pipeline.datasets.splits import Split
 from pipeline.errors import InterruptedRun, TrainingError
 from pipeline.tasks.base import Task
+from pipeline.tracking.tracker import Tracker
 from pipeline.training.checkpoint import Progress, State, load_checkpoint, newest, random_state, save_checkpoint
 from pipeline.training.interrupt import Interrupt
 from pipeline.training.optimise import average_buffers, learning_rate, run_share, set_rate
-from pipeline.training.tracking import Tracker
 from pipeline.training.transfer import Thaw
 from pipeline.training.validation import Scored, score_images, summary
 from pipeline.types import Advance, Batch

@@ -15,9 +15,9 @@ from typing import Any, Literal
 from pipeline.config import RunConfig, parse_config
 from pipeline.datasets.splits import Split
 from pipeline.errors import ConfigError
-from pipeline.training.mlflow_store import connect, metric_name, resolve_uri
-from pipeline.training.provenance import ManifestDifference, code_version, compare_manifests, folder_digest
-from pipeline.training.record import Given
+from pipeline.tracking.mlflow_store import connect, metric_name, resolve_uri
+from pipeline.tracking.provenance import ManifestDifference, code_version, compare_manifests, folder_digest
+from pipeline.tracking.record import Given
 
 CLOSE = 0.005  # another processor, thread count or library sums in another order; a Dice within this is the same finding
 log = logging.getLogger(__name__)

@@ -23,6 +23,9 @@ from pipeline.models.base import to_channels_last
 from pipeline.models.detector import DetectorConfig
 from pipeline.tasks.base import Task
 from pipeline.tasks.pixels import presence_sentences
+from pipeline.tracking.provenance import environment
+from pipeline.tracking.record import Given, table_texts, with_card
+from pipeline.tracking.tracker import Delivery, open_tracker
 from pipeline.training import platform
 from pipeline.training.bundle import build_task, save_bundle
 from pipeline.training.checkpoint import Progress, State, newest
@@ -30,11 +33,8 @@ from pipeline.training.interrupt import Interrupt
 from pipeline.training.loop import Setup, fit, steps_per_epoch, stop_if_asked, used_up
 from pipeline.training.optimise import AveragedWeights, make_optimizer
 from pipeline.training.platform import channels_last_is_safe, enough_memory, prepare_machine
-from pipeline.training.provenance import environment
-from pipeline.training.record import Given, table_texts, with_card
 from pipeline.training.run_folder import Data, claim, earlier_result, prepare_data, record_result, record_run, without_names
 from pipeline.training.timing import TimeSpent, validation_seconds
-from pipeline.training.tracking import Delivery, open_tracker
 from pipeline.training.transfer import Thaw, check_source, load_weights, rate_factors
 from pipeline.training.validation import Predictions, overlay_picture, score_image, summary
 from pipeline.types import Advance, silent

@@ -20,9 +20,9 @@ from pipeline.datasets.splits import Split, guard, make_split
 from pipeline.errors import BundleError, CardError, ConfigError, NothingUsableError
 from pipeline.lock import locked
 from pipeline.scans.identity import Pseudonyms, default_key_path
+from pipeline.tracking.provenance import compare_manifests, text_digest
+from pipeline.tracking.record import Given, with_card
 from pipeline.training.bundle import Bundle, load_bundle
-from pipeline.training.provenance import compare_manifests, text_digest
-from pipeline.training.record import Given, with_card
 from pipeline.types import Advance, Spacing
 
 LOCK, RESULT, CONFIG, CARD = ".lock", "result.json", "config.yaml", "card.md"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import dump_config
-from pipeline.training.mlflow_store import connect
+from pipeline.tracking.mlflow_store import connect
 from pipeline.types import silent
 from tests.training.tiny import tiny_config, write_data
 

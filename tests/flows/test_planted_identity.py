@@ -31,7 +31,7 @@ from pipeline.inference.study import run_study
 from pipeline.reports.worklist import write_report
 from pipeline.scans.folder import index_folder
 from pipeline.scans.identity import Pseudonyms
-from pipeline.training.mlflow_store import connect
+from pipeline.tracking.mlflow_store import connect
 from pipeline.training.repeat import repeat_run
 from tests.scans.make import dicom, ramp, saved
 from tests.scans.test_vendor import volume as spectralis

@@ -12,9 +12,9 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.inference import recording
 from pipeline.inference.recording import evaluation_numbers, record_evaluation
+from pipeline.tracking.spool import Sent, Spool
+from pipeline.tracking.tracker import Delivery, Tracker
 from pipeline.training.run_folder import alone
-from pipeline.training.spool import Sent, Spool
-from pipeline.training.tracking import Delivery, Tracker
 from tests.inference.conftest import run_config
 
 DICE = {"value": 0.5, "low": 0.25, "high": 0.75}
@@ -41,8 +41,8 @@ SUMMARY: dict[str, Any] = {
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An evaluation beside a bundle, and senders that never start: what a run's spool holds is what a server would get."""
     monkeypatch.setattr(recording, "load_bundle", lambda path: SimpleNamespace(config=run_config()))
-    monkeypatch.setattr("pipeline.training.tracking.SenderProcess.ensure", lambda self: None)
-    monkeypatch.setattr("pipeline.training.tracking.SenderProcess.finish", lambda self, wait: None)
+    monkeypatch.setattr("pipeline.tracking.tracker.SenderProcess.ensure", lambda self: None)
+    monkeypatch.setattr("pipeline.tracking.tracker.SenderProcess.finish", lambda self, wait: None)
     folder = tmp_path / "run" / "evaluation" / "eyes_test"
     (folder / "examples").mkdir(parents=True)
     (folder / "summary.json").write_text(json.dumps(SUMMARY))

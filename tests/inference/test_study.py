@@ -17,9 +17,9 @@ from pipeline.inference.study import ENDLESS, ScoredOn, folds_of, over_folds, ru
 from pipeline.inference.study_differences import Difference, differences, told
 from pipeline.inference.study_plots import plots, validation_curves
 from pipeline.inference.study_table import Row, headlines, not_found, row_of, shown
-from pipeline.training.mlflow_store import connect
+from pipeline.tracking.mlflow_store import connect
+from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training.run_folder import alone
-from pipeline.training.tracking import Tracker, open_tracker
 from tests.training.tiny import tiny_config, write_data
 
 

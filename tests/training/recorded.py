@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig, parse_config
-from pipeline.training.mlflow_store import connect
-from pipeline.training.tracking import Tracker
+from pipeline.tracking.mlflow_store import connect
+from pipeline.tracking.tracker import Tracker
 from tests.patience import LONG_S
 
 CARD = "---\nname: phantom\n---\nDrawn eyes.\n"

@@ -20,9 +20,9 @@ from pipeline.datasets.loader import evaluation_batches
 from pipeline.datasets.splits import Split, make_split
 from pipeline.errors import ConfigError, InterruptedRun, NothingUsableError, TrainingError
 from pipeline.models.mask_rcnn import MaskRCNN
+from pipeline.tracking.record import recorded_config
 from pipeline.training import run
 from pipeline.training.bundle import load_bundle
-from pipeline.training.record import recorded_config
 from pipeline.training.run_folder import prepare_data
 from pipeline.training.transfer import load_weights
 from pipeline.types import Prediction, silent

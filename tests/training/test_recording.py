@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file
 
 from pipeline.scans.raster import read_image
+from pipeline.tracking.tracker import Delivery
 from pipeline.training import run
 from pipeline.training.checkpoint import newest
-from pipeline.training.tracking import Delivery
 from tests.training.tiny import COLUMNS, ROWS, tiny_config, write_data
 
 CAPTION = 16

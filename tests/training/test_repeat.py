@@ -18,11 +18,11 @@ import pytest
 from pipeline.config import RunConfig
 from pipeline.datasets.splits import Split
 from pipeline.errors import ConfigError
-from pipeline.training import provenance
-from pipeline.training.provenance import environment
-from pipeline.training.record import Given
+from pipeline.tracking import provenance
+from pipeline.tracking.provenance import environment
+from pipeline.tracking.record import Given
+from pipeline.tracking.tracker import open_tracker
 from pipeline.training.repeat import RecordedRun, compare_code, compare_result, fetch_run, headline, repeat_run
-from pipeline.training.tracking import open_tracker
 from pipeline.types import CaseKey
 from tests.training.recorded import CARD, client_beside, run_config
 

@@ -15,9 +15,9 @@ from pipeline.datasets.splits import Split, make_split
 from pipeline.errors import ConfigError
 from pipeline.inference.evaluate import evaluate
 from pipeline.lock import locked
+from pipeline.tracking.record import Given
 from pipeline.training import run
 from pipeline.training.loop import cut_history
-from pipeline.training.record import Given
 from tests.training.test_recording import Recorder
 from tests.training.tiny import tiny_config, train_tiny, write_data
 

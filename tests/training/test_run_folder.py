@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import CardError, ConfigError, OcusegError, TrainingError
+from pipeline.tracking.spool import Sent, Spool
+from pipeline.tracking.tracker import open_tracker, send_unsent
 from pipeline.training.checkpoint import newest
 from pipeline.training.run_folder import claim
-from pipeline.training.spool import Sent, Spool
-from pipeline.training.tracking import open_tracker, send_unsent
 from tests.training.recorded import run_config
 from tests.training.tiny import tiny_config, train_tiny, write_data
 

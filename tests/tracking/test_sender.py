@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.training.sender import Sender
-from pipeline.training.spool import Sent, Spool
+from pipeline.tracking.sender import Sender
+from pipeline.tracking.spool import Sent, Spool
 
 
 def test_its_log_holds_a_sentence_and_no_traceback(
@@ -43,7 +43,7 @@ def test_its_log_holds_a_sentence_and_no_traceback(
 
 SENDER = """
 import sys
-from pipeline.training import sender
+from pipeline.tracking import sender
 def unreachable(self, sent):
     raise ConnectionError("the server does not answer")
 sender.Sender._connected = unreachable

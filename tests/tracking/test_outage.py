@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.training.mlflow_store import connect
-from pipeline.training.spool import Sent, Spool
-from pipeline.training.tracking import Tracker, open_tracker, send_unsent
+from pipeline.tracking.mlflow_store import connect
+from pipeline.tracking.spool import Sent, Spool
+from pipeline.tracking.tracker import Tracker, open_tracker, send_unsent
 from tests.patience import LONG_S, wait_until
 from tests.training.recorded import Server, begin, client_beside, only_run, run_config
 
@@ -112,7 +112,7 @@ def test_records_of_a_killed_training_still_go_out(tmp_path: Path) -> None:
         """
         import sys, time
         from pathlib import Path
-        from pipeline.training.tracking import open_tracker
+        from pipeline.tracking.tracker import open_tracker
         from tests.training.recorded import begin, run_config
 
         tracker = open_tracker(run_config(), Path(sys.argv[1]))

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.training.mlflow_store import flatten, metric_name, resolve_uri, shortened
-from pipeline.training.spool import Sent, Spool, sender_lock
-from pipeline.training.tracking import open_tracker, send_unsent
+from pipeline.tracking.mlflow_store import flatten, metric_name, resolve_uri, shortened
+from pipeline.tracking.spool import Sent, Spool, sender_lock
+from pipeline.tracking.tracker import open_tracker, send_unsent
 from tests.training.recorded import CARD, begin, client_beside, only_run, run_config
 
 

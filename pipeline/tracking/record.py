@@ -15,8 +15,8 @@ from typing import Any
 
 from pipeline.config import RunConfig, dump_config
 from pipeline.datasets.splits import Split
-from pipeline.training.mlflow_store import flatten, metric_name
-from pipeline.training.provenance import folder_digest, manifest_digest, text_digest
+from pipeline.tracking.mlflow_store import flatten, metric_name
+from pipeline.tracking.provenance import folder_digest, manifest_digest, text_digest
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The records of a run on their way to MLflow: an append-only journal on disk with the files that belong to each record.
 
-One process appends (training), one other delivers (:mod:`pipeline.training.sender`); a record is on the disk before
+One process appends (training), one other delivers (:mod:`pipeline.tracking.sender`); a record is on the disk before
 ``append`` returns, so a power cut or ``kill -9`` on either side loses nothing::
 
     RUN/unsent/journal.jsonl     one record a line, numbered 0, 1, 2, ... over the whole life of the run

@@ -19,7 +19,7 @@ from typing import Any
 
 from pipeline.atomic import atomic_path
 from pipeline.errors import ConfigError
-from pipeline.training.spool import Record, Sent, Spool
+from pipeline.tracking.spool import Record, Sent, Spool
 
 RUN_KEY = "ocuseg.run"
 METRICS_PER_BATCH = 1000  # MLflow's limits of one log_batch call

@@ -1,4 +1,4 @@
-"""The process that carries a run's records to MLflow: ``python -m pipeline.training.sender``, started by the Tracker.
+"""The process that carries a run's records to MLflow: ``python -m pipeline.tracking.sender``, started by the Tracker.
 
 A process of its own, because importing and calling MLflow then takes neither time nor memory from training, no thread
 of it is there when loader workers fork, a server that hangs can be left behind at the end by killing one process, and
@@ -21,8 +21,8 @@ from pathlib import Path
 
 from pipeline.errors import OcusegError
 from pipeline.parent import when_parent_ends
-from pipeline.training.mlflow_store import METRICS_PER_BATCH, Deliverer, RefusedError, connect
-from pipeline.training.spool import Record, Sent, Spool, sender_lock
+from pipeline.tracking.mlflow_store import METRICS_PER_BATCH, Deliverer, RefusedError, connect
+from pipeline.tracking.spool import Record, Sent, Spool, sender_lock
 
 POLL_SECONDS = 0.2
 LONGEST_PAUSE = 15.0

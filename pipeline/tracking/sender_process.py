@@ -1,4 +1,4 @@
-"""The training side of the sender: starts the child process of :mod:`pipeline.training.sender` and asks it to finish."""
+"""The training side of the sender: starts the child process of :mod:`pipeline.tracking.sender` and asks it to finish."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.training.spool import Sent
+from pipeline.tracking.spool import Sent
 
 PATIENCE = 10.0  # how many times longer finish() waits for a server that does answer
 log = logging.getLogger(__name__)
 
 
 class SenderProcess:
-    """The child process that delivers; see :mod:`pipeline.training.sender`."""
+    """The child process that delivers; see :mod:`pipeline.tracking.sender`."""
 
     def __init__(self, run_dir: Path, uri: str, artifacts: Path | None, key: str) -> None:
         self._run_dir = run_dir.resolve()
@@ -40,7 +40,7 @@ class SenderProcess:
         environment.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):  # it takes no part in a distributed run
             environment.pop(name, None)
-        command = [sys.executable, "-W", "ignore", "-m", "pipeline.training.sender"]
+        command = [sys.executable, "-W", "ignore", "-m", "pipeline.tracking.sender"]
         try:
             (self._run_dir / "tracking").mkdir(parents=True, exist_ok=True)
             with (self._run_dir / "tracking" / "sender.log").open("wb") as output:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.training.mlflow_store import Deliverer, connect
-from pipeline.training.spool import Sent, Spool
+from pipeline.tracking.mlflow_store import Deliverer, connect
+from pipeline.tracking.spool import Sent, Spool
 
 
 def run_sql(path: Path, *statements: str) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.training import provenance
-from pipeline.training.provenance import code_version, compare_manifests, environment, folder_digest, manifest_digest, text_digest
+from pipeline.tracking import provenance
+from pipeline.tracking.provenance import code_version, compare_manifests, environment, folder_digest, manifest_digest, text_digest
 
 ROWS = [{"case": f"p{i}_R_v1_i1", "sha256": f"{i}" * 64, "shape": (37, 53)} for i in range(6)]
 

@@ -34,10 +34,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.atomic import write_text
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, InterruptedRun
-from pipeline.training.mlflow_store import flatten, metric_name, resolve_uri
-from pipeline.training.record import bundle_record, file_name, link_folder, start_record, table_texts, write_texts
-from pipeline.training.sender_process import SenderProcess
-from pipeline.training.spool import Sent, Spool, sender_lock
+from pipeline.tracking.mlflow_store import flatten, metric_name, resolve_uri
+from pipeline.tracking.record import bundle_record, file_name, link_folder, start_record, table_texts, write_texts
+from pipeline.tracking.sender_process import SenderProcess
+from pipeline.tracking.spool import Sent, Spool, sender_lock
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,7 +160,7 @@ class Tracker:
         card_name, card_text: the data card's ``name`` and its whole text (its hash is recorded with it).
         split: JSON value or JSON text of the split, CaseKeys only.
         manifest: one row an image: ``case``, ``sha256`` and whatever else says what was trained on; never a path.
-        environment: :func:`pipeline.training.provenance.environment`.
+        environment: :func:`pipeline.tracking.provenance.environment`.
         extra: further parameters, such as ``{"parameters": 290_000}``.
         repeats: the MLflow run that this one repeats.
         """
