@@ -12,10 +12,10 @@ from jsonschema import Draft202012Validator
 
 from pipeline import config as config_module
 from pipeline import resources
+from pipeline.bundles.bundle import build_task
 from pipeline.cards.card import load_card
 from pipeline.config import RunConfig, dump_config, load_config, named_by_changes, parse_config, run_files, schema
 from pipeline.errors import ConfigError
-from pipeline.training.bundle import build_task
 from pipeline.types import LabelClass, LabelMap
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

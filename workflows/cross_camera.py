@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.atomic import write_text
+from pipeline.bundles.bundle import load_bundle
 from pipeline.cli.console import progress, script
 from pipeline.config import RunConfig, dump_config, load_config, parse_config
 from pipeline.drawing.curves import figure_of, picture_of
@@ -39,7 +40,6 @@ from pipeline.inference.study_plots import Picture
 from pipeline.inference.study_table import markdown
 from pipeline.scans.raster import write_png
 from pipeline.tracking.tracker import open_tracker
-from pipeline.training.bundle import load_bundle
 from pipeline.training.platform import prepare_machine
 from pipeline.training.run import train
 from pipeline.types import Advance

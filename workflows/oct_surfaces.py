@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.atomic import write_text
+from pipeline.bundles.bundle import load_bundle
 from pipeline.cli.console import progress, script
 from pipeline.config import RunConfig, load_config
 from pipeline.drawing.curves import Picture, picture_of
@@ -37,7 +38,6 @@ from pipeline.scans.open import open_scan
 from pipeline.scans.raster import write_png
 from pipeline.scans.vendor import read_surfaces
 from pipeline.tracking.tracker import open_tracker
-from pipeline.training.bundle import load_bundle
 from pipeline.types import Scan
 
 REPOSITORY = Path(__file__).resolve().parents[1]

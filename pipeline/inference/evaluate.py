@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.atomic import write_text
+from pipeline.bundles.bundle import Bundle, load_bundle
+from pipeline.bundles.leakage import check_unseen, common_classes, named_as, select, trained_on
 from pipeline.cards.card import CardCase, DataCard, check_sizes, load_card, read_field_of_view, read_scan
 from pipeline.cards.targets import read_target_mask, read_truth
 from pipeline.datasets.normalise import NormaliseConfig, choose_field_of_view
@@ -32,12 +34,10 @@ from pipeline.inference.proposals import check_proposals, draw_proposals, propos
 from pipeline.inference.scoring import Row, score_case, table
 from pipeline.inference.summary import DRAWS, LEVEL, SEED, summarise, summary_lines
 from pipeline.inference.surface_scores import SurfaceScore, score_surfaces, shared_surfaces, summarise_surfaces, surface_table
-from pipeline.inference.unseen import check_unseen, common_classes, named_as, select, trained_on
 from pipeline.scans.display import plane_in_colour
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import content_sha256
 from pipeline.scans.raster import write_png
-from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.platform import enough_memory, prepare_machine
 from pipeline.types import IGNORE, Advance, LabelMap, Scan
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.errors import ConfigError, OcusegError, ScanError
 from pipeline.inference.case_files import CaseResult, mask_dtype, read_case, write_case
 from pipeline.inference.infer import infer
@@ -39,7 +40,6 @@ from pipeline.scans.place import Role
 from pipeline.scans.record import PASSING, Opened, pixels_sha256, stamp_of, token_of
 from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
-from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.training.platform import prepare_machine
 from pipeline.types import Advance, CaseKey, Scan
 

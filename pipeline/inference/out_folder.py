@@ -11,12 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ConfigError
 from pipeline.inference.case_files import write_json
 from pipeline.inference.object_files import COCO_FILE
 from pipeline.lock import locked
 from pipeline.scans.identity import Pseudonyms
-from pipeline.training.bundle import Bundle
 
 RUN_FILE = "run.json"
 _BUSY = "another process is predicting into this output folder; wait for it, or give another folder"

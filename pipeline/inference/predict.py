@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipeline.bundles.bundle import Bundle
 from pipeline.datasets.normalise import Reduced, reduce
 from pipeline.errors import ScanError
 from pipeline.memory import fits_memory
 from pipeline.tasks.view import inside_view
-from pipeline.training.bundle import Bundle
 from pipeline.types import Batch, Prediction, Scan
 
 log = logging.getLogger(__name__)

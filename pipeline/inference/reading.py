@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
+from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ScanError
 from pipeline.inference.journal import Entry, Status
 from pipeline.inference.predict import Predictor, Ready
 from pipeline.memory import Budget
 from pipeline.scans.record import Opened, status_of
 from pipeline.scans.workers import Pool
-from pipeline.training.bundle import Bundle
 from pipeline.types import Scan
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pipeline.bundles.bundle import load_bundle
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.inference.study_table import Row, row_of
 from pipeline.tracking.tracker import Tracker, open_tracker
-from pipeline.training.bundle import load_bundle
 from pipeline.training.run_folder import alone
 
 WAIT_S = 60.0

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.bundles.bundle import load_bundle
 from pipeline.cards.card import load_card, read_scan
 from pipeline.inference.predict import Predictor
 from pipeline.memory import give_back_freed_memory
 from pipeline.scans.identity import Pseudonyms
-from pipeline.training.bundle import load_bundle
 from pipeline.training.platform import prepare_machine
 
 IMAGES, LONGEST_S = 12, 30.0

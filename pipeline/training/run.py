@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from pipeline.atomic import write_text
+from pipeline.bundles.bundle import build_task, save_bundle
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.models.base import to_channels_last
@@ -27,7 +28,6 @@ from pipeline.tracking.provenance import environment
 from pipeline.tracking.record import Given, table_texts, with_card
 from pipeline.tracking.tracker import Delivery, open_tracker
 from pipeline.training import platform
-from pipeline.training.bundle import build_task, save_bundle
 from pipeline.training.checkpoint import Progress, State, newest
 from pipeline.training.interrupt import Interrupt
 from pipeline.training.loop import Setup, fit, steps_per_epoch, stop_if_asked, used_up

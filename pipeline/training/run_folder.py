@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.atomic import remove_leftovers, staged_path, write_text
+from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.cards.card import CardCase, DataCard, card_folders, load_card, parse_card, read_scan
 from pipeline.cards.record import patients_as_tokens, recorded_text
 from pipeline.config import RunConfig, dump_config, parse_config
@@ -22,7 +23,6 @@ from pipeline.lock import locked
 from pipeline.scans.identity import Pseudonyms, default_key_path
 from pipeline.tracking.provenance import compare_manifests, text_digest
 from pipeline.tracking.record import Given, with_card
-from pipeline.training.bundle import Bundle, load_bundle
 from pipeline.types import Advance, Spacing
 
 LOCK, RESULT, CONFIG, CARD = ".lock", "result.json", "config.yaml", "card.md"

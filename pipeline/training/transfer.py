@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pipeline.bundles.bundle import RECORD, WEIGHTS, load_bundle
 from pipeline.config import RunConfig, TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.models.weights import Loaded, Partial, check_file, fill, first_layer
 from pipeline.tasks.base import Task
 from pipeline.tracking.provenance import folder_digest
-from pipeline.training.bundle import RECORD, WEIGHTS, load_bundle
 
 log = logging.getLogger(__name__)
 

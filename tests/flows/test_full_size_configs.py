@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.bundles.bundle import build_task
 from pipeline.cards.card import load_card
 from pipeline.config import RunConfig, load_config
 from pipeline.tasks.base import Task
-from pipeline.training.bundle import build_task
 from pipeline.training.optimise import make_optimizer
 from pipeline.types import Batch, CaseKey, Placement, Target
 

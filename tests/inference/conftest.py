@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from pipeline.bundles.bundle import Bundle
 from pipeline.config import RunConfig, parse_config
 from pipeline.metrics.threshold import decide
 from pipeline.scans.raster import write_png
 from pipeline.tasks.base import Task
-from pipeline.training.bundle import Bundle
 from pipeline.types import Batch, LabelClass, LabelMap, Prediction
 
 VESSEL = LabelMap((LabelClass(1, "vessel", (0, 114, 178)),))

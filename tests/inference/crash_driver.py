@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 
+from pipeline.bundles.bundle import load_bundle
 from pipeline.inference import folder, journal
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.record import open_file
-from pipeline.training.bundle import load_bundle
 
 KEY = Pseudonyms(b"a site key for tests")
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from scipy.ndimage import find_objects, label
 
+from pipeline.bundles.bundle import Bundle
 from pipeline.datasets.keep import Need
 from pipeline.models.base import Family
 from pipeline.tasks.base import Task, TaskConfig
-from pipeline.training.bundle import Bundle
 from pipeline.types import Batch, LabelClass, LabelMap, Prediction
 from tests.inference.conftest import make_bundle, run_config
 

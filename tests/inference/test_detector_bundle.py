@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.bundles.bundle import build_task, load_bundle, save_bundle
 from pipeline.config import RunConfig, parse_config
 from pipeline.inference import folder
 from pipeline.inference.folder import predict_folder
@@ -21,7 +22,6 @@ from pipeline.models.base import MODELS
 from pipeline.models.detector import Detections, Detector, Sizes
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.raster import read_image, write_png
-from pipeline.training.bundle import build_task, load_bundle, save_bundle
 from pipeline.types import Target
 from tests.inference.spots import KINDS
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.bundles.bundle import Bundle
 from pipeline.cards.card import load_card
 from pipeline.datasets.splits import Split
 from pipeline.errors import BundleError, CardError, ConfigError, LeakError, TrainingError
 from pipeline.inference.evaluate import evaluate, summary_lines
 from pipeline.scans.raster import write_png
-from pipeline.training.bundle import Bundle
 from tests.conftest import shared_data
 from tests.inference.conftest import BrightTask, make_bundle, run_config
 

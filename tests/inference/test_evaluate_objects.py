@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ConfigError
 from pipeline.inference.evaluate import evaluate, summary_lines
 from pipeline.models.detector import Detections
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import read_image, write_png
-from pipeline.training.bundle import Bundle
 from pipeline.types import Geometry
 from tests.conftest import shared_data
 from tests.inference.conftest import DISC_CUP, make_bundle

@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ConfigError
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.journal import Journal
@@ -25,7 +26,6 @@ from pipeline.scans.nifti import write_nifti
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import read_image, write_png
 from pipeline.scans.record import token_of
-from pipeline.training.bundle import Bundle
 from pipeline.types import Geometry
 from tests.inference.conftest import DISC_CUP, BrightTask, make_bundle, picture, write_folder
 from tests.scans.make import dicom, saved

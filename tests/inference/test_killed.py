@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.bundles.bundle import build_task, save_bundle
 from pipeline.config import parse_config
 from pipeline.inference.folder import predict_folder
 from pipeline.scans.identity import Pseudonyms
-from pipeline.training.bundle import build_task, save_bundle
 from tests.inference.conftest import VESSEL, write_folder
 from tests.patience import LONG_S
 

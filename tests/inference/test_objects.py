@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ConfigError
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.object_files import MOST, FoundObject, FoundObjects, compact, gather_coco, write_objects
@@ -17,7 +18,6 @@ from pipeline.inference.predict import Predictor
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import read_image, write_png
-from pipeline.training.bundle import Bundle
 from pipeline.types import CaseKey, Geometry, Prediction, Scan
 from tests.inference.spots import KINDS, Spot, canvas, classes, spot_bundle
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ScanError
 from pipeline.inference.predict import Predictor, Ready
 from pipeline.scans.catalogue import Catalogue
 from pipeline.scans.folder import index_folder
 from pipeline.scans.open import open_scan
-from pipeline.training.bundle import Bundle
 from pipeline.types import Scan
 from tests.inference.conftest import make_bundle, picture, write_folder
 from tests.inference.test_folder import KEY, counts, ledger, run

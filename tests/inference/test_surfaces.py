@@ -12,11 +12,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from pipeline.bundles.bundle import Bundle
 from pipeline.inference.evaluate import evaluate, summary_lines
 from pipeline.inference.folder import predict_folder
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.open import open_scan
-from pipeline.training.bundle import Bundle
 from pipeline.types import Batch, Geometry, LabelClass, LabelMap, Prediction
 from tests.inference.conftest import BrightTask, make_bundle
 

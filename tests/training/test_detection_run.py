@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.bundles.bundle import load_bundle
 from pipeline.cards.card import load_card
 from pipeline.config import RunConfig, load_config
 from pipeline.datasets.loader import evaluation_batches
@@ -22,7 +23,6 @@ from pipeline.errors import ConfigError, InterruptedRun, NothingUsableError, Tra
 from pipeline.models.mask_rcnn import MaskRCNN
 from pipeline.tracking.record import recorded_config
 from pipeline.training import run
-from pipeline.training.bundle import load_bundle
 from pipeline.training.run_folder import prepare_data
 from pipeline.training.transfer import load_weights
 from pipeline.types import Prediction, silent

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.bundles.bundle import load_bundle
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, InterruptedRun, TrainingError
 from pipeline.tracking.record import with_card
-from pipeline.training.bundle import load_bundle
 from pipeline.training.checkpoint import newest
 from pipeline.training.run import new_run_dir
 from tests.training.tiny import last_state, tiny_config, train_tiny, weights, write_data

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.bundles.bundle import build_task, load_bundle
 from pipeline.config import RunConfig, TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.models.base import MODELS
-from pipeline.training.bundle import build_task, load_bundle
 from pipeline.training.optimise import make_optimizer, set_rate
 from pipeline.training.transfer import Thaw, encoder_stages, load_weights, rate_factors
 from pipeline.types import LabelClass, LabelMap

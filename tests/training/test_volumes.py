@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.bundles.bundle import load_bundle
 from pipeline.cards.card import load_card, read_scan
 from pipeline.config import RunConfig, parse_config
 from pipeline.errors import ConfigError, ScanError
@@ -22,7 +23,6 @@ from pipeline.models.base import memory_format
 from pipeline.scans.nifti import write_nifti
 from pipeline.tasks.base import Task
 from pipeline.training import validation
-from pipeline.training.bundle import load_bundle
 from pipeline.training.run import TrainingResult
 from pipeline.training.run_folder import prepare_data
 from pipeline.training.validation import score_images

@@ -58,10 +58,10 @@ class Side:
     def __init__(self, file: Path, options: Any) -> None:
         import torch
 
+        from pipeline.bundles.bundle import build_task
         from pipeline.cards.card import load_card
         from pipeline.config import load_config
         from pipeline.datasets.loader import CaseStore, TrainingLoader
-        from pipeline.training.bundle import build_task
         from pipeline.training.optimise import make_optimizer
         from pipeline.training.platform import channels_last_is_safe
 
@@ -100,9 +100,9 @@ class Side:
             self.training.append(time.perf_counter() - began)
 
     def predict(self, device: str, *, timed: bool) -> None:
+        from pipeline.bundles.bundle import Bundle
         from pipeline.cards.card import read_scan
         from pipeline.inference.predict import Predictor
-        from pipeline.training.bundle import Bundle
 
         scan = read_scan(self.card, self.cases[self.number % len(self.cases)])
         self.number += 1

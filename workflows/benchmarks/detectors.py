@@ -121,10 +121,10 @@ class Ours:
     def __init__(self, options: Any, device: str) -> None:
         import torch
 
+        from pipeline.bundles.bundle import build_task
         from pipeline.cards.card import load_card
         from pipeline.config import parse_config
         from pipeline.datasets.loader import CaseStore, TrainingLoader
-        from pipeline.training.bundle import build_task
         from pipeline.training.optimise import make_optimizer
         from pipeline.training.platform import channels_last_is_safe
 
@@ -184,8 +184,8 @@ class Ours:
         return spent(start, loaded, clock(self.device))
 
     def start_predicting(self) -> None:
+        from pipeline.bundles.bundle import Bundle
         from pipeline.inference.predict import Predictor
-        from pipeline.training.bundle import Bundle
 
         bundle = Bundle(
             Path(), "benchmark", self.config, self.card.label_map, {}, {}, self.card.modality, self.channels, None, "", task=self.task

@@ -25,7 +25,7 @@ CONFIG = "{name: memory, data: {card: phantom}, task: {name: semantic}, model: {
 
 
 def write_bundle(path: Path) -> None:
-    from pipeline.training.bundle import build_task, save_bundle
+    from pipeline.bundles.bundle import build_task, save_bundle
 
     config, label_map = parse_config(CONFIG), LabelMap((LabelClass(1, "vessel", (0, 114, 178)),))
     save_bundle(

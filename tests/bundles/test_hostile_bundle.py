@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipeline.bundles import bundle as module
+from pipeline.bundles.bundle import load_bundle
 from pipeline.errors import BundleError
-from pipeline.training import bundle as module
-from pipeline.training.bundle import load_bundle
-from tests.training.test_bundle import save
+from tests.bundles.test_bundle import save
 
 WEIGHTS, RECORD, CARD = "weights.safetensors", "bundle.json", "MODEL_CARD.md"
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from pipeline.bundles.bundle import build_task, load_bundle, save_bundle
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, TrainingError
-from pipeline.training.bundle import build_task, load_bundle, save_bundle
 from pipeline.types import Batch, CaseKey, LabelClass, LabelMap, Placement
 
 CONFIG = RunConfig.model_validate(
@@ -77,7 +77,7 @@ def test_a_full_disk_is_told_and_the_bundle_before_stays(tmp_path: Path, monkeyp
     def full(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("pipeline.training.bundle.save_file", full)
+    monkeypatch.setattr("pipeline.bundles.bundle.save_file", full)
     with pytest.raises(TrainingError, match=r"the bundle cannot be written \(.*No space left on device.*make room"):
         save(tmp_path / "bundle", seed=1)
     assert load_bundle(tmp_path / "bundle").id == identity
@@ -147,7 +147,7 @@ def record(saved: str) -> dict[str, Any]:
 
 def sealed(record: dict[str, Any], folder: Path) -> Path:
     """A folder whose bundle.json holds ``record`` under a right hash, as anybody can write it."""
-    from pipeline.training import bundle as module
+    from pipeline.bundles import bundle as module
 
     (folder / "bundle.json").write_text(json.dumps(record | {"sha256": module._own_hash(record)}))
     return folder
@@ -212,7 +212,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_model_this_installation_does_not_have_is_said(tmp_path: Path) -> None:
-    from pipeline.training import bundle as module
+    from pipeline.bundles import bundle as module
 
     save(tmp_path / "bundle")
     path = tmp_path / "bundle" / "bundle.json"

@@ -23,6 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pipeline.atomic import new_folder
+from pipeline.bundles.model_card import model_card
+from pipeline.bundles.record import FORMAT, BundleRecord
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, OcusegError, TrainingError
 from pipeline.models.base import MODELS, to_channels_last
@@ -31,8 +33,6 @@ from pipeline.registry import explain
 from pipeline.tasks.base import TASKS, Task
 from pipeline.tracking.provenance import PACKAGES
 from pipeline.tracking.record import recorded_config
-from pipeline.training.bundle_record import FORMAT, BundleRecord
-from pipeline.training.model_card import model_card
 from pipeline.types import LabelMap, Modality, Spacing
 
 WEIGHTS, RECORD, CARD = "weights.safetensors", "bundle.json", "MODEL_CARD.md"
@@ -89,7 +89,7 @@ def save_bundle(
     """Write the bundle folder at once and whole; an older one at ``path`` is replaced.
 
     ``trained_on``: texts by file name, split.json and manifest.json, by which a bundle that was copied elsewhere can be evaluated
-    (inference/unseen.py).
+    (bundles/leakage.py).
 
     Returns
     -------

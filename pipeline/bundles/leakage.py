@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.bundles.bundle import Bundle
 from pipeline.cards.card import CardCase, DataCard
 from pipeline.datasets.splits import Split
 from pipeline.errors import BundleError, CardError, ConfigError, LeakError
-from pipeline.training.bundle import Bundle
 from pipeline.types import LabelMap
 
 
