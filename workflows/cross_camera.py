@@ -33,12 +33,12 @@ from pipeline.cli.console import progress, script
 from pipeline.config import RunConfig, dump_config, load_config, parse_config
 from pipeline.drawing.curves import figure_of, picture_of
 from pipeline.errors import ConfigError
+from pipeline.evaluation.evaluate import evaluate
 from pipeline.inference.case_files import write_json
-from pipeline.inference.evaluate import evaluate
-from pipeline.inference.study import with_budget
-from pipeline.inference.study_plots import Picture
-from pipeline.inference.study_table import markdown
 from pipeline.scans.raster import write_png
+from pipeline.studies.plots import Picture
+from pipeline.studies.study import with_budget
+from pipeline.studies.table import markdown
 from pipeline.tracking.tracker import open_tracker
 from pipeline.training.platform import prepare_machine
 from pipeline.training.run import train

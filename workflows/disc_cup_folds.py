@@ -18,8 +18,8 @@ from pathlib import Path
 
 from pipeline.cli.console import script
 from pipeline.config import load_config
-from pipeline.inference.study import Study, folds_of, over_folds, run_study, with_budget
 from pipeline.measurements.disc import Agreement, agreement
+from pipeline.studies.study import Study, folds_of, over_folds, run_study, with_budget
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("OCUSEG_SHARED", REPOSITORY.parent / "shared"))

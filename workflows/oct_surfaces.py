@@ -28,15 +28,16 @@ from pipeline.cli.console import progress, script
 from pipeline.config import RunConfig, load_config
 from pipeline.drawing.curves import Picture, picture_of
 from pipeline.errors import ScanError
+from pipeline.evaluation.row import Row, shown
 from pipeline.inference.case_files import write_json
 from pipeline.inference.predict import Predictor
-from pipeline.inference.study import Study, run_study, with_budget
-from pipeline.inference.study_table import Row, markdown, shown
 from pipeline.measurements.surfaces import SurfaceError, Surfaces, find_surfaces, surface_errors
 from pipeline.phantoms.oct_set import write_oct_set
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import write_png
 from pipeline.scans.vendor import read_surfaces
+from pipeline.studies.study import Study, run_study, with_budget
+from pipeline.studies.table import markdown
 from pipeline.tracking.tracker import open_tracker
 from pipeline.types import Scan
 

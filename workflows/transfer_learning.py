@@ -20,9 +20,9 @@ from pathlib import Path
 
 from pipeline.cli.console import progress, script
 from pipeline.config import RunConfig, load_config
-from pipeline.inference.study import ScoredOn, run_study, with_budget
-from pipeline.inference.study_plots import Picture, draw_lines
-from pipeline.inference.study_table import Row
+from pipeline.evaluation.row import Row
+from pipeline.studies.plots import Picture, draw_lines
+from pipeline.studies.study import ScoredOn, run_study, with_budget
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("OCUSEG_SHARED", REPOSITORY.parent / "shared"))

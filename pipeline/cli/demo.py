@@ -38,7 +38,7 @@ def demo(
         return result
 
     from pipeline.config import load_config
-    from pipeline.inference.evaluate import evaluate, summary_lines
+    from pipeline.evaluation.evaluate import evaluate, summary_lines
     from pipeline.inference.folder import predict_folder
     from pipeline.phantoms.hospital import write_hospital
     from pipeline.reports.worklist import write_report

@@ -179,8 +179,8 @@ def evaluate(
     for path in plugin or []:
         load_plugin(path)
     from pipeline.cards.card import load_card
-    from pipeline.inference.evaluate import evaluate, summary_lines
-    from pipeline.inference.recording import record_evaluation
+    from pipeline.evaluation.evaluate import evaluate, summary_lines
+    from pipeline.evaluation.recording import record_evaluation
     from pipeline.tracking.mlflow_store import resolve_uri
 
     follow(follow_links)

@@ -13,7 +13,7 @@ from pipeline.cli.runs import Device, Plugin, WeightsDir, load_plugin, use_weigh
 from pipeline.errors import EXIT_SOME_REJECTED
 
 if TYPE_CHECKING:
-    from pipeline.inference.study import Study  # at run time it would bring torch along
+    from pipeline.studies.study import Study  # at run time it would bring torch along
 
 Override = Annotated[list[str] | None, typer.Option("--set", help="Change one setting of every config: dotted.key=value. May be repeated.")]
 Minutes = Annotated[
@@ -56,7 +56,7 @@ def compare(
         load_plugin(path)
     use_weights(weights_dir)
     from pipeline.config import load_config, run_files
-    from pipeline.inference.study import run_study, with_budget
+    from pipeline.studies.study import run_study, with_budget
 
     files = [file for path in configs for file in run_files(path)]
     wanted = [with_budget(load_config(file, override or ()), budget_minutes) for file in files]
@@ -99,7 +99,7 @@ def crossvalidate(
         load_plugin(path)
     use_weights(weights_dir)
     from pipeline.config import load_config
-    from pipeline.inference.study import folds_of, over_folds, run_study, with_budget
+    from pipeline.studies.study import folds_of, over_folds, run_study, with_budget
 
     settings = with_budget(load_config(config, override or ()), budget_minutes)
     with progress("cross-validating") as advance:

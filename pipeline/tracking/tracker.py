@@ -174,7 +174,7 @@ class Tracker:
         self._append("start", body, lambda folder: write_texts(folder, texts))
 
     def start_study(self, name: str, params: Mapping[str, Any], texts: Mapping[str, str]) -> None:
-        """Record a run that only holds others together (inference/study.py): its settings and, as files by name, their configs."""
+        """Record a run that only holds others together (studies/study.py): its settings and, as files by name, their configs."""
         if not self._active:
             return
         if self._started:

@@ -18,8 +18,8 @@ from PIL import Image
 
 from pipeline.cards.card import load_card
 from pipeline.config import load_config
-from pipeline.inference.study import Study
-from pipeline.inference.study_table import Row
+from pipeline.evaluation.row import Row
+from pipeline.studies.study import Study
 from pipeline.types import Scan
 from tests.conftest import shared_data
 from tests.scans.test_vendor import LARGEST, Vol

@@ -27,10 +27,10 @@ from pipeline.cards.check import check_card
 from pipeline.cli import app
 from pipeline.config import parse_config
 from pipeline.inference.folder import predict_folder
-from pipeline.inference.study import run_study
 from pipeline.reports.worklist import write_report
 from pipeline.scans.folder import index_folder
 from pipeline.scans.identity import Pseudonyms
+from pipeline.studies.study import run_study
 from pipeline.tracking.mlflow_store import connect
 from pipeline.training.repeat import repeat_run
 from tests.scans.make import dicom, ramp, saved

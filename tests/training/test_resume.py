@@ -13,7 +13,7 @@ from pipeline.atomic import write_text
 from pipeline.cards.card import load_card
 from pipeline.datasets.splits import Split, make_split
 from pipeline.errors import ConfigError
-from pipeline.inference.evaluate import evaluate
+from pipeline.evaluation.evaluate import evaluate
 from pipeline.lock import locked
 from pipeline.tracking.record import Given
 from pipeline.training import run

@@ -16,11 +16,11 @@ from pipeline.bundles.bundle import load_bundle
 from pipeline.cards.card import load_card, read_scan
 from pipeline.config import RunConfig, parse_config
 from pipeline.errors import ConfigError, ScanError
-from pipeline.inference.evaluate import evaluate
+from pipeline.evaluation.evaluate import evaluate
 from pipeline.inference.predict import Predictor
-from pipeline.inference.speed import frames_per_second
 from pipeline.models.base import memory_format
 from pipeline.scans.nifti import write_nifti
+from pipeline.studies.speed import frames_per_second
 from pipeline.tasks.base import Task
 from pipeline.training import validation
 from pipeline.training.run import TrainingResult

@@ -12,11 +12,11 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, InterruptedRun
-from pipeline.inference import study as module
-from pipeline.inference.study import ENDLESS, ScoredOn, folds_of, over_folds, run_study, unequal, with_budget
-from pipeline.inference.study_differences import Difference, differences, told
-from pipeline.inference.study_plots import plots, validation_curves
-from pipeline.inference.study_table import Row, headlines, not_found, row_of, shown
+from pipeline.evaluation.row import Row, headlines, not_found, row_of, shown
+from pipeline.studies import study as module
+from pipeline.studies.differences import Difference, differences, told
+from pipeline.studies.plots import plots, validation_curves
+from pipeline.studies.study import ENDLESS, ScoredOn, folds_of, over_folds, run_study, unequal, with_budget
 from pipeline.tracking.mlflow_store import connect
 from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training.run_folder import alone

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pipeline.bundles.bundle import Bundle
-from pipeline.inference.evaluate import evaluate, summary_lines
+from pipeline.evaluation.evaluate import evaluate, summary_lines
 from pipeline.inference.folder import predict_folder
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.open import open_scan
@@ -64,10 +64,10 @@ class GreyTask(BrightTask):
 @pytest.fixture
 def layered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     made = make_bundle(tmp_path / "bundle", modality="oct", input_channels=1, label_map=RETINA, task=GreyTask(RETINA), thresholds={})
-    monkeypatch.setattr("pipeline.inference.evaluate.load_bundle", lambda path, device="cpu": made)
+    monkeypatch.setattr("pipeline.evaluation.evaluate.load_bundle", lambda path, device="cpu": made)
     monkeypatch.setattr("pipeline.inference.folder.load_bundle", lambda path, device="cpu": made)
-    monkeypatch.setattr("pipeline.inference.evaluate.select", lambda bundle, card, known, part, trained: (known, []))
-    monkeypatch.setattr("pipeline.inference.evaluate.check_unseen", lambda hashes, part, trained: [])
+    monkeypatch.setattr("pipeline.evaluation.evaluate.select", lambda bundle, card, known, part, trained: (known, []))
+    monkeypatch.setattr("pipeline.evaluation.evaluate.check_unseen", lambda hashes, part, trained: [])
     return made
 
 

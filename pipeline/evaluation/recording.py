@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.bundles.bundle import load_bundle
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
-from pipeline.inference.study_table import Row, row_of
+from pipeline.evaluation.row import Row, row_of
 from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training.run_folder import alone
 
@@ -32,7 +32,7 @@ class Recorded:
 
 
 def record_evaluation(bundle_path: Path, out: Path, summary: Mapping[str, Any], tracking: str | None = None) -> Recorded:
-    """Record what :func:`~pipeline.inference.evaluate.evaluate` left in ``out``; a server that is away loses nothing and fails nothing.
+    """Record what :func:`~pipeline.evaluation.evaluate.evaluate` left in ``out``; a server that is away loses nothing and fails nothing.
 
     It goes into the run whose folder holds the bundle. With ``tracking``, a tracking URI, it becomes a run of its own there, recorded by
     way of ``out``: this is for bundles that were copied elsewhere.

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.inference.evaluate import evaluate, summary_lines
-from pipeline.inference.scoring import Row, score_case, table
+from pipeline.evaluation.evaluate import evaluate, summary_lines
+from pipeline.evaluation.scoring import Row, score_case, table
 from pipeline.scans.nifti import write_nifti
 from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap
 from tests.inference.conftest import make_bundle
@@ -60,7 +60,7 @@ def test_a_volume_is_evaluated_by_its_own_spacing(tmp_path: Path, monkeypatch: p
     bundle = make_bundle(
         tmp_path / "run" / "bundle", modality="oct", input_channels=1, label_map=LabelMap((LabelClass(1, "fluid", (1, 2, 3)),))
     )
-    monkeypatch.setattr("pipeline.inference.evaluate.load_bundle", lambda path, device="cpu": bundle)
+    monkeypatch.setattr("pipeline.evaluation.evaluate.load_bundle", lambda path, device="cpu": bundle)
     geometry = Geometry(SHAPE, (0.2, 0.004, 0.01), "tag") if known else Geometry(SHAPE)
     image, label = np.zeros(SHAPE, dtype=np.uint8), np.zeros(SHAPE, dtype=np.uint8)
     image[1, 5:9, 4:12] = 255

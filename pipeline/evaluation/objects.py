@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pipeline.cards.objects import Objects
 from pipeline.drawing.curves import draw_froc, draw_precision_recall
-from pipeline.inference.summary import DRAWS, LEVEL, SEED
+from pipeline.evaluation.summary import DRAWS, LEVEL, SEED
 from pipeline.metrics.detection import DetectionScores, ap50_interval, average_precision
 from pipeline.metrics.froc import froc
 from pipeline.metrics.objects import MOST, Counts, ImageObjects, centre_hits

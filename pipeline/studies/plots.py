@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.drawing.curves import figure_of, picture_of
-from pipeline.inference.study_table import Row, read_history
+from pipeline.evaluation.row import Row
+from pipeline.studies.table import read_history
 
 Picture = npt.NDArray[np.uint8]
 Curve = tuple[Sequence[float], Sequence[float]]

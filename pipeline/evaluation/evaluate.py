@@ -26,14 +26,14 @@ from pipeline.cards.targets import read_target_mask, read_truth
 from pipeline.datasets.normalise import NormaliseConfig, choose_field_of_view
 from pipeline.drawing.overlay import side_by_side
 from pipeline.errors import CardError, ConfigError, ScanError
+from pipeline.evaluation.objects import ScoredPlane, Shared, object_table, score_plane, summarise_objects
+from pipeline.evaluation.ratios import CupRatio, cup_ratio, ratio_table, summarise_ratios
+from pipeline.evaluation.scoring import Row, score_case, table
+from pipeline.evaluation.summary import DRAWS, LEVEL, SEED, summarise, summary_lines
+from pipeline.evaluation.surfaces import SurfaceScore, score_surfaces, shared_surfaces, summarise_surfaces, surface_table
 from pipeline.inference.case_files import write_json
-from pipeline.inference.cup_ratios import CupRatio, cup_ratio, ratio_table, summarise_ratios
-from pipeline.inference.object_scores import ScoredPlane, Shared, object_table, score_plane, summarise_objects
 from pipeline.inference.predict import Predictor
 from pipeline.inference.proposals import check_proposals, draw_proposals, proposals_of
-from pipeline.inference.scoring import Row, score_case, table
-from pipeline.inference.summary import DRAWS, LEVEL, SEED, summarise, summary_lines
-from pipeline.inference.surface_scores import SurfaceScore, score_surfaces, shared_surfaces, summarise_surfaces, surface_table
 from pipeline.scans.display import plane_in_colour
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import content_sha256

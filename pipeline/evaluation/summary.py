@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from pipeline.inference.scoring import Row, columns
+from pipeline.evaluation.scoring import Row, columns
 from pipeline.metrics.interval import (
     FEWEST_PATIENTS,
     Statistic,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.inference import recording
-from pipeline.inference.recording import evaluation_numbers, record_evaluation
+from pipeline.evaluation import recording
+from pipeline.evaluation.recording import evaluation_numbers, record_evaluation
 from pipeline.tracking.spool import Sent, Spool
 from pipeline.tracking.tracker import Delivery, Tracker
 from pipeline.training.run_folder import alone

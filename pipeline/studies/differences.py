@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.inference.study_table import Row, markdown
-from pipeline.inference.summary import DRAWS, LEVEL, SEED
+from pipeline.evaluation.row import Row
+from pipeline.evaluation.summary import DRAWS, LEVEL, SEED
 from pipeline.metrics.interval import FEWEST_PATIENTS, Statistic, mean_of_images, paired_patient_bootstrap, pooled_dice
+from pipeline.studies.table import markdown
 
 NOTE = (
     f"Differences (row - column) on the same images; * : the {LEVEL:.0%} interval (paired bootstrap over patients, {DRAWS} draws, not "

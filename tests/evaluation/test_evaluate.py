@@ -16,7 +16,7 @@ from pipeline.bundles.bundle import Bundle
 from pipeline.cards.card import load_card
 from pipeline.datasets.splits import Split
 from pipeline.errors import BundleError, CardError, ConfigError, LeakError, TrainingError
-from pipeline.inference.evaluate import evaluate, summary_lines
+from pipeline.evaluation.evaluate import evaluate, summary_lines
 from pipeline.scans.raster import write_png
 from tests.conftest import shared_data
 from tests.inference.conftest import BrightTask, make_bundle, run_config
@@ -92,7 +92,7 @@ def trained(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Bund
     Split(*(tuple(parts[p]) for p in ("train", "validation", "test"))).save(tmp_path / "run" / "split.json")
     manifest = [{"case": str(c.key), "sha256": hashlib.sha256(c.image.read_bytes()).hexdigest()} for c in cases]
     (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
-    monkeypatch.setattr("pipeline.inference.evaluate.load_bundle", lambda path, device="cpu": made)
+    monkeypatch.setattr("pipeline.evaluation.evaluate.load_bundle", lambda path, device="cpu": made)
     return made
 
 
@@ -243,7 +243,7 @@ def test_without_its_run_a_random_split_cannot_be_known(tmp_path: Path, trained:
     assert "a leak could not be looked for" in run(tmp_path)["warnings"][0]
     data = trained.config.data.model_copy(update={"split": trained.config.data.split.model_copy(update={"source": "random"})})
     loose = make_bundle(trained.path, card_sha256=trained.card_sha256, config=trained.config.model_copy(update={"data": data}))
-    monkeypatch.setattr("pipeline.inference.evaluate.load_bundle", lambda path, device="cpu": loose)
+    monkeypatch.setattr("pipeline.evaluation.evaluate.load_bundle", lambda path, device="cpu": loose)
     with pytest.raises(BundleError, match=r"split\.json"):
         run(tmp_path)
 
@@ -274,7 +274,7 @@ def test_one_thing_under_two_names_is_scored_when_they_are_said_to_be_the_same(t
 def test_another_bundles_results_stay(tmp_path: Path, trained: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path)
     other = make_bundle(trained.path, id="ffffffffffff", card_sha256=trained.card_sha256)
-    monkeypatch.setattr("pipeline.inference.evaluate.load_bundle", lambda path, device="cpu": other)
+    monkeypatch.setattr("pipeline.evaluation.evaluate.load_bundle", lambda path, device="cpu": other)
     with pytest.raises(ConfigError, match="holds results of 0123456789ab"):
         run(tmp_path)
 
@@ -291,7 +291,7 @@ def test_a_full_disk_is_said_before_the_work(tmp_path: Path, trained: Bundle, mo
     def full(**_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipeline.inference.evaluate.TemporaryFile", full)
+    monkeypatch.setattr("pipeline.evaluation.evaluate.TemporaryFile", full)
     scored: list[int] = []
     with pytest.raises(OSError, match="No space left"):
         run(tmp_path, progress=lambda done, total, case: scored.append(done))
@@ -333,7 +333,7 @@ def test_the_second_observer_of_chase_db1_scores_what_is_known(tmp_path: Path, m
     bundle = make_bundle(
         tmp_path, card_sha256=card.sha256, thresholds={"vessel": 0.9}, config=run_config().model_copy(update={"data": data})
     )
-    monkeypatch.setattr("pipeline.inference.evaluate.load_bundle", lambda path, device="cpu": bundle)
+    monkeypatch.setattr("pipeline.evaluation.evaluate.load_bundle", lambda path, device="cpu": bundle)
     summary = evaluate(tmp_path, "chase_db1", root, out=tmp_path / "out", device="cpu")
     assert (summary["images"], summary["patients"]) == (8, 4)
     assert summary["classes"]["vessel"]["mean_per_image"]["second_reader_dice"]["value"] == pytest.approx(0.798, abs=0.0005)

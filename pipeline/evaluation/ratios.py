@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.inference.summary import by_patient, mean_of
+from pipeline.evaluation.summary import by_patient, mean_of
 from pipeline.measurements.disc import VERTICAL, disc_and_cup, vcdr
 from pipeline.types import CaseKey, Measure
 

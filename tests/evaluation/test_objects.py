@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ConfigError
-from pipeline.inference.evaluate import evaluate, summary_lines
+from pipeline.evaluation.evaluate import evaluate, summary_lines
 from pipeline.models.detector import Detections
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import read_image, write_png
@@ -96,7 +96,7 @@ def draw_boxes(tmp_path: Path, true: dict[str, list[Spot]] = TRUE) -> None:
 def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     def made(**options: Any) -> Bundle:
         bundle = spot_bundle(tmp_path / "run" / "bundle", **({"modality": "octa"} | options))
-        monkeypatch.setattr("pipeline.inference.evaluate.load_bundle", lambda path, device="cpu": bundle)
+        monkeypatch.setattr("pipeline.evaluation.evaluate.load_bundle", lambda path, device="cpu": bundle)
         return bundle
 
     return made
@@ -317,7 +317,7 @@ def test_a_volume_slice_by_slice(tmp_path: Path, use: Made) -> None:
 
 
 def test_speed_is_told_by_the_image_and_of_a_volume_by_the_slice(tmp_path: Path, use: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.inference import speed
+    from pipeline.studies import speed
 
     bundle = use(modality="oct", input_channels=1)
     monkeypatch.setattr(speed, "load_bundle", lambda path, device="cpu": bundle)
@@ -402,7 +402,7 @@ labels:
 def test_the_cups_ratio_against_the_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A semantic bundle: bright is disc, brightest is cup; one picture has no cup in it."""
     bundle = make_bundle(tmp_path / "run" / "bundle", modality="octa", label_map=DISC_CUP)
-    monkeypatch.setattr("pipeline.inference.evaluate.load_bundle", lambda path, device="cpu": bundle)
+    monkeypatch.setattr("pipeline.evaluation.evaluate.load_bundle", lambda path, device="cpu": bundle)
     for folder in ("images", "labels"):
         (tmp_path / "data" / folder).mkdir(parents=True)
     for name, cup, true_cup in (("a_R", 10, 12), ("b_R", 8, 4), ("c_R", 0, 5)):
@@ -430,7 +430,7 @@ def test_the_cups_ratio_against_the_references(tmp_path: Path, monkeypatch: pyte
 
 
 def test_an_unseen_cup_has_no_error_and_is_counted(tmp_path: Path) -> None:
-    from pipeline.inference.cup_ratios import cup_ratio, ratio_table, summarise_ratios
+    from pipeline.evaluation.ratios import cup_ratio, ratio_table, summarise_ratios
     from pipeline.types import CaseKey
 
     layers, truth = np.zeros((2, 20, 31), dtype=bool), np.zeros((2, 20, 31), dtype=bool)

@@ -16,14 +16,15 @@ from typing import Any
 from pipeline.cards.card import load_card
 from pipeline.config import RunConfig, dump_config, parse_config
 from pipeline.errors import CardError, ConfigError, InterruptedRun, OcusegError
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.recording import record_into
+from pipeline.evaluation.row import Row, not_found, row_of
 from pipeline.inference.case_files import write_json
-from pipeline.inference.evaluate import evaluate
-from pipeline.inference.recording import record_into
-from pipeline.inference.speed import frames_per_second, peak_memory
-from pipeline.inference.study_differences import Difference, differences, told
-from pipeline.inference.study_plots import Picture, plots
-from pipeline.inference.study_table import Row, markdown, not_found, row_of, training_facts, write_tables
 from pipeline.scans.raster import write_png
+from pipeline.studies.differences import Difference, differences, told
+from pipeline.studies.plots import Picture, plots
+from pipeline.studies.speed import frames_per_second, peak_memory
+from pipeline.studies.table import markdown, training_facts, write_tables
 from pipeline.tracking.record import with_card
 from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training.platform import prepare_machine

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.inference.summary import by_patient, mean_of
+from pipeline.evaluation.summary import by_patient, mean_of
 from pipeline.measurements.surfaces import SurfaceError, axial_scale, find_surfaces, jumps, surface_errors
 from pipeline.types import CaseKey, LabelMap
 
