@@ -42,7 +42,7 @@ from pipeline.studies.table import markdown
 from pipeline.tracking.tracker import open_tracker
 from pipeline.training.platform import prepare_machine
 from pipeline.training.run import train
-from pipeline.types import Advance
+from pipeline.types import ProgressCallback
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("OCUSEG_SHARED", REPOSITORY.parent / "shared"))
@@ -111,7 +111,9 @@ def experiments(config: Path, minutes: float, overrides: Sequence[str] = ()) -> 
     }
 
 
-def run(configs: Mapping[str, RunConfig], roots: Mapping[str, Path], out: Path, device: str, advance: Advance) -> tuple[list[Cell], Path]:
+def run(
+    configs: Mapping[str, RunConfig], roots: Mapping[str, Path], out: Path, device: str, advance: ProgressCallback
+) -> tuple[list[Cell], Path]:
     """Train each network on its own set and test it on all: the matrix, row by row, and the folder where it lies."""
     name, home = out.name, out / f"{out.name}_study"
     home.mkdir(parents=True, exist_ok=True)
@@ -135,7 +137,7 @@ def run(configs: Mapping[str, RunConfig], roots: Mapping[str, Path], out: Path, 
     return cells, home
 
 
-def trained(config: RunConfig, root: Path, run_dir: Path, device: str, parent: str | None, advance: Advance) -> Path:
+def trained(config: RunConfig, root: Path, run_dir: Path, device: str, parent: str | None, advance: ProgressCallback) -> Path:
     """The bundle of the run in ``run_dir``, which is begun, goes on, or is finished already."""
     finished = run_dir / "trained.json"
     if finished.is_file():
@@ -150,7 +152,7 @@ def trained(config: RunConfig, root: Path, run_dir: Path, device: str, parent: s
     return result.bundle
 
 
-def tested(bundle: Path, key: str, on: str, root: Path, out: Path, device: str, advance: Advance) -> Cell:
+def tested(bundle: Path, key: str, on: str, root: Path, out: Path, device: str, advance: ProgressCallback) -> Cell:
     """One cell, measured now or before."""
     summary: dict[str, Any] | None = None
     if (out / "summary.json").is_file():
@@ -215,7 +217,7 @@ def _told(cell: Cell) -> list[str]:
     return [f"{cell.dice:.3f}", *([] if cell.low is None or cell.high is None else [f"[{cell.low:.3f}, {cell.high:.3f}]"])]
 
 
-def _prefixed(advance: Advance, text: str) -> Advance:
+def _prefixed(advance: ProgressCallback, text: str) -> ProgressCallback:
     def told(done: int, total: int | None = None, note: str = "") -> None:
         advance(done, total, f"{text}: {note}")
 

@@ -22,7 +22,7 @@ from pipeline.cli.console import progress, script
 from pipeline.config import RunConfig, load_config
 from pipeline.evaluation.row import Row
 from pipeline.studies.plots import Picture, draw_lines
-from pipeline.studies.study import ScoredOn, run_study, with_budget
+from pipeline.studies.study import EvaluationSet, run_study, with_budget
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("OCUSEG_SHARED", REPOSITORY.parent / "shared"))
@@ -50,7 +50,7 @@ def main() -> None:
     minutes = sorted(options.minutes)
     trained = len(list((options.root / "images").glob("*"))) * 7 // 10  # nearly, the official training part's
     configs = experiments(load_config(options.config), minutes, options.images, trained)
-    drishti = ScoredOn("drishti_gs", options.tested, "all", {"optic_disc": "disc"})
+    drishti = EvaluationSet("drishti_gs", options.tested, "all", {"optic_disc": "disc"})
     with progress("transfer learning") as advance:
         study = run_study(options.out.name, configs, options.root, options.out, tested=drishti, progress=advance, more_plots=drawn)
     print("\n".join(study.lines()))

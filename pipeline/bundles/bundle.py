@@ -28,7 +28,7 @@ from pipeline.bundles.record import FORMAT, BundleRecord
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, OcusegError, TrainingError
 from pipeline.models.base import MODELS, to_channels_last
-from pipeline.models.detector import SuppressingConfig
+from pipeline.models.detector import NMSConfig
 from pipeline.registry import explain
 from pipeline.tasks.base import TASKS, Task
 from pipeline.tracking.provenance import PACKAGES
@@ -65,7 +65,7 @@ def build_task(config: RunConfig, input_channels: int, label_map: LabelMap) -> T
     """The untrained task of a config, with the weights that torch's present random state gives."""
     outputs = config.task.outputs(label_map)  # type: ignore[attr-defined]
     model = config.model
-    if isinstance(model, SuppressingConfig):
+    if isinstance(model, NMSConfig):
         model = model.with_limits(config.task.detections, config.task.score_threshold)  # type: ignore[attr-defined]
     network = MODELS[model.name].build(model, input_channels, outputs)  # type: ignore[attr-defined]
     task: Task = TASKS[config.task.name].build(config.task, network, label_map)  # type: ignore[attr-defined]

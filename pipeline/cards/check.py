@@ -23,7 +23,7 @@ from pipeline.scans.archive_survey import archives_below
 from pipeline.scans.archives import archives_line
 from pipeline.scans.open import ONE_VALUE
 from pipeline.scans.walk import names_below
-from pipeline.types import Advance, CaseKey, Scan
+from pipeline.types import CaseKey, ProgressCallback, Scan
 
 if TYPE_CHECKING:
     from pipeline.scans.identity import Pseudonyms
@@ -44,7 +44,9 @@ class Problem:
     severity: Literal["problem", "warning", "to complete"] = "problem"
 
 
-def check_card(card: DataCard, root: Path, *, pseudonyms: Pseudonyms | None = None, progress: Advance | None = None) -> list[Problem]:
+def check_card(
+    card: DataCard, root: Path, *, pseudonyms: Pseudonyms | None = None, progress: ProgressCallback | None = None
+) -> list[Problem]:
     """Open every file that the card speaks of; what is wrong with which, sorted by file.
 
     Files without a partner, unreadable ones, labels of another size, label values that the card does not name, pixels of a class that
@@ -60,7 +62,7 @@ def check_card(card: DataCard, root: Path, *, pseudonyms: Pseudonyms | None = No
     return _check(card, root, find_cases(card, root, pseudonyms=pseudonyms), progress)
 
 
-def _check(card: DataCard, root: Path, found: Found, progress: Advance | None) -> list[Problem]:
+def _check(card: DataCard, root: Path, found: Found, progress: ProgressCallback | None) -> list[Problem]:
     problems = [Problem(file, message) for file, message in found.left_over]
     packed = archives_line(*archives_below(root))
     sidecars = f"{found.sidecars} files of a Mac (._*) hold no image and are left out" if found.sidecars else ""
@@ -92,7 +94,7 @@ def _check(card: DataCard, root: Path, found: Found, progress: Advance | None) -
     return sorted([*problems, *shared, *_part_problems(card, found.cases, root), *unlabelled])
 
 
-def check_draft(text: str, folder: Path, *, progress: Advance | None = None) -> tuple[int, list[Problem]]:
+def check_draft(text: str, folder: Path, *, progress: ProgressCallback | None = None) -> tuple[int, list[Problem]]:
     """How many cases a drafted card finds, and what :func:`check_card` says of it. No site key is made or used."""
     from pipeline.scans.identity import Pseudonyms
 
@@ -101,7 +103,7 @@ def check_draft(text: str, folder: Path, *, progress: Advance | None = None) -> 
     return len(found.cases), _check(card, folder, found, progress)
 
 
-def card_statistics(card: DataCard, root: Path, *, progress: Advance | None = None) -> dict[str, Any]:
+def card_statistics(card: DataCard, root: Path, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
     """Cases, patients, parts, sizes, the mean share of each class inside the field of view, and how many objects are labelled.
 
     Cases whose files cannot be used (:func:`check_card` names them) count as cases and nowhere else.

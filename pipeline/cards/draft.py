@@ -26,7 +26,7 @@ from pipeline.errors import CardError
 from pipeline.scans.archive_survey import archives_below
 from pipeline.scans.archives import archives_line
 from pipeline.scans.walk import names_below
-from pipeline.types import Advance, Modality
+from pipeline.types import Modality, ProgressCallback
 from pipeline.types.palette import class_colour
 
 UNFINISHED = "TO COMPLETE"
@@ -41,7 +41,7 @@ def draft_card(
     takes: Takes | None = None,
     public: bool = False,
     looks: Looks | None = None,
-    progress: Advance | None = None,
+    progress: ProgressCallback | None = None,
 ) -> str:
     """Markdown of a card for ``folder``.
 

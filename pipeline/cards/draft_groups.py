@@ -14,7 +14,7 @@ from pipeline.cards.draft_words import EXTENSION, names_a_kind, part_of, shape, 
 from pipeline.errors import OcusegError
 from pipeline.scans.eyes import eye_of
 from pipeline.scans.segmentation import segment_labels
-from pipeline.types import Advance
+from pipeline.types import ProgressCallback
 
 _LOOKED_AT = 12
 _FEW = 6
@@ -184,7 +184,7 @@ def is_segmentation(path: Path) -> bool:
 Looks = dict[tuple[str, ...], Look | None]
 
 
-def with_looks(groups: Sequence[Group], top: Path, looks: Looks, progress: Advance | None = None) -> list[Group]:
+def with_looks(groups: Sequence[Group], top: Path, looks: Looks, progress: ProgressCallback | None = None) -> list[Group]:
     """The groups of pictures and text files, with what the pixels of some of each tell; ``looks`` keeps that for the next time."""
     out = []
     for done, group in enumerate(groups, 1):

@@ -24,7 +24,7 @@ import typer
 from pipeline.errors import EXIT_INTERRUPTED, EXIT_USAGE, OcusegError
 
 if TYPE_CHECKING:
-    from pipeline.types import Advance  # at run time it would bring numpy along
+    from pipeline.types import ProgressCallback  # at run time it would bring numpy along
 
 
 LINE_EVERY_S = 30.0
@@ -129,7 +129,7 @@ class ProgressLines:
 
 
 @contextlib.contextmanager
-def progress(description: str) -> Iterator[Advance]:
+def progress(description: str) -> Iterator[ProgressCallback]:
     """A progress bar on standard error where it is a terminal, elsewhere a line every half minute."""
     if not sys.stderr.isatty():
         yield ProgressLines(description)

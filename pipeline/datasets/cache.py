@@ -1,6 +1,6 @@
 """What is kept of a decoded, normalised case, and the folder that holds it on disk.
 
-Kept is what normalisation leaves before its last step (normalise.Reduced): stored integers plus one offset and scale a channel,
+CachedCase is what normalisation leaves before its last step (normalise.CompactImage): stored integers plus one offset and scale a channel,
 a quarter of the float32 input and exactly equal to it. Masks are kept in the smallest integer that holds them, objects as boxes
 and bits.
 """
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.cards.objects import PackedObjects
-from pipeline.datasets.normalise import Reduced
+from pipeline.datasets.normalise import CompactImage
 from pipeline.types import OnDisk, Placement
 
 # Raise when the cached arrays of the same files under the same configuration would come out differently.
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class CachedCase:
     """One case, all its S slices (1 for a picture).
 
     ``pixels`` (S, C, h, w) · ``valid`` bool (S, h, w) · ``mask`` int (S, h, w) or None · ``offset``, ``scale`` float32 (S, C) in
@@ -58,10 +58,10 @@ class Kept:
         p = self.about["placement"]
         return Placement(tuple(p["source"]), tuple(p["crop"]), tuple(p["resized"]), tuple(p["pad"]))
 
-    def reduced(self, index: int) -> Reduced:
+    def reduced(self, index: int) -> CompactImage:
         """Slice ``index`` as normalisation left it."""
         source_valid = self.valid if self.source_valid is None else self.source_valid
-        return Reduced(
+        return CompactImage(
             self.pixels[index],
             self.valid[index],
             source_valid[index],
@@ -72,7 +72,7 @@ class Kept:
         )
 
 
-def save_kept(kept: Kept, folder: Path) -> None:
+def save_case(kept: CachedCase, folder: Path) -> None:
     """Write all arrays to a folder that appears whole or not at all."""
     staged = folder.with_name(f".{folder.name}-{uuid4().hex}")
     staged.mkdir(parents=True)
@@ -95,7 +95,7 @@ def save_kept(kept: Kept, folder: Path) -> None:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def load_kept(folder: Path) -> Kept | None:
+def load_case(folder: Path) -> CachedCase | None:
     """A case whose large arrays stay on disk, or None where there is none that can be read."""
     try:
         about: Mapping[str, Any] = json.loads((folder / "about.json").read_text(encoding="utf-8"))
@@ -105,14 +105,14 @@ def load_kept(folder: Path) -> Kept | None:
             if path.exists():
                 arrays[name] = OnDisk(path) if name in _LARGE else np.load(path, allow_pickle=False)
         arrays |= {name: _load_objects(folder, name) for name in _OBJECTS}
-        return Kept(**arrays, about=dict(about))
+        return CachedCase(**arrays, about=dict(about))
     except (OSError, ValueError, KeyError):
         if folder.exists():
             log.warning("a cached case cannot be read and is made again")
         return None
 
 
-def _object_arrays(kept: Kept) -> Iterator[tuple[str, str, npt.NDArray[Any]]]:
+def _object_arrays(kept: CachedCase) -> Iterator[tuple[str, str, npt.NDArray[Any]]]:
     for name in _OBJECTS:
         packed = getattr(kept, name)
         for part in fields(PackedObjects) if packed is not None else ():

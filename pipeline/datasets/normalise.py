@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # A scale this close to 1 is left alone: resampling by a few per cent blurs thin vessels and gains nothing.
 _NEAR_ONE = 0.05
-# What `reduce` holds at most for each value of its pixels, measured on photographs; filters work in floating point.
+# What `preprocess` holds at most for each value of its pixels, measured on photographs; filters work in floating point.
 _REDUCING_BYTES, _FILTERING_BYTES = 8, 25
 
 
@@ -69,7 +69,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, eq=False)
-class Reduced:
+class CompactImage:
     """Everything of :class:`Prepared` before its last step, in few bytes: what a cache keeps.
 
     ``pixels`` (C, h, w) in the working frame: integers as stored wherever no filter made fractions of them. The network's input
@@ -84,7 +84,7 @@ class Reduced:
     clamp: bool
     placement: Placement
 
-    def finish(
+    def to_float(
         self, top: int = 0, left: int = 0, rows: int | None = None, columns: int | None = None, *, channels: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """(image float32, valid bool) of a window of the working frame; the same pixels for every window.
@@ -111,12 +111,14 @@ def prepare(pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modalit
     ----------
     valid: the card's or the user's field of view, bool (H, W), or None.
     """
-    reduced = reduce(pixels, config, modality, valid)
-    image, inside = reduced.finish()
+    reduced = preprocess(pixels, config, modality, valid)
+    image, inside = reduced.to_float()
     return Prepared(image, inside, reduced.placement)
 
 
-def reduce(pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality, valid: npt.NDArray[np.bool_] | None = None) -> Reduced:
+def preprocess(
+    pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality, valid: npt.NDArray[np.bool_] | None = None
+) -> CompactImage:
     """The same up to the last step. Integer pixels stay integers of the same kind, also when resized (rounded to half a level, as
     an image file of that size would be), so that a cache is a quarter of the float32 input and yet exact.
 
@@ -140,7 +142,7 @@ def reduce(pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality
     if working.dtype not in (np.uint8, np.uint16, np.int16):
         working = working.astype(np.float32)
     offset, scale = _statistics(working, inside, config, _least_contrast(chosen))
-    return Reduced(np.ascontiguousarray(working), inside, source_valid, offset, scale, config.method == "percentile", placement)
+    return CompactImage(np.ascontiguousarray(working), inside, source_valid, offset, scale, config.method == "percentile", placement)
 
 
 def choose_field_of_view(

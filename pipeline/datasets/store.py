@@ -20,13 +20,13 @@ from pipeline.cards.card import CardCase, DataCard, read_scan
 from pipeline.cards.labels import CocoLabel
 from pipeline.cards.objects import Objects
 from pipeline.cards.targets import WeakMasks
-from pipeline.datasets.cache import CACHE_VERSION, Kept, load_kept, save_kept
-from pipeline.datasets.keep import Need, keep
+from pipeline.datasets.cache import CACHE_VERSION, CachedCase, load_case, save_case
 from pipeline.datasets.normalise import NormaliseConfig
+from pipeline.datasets.preprocess import TargetKind, preprocess_case
 from pipeline.datasets.sample import Sample
 from pipeline.errors import CardError, OcusegError, ScanError
 from pipeline.scans.open import content_sha256
-from pipeline.types import IGNORE, Advance, CaseKey, LabelMap, Placement, Scan, Target
+from pipeline.types import IGNORE, CaseKey, LabelMap, Placement, ProgressCallback, Scan, Target
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +64,11 @@ class CaseStore:
         cache: Literal["memory", "disk"] = "memory",
         cache_dir: Path | None = None,
         *,
-        need: Need = "masks",
+        need: TargetKind = "masks",
         weak_masks: WeakMasks = "none",
         skip_unreadable: bool = False,
         workers: int = 2,
-        progress: Advance | None = None,
+        progress: ProgressCallback | None = None,
     ) -> None:
         if cache == "disk" and cache_dir is None:
             raise ValueError("a disk cache needs cache_dir")
@@ -76,14 +76,14 @@ class CaseStore:
         self._need, self._weak_masks = need, weak_masks
         self._folder = cache_dir if cache == "disk" else None
         self._hashes: dict[Path, str] = {}
-        self._kept: dict[CaseKey, Kept] = {}
+        self._kept: dict[CaseKey, CachedCase] = {}
         self._samples: list[tuple[CaseKey, int]] = []
         self._where: dict[CaseKey, range] = {}
         self.unreadable = {}
         self._cases = {case.key: case for case in cases}
         with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
             for done, (case, kept) in enumerate(zip(cases, pool.map(self._keep_or_why, cases), strict=True), 1):
-                if isinstance(kept, Kept):
+                if isinstance(kept, CachedCase):
                     self._kept[case.key] = kept
                     self._where[case.key] = range(len(self._samples), len(self._samples) + len(kept.pixels))
                     self._samples += [(case.key, index) for index in range(len(kept.pixels))]
@@ -176,7 +176,7 @@ class CaseStore:
         height, width = kept.valid.shape[1:]
         first, last = max(top, 0), max(min(top + rows, height), 0)
         start, stop = max(left, 0), max(min(left + columns, width), 0)
-        image, valid = kept.reduced(slice_index).finish(first, start, last - first, stop - start, channels=self._channels)
+        image, valid = kept.reduced(slice_index).to_float(first, start, last - first, stop - start, channels=self._channels)
         mask = None
         if kept.mask is not None:
             mask = torch.from_numpy(kept.mask[slice_index, first:last, start:stop].astype(np.int64))
@@ -283,7 +283,7 @@ class CaseStore:
             if keys is None or key in keys
         ]
 
-    def _keep_or_why(self, case: CardCase) -> Kept | CardError:
+    def _keep_or_why(self, case: CardCase) -> CachedCase | CardError:
         """What is kept of a case, or why its files cannot be read; files that do not fit the card are raised."""
         try:
             return self._keep(case)
@@ -295,15 +295,15 @@ class CaseStore:
                 raise
             return error
 
-    def _keep(self, case: CardCase) -> Kept:
+    def _keep(self, case: CardCase) -> CachedCase:
         try:
             if self._folder is None:
                 return self._decoded(case)
             folder = self._folder / self._digest(case)
-            kept = load_kept(folder)
+            kept = load_case(folder)
             if kept is None:
-                save_kept(self._decoded(case), folder)
-                kept = load_kept(folder)
+                save_case(self._decoded(case), folder)
+                kept = load_case(folder)
                 if kept is None:
                     raise CardError(f"case {case.key}: its cached arrays cannot be read back; check the disk of the cache folder")
             about = kept.about | {"part": case.part, "laterality": case.key.eye if case.key.eye != "U" else kept.about["laterality"]}
@@ -314,9 +314,9 @@ class CaseStore:
             text = str(error)
             raise CardError(text if text.startswith(f"case {case.key}") else f"case {case.key}: {text}") from error
 
-    def _decoded(self, case: CardCase) -> Kept:
+    def _decoded(self, case: CardCase) -> CachedCase:
         hashes = [None if path is None else self._label_sha256(path) for _, path in case.labels]
-        return keep(self.card, case, self.normalise, self._need, self._weak_masks, hashes)
+        return preprocess_case(self.card, case, self.normalise, self._need, self._weak_masks, hashes)
 
     def _label_sha256(self, path: Path) -> str:
         """Of a label file, which may be one for many cases."""

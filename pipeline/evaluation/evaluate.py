@@ -39,7 +39,7 @@ from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import content_sha256
 from pipeline.scans.raster import write_png
 from pipeline.training.platform import enough_memory, prepare_machine
-from pipeline.types import IGNORE, Advance, LabelMap, Scan
+from pipeline.types import IGNORE, LabelMap, ProgressCallback, Scan
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def evaluate(
     key_path: Path | None = None,
     classes: Mapping[str, str] | None = None,
     proposals: bool = False,
-    progress: Advance | None = None,
+    progress: ProgressCallback | None = None,
 ) -> dict[str, Any]:
     """Score one part of a labelled data set and write ``out/per_image.csv`` and ``out/summary.json``, each atomically.
 

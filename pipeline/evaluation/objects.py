@@ -19,7 +19,7 @@ from pipeline.metrics.overlap import Presence
 from pipeline.metrics.proposals import recall
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
 from pipeline.tasks.detection import HITS
-from pipeline.tasks.view import inside_view, truth_inside_view
+from pipeline.tasks.fov import restrict_to_fov, target_in_fov
 from pipeline.types import CaseKey, LabelClass, LabelMap, Prediction
 
 Boxes = npt.NDArray[np.float32]
@@ -65,7 +65,7 @@ def score_plane(
     proposals: Boxes | None = None,
 ) -> ScoredPlane:
     """Prediction and truth of one plane, less the classes that only one of them knows and what has its centre outside ``valid``."""
-    everything = ImageObjects.of(inside_view(prediction, valid), truth_inside_view(truth.target(), valid), truth.plane)
+    everything = ImageObjects.of(restrict_to_fov(prediction, valid), target_in_fov(truth.target(), valid), truth.plane)
     true, found = _renamed(everything.true_labels, shared.theirs), _renamed(everything.labels, shared.ours)
     kept, stays = np.flatnonzero(true > 0), np.flatnonzero(found > 0)
     labelled = np.count_nonzero(_renamed(truth.labels, shared.theirs))

@@ -31,7 +31,7 @@ from pipeline.inference.journal import Entry, Journal
 from pipeline.inference.object_files import gather_coco
 from pipeline.inference.out_folder import open_out
 from pipeline.inference.pieces import Piece, Pieces, volume_of
-from pipeline.inference.predict import Predictor, Ready
+from pipeline.inference.predict import Predictor, PreprocessedScan
 from pipeline.inference.reading import File, Read, Writing, failed, read_file
 from pipeline.memory import Budget, Limits, available_memory
 from pipeline.scans.identity import Pseudonyms, roles_that_counted, tell_of_roles, warn_of_one_patient
@@ -41,7 +41,7 @@ from pipeline.scans.record import PASSING, Opened, pixels_sha256, stamp_of, toke
 from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
 from pipeline.training.platform import prepare_machine
-from pipeline.types import Advance, CaseKey, Scan
+from pipeline.types import CaseKey, ProgressCallback, Scan
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def predict_folder(
     workers: int = 2,
     pseudonyms: Pseudonyms | None = None,
     limits: Limits | None = None,
-    progress: Advance | None = None,
+    progress: ProgressCallback | None = None,
 ) -> dict[str, int]:
     """Segment every scan below ``folder`` into ``out``; begin, or go on where an earlier call ended.
 
@@ -254,7 +254,7 @@ class _Run:
                     self._predict(ready.noted(note), self._done(piece.file, scan, 0.0), writers)
 
     def _predict(
-        self, ready: Ready, entry: Entry, writers: ThreadPoolExecutor, parts: Sequence[Entry] = (), held: ExitStack | None = None
+        self, ready: PreprocessedScan, entry: Entry, writers: ThreadPoolExecutor, parts: Sequence[Entry] = (), held: ExitStack | None = None
     ) -> str:
         """The network, then over to a writer, or what is there already; the case's name, "" where the network failed.
 
@@ -293,7 +293,7 @@ class _Run:
                 return name, record is not None
         raise ScanError("malformed", "two cases have one name and the same beginning of their SHA-256")
 
-    def _infer(self, ready: Ready, name: str, read_seconds: float) -> CaseResult:
+    def _infer(self, ready: PreprocessedScan, name: str, read_seconds: float) -> CaseResult:
         return infer(self.predictor, ready, name, read_seconds, keep_probabilities=self.keep_probabilities)
 
     def _write(self, result: CaseResult, held: ExitStack) -> float:

@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from pipeline.inference.case_files import CaseResult, mask_dtype
 from pipeline.inference.object_files import FoundObject, FoundObjects, compact
-from pipeline.inference.predict import Predictor, Ready
+from pipeline.inference.predict import Predictor, PreprocessedScan
 from pipeline.measurements.surfaces import Surfaces, find_surfaces
 
 
-def infer(predictor: Predictor, ready: Ready, name: str, read_seconds: float, *, keep_probabilities: bool) -> CaseResult:
+def infer(predictor: Predictor, ready: PreprocessedScan, name: str, read_seconds: float, *, keep_probabilities: bool) -> CaseResult:
     """Masks, objects and surfaces of a scan in its source frame. ``name`` is the case's, ``read_seconds`` what reading it took."""
     began = time.perf_counter()
     label_map, dtype = predictor.bundle.label_map, mask_dtype(predictor.bundle.label_map)

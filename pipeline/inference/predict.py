@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 
 from pipeline.bundles.bundle import Bundle
-from pipeline.datasets.normalise import Reduced, reduce
+from pipeline.datasets.normalise import CompactImage, preprocess
 from pipeline.errors import ScanError
 from pipeline.memory import fits_memory
-from pipeline.tasks.view import inside_view
+from pipeline.tasks.fov import restrict_to_fov
 from pipeline.types import Batch, Prediction, Scan
 
 log = logging.getLogger(__name__)
@@ -28,14 +28,14 @@ _FINISHING_BYTES = 12
 
 
 @dataclass(frozen=True, eq=False)
-class Ready:
+class PreprocessedScan:
     """A scan with what can be prepared before the network's turn: all of a 2-D image, nothing of a volume (it would not fit)."""
 
     scan: Scan
-    reduced: Reduced | None
+    reduced: CompactImage | None
     warnings: tuple[str, ...]
 
-    def noted(self, note: str) -> Ready:
+    def noted(self, note: str) -> PreprocessedScan:
         """With ``note``, unless it is "", among what is told of the scan."""
         if not note:
             return self
@@ -72,12 +72,12 @@ class Predictor:
             parts[0], probabilities=_stack([p.probabilities for p in parts], 1), uncertainty=_stack([p.uncertainty for p in parts], 0)
         )
 
-    def ready(self, scan: Scan, *, valid: npt.NDArray[np.bool_] | None = None) -> Ready:
+    def ready(self, scan: Scan, *, valid: npt.NDArray[np.bool_] | None = None) -> PreprocessedScan:
         """Everything that may be done ahead, beside the network: for a 2-D image, its normalisation."""
         reduced = self._reduce(scan, scan.pixels, valid) if scan.pixels.ndim == 3 else None
-        return Ready(scan, reduced, self.warnings(scan))
+        return PreprocessedScan(scan, reduced, self.warnings(scan))
 
-    def slices(self, ready: Ready, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[Prediction]:
+    def slices(self, ready: PreprocessedScan, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[Prediction]:
         """One Prediction a slice, in order; a network that sees one slice at a time never has a long volume in memory as probabilities
         or instance masks.
 
@@ -89,27 +89,27 @@ class Predictor:
             with torch.inference_mode():
                 predictions = self.task.predict(batch)
             for prediction, reduced in zip(predictions, prepared, strict=True):
-                shown = inside_view(prediction, reduced.source_valid)
+                shown = restrict_to_fov(prediction, reduced.source_valid)
                 yield replace(shown, bundle_id=self.bundle.id, warnings=(*shown.warnings, *ready.warnings))
 
-    def batches(self, ready: Ready, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[tuple[Batch, list[Reduced]]]:
+    def batches(self, ready: PreprocessedScan, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[tuple[Batch, list[CompactImage]]]:
         """What the network gets to see, and how each plane of it was prepared: one plane at a time, or one volume of all planes."""
         planes = self._planes(ready, valid)
         if self.task.volumes:
             prepared = list(planes)
             if any(reduced.placement != prepared[0].placement for reduced in prepared):
                 raise ScanError("unsupported", "its slices have fields of view of different size, but the network looks at slices together")
-            parts = [reduced.finish(channels=self._stored_channels()) for reduced in prepared]
+            parts = [reduced.to_float(channels=self._stored_channels()) for reduced in prepared]
             image, inside = torch.stack([part[0] for part in parts], dim=1), torch.stack([part[1] for part in parts])
             yield Batch([image], [inside], [prepared[0].placement], [ready.scan.case]).to(self.device), prepared
             return
         for reduced in planes:
             if not fits_memory(_FINISHING_BYTES * max(reduced.pixels.size, reduced.source_valid.size * len(self.bundle.label_map))):
                 raise MemoryError
-            image, inside = reduced.finish(channels=self._stored_channels())
+            image, inside = reduced.to_float(channels=self._stored_channels())
             yield Batch([image], [inside], [reduced.placement], [ready.scan.case]).to(self.device), [reduced]
 
-    def _planes(self, ready: Ready, valid: npt.NDArray[np.bool_] | None) -> Iterator[Reduced]:
+    def _planes(self, ready: PreprocessedScan, valid: npt.NDArray[np.bool_] | None) -> Iterator[CompactImage]:
         if ready.reduced is not None:
             yield ready.reduced
             return
@@ -141,14 +141,14 @@ class Predictor:
         """Channels of the raw pixels that training saw; None where the normalisation reduces any input to one channel."""
         return self.bundle.input_channels if self.bundle.config.data.normalise.channels == "as_stored" else None
 
-    def _reduce(self, scan: Scan, plane: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> Reduced:
+    def _reduce(self, scan: Scan, plane: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> CompactImage:
         wanted = self._stored_channels()
         if wanted == 1 and plane.shape[0] == 3:
             grey = np.tensordot(np.array([0.299, 0.587, 0.114]), plane, axes=1)[None]
             plane = (np.rint(grey) if np.issubdtype(plane.dtype, np.integer) else grey).astype(plane.dtype)
         # A file that does not say what it shows is taken for what the bundle knows.
         modality = self.bundle.modality if scan.modality == "unknown" else scan.modality
-        return reduce(plane, self.bundle.config.data.normalise, modality, valid)
+        return preprocess(plane, self.bundle.config.data.normalise, modality, valid)
 
 
 def _far_off(own: float | None, trained: float | None) -> bool:

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.inference.predict import Predictor, Ready
+from pipeline.inference.predict import Predictor, PreprocessedScan
 from pipeline.scans.display import displayed
 from pipeline.scans.raster import write_png
+from pipeline.tasks.fov import centres_inside
 from pipeline.tasks.tiles import grid
-from pipeline.tasks.view import centres_inside
 from pipeline.types import LabelClass, LabelMap, Scan
 
 MOST, DRAWN = 1000, 30
@@ -34,7 +34,9 @@ def check_proposals(predictor: Predictor) -> None:
         )
 
 
-def proposals_of(predictor: Predictor, ready: Ready, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[npt.NDArray[np.float32]]:
+def proposals_of(
+    predictor: Predictor, ready: PreprocessedScan, valid: npt.NDArray[np.bool_] | None = None
+) -> Iterator[npt.NDArray[np.float32]]:
     """Boxes float32 (P, 4) of each plane in its source frame, likeliest first, at most :data:`MOST`; none outside the field of view."""
     from torchvision.ops import nms
 

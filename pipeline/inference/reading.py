@@ -16,7 +16,7 @@ import torch
 from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ScanError
 from pipeline.inference.journal import Entry, Status
-from pipeline.inference.predict import Predictor, Ready
+from pipeline.inference.predict import Predictor, PreprocessedScan
 from pipeline.memory import Budget
 from pipeline.scans.record import Opened, status_of
 from pipeline.scans.workers import Pool
@@ -47,7 +47,7 @@ class Read:
 
     file: File
     seconds: float
-    ready: Ready | None = None
+    ready: PreprocessedScan | None = None
     status: Status = "rejected"
     code: str = ""
     reason: str = ""

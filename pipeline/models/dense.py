@@ -10,14 +10,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.detector import Detections, FrozenStages, SuppressingConfig
+from pipeline.models.detector import Detections, FrozenStages, NMSConfig
 
 BACKGROUND, BETWEEN = -1, -2
 CANDIDATES = 1000  # so many of an image's likeliest boxes, of all levels and classes, may suppress each other
 LARGEST_GROWTH = math.log(1000 / 16)  # of an anchor's side: exp() of an untrained network must stay finite
 
 
-class DenseConfig(SuppressingConfig):
+class DenseConfig(NMSConfig):
     """What the two are told in common."""
 
     frozen_stages: FrozenStages = 2
@@ -64,7 +64,7 @@ def decode(codes: Tensor, candidates: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
-def select(boxes: Tensor, scores: Tensor, size: tuple[int, int], config: SuppressingConfig) -> Detections:
+def select(boxes: Tensor, scores: Tensor, size: tuple[int, int], config: NMSConfig) -> Detections:
     """The objects of one image of (rows, columns) ``size``, likeliest first, from boxes (A, 4) and scores (A, K)."""
     from torchvision.ops import batched_nms, clip_boxes_to_image
 

@@ -32,7 +32,7 @@ class DetectorConfig(ModelConfig):
 
     family: ClassVar[Family] = "detection"
 
-    def fitted(self, sizes: npt.NDArray[np.float32]) -> Self:
+    def with_fitted_anchors(self, sizes: npt.NDArray[np.float32]) -> Self:
         """These settings with everything that is to come from the data (anchors) filled in.
 
         ``sizes`` float32 (N, 2): width and height of each training box in working pixels; N may be 0.
@@ -40,7 +40,7 @@ class DetectorConfig(ModelConfig):
         return self
 
 
-class SuppressingConfig(DetectorConfig):
+class NMSConfig(DetectorConfig):
     """Settings of a detector that finds an object many times and keeps the likeliest (non-maximum suppression).
 
     How many objects are kept, and from which score on, is the task's to say (``with_limits``); older files said it of the model too.

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pipeline.models.base import MODELS, ModelConfig
-from pipeline.models.framing import SLICE_HALVINGS, Dims, Framed, check_slice_halvings, enlarged, product, strides
+from pipeline.models.padding import SLICE_HALVINGS, Dims, Framed, check_slice_halvings, enlarged, product, strides
 
 
 class DynUNetConfig(ModelConfig):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from pipeline.models.backbones import build_backbone
 from pipeline.models.base import MODELS, ModelConfig
 from pipeline.models.blocks import RELU_KERNELS, LearnedEnlargement, Norm, begin_as, convolution
-from pipeline.models.framing import AnySize
+from pipeline.models.padding import AnySize
 from pipeline.models.vgg import load_vgg16, share, vgg16_blocks
 from pipeline.models.weights import Loaded
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pipeline.models.backbones import FrozenBatchNorm2d, MobileNetV2Features
 from pipeline.models.base import MODELS, ModelConfig
 from pipeline.models.blocks import convolution, enlarge
-from pipeline.models.framing import AnySize
+from pipeline.models.padding import AnySize
 from pipeline.models.weights import Loaded
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from pipeline.models.base import MODELS, ModelConfig
 from pipeline.models.blocks import RELU_KERNELS, begin_as, enlarge
-from pipeline.models.framing import AnySize
+from pipeline.models.padding import AnySize
 
 
 class PatchClassifierConfig(ModelConfig):
@@ -50,7 +50,7 @@ class PatchClassifierConfig(ModelConfig):
 class PatchClassifier(AnySize):
     """In prediction, float (B, C, H, W) -> logits (B, K, H, W): a patch at every ``stride``-th pixel, enlarged between them.
 
-    In training, only ``centres`` random pixels have logits, the others 0; ``looked_at`` bool (1, 1, H, W) says which, so that only
+    In training, only ``centres`` random pixels have logits, the others 0; ``loss_mask`` bool (1, 1, H, W) says which, so that only
     those have a loss. Beyond the border the outermost pixels are repeated.
     """
 
@@ -58,7 +58,7 @@ class PatchClassifier(AnySize):
         super().__init__()
         self.config = config
         self.multiple = config.stride
-        self.looked_at: Tensor | None = None
+        self.loss_mask: Tensor | None = None
         layers: list[nn.Module] = []
         before = in_channels
         for width in config.widths:
@@ -76,7 +76,7 @@ class PatchClassifier(AnySize):
         begin_as(self.classifier, RELU_KERNELS)
 
     def forward(self, images: Tensor) -> Tensor:
-        self.looked_at = None
+        self.loss_mask = None
         if self.training:
             return self._some(images)
         everywhere = super().forward(images)
@@ -99,7 +99,7 @@ class PatchClassifier(AnySize):
         return asked.repeat_interleave(stride, 2).repeat_interleave(stride, 3)
 
     def _some(self, images: Tensor) -> Tensor:
-        """Logits at random pixels, the same ones in all images, and 0 elsewhere; ``looked_at`` is set."""
+        """Logits at random pixels, the same ones in all images, and 0 elsewhere; ``loss_mask`` is set."""
         number, (rows, columns) = len(images), images.shape[-2:]
         places = torch.randperm(rows * columns, device=images.device)[: self.config.centres]
         row, column = places // columns, places % columns
@@ -107,8 +107,8 @@ class PatchClassifier(AnySize):
         answers: Tensor = self.classifier(patches.transpose(1, 2).flatten(0, 1)).unflatten(0, (number, -1))
         logits = answers.new_zeros(number, answers.shape[2], rows, columns)
         logits[:, :, row, column] = answers.transpose(1, 2)
-        self.looked_at = torch.zeros(1, 1, rows, columns, dtype=torch.bool, device=images.device)
-        self.looked_at[:, :, row, column] = True
+        self.loss_mask = torch.zeros(1, 1, rows, columns, dtype=torch.bool, device=images.device)
+        self.loss_mask[:, :, row, column] = True
         return logits
 
     def _patches(self, images: Tensor) -> Tensor:

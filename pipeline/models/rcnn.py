@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from pipeline.models.anchors import Anchors, LevelAnchors, fitted_anchors
 from pipeline.models.backbones import Name, Pyramid, build_encoder
-from pipeline.models.detector import Detections, Detector, FrozenStages, LowestScore, Sizes, SuppressingConfig, boxes_and_labels
+from pipeline.models.detector import Detections, Detector, FrozenStages, LowestScore, NMSConfig, Sizes, boxes_and_labels
 from pipeline.models.weights import Loaded, Version
 from pipeline.types import Target
 
@@ -40,7 +40,7 @@ LOSSES = {
 }
 
 
-class RCNNConfig(SuppressingConfig):
+class RCNNConfig(NMSConfig):
     backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, resnet18, resnet50")
     imagenet: Version = Field("v1", description="which of torchvision's ImageNet weights, where weights is imagenet")
     frozen_stages: FrozenStages = 2
@@ -57,7 +57,7 @@ class RCNNConfig(SuppressingConfig):
     representation: int = Field(1024, ge=1, description="width of the box head's fully connected layers")
     score_threshold: LowestScore = 0.05
 
-    def fitted(self, sizes: npt.NDArray[np.float32]) -> Self:
+    def with_fitted_anchors(self, sizes: npt.NDArray[np.float32]) -> Self:
         return self if self.anchors is not None else self.model_copy(update={"anchors": fitted_anchors(sizes, len(Pyramid.STRIDES))})
 
 

@@ -42,7 +42,7 @@ class RetinaNetConfig(dense.DenseConfig):
         None, description="reference boxes at strides 8, 16, 32, 64, 128, or null: fitted to the training boxes"
     )
 
-    def fitted(self, sizes: npt.NDArray[np.float32]) -> Self:
+    def with_fitted_anchors(self, sizes: npt.NDArray[np.float32]) -> Self:
         return self if self.anchors is not None else self.model_copy(update={"anchors": _three_an_octave(fitted_anchors(sizes, finest=8))})
 
 

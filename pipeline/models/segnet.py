@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from pipeline.models.base import MODELS, ModelConfig
 from pipeline.models.blocks import RELU_KERNELS, begin_as, convolution
-from pipeline.models.framing import AnySize
+from pipeline.models.padding import AnySize
 from pipeline.models.vgg import BLOCKS, load_vgg16, share, vgg16_blocks
 from pipeline.models.weights import Loaded
 

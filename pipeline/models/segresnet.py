@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pipeline.models.base import MODELS, ModelConfig
-from pipeline.models.framing import Dims, Framed
+from pipeline.models.padding import Dims, Framed
 
 
 class SegResNetConfig(ModelConfig):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.models.base import MODELS, ModelConfig
-from pipeline.models.framing import Framed
+from pipeline.models.padding import Framed
 from pipeline.models.weights import Loaded, first_layer, load
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class SmpConfig(ModelConfig):
 
 
 class Smp(Framed):
-    """A network of the library. ``fewest``: images that a batch in training must hold."""
+    """A network of the library. ``min_batch_size``: images that a batch in training must hold."""
 
     def __init__(self, config: SmpConfig, in_channels: int, out_channels: int) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -86,7 +86,7 @@ class Smp(Framed):
             ) from None
         super().__init__(net, multiple)
         self.encoder_name, self.in_channels = config.encoder, in_channels
-        self.fewest = 2 if config.decoder in POOLING else 1
+        self.min_batch_size = 2 if config.decoder in POOLING else 1
 
     def load_encoder(self, weights: str) -> Loaded:
         """Fill the encoder from a file of the same architecture, or from "imagenet" where its name is one of torchvision's."""

@@ -58,7 +58,7 @@ class SSDConfig(dense.DenseConfig):
         "null: fitted to the training boxes",
     )
 
-    def fitted(self, sizes: npt.NDArray[np.float32]) -> Self:
+    def with_fitted_anchors(self, sizes: npt.NDArray[np.float32]) -> Self:
         if self.anchors is not None:
             return self
         return self.model_copy(

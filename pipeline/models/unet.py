@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.models.base import MODELS, ModelConfig
-from pipeline.models.framing import SLICE_HALVINGS, Dims, Framed, check_slice_halvings, convolution_class, enlarged, product, strides
+from pipeline.models.padding import SLICE_HALVINGS, Dims, Framed, check_slice_halvings, convolution_class, enlarged, product, strides
 
 
 class UNetConfig(ModelConfig):

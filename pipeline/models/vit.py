@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from pipeline.errors import ConfigError
 from pipeline.models.base import MODELS, ModelConfig
-from pipeline.models.framing import AnySize, Dims, convolution_class
+from pipeline.models.padding import AnySize, Dims, convolution_class
 from pipeline.models.weights import Loaded, first_layer, load
 
 TORCHVISION = {

@@ -26,7 +26,7 @@ from torch.nn import functional
 from pipeline.errors import ConfigError
 from pipeline.models.base import MODELS, ModelConfig
 from pipeline.models.blocks import convolution
-from pipeline.models.framing import AnySize
+from pipeline.models.padding import AnySize
 
 
 class LittleWNetConfig(ModelConfig):

@@ -26,7 +26,7 @@ from pipeline.models import dense
 from pipeline.models.backbones import Features, build_encoder
 from pipeline.models.base import MODELS
 from pipeline.models.darknet import Convolution, Darknet53
-from pipeline.models.detector import Detections, Detector, LargestOverlap, LowestScore, Sizes, SuppressingConfig
+from pipeline.models.detector import Detections, Detector, LargestOverlap, LowestScore, NMSConfig, Sizes
 from pipeline.models.weights import Loaded
 from pipeline.models.yolo_loss import BoxLoss, decode, places_of, yolo_losses
 from pipeline.types import Target
@@ -38,7 +38,7 @@ COCO = ((10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), 
 PRIOR = 0.01  # objectness before training
 
 
-class YoloV3Config(SuppressingConfig):
+class YoloV3Config(NMSConfig):
     name: Literal["yolov3"] = "yolov3"
     backbone: Literal["darknet53", "mobilenet_v2", "resnet18"] = Field("darknet53", description="encoder")
     neck: int = Field(512, ge=16, multiple_of=8, description="channels of the neck at stride 32, halved at 16 and again at 8; 128 is light")
@@ -69,7 +69,7 @@ class YoloV3Config(SuppressingConfig):
             raise ValueError(f"needs {BASES * len(STRIDES)} base boxes with positive width and height")
         return tuple(sorted(anchors, key=lambda sides: sides[0] * sides[1]))
 
-    def fitted(self, sizes: npt.NDArray[np.float32]) -> Self:
+    def with_fitted_anchors(self, sizes: npt.NDArray[np.float32]) -> Self:
         if self.anchors is not None or len(sizes) == 0:
             return self
         from pipeline.models.anchors import kmeans_anchors

@@ -24,7 +24,7 @@ from pipeline.phantoms.oct_set import scan_frame
 from pipeline.phantoms.vessels import stream
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
-from pipeline.types import Advance, Laterality
+from pipeline.types import Laterality, ProgressCallback
 
 _PHOTOGRAPHS: tuple[Syntax | None, ...] = ("explicit", "implicit", "rle", "jpeg2000", "jpegls", "jpeg", None)  # None: a PNG
 _VOLUMES: tuple[Syntax | None, ...] = ("explicit", None, "jpeg2000", "rle", None, "implicit", "jpegls")  # None: a NIfTI
@@ -52,7 +52,7 @@ def write_hospital(
     *,
     broken: bool = False,
     truth: bool = True,
-    progress: Advance | None = None,
+    progress: ProgressCallback | None = None,
     first_patient: int = 1,
     fundus_shape: tuple[int, int] = FUNDUS_SHAPE,
     oct_shape: tuple[int, int, int] = OCT_SHAPE,

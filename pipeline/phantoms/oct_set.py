@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.phantoms.oct import OctPhantom, draw_oct
 from pipeline.phantoms.oct_protocol import varied
 from pipeline.scans.nifti import write_nifti
-from pipeline.types import Advance, Geometry, Laterality
+from pipeline.types import Geometry, Laterality, ProgressCallback
 
 RASTER_SHAPE = (9, 248, 384)
 CIRCLES = 3
@@ -18,7 +18,7 @@ _EYES: tuple[Laterality, ...] = ("R", "L")
 
 
 def write_oct_set(
-    out: Path, patients: int, seed: int, *, shape: tuple[int, int, int] = RASTER_SHAPE, progress: Advance | None = None
+    out: Path, patients: int, seed: int, *, shape: tuple[int, int, int] = RASTER_SHAPE, progress: ProgressCallback | None = None
 ) -> dict[str, int]:
     """Write ``out/card``, as the cards ``phantom_oct`` and ``phantom_oct_layers`` read it; equal arguments give equal bytes.
 

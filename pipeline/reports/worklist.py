@@ -18,7 +18,7 @@ from pipeline.reports import wording
 from pipeline.reports.case_page import PageFacts, write_case_page
 from pipeline.reports.pages import write_assets, write_page
 from pipeline.reports.results import LedgerRow, ReportCase, RunFacts, read_case, read_ledger, read_run
-from pipeline.types import Advance
+from pipeline.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Unshown:
     reason: str
 
 
-def write_report(out: Path, *, progress: Advance | None = None) -> Path:
+def write_report(out: Path, *, progress: ProgressCallback | None = None) -> Path:
     """Write or update ``out/report`` from what `ocuseg predict` left in ``out``; return its ``index.html``.
 
     Case pages whose case did not change are kept as they are. Every file is replaced whole and the worklist comes last, so a
@@ -63,7 +63,7 @@ def write_report(out: Path, *, progress: Advance | None = None) -> Path:
 
 
 def _write(
-    out: Path, report: Path, run: RunFacts, ledger: list[LedgerRow] | None, folders: Sequence[Path], progress: Advance | None
+    out: Path, report: Path, run: RunFacts, ledger: list[LedgerRow] | None, folders: Sequence[Path], progress: ProgressCallback | None
 ) -> Path:
     """:func:`write_report` by the one process that holds the lock."""
     cases, unshown = _read_cases(folders)

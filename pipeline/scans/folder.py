@@ -24,7 +24,7 @@ from pipeline.scans.place import Role
 from pipeline.scans.record import PASSING, FileRecord, Status, examine, rejection, stamp_of, token_of
 from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
-from pipeline.types import Advance
+from pipeline.types import ProgressCallback
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def index_folder(
     *,
     pseudonyms: Pseudonyms,
     workers: int = 2,
-    progress: Advance | None = None,
+    progress: ProgressCallback | None = None,
     on_file: Callable[[Path, FileRecord], None] | None = None,
     limits: Limits | None = None,
 ) -> Counts:

@@ -30,7 +30,7 @@ from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training.platform import prepare_machine
 from pipeline.training.run import train
 from pipeline.training.run_folder import LOCK, alone, without_names
-from pipeline.types import Advance, silent
+from pipeline.types import ProgressCallback, no_progress
 
 log = logging.getLogger(__name__)
 RESULT = "study_row.json"
@@ -46,7 +46,7 @@ MEMORY = {
 
 
 @dataclass(frozen=True)
-class ScoredOn:
+class EvaluationSet:
     """What the networks of a study are scored on, where it is not their own data set; ``classes`` as of :func:`evaluate`."""
 
     card: str
@@ -122,12 +122,12 @@ def run_study(
     out: Path,
     *,
     part: str = "test",
-    tested: ScoredOn | None = None,
+    tested: EvaluationSet | None = None,
     device: str = "auto",
     key_path: Path | None = None,
     plugins: Sequence[Path] = (),
     keep_going: bool = False,
-    progress: Advance | None = None,
+    progress: ProgressCallback | None = None,
     more_plots: Callable[[Sequence[Row]], Mapping[str, Picture]] = lambda rows: {},
 ) -> Study:
     """Train each config on the data set below ``root`` and evaluate it, on that set's ``part`` or as ``tested`` says.
@@ -148,8 +148,8 @@ def run_study(
     if not configs or twice:
         raise ConfigError(f"configs of a study need names of their own{f', and {twice[0]!r} stands twice' if twice else ''}")
     for config in configs:  # before hours of training, not after them
-        _finished(config, tested or ScoredOn(config.data.card, root, part), out / config.name)
-    advance = progress or silent
+        _finished(config, tested or EvaluationSet(config.data.card, root, part), out / config.name)
+    advance = progress or no_progress
     out.mkdir(parents=True, exist_ok=True)
     home = out / f"{name}_study"
     home.mkdir(exist_ok=True)
@@ -162,7 +162,7 @@ def run_study(
         rows: list[Row] = []
         errors: dict[str, Exception] = {}
         for number, config in enumerate(configs):
-            work = Work(root, tested or ScoredOn(config.data.card, root, part), chosen, key_path, plugins, parent)
+            work = Work(root, tested or EvaluationSet(config.data.card, root, part), chosen, key_path, plugins, parent)
             try:
                 rows.append(_row(config, work, out / config.name, _prefixed(advance, f"{number + 1} of {len(configs)}, {config.name}")))
             except InterruptedRun:
@@ -220,14 +220,14 @@ class Work:
     """What all rows of a study are made with. ``device`` is "cpu" or "cuda"; ``parent`` is the study's MLflow run."""
 
     root: Path
-    tested: ScoredOn
+    tested: EvaluationSet
     device: str
     key_path: Path | None
     plugins: Sequence[Path]
     parent: str | None
 
 
-def _finished(config: RunConfig, tested: ScoredOn, run_dir: Path) -> Row | None:
+def _finished(config: RunConfig, tested: EvaluationSet, run_dir: Path) -> Row | None:
     """The row of a config that was trained and tested before; None where that is still to be done."""
     finished = run_dir / RESULT
     if not finished.is_file():
@@ -267,7 +267,7 @@ def _begun(run_dir: Path) -> bool:
         return record.exists()
 
 
-def _row(config: RunConfig, work: Work, run_dir: Path, advance: Advance) -> Row:
+def _row(config: RunConfig, work: Work, run_dir: Path, advance: ProgressCallback) -> Row:
     """Train (or go on, or take what is finished) and evaluate one config."""
     tested, row = work.tested, _finished(config, work.tested, run_dir)
     if row is not None:
@@ -318,7 +318,7 @@ def _reason(error: Exception) -> str:
     return str(error).rstrip(".") if isinstance(error, OcusegError) else f"{type(error).__name__}, see the log"
 
 
-def _prefixed(advance: Advance, text: str) -> Advance:
+def _prefixed(advance: ProgressCallback, text: str) -> ProgressCallback:
     def told(done: int, total: int | None = None, note: str = "") -> None:
         advance(done, total, f"{text}: {note}")
 

@@ -6,9 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from pipeline.atomic import write_text
 from pipeline.config import RunConfig

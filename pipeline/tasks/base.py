@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.datasets.keep import Need
+from pipeline.datasets.preprocess import TargetKind
 from pipeline.models.base import Family
 from pipeline.registry import OneOrTwo, Registry, Strict
 from pipeline.types import Batch, Geometry, LabelMap, Measure, Prediction, Target
@@ -34,7 +34,7 @@ class TaskConfig(Strict):
     case: a mask of classes, or objects with boxes (datasets/store.py)."""
 
     family: ClassVar[Family]
-    need: ClassVar[Need] = "masks"
+    need: ClassVar[TargetKind] = "masks"
 
     def outputs(self, label_map: LabelMap) -> int:
         """What the network's builder gets as ``out_channels``: channels of pixels, or classes of objects."""

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from pipeline.datasets.keep import Need
+from pipeline.datasets.preprocess import TargetKind
 from pipeline.errors import ConfigError
 from pipeline.metrics.detection import Counts, ImageObjects, average_precision, best_f1, centre_hits, iou_hits
 from pipeline.metrics.matching import touched
@@ -23,10 +23,10 @@ from pipeline.models.detector import Detector
 from pipeline.registry import unknown_name
 from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig, TileSides
 from pipeline.tasks.fitting import in_pieces, tile_that_fits
+from pipeline.tasks.fov import counted_area, restrict_to_fov, target_in_fov
 from pipeline.tasks.paste import paste
 from pipeline.tasks.pixels import pixel_scores, pixel_summary, presence_numbers
 from pipeline.tasks.tiles import Found, grid, merge
-from pipeline.tasks.view import counted_area, inside_view, truth_inside_view
 from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Placement, Prediction, Target
 
 HITS = {"f1": iou_hits, "f1_centre": centre_hits}
@@ -39,7 +39,7 @@ MEANING = {
 
 class DetectionConfig(TaskConfig):
     family: ClassVar[Family] = "detection"
-    need: ClassVar[Need] = "objects"
+    need: ClassVar[TargetKind] = "objects"
 
     name: Literal["detection"] = "detection"
     losses: dict[str, float] = Field({}, description="weight of each of the network's losses that is not to count once; 0 leaves it out")
@@ -125,12 +125,12 @@ class DetectionTask(Task):
         return measures
 
     def evidence(self, prediction: Prediction, target: Target, valid: Tensor | None = None) -> ImageObjects:
-        """What is true and what was found (tasks/view.py), masks as run lengths; masks only where both sides have them."""
+        """What is true and what was found (tasks/fov.py), masks as run lengths; masks only where both sides have them."""
         if prediction.instance_masks is None or target.instance_masks is None:
             prediction, target = replace(prediction, instance_masks=None), replace(target, instance_masks=None)
         if valid is not None:
             counted = counted_area(target, valid.cpu().numpy())
-            prediction, target = inside_view(prediction, counted), truth_inside_view(target, counted)
+            prediction, target = restrict_to_fov(prediction, counted), target_in_fov(target, counted)
         return ImageObjects.of(prediction, target)
 
     def summarise(self, scores: Sequence[Mapping[str, Measure]], evidence: Sequence[Any] = ()) -> dict[str, float]:

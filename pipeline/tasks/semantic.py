@@ -76,8 +76,8 @@ class SemanticTask(Task):
         images = images.contiguous(memory_format=memory_format(self.network))
         outputs = self.network(images) if self.training else self._logits(images, self._tile(images))
         outputs = outputs if isinstance(outputs, list) else [outputs]
-        looked_at = getattr(self.network, "looked_at", None)  # a network that classifies patches has trained on some pixels only
-        valid = valid if looked_at is None else valid & looked_at
+        loss_mask = getattr(self.network, "looked_at", None)  # a network that classifies patches has trained on some pixels only
+        valid = valid if loss_mask is None else valid & loss_mask
         # Deep supervision: each coarser output counts half of the one before it; the shares sum to one.
         shares = [2.0**-depth / (2 - 2.0 ** (1 - len(outputs))) for depth in range(len(outputs))]
         losses = {}

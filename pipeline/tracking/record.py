@@ -20,7 +20,7 @@ from pipeline.tracking.provenance import folder_digest, manifest_digest, text_di
 
 
 @dataclass(frozen=True)
-class Given:
+class RecordedInputs:
     """What a repetition takes from the record of the run ``repeats``, instead of working it out anew.
 
     ``look`` is called with the data manifest as soon as the data is read, before any training.

@@ -32,9 +32,9 @@ from pipeline.tracking.tracker import Tracker
 from pipeline.training.checkpoint import Progress, State, load_checkpoint, newest, random_state, save_checkpoint
 from pipeline.training.interrupt import Interrupt
 from pipeline.training.optimise import average_buffers, learning_rate, run_share, set_rate
-from pipeline.training.transfer import Thaw
+from pipeline.training.transfer import GradualUnfreezing
 from pipeline.training.validation import Scored, score_images, summary
-from pipeline.types import Advance, Batch
+from pipeline.types import Batch, ProgressCallback
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,9 @@ class Setup:
     run_dir: Path
     accelerator: Any
     tracker: Tracker
-    advance: Advance
+    advance: ProgressCallback
     interrupt: Interrupt
-    thaw: Thaw
+    thaw: GradualUnfreezing
 
     @property
     def checkpoints(self) -> Path:
@@ -77,7 +77,7 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
     if found is not None:
         load_checkpoint(found, state, rank)
         # Settings may have changed: what had come to its end goes on where there is more to do now.
-        progress.finished = progress.finished and bool(used_up(progress, train))
+        progress.finished = progress.finished and bool(stop_reason(progress, train))
         log.info("resuming after %d epochs and %d batches", progress.epoch, progress.batch)
     if accelerator.is_main_process:
         cut_history(setup.run_dir / "history.jsonl", progress.epoch)
@@ -90,7 +90,7 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
         task.train()
         # Each group of `accumulate` batches is one step of the optimiser.
         for group in grouped(itertools.islice(batches, progress.batch, None), train.accumulate):
-            seconds, stop = agree(accelerator, time.monotonic() - began, setup.interrupt.asked)
+            seconds, stop = sync_time_and_stop(accelerator, time.monotonic() - began, setup.interrupt.asked)
             share = run_share((progress.epoch + progress.batch / len(batches)) / train.epochs, seconds, train.minutes)
             if stop or share >= 1:
                 break
@@ -117,13 +117,13 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
             expected = round(done / run_share(done / (train.epochs * len(batches)), seconds, train.minutes))
             setup.advance(done, max(done, expected), note(progress, task.headline))
         else:
-            seconds, stop = agree(accelerator, time.monotonic() - began, setup.interrupt.asked)
+            seconds, stop = sync_time_and_stop(accelerator, time.monotonic() - began, setup.interrupt.asked)
         progress.seconds = seconds
         average_buffers(task)
         if state.average is not None:
             average_buffers(state.average.network)
         if stop:
-            keep(setup, state)
+            checkpoint_all_ranks(setup, state)
             raise interrupted(setup)
 
         spent = time.monotonic() - epoch_began
@@ -137,16 +137,16 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
             try:
                 metrics |= validate(setup, task, state)
             except InterruptedRun:
-                keep(setup, state)
+                checkpoint_all_ranks(setup, state)
                 raise
         progress.epoch, progress.batch, progress.running = progress.epoch + 1, 0, {}
-        progress.seconds = agree(accelerator, time.monotonic() - began, False)[0]
-        progress.finished = last or bool(used_up(progress, train))
+        progress.seconds = sync_time_and_stop(accelerator, time.monotonic() - began, False)[0]
+        progress.finished = last or bool(stop_reason(progress, train))
         if accelerator.is_main_process:
             append_history(setup.run_dir / "history.jsonl", progress.epoch, metrics)
         # Before the checkpoint: what an earlier process has recorded of a repeated epoch is left out, what it has not is not lost.
         setup.tracker.epoch(progress.epoch, metrics)
-        keep(setup, state)
+        checkpoint_all_ranks(setup, state)
 
 
 def steps_per_epoch(setup: Setup) -> int:
@@ -166,7 +166,7 @@ def interrupted(setup: Setup) -> InterruptedRun:
 REMEDY = "lower train.learning_rate, set train.clip_norm, or look at these cases"
 
 
-def used_up(progress: Progress, train: TrainConfig) -> str:
+def stop_reason(progress: Progress, train: TrainConfig) -> str:
     """Why a run that has come to the end of an epoch is over, or "" where it goes on."""
     if progress.epoch >= train.epochs:
         return f"all of train.epochs ({train.epochs}) are done"
@@ -184,7 +184,7 @@ def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def agree(accelerator: Any, seconds: float, stop: bool) -> tuple[float, bool]:
+def sync_time_and_stop(accelerator: Any, seconds: float, stop: bool) -> tuple[float, bool]:
     """The longest time and whether anyone was asked to stop, over all processes: they must leave the loop at the same step."""
     if accelerator.num_processes == 1:
         return seconds, stop
@@ -215,7 +215,7 @@ def note(progress: Progress, headline: str) -> str:
 
 
 def validate(setup: Setup, task: Task, state: State) -> dict[str, float]:
-    """Score the validation cases (shared out among the processes) and keep the weights when they are the best so far."""
+    """Score the validation cases (shared out among the processes) and checkpoint_all_ranks the weights when they are the best so far."""
     if not setup.split.validation:
         state.best_weights = None  # nothing to choose by: the last weights are the result
         return {}
@@ -223,7 +223,7 @@ def validate(setup: Setup, task: Task, state: State) -> dict[str, float]:
     scored_task = task if state.average is None else averaged_task(state)
     began = time.monotonic()
     mine = setup.split.validation[accelerator.process_index :: accelerator.num_processes]
-    stop, losses = (lambda: stop_if_asked(setup)), setup.config.train.validation_loss
+    stop, losses = (lambda: raise_if_interrupted(setup)), setup.config.train.validation_loss
     scored = gather(accelerator, score_images(scored_task, setup.store, mine, accelerator.device, stop, losses=losses))
     metrics = {f"validation/{name}": value for name, value in summary(task, scored).items()}
     metrics["seconds/validation"] = time.monotonic() - began
@@ -236,7 +236,7 @@ def validate(setup: Setup, task: Task, state: State) -> dict[str, float]:
     return metrics
 
 
-def stop_if_asked(setup: Setup) -> None:
+def raise_if_interrupted(setup: Setup) -> None:
     """Leave a long validation early; several processes only stop between steps, where all of them do."""
     if setup.interrupt.asked and setup.accelerator.num_processes == 1:
         raise interrupted(setup)
@@ -257,7 +257,7 @@ def gather(accelerator: Any, scored: list[Scored]) -> list[Scored]:
     return sorted(scored, key=lambda image: (image.case, image.slice_index))
 
 
-def keep(setup: Setup, state: State) -> None:
+def checkpoint_all_ranks(setup: Setup, state: State) -> None:
     """Save a checkpoint; returns when it is complete in the eyes of every process."""
     states = [random_state()]
     if setup.accelerator.num_processes > 1:

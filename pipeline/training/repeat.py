@@ -17,7 +17,7 @@ from pipeline.datasets.splits import Split
 from pipeline.errors import ConfigError
 from pipeline.tracking.mlflow_store import connect, metric_name, resolve_uri
 from pipeline.tracking.provenance import ManifestDifference, code_version, compare_manifests, folder_digest
-from pipeline.tracking.record import Given
+from pipeline.tracking.record import RecordedInputs
 
 CLOSE = 0.005  # another processor, thread count or library sums in another order; a Dice within this is the same finding
 log = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ def repeat_run(
         device=device,
         key_path=key_path,
         progress=progress,
-        given=Given(run_id, recorded.split, recorded.card_text, lambda rows: differences.append(check_data(recorded, rows))),
+        given=RecordedInputs(run_id, recorded.split, recorded.card_text, lambda rows: differences.append(check_data(recorded, rows))),
         plugins=plugins,
     )
     run_dir = result.run_dir  # under torchrun that of the first process, whichever this one is

@@ -25,19 +25,19 @@ from pipeline.models.detector import DetectorConfig
 from pipeline.tasks.base import Task
 from pipeline.tasks.pixels import presence_sentences
 from pipeline.tracking.provenance import environment
-from pipeline.tracking.record import Given, table_texts, with_card
+from pipeline.tracking.record import RecordedInputs, table_texts, with_card
 from pipeline.tracking.tracker import Delivery, open_tracker
 from pipeline.training import platform
 from pipeline.training.checkpoint import Progress, State, newest
 from pipeline.training.interrupt import Interrupt
-from pipeline.training.loop import Setup, fit, steps_per_epoch, stop_if_asked, used_up
+from pipeline.training.loop import Setup, fit, raise_if_interrupted, steps_per_epoch, stop_reason
 from pipeline.training.optimise import AveragedWeights, make_optimizer
 from pipeline.training.platform import channels_last_is_safe, enough_memory, prepare_machine
-from pipeline.training.run_folder import Data, claim, earlier_result, prepare_data, record_result, record_run, without_names
+from pipeline.training.run_folder import Data, earlier_result, open_run_dir, prepare_data, record_result, record_run, without_names
 from pipeline.training.timing import TimeSpent, validation_seconds
-from pipeline.training.transfer import Thaw, check_source, load_weights, rate_factors
+from pipeline.training.transfer import GradualUnfreezing, check_source, load_weights, rate_factors
 from pipeline.training.validation import Predictions, overlay_picture, score_image, summary
-from pipeline.types import Advance, silent
+from pipeline.types import ProgressCallback, no_progress
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +111,8 @@ def train(
     device: str = "auto",
     resume: bool = False,
     key_path: Path | None = None,
-    progress: Advance | None = None,
-    given: Given | None = None,
+    progress: ProgressCallback | None = None,
+    given: RecordedInputs | None = None,
     plugins: Sequence[Path] = (),
     tags: Mapping[str, str] | None = None,
 ) -> TrainingResult:
@@ -143,9 +143,13 @@ def train(
         from accelerate.utils import broadcast_object_list
 
         run_dir = broadcast_object_list([run_dir])[0]
-    advance = progress if progress is not None and main else silent
+    advance = progress if progress is not None and main else no_progress
     config = without_names(config, run_dir, key_path, given)
-    with Interrupt() as interrupt, claim(run_dir, config, resume) if main else contextlib.nullcontext(), enough_memory(TRAINING_REMEDY):
+    with (
+        Interrupt() as interrupt,
+        open_run_dir(run_dir, config, resume) if main else contextlib.nullcontext(),
+        enough_memory(TRAINING_REMEDY),
+    ):
         accelerator.wait_for_everyone()
         new = newest(run_dir / "checkpoints") is None  # a run that goes on has its weights in its checkpoint
         if new:
@@ -155,18 +159,18 @@ def train(
         if given is not None:
             given.look(data.manifest)
         # What comes from the data (anchors) belongs to the bundle; the run's own config stays as it was asked for.
-        config = fitted(with_card(config, card.name), data)
+        config = with_fitted_anchors(with_card(config, card.name), data)
         torch.manual_seed(config.seed)
         task = build_task(config, store.channels, card.label_map)
-        fewest = getattr(task.network, "fewest", 1)  # with fewer images a network's normalisation has nothing to compare
-        if config.train.batch_size < fewest:
-            raise ConfigError(f"train.batch_size: {config.model.name} is trained on batches of at least {fewest}")  # type: ignore[attr-defined]
+        min_batch_size = getattr(task.network, "fewest", 1)  # with fewer images a network's normalisation has nothing to compare
+        if config.train.batch_size < min_batch_size:
+            raise ConfigError(f"train.batch_size: {config.model.name} is trained on batches of at least {min_batch_size}")  # type: ignore[attr-defined]
         loaded = load_weights(task, config) if new else None
         task.to(accelerator.device)
         if config.train.channels_last and channels_last_is_safe(task, accelerator.device.type):
             to_channels_last(task)
         state = State(Progress(), task, make_optimizer(task, config.train, rate_factors(task.network, config.train)))
-        thaw = Thaw(task.network, config.train.thaw_at)
+        thaw = GradualUnfreezing(task.network, config.train.thaw_at)
         if config.train.ema is not None:
             state.average = AveragedWeights(task, config.train.ema)
         # From here on each process draws random numbers of its own (dropout); all began with the same weights.
@@ -207,7 +211,7 @@ def train(
             identity, message, spent_line = "", None, ""
             earlier = earlier_result(run_dir, state.progress.step) if main else None
             if earlier is not None:
-                message = f"nothing was left to train: {used_up(state.progress, config.train)}; the bundle is the one that was there"
+                message = f"nothing was left to train: {stop_reason(state.progress, config.train)}; the bundle is the one that was there"
                 identity, metrics = earlier.id, dict(earlier.metrics)
                 delivery = tracker.finish("FINISHED")
             elif main:
@@ -245,11 +249,11 @@ def time_spent(setup: Setup, progress: Progress, start_up_s: float, final_s: flo
     return TimeSpent(start_up_s, progress.seconds, validation_s, final_s, progress.step, steps_per_epoch(setup))
 
 
-def fitted(config: RunConfig, data: Data) -> RunConfig:
+def with_fitted_anchors(config: RunConfig, data: Data) -> RunConfig:
     """The config with everything in it that a detector takes from its training boxes."""
     if not isinstance(config.model, DetectorConfig):
         return config
-    return config.model_copy(update={"model": config.model.fitted(data.store.box_sizes(data.split.train))})
+    return config.model_copy(update={"model": config.model.with_fitted_anchors(data.store.box_sizes(data.split.train))})
 
 
 def make_accelerator(config: RunConfig, device: str) -> Any:
@@ -313,14 +317,14 @@ def finish(setup: Setup, task: Task, state: State) -> dict[str, float]:
 
     def labelled() -> Any:
         for _, parts in found:
-            stop_if_asked(setup)
+            raise_if_interrupted(setup)
             yield parts
 
     task.thresholds = task.tune(labelled)
     examples = {(indices := setup.store.indices([key]))[len(indices) // 2] for key in keys[:EXAMPLES]}
     scored = []
     for index, parts in found:
-        stop_if_asked(setup)
+        raise_if_interrupted(setup)
         scored.append(score_image(task, setup.store, index, parts))
         picture = overlay_picture(setup.store, index, task, parts[0]) if index in examples else None
         if picture is not None:

@@ -22,8 +22,8 @@ from pipeline.errors import BundleError, CardError, ConfigError, NothingUsableEr
 from pipeline.lock import locked
 from pipeline.scans.identity import Pseudonyms, default_key_path
 from pipeline.tracking.provenance import compare_manifests, text_digest
-from pipeline.tracking.record import Given, with_card
-from pipeline.types import Advance, Spacing
+from pipeline.tracking.record import RecordedInputs, with_card
+from pipeline.types import ProgressCallback, Spacing
 
 LOCK, RESULT, CONFIG, CARD = ".lock", "result.json", "config.yaml", "card.md"
 _LOST = "copy it from a backup, or start a new run"
@@ -49,7 +49,7 @@ def alone(run_dir: Path) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def claim(run_dir: Path, config: RunConfig, resume: bool) -> Iterator[None]:
+def open_run_dir(run_dir: Path, config: RunConfig, resume: bool) -> Iterator[None]:
     """Make the run's folder, or see that it is one to resume, with a config that trains the same thing; hold it inside the block.
 
     A new folder goes again where the block ends by an error before anything was recorded in it (:func:`record_run`).
@@ -82,7 +82,9 @@ def claim(run_dir: Path, config: RunConfig, resume: bool) -> Iterator[None]:
             raise
 
 
-def prepare_data(config: RunConfig, root: Path, run_dir: Path, key_path: Path | None, given: Given | None, advance: Advance) -> Data:
+def prepare_data(
+    config: RunConfig, root: Path, run_dir: Path, key_path: Path | None, given: RecordedInputs | None, advance: ProgressCallback
+) -> Data:
     """Read everything and guard the split, or take the run's own and see that its data is what it was."""
     frozen = run_dir / "split.json"
     begun = frozen.exists()
@@ -158,7 +160,7 @@ def site_pseudonyms(card: DataCard, key_path: Path | None) -> Pseudonyms | None:
     return None if card.identifiers == "public" else Pseudonyms.load_or_create(key_path or default_key_path())
 
 
-def without_names(config: RunConfig, run_dir: Path, key_path: Path | None, given: Given | None) -> RunConfig:
+def without_names(config: RunConfig, run_dir: Path, key_path: Path | None, given: RecordedInputs | None) -> RunConfig:
     """The config with a pseudonym for every patient of private data that it names, so that it can be written."""
     split = config.data.split
     card = read_card(config, run_dir, given)[0] if split.named else None
@@ -175,7 +177,7 @@ def spacing(card: DataCard, cases: list[CardCase]) -> Spacing | None:
     return card.spacing_mm if whole else read_scan(card, cases[0]).geometry.spacing_mm
 
 
-def read_card(config: RunConfig, run_dir: Path, given: Given | None) -> tuple[DataCard, str]:
+def read_card(config: RunConfig, run_dir: Path, given: RecordedInputs | None) -> tuple[DataCard, str]:
     """The card and its whole text: the one that the run was started with, the recorded one, or the one that the config names."""
     own = run_dir / CARD
     if own.exists():

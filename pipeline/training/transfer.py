@@ -123,7 +123,7 @@ def rate_factors(network: nn.Module, train: TrainConfig) -> dict[nn.Parameter, f
     return factors
 
 
-class Thaw:
+class GradualUnfreezing:
     """Stages of an encoder that stay as loaded until their share of the run has come (``train.thaw_at``), the last stage first.
 
     What does not learn yet needs no gradient, which saves its time, and is in evaluation mode, so that its normalisation stays, too.

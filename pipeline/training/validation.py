@@ -18,8 +18,8 @@ from pipeline.metrics.matching import touched
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
 from pipeline.scans.display import plane_in_colour
 from pipeline.tasks.base import Labelled, Task
+from pipeline.tasks.fov import restrict_to_fov
 from pipeline.tasks.paste import blank
-from pipeline.tasks.view import inside_view
 from pipeline.types import Batch, CaseKey, Geometry, Measure, Prediction, Target
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def _predicted(task: Task, store: CaseStore, keys: Sequence[CaseKey], device: An
         with torch.inference_mode():
             predictions = task.predict(batch)
         for index, prediction in zip(indices, predictions, strict=True):
-            yield index, batch, _labelled(store, index, inside_view(prediction, store.valid_in_source(index)))
+            yield index, batch, _labelled(store, index, restrict_to_fov(prediction, store.valid_in_source(index)))
 
 
 def _labelled(store: CaseStore, index: int, prediction: Prediction) -> Labelled:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pipeline.types.label import IGNORE, LabelClass, LabelMap
 from pipeline.types.on_disk import OnDisk
 from pipeline.types.part import PARTS, Part
-from pipeline.types.progress import Advance, duration, silent
+from pipeline.types.progress import ProgressCallback, duration, no_progress
 from pipeline.types.result import Measure, Prediction, Unit
 from pipeline.types.sample import Batch, Placement, Target
 from pipeline.types.scan import (
@@ -29,7 +29,6 @@ from pipeline.types.scan import (
 __all__ = [
     "IGNORE",
     "PARTS",
-    "Advance",
     "Batch",
     "CaseKey",
     "Geometry",
@@ -44,6 +43,7 @@ __all__ = [
     "Part",
     "Placement",
     "Prediction",
+    "ProgressCallback",
     "Scan",
     "SeriesSlice",
     "Spacing",
@@ -52,5 +52,5 @@ __all__ = [
     "Unit",
     "duration",
     "known_spacing",
-    "silent",
+    "no_progress",
 ]

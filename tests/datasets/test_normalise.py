@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.datasets.normalise import NormaliseConfig, prepare, reduce, to_working, working_placement
+from pipeline.datasets.normalise import NormaliseConfig, prepare, preprocess, to_working, working_placement
 from pipeline.scans.field_of_view import detect_field_of_view
 from pipeline.scans.raster import read_image
 from pipeline.types import Placement
@@ -100,11 +100,11 @@ def test_channels() -> None:
     valid = np.ones((5, 7), bool)
     image = np.zeros((3, 5, 7), np.uint8)
     image[0], image[1], image[2] = 100, np.arange(7) * 10, 30
-    green = reduce(image, NormaliseConfig(channels="green"), "fundus", valid)
+    green = preprocess(image, NormaliseConfig(channels="green"), "fundus", valid)
     assert np.array_equal(green.pixels, image[1:2])
-    grey = reduce(image, NormaliseConfig(channels="grey"), "fundus", valid)
+    grey = preprocess(image, NormaliseConfig(channels="grey"), "fundus", valid)
     assert np.array_equal(grey.pixels[0, 0], np.rint(0.299 * 100 + 0.587 * image[1, 0] + 0.114 * 30))
-    assert reduce(image[:1], NormaliseConfig(channels="green"), "fundus", valid).pixels.shape == (1, 5, 7)
+    assert preprocess(image[:1], NormaliseConfig(channels="green"), "fundus", valid).pixels.shape == (1, 5, 7)
 
 
 def test_a_flat_channel_becomes_zero_not_infinite() -> None:
@@ -209,9 +209,9 @@ def test_clahe_evens_contrast_and_stays_inside() -> None:
 def test_a_window_is_the_same_pixels_as_the_whole(config: NormaliseConfig) -> None:
     valid = disc(60, 84, 25)
     image = photograph(valid)
-    reduced = reduce(image, config, "fundus", valid)
+    reduced = preprocess(image, config, "fundus", valid)
     whole = prepare(image, config, "fundus", valid)
-    part, part_valid = reduced.finish(7, 11, 20, 31)
+    part, part_valid = reduced.to_float(7, 11, 20, 31)
     assert torch.equal(part, whole.image[:, 7:27, 11:42])
     assert torch.equal(part_valid, whole.valid[7:27, 11:42])
     if config.background_sigma is None:

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.config import dump_config
 from pipeline.tracking.mlflow_store import connect
-from pipeline.types import silent
+from pipeline.types import no_progress
 from tests.training.tiny import tiny_config, write_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +66,7 @@ def test_each_network_is_tested_on_each_set_once(workflow: ModuleType, tmp_path:
     sets = {key: workflow.DataSet(key.upper(), str(root / "card.md"), key, 1) for key, root in roots.items()}
     monkeypatch.setattr(workflow, "SETS", sets)
     out = tmp_path / "matrix"
-    cells, home = workflow.run(configs, roots, out, "cpu", silent)
+    cells, home = workflow.run(configs, roots, out, "cpu", no_progress)
     assert [(cell.trained_on, cell.tested_on) for cell in cells] == [("ONE", "ONE"), ("ONE", "TWO"), ("TWO", "ONE"), ("TWO", "TWO")]
     for cell, (key, on) in zip(cells, [(key, on) for key in roots for on in roots], strict=True):
         summary = json.loads((out / f"trained_on_{key}" / f"tested_on_{on}" / "summary.json").read_text())
@@ -88,10 +88,10 @@ def test_each_network_is_tested_on_each_set_once(workflow: ModuleType, tmp_path:
 
     monkeypatch.setattr(workflow, "train", never)
     monkeypatch.setattr(workflow, "evaluate", never)
-    assert workflow.run(configs, roots, out, "cpu", silent)[0] == cells
+    assert workflow.run(configs, roots, out, "cpu", no_progress)[0] == cells
     other = {key: config.model_copy(update={"seed": 9}) for key, config in configs.items()}
     with pytest.raises(workflow.ConfigError, match="trained_on_one: holds the run of another config"):
-        workflow.run(other, roots, out, "cpu", silent)
+        workflow.run(other, roots, out, "cpu", no_progress)
 
 
 def test_what_an_earlier_version_has_trained_is_not_trained_again(workflow: ModuleType, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_what_an_earlier_version_has_trained_is_not_trained_again(workflow: Modu
     earlier = text.replace("  slices: null\n", "")
     assert earlier != text
     (tmp_path / "trained.json").write_text(json.dumps({"config": earlier, "bundle": "bundle"}), encoding="utf-8")
-    assert workflow.trained(config, tmp_path, tmp_path, "cpu", None, silent) == tmp_path / "bundle"
+    assert workflow.trained(config, tmp_path, tmp_path, "cpu", None, no_progress) == tmp_path / "bundle"
 
 
 def test_the_matrix_says_what_is_not_known(workflow: ModuleType) -> None:

@@ -12,7 +12,7 @@ import torch
 from scipy.ndimage import find_objects, label
 
 from pipeline.bundles.bundle import Bundle
-from pipeline.datasets.keep import Need
+from pipeline.datasets.preprocess import TargetKind
 from pipeline.models.base import Family
 from pipeline.tasks.base import Task, TaskConfig
 from pipeline.types import Batch, LabelClass, LabelMap, Prediction
@@ -32,7 +32,7 @@ KINDS = classes(2, overlapping=True)
 
 class SpotConfig(TaskConfig):
     family: ClassVar[Family] = "detection"
-    need: ClassVar[Need] = "objects"
+    need: ClassVar[TargetKind] = "objects"
     name: str = "spots"
 
 

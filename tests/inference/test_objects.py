@@ -225,7 +225,7 @@ def test_outside_the_field_of_view_is_nothing(tmp_path: Path) -> None:
 
 
 def test_a_mask_is_cut_by_the_field_of_view_and_its_box_is_not() -> None:
-    from pipeline.tasks.view import inside_view
+    from pipeline.tasks.fov import restrict_to_fov
 
     masks = np.zeros((3, 20, 31), dtype=bool)
     masks[0, 2:8, 3:11] = masks[1, 10:14, 20:30] = masks[2, 0:4, 25:31] = True
@@ -236,14 +236,14 @@ def test_a_mask_is_cut_by_the_field_of_view_and_its_box_is_not() -> None:
     valid = np.zeros((20, 31), dtype=bool)
     valid[:, :8] = True
     valid[2:, 24:] = True
-    kept = inside_view(prediction, valid)
+    kept = restrict_to_fov(prediction, valid)
     assert kept.boxes is not None
     assert kept.labels is not None
     assert kept.instance_masks is not None
     assert kept.boxes.tolist() == boxes.tolist()
     assert [int(mask.sum()) for mask in kept.instance_masks] == [6 * 5, 4 * 6, 2 * 6]
     valid[:, 24:] = False
-    kept = inside_view(prediction, valid)
+    kept = restrict_to_fov(prediction, valid)
     assert kept.labels is not None
     assert kept.labels.tolist() == [1]
 

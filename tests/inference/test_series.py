@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ScanError
-from pipeline.inference.predict import Predictor, Ready
+from pipeline.inference.predict import Predictor, PreprocessedScan
 from pipeline.scans.catalogue import Catalogue
 from pipeline.scans.folder import index_folder
 from pipeline.scans.open import open_scan
@@ -64,7 +64,7 @@ def test_a_volume_that_does_not_fit_is_pictures_that_say_why_and_the_run_goes_on
     write_series(tmp_path / "scans" / "A")
     ready = Predictor.ready
 
-    def little_memory(self: Predictor, scan: Scan, *arguments: Any, **options: Any) -> Ready:
+    def little_memory(self: Predictor, scan: Scan, *arguments: Any, **options: Any) -> PreprocessedScan:
         if scan.geometry.slices > 1:
             raise ScanError("too_large", "too large for this machine's memory")
         return ready(self, scan, *arguments, **options)

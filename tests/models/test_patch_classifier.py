@@ -83,8 +83,8 @@ def test_in_training_only_the_drawn_centres_have_logits_and_a_loss() -> None:
     net = tiny(centres=37).train()
     image = noise(1, 3, 21, 26)
     logits = net(image)
-    assert net.looked_at is not None
-    seen = net.looked_at[0, 0]
+    assert net.loss_mask is not None
+    seen = net.loss_mask[0, 0]
     assert int(seen.sum()) == 37
     assert not logits[0, :, ~seen].any()
     row, column = seen.nonzero()[5].tolist()
@@ -97,7 +97,7 @@ def test_in_training_only_the_drawn_centres_have_logits_and_a_loss() -> None:
     mask[5:15, 8:20] = 3
     torch.manual_seed(4)
     loss = task(a_batch(mask))["cross_entropy"]
-    seen = net.looked_at[0, 0]
+    seen = net.loss_mask[0, 0]
     torch.manual_seed(4)
     logits = net(noise(3, 21, 26)[None])
     truth = (mask > 0).float().expand(2, -1, -1)
@@ -107,10 +107,10 @@ def test_in_training_only_the_drawn_centres_have_logits_and_a_loss() -> None:
 def test_a_small_crop_is_looked_at_everywhere_and_prediction_forgets_the_centres() -> None:
     net = tiny(centres=10_000).train()
     net(noise(2, 3, 9, 12))
-    assert net.looked_at is not None
-    assert net.looked_at.all()
+    assert net.loss_mask is not None
+    assert net.loss_mask.all()
     net.eval()(noise(1, 3, 9, 12))
-    assert net.looked_at is None
+    assert net.loss_mask is None
 
 
 @pytest.mark.parametrize(("window", "sides"), [(17, [7, 2, 0]), (33, [15, 6, 2]), (65, [31, 14, 6, 2])])

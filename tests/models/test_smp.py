@@ -38,8 +38,8 @@ def test_every_decoder_takes_any_size_and_learns_in_every_part_that_is_used(deco
     net = network(decoder, ENCODER.get(decoder, "tu-test_efficientnet"))
     assert net.training
     for size in ((37, 53), (3, 101)):
-        output: Tensor = net(torch.randn(net.fewest, 1, *size))
-        assert output.shape == (net.fewest, 2, *size)
+        output: Tensor = net(torch.randn(net.min_batch_size, 1, *size))
+        assert output.shape == (net.min_batch_size, 2, *size)
     output.square().mean().backward()
     assert [key for key, parameter in net.named_parameters() if parameter.requires_grad and parameter.grad is None] == []
 
@@ -51,10 +51,10 @@ def test_the_decoders_are_the_librarys() -> None:
 
 
 def test_a_batch_of_one_is_too_little_where_means_are_normalised() -> None:
-    for decoder, fewest in (("unet", 1), ("deeplabv3", 2), ("upernet", 2), ("pan", 2)):
+    for decoder, min_batch_size in (("unet", 1), ("deeplabv3", 2), ("upernet", 2), ("pan", 2)):
         net = network(decoder, "tu-test_efficientnet")
-        assert net.fewest == fewest
-        if fewest == 2:
+        assert net.min_batch_size == min_batch_size
+        if min_batch_size == 2:
             with pytest.raises(ValueError, match="more than 1 value"):
                 net(torch.randn(1, 1, 128, 128))
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigError
-from pipeline.models.framing import pad_to_multiple
+from pipeline.models.padding import pad_to_multiple
 from pipeline.models.unet import AttentionGate, UNetConfig, build
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from pipeline.models.base import MODELS, memory_format, to_channels_last
-from pipeline.models.framing import AnySize, pad_to_multiple, strides
+from pipeline.models.padding import AnySize, pad_to_multiple, strides
 
 TINY: dict[str, dict[str, Any]] = {
     "unet": {"widths": (4, 8, 12, 16)},

@@ -16,7 +16,7 @@ from pipeline.evaluation.row import Row, headlines, not_found, row_of, shown
 from pipeline.studies import study as module
 from pipeline.studies.differences import Difference, differences, told
 from pipeline.studies.plots import plots, validation_curves
-from pipeline.studies.study import ENDLESS, ScoredOn, folds_of, over_folds, run_study, unequal, with_budget
+from pipeline.studies.study import ENDLESS, EvaluationSet, folds_of, over_folds, run_study, unequal, with_budget
 from pipeline.tracking.mlflow_store import connect
 from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training.run_folder import alone
@@ -156,9 +156,9 @@ def test_a_run_that_another_process_has_just_begun_keeps_its_config(tmp_path: Pa
     assert not record.exists()
 
 
-@pytest.mark.parametrize(("tested", "part"), [(None, "validation"), (ScoredOn("tiny", Path(), "all"), "all")])
+@pytest.mark.parametrize(("tested", "part"), [(None, "validation"), (EvaluationSet("tiny", Path(), "all"), "all")])
 def test_the_record_names_the_part_that_is_scored(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tested: ScoredOn | None, part: str
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tested: EvaluationSet | None, part: str
 ) -> None:
     recorded: dict[str, object] = {}
 
@@ -385,7 +385,7 @@ def test_a_study_may_be_tested_on_another_data_set_whose_class_has_another_name(
     (other / "other.md").write_text(text)
     near = "drop_from_train"  # the generator of both sets is one, so the first patients are the same pictures
     config = named(data, "a", data__split__near_duplicates=near)
-    tested = ScoredOn(str(other / "other.md"), other, classes={"blob": "spot"})
+    tested = EvaluationSet(str(other / "other.md"), other, classes={"blob": "spot"})
     from pipeline.errors import LeakError
 
     with pytest.raises(LeakError):

@@ -25,7 +25,7 @@ from pipeline.tracking.record import recorded_config
 from pipeline.training import run
 from pipeline.training.run_folder import prepare_data
 from pipeline.training.transfer import load_weights
-from pipeline.types import Prediction, silent
+from pipeline.types import Prediction, no_progress
 from tests.training.test_recording import CAPTION, Recorder
 from tests.training.tiny import COLUMNS, ROWS, last_state, tiny_config, train_tiny, weights, write_data
 
@@ -58,7 +58,7 @@ def config(root: Path, model: str = TINY, **changes: Any) -> RunConfig:
 def predicted(run_dir: Path, root: Path) -> tuple[Prediction, Any]:
     """The bundle's prediction of the first test image, and the bundle."""
     bundle = load_bundle(run_dir / "bundle")
-    data = prepare_data(config(root), root, run_dir, None, None, silent)
+    data = prepare_data(config(root), root, run_dir, None, None, no_progress)
     batch, _ = next(iter(evaluation_batches(data.store, data.split.test)))
     return bundle.task.predict(batch)[0], bundle
 

@@ -20,7 +20,7 @@ from pipeline.datasets.splits import Split
 from pipeline.errors import ConfigError
 from pipeline.tracking import provenance
 from pipeline.tracking.provenance import environment
-from pipeline.tracking.record import Given
+from pipeline.tracking.record import RecordedInputs
 from pipeline.tracking.tracker import open_tracker
 from pipeline.training.repeat import RecordedRun, compare_code, compare_result, fetch_run, headline, repeat_run
 from pipeline.types import CaseKey
@@ -39,7 +39,7 @@ class Result:
 def fake_training(config: RunConfig, root: Path, run_dir: Path, **options: Any) -> Result:
     """Stands in for an hour of training: reads ``root``, records like the real one, "learns" the sum of bytes."""
     manifest = [{"case": path.stem, "sha256": path.read_text()} for path in sorted(root.iterdir())]
-    given: Given | None = options.get("given")
+    given: RecordedInputs | None = options.get("given")
     if given is not None:
         given.look(manifest)
     split = given.split if given else SPLIT

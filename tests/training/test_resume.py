@@ -15,7 +15,7 @@ from pipeline.datasets.splits import Split, make_split
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.lock import locked
-from pipeline.tracking.record import Given
+from pipeline.tracking.record import RecordedInputs
 from pipeline.training import run
 from pipeline.training.loop import cut_history
 from tests.training.test_recording import Recorder
@@ -52,7 +52,7 @@ def test_a_run_that_left_a_copy_out_is_resumed_repeated_and_evaluated(tmp_path: 
     assert epochs(run_dir) == [1, 2]
 
     seen: list[Any] = []
-    given = Given("an-mlflow-run", kept, (run_dir / "card.md").read_text(), seen.extend)
+    given = RecordedInputs("an-mlflow-run", kept, (run_dir / "card.md").read_text(), seen.extend)
     train_tiny(config, root, tmp_path / "again", given=given)
     assert seen == manifest
 

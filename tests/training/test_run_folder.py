@@ -13,7 +13,7 @@ from pipeline.errors import CardError, ConfigError, OcusegError, TrainingError
 from pipeline.tracking.spool import Sent, Spool
 from pipeline.tracking.tracker import open_tracker, send_unsent
 from pipeline.training.checkpoint import newest
-from pipeline.training.run_folder import claim
+from pipeline.training.run_folder import open_run_dir
 from tests.training.recorded import run_config
 from tests.training.tiny import tiny_config, train_tiny, write_data
 
@@ -49,7 +49,7 @@ def test_a_run_that_was_killed_while_its_config_was_written_can_be_started_again
 
 def test_an_error_after_the_run_has_begun_leaves_everything(root: Path, tmp_path: Path) -> None:
     def begun() -> None:
-        with claim(tmp_path / "run", tiny_config(root), resume=False):
+        with open_run_dir(tmp_path / "run", tiny_config(root), resume=False):
             (tmp_path / "run" / "split.json").write_text("{}")
             raise RuntimeError
 

@@ -16,7 +16,7 @@ from pipeline.config import RunConfig, TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.models.base import MODELS
 from pipeline.training.optimise import make_optimizer, set_rate
-from pipeline.training.transfer import Thaw, encoder_stages, load_weights, rate_factors
+from pipeline.training.transfer import GradualUnfreezing, encoder_stages, load_weights, rate_factors
 from pipeline.types import LabelClass, LabelMap
 from tests.patience import joined
 from tests.training.tiny import last_state, start_together, tiny_config, train_tiny, write_data
@@ -76,7 +76,7 @@ def test_each_stage_learns_at_a_rate_of_its_own_and_the_rest_at_the_whole() -> N
 )
 def test_stages_thaw_from_the_last_to_the_first(thaw_at: tuple[float, ...] | None, share: float, learns: list[bool]) -> None:
     net = Three().train()
-    Thaw(net, thaw_at).apply(share)
+    GradualUnfreezing(net, thaw_at).apply(share)
     stages = (net.one, net.two, net.three)
     assert [all(p.requires_grad for p in stage.parameters()) for stage in stages] == learns
     assert [stage.training for stage in stages] == learns
@@ -86,7 +86,7 @@ def test_stages_thaw_from_the_last_to_the_first(thaw_at: tuple[float, ...] | Non
 def test_what_the_network_keeps_for_good_does_not_thaw() -> None:
     net = Three()
     net.three.requires_grad_(False)
-    thaw = Thaw(net, (0.0, 0.0, 0.0))
+    thaw = GradualUnfreezing(net, (0.0, 0.0, 0.0))
     thaw.apply(1.0)
     assert not any(p.requires_grad for p in net.three.parameters())
     assert all(p.requires_grad for p in net.one.parameters())
@@ -94,7 +94,7 @@ def test_what_the_network_keeps_for_good_does_not_thaw() -> None:
 
 def test_settings_that_nothing_obeys_are_refused() -> None:
     with pytest.raises(ConfigError, match="names 4 stages, but the encoder has 3"):
-        Thaw(Three(), (0.1, 0.2, 0.3, 0.4))
+        GradualUnfreezing(Three(), (0.1, 0.2, 0.3, 0.4))
     with pytest.raises(ConfigError, match="Conv2d does not say which part of it is its encoder"):
         rate_factors(nn.Conv2d(1, 1, 1), TrainConfig(encoder_rate=0.1))
     assert rate_factors(nn.Conv2d(1, 1, 1), TrainConfig()) == {}

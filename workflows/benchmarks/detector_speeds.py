@@ -69,7 +69,7 @@ class Side:
         self.card = load_card(config.data.card)
         self.cases = [case for case in self.card.cases(options.root) if case.part == "train"][: options.images]
         store = CaseStore(self.card, self.cases, options.root, config.data.normalise, need="objects", weak_masks=config.data.weak_masks)
-        model = config.model.fitted(store.box_sizes(store.keys()))  # type: ignore[attr-defined]
+        model = config.model.with_fitted_anchors(store.box_sizes(store.keys()))  # type: ignore[attr-defined]
         self.config, self.channels = config.model_copy(update={"model": model}), store.channels
         torch.manual_seed(config.seed)
         self.task = build_task(self.config, store.channels, self.card.label_map)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.metrics.detection import ImageObjects, average_precision
-from pipeline.tasks.view import centres_inside, counted_area, inside_view, truth_inside_view
+from pipeline.tasks.fov import centres_inside, counted_area, restrict_to_fov, target_in_fov
 from pipeline.types import Prediction, Target
 
 SIZE = (20, 31)
@@ -36,7 +36,7 @@ def both() -> tuple[Prediction, Target]:
 
 def test_truth_and_prediction_are_cut_alike() -> None:
     prediction, target = both()
-    found, true = inside_view(prediction, view()), truth_inside_view(target, view())
+    found, true = restrict_to_fov(prediction, view()), target_in_fov(target, view())
     assert found.boxes is not None
     assert true.boxes is not None
     assert true.instance_masks is not None
@@ -48,15 +48,15 @@ def test_truth_and_prediction_are_cut_alike() -> None:
 
 def test_a_perfect_mask_at_the_rim_stays_perfect() -> None:
     prediction, target = both()
-    images = [ImageObjects.of(inside_view(prediction, view()), truth_inside_view(target, view()))]
+    images = [ImageObjects.of(restrict_to_fov(prediction, view()), target_in_fov(target, view()))]
     assert average_precision(images, 2, "mask").ap == pytest.approx(1.0)
 
 
 def test_where_all_is_seen_nothing_is_copied() -> None:
     prediction, target = both()
     everything = np.ones(SIZE, dtype=bool)
-    assert inside_view(prediction, everything) is prediction
-    assert truth_inside_view(target, everything) is target
+    assert restrict_to_fov(prediction, everything) is prediction
+    assert target_in_fov(target, everything) is target
 
 
 def test_ignored_pixels_do_not_count_and_centres_are_single_pixels() -> None:

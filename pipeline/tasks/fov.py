@@ -14,7 +14,7 @@ from pipeline.types import IGNORE, Prediction, Target
 Mask = npt.NDArray[np.bool_]
 
 
-def inside_view(prediction: Prediction, valid: Mask) -> Prediction:
+def restrict_to_fov(prediction: Prediction, valid: Mask) -> Prediction:
     """A prediction without what lies outside ``valid`` bool (H, W): pixels there, and objects whose centre is there.
 
     Beyond the field of view there is nothing to find, only the rim's edge to mistake for a vessel. An object's mask has no pixel
@@ -32,7 +32,7 @@ def inside_view(prediction: Prediction, valid: Mask) -> Prediction:
     return replace(prediction, boxes=boxes[kept], labels=prediction.labels[kept], scores=prediction.scores[kept], instance_masks=masks)
 
 
-def truth_inside_view(target: Target, valid: Mask) -> Target:
+def target_in_fov(target: Target, valid: Mask) -> Target:
     """The same of what is true: objects whose centre is in ``valid``, and of their masks the pixels in it."""
     if target.boxes is None or target.labels is None or valid.all():
         return target

@@ -9,20 +9,20 @@ import numpy as np
 from pipeline.cards.card import CardCase, DataCard, check_sizes, read_field_of_view, read_scan
 from pipeline.cards.objects import PackedObjects
 from pipeline.cards.targets import WeakMasks, boxes_only, read_truth
-from pipeline.datasets.cache import Kept
+from pipeline.datasets.cache import CachedCase
 from pipeline.datasets.fingerprint import fingerprint
-from pipeline.datasets.normalise import NormaliseConfig, reduce, to_working
+from pipeline.datasets.normalise import NormaliseConfig, preprocess, to_working
 from pipeline.errors import CardError
 from pipeline.scans.open import content_sha256
 from pipeline.types import LabelMap
 
-Need = Literal["masks", "objects", "either"]
+TargetKind = Literal["masks", "objects", "either"]
 """What is needed of every case: a mask of classes, objects with boxes, or whatever there is (datasets/store.py)."""
 
 
-def keep(
-    card: DataCard, case: CardCase, normalise: NormaliseConfig, need: Need, weak_masks: WeakMasks, labels_sha256: list[str | None]
-) -> Kept:
+def preprocess_case(
+    card: DataCard, case: CardCase, normalise: NormaliseConfig, need: TargetKind, weak_masks: WeakMasks, labels_sha256: list[str | None]
+) -> CachedCase:
     """The case's arrays; ``labels_sha256`` of its label files goes into the record.
 
     Raises
@@ -42,7 +42,7 @@ def keep(
     if view is not None and view.shape != scan.geometry.plane:
         raise CardError(f"the field of view is {view.shape}, but the image is {scan.geometry.plane} (rows, columns)")
     volume = scan.pixels if scan.pixels.ndim == 4 else scan.pixels[:, None]
-    slices = [reduce(volume[:, index], normalise, card.modality, view) for index in range(volume.shape[1])]
+    slices = [preprocess(volume[:, index], normalise, card.modality, view) for index in range(volume.shape[1])]
     placement = slices[0].placement
     if any(part.placement != placement for part in slices):
         raise CardError("its slices have fields of view of different size; set data.normalise.field_of_view to whole")
@@ -69,7 +69,7 @@ def keep(
         "clamp": slices[0].clamp,
         "placement": {name: list(getattr(placement, name)) for name in ("source", "crop", "resized", "pad")},
     }
-    return Kept(
+    return CachedCase(
         pixels=np.stack([part.pixels for part in slices]),
         valid=np.stack([part.valid for part in slices]),
         offset=np.stack([part.offset for part in slices]),
