@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ OLD = [
 
 def old_journal(path: Path) -> Path:
     """As ocuseg 0.1 wrote it, with enough rows that dropped ones leave free pages."""
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         database.execute(
             'CREATE TABLE entries (id INTEGER PRIMARY KEY, "token", "size", "mtime_ns", "sha256", "instance", "case", "status", "code", '
             '"reason", "seconds")'
@@ -60,7 +61,7 @@ def test_what_cannot_be_used_is_told(tmp_path: Path, kind: str) -> None:
     elif kind == "random":
         path.write_bytes(b"\x93random" * 500)
     else:
-        with sqlite3.connect(path) as database:
+        with closing(sqlite3.connect(path)) as database, database:
             database.execute("DROP TABLE entries" if kind == "foreign" else "PRAGMA user_version = 99")
             if kind == "foreign":
                 database.execute("CREATE TABLE entries (token, work)")

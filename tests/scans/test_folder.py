@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_the_catalogue_counts_and_groups(hospital: Path, tmp_path: Path) -> None
     with Catalogue(tmp_path / "c.sqlite") as catalogue:
         assert [r.status for r in catalogue] == [status for _, status, _ in EXPECTED]
         assert catalogue.outcomes()["duplicate", "same_content"] == 1
-    with sqlite3.connect(tmp_path / "c.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "c.sqlite")) as database, database:
         assert database.execute("SELECT count(*) FROM visits").fetchone() == (3,)
     database.close()
 
@@ -120,7 +121,7 @@ def test_no_word_of_a_person_or_a_place_is_in_the_catalogue(hospital: Path, tmp_
         assert secret.encode("utf-16-le") not in content, secret
     assert str(tmp_path).lower().encode() not in content
     # Shorter words turn up in a random identifier now and then, so they are looked for in what stands around those.
-    with sqlite3.connect(tmp_path / "c.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "c.sqlite")) as database, database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         cells = {cell for table in tables for row in database.execute(f"SELECT * FROM {table}") for cell in row}
     database.close()
@@ -190,7 +191,7 @@ def test_a_foreign_file_is_not_overwritten(hospital: Path, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match=r"mine\.txt"):
         catalogue_of(hospital, tmp_path / "mine.txt")
     assert (tmp_path / "mine.txt").read_text() == "years of work"
-    with sqlite3.connect(tmp_path / "other.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "other.sqlite")) as database, database:
         database.execute("CREATE TABLE work (years)")
     database.close()
     with pytest.raises(ConfigError, match="not a catalogue"):
@@ -465,7 +466,7 @@ def test_a_catalogue_of_an_older_version_is_read_anew_and_its_times_go(
 ) -> None:
     out, when = tmp_path / "c.sqlite", 1_712_052_123_456_789_012
     for path in (out, tmp_path / "c.sqlite.part"):
-        with sqlite3.connect(path) as database:
+        with closing(sqlite3.connect(path)) as database, database:
             database.execute("CREATE TABLE about (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID")
             database.execute("INSERT INTO about VALUES ('reader', 1)")
             database.execute("CREATE TABLE files (position INTEGER PRIMARY KEY, token, size, mtime_ns)")

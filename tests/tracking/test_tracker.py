@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,7 @@ def test_no_login_name_no_path_and_no_mlruns(recorded: Path) -> None:
     texts = [path.read_text() for path in (runs / "mlartifacts").rglob("*") if path.suffix in (".yaml", ".json", ".md", ".csv")]
     assert len(texts) == 8
     # The database must say where its artifacts lie; nothing else in it, and nothing in them, may hold a path or a login.
-    with sqlite3.connect(runs / "mlflow.db") as database:
+    with closing(sqlite3.connect(runs / "mlflow.db")) as database, database:
         tables = [row[0] for row in database.execute("select name from sqlite_master where type = 'table'")]
         for table in tables:
             for row in database.execute(f'select * from "{table}"'):
