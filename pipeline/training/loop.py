@@ -27,6 +27,7 @@ from pipeline.config import RunConfig, TrainConfig
 from pipeline.datasets.loader import CaseStore, TrainingLoader
 from pipeline.datasets.splits import Split
 from pipeline.errors import InterruptedRun, TrainingError
+from pipeline.models.precision import Precision, autocast
 from pipeline.tasks.base import Task
 from pipeline.tracking.tracker import Tracker
 from pipeline.training.checkpoint import Progress, State, load_checkpoint, newest, random_state, save_checkpoint
@@ -41,13 +42,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run works with. ``accelerator`` is accelerate.Accelerator: device, precision and processes."""
+    """What a run works with. ``accelerator`` is accelerate.Accelerator: device and processes."""
 
     config: RunConfig
     store: CaseStore
     split: Split
     run_dir: Path
     accelerator: Any
+    precision: Precision
     tracker: Tracker
     advance: ProgressCallback
     interrupt: Interrupt
@@ -63,7 +65,7 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
 
     Parameters
     ----------
-    model: ``task`` as Accelerate prepared it (DistributedDataParallel, mixed precision); calling it gives the named losses.
+    model: ``task`` as Accelerate prepared it (DistributedDataParallel); calling it gives the named losses.
     state: the state to begin with; a checkpoint in the run's folder, where there is one, goes before it.
 
     Raises
@@ -99,7 +101,8 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
             for number, batch in enumerate(group, start=1):
                 # Processes exchange gradients once a step, at its last batch.
                 with contextlib.nullcontext() if number == len(group) else accelerator.no_sync(model):
-                    losses = model(batch.to(accelerator.device))
+                    with autocast(accelerator.device, setup.precision):
+                        losses = model(batch.to(accelerator.device))
                     add_losses(progress.running, losses, batch, progress.epoch)
                     accelerator.backward(torch.stack(list(losses.values())).sum() / len(group))
             norm = torch.nn.utils.clip_grad_norm_(task.parameters(), train.clip_norm or math.inf)

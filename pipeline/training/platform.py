@@ -6,7 +6,6 @@ import ctypes
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -74,35 +73,6 @@ def choose_device(name: str) -> str:
         why = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no NVIDIA GPU or driver"
         raise ConfigError(f"--device cuda: {why}; use --device cpu, or auto")
     raise ConfigError(f"--device {name}: must be auto, cpu or cuda")
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether ``device`` ("cpu" or "cuda") calculates in bfloat16 itself: GPUs from sm80 on, CPUs with avx512_bf16 or amx.
-
-    Elsewhere torch only emulates it, many times more slowly than float32.
-    """
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Of torch's private names one may be missing in another version; float32 is right everywhere.
-    features = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(feature is not None and feature() for feature in features)
-
-
-def bfloat16_slowdown(device: str) -> float:
-    """How many times as long as in float32 a small convolution takes in bfloat16 on ``device``, measured in a fraction of a second."""
-    layer = nn.Conv2d(16, 16, 3, padding=1).to(device)
-    image = torch.ones(1, 16, 128, 128, device=device)
-
-    def seconds(dtype: torch.dtype) -> float:
-        took = []
-        with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-            for _ in range(4):  # the first one prepares its kernels
-                began = time.perf_counter()
-                layer(image).float().sum().item()
-                took.append(time.perf_counter() - began)
-        return min(took)
-
-    return seconds(torch.bfloat16) / seconds(torch.float32)
 
 
 def channels_last_is_safe(network: nn.Module, device: str) -> bool:

@@ -22,12 +22,12 @@ from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.models.base import to_channels_last
 from pipeline.models.detector import DetectorConfig
+from pipeline.models.precision import allow_tf32, choose_precision
 from pipeline.tasks.base import Task
 from pipeline.tasks.pixels import presence_sentences
 from pipeline.tracking.provenance import environment
 from pipeline.tracking.record import RecordedInputs, table_texts, with_card
 from pipeline.tracking.tracker import Delivery, open_tracker
-from pipeline.training import platform
 from pipeline.training.checkpoint import Progress, State, newest
 from pipeline.training.interrupt import Interrupt
 from pipeline.training.loop import Setup, fit, raise_if_interrupted, steps_per_epoch, stop_reason
@@ -137,6 +137,8 @@ def train(
     """
     began = time.monotonic()
     chosen = prepare_machine(device)
+    precision = choose_precision(config.train.precision, chosen)
+    allow_tf32(chosen)
     accelerator = make_accelerator(config, chosen)
     main = accelerator.is_main_process
     if accelerator.num_processes > 1:
@@ -203,7 +205,7 @@ def train(
                 tracker.table("encoder_weights", loaded.rows())
             if tags:
                 tracker.tags(tags)
-            setup = Setup(config, store, data.split, run_dir, accelerator, tracker, advance, interrupt, thaw)
+            setup = Setup(config, store, data.split, run_dir, accelerator, precision, tracker, advance, interrupt, thaw)
             start_up = time.monotonic() - began
             fit(setup, model, task, state)
             fitted_by = time.monotonic()
@@ -257,19 +259,11 @@ def with_fitted_anchors(config: RunConfig, data: Data) -> RunConfig:
 
 
 def make_accelerator(config: RunConfig, device: str) -> Any:
-    """Accelerate's device, precision and processes (torchrun and `accelerate launch` say how many by the environment)."""
+    """Accelerate's device and processes (torchrun and `accelerate launch` say how many by the environment)."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-    bfloat16 = config.train.precision == "bfloat16" or (config.train.precision == "auto" and platform.has_bfloat16(device))
-    if bfloat16 and not platform.has_bfloat16(device):
-        log.warning(
-            "train.precision: this machine's %s only emulates bfloat16: a convolution takes %.0f times as long as in float32; "
-            "write auto, which takes what the hardware does itself",
-            "GPU" if device == "cuda" else "CPU",
-            platform.bfloat16_slowdown(device),
-        )
     # A batch without any object leaves the parts of a detector without gradient that look at objects; so is what has yet to thaw.
     unused = config.task.family == "detection" or config.train.thaw_at is not None  # type: ignore[attr-defined]
     AcceleratorState._reset_state()  # one program may train several times, each with a precision of its own
@@ -278,7 +272,7 @@ def make_accelerator(config: RunConfig, device: str) -> Any:
     atexit.register(leave_group)
     return Accelerator(
         cpu=device == "cpu",
-        mixed_precision="bf16" if bfloat16 else "no",
+        mixed_precision="no",  # the loop's own autocast, which validation and prediction share (models/precision.py)
         # Statistics of BatchNorm are averaged at an epoch's end (optimise.average_buffers) instead of taken from the first process.
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=unused),

@@ -12,8 +12,9 @@ import torch
 from safetensors import SafetensorError
 
 from pipeline.errors import TrainingError
+from pipeline.models import precision
 from pipeline.tasks.semantic import SemanticTask
-from pipeline.training import checkpoint, platform
+from pipeline.training import checkpoint
 from pipeline.training.checkpoint import newest
 from pipeline.training.run import make_accelerator
 from tests.training.tiny import tiny_config, train_tiny, write_data
@@ -62,25 +63,29 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_stays(
 
 
 def test_bfloat16_only_where_the_cpu_has_it_and_a_warning_where_it_is_asked_for_all_the_same(
-    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made: dict[str, Any] = {}
-    monkeypatch.setattr("accelerate.Accelerator", lambda **options: made.update(options))
-    monkeypatch.setattr(platform, "bfloat16_slowdown", lambda device: 21.6)
+    monkeypatch.setattr(precision, "bfloat16_slowdown", lambda device: 21.6)
     for features, native in (({}, False), ({"_is_avx512_bf16_supported"}, True), ({"_is_amx_tile_supported"}, True)):
         for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
             monkeypatch.setattr(torch.cpu, name, lambda name=name, features=features: name in features, raising=False)
-        for wanted, expected in (("auto", "bf16" if native else "no"), ("float32", "no"), ("bfloat16", "bf16")):
+        for wanted, expected in (("auto", native), ("float32", False), ("bfloat16", True)):
             caplog.clear()
-            make_accelerator(tiny_config(root, train__precision=wanted), "cpu")
-            assert made["mixed_precision"] == expected
+            assert precision.choose_precision(wanted, "cpu") == ("bfloat16" if expected else "float32")
             warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
             assert len(warned) == (wanted == "bfloat16" and not native)
             assert all("CPU only emulates bfloat16" in text and "22 times as long" in text and "auto" in text for text in warned)
 
 
+def test_autocast_lets_a_network_calculate_in_the_chosen_format() -> None:
+    layer, image = torch.nn.Conv2d(3, 4, 3), torch.ones(1, 3, 8, 8)
+    for chosen, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        with precision.autocast("cpu", chosen):
+            assert layer(image).dtype == dtype
+
+
 def test_the_slowdown_is_measured() -> None:
-    assert 0.01 < platform.bfloat16_slowdown("cpu") < 1000
+    assert 0.01 < precision.bfloat16_slowdown("cpu") < 1000
 
 
 def test_shipped_configs_leave_the_precision_to_the_machine() -> None:
@@ -88,14 +93,16 @@ def test_shipped_configs_leave_the_precision_to_the_machine() -> None:
     assert [path.name for path in configs.rglob("*.yaml") if "precision: bfloat16" in path.read_text(encoding="utf-8")] == []
 
 
-def test_bfloat16_only_where_the_gpu_has_it_and_processes_wait_long_enough(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_only_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, native=native: including_emulation or native)
+        assert precision.choose_precision("auto", "cuda") == ("bfloat16" if native else "float32")
+
+
+def test_processes_wait_long_enough_for_each_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: dict[str, Any] = {}
     monkeypatch.setattr("accelerate.Accelerator", lambda **options: made.update(options))
-    config = tiny_config(root, train__precision="auto")
-    for native, precision in ((False, "no"), (True, "bf16")):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, native=native: including_emulation or native)
-        make_accelerator(config, "cuda")
-        assert made["mixed_precision"] == precision
+    make_accelerator(tiny_config(root), "cuda")
     (wait,) = [handler.timeout for handler in made["kwargs_handlers"] if hasattr(handler, "timeout")]
     assert wait >= datetime.timedelta(hours=1)  # torch's own is ten minutes, and the first process writes the bundle alone
 
