@@ -39,7 +39,7 @@ from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, 
 from pipeline.yaml_mapping import read_mapping
 
 if TYPE_CHECKING:
-    from pipeline.scans.identity import Pseudonyms
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -210,27 +210,6 @@ class DataCard(CardFields):
             much = "where there is much of it, surfaces go astray; choose it, too"
             log.warning("card %s: data.classes leaves out %s, which may lie between layers: %s", self.name, ", ".join(within), much)
         return card
-
-    def cases(self, root: Path, *, pseudonyms: Pseudonyms | None = None) -> list[CardCase]:
-        """Every image below ``root`` that has its labels, sorted by key. What has none is listed by ``check_card``.
-
-        ``pseudonyms`` matter for private cards only; None takes the site's own key.
-
-        Raises
-        ------
-        CardError: nothing matches, two files are one case, or the table or part file is not as the card says.
-        """
-        from pipeline.cards.find_cases import find_cases
-
-        found = find_cases(self, root, pseudonyms=pseudonyms)
-        if found.left_over:
-            log.info("card %s: %d files do not fit and are left out; `ocuseg card check` lists them", self.name, len(found.left_over))
-        if not found.cases:
-            raise CardError(
-                f"card {self.name}: no image with its label fits {self.images.file!r} in the given folder; "
-                "see the card's how_to_get, or run `ocuseg card check`"
-            )
-        return found.cases
 
 
 @dataclass(frozen=True)

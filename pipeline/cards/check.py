@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.cards.card import CardCase, CardFields, DataCard, check_sizes, parse_card, read_field_of_view, read_scan
 from pipeline.cards.draft import UNFINISHED, draft_card
-from pipeline.cards.find_cases import Found, find_cases
+from pipeline.cards.find_cases import Found, search_folder
 from pipeline.cards.labels import CocoLabel, ColoursLabel, LabelSource, PixelSource, ValuesLabel, meanings
 from pipeline.cards.people import one_patient, unread_pairs
 from pipeline.cards.targets import Reader, Truth, read_truth
@@ -59,7 +59,7 @@ def check_card(
     ------
     CardError: the card cannot be applied to this folder at all (an unreadable table, two files for one case).
     """
-    return _check(card, root, find_cases(card, root, pseudonyms=pseudonyms), progress)
+    return _check(card, root, search_folder(card, root, pseudonyms=pseudonyms), progress)
 
 
 def _check(card: DataCard, root: Path, found: Found, progress: ProgressCallback | None) -> list[Problem]:
@@ -99,7 +99,7 @@ def check_draft(text: str, folder: Path, *, progress: ProgressCallback | None = 
     from pipeline.scans.identity import Pseudonyms
 
     card = parse_card(text)
-    found = find_cases(card, folder, pseudonyms=Pseudonyms.unkeyed())
+    found = search_folder(card, folder, pseudonyms=Pseudonyms.unkeyed())
     return len(found.cases), _check(card, folder, found, progress)
 
 
@@ -108,7 +108,7 @@ def card_statistics(card: DataCard, root: Path, *, progress: ProgressCallback | 
 
     Cases whose files cannot be used (:func:`check_card` names them) count as cases and nowhere else.
     """
-    found = find_cases(card, root)
+    found = search_folder(card, root)
     cases = found.cases
     sizes: Counter[str] = Counter()
     counts: Counter[str] = Counter()

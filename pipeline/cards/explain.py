@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.cards.card import CardCase, CardFields, DataCard
-from pipeline.cards.find_cases import find_cases
+from pipeline.cards.find_cases import search_folder
 from pipeline.cards.labels import InstancesLabel
 from pipeline.cards.patterns import Pattern
 from pipeline.scans.walk import names_below
@@ -33,7 +33,7 @@ def explain_card(card: DataCard, root: Path, *, examples: int = 3) -> dict[str, 
     ------
     CardError: the card cannot be applied to this folder at all (an unreadable table, two files for one case).
     """
-    found = find_cases(card, root)
+    found = search_folder(card, root)
     files, _ = names_below(root)
     used = {file for case in found.cases for file in _files_of(case, root)}
     patterns = []

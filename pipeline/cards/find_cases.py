@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from pipeline.cards.card import CardCase, CardFields, PatientSource
+from pipeline.cards.card import CardCase, CardFields, DataCard, PatientSource
 from pipeline.cards.labels import LabelSource, MasksLabel
 from pipeline.cards.patterns import fill, stem_of
 from pipeline.cards.places import composed, file_below, place_below
@@ -45,7 +45,27 @@ class Found:
     sidecars: int = 0
 
 
-def find_cases(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = None) -> Found:
+def find_cases(card: DataCard, root: Path, *, pseudonyms: Pseudonyms | None = None) -> list[CardCase]:
+    """Every image below ``root`` that has its labels, sorted by key. What has none is listed by ``check_card``.
+
+    ``pseudonyms`` matter for private cards only; None takes the site's own key.
+
+    Raises
+    ------
+    CardError: nothing matches, two files are one case, or the table or part file is not as the card says.
+    """
+    found = search_folder(card, root, pseudonyms=pseudonyms)
+    if found.left_over:
+        log.info("card %s: %d files do not fit and are left out; `ocuseg card check` lists them", card.name, len(found.left_over))
+    if not found.cases:
+        raise CardError(
+            f"card {card.name}: no image with its label fits {card.images.file!r} in the given folder; "
+            "see the card's how_to_get, or run `ocuseg card check`"
+        )
+    return found.cases
+
+
+def search_folder(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = None) -> Found:
     """Match the files below ``root`` with the card."""
     everything, left_out = names_below(root)
     files = [name for name in everything if not is_sidecar(name)]

@@ -22,6 +22,7 @@ from pipeline.atomic import write_text
 from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.bundles.leakage import check_unseen, common_classes, named_as, select, trained_on
 from pipeline.cards.card import CardCase, DataCard, check_sizes, load_card, read_field_of_view, read_scan
+from pipeline.cards.find_cases import find_cases
 from pipeline.cards.targets import read_target_mask, read_truth
 from pipeline.datasets.normalise import NormaliseConfig, choose_field_of_view
 from pipeline.drawing.overlay import side_by_side
@@ -105,7 +106,7 @@ def evaluate(
     card = load_card(card_name)
     _check_out(out, bundle)
     trained = trained_on(bundle)
-    known = card.cases(root, pseudonyms=None if key_path is None else Pseudonyms.load_or_create(key_path))
+    known = find_cases(card, root, pseudonyms=None if key_path is None else Pseudonyms.load_or_create(key_path))
     cases, warnings = select(bundle, card, known, part, trained)
     hashes = {}
     for case in cases:

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.bundles.bundle import load_bundle
 from pipeline.cards.card import load_card, read_scan
+from pipeline.cards.find_cases import find_cases
 from pipeline.inference.predict import Predictor
 from pipeline.memory import give_back_freed_memory
 from pipeline.scans.identity import Pseudonyms
@@ -45,7 +46,7 @@ def frames_per_second(
     bundle, card = load_bundle(bundle_path, device="cpu"), load_card(card_name)
     predictor = Predictor(bundle, prepare_machine(device))
     names = None if key_path is None else Pseudonyms.load_or_create(key_path)
-    cases = [case for case in card.cases(root, pseudonyms=names) if str(case.key) in summary["scans"]]
+    cases = [case for case in find_cases(card, root, pseudonyms=names) if str(case.key) in summary["scans"]]
     times: list[float] = []
     warm, spent, operations = False, 0.0, 0.0
     for case in itertools.islice(itertools.cycle(cases[:IMAGES]), IMAGES + 1):

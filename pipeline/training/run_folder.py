@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.atomic import remove_leftovers, staged_path, write_text
 from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.cards.card import CardCase, DataCard, card_folders, load_card, parse_card, read_scan
+from pipeline.cards.find_cases import find_cases
 from pipeline.cards.record import patients_as_tokens, recorded_text
 from pipeline.config import RunConfig, dump_config, parse_config
 from pipeline.datasets.loader import CaseStore
@@ -94,7 +95,7 @@ def prepare_data(
     if not card.classes:
         raise CardError(f"card {card.name} has no classes, so there is nothing to learn; take a card whose files are labelled")
     pseudonyms = site_pseudonyms(card, key_path)
-    cases = card.cases(root, pseudonyms=pseudonyms)
+    cases = find_cases(card, root, pseudonyms=pseudonyms)
     text = recorded_text(card, text, cases, pseudonyms)
     fixed = Split.load(frozen) if begun else None if given is None else given.split
     if fixed is None:

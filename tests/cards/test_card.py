@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline.cards.card import DataCard, list_cards, load_card, parse_card, read_field_of_view, read_scan
 from pipeline.cards.check import Problem, card_statistics, check_card, check_draft, draft_card
-from pipeline.cards.find_cases import find_cases
+from pipeline.cards.find_cases import find_cases, search_folder
 from pipeline.cards.labels import combine, decode
 from pipeline.cards.patterns import Pattern, stem_of
 from pipeline.cards.targets import read_target_mask
@@ -137,7 +137,7 @@ def test_an_unknown_card_names_the_nearest() -> None:
 
 
 def test_cases_know_their_files_and_are_sorted(small_set: SmallSet) -> None:
-    cases = small_set.card.cases(small_set.root)
+    cases = find_cases(small_set.card, small_set.root)
     assert len(cases) == 12
     assert cases[0].key == CaseKey("a", "L", "0", "a-L")
     assert [c.key for c in cases] == sorted(c.key for c in cases)
@@ -151,7 +151,7 @@ def test_cases_know_their_files_and_are_sorted(small_set: SmallSet) -> None:
 
 def test_spacing_of_the_card_is_used_where_the_file_has_none(small_set: SmallSet) -> None:
     card = make_card(spacing_mm=[0.01, 0.02])
-    geometry = read_scan(card, card.cases(small_set.root)[0]).geometry
+    geometry = read_scan(card, find_cases(card, small_set.root)[0]).geometry
     assert (geometry.spacing_mm, geometry.spacing_source) == ((0.01, 0.02), "user")
 
 
@@ -159,7 +159,7 @@ def test_spacing_of_the_card_fills_only_what_the_file_lacks(small_set: SmallSet)
     image = small_set.root / "images" / "a_L.nii"
     write_nifti(image, np.zeros((60, 84), np.uint8), Geometry((60, 84), (0.5, None), "tag"))
     for said, expected in (([0.01, 0.02], ((0.5, 0.02), "user")), ([0.01, None], ((0.5, None), "tag"))):
-        case = replace(small_set.card.cases(small_set.root)[0], image=image)
+        case = replace(find_cases(small_set.card, small_set.root)[0], image=image)
         geometry = read_scan(make_card(spacing_mm=said), case).geometry
         assert (geometry.spacing_mm, geometry.spacing_source) == expected
 
@@ -167,7 +167,7 @@ def test_spacing_of_the_card_fills_only_what_the_file_lacks(small_set: SmallSet)
 def test_unmatched_files_are_listed_and_cases_without_labels_left_out(small_set: SmallSet) -> None:
     (small_set.root / "labels" / "c_R.png").unlink()
     write_png(small_set.root / "labels" / "z_R.png", np.zeros((60, 84), np.uint8))
-    assert len(small_set.card.cases(small_set.root)) == 11
+    assert len(find_cases(small_set.card, small_set.root)) == 11
     problems = {p.file: p.message for p in check_card(small_set.card, small_set.root)}
     assert "no label fits" in problems.pop("images/c_R.png")
     assert "no image belongs" in problems.pop("labels/z_R.png")
@@ -235,7 +235,7 @@ def test_the_check_counts_pixels_outside_the_class_that_theirs_lies_inside(small
     problems = check_card(card, small_set.root)
     assert [p.file for p in problems] == ["labels/a_L.png"] * (2 if twice else 1)
     assert "20 of 60 pixels of 'cup' are not labelled as 'disc', inside which the card puts them; mend the label" in problems[0].message
-    case = next(case for case in card.cases(small_set.root) if str(case.key).startswith("a_L"))
+    case = next(case for case in find_cases(card, small_set.root) if str(case.key).startswith("a_L"))
     disc, cup = card.label_map.layers(read_target_mask(card, case))
     assert (cup & ~disc).sum() == 20  # told, not changed: the reader drew it
 
@@ -333,15 +333,15 @@ def test_two_files_for_one_case_are_refused(small_set: SmallSet) -> None:
     sub.mkdir()
     (sub / "a_R.png").write_bytes((small_set.root / "images" / "a_R.png").read_bytes())
     with pytest.raises(CardError, match=r"'images/a_R.png' and 'images/again/a_R.png' both become case a_R_0_a-R"):
-        make_card(images={"file": "{where:images|images/again}/{patient:[a-z]+}_{eye}.png"}).cases(small_set.root)
+        find_cases(make_card(images={"file": "{where:images|images/again}/{patient:[a-z]+}_{eye}.png"}), small_set.root)
     (small_set.root / "labels" / "a_R.tif").write_bytes(b"another")
     with pytest.raises(CardError, match=r"'labels/a_R.png' and 'labels/a_R.tif' both fit"):
-        make_card(labels=[{"kind": "values", "file": "labels/{patient}_{eye}.*", "values": {255: "vessel"}}]).cases(small_set.root)
+        find_cases(make_card(labels=[{"kind": "values", "file": "labels/{patient}_{eye}.*", "values": {255: "vessel"}}]), small_set.root)
 
 
 def test_a_folder_that_holds_nothing_of_the_card(tmp_path: Path) -> None:
     with pytest.raises(CardError, match="no image with its label"):
-        make_card().cases(tmp_path)
+        find_cases(make_card(), tmp_path)
 
 
 def test_a_table_says_which_files_belong_together(small_set: SmallSet) -> None:
@@ -366,12 +366,12 @@ def test_a_table_says_which_files_belong_together(small_set: SmallSet) -> None:
         labels=[{"kind": "values", "file": "{truth}", "values": {255: "vessel"}}],
         parts={"field": {"a": "train", "b": "test"}},
     )
-    cases = card.cases(small_set.root)
+    cases = find_cases(card, small_set.root)
     assert [str(c.key) for c in cases] == ["case-a_L_0_a-L", "case-a_R_0_a-R", "case-b_L_0_b-L", "case-b_R_0_b-R"]
     assert {c.part for c in cases} == {"test"}
     assert [p.file for p in check_card(card, small_set.root)] == ["images/none.png"]
     with pytest.raises(CardError, match="no column 'id'"):
-        make_card(images={"table": "cases.csv", "file": "{picture}", "columns": {"patient": "id"}}, labels=[]).cases(small_set.root)
+        find_cases(make_card(images={"table": "cases.csv", "file": "{picture}", "columns": {"patient": "id"}}, labels=[]), small_set.root)
 
 
 def test_labels_by_folder_and_patients_by_folder(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_labels_by_folder_and_patients_by_folder(tmp_path: Path) -> None:
         write_png(tmp_path / "scans" / patient / "2020" / "x.png", picture(1))
         write_png(tmp_path / "truth" / patient / "2020" / "x.png", np.zeros((60, 84), np.uint8))
     card = make_card(images={"file": "scans/"}, labels=[{"kind": "values", "file": "truth/", "values": {255: "vessel"}}])
-    assert [str(c.key) for c in card.cases(tmp_path)] == ["P0001_U_2020_x", "P0002_U_2020_x"]
+    assert [str(c.key) for c in find_cases(card, tmp_path)] == ["P0001_U_2020_x", "P0002_U_2020_x"]
 
 
 def test_private_cards_give_tokens_that_a_hospital_tree_gives_too(tmp_path: Path) -> None:
@@ -391,7 +391,7 @@ def test_private_cards_give_tokens_that_a_hospital_tree_gives_too(tmp_path: Path
     (tmp_path / "P0001").mkdir()
     write_png(tmp_path / "P0001" / "x_OD.png", picture(1))
     card = make_card(identifiers="private", images={"file": "{patient}/{name}_{eye}.png"}, labels=None)
-    (case,) = card.cases(tmp_path, pseudonyms=names)
+    (case,) = find_cases(card, tmp_path, pseudonyms=names)
     assert "P0001" not in str(case.key)
     assert case.key == open_scan(tmp_path / "P0001" / "x_OD.png", pseudonyms=names, root=tmp_path).case
 
@@ -403,7 +403,7 @@ def test_both_eyes_in_one_folder_are_one_private_patient_as_in_prediction(tmp_pa
     for seed, stem in enumerate(("P1_OD", "P1_OS", "P2_OD")):
         write_png(tmp_path / f"{stem}.png", picture(seed))
     card = make_card(identifiers="private", images={"file": "{name}.png"}, labels=None)
-    keys = {case.image.name: case.key for case in card.cases(tmp_path, pseudonyms=names)}
+    keys = {case.image.name: case.key for case in find_cases(card, tmp_path, pseudonyms=names)}
     assert keys["P1_OD.png"].patient == keys["P1_OS.png"].patient != keys["P2_OD.png"].patient
     assert (keys["P1_OD.png"].eye, keys["P1_OS.png"].eye) == ("R", "L")
     for name, key in keys.items():
@@ -446,7 +446,7 @@ def test_a_private_dicom_file_is_named_by_its_tags_and_a_broken_one_is_left_over
     assert "DICOM" in problems[0].message
     monkeypatch.setattr(reader, "decode_pixels", None)  # tags are enough
     with caplog.at_level(logging.INFO):
-        assert {case.key for case in card.cases(root)} == expected
+        assert {case.key for case in find_cases(card, root)} == expected
     assert "1 files do not fit and are left out" in caplog.text
     assert "3.dcm" not in caplog.text
 
@@ -457,7 +457,7 @@ def test_an_image_whose_labels_may_be_missing_is_empty_not_left_out(small_set: S
     boxes = {"kind": "yolo_boxes", "file": "boxes/{patient}_{eye}.txt", "values": {0: "vessel"}, "missing": "empty"}
     card = make_card(labels=[source], second_reader=[source | {"file": "second/{patient}_{eye}.png"}])
     assert check_card(card, small_set.root) == []
-    case = next(case for case in card.cases(small_set.root) if case.image.name == "c_R.png")
+    case = next(case for case in find_cases(card, small_set.root) if case.image.name == "c_R.png")
     for reader in ("first", "second"):
         mask = read_target_mask(card, case, reader=reader)  # type: ignore[arg-type]
         assert (mask.shape, mask.dtype, mask.any()) == ((60, 84), np.int64, False)
@@ -466,7 +466,7 @@ def test_an_image_whose_labels_may_be_missing_is_empty_not_left_out(small_set: S
     (problem,) = check_card(card, small_set.root)
     assert "not one pixel or object of class 'vessel'" in problem.message
     with pytest.raises(CardError, match="boxes"):
-        read_target_mask(card, card.cases(small_set.root)[0])
+        read_target_mask(card, find_cases(card, small_set.root)[0])
 
 
 def test_statistics_pass_over_what_cannot_be_used(small_set: SmallSet) -> None:
@@ -658,7 +658,7 @@ def test_a_draft_holds_nobodys_name(tmp_path: Path, people: tuple[str, ...], arr
     )
     assert len(card.labels) == 2
     if len(people) > 1 and "{visit}" not in card.images.file:
-        found = find_cases(card, top, pseudonyms=Pseudonyms(b"a key of our own")).cases
+        found = search_folder(card, top, pseudonyms=Pseudonyms(b"a key of our own")).cases
         assert (len(found), len({case.key.patient for case in found})) == (6, 3)
 
 
@@ -699,7 +699,7 @@ def test_cards_fit_the_real_data(name: str) -> None:
     folder, parts = SHARED[name]
     root = shared_data(folder)
     card = load_card(name)
-    cases = card.cases(root)
+    cases = find_cases(card, root)
     counted = {part: sum((c.part or "none") == part for c in cases) for part in parts}
     assert counted == parts
     mask = read_target_mask(card, cases[0])
@@ -740,7 +740,7 @@ def test_cards_fit_the_official_layouts(tmp_path: Path, name: str) -> None:
             whole.unlink()
     card = load_card(name)
     assert [problem for problem in check_card(card, tmp_path) if problem.file or "the card says 20" not in problem.message] == []
-    first, second = card.cases(tmp_path)
+    first, second = find_cases(card, tmp_path)
     assert (first.part, second.part) == (("test", "train") if name == "drive" else (None, None))
     assert (len(first.second_reader), len(second.second_reader)) == (1, 0)
     assert read_target_mask(card, second).sum() == 56
@@ -752,7 +752,7 @@ def test_a_card_without_labels_is_read_and_not_learnt() -> None:
     assert check_card(card, root) == []
     statistics = card_statistics(card, root)
     assert (statistics["cases"], statistics["patients"]) == (220, 110)
-    assert {case.key.eye for case in card.cases(root)} == {"R", "L"}
+    assert {case.key.eye for case in find_cases(card, root)} == {"R", "L"}
 
 
 def test_labels_without_classes_are_refused() -> None:
@@ -775,7 +775,7 @@ def test_chase_is_as_its_card_says() -> None:
     assert check_card(card, root) == []
     statistics = card_statistics(card, root)
     assert (statistics["cases"], statistics["patients"], statistics["second_reader"]) == (28, 14, 28)
-    case = card.cases(root)[0]
+    case = find_cases(card, root)[0]
     assert str(case.key) == "01_L_0_Image-01L"
     first, second = read_target_mask(card, case), read_target_mask(card, case, reader="second")
     assert 0.5 < 2 * np.sum(first & second) / (first.sum() + second.sum()) < 1
@@ -787,7 +787,7 @@ def test_chase_is_as_its_card_says() -> None:
 def test_disc_and_cup_overlap_in_drishti() -> None:
     root = shared_data("drishti_gs_half_train")
     card = load_card("drishti_gs")
-    disc, cup = card.label_map.layers(read_target_mask(card, card.cases(root)[0]))
+    disc, cup = card.label_map.layers(read_target_mask(card, find_cases(card, root)[0]))
     assert cup.any()
     assert not (cup & ~disc).any()
     assert card.label_map.classes[1].inside == "disc"
@@ -797,7 +797,7 @@ def test_disc_and_cup_overlap_in_drishti() -> None:
 def test_a_card_of_boxes_says_that_it_has_no_masks() -> None:
     root = shared_data("idrid_codras_boxes")
     card = load_card("idrid_codras")
-    cases = card.cases(root)
+    cases = find_cases(card, root)
     assert len(cases) == 500
     with pytest.raises(CardError, match="boxes, which say nothing of single pixels"):
         read_target_mask(card, cases[0])
@@ -816,7 +816,7 @@ def test_the_phantom_card_fits_what_the_phantom_writes(tmp_path: Path) -> None:
     assert check_card(card, tmp_path / "card") == []
     statistics = card_statistics(card, tmp_path / "card")
     assert 0.02 < statistics["share_of_pixels"]["vessel"] < 0.25
-    assert {case.key.patient for case in card.cases(tmp_path / "card")} == {"P0001"}
+    assert {case.key.patient for case in find_cases(card, tmp_path / "card")} == {"P0001"}
 
 
 def test_what_a_mac_leaves_is_no_image_and_archives_are_told(small_set: SmallSet) -> None:
@@ -824,7 +824,7 @@ def test_what_a_mac_leaves_is_no_image_and_archives_are_told(small_set: SmallSet
         path.with_name(f"._{path.name}").write_bytes(b"\0\x05\x16\x07\0\2\0\0Mac OS X        ")
     with zipfile.ZipFile(small_set.root / "more.zip", "w") as archive:
         archive.write(small_set.root / "images" / "a_L.png", "a_L.png")
-    assert len(small_set.card.cases(small_set.root)) == 12
+    assert len(find_cases(small_set.card, small_set.root)) == 12
     said = [(p.severity, p.message) for p in check_card(small_set.card, small_set.root)]
     assert said == [
         ("warning", "1 archive holds 1 image: unpack it"),

@@ -15,6 +15,7 @@ from pipeline.cards.card import DataCard, parse_card
 from pipeline.cards.check import check_draft
 from pipeline.cards.draft import draft_card
 from pipeline.cards.draft_roles import OpenQuestionError
+from pipeline.cards.find_cases import find_cases
 from pipeline.cards.targets import read_truth
 from pipeline.errors import CardError
 from pipeline.scans.raster import write_png
@@ -143,7 +144,7 @@ def test_numbered_objects_are_no_threshold(tmp_path: Path, dtype: type, table: s
     assert card.images.file == "images/{name}.jpg"
     assert labels_of(card) == [("instances", "labels/{name}.png")]
     assert [c.name for c in card.classes] == (["class_1"] if table is None else ["EX", "MA"])
-    found = [len((read_truth(card, case, objects=True).objects or ((),))[0]) for case in card.cases(tmp_path)]
+    found = [len((read_truth(card, case, objects=True).objects or ((),))[0]) for case in find_cases(card, tmp_path)]
     assert sorted(found) == [19 + n for n in range(6)]
 
 
@@ -198,8 +199,8 @@ def test_images_without_a_label_are_asked_about(tmp_path: Path) -> None:
             put(tmp_path / "masks" / f"p{n}.png", marks(n))
     with pytest.raises(CardError, match=r"2 of 5 images have no file in masks.*--missing empty; not labelled: --missing skip"):
         draft_card(tmp_path)
-    assert len(drafted(tmp_path, takes={"--missing": "empty"}).cases(tmp_path)) == 5
-    assert len(drafted(tmp_path, answers=["not labelled"]).cases(tmp_path)) == 3
+    assert len(find_cases(drafted(tmp_path, takes={"--missing": "empty"}), tmp_path)) == 5
+    assert len(find_cases(drafted(tmp_path, answers=["not labelled"]), tmp_path)) == 3
 
 
 def test_official_layouts(tmp_path: Path) -> None:
@@ -235,7 +236,7 @@ def test_eyes_in_names_and_one_folder_for_all(tmp_path: Path) -> None:
             put(tmp_path / f"Image_{n:02}{eye}_2ndHO.png", marks(n, side=5))
     card = drafted(tmp_path)
     assert card.images.file == "Image_{patient}{eye}.jpg"
-    assert {(case.key.eye, bool(case.second_reader)) for case in card.cases(tmp_path)} == {("L", True), ("R", True)}
+    assert {(case.key.eye, bool(case.second_reader)) for case in find_cases(card, tmp_path)} == {("L", True), ("R", True)}
     assert card.known_faults == []
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.cards.card import read_field_of_view, read_scan
+from pipeline.cards.find_cases import find_cases
 from pipeline.cards.targets import read_truth
 from pipeline.errors import CardError
 from pipeline.phantoms.dicom import VisitRecord, tomography, write_dicom
@@ -34,7 +35,7 @@ def drawn() -> np.ndarray:
 
 def truth_of(root: Path, label: dict[str, Any], image: str = "images/{name}.nii.gz") -> np.ndarray:
     card = make_card(modality="oct", images={"file": image}, labels=[label])
-    (case,) = card.cases(root)
+    (case,) = find_cases(card, root)
     truth = read_truth(card, case, objects=True, scan=read_scan(card, case))
     assert truth.mask is not None
     assert truth.objects is not None
@@ -130,7 +131,7 @@ def test_a_field_of_view_is_placed_as_well(drawn: np.ndarray, tmp_path: Path) ->
         labels=[{"kind": "values", "file": "labels/{name}.png", "values": {1: "vessel"}}],
         field_of_view={"file": "{name}_view.nii"},
     )
-    (case,) = card.cases(root)
+    (case,) = find_cases(card, root)
     view = read_field_of_view(card, case, read_scan(card, case))
     assert view is not None
     assert np.array_equal(view, drawn[1] == 1)

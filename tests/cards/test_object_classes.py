@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.cards.card import DataCard
 from pipeline.cards.check import check_card
+from pipeline.cards.find_cases import find_cases
 from pipeline.cards.targets import read_truth
 from pipeline.errors import CardError, LabelFileError
 from pipeline.scans.raster import write_png
@@ -46,7 +47,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def counted(card: DataCard, root: Path) -> Counter[str]:
-    case = card.cases(root)[0]
+    case = find_cases(card, root)[0]
     (objects,) = read_truth(card, case, objects=True).objects or ()
     return Counter(card.label_map.names[label - 1] for label in objects.labels.tolist())
 
@@ -84,7 +85,7 @@ def test_the_class_of_each_object_stands_in_a_table(root: Path, name: str) -> No
     made = card(said, leave_out=[65535])
     assert counted(made, root) == {"microaneurysm": 2, "exudate": 1}
     assert check_card(made, root) == []
-    mask = read_truth(made, made.cases(root)[0]).mask
+    mask = read_truth(made, find_cases(made, root)[0]).mask
     assert mask is not None
     assert np.array_equal(mask == 2, NUMBERS == 300)
     assert np.array_equal(mask == 1, (NUMBERS == 7) | (NUMBERS == 12))
@@ -121,7 +122,7 @@ def test_a_wrong_table_is_told_once_by_its_name(root: Path, content: Any, said: 
     assert problem.file == "all.json"
     assert fault in problem.message
     with pytest.raises(LabelFileError, match=r"label file 'all\.json': ") as caught:
-        read_truth(made, made.cases(root)[0])
+        read_truth(made, find_cases(made, root)[0])
     assert fault in str(caught.value)
 
 

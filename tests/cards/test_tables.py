@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cards.card import DataCard
+from pipeline.cards.find_cases import find_cases
 from pipeline.cards.patterns import Pattern
 from pipeline.cards.tables import read_table
 from pipeline.cards.targets import read_truth
@@ -53,7 +54,7 @@ def rows(root: Path, separator: str = ",", slash: str = "/") -> str:
 )
 def test_one_table_however_it_was_saved(small_set: SmallSet, change: object) -> None:
     text = rows(small_set.root)
-    (case,) = listed(small_set, change(text)).cases(small_set.root)  # type: ignore[operator]
+    (case,) = find_cases(listed(small_set, change(text)), small_set.root)  # type: ignore[operator]
     assert (case.key.patient, case.key.eye) == ("M-ller-a78429899bb8", "R")
     assert case.image.is_file()
     assert [path.is_file() for _, path in case.labels if path is not None] == [True]
@@ -77,7 +78,7 @@ def test_one_table_however_it_was_saved(small_set: SmallSet, change: object) -> 
 def test_what_is_wrong_with_a_table_is_said_by_its_line(small_set: SmallSet, change: object, said: str) -> None:
     card = listed(small_set, change(rows(small_set.root)))  # type: ignore[operator]
     with pytest.raises(CardError) as caught:
-        card.cases(small_set.root)
+        find_cases(card, small_set.root)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -110,19 +111,19 @@ def test_a_link_that_leaves_is_refused_by_field(
     changes = {"images": {"file": "{image}", "table": "linked"}} if what == "images.table" else {"parts": {"file": "linked"}}
     card = listed(small_set, rows(small_set.root), **changes)
     with pytest.raises(CardError, match=f"{what}: 'linked' is a link that leads out"):
-        card.cases(small_set.root)
+        find_cases(card, small_set.root)
     monkeypatch.setenv("OCUSEG_FOLLOW_LINKS", "1")
-    assert len(card.cases(small_set.root)) == 1
+    assert len(find_cases(card, small_set.root)) == 1
 
 
 def test_a_table_of_objects_stays_in_the_folder_too(small_set: SmallSet) -> None:
-    (case,) = listed(small_set, rows(small_set.root).replace("eye", "ids").replace("OD", "../../ids.json")).cases(small_set.root)
+    (case,) = find_cases(listed(small_set, rows(small_set.root).replace("eye", "ids").replace("OD", "../../ids.json")), small_set.root)
     source = {
         "kind": "instances",
         "file": "{label}",
         "classes_from": {"json": "{ids}", "path": "", "id": "id", "category": "class", "values": {"a": "vessel"}},
     }
-    (case,) = listed(small_set, (small_set.root / "list.csv").read_bytes(), labels=[source]).cases(small_set.root)
+    (case,) = find_cases(listed(small_set, (small_set.root / "list.csv").read_bytes(), labels=[source]), small_set.root)
     with pytest.raises(CardError, match=r"classes_from: '\.\./\.\./ids\.json' does not lie in the data set's folder"):
         read_truth(make_card(**(TABLE | {"labels": [source]})), case, objects=True)
 
@@ -131,7 +132,7 @@ def test_a_table_of_objects_stays_in_the_folder_too(small_set: SmallSet) -> None
 def test_a_part_file_that_is_none_is_said(small_set: SmallSet, text: str) -> None:
     (small_set.root / "parts.json").write_text(text)
     with pytest.raises(CardError, match=r"part file 'parts\.json'"):
-        make_card(parts={"file": "parts.json"}).cases(small_set.root)
+        find_cases(make_card(parts={"file": "parts.json"}), small_set.root)
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -145,10 +146,10 @@ def test_names_are_one_whichever_system_wrote_them(small_set: SmallSet, form: st
         labels=[{"kind": "values", "file": "labels/{patient}_{eye}.png", "values": {255: "vessel"}}],
         parts={"patients": {"test": [unicodedata.normalize("NFD", "Zoë")]}},
     )
-    (case,) = [case for case in card.cases(root) if case.part == "test"]
+    (case,) = [case for case in find_cases(card, root) if case.part == "test"]
     assert str(case.key) == "Zo-c6a12698582f_R_0_Zo-R-17c5e4464ed1"
     text = unicodedata.normalize(other, "image,label\nimages/Zoë_R.png,labels/Zoë_R.png\n")  # type: ignore[arg-type]
-    (same,) = listed(small_set, text).cases(root)
+    (same,) = find_cases(listed(small_set, text), root)
     assert (same.image, same.labels[0][1]) == (case.image, case.labels[0][1])
 
 
@@ -186,7 +187,7 @@ def test_the_drawn_tables_are_read(name: str) -> None:
     folder = shared_folder() / "faults" / "names" / f"table_{name}"
     if not folder.exists():
         pytest.skip("the drawn faults are not beside this checkout (OCUSEG_SHARED)")
-    assert [case.key.patient for case in load_card(str(folder / "card.md")).cases(folder)] == ["P01", "P02", "P03", "P04"]
+    assert [case.key.patient for case in find_cases(load_card(str(folder / "card.md")), folder)] == ["P01", "P02", "P03", "P04"]
 
 
 def test_quotes_keep_separators_and_line_numbers_count_lines(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from pipeline.cards import targets as card_targets
 from pipeline.cards.card import CardCase, DataCard, load_card
 from pipeline.cards.check import card_statistics, check_card
+from pipeline.cards.find_cases import find_cases
 from pipeline.cards.targets import read_target_mask, read_truth
 from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.loader import CaseStore, TrainingLoader
@@ -98,7 +99,7 @@ def test_every_kind_of_label_gives_the_same_objects(root: Path, kind: str) -> No
     said = [problem.message for problem in check_card(card, root)]
     assert len(said) == 2 - len(set(classes))
     assert all("not one pixel or object of class" in message for message in said)
-    full, empty = card.cases(root)
+    full, empty = find_cases(card, root)
     target, nothing = (read_target(card, case) for case in (full, empty))
     boxes = {tuple(np.round(box, 4)): label for box, label in objects_by_box(target).items()}
     assert boxes == {tuple(map(float, box)): label for box, label in zip(BOXES, classes, strict=True)}
@@ -130,7 +131,7 @@ def test_a_subset_of_the_classes_is_read_and_numbered_anew(root: Path, kind: str
     assert chosen.label_map.names == ("drusen",)
     assert chosen.label_map.classes[0].index == 1
     assert card.label_map.names == ("bleeding", "drusen")
-    full, empty = chosen.cases(root)
+    full, empty = find_cases(chosen, root)
     target = read_target(chosen, full, weak_masks="ellipse")
     assert {tuple(np.round(box, 4)) for box in objects_by_box(target)} == {tuple(BOXES[1])}
     assert target.labels.tolist() == [1]  # type: ignore[union-attr]
@@ -149,15 +150,15 @@ def test_of_overlapping_and_ignored_pixels_the_chosen_class_stays(root: Path) ->
     written(root, "values", "a", (FIRST * 1 + SECOND * 2 + 3 * (~FIRST & ~SECOND)).astype(np.uint8))
     labels = [{"kind": "values", "file": "values/{name}.png", "values": {1: ["bleeding", "drusen"], 2: "drusen", 3: "ignore"}}]
     card = make_card(**TWO, labels=labels, overlapping=True)
-    mask = read_target_mask(card.choosing(["drusen"]), card.cases(root)[0])
+    mask = read_target_mask(card.choosing(["drusen"]), find_cases(card, root)[0])
     assert np.array_equal(mask, np.where(FIRST | SECOND, 1, -1))
     # Boxes of a class that is not asked for do not make the pixels of another unknown.
     both = [{"kind": "values", "file": "values/{name}.png", "values": {1: "bleeding"}}, *KINDS["yolo_boxes"][0]]
     written(root, "values", "a", FIRST.astype(np.uint8))
     card = make_card(**TWO, labels=both)
     with pytest.raises(CardError, match="its labels are boxes"):
-        read_target_mask(card, card.cases(root)[0])
-    assert np.array_equal(read_target_mask(card.choosing(["bleeding"]), card.cases(root)[0]), FIRST)
+        read_target_mask(card, find_cases(card, root)[0])
+    assert np.array_equal(read_target_mask(card.choosing(["bleeding"]), find_cases(card, root)[0]), FIRST)
 
 
 def test_all_pixels_of_a_class_may_be_one_object(root: Path) -> None:
@@ -168,7 +169,7 @@ def test_all_pixels_of_a_class_may_be_one_object(root: Path) -> None:
     for way in ("components", "one"):
         labels = [{"kind": "values", "file": "values/{name}.png", "values": {1: "drusen"}, "objects": way}]
         card = make_card(**TWO, labels=labels)
-        found.append(objects_by_box(read_target(card, card.cases(root)[0])))
+        found.append(objects_by_box(read_target(card, find_cases(card, root)[0])))
     assert list(found[0]) == [(30, 10, 50, 20), (5, 30, 25, 50), (83, 59, 84, 60)]
     assert found[1] == {(5, 10, 84, 60): 2}
     both = [{"kind": "values", "file": "values/{name}.png", "values": {1: "drusen"}, "objects": way} for way in ("one", "components")]
@@ -179,7 +180,7 @@ def test_all_pixels_of_a_class_may_be_one_object(root: Path) -> None:
 def test_boxes_beside_masks_are_the_objects_and_masks_the_pixels(root: Path) -> None:
     values = {"kind": "values", "file": "values/{name}.png", "values": {1: "bleeding", 2: "drusen"}}
     card = make_card(**TWO, labels=[values, {"kind": "yolo_boxes", "file": "boxes/{name}.txt", "values": {0: "bleeding", 1: "background"}}])
-    target = read_target(card, card.cases(root)[0], weak_masks="ellipse")
+    target = read_target(card, find_cases(card, root)[0], weak_masks="ellipse")
     assert [tuple(np.round(box, 4)) for box in objects_by_box(target)] == [(30, 10, 50, 20), (5, 30, 25, 50)]
     assert target.labels.tolist() == [1, 2]  # type: ignore[union-attr]
     assert np.array_equal(target.mask, FIRST * 1 + SECOND * 2), "no ellipse where pixels are known"  # type: ignore[arg-type]
@@ -196,12 +197,12 @@ def test_a_dicom_segmentation_labels_its_image(tmp_path: Path) -> None:
     front = TWO | {"images": {"file": "{name:[a-z]+}.dcm"}, "overlapping": True}
     card = make_card(**front, labels=[source])
     assert check_card(card, tmp_path) == []
-    (case,) = card.cases(tmp_path)
+    (case,) = find_cases(card, tmp_path)
     target = read_target(card, case)
     assert target.labels.tolist() == [1, 2, 2]  # type: ignore[union-attr]
     assert np.array_equal(target.mask, FIRST * 3 + SECOND * 2)  # type: ignore[arg-type]
     card = make_card(**front, labels=[source | {"objects": "one"}])
-    assert objects_by_box(read_target(card, card.cases(tmp_path)[0])) == {(30, 10, 50, 20): 1, (5, 10, 50, 50): 2}
+    assert objects_by_box(read_target(card, find_cases(card, tmp_path)[0])) == {(30, 10, 50, 20): 1, (5, 10, 50, 50): 2}
     card = make_card(**front, labels=[source | {"segments": {1: "bleeding"}}])
     (problem,) = check_card(card, tmp_path)
     assert problem.message == "the segmentation has segment 2, which the card does not name"
@@ -211,7 +212,7 @@ def test_a_dicom_segmentation_labels_its_image(tmp_path: Path) -> None:
 def test_an_object_that_stands_twice_counts_once_and_is_told_once(root: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     card_targets._tell_twins.cache_clear()
     card = make_card(**TWO, labels=KINDS[kind][0])
-    case = card.cases(root)[0]
+    case = find_cases(card, root)[0]
     once = read_truth(card, case, objects=True)
     if kind == "coco":
         data = json.loads((root / "coco.json").read_text())
@@ -248,7 +249,7 @@ def test_a_bad_label_is_said_with_its_case_and_its_file(root: Path, kind: str, s
     card = make_card(**TWO, labels=KINDS[kind][0])
     spoil(root)
     with pytest.raises(CardError, match=f"case a_U_0_a: .*{said}") as caught:
-        CaseStore(card, card.cases(root), root, NormaliseConfig(), need="objects")
+        CaseStore(card, find_cases(card, root), root, NormaliseConfig(), need="objects")
     assert str(root) not in str(caught.value)
     problem = check_card(card, root)[0]
     assert problem.file == file
@@ -261,8 +262,8 @@ def test_a_bad_label_is_said_with_its_case_and_its_file(root: Path, kind: str, s
 def test_the_store_gives_objects_in_both_frames(root: Path, tmp_path: Path, kind: str, cache: Any, normalise: NormaliseConfig) -> None:
     card = make_card(**TWO, labels=KINDS[kind][0])
     options = {"cache": cache, "cache_dir": tmp_path / "cache", "need": "objects"}
-    store = CaseStore(card, card.cases(root), root, normalise, **options)
-    for index, case in enumerate(card.cases(root)):
+    store = CaseStore(card, find_cases(card, root), root, normalise, **options)
+    for index, case in enumerate(find_cases(card, root)):
         expected, truth = read_target(card, case), store.truth(index)
         sample = store.sample(index)
         assert torch.equal(truth.boxes, expected.boxes)  # type: ignore[arg-type]
@@ -280,13 +281,13 @@ def test_the_store_gives_objects_in_both_frames(root: Path, tmp_path: Path, kind
     boxes = store.sample(0).target.boxes
     assert np.array_equal(sizes, boxes[:, 2:] - boxes[:, :2])  # type: ignore[index, arg-type]
     assert store.box_sizes([store.case_of(1)]).shape == (0, 2)
-    again = CaseStore(card, card.cases(root), root, normalise, **options)
+    again = CaseStore(card, find_cases(card, root), root, normalise, **options)
     assert torch.equal(again.sample(0).target.boxes, boxes)  # type: ignore[arg-type]
 
 
 def test_ellipses_let_boxes_train_a_semantic_task_and_keep_the_boxes(root: Path) -> None:
     card = make_card(**TWO, labels=KINDS["yolo_boxes"][0])
-    cases = card.cases(root)
+    cases = find_cases(card, root)
     with pytest.raises(CardError, match=r"case a_U_0_a: its labels are boxes"):
         CaseStore(card, cases, root, NormaliseConfig())
     semantic = CaseStore(card, cases, root, NormaliseConfig(), weak_masks="ellipse")
@@ -306,7 +307,7 @@ def test_ellipses_let_boxes_train_a_semantic_task_and_keep_the_boxes(root: Path)
 def test_cases_without_labels_are_refused_by_a_detection_task_too(small_set: SmallSet) -> None:
     card = make_card(labels=None)
     with pytest.raises(CardError, match="has no label"):
-        CaseStore(card, card.cases(small_set.root), small_set.root, NormaliseConfig(), need="objects")
+        CaseStore(card, find_cases(card, small_set.root), small_set.root, NormaliseConfig(), need="objects")
 
 
 def test_a_volume_has_objects_slice_by_slice(tmp_path: Path) -> None:
@@ -318,11 +319,11 @@ def test_a_volume_has_objects_slice_by_slice(tmp_path: Path) -> None:
     front = TWO | {"modality": "oct", "images": {"file": "{name:[a-z]}.nii.gz"}}
     for source in ({"kind": "values", "values": {1: "drusen"}}, {"kind": "instances", "means": "drusen"}):
         card = make_card(**front, labels=[source | {"file": "{name}_label.nii.gz"}])
-        store = CaseStore(card, card.cases(tmp_path), tmp_path, NormaliseConfig(method="percentile"), need="objects")
+        store = CaseStore(card, find_cases(card, tmp_path), tmp_path, NormaliseConfig(method="percentile"), need="objects")
         assert store.truth(0).boxes.tolist() == [[10, 5, 20, 9]]  # type: ignore[union-attr]
         assert store.truth(1).boxes.shape == (0, 4)  # type: ignore[union-attr]
         assert int(store.sample(2).target.instance_masks.sum()) == 24  # type: ignore[union-attr]
-        assert read_target(card, card.cases(tmp_path)[0]).labels.tolist() == [2]  # type: ignore[union-attr]
+        assert read_target(card, find_cases(card, tmp_path)[0]).labels.tolist() == [2]  # type: ignore[union-attr]
 
 
 def test_a_mask_of_one_slice_is_no_mask_of_a_volume(tmp_path: Path) -> None:
@@ -332,7 +333,7 @@ def test_a_mask_of_one_slice_is_no_mask_of_a_volume(tmp_path: Path) -> None:
     front = TWO | {"modality": "oct", "images": {"file": "{name:[a-z]}.nii.gz"}}
     card = make_card(**front, labels=[{"kind": "masks", "file": "{name}_{object}.png", "means": "drusen"}])
     with pytest.raises(CardError, match=r"case a_U_0_a: .*another number of slices than the image, which has 3"):
-        read_target(card, card.cases(tmp_path)[0])
+        read_target(card, find_cases(card, tmp_path)[0])
 
 
 def one_lesion(tmp_path: Path, top: int, left: int) -> tuple[DataCard, list[CardCase]]:
@@ -343,7 +344,7 @@ def one_lesion(tmp_path: Path, top: int, left: int) -> tuple[DataCard, list[Card
     written(tmp_path, "images", "a", 90 + label)
     written(tmp_path, "labels", "a", label)
     card = make_card(**TWO, labels=[{"kind": "values", "file": "labels/{name}.png", "values": {1: "bleeding"}}])
-    return card, card.cases(tmp_path)
+    return card, find_cases(card, tmp_path)
 
 
 def test_a_tiny_lesion_survives_in_crops_at_native_scale_and_its_loss_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -372,7 +373,7 @@ def test_a_tiny_lesion_survives_in_crops_at_native_scale_and_its_loss_is_said(tm
 
 def test_crops_are_drawn_anywhere_where_an_image_has_no_object(root: Path) -> None:
     card = make_card(**TWO, labels=KINDS["yolo_boxes"][0])
-    store = CaseStore(card, card.cases(root)[1:], root, NormaliseConfig(), need="objects")
+    store = CaseStore(card, find_cases(card, root)[1:], root, NormaliseConfig(), need="objects")
     batches = list(TrainingLoader(store, store.keys(), Sampling(foreground_crops=1.0, crops_per_image=8), 4, 0, 0))
     assert all(t.boxes is not None and t.boxes.shape == (0, 4) for batch in batches for t in batch.targets or ())
 
@@ -380,7 +381,7 @@ def test_crops_are_drawn_anywhere_where_an_image_has_no_object(root: Path) -> No
 def test_the_real_boxes_of_idrid() -> None:
     root = shared_data("idrid_codras_boxes")
     card = load_card("idrid_codras")
-    cases = card.cases(root)
+    cases = find_cases(card, root)
     parts = {part: [case for case in cases if case.part == part] for part in ("train", "validation", "test")}
     assert {part: len(found) for part, found in parts.items()} == {"train": 359, "validation": 75, "test": 66}
     from pipeline.cards.card import read_scan
@@ -399,7 +400,7 @@ def test_the_real_boxes_of_idrid() -> None:
 def test_the_real_disc_and_cup_are_one_object_each() -> None:
     root = shared_data("drishti_gs_half_train")
     card = load_card("drishti_gs")
-    target = read_target(card, card.cases(root)[0])
+    target = read_target(card, find_cases(card, root)[0])
     assert target.labels is not None
     assert target.instance_masks is not None
     assert target.labels.tolist() == [1, 2]

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pipeline.cards.card import load_card, read_scan
+from pipeline.cards.find_cases import find_cases
 from pipeline.cards.targets import read_target_mask
 from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.geometric import cut
@@ -36,7 +37,7 @@ class Sampling(Strict):
 
 
 def stored(small_set: SmallSet, normalise: NormaliseConfig | None = None, **options: Any) -> CaseStore:
-    cases = small_set.card.cases(small_set.root)
+    cases = find_cases(small_set.card, small_set.root)
     return CaseStore(small_set.card, cases, small_set.root, normalise or NormaliseConfig(), **options)
 
 
@@ -59,7 +60,7 @@ def same(first: list[Batch], second: list[Batch]) -> bool:
 def test_the_store_gives_what_prepare_gives(small_set: SmallSet, tmp_path: Path, cache: Any, normalise: NormaliseConfig) -> None:
     store = stored(small_set, normalise, cache=cache, cache_dir=tmp_path / "cache")
     assert len(store) == 12
-    for index, case in enumerate(small_set.card.cases(small_set.root)):
+    for index, case in enumerate(find_cases(small_set.card, small_set.root)):
         sample = store.sample(index)
         expected = prepare(read_scan(small_set.card, case).pixels, normalise, "fundus")
         assert torch.equal(sample.image, expected.image)
@@ -341,7 +342,7 @@ def test_a_volume_becomes_one_sample_a_slice(tmp_path: Path, cache: Any) -> None
         labels=[{"kind": "values", "file": "labels/{patient}_{eye}.nii.gz", "values": {1: "irf", 2: "srf"}}],
     )
     normalise = NormaliseConfig(method="percentile")
-    store = CaseStore(card, card.cases(tmp_path), tmp_path, normalise, cache, tmp_path / "cache")
+    store = CaseStore(card, find_cases(card, tmp_path), tmp_path, normalise, cache, tmp_path / "cache")
     assert (len(store), len(store.keys()), store.channels) == (8, 2, 1)
     for index in range(8):
         volume, label = volumes["p1_R" if index < 4 else "p2_L"]
@@ -371,7 +372,7 @@ def test_overlapping_classes_survive_resizing(small_set: SmallSet) -> None:
 def test_chase_loads_as_its_card_says() -> None:
     root = shared_data("chase_db1")
     card = load_card("chase_db1")
-    cases = card.cases(root)[:2]
+    cases = find_cases(card, root)[:2]
     store = CaseStore(card, cases, root, NormaliseConfig())
     sample = store.sample(0)
     assert sample.image.shape == (3, 960, 999)

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.cards.card import CardCase, DataCard, parse_card
 from pipeline.cards.check import check_card
+from pipeline.cards.find_cases import find_cases
 from pipeline.datasets.people import check_people
 from pipeline.datasets.splits import SplitConfig
 from pipeline.errors import CardError
@@ -42,7 +43,7 @@ def _cases(
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         write_png(root / name, ramp(6, 11) + np.uint8(number))
     card = parse_card(CARD.format(identifiers=identifiers, pattern=pattern).replace("}\n---", f"{table}}}\n---"))
-    return card, card.cases(root, pseudonyms=Pseudonyms(b"site"))
+    return card, find_cases(card, root, pseudonyms=Pseudonyms(b"site"))
 
 
 @pytest.mark.parametrize("identifiers", ["public", "private"])
@@ -74,7 +75,7 @@ def test_the_names_of_a_public_set_with_eyes_glued_to_numbers() -> None:
     folder = shared_folder() / "faults" / "cards" / "papila_names"
     if not folder.is_dir():
         pytest.skip("no ../shared/faults here")
-    cases = parse_card((folder / "card.md").read_text(encoding="utf-8")).cases(folder)
+    cases = find_cases(parse_card((folder / "card.md").read_text(encoding="utf-8")), folder)
     assert {(case.key.patient, case.key.eye) for case in cases} == {("RET002", "R"), ("RET002", "L"), ("RET004", "R"), ("RET004", "L")}
 
 
@@ -93,7 +94,7 @@ def test_names_in_pairs_that_are_not_understood_stop_a_training(one: str, two: s
     joint = "_" if one.startswith("_") else ""
     for pattern, patients in ((f"{{patient}}{joint}{{{field}:{letters}}}.png", 3), ("{patient}.png", 6)):
         card = parse_card(CARD.format(identifiers=identifiers, pattern=pattern))
-        cases = card.cases(tmp_path, pseudonyms=Pseudonyms(b"site"))
+        cases = find_cases(card, tmp_path, pseudonyms=Pseudonyms(b"site"))
         check_people(card, cases, SplitConfig())
         assert len({case.key.patient for case in cases}) == patients
 

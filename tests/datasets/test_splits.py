@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cards.card import load_card, read_scan
+from pipeline.cards.find_cases import find_cases
 from pipeline.datasets.fingerprint import SAME_PICTURE, fingerprint, same_pictures
 from pipeline.datasets.splits import Split, SplitConfig, guard, make_split
 from pipeline.errors import ConfigError, LeakError
@@ -250,7 +251,7 @@ def test_a_volume_is_known_by_its_middle_slice() -> None:
 def test_the_two_leaks_of_rossa_are_found_and_no_others() -> None:
     root = shared_data("rossa_octa")
     card = load_card("rossa_octa")
-    cases = card.cases(root)
+    cases = find_cases(card, root)
     split = make_split(card, cases, SplitConfig(), 0)
     prints = {case.key: fingerprint(read_scan(card, case).pixels) for case in cases}
     with pytest.raises(LeakError) as caught:
@@ -266,7 +267,7 @@ def test_the_two_leaks_of_rossa_are_found_and_no_others() -> None:
 def test_no_false_alarm_on_photographs_of_different_people(name: str, folder: str) -> None:
     root = shared_data(folder)
     card = load_card(name)
-    cases = card.cases(root)
+    cases = find_cases(card, root)
     prints = [fingerprint(read_scan(card, case).pixels) for case in cases]
     found = {(i, j) for i, j, _ in same_pictures(prints, prints) if i < j}
     assert not found

@@ -14,6 +14,7 @@ import torch
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.cards.card import load_card
+from pipeline.cards.find_cases import find_cases
 from pipeline.datasets.splits import Split
 from pipeline.errors import BundleError, CardError, ConfigError, LeakError, TrainingError
 from pipeline.evaluation.evaluate import evaluate, summary_lines
@@ -85,7 +86,7 @@ def trained(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Bund
     card = load_card(str(tmp_path / "tiny_card.md"))
     made = make_bundle(tmp_path / "run" / "bundle", card_sha256=card.sha256)
     made.path.mkdir(parents=True)
-    cases = card.cases(data)
+    cases = find_cases(card, data)
     parts: dict[str, list[Any]] = {"train": [], "validation": [], "test": []}
     for case in cases:
         parts[str(case.part)].append(case.key)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.bundles.bundle import Bundle
+from pipeline.cards.find_cases import find_cases
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import evaluate, summary_lines
 from pipeline.models.detector import Detections
@@ -283,7 +284,7 @@ def test_validation_says_of_the_same_images_what_evaluation_says(tmp_path: Path,
     task = DetectionTask(DetectionConfig(), BlobFinder(least=2), KINDS).eval()
     bundle = use(field_of_view="card", task=task)
     card = load_card(str(tmp_path / "spots.md"))
-    store = CaseStore(card, card.cases(tmp_path / "data"), tmp_path / "data", config.data.normalise, need="objects")
+    store = CaseStore(card, find_cases(card, tmp_path / "data"), tmp_path / "data", config.data.normalise, need="objects")
     task.thresholds = bundle.thresholds
     ours = validated(task, score_images(task, store, store.keys(), "cpu"))
     detection = (theirs := run(tmp_path))["detection"]
@@ -373,7 +374,7 @@ def test_boxes_of_proposals_come_back_to_the_source(tmp_path: Path, use: Made) -
     data = config.data.model_copy(update={"normalise": config.data.normalise.model_copy(update={"working_size": (80, 114)})})
     object.__setattr__(bundle, "config", config.model_copy(update={"data": data}))
     card = load_card(str(tmp_path / "spots.md"))
-    (case,) = card.cases(tmp_path / "data")
+    (case,) = find_cases(card, tmp_path / "data")
     predictor = Predictor(bundle)
     (boxes,) = proposals_of(predictor, predictor.ready(read_scan(card, case)))
     assert boxes[-1].tolist() == [15, 10, 19, 12.5]
@@ -452,7 +453,7 @@ def test_idrid_boxes_through_the_whole_evaluation(tmp_path: Path, use: Made, mon
 
     card = load_card("idrid_codras")
     bundle = use(masks=False, modality="fundus", label_map=card.label_map)
-    few = card.cases(root)[:2]
+    few = find_cases(card, root)[:2]
     monkeypatch.setattr("pipeline.cards.card.DataCard.cases", lambda *a, **k: few)
     summary = evaluate(bundle.path, "idrid_codras", root, part="all", out=tmp_path / "out", device="cpu")
     lines = [line for case in few for line in case.labels[0][1].read_text().split("\n") if line.strip()]  # type: ignore[union-attr]

@@ -16,6 +16,7 @@ import torch
 
 from pipeline.bundles.bundle import load_bundle
 from pipeline.cards.card import load_card
+from pipeline.cards.find_cases import find_cases
 from pipeline.config import RunConfig, load_config
 from pipeline.datasets.loader import evaluation_batches
 from pipeline.datasets.splits import Split, make_split
@@ -135,7 +136,7 @@ def test_a_part_without_any_object_is_said_before_training(tmp_path: Path) -> No
     bare = write_data(tmp_path / "bare")
     asked = config(bare)
     card = load_card(asked.data.card)
-    split = make_split(card, card.cases(bare), asked.data.split, asked.seed)
+    split = make_split(card, find_cases(card, bare), asked.data.split, asked.seed)
     for part, keys in (("validation", split.validation), ("training", split.train)):
         for key in keys:
             Image.new("L", (COLUMNS, ROWS)).save(bare / "masks" / f"{key.patient}_{key.eye}.png")

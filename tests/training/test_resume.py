@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.atomic import write_text
 from pipeline.cards.card import load_card
+from pipeline.cards.find_cases import find_cases
 from pipeline.datasets.splits import Split, make_split
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import evaluate
@@ -36,7 +37,7 @@ def test_a_run_that_left_a_copy_out_is_resumed_repeated_and_evaluated(tmp_path: 
     settings: dict[str, Any] = {"data__split__near_duplicates": "drop_from_train"}
     config = tiny_config(root, train__epochs=1, **settings)
     card = load_card(str(root / "card.md"))
-    split = make_split(card, card.cases(root), config.data.split, config.seed)
+    split = make_split(card, find_cases(card, root), config.data.split, config.seed)
     copy, tested = max(split.train), min(split.test)
     assert copy > tested  # so that of the two it is the copy that stands last among cases with one hash
     for folder in ("images", "masks"):

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from pipeline.cards.card import load_card
+from pipeline.cards.find_cases import find_cases
 from pipeline.datasets.splits import Split, make_split
 from pipeline.errors import CardError, NothingUsableError
 from pipeline.types import CaseKey
@@ -31,7 +32,7 @@ def planned(root: Path) -> Split:
     """The split that a run of ``tiny_config`` makes."""
     config = tiny_config(root)
     card = load_card(config.data.card)
-    return make_split(card, card.cases(root), config.data.split, config.seed)
+    return make_split(card, find_cases(card, root), config.data.split, config.seed)
 
 
 def file_of(root: Path, folder: str, key: CaseKey) -> Path:
@@ -67,7 +68,7 @@ def test_a_case_that_cannot_be_read_is_named_or_left_out_and_counted(
 
 def test_a_case_larger_than_the_limit_is_named(root: Path) -> None:
     """The limit is read as a process starts, so this one is a process of its own."""
-    lost = min(load_card(tiny_config(root).data.card).cases(root), key=lambda case: case.key)
+    lost = min(find_cases(load_card(tiny_config(root).data.card), root), key=lambda case: case.key)
     with Image.open(lost.image) as image:
         image.resize((4 * COLUMNS, 4 * ROWS)).save(lost.image)
     program = """

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.cards.card import load_card
+from pipeline.cards.find_cases import find_cases
 from pipeline.datasets.store import CaseStore
 from pipeline.tasks.detection import DetectionConfig, DetectionTask
 from pipeline.training import validation
@@ -38,7 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> CaseStore:
     root = write_data(tmp_path_factory.mktemp("tiny") / "data", patients=2)
     config = tiny_config(root)
     card = load_card(config.data.card)
-    return CaseStore(card, card.cases(root), root, config.data.normalise, need="objects")
+    return CaseStore(card, find_cases(card, root), root, config.data.normalise, need="objects")
 
 
 def equal(one: Prediction, other: Prediction) -> bool:

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.bundles.bundle import load_bundle
 from pipeline.cards.card import load_card, read_scan
+from pipeline.cards.find_cases import find_cases
 from pipeline.config import RunConfig, parse_config
 from pipeline.errors import ConfigError, ScanError
 from pipeline.evaluation.evaluate import evaluate
@@ -92,7 +93,7 @@ def result(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResu
 
 def scans(data: Path) -> list[Scan]:
     card = load_card(str(data / "card.md"))
-    return [read_scan(card, case) for case in card.cases(data)]
+    return [read_scan(card, case) for case in find_cases(card, data)]
 
 
 def test_training_sees_blocks_of_slices_and_its_loss_falls(result: TrainingResult) -> None:

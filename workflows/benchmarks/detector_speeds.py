@@ -60,6 +60,7 @@ class Side:
 
         from pipeline.bundles.bundle import build_task
         from pipeline.cards.card import load_card
+        from pipeline.cards.find_cases import find_cases
         from pipeline.config import load_config
         from pipeline.datasets.loader import CaseStore, TrainingLoader
         from pipeline.training.optimise import make_optimizer
@@ -67,7 +68,7 @@ class Side:
 
         config = load_config(file)
         self.card = load_card(config.data.card)
-        self.cases = [case for case in self.card.cases(options.root) if case.part == "train"][: options.images]
+        self.cases = [case for case in find_cases(self.card, options.root) if case.part == "train"][: options.images]
         store = CaseStore(self.card, self.cases, options.root, config.data.normalise, need="objects", weak_masks=config.data.weak_masks)
         model = config.model.with_fitted_anchors(store.box_sizes(store.keys()))  # type: ignore[attr-defined]
         self.config, self.channels = config.model_copy(update={"model": model}), store.channels

@@ -123,6 +123,7 @@ class Ours:
 
         from pipeline.bundles.bundle import build_task
         from pipeline.cards.card import load_card
+        from pipeline.cards.find_cases import find_cases
         from pipeline.config import parse_config
         from pipeline.datasets.loader import CaseStore, TrainingLoader
         from pipeline.training.optimise import make_optimizer
@@ -149,7 +150,7 @@ class Ours:
             where="benchmark",
         )
         self.card = load_card(config.data.card)
-        self.cases = [case for case in self.card.cases(options.root) if case.part == "train"][: options.images]
+        self.cases = [case for case in find_cases(self.card, options.root) if case.part == "train"][: options.images]
         store = CaseStore(self.card, self.cases, options.root, config.data.normalise, need="objects", weak_masks=config.data.weak_masks)
         model = config.model.with_fitted_anchors(store.box_sizes(store.keys()))  # type: ignore[attr-defined]
         self.config, self.device, self.channels = config.model_copy(update={"model": model}), device, store.channels

@@ -73,13 +73,14 @@ def _touched(batch: Any) -> int:
 
 def _ours(root: Path, workers: int) -> Run:
     from pipeline.cards.card import load_card
+    from pipeline.cards.find_cases import find_cases
     from pipeline.config import DataConfig
     from pipeline.datasets.loader import CaseStore, TrainingLoader
 
     data = DataConfig(card="chase_db1", crop=CROP, crops_per_image=CROPS_PER_IMAGE, workers=workers)
     card = load_card(data.card)
     start = time.perf_counter()
-    store = CaseStore(card, [case for case in card.cases(root) if case.part == "train"], root, data.normalise)
+    store = CaseStore(card, [case for case in find_cases(card, root) if case.part == "train"], root, data.normalise)
     prepared = time.perf_counter() - start
     return Run("ocuseg", lambda epoch: TrainingLoader(store, store.keys(), data, BATCH, 0, epoch), prepared)
 
@@ -98,9 +99,12 @@ def _monai(root: Path, workers: int) -> list[Run]:
     )
 
     from pipeline.cards.card import load_card
+    from pipeline.cards.find_cases import find_cases
 
     files = [
-        {"image": str(case.image), "label": str(case.labels[0][1])} for case in load_card("chase_db1").cases(root) if case.part == "train"
+        {"image": str(case.image), "label": str(case.labels[0][1])}
+        for case in find_cases(load_card("chase_db1"), root)
+        if case.part == "train"
     ]
     both = ["image", "label"]
     transforms = Compose(

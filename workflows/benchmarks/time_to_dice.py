@@ -86,6 +86,7 @@ def train_peer(root: Path, minutes: float, out: Path) -> None:
     from monai.utils import set_determinism
 
     from pipeline.cards.card import load_card
+    from pipeline.cards.find_cases import find_cases
     from pipeline.config import load_config
     from pipeline.datasets.splits import make_split
     from pipeline.metrics.overlap import dice
@@ -93,7 +94,7 @@ def train_peer(root: Path, minutes: float, out: Path) -> None:
     set_determinism(0)
     config = load_config(CONFIG)
     card = load_card(config.data.card)
-    cases = card.cases(root)
+    cases = find_cases(card, root)
     split = make_split(card, cases, config.data.split, config.seed)
     files = {c.key: {"image": str(c.image), "label": str(c.labels[0][1]), "valid": str(c.field_of_view)} for c in cases}
     keys = ["image", "label", "valid"]
