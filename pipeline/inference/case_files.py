@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,13 @@ import numpy.typing as npt
 from pipeline.atomic import sync, write_text
 from pipeline.errors import ConfigError
 from pipeline.inference.object_files import FoundObjects, write_objects
-from pipeline.inference.surface_files import write_pockets, write_surfaces
+from pipeline.inference.surface_files import write_fluid_components, write_surfaces
 from pipeline.measurements.surfaces import Surfaces
 from pipeline.scans.display import displayed
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
 from pipeline.types import LabelMap, Scan
-
-CASE_FILE = "case.json"
+from pipeline.types.case_record import CASE_FILE, CaseRecord, ClassRecord, GeometryRecord, PlaneRecord
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +73,10 @@ def write_case(out: Path, result: CaseResult, label_map: LabelMap) -> None:
     images = image[:, None] if flat else image
     planes = []
     for index, mask in enumerate(masks):
-        names = {"index": index, "image": f"image_{index:03d}.png", "mask": f"mask_{index:03d}.png"}
+        names = PlaneRecord(index=index, image=f"image_{index:03d}.png", mask=f"mask_{index:03d}.png")
         plane = images[:, index]
-        write_png(staged / str(names["image"]), plane[0] if len(plane) == 1 else np.ascontiguousarray(np.moveaxis(plane, 0, -1)))
-        write_png(staged / str(names["mask"]), mask)
+        write_png(staged / names.image, plane[0] if len(plane) == 1 else np.ascontiguousarray(np.moveaxis(plane, 0, -1)))
+        write_png(staged / names.mask, mask)
         planes.append(names)
     write_nifti(staged / "mask.nii.gz", result.mask, scan.geometry)
     if result.probabilities is not None:
@@ -85,12 +84,12 @@ def write_case(out: Path, result: CaseResult, label_map: LabelMap) -> None:
         np.savez_compressed(staged / "probabilities.npz", **stored)
     if result.found is not None:
         write_objects(staged, result.found, label_map, scan.geometry, result.bundle_id)
-    of_layers = {}
+    of_layers: dict[str, Any] = {}
     if result.surfaces is not None:
         of_layers["layers"] = write_surfaces(staged, result.surfaces, label_map, scan.geometry)
         if not flat:
-            of_layers["pockets"] = write_pockets(staged, result.mask, label_map, scan.geometry)
-    write_json(staged / CASE_FILE, _record(result, label_map, planes) | of_layers)
+            of_layers["fluid_components"] = write_fluid_components(staged, result.mask, label_map, scan.geometry)
+    write_json(staged / CASE_FILE, _record(result, label_map, planes, of_layers).to_json())
     for path in staged.iterdir():
         sync(path)
     sync(staged)
@@ -99,43 +98,34 @@ def write_case(out: Path, result: CaseResult, label_map: LabelMap) -> None:
     sync(final.parent)
 
 
-def _record(result: CaseResult, label_map: LabelMap, planes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    geometry = result.scan.geometry
-    layers = label_map.layers(result.mask)
-    found = {}
-    for cls, layer in zip(label_map.classes, layers, strict=True):
+def _record(result: CaseResult, label_map: LabelMap, planes: Sequence[PlaneRecord], of_layers: dict[str, Any]) -> CaseRecord:
+    classes = {}
+    for cls, layer in zip(label_map.classes, label_map.layers(result.mask), strict=True):
         stack = layer if layer.ndim == 3 else layer[None]
-        found[cls.name] = {"pixels": int(np.count_nonzero(stack)), "slices": int(stack.any(axis=(1, 2)).sum())}
-        if result.found is not None:
-            found[cls.name]["objects"] = len(result.found.counted(cls))
-    return {
-        "case": result.case,
-        "modality": result.scan.modality,
-        "geometry": {
-            "shape": list(geometry.shape),
-            "spacing_mm": None if geometry.spacing_mm is None else list(geometry.spacing_mm),
-            "spacing_source": geometry.spacing_source,
-            "laterality": geometry.laterality,
-            "laterality_source": geometry.laterality_source,
-        },
-        "sha256": result.scan.sha256,
-        "bundle_id": result.bundle_id,
-        "warnings": list(result.warnings),
-        "seconds": round(result.seconds, 3),
-        "classes": found,
-        "planes": list(planes),
-    }
+        objects = {} if result.found is None else {"objects": len(result.found.counted(cls))}
+        classes[cls.name] = ClassRecord(pixels=int(np.count_nonzero(stack)), slices=int(stack.any(axis=(1, 2)).sum()), **objects)
+    return CaseRecord(
+        case=result.case,
+        modality=result.scan.modality,
+        geometry=GeometryRecord.of(result.scan.geometry),
+        sha256=result.scan.sha256,
+        bundle_id=result.bundle_id,
+        warnings=result.warnings,
+        seconds=round(result.seconds, 3),
+        classes=classes,
+        planes=tuple(planes),
+        **of_layers,
+    )
 
 
-def read_case(folder: Path) -> dict[str, Any] | None:
-    """The record of a finished case folder, None where there is no such folder, {} where somebody spoilt it."""
+def recorded_sha256(folder: Path) -> str | None:
+    """Of the file that a finished case folder was made of: None where there is no such folder, "" where somebody spoilt its record."""
     try:
-        record = json.loads((folder / CASE_FILE).read_text(encoding="utf-8"))
+        return CaseRecord.read(folder).sha256
     except OSError:
-        return {} if folder.exists() else None
+        return "" if folder.exists() else None
     except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
+        return ""
 
 
 def write_json(path: Path, data: Any) -> None:

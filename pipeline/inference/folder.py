@@ -25,7 +25,7 @@ import torch
 
 from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.errors import ConfigError, OcusegError, ScanError
-from pipeline.inference.case_files import CaseResult, mask_dtype, read_case, write_case
+from pipeline.inference.case_files import CaseResult, mask_dtype, recorded_sha256, write_case
 from pipeline.inference.infer import infer
 from pipeline.inference.journal import Entry, Journal
 from pipeline.inference.object_files import gather_coco
@@ -287,10 +287,10 @@ class _Run:
         busy = {w.entry.case: w.entry.sha256 for w in self.writing}
         for key in (case, replace(case, image=f"{case.image[:51]}-{sha256[:12]}")):
             name = str(key)
-            record = read_case(self.out / "cases" / name)
-            held = busy.get(name) if record is None else record.get("sha256", "")
+            written = recorded_sha256(self.out / "cases" / name)
+            held = busy.get(name) if written is None else written
             if held is None or held == sha256:
-                return name, record is not None
+                return name, written is not None
         raise ScanError("malformed", "two cases have one name and the same beginning of their SHA-256")
 
     def _infer(self, ready: PreprocessedScan, name: str, read_seconds: float) -> CaseResult:

@@ -22,10 +22,11 @@ from pipeline.metrics.matching import encode_mask, touched
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
 from pipeline.scans.raster import write_png
 from pipeline.types import Geometry, LabelClass, LabelMap, Prediction
+from pipeline.types.case_record import ObjectRecord, ObjectsRecord
 
 log = logging.getLogger(__name__)
 
-OBJECTS_FILE, COCO_FILE = "objects.json", "coco.json"
+COCO_FILE = "coco.json"
 MOST = int(np.iinfo(np.uint16).max)
 """Objects of one case that can have an id in a 16-bit image."""
 
@@ -43,7 +44,7 @@ class FoundObject:
 
 @dataclass(frozen=True, eq=False)
 class FoundObjects:
-    """All objects of one case, likeliest first: the first has id 1. ``thresholds`` of every class, by name."""
+    """All objects of one case, in descending order of score: the first has id 1. ``thresholds`` of every class, by name."""
 
     objects: tuple[FoundObject, ...]
     has_masks: bool
@@ -53,7 +54,7 @@ class FoundObjects:
     def of(
         cls, planes: Sequence[Sequence[FoundObject]], has_masks: bool, label_map: LabelMap, thresholds: Mapping[str, float]
     ) -> FoundObjects:
-        """The objects of all planes under one numbering; beyond :data:`MOST` the unlikeliest are left out."""
+        """The objects of all planes under one numbering; beyond :data:`MOST` those of the lowest scores are left out."""
         everything = sorted((found for plane in planes for found in plane), key=lambda found: -found.score)
         known = {name: float(thresholds.get(name, DEFAULT_THRESHOLD)) for name in label_map.names}
         return cls(tuple(everything[:MOST]), has_masks, known)
@@ -81,24 +82,26 @@ def compact(prediction: Prediction, plane: int) -> list[FoundObject]:
 def write_objects(folder: Path, found: FoundObjects, label_map: LabelMap, geometry: Geometry, bundle_id: str) -> None:
     """Write ``objects.json``, ``coco.json`` and, of objects with masks, ``instances_<plane>_<class index>.png`` (uint16) of a case.
 
-    An instance image holds the ids of the objects at or above their class's threshold, 0 elsewhere; where two overlap, the likelier.
+    An instance image holds the ids of the objects at or above their class's threshold, 0 elsewhere; where two overlap, the
+    one with the higher score.
     """
     names = {cls.index: cls.name for cls in label_map.classes}
     areas = [_area(o, geometry) for o in found.objects]
     rows = [
-        {
-            "id": number,
-            "plane": o.plane,
-            "class": names[o.label],
-            "score": o.score,
-            "box": list(o.box),
-            "area_px": area,
-            "size_mm": _size_mm(o, geometry),
-        }
+        ObjectRecord.model_validate(
+            {
+                "id": number,
+                "plane": o.plane,
+                "class": names[o.label],
+                "score": o.score,
+                "box": o.box,
+                "area_px": area,
+                "size_mm": _size_mm(o, geometry),
+            }
+        )
         for number, (o, area) in enumerate(zip(found.objects, areas, strict=True), 1)
     ]
-    listed = {"has_masks": found.has_masks, "thresholds": dict(found.thresholds), "objects": rows}
-    (folder / OBJECTS_FILE).write_text(json.dumps(listed, ensure_ascii=False) + "\n", encoding="utf-8")
+    ObjectsRecord(has_masks=found.has_masks, thresholds=dict(found.thresholds), objects=tuple(rows)).write(folder)
     (folder / COCO_FILE).write_text(json.dumps(_coco(found, areas, label_map, geometry, bundle_id), ensure_ascii=False) + "\n", "utf-8")
     if not found.has_masks:
         return
@@ -189,7 +192,7 @@ def _ids(counted: Sequence[tuple[int, FoundObject]], shape: tuple[int, int]) -> 
     from faster_coco_eval.core import mask as run_lengths
 
     ids = np.zeros(shape, dtype=np.uint16)
-    for number, found in reversed(counted):  # the likelier later, over the others
+    for number, found in reversed(counted):  # the higher-scoring later, over the others
         left, top, right, bottom = touched(found.box, shape)
         inside = run_lengths.decode({"size": list(shape), "counts": found.mask})[top:bottom, left:right]
         ids[top:bottom, left:right][inside.astype(bool)] = number
@@ -204,12 +207,12 @@ def _area(found: FoundObject, geometry: Geometry) -> int | None:
     return int(run_lengths.area({"size": list(geometry.plane), "counts": found.mask}))
 
 
-def _size_mm(found: FoundObject, geometry: Geometry) -> list[float] | None:
+def _size_mm(found: FoundObject, geometry: Geometry) -> tuple[float, float] | None:
     if geometry.pixel_mm is None:
         return None
     row_mm, column_mm = geometry.pixel_mm
     x1, y1, x2, y2 = found.box
-    return [round((x2 - x1) * column_mm, 4), round((y2 - y1) * row_mm, 4)]
+    return round((x2 - x1) * column_mm, 4), round((y2 - y1) * row_mm, 4)
 
 
 def _short(value: np.floating[Any]) -> float:

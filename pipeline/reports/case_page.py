@@ -15,10 +15,13 @@ import numpy.typing as npt
 from pipeline.drawing.contours import drawable, path_data, small_finding_rings
 from pipeline.drawing.thumbnail import write_thumbnail
 from pipeline.reports import wording
-from pipeline.reports.objects import FILE, CaseObjects, instance_file, outlines, read_objects, rows
+from pipeline.reports.objects import CaseObjects, instance_file, outlines, read_objects, rows
 from pipeline.reports.pages import edition, write_page, write_text
-from pipeline.reports.results import Plane, ReportCase, RunFacts
+from pipeline.reports.results import ReportCase, RunFacts
+from pipeline.types.case_record import CASE_FILE, OBJECTS_FILE, PlaneRecord
 
+FLUID_FILES = ("fluid_components.nii.gz", "fluid_components.csv", "pockets.nii.gz", "pockets.csv")
+"""The last two are what an earlier version wrote."""
 _PART = 400_000
 """Characters of outlines in one script file of a volume; a slice's file is loaded when the slice is looked at."""
 
@@ -150,7 +153,7 @@ def _draw(layers: npt.NDArray[np.bool_]) -> _Slice:
     return out
 
 
-def _draw_objects(drawn: _Slice, case: ReportCase, plane: Plane, run: RunFacts, objects: CaseObjects) -> list[str]:
+def _draw_objects(drawn: _Slice, case: ReportCase, plane: PlaneRecord, run: RunFacts, objects: CaseObjects) -> list[str]:
     """Each object's own contour in place of its class's, and no rings: the boxes lead the eye. Returns what did not fit together."""
     drawn.rings = [[] for _ in drawn.rings]
     if not objects.has_masks:
@@ -212,7 +215,7 @@ def _values(
         "columns": columns,
         "classes": list(zip(styles, measured, drawn.paths, drawn.rings, strict=True)),
         "layers": [(name, own.mean_thickness, wording.layer_unit(own.unit)) for name, own in case.layers.items()],
-        "pockets": [(name, own.number, wording.pockets_volume(own.volume, own.unit)) for name, own in case.pockets.items()],
+        "fluid": [(name, own.number, wording.fluid_volume(own.volume, own.unit)) for name, own in case.fluid_components.items()],
         "warnings": facts.warnings,
         "unit": "mm³" if case.volume else "mm²",
         "alt_original": what,
@@ -235,16 +238,15 @@ def _values(
     }
 
 
-def _files(case: ReportCase, plane: Plane, run: RunFacts) -> list[str]:
+def _files(case: ReportCase, plane: PlaneRecord, run: RunFacts) -> list[str]:
     """The case's results for other programs, those of the slice first shown."""
     instances = [instance_file(plane, cls.index) for cls in run.label_map.classes]
     names = [
         "mask.nii.gz",
         "surfaces.csv",
-        "pockets.nii.gz",
-        "pockets.csv",
+        *FLUID_FILES,
         plane.mask,
-        *([FILE, "coco.json", *instances] if run.detection else []),
+        *([OBJECTS_FILE, "coco.json", *instances] if run.detection else []),
     ]
     return [name for name in names if (case.folder / name).exists()]
 
@@ -272,7 +274,7 @@ def _object_data(
 def _fingerprint(case: ReportCase, run: RunFacts, previous: str | None, following: str | None) -> str:
     """Changes with anything a page shows: the case's files (by size and time), the run, its neighbours, this code."""
     digest = hashlib.sha256(repr((edition(), run, previous, following)).encode())
-    digest.update((case.folder / "case.json").read_bytes())
+    digest.update((case.folder / CASE_FILE).read_bytes())
     for plane in case.planes:
         for file in (case.folder / plane.image, case.folder / plane.mask):
             digest.update(_state(file))
@@ -280,7 +282,7 @@ def _fingerprint(case: ReportCase, run: RunFacts, previous: str | None, followin
             for cls in run.label_map.classes:
                 digest.update(_state(case.folder / instance_file(plane, cls.index), optional=True))
     if run.detection:
-        digest.update(_state(case.folder / FILE, optional=True))
+        digest.update(_state(case.folder / OBJECTS_FILE, optional=True))
     return digest.hexdigest()
 
 

@@ -6,42 +6,24 @@ Read as defensively as the rest of a case: what is damaged is left out and said,
 from __future__ import annotations
 
 import functools
-import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
 
 from pipeline.drawing.contours import instance_paths
 from pipeline.errors import OcusegError
 from pipeline.reports import wording
-from pipeline.reports.results import Plane, ReadJson, ReportCase, RunFacts, first_fault
+from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.scans.raster import read_image
 from pipeline.types import LabelMap
+from pipeline.types.case_record import OBJECTS_FILE, DamagedObject, ObjectRecord, ObjectsRecord, PlaneRecord, first_fault
 
-FILE = "objects.json"
 MOST_IN_A_SLICE = 2_000
 MOST_IN_A_CASE = 20_000
-"""More boxes than this no reader tells apart and no browser moves; the likeliest are kept."""
-
-
-class _Object(ReadJson):
-    id: int = Field(ge=1)
-    plane: int = Field(0, ge=0)
-    name: str = Field(alias="class")
-    score: float = Field(ge=0, le=1)
-    box: tuple[float, float, float, float]
-    area_px: int | None = Field(None, ge=0)
-    size_mm: tuple[float, float] | None = None
-
-
-class _ObjectsFile(ReadJson):
-    has_masks: bool = False
-    thresholds: dict[str, Any] = Field({})
-    objects: list[Any]
+"""More boxes than this no reader tells apart and no browser moves; the highest-scoring are kept."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +41,7 @@ class FoundObject:
 
 @dataclass(frozen=True)
 class CaseObjects:
-    """``thresholds``: the bundle's, one a class · ``found``: likeliest first, also those below the thresholds.
+    """``thresholds``: the bundle's, one a class · ``found``: in descending order of score, also those below the thresholds.
 
     ``readable`` is False where the file could not be used: then nobody knows what was found, which is not the same as nothing.
     """
@@ -101,40 +83,45 @@ def read_objects(case: ReportCase, run: RunFacts) -> CaseObjects:
     stated = dict(run.thresholds)
     fallback = tuple(stated.get(name, 0.5) for name in names)
     try:
-        data = _ObjectsFile.model_validate_json((case.folder / FILE).read_bytes())
+        data = ObjectsRecord.read(case.folder)
     except FileNotFoundError:
-        return CaseObjects(False, fallback, (), (f"{FILE} is missing, so no boxes are shown; predict this case again.",), readable=False)
+        return CaseObjects(
+            False, fallback, (), (f"{OBJECTS_FILE} is missing, so no boxes are shown; predict this case again.",), readable=False
+        )
     except (OSError, ValueError) as error:
-        reason = f"{FILE} is damaged ({first_fault(error)}), so no boxes are shown; predict this case again."
+        reason = f"{OBJECTS_FILE} is damaged ({first_fault(error)}), so no boxes are shown; predict this case again."
         return CaseObjects(False, fallback, (), (reason,), readable=False)
     warnings = []
-    thresholds = tuple(_threshold(data.thresholds.get(name), other) for name, other in zip(names, fallback, strict=True))
+    stated |= {name: least for name, least in data.thresholds.items() if least is not None}
+    thresholds = tuple(stated.get(name, 0.5) for name in names)
     slices = {plane.index: at for at, plane in enumerate(case.planes)}
     known: dict[int, FoundObject] = {}
     damaged: list[str] = []
-    for place, raw in enumerate(data.objects):
+    for place, read in enumerate(data.objects, 1):
         try:
-            one = _checked(_Object.model_validate(raw), case, run.label_map, slices)
+            one = _checked(read, case, run.label_map, slices)
             if one.id in known:
                 raise OcusegError(f"id {one.id} is there twice")
             known[one.id] = one
-        except (ValidationError, OcusegError) as error:
-            damaged.append(f"entry {place + 1}: {first_fault(error) if isinstance(error, ValidationError) else error}")
+        except OcusegError as error:
+            damaged.append(f"entry {place}: {error}")
     if damaged:
-        warnings.append(f"{FILE}: {wording.count(len(damaged))} of {wording.count(len(data.objects))} objects are left out ({damaged[0]}).")
+        warnings.append(
+            f"{OBJECTS_FILE}: {wording.count(len(damaged))} of {wording.count(len(data.objects))} objects are left out ({damaged[0]})."
+        )
     found = tuple(sorted(known.values(), key=lambda one: (-one.score, one.id)))
     complete = CaseObjects(data.has_masks, thresholds, found)
     for name, counted in zip(names, complete.counts(), strict=True):
         recorded = case.found[name].objects if name in case.found else None
         if recorded is not None and recorded != counted:
-            warnings.append(f"{name}: {FILE} holds {counted} objects at the threshold where the prediction recorded {recorded}.")
-    kept = _likeliest(found)
+            warnings.append(f"{name}: {OBJECTS_FILE} holds {counted} objects at the threshold where the prediction recorded {recorded}.")
+    kept = _highest_scoring(found)
     if len(kept) < len(found):
-        warnings.append(f"Of {wording.count(len(found))} objects the {wording.count(len(kept))} likeliest are shown.")
+        warnings.append(f"Of {wording.count(len(found))} objects the {wording.count(len(kept))} highest-scoring are shown.")
     return CaseObjects(data.has_masks, thresholds, kept, tuple(warnings))
 
 
-def outlines(case: ReportCase, plane: Plane, label_map: LabelMap, objects: CaseObjects) -> tuple[dict[int, str], set[int], list[str]]:
+def outlines(case: ReportCase, plane: PlaneRecord, label_map: LabelMap, objects: CaseObjects) -> tuple[dict[int, str], set[int], list[str]]:
     """Contours (SVG path data by object id) on one slice, the classes (from 0) that have them, and what did not fit together.
 
     A class that is not among those is to be drawn from the mask as a whole.
@@ -168,7 +155,7 @@ def outlines(case: ReportCase, plane: Plane, label_map: LabelMap, objects: CaseO
     return paths, drawn, warnings
 
 
-def instance_file(plane: Plane, class_index: int) -> str:
+def instance_file(plane: PlaneRecord, class_index: int) -> str:
     return f"instances_{plane.index:03d}_{class_index}.png"
 
 
@@ -188,13 +175,15 @@ def rows(case: ReportCase, objects: CaseObjects) -> list[list[Any]]:
     ]
 
 
-def _checked(read: _Object, case: ReportCase, label_map: LabelMap, slices: dict[int, int]) -> FoundObject:
+def _checked(read: ObjectRecord | DamagedObject, case: ReportCase, label_map: LabelMap, slices: dict[int, int]) -> FoundObject:
     """With its box cut to the scan, and sizes in mm only where the size of the scan's pixels is known.
 
     Raises
     ------
-    OcusegError: another slice or class, or a box without extent on the scan.
+    OcusegError: it cannot be read, is of another slice or class, or its box has no extent on the scan.
     """
+    if isinstance(read, DamagedObject):
+        raise OcusegError(read.reason)
     if read.name not in label_map.names:
         raise OcusegError(f"the run has no class {read.name!r}")
     if read.plane not in slices:
@@ -210,12 +199,7 @@ def _checked(read: _Object, case: ReportCase, label_map: LabelMap, slices: dict[
     return FoundObject(read.id, slices[read.plane], label, read.score, (x1, y1, x2, y2), read.area_px, sizes)
 
 
-def _threshold(value: Any, other: float) -> float:
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1
-    return float(value) if usable else other
-
-
-def _likeliest(found: tuple[FoundObject, ...]) -> tuple[FoundObject, ...]:
+def _highest_scoring(found: tuple[FoundObject, ...]) -> tuple[FoundObject, ...]:
     in_slice: Counter[int] = Counter()
     kept = []
     for one in found:

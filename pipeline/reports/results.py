@@ -8,88 +8,29 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from pipeline.errors import NothingUsableError, OcusegError
 from pipeline.scans.raster import read_image
-from pipeline.types import CaseKey, Geometry, LabelMap, LateralitySource, Modality, Spacing, SpacingSource
+from pipeline.types import CaseKey, Geometry, LabelMap, Modality
+from pipeline.types.case_record import CASE_FILE, CaseRecord, ClassRecord, FluidRecord, LayerRecord, PlaneRecord, Record, first_fault
 
-_PLANE_FILE = Field(pattern=r"^[A-Za-z0-9_-]{1,64}\.png$")
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 
 
-class ReadJson(BaseModel):
-    """Base of what is read from JSON: unknown keys may come with newer versions, numbers are finite."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
-
-
-class Plane(ReadJson):
-    """One slice: file names inside the case's folder."""
-
-    index: int = Field(ge=0)
-    image: Annotated[str, _PLANE_FILE]
-    mask: Annotated[str, _PLANE_FILE]
-
-
-class Found(ReadJson):
-    """How much of one class was found: pixels (voxels in a volume), the slices that hold any, and for a detector how many objects."""
-
-    pixels: int = Field(0, ge=0)
-    slices: int = Field(0, ge=0)
-    objects: int | None = Field(None, ge=0)
-
-
-class Thickness(ReadJson):
-    """Mean thickness of one layer; None where both of its surfaces were found nowhere."""
-
-    mean_thickness: float | None = Field(None, ge=0)
-    unit: Literal["um", "px"]
-
-
-class Pockets(ReadJson):
-    """Pockets of one class that is no layer: how many, and the volume of all of them."""
-
-    number: int = Field(ge=0)
-    volume: float = Field(ge=0)
-    unit: Literal["mm3", "voxels"]
-
-
-class _Geometry(ReadJson):
-    shape: tuple[int, ...]
-    spacing_mm: Spacing | None = None
-    spacing_source: SpacingSource = "unknown"
-    laterality: Any = None
-    laterality_source: LateralitySource = "unknown"
-
-
-class _CaseFile(ReadJson):
-    case: str
-    modality: Modality = "unknown"
-    geometry: _Geometry
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    bundle_id: str = ""
-    warnings: tuple[str, ...] = ()
-    seconds: float | None = None
-    classes: dict[str, Found] = {}
-    layers: dict[str, Thickness] = {}
-    pockets: dict[str, Pockets] = {}
-    planes: tuple[Plane, ...] = Field(min_length=1)
-
-
-class _RunFile(ReadJson):
+class _RunFile(Record):
     bundle_id: str = ""
     bundle_name: str = ""
     ocuseg: str = ""
     started: str = ""
     task: str = "semantic"
     classes: dict[str, Any]
-    thresholds: dict[str, float] = {}
-    metrics: dict[str, Any] = {}
+    thresholds: dict[str, float] = Field({})
+    metrics: dict[str, Any] = Field({})
     card_sha256: str = ""
 
 
@@ -105,10 +46,10 @@ class ReportCase:
     bundle_id: str
     warnings: tuple[str, ...]
     seconds: float | None
-    found: Mapping[str, Found]
-    planes: tuple[Plane, ...]
-    layers: Mapping[str, Thickness] = field(default_factory=dict)
-    pockets: Mapping[str, Pockets] = field(default_factory=dict)
+    found: Mapping[str, ClassRecord]
+    planes: tuple[PlaneRecord, ...]
+    layers: Mapping[str, LayerRecord] = field(default_factory=dict)
+    fluid_components: Mapping[str, FluidRecord] = field(default_factory=dict)
 
     @property
     def volume(self) -> bool:
@@ -119,7 +60,7 @@ class ReportCase:
         """Area of a pixel in mm2, or volume of a voxel in mm3; None where the spacing of an axis is unknown."""
         return None if self.geometry.voxel_mm is None else float(np.prod(self.geometry.voxel_mm))
 
-    def image(self, plane: Plane) -> npt.NDArray[Any]:
+    def image(self, plane: PlaneRecord) -> npt.NDArray[Any]:
         """The slice as displayed, (H, W) or (H, W, 3) uint8."""
         image = read_image(self.folder / plane.image)
         if image.dtype != np.uint8 or image.shape[:2] != self.geometry.plane:
@@ -128,7 +69,7 @@ class ReportCase:
             )
         return image
 
-    def mask(self, plane: Plane) -> npt.NDArray[np.int64]:
+    def mask(self, plane: PlaneRecord) -> npt.NDArray[np.int64]:
         """The slice's mask, (H, W), in the label map's encoding."""
         mask = read_image(self.folder / plane.mask)
         if mask.shape != self.geometry.plane:
@@ -205,24 +146,14 @@ def read_case(folder: Path) -> ReportCase:
     """
     try:
         key = CaseKey.parse(folder.name)
-        data = _CaseFile.model_validate_json((folder / "case.json").read_bytes())
-        known = data.geometry
-        geometry = Geometry(
-            known.shape,
-            known.spacing_mm,
-            known.spacing_source,
-            None,
-            laterality=known.laterality,
-            laterality_source=known.laterality_source,
-        )
+        data = CaseRecord.read(folder)
+        geometry = data.geometry.geometry()
     except FileNotFoundError:
-        raise OcusegError("case.json is missing; predict this case again") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise OcusegError(f"case.json is damaged ({first_fault(error)}); predict this case again") from None
+        raise OcusegError(f"{CASE_FILE} is missing; predict this case again") from None
+    except (OSError, ValueError) as error:
+        raise OcusegError(f"{CASE_FILE} is damaged ({first_fault(error)}); predict this case again") from None
     if data.case != folder.name:
-        raise OcusegError("case.json belongs to another case; predict this case again")
-    if known.laterality not in (None, "R", "L"):
-        raise OcusegError(f"laterality {known.laterality!r} is neither R, L nor unknown; predict this case again")
+        raise OcusegError(f"{CASE_FILE} belongs to another case; predict this case again")
     if len(data.planes) != geometry.slices:
         raise OcusegError(f"{len(data.planes)} slices are listed where the shape says {geometry.slices}; predict this case again")
     for plane in data.planes:
@@ -242,7 +173,7 @@ def read_case(folder: Path) -> ReportCase:
         data.classes,
         data.planes,
         data.layers,
-        data.pockets,
+        data.fluid_components,
     )
 
 
@@ -278,17 +209,6 @@ def _png_size(path: Path) -> tuple[int, int] | None:
         return None
     columns, rows = struct.unpack(">II", head[16:24])
     return rows, columns
-
-
-def first_fault(error: Exception) -> str:
-    """What is wrong with a JSON file, in a few words without its path."""
-    if isinstance(error, ValidationError):
-        fault = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        return f"{where}: {fault['msg']}" if where else fault["msg"]
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__  # str(error) would quote the path
-    return str(error) if isinstance(error, ValueError) else type(error).__name__
 
 
 def _numbers(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

@@ -173,8 +173,8 @@ def layer_unit(unit: str) -> str:
     return {"um": "µm"}.get(unit, unit)
 
 
-def pockets_volume(volume: float, unit: str) -> str:
-    """Volume of pockets with its unit, mm3 or voxels."""
+def fluid_volume(volume: float, unit: str) -> str:
+    """Volume of fluid with its unit, mm3 or voxels."""
     return f"{_three_digits(volume)} mm³" if unit == "mm3" else f"{count(round(volume))} voxels"
 
 

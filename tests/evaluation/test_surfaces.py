@@ -174,9 +174,9 @@ def test_surfaces_of_other_names_are_not_compared(tmp_path: Path, layered: Bundl
     assert any("no surface of the card" in warning for warning in summary["warnings"])
 
 
-def test_each_predicted_volume_has_its_surfaces_thickness_and_pockets(tmp_path: Path, layered: Bundle) -> None:
+def test_each_predicted_volume_has_its_surfaces_thickness_and_fluid(tmp_path: Path, layered: Bundle) -> None:
     scan = retina()
-    scan[0, 9:11, 2:4] = scan[1, 10:12, 3:5] = scan[1, 5, 8] = 3  # a pocket on two slices, and a speck; the fluid reaches BM on the second
+    scan[0, 9:11, 2:4] = scan[1, 10:12, 3:5] = scan[1, 5, 8] = 3  # two slices, and a speck; the fluid reaches BM on the second
     scan[2, :, 9] = 0  # an A-scan in which nothing is
     path = tmp_path / "scans" / "P1" / "V1" / "cube.nii.gz"
     path.parent.mkdir(parents=True)
@@ -190,12 +190,13 @@ def test_each_predicted_volume_has_its_surfaces_thickness_and_pockets(tmp_path: 
     assert (lines[13]["slice"], lines[13]["column"], lines[13]["BM"]) == ("1", "3", "12.00")
     record = json.loads((folder / "case.json").read_text())
     assert record["layers"] == {"inner": {"mean_thickness": 16, "unit": "um"}, "outer": {"mean_thickness": 16, "unit": "um"}}
-    assert record["pockets"] == {"fluid": {"number": 2, "volume": pytest.approx(9 * 0.25 * 0.004 * 0.01), "unit": "mm3"}}
-    numbers = open_scan(folder / "pockets.nii.gz")
+    assert record["fluid_components"] == {"fluid": {"number": 2, "volume": pytest.approx(9 * 0.25 * 0.004 * 0.01), "unit": "mm3"}}
+    numbers = open_scan(folder / "fluid_components.nii.gz")
     assert numbers.geometry == open_scan(path).geometry
     assert (numbers.pixels[0] == np.where(scan == 3, 1, 0) + (np.arange(16)[:, None] == 5) * (scan == 3)).all()
     assert [
-        (row["pocket"], row["class"], row["voxels"], row["first_slice"], row["last_slice"]) for row in table(folder / "pockets.csv")
+        (row["component"], row["class"], row["voxels"], row["first_slice"], row["last_slice"])
+        for row in table(folder / "fluid_components.csv")
     ] == [
         ("1", "fluid", "8", "0", "1"),
         ("2", "fluid", "1", "1", "1"),
@@ -210,5 +211,5 @@ def test_a_bundle_without_layers_writes_none_of_it(tmp_path: Path, layered: Bund
     write_nifti(tmp_path / "scans" / "cube.nii.gz", grey(retina()), Geometry((3, 16, 10), SPACING, "tag"))
     assert predict_folder(other.path, tmp_path / "scans", tmp_path / "out")["done"] == 1
     (folder,) = (tmp_path / "out" / "cases").iterdir()
-    assert not {"surfaces.csv", "pockets.nii.gz"} & {file.name for file in folder.iterdir()}
-    assert not {"layers", "pockets"} & json.loads((folder / "case.json").read_text()).keys()
+    assert not {"surfaces.csv", "fluid_components.nii.gz"} & {file.name for file in folder.iterdir()}
+    assert not {"layers", "fluid_components"} & json.loads((folder / "case.json").read_text()).keys()

@@ -222,7 +222,7 @@ def test_a_dicom_tag_that_holds_a_script_stays_text(make_out: Callable[..., Out]
     assert html.count("&lt;script&gt;") == 1, "the warning, and no other tag of the file"
 
 
-def test_layers_have_their_thickness_and_fluid_its_pockets(make_out: Callable[..., Out]) -> None:
+def test_layers_have_their_thickness_and_fluid_its_components(make_out: Callable[..., Out]) -> None:
     retina = LabelMap(
         tuple(LabelClass(i, name, (0, 0, 60 * i)) for i, name in enumerate(("RNFL", "RPE", "fluid"), 1)), layered=("RNFL", "RPE")
     )
@@ -231,18 +231,22 @@ def test_layers_have_their_thickness_and_fluid_its_pockets(make_out: Callable[..
     mask[:, 5:9], mask[:, 9:12], mask[0, 8:10, 4:9] = 1, 2, 3
     record: dict[str, Any] = {
         "layers": {"RNFL": {"mean_thickness": 15.64, "unit": "um"}, "RPE": {"mean_thickness": None, "unit": "um"}},
-        "pockets": {"fluid": {"number": 1, "volume": 0.0123456, "unit": "mm3"}},
+        "fluid_components": {"fluid": {"number": 1, "volume": 0.0123456, "unit": "mm3"}},
     }
     folder = out.add("pa_R_v1_i1", mask, modality="oct", geometry={"spacing_mm": [0.25, 0.004, 0.01], "spacing_source": "tag"}, **record)
     (folder / "surfaces.csv").touch()
-    out.add("pb_R_v1_i1", mask, modality="oct", layers={"RNFL": {"mean_thickness": 4, "unit": "px"}})
+    earlier = {"pockets": {"fluid": {"number": 2, "volume": 40, "unit": "voxels"}}}  # as an earlier version wrote it
+    folder = out.add("pb_R_v1_i1", mask, modality="oct", layers={"RNFL": {"mean_thickness": 4, "unit": "px"}}, **earlier)
+    (folder / "pockets.csv").touch()
     out.add("pc_R_v1_i1", mask, modality="oct")
     words = {name: re.sub(r"(<[^>]*>|\s)+", " ", made(out, f"{name}_R_v1_i1")[0]) for name in ("pa", "pb", "pc")}
     assert "RNFL 15.6 µm" in words["pa"]
     assert "RPE not measured" in words["pa"]
     assert "fluid 1 0.0123 mm³" in words["pa"]
-    assert "mask.nii.gz , surfaces.csv , mask_000.png" in words["pa"]  # and no table of pockets, which is not there
+    assert "mask.nii.gz , surfaces.csv , mask_000.png" in words["pa"]  # and no table of components, which is not there
     assert "RNFL 4.0 px" in words["pb"]
+    assert "fluid 2 40 voxels" in words["pb"]
+    assert "mask.nii.gz , pockets.csv , mask_000.png" in words["pb"]
     assert "No µm, because the height of a pixel is unknown" in words["pb"]
     assert "thickness" not in words["pc"]
 

@@ -164,14 +164,14 @@ def test_instance_ids_that_do_not_fit_are_said(make_out: Callable[..., Out]) -> 
     assert str(out.path) not in page.text
 
 
-def test_of_very_many_objects_the_likeliest_are_shown(make_out: Callable[..., Out], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_very_many_objects_the_highest_scoring_are_shown(make_out: Callable[..., Out], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MOST_IN_A_SLICE", 30)
     out = make_out(LESIONS).detection()
     many = [{"class": "exudate", "score": 1 - k / 100, "box": [k, 3, k + 4, 9]} for k in range(40)]
     out.add_objects(NAME, SHAPE, many)
     data, page, _ = page_of(out)
     assert [row[3] for row in data["rows"]] == [round(1 - k / 100, 2) for k in range(30)]
-    assert "Of 40 objects the 30 likeliest are shown" in page.text
+    assert "Of 40 objects the 30 highest-scoring are shown" in page.text
     assert "recorded" not in page.text, "the counts are of all"
 
 

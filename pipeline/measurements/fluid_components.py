@@ -1,4 +1,4 @@
-"""Pockets of fluid: what hangs together in a volume is one pocket, with one number on all of its slices."""
+"""Connected components of fluid: what hangs together in a volume is one component, with one number on all of its slices."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True)
-class Pocket:
-    """``voxels`` of a pocket, and the slices that it begins and ends on (0 based, both hold some of it)."""
+class FluidComponent:
+    """``voxels`` of a component, and the slices that it begins and ends on (0 based, both hold some of it)."""
 
     number: int
     voxels: int
@@ -18,11 +18,11 @@ class Pocket:
     last: int
 
 
-def find_pockets(present: npt.NDArray[np.bool_], start: int = 1) -> tuple[npt.NDArray[np.int32], list[Pocket]]:
-    """Number the parts of a class that hang together, the largest first.
+def find_fluid_components(present: npt.NDArray[np.bool_], start: int = 1) -> tuple[npt.NDArray[np.int32], list[FluidComponent]]:
+    """Number the connected components of a class, the largest first.
 
     Voxels touch by a face, an edge or a corner (26 neighbours), as pixels of an object do by 8: slices lie much further apart than
-    pixels, so a pocket that is oblique to them would fall apart by faces alone.
+    pixels, so fluid that is oblique to them would fall apart by faces alone.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def find_pockets(present: npt.NDArray[np.bool_], start: int = 1) -> tuple[npt.ND
 
     Returns
     -------
-    int32 (D, H, W), 0 where there is none, and the pockets in the order of their numbers. Of equally large ones the first in the
+    int32 (D, H, W), 0 where there is none, and the components in the order of their numbers. Of equally large ones the first in the
     order of voxels comes first.
     """
     from scipy import ndimage
@@ -41,6 +41,6 @@ def find_pockets(present: npt.NDArray[np.bool_], start: int = 1) -> tuple[npt.ND
     order = np.argsort(-voxels, kind="stable")
     numbers = np.zeros(count + 1, np.int32)
     numbers[order + 1] = np.arange(start, start + count, dtype=np.int32)
-    slices = ndimage.find_objects(parts)
-    pockets = [Pocket(start + n, int(voxels[at]), slices[at][0].start, slices[at][0].stop - 1) for n, at in enumerate(order.tolist())]
-    return numbers[parts], pockets
+    boxes = [part[0] for part in ndimage.find_objects(parts)]
+    found = [FluidComponent(start + n, int(voxels[at]), boxes[at].start, boxes[at].stop - 1) for n, at in enumerate(order.tolist())]
+    return numbers[parts], found

@@ -1,0 +1,169 @@
+"""What a predicted case holds: the one schema of ``case.json`` and ``objects.json``, which the writer fills and every reader checks.
+
+A reader may meet an older version's file, a newer one's (unknown keys are passed over), or one that somebody changed: whatever
+does not fit is a ``pydantic.ValidationError`` that names its key, except where a single damaged object may be left out.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+from pipeline.types.scan import Geometry, Laterality, LateralitySource, Modality, Spacing, SpacingSource
+
+CASE_FILE, OBJECTS_FILE = "case.json", "objects.json"
+
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}\.png$")]
+"""Of a picture in the case's own folder: no path leads out of it."""
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Record(BaseModel):
+    """Base of what is kept as JSON: numbers are finite, and a key that was never set is not written."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys that were set, as JSON has them, in the order of the schema."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+
+class PlaneRecord(Record):
+    """One slice: file names inside the case's folder."""
+
+    index: int = Field(ge=0)
+    image: FileName
+    mask: FileName
+
+
+class ClassRecord(Record):
+    """How much of one class was found: pixels (voxels of a volume), the slices that hold any, and of a detector how many objects."""
+
+    pixels: int = Field(0, ge=0)
+    slices: int = Field(0, ge=0)
+    objects: int | None = Field(None, ge=0)
+
+
+class LayerRecord(Record):
+    """Mean thickness of one layer; None where both of its surfaces were found nowhere."""
+
+    mean_thickness: float | None = Field(None, ge=0)
+    unit: Literal["um", "px"]
+
+
+class FluidRecord(Record):
+    """Connected components of one class between layers: how many, and the volume of all of them."""
+
+    number: int = Field(ge=0)
+    volume: int | float = Field(ge=0)
+    unit: Literal["mm3", "voxels"]
+
+
+class GeometryRecord(Record):
+    """What is kept of a :class:`Geometry`; the mask's NIfTI header holds the rest."""
+
+    shape: tuple[int, ...]
+    spacing_mm: Spacing | None = None
+    spacing_source: SpacingSource = "unknown"
+    laterality: Laterality | None = None
+    laterality_source: LateralitySource = "unknown"
+
+    @classmethod
+    def of(cls, geometry: Geometry) -> GeometryRecord:
+        return cls.model_validate({name: getattr(geometry, name) for name in cls.model_fields})
+
+    def geometry(self) -> Geometry:
+        """Raises ValueError where the fields do not go together."""
+        return Geometry(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class CaseRecord(Record):
+    """``case.json``. ``seconds``: reading and network · ``layers`` and ``fluid_components`` (before: ``pockets``) of a bundle with
+    layers, the latter of volumes alone."""
+
+    case: str
+    modality: Modality = "unknown"
+    geometry: GeometryRecord
+    sha256: _Sha256
+    bundle_id: str = ""
+    warnings: tuple[str, ...] = ()
+    seconds: float | None = None
+    classes: dict[str, ClassRecord] = {}
+    planes: tuple[PlaneRecord, ...] = Field(min_length=1)
+    layers: dict[str, LayerRecord] = {}
+    fluid_components: dict[str, FluidRecord] = Field({}, validation_alias=AliasChoices("fluid_components", "pockets"))
+
+    @classmethod
+    def read(cls, folder: Path) -> CaseRecord:
+        """Raises OSError, or ValueError (a ValidationError is one) where the file is no such record."""
+        return cls.model_validate_json((folder / CASE_FILE).read_bytes())
+
+
+class ObjectRecord(Record):
+    """One object: ``plane`` counts slices from 0 · ``box`` xyxy in source pixels · ``size_mm`` (width, height), None where the size of
+    a pixel is unknown · ``area_px`` of its mask, None without one."""
+
+    id: int = Field(ge=1)
+    plane: int = Field(0, ge=0)
+    name: str = Field(alias="class")
+    score: float = Field(ge=0, le=1)
+    box: tuple[float, float, float, float]
+    area_px: int | None = Field(None, ge=0)
+    size_mm: tuple[float, float] | None = None
+
+
+class DamagedObject(Record):
+    """In place of an object that cannot be read: why."""
+
+    reason: str
+
+
+def _or_damaged(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return read(value)
+    except ValidationError as error:
+        return DamagedObject(reason=first_fault(error))
+
+
+def _or_none(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+_Object = Annotated[ObjectRecord, WrapValidator(_or_damaged)]
+_Threshold = Annotated[Annotated[float, Field(ge=0, le=1, strict=True)] | None, WrapValidator(_or_none)]
+
+
+class ObjectsRecord(Record):
+    """``objects.json`` of a detector's case: objects in descending order of score, also those below their class's threshold.
+
+    A damaged object is a :class:`DamagedObject`, a damaged threshold None, and the rest is read all the same.
+    """
+
+    has_masks: bool = False
+    thresholds: dict[str, _Threshold] = {}
+    objects: tuple[_Object | DamagedObject, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> ObjectsRecord:
+        """Raises OSError, or ValueError where the file is no such record."""
+        return cls.model_validate_json((folder / OBJECTS_FILE).read_bytes())
+
+    def write(self, folder: Path) -> None:
+        (folder / OBJECTS_FILE).write_text(json.dumps(self.to_json(), ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def first_fault(error: Exception) -> str:
+    """What is wrong with a JSON file, in a few words without its path."""
+    if isinstance(error, ValidationError):
+        fault = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        return f"{where}: {fault['msg']}" if where else fault["msg"]
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__  # str(error) would quote the path
+    return str(error) if isinstance(error, ValueError) else type(error).__name__
