@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from pipeline.atomic import atomic_path
 from pipeline.errors import ConfigError
 from pipeline.scans.archives import archive_counts
-from pipeline.scans.database import opened, refusals
+from pipeline.scans.database import closed_on_error, opened, refusals
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.record import Refused, status_of
 from pipeline.scans.walk import UNLISTED
@@ -62,13 +62,8 @@ class Journal:
 
     def __init__(self, path: Path, pseudonyms: Pseudonyms) -> None:
         self._name = path.name
-        with self._refusals():
-            self._database = opened(path, create=True)
-            try:
-                self._prepare(pseudonyms)
-            except BaseException:
-                self._database.close()
-                raise
+        with self._refusals(), closed_on_error(opened(path, create=True)) as self._database:
+            self._prepare(pseudonyms)
 
     def _refusals(self) -> AbstractContextManager[None]:
         return refusals(f"{self._name} in the output folder", "is damaged or no journal of ocuseg; give a new output folder")

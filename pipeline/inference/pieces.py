@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ScanError
 from pipeline.inference.reading import File
+from pipeline.scans.database import TemporaryDatabase
 from pipeline.scans.series import arrange, stack
 from pipeline.types import Scan
 
@@ -23,14 +23,12 @@ class Piece:
     note: str
 
 
-class Pieces:
-    """The files of each series, in a temporary file, so that memory stays flat."""
+class Pieces(TemporaryDatabase):
+    """The files of each series."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)
-        self._database.executescript(
-            "PRAGMA journal_mode = OFF; CREATE TABLE pieces (series, path BLOB, token, stamp, new, note, pixels);"
-            "CREATE INDEX by_series ON pieces (series);"
+        super().__init__(
+            "CREATE TABLE pieces (series, path BLOB, token, stamp, new, note, pixels);CREATE INDEX by_series ON pieces (series);"
         )
 
     def add(self, series: str, file: File, *, new: bool, note: str = "", pixels: int = 0) -> None:
@@ -44,9 +42,6 @@ class Pieces:
         for series, pixels in self._database.execute(query).fetchall():
             rows = self._database.execute("SELECT path, token, stamp, new, note FROM pieces WHERE series = ? ORDER BY rowid", (series,))
             yield [Piece(File(Path(os.fsdecode(p)), token, stamp), bool(new), note) for p, token, stamp, new, note in rows], pixels
-
-    def close(self) -> None:
-        self._database.close()
 
 
 def volume_of(scans: Sequence[Scan]) -> tuple[Scan, tuple[int, ...]]:

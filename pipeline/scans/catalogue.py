@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from pipeline.errors import ScanError
-from pipeline.scans.database import opened, refusals
+from pipeline.scans.database import closed_on_error, opened, refusals
 from pipeline.scans.record import FileRecord
 from pipeline.scans.series import arrange, from_text
 
@@ -48,13 +48,9 @@ class Catalogue:
 
     def __init__(self, path: Path) -> None:
         damaged = "is damaged; remove it and run the command again (every file is then read anew)"
-        with refusals(f"the catalogue {path.name!r}", damaged, "exists and is not a catalogue of ocuseg; give another name"):
-            self._database = opened(path)
-            try:
-                about = dict(self._database.execute("SELECT name, value FROM about"))
-            except sqlite3.Error:
-                self._database.close()
-                raise
+        foreign = "exists and is not a catalogue of ocuseg; give another name"
+        with refusals(f"the catalogue {path.name!r}", damaged, foreign), closed_on_error(opened(path)) as self._database:
+            about = dict(self._database.execute("SELECT name, value FROM about"))
         self.current = about.get("reader") == READER
         """Whether its records are as this version would make them."""
 
@@ -106,10 +102,10 @@ class CatalogueWriter:
     """Fills a new catalogue file, row by row; what is in after a kill can be read again."""
 
     def __init__(self, path: Path) -> None:
-        self._database = sqlite3.connect(path)
-        self._database.executescript(_SCHEMA)
-        self._database.execute("INSERT INTO about VALUES ('reader', ?)", (READER,))
-        self._database.commit()
+        with closed_on_error(sqlite3.connect(path)) as self._database:
+            self._database.executescript(_SCHEMA)
+            self._database.execute("INSERT INTO about VALUES ('reader', ?)", (READER,))
+            self._database.commit()
         self._count = 0
 
     def add(self, record: FileRecord) -> None:

@@ -43,6 +43,30 @@ def refusals(what: str, damaged: str, foreign: str | None = None) -> Iterator[No
         raise ConfigError(f"{what} {damaged if code == sqlite3.SQLITE_CORRUPT else foreign or damaged}") from None
 
 
+@contextmanager
+def closed_on_error(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """A connection that is closed where what is done inside fails: left to the garbage collector, its file stays open for a while."""
+    try:
+        yield database
+    except BaseException:
+        database.close()
+        raise
+
+
+class TemporaryDatabase:
+    """Tables in a temporary file of this process, so that memory stays flat however many files a folder holds.
+
+    The tables are made by the SQL ``script``; what they hold is gone with the process, so nothing is kept for a crash.
+    """
+
+    def __init__(self, script: str) -> None:
+        with closed_on_error(sqlite3.connect("", isolation_level=None)) as self._database:
+            self._database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA cache_size = -4096; {script}")
+
+    def close(self) -> None:
+        self._database.close()
+
+
 def opened(path: Path, *, create: bool = False) -> sqlite3.Connection:
     """A connection to a database file that SQLite has checked from end to end.
 
@@ -52,14 +76,10 @@ def opened(path: Path, *, create: bool = False) -> sqlite3.Connection:
     ------
     sqlite3.Error: it is damaged, no database, or cannot be opened.
     """
-    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}", uri=True)
-    try:
+    with closed_on_error(sqlite3.connect(f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}", uri=True)) as database:
         found = database.execute("PRAGMA quick_check(1)").fetchone()
         if found is None or found[0] != "ok":
             error = sqlite3.DatabaseError("the check found a fault")
             error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise error
-    except sqlite3.Error:
-        database.close()
-        raise
     return database

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from typing import Literal
+
+from pipeline.scans.database import TemporaryDatabase
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,12 @@ class Other:
     case: str
 
 
-class Originals:
-    """The first file of each content, and of each picture under a SOP Instance UID; in a temporary file, so that memory stays flat."""
+class Originals(TemporaryDatabase):
+    """The first file of each content, and of each picture under a SOP Instance UID."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)
-        self._database.executescript(
-            'PRAGMA journal_mode = OFF; PRAGMA cache_size = -4096; CREATE TABLE seen (token, "case", sha256, instance, pixels);'
+        super().__init__(
+            'CREATE TABLE seen (token, "case", sha256, instance, pixels);'
             "CREATE INDEX by_sha256 ON seen (sha256); CREATE INDEX by_instance ON seen (instance);"
         )
 
@@ -46,6 +46,3 @@ class Originals:
 
     def add(self, token: str, case: str, sha256: str | None, instance: str | None, pixels: str | None) -> None:
         self._database.execute("INSERT INTO seen VALUES (?, ?, ?, ?, ?)", (token, case, sha256 or "", instance or "", pixels or ""))
-
-    def close(self) -> None:
-        self._database.close()

@@ -33,7 +33,6 @@ def old_journal(path: Path) -> Path:
             database.execute(f"CREATE INDEX by_{column} ON entries ({column})")
         rows = [*OLD, *((f"more {k}", 1, WHEN, "", "", "", "rejected", "empty", "e", 0.0) for k in range(500))]
         database.executemany(f"INSERT INTO entries VALUES (NULL, {', '.join('?' * 10)})", rows)
-    database.close()
     return path
 
 
@@ -65,7 +64,6 @@ def test_what_cannot_be_used_is_told(tmp_path: Path, kind: str) -> None:
             database.execute("DROP TABLE entries" if kind == "foreign" else "PRAGMA user_version = 99")
             if kind == "foreign":
                 database.execute("CREATE TABLE entries (token, work)")
-        database.close()
         words = words if kind == "foreign" else "newer ocuseg"
     with pytest.raises(ConfigError, match=words):
         Journal(path, KEY)

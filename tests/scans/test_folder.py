@@ -433,16 +433,18 @@ def test_a_damaged_catalogue_is_told_in_a_sentence(hospital: Path, tmp_path: Pat
 
 
 def test_a_full_disk_is_called_a_full_disk(hospital: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = sqlite3.connect
+    real, made = sqlite3.connect, []
 
     def small(*args: Any, **options: Any) -> sqlite3.Connection:
-        database = real(*args, **options)
-        database.execute("PRAGMA max_page_count = 3")
-        return database
+        made.append(real(*args, **options))
+        made[-1].execute("PRAGMA max_page_count = 3")
+        return made[-1]
 
     monkeypatch.setattr("pipeline.scans.catalogue.sqlite3.connect", small)
     with pytest.raises(ConfigError, match="the disk is full; make room"):
         catalogue_of(hospital, tmp_path / "c.sqlite", workers=0)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        made[-1].execute("SELECT 1")
     monkeypatch.undo()
     assert catalogue_of(hospital, tmp_path / "c.sqlite", workers=0)[0].files == 8
 
@@ -471,7 +473,6 @@ def test_a_catalogue_of_an_older_version_is_read_anew_and_its_times_go(
             database.execute("INSERT INTO about VALUES ('reader', 1)")
             database.execute("CREATE TABLE files (position INTEGER PRIMARY KEY, token, size, mtime_ns)")
             database.executemany("INSERT INTO files VALUES (NULL, ?, 1, ?)", [(f"t{k}", when) for k in range(300)])
-        database.close()
     with caplog.at_level("INFO"):
         counts, _ = catalogue_of(hospital, out, workers=0)
     assert (counts.files, counts.unchanged) == (8, 0)
