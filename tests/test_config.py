@@ -10,11 +10,10 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from pipeline import config as config_module
 from pipeline import resources
 from pipeline.bundles.bundle import build_task
 from pipeline.cards.card import load_card
-from pipeline.config import RunConfig, dump_config, load_config, named_by_changes, parse_config, run_files, schema
+from pipeline.config import RunConfig, dump_config, load_config, named_by_changes, parse_config, renamed_keys, run_files, schema
 from pipeline.errors import ConfigError
 from pipeline.types import LabelClass, LabelMap
 
@@ -217,7 +216,7 @@ def test_a_base_may_be_one_that_comes_with_ocuseg(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("base", "expected"),
     [
-        ("absent.yaml", "own.yaml: base: absent.yaml cannot be read (FileNotFoundError); give a path seen from that file's folder"),
+        ("absent.yaml", "own.yaml: base: absent.yaml cannot be read (FileNotFoundError); give a path relative to that file's folder"),
         ("[a, b]", "own.yaml: base: must be one file's path or name (it is ['a', 'b'])"),
         ("own.yaml", "own.yaml: base: goes round in a circle (own.yaml -> own.yaml); take one base out"),
         ("round.yaml", "round.yaml: base: goes round in a circle (own.yaml -> round.yaml -> own.yaml); take one base out"),
@@ -290,7 +289,7 @@ model: {name: mask_rcnn, backbone: resnet18, fpn_channels: 8, representation: 16
     ("task", "model", "detections", "score_threshold", "said"),
     [
         (", detections: 7", "", 7, 0.05, ""),
-        ("", ", detections: 6", 6, 0.05, "model.detections is now called task.detections: it is read as task.detections=6"),
+        ("", ", detections: 6", 6, 0.05, "model.detections is now task.detections: read as task.detections=6; use the new key"),
         (", detections: 4, score_threshold: 0.2", ", detections: 6, score_threshold: 0.1", 4, 0.2, ""),
         ("", ", score_threshold: 0.3", 100, 0.3, "read as task.score_threshold=0.3"),
         (", tile: 256", ", detections: 6", 100, 0.05, ""),
@@ -300,7 +299,7 @@ def test_how_many_objects_are_kept_is_one_setting(
     task: str, model: str, detections: int, score_threshold: float, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Files of older versions said it of the model, too: what both came to is kept, and said once."""
-    config_module._renamed.cache_clear()
+    renamed_keys._warn.cache_clear()
     for _ in range(2):
         config = parse_config(DETECTOR % (task, model))
     assert (config.task.detections, config.task.score_threshold) == (detections, score_threshold)  # type: ignore[attr-defined]
@@ -319,3 +318,50 @@ def test_a_run_file_says_by_its_mark_how_it_is_written(tmp_path: Path, encoding:
     (tmp_path / "b.yaml").write_bytes((SMALL + "description: Gef\u00e4\u00dfe\n").encode("latin-1"))
     with pytest.raises(ConfigError, match=r"cannot be read .line 5 is not UTF-8 text"):
         load_config(tmp_path / "b.yaml")
+
+
+OLD_KEYS = [
+    ("train.encoder_rate", "train.encoder_lr_multiplier", "0.3"),
+    ("train.encoder_decay", "train.layerwise_lr_decay", "0.5"),
+    ("train.thaw_at", "train.unfreeze_at", "[0.1, 0.5]"),
+]
+PRETRAINED = SMALL.replace("{name: unet}", "{name: mobilenet_unet, weights: imagenet}")
+
+
+def test_every_renamed_key_is_tried() -> None:
+    assert {old: new for old, new, _ in OLD_KEYS} == renamed_keys.RENAMED
+
+
+@pytest.mark.parametrize(("old", "new", "value"), OLD_KEYS)
+def test_an_old_key_is_read_as_the_new_one_with_one_warning(
+    old: str, new: str, value: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a file, its base, an override, a recorded config, and a bundle's record (a mapping that no file layer has seen)."""
+    wanted = parse_config(PRETRAINED, [f"{new}={value}"])
+    renamed_keys._warn.cache_clear()
+    entry = f"train: {{{old.removeprefix('train.')}: {value}}}\n"
+    file = _write(tmp_path, "old.yaml", PRETRAINED + entry)
+    based = _write(tmp_path, "own.yaml", "base: old.yaml\nname: x\n")
+    recorded = dump_config(wanted).replace(new.removeprefix("train."), old.removeprefix("train."))
+    assert old.removeprefix("train.") in recorded
+    configs = [load_config(file), load_config(based), parse_config(PRETRAINED, [f"{old}={value}"]), parse_config(recorded)]
+    configs.append(RunConfig.model_validate(yaml.safe_load(recorded)))
+    assert all(config == wanted for config in configs)
+    assert caplog.messages == [f"{old} is now {new}; use the new key"]
+    assert old.removeprefix("train.") not in dump_config(configs[0])
+
+
+@pytest.mark.parametrize(("old", "new", "value"), OLD_KEYS)
+def test_an_old_key_beside_the_new_one_is_refused(old: str, new: str, value: str) -> None:
+    both = f"train: {{{old.removeprefix('train.')}: {value}, {new.removeprefix('train.')}: {value}}}\n"
+    with pytest.raises(ConfigError) as caught:
+        parse_config(PRETRAINED + both)
+    assert str(caught.value) == f"config: {old} and {new} are both given, and are the same setting; remove {old}"
+
+
+def test_an_override_by_either_name_replaces_what_the_file_says(tmp_path: Path) -> None:
+    file = _write(tmp_path, "old.yaml", PRETRAINED + "train: {encoder_rate: 0.3}\n")
+    for key in ("encoder_rate", "encoder_lr_multiplier"):
+        config = load_config(file, [f"train.{key}=0.7"])
+        assert config.train.encoder_lr_multiplier == 0.7
+        assert named_by_changes(config, [f"train.{key}=0.7"]).description == "Changed: train.encoder_lr_multiplier."

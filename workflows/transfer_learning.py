@@ -78,7 +78,7 @@ def started(config: RunConfig, start: str, minutes: float, suffix: str = "") -> 
     """The run from these weights; without any there is nothing to spare, and the encoder learns as fast as the rest."""
     if start == "scratch":
         model = config.model.model_copy(update={"weights": "none"})
-        train = config.train.model_copy(update={"encoder_rate": 1.0, "encoder_decay": 1.0, "thaw_at": None})
+        train = config.train.model_copy(update={"encoder_lr_multiplier": 1.0, "layerwise_lr_decay": 1.0, "unfreeze_at": None})
         config = config.model_copy(update={"model": model, "train": train})
     return with_budget(config, minutes, f"{start}_{minutes:g}min{suffix}".replace(".", "_"))
 

@@ -172,7 +172,7 @@ def train(
         if config.train.channels_last and channels_last_is_safe(task, accelerator.device.type):
             to_channels_last(task)
         state = State(Progress(), task, make_optimizer(task, config.train, rate_factors(task.network, config.train)))
-        thaw = GradualUnfreezing(task.network, config.train.thaw_at)
+        thaw = GradualUnfreezing(task.network, config.train.unfreeze_at)
         if config.train.ema is not None:
             state.average = AveragedWeights(task, config.train.ema)
         # From here on each process draws random numbers of its own (dropout); all began with the same weights.
@@ -265,7 +265,7 @@ def make_accelerator(config: RunConfig, device: str) -> Any:
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     # A batch without any object leaves the parts of a detector without gradient that look at objects; so is what has yet to thaw.
-    unused = config.task.family == "detection" or config.train.thaw_at is not None  # type: ignore[attr-defined]
+    unused = config.task.family == "detection" or config.train.unfreeze_at is not None  # type: ignore[attr-defined]
     AcceleratorState._reset_state()  # one program may train several times, each with a precision of its own
     # Threads of a process group that still wait for others when the interpreter ends would abort it.
     atexit.unregister(leave_group)

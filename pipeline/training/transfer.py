@@ -111,36 +111,36 @@ def rate_factors(network: nn.Module, train: TrainConfig) -> dict[nn.Parameter, f
     ConfigError: the settings speak of an encoder where there is none.
     """
     stages = encoder_stages(network)
-    if not stages and (train.encoder_rate != 1 or train.encoder_decay != 1 or train.thaw_at is not None):
+    if not stages and (train.encoder_lr_multiplier != 1 or train.layerwise_lr_decay != 1 or train.unfreeze_at is not None):
         raise ConfigError(
-            f"train.encoder_rate, train.encoder_decay, train.thaw_at: {type(network).__name__} does not say which part of it is its "
-            "encoder; leave them out, or choose another model"
+            f"train.encoder_lr_multiplier, train.layerwise_lr_decay, train.unfreeze_at: {type(network).__name__} does not say which of "
+            "its parts is the encoder; leave them out, or choose another model"
         )
     factors: dict[nn.Parameter, float] = {}
     for depth, stage in enumerate(reversed(stages)):
-        factor = train.encoder_rate * train.encoder_decay**depth
+        factor = train.encoder_lr_multiplier * train.layerwise_lr_decay**depth
         factors |= {parameter: factor for module in stage for parameter in module.parameters()}
     return factors
 
 
 class GradualUnfreezing:
-    """Stages of an encoder that stay as loaded until their share of the run has come (``train.thaw_at``), the last stage first.
+    """Stages of an encoder that stay as loaded until their share of the run has come (``train.unfreeze_at``), the last stage first.
 
     What does not learn yet needs no gradient, which saves its time, and is in evaluation mode, so that its normalisation stays, too.
     What the network itself has frozen for good stays so.
     """
 
-    def __init__(self, network: nn.Module, thaw_at: Sequence[float] | None) -> None:
-        self.thaw_at = thaw_at or ()
-        stages = [] if thaw_at is None else [nn.ModuleList(stage) for stage in reversed(encoder_stages(network))]
-        if len(self.thaw_at) > len(stages):
-            raise ConfigError(f"train.thaw_at: names {len(self.thaw_at)} stages, but the encoder has {len(stages)}")
+    def __init__(self, network: nn.Module, unfreeze_at: Sequence[float] | None) -> None:
+        self.unfreeze_at = unfreeze_at or ()
+        stages = [] if unfreeze_at is None else [nn.ModuleList(stage) for stage in reversed(encoder_stages(network))]
+        if len(self.unfreeze_at) > len(stages):
+            raise ConfigError(f"train.unfreeze_at: names {len(self.unfreeze_at)} stages, but the encoder has {len(stages)}")
         self.stages = [(stage, [p for p in stage.parameters() if p.requires_grad]) for stage in stages]
 
     def apply(self, share: float) -> None:
         """Freeze and thaw as is right when ``share`` (0..1) of the run lies behind; the network is in training mode."""
         for number, (stage, parameters) in enumerate(self.stages):
-            learns = number < len(self.thaw_at) and share >= self.thaw_at[number]
+            learns = number < len(self.unfreeze_at) and share >= self.unfreeze_at[number]
             stage.train(learns)
             for parameter in parameters:
                 parameter.requires_grad_(learns)

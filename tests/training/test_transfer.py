@@ -51,7 +51,7 @@ def first(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_stage_learns_at_a_rate_of_its_own_and_the_rest_at_the_whole() -> None:
-    net, train = Three(), TrainConfig(encoder_rate=0.5, encoder_decay=0.1, weight_decay=0.3)
+    net, train = Three(), TrainConfig(encoder_lr_multiplier=0.5, layerwise_lr_decay=0.1, weight_decay=0.3)
     optimizer = make_optimizer(net, train, rate_factors(net, train))
     set_rate(optimizer, 2.0)
     rates = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
@@ -63,7 +63,7 @@ def test_each_stage_learns_at_a_rate_of_its_own_and_the_rest_at_the_whole() -> N
 
 
 @pytest.mark.parametrize(
-    ("thaw_at", "share", "learns"),
+    ("unfreeze_at", "share", "learns"),
     [
         (None, 0.0, [True, True, True]),
         ((), 1.0, [False, False, False]),
@@ -74,9 +74,9 @@ def test_each_stage_learns_at_a_rate_of_its_own_and_the_rest_at_the_whole() -> N
         ((0.2, 0.4, 0.6), 0.6, [True, True, True]),
     ],
 )
-def test_stages_thaw_from_the_last_to_the_first(thaw_at: tuple[float, ...] | None, share: float, learns: list[bool]) -> None:
+def test_stages_thaw_from_the_last_to_the_first(unfreeze_at: tuple[float, ...] | None, share: float, learns: list[bool]) -> None:
     net = Three().train()
-    GradualUnfreezing(net, thaw_at).apply(share)
+    GradualUnfreezing(net, unfreeze_at).apply(share)
     stages = (net.one, net.two, net.three)
     assert [all(p.requires_grad for p in stage.parameters()) for stage in stages] == learns
     assert [stage.training for stage in stages] == learns
@@ -95,17 +95,17 @@ def test_what_the_network_keeps_for_good_does_not_thaw() -> None:
 def test_settings_that_nothing_obeys_are_refused() -> None:
     with pytest.raises(ConfigError, match="names 4 stages, but the encoder has 3"):
         GradualUnfreezing(Three(), (0.1, 0.2, 0.3, 0.4))
-    with pytest.raises(ConfigError, match="Conv2d does not say which part of it is its encoder"):
-        rate_factors(nn.Conv2d(1, 1, 1), TrainConfig(encoder_rate=0.1))
+    with pytest.raises(ConfigError, match="Conv2d does not say which of its parts is the encoder"):
+        rate_factors(nn.Conv2d(1, 1, 1), TrainConfig(encoder_lr_multiplier=0.1))
     assert rate_factors(nn.Conv2d(1, 1, 1), TrainConfig()) == {}
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"train__thaw_at": "[0.5]"}, "needs weights to stay at"),
-        ({"train__thaw_at": "[0.5, 0.2]", "model__weights": "imagenet"}, "must lie between 0 and 1 and not fall"),
-        ({"train__thaw_at": "[1.5]", "model__weights": "imagenet"}, "must lie between 0 and 1 and not fall"),
+        ({"train__unfreeze_at": "[0.5]"}, "needs pretrained weights"),
+        ({"train__unfreeze_at": "[0.5, 0.2]", "model__weights": "imagenet"}, "must lie between 0 and 1 and not decrease"),
+        ({"train__unfreeze_at": "[1.5]", "model__weights": "imagenet"}, "must lie between 0 and 1 and not decrease"),
     ],
 )
 def test_a_thaw_that_makes_no_sense_is_a_fault_of_the_config(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -210,11 +210,11 @@ def test_every_detector_says_the_stages_of_its_encoder() -> None:
 def test_a_frozen_encoder_stays_to_the_bit_then_thaws_and_a_killed_run_ends_the_same(root: Path, first: Path, tmp_path: Path) -> None:
     def config(epochs: int, **more: Any) -> RunConfig:
         # A constant rate: schedules are measured against the run's length, which is what is changed here to stop in between.
-        steps = {"train__schedule": "constant", "train__warmup": 0, "train__ema": 0.5, "train__encoder_rate": 0.1}
+        steps = {"train__schedule": "constant", "train__warmup": 0, "train__ema": 0.5, "train__encoder_lr_multiplier": 0.1}
         return from_bundle(root, first, MODEL, train__epochs=epochs, **steps, **more)
 
     begun = load_bundle(first).task.network.state_dict()
-    train_tiny(config(1, train__thaw_at="[]"), root, tmp_path / "frozen")
+    train_tiny(config(1, train__unfreeze_at="[]"), root, tmp_path / "frozen")
     frozen = load_bundle(tmp_path / "frozen" / "bundle").task.network.state_dict()
     with (tmp_path / "frozen" / "encoder_weights.csv").open() as file:
         listed = [row["entry"] for row in csv.DictReader(file) if row["what"] == "loaded"]
@@ -223,10 +223,10 @@ def test_a_frozen_encoder_stays_to_the_bit_then_thaws_and_a_killed_run_ends_the_
     assert not all(torch.equal(frozen[name], begun[name]) for name in begun)
 
     # Thawing in the last of three epochs, once without a break and once taken up again before it.
-    train_tiny(config(3, train__thaw_at="[0.7, 0.7]"), root, tmp_path / "whole")
-    interrupted(config(3, train__thaw_at="[0.7, 0.7]"), root, tmp_path / "parted")
+    train_tiny(config(3, train__unfreeze_at="[0.7, 0.7]"), root, tmp_path / "whole")
+    interrupted(config(3, train__unfreeze_at="[0.7, 0.7]"), root, tmp_path / "parted")
     assert len((tmp_path / "parted" / "history.jsonl").read_text().splitlines()) == 2
-    train_tiny(config(3, train__thaw_at="[0.7, 0.7]"), root, tmp_path / "parted", resume=True)
+    train_tiny(config(3, train__unfreeze_at="[0.7, 0.7]"), root, tmp_path / "parted", resume=True)
     whole, parted = last_state(tmp_path / "whole"), last_state(tmp_path / "parted")
     assert whole.keys() == parted.keys()
     assert all(torch.equal(whole[key], parted[key]) for key in whole)
@@ -237,7 +237,7 @@ def test_a_frozen_encoder_stays_to_the_bit_then_thaws_and_a_killed_run_ends_the_
 
 @pytest.mark.slow
 def test_processes_agree_on_what_has_thawed(root: Path, first: Path, tmp_path: Path) -> None:
-    config = from_bundle(root, first, MODEL, train__epochs=2, train__thaw_at="[0.5]")
+    config = from_bundle(root, first, MODEL, train__epochs=2, train__unfreeze_at="[0.5]")
     processes = start_together(2, config, root, tmp_path / "run")
     assert joined(processes) == [0, 0], (tmp_path / "run.error").read_text()
     begun, ended = load_bundle(first).task, last_state(tmp_path / "run")

@@ -1,0 +1,18 @@
+"""What a run is, as data: YAML in, a frozen and fully checked RunConfig out."""
+
+from pipeline.config.editor_schema import schema
+from pipeline.config.loading import dump_config, load_config, named_by_changes, parse_config, run_files
+from pipeline.config.run_config import DataConfig, RunConfig, TrackingConfig, TrainConfig
+
+__all__ = [
+    "DataConfig",
+    "RunConfig",
+    "TrackingConfig",
+    "TrainConfig",
+    "dump_config",
+    "load_config",
+    "named_by_changes",
+    "parse_config",
+    "run_files",
+    "schema",
+]

@@ -1,0 +1,94 @@
+"""YAML in, a checked RunConfig out, and back to YAML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.config.layers import KEYS, OWN, merged, set_override
+from pipeline.config.renamed_keys import current_key, with_current_keys
+from pipeline.config.run_config import RunConfig
+from pipeline.errors import ConfigError
+from pipeline.registry import explain
+from pipeline.resources import find_run_file
+from pipeline.yaml_mapping import read_mapping
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read one YAML run file, apply ``dotted.key=value`` overrides (values are YAML), check everything.
+
+    ``path`` may also be the name of a run file that comes with ocuseg ("phantom_little", "idrid_detectors/yolov3").
+
+    A file that says ``base: other.yaml`` (a path seen from its own folder, or a name as above) holds only what it changes. Keys within
+    keys are merged, anything else takes the base's place; so does the whole of a ``model`` or ``task`` that has another name, for
+    settings of one network mean nothing to another, and the whole of ``task.losses``. Its name and description are its own. Overrides
+    come last, and the RunConfig, which is what a run keeps, knows nothing of bases.
+
+    Raises
+    ------
+    ConfigError: one sentence a fault, each naming the dotted key, the value and the fix.
+    """
+    return _checked(merged(path), overrides, path.name)
+
+
+def named_by_changes(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """The config of a run that overrides make another one of than its file describes: a name and a description that say so.
+
+    Another card, model or task is part of the name; any other change is told after the description by its keys. What the overrides
+    themselves say of name and description stays.
+    """
+    keys = [current_key(override.partition("=")[0].strip()) for override in overrides]
+    told = [key for key in keys if key.partition(".")[0] not in (*OWN, "tracking")]
+    others = {key: _value_at(config, key) for key in told if key in ("data.card", "model.name", "task.name")}
+    parts = [re.sub(r"[^A-Za-z0-9_-]+", "-", Path(value).stem).strip("-") for value in others.values()]
+    name = "_".join([config.name, *filter(None, parts)])[:64] if "name" not in keys else config.name
+    description = config.description
+    if told and "description" not in keys:
+        changed = ", ".join(f"{key} {Path(others[key]).stem}" if key in others else key for key in dict.fromkeys(told))
+        description = f"As {config.name}, but with another {changed}." if others else f"{description} Changed: {changed}.".strip()
+    return config.model_copy(update={"name": name, "description": description})
+
+
+def _value_at(config: RunConfig, key: str) -> str:
+    section, _, name = key.partition(".")
+    return str(getattr(getattr(config, section), name))
+
+
+def run_files(path: Path) -> list[Path]:
+    """``path``, or where it is a folder the run files in it, by name; the folder, too, may be one that comes with ocuseg.
+
+    A file whose name begins with an underscore is no run but what others stand on.
+
+    Raises ConfigError for a folder without any.
+    """
+    found = find_run_file(path)
+    if not found.is_dir():
+        return [path]
+    files = sorted(file for file in found.glob("*.yaml") if not file.name.startswith("_"))
+    if not files:
+        raise ConfigError(f"{path}: there is no run file (*.yaml) in this folder; give run files, or a folder of them")
+    return files
+
+
+def parse_config(text: str, overrides: Sequence[str] = (), where: str = "config") -> RunConfig:
+    """The same from YAML (or JSON) text, which has no base."""
+    return _checked(with_current_keys(read_mapping(text, where, KEYS, ConfigError), where), overrides, where)
+
+
+def _checked(data: dict[str, Any], overrides: Sequence[str], where: str) -> RunConfig:
+    for override in overrides:
+        set_override(data, override)
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{where}: {explain(fault, RunConfig)}" for fault in error.errors())) from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """YAML text that :func:`parse_config` reads back to an equal config, defaults included."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
