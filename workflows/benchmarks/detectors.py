@@ -2,13 +2,13 @@
 
     .venv/bin/python workflows/benchmarks/detectors.py [--steps 10] [--root ../shared/data/idrid_codras_boxes]
 
-The peer is what torchvision's references/detection has its users write: a data set of PIL images with one mask an object, PILToTensor,
-a horizontal flip, DataLoader, MaskRCNN on mobilenet_backbone("mobilenet_v2") with a pyramid of five levels, whose own transform
-normalises and resizes, SGD, and masks pasted into the photograph. Both get the same IDRiD photographs with an ellipse in each box,
-the same input size, batch, anchors a place, numbers of proposals and samples, frozen first layers, ImageNet weights (where the file
-is there) and optimiser. Training steps include loading, which is also told apart: ours decodes each photograph once, before the
-first step. Inference goes from the file to boxes and boolean masks in the photograph's own frame, and in both pastes the same number of
-masks, so that neither is fast by finding less; ours then drops what lies outside the field of view.
+The peer is what torchvision's references/detection has its users write: a data set of PIL images with one mask an object, PILToTensor, a
+horizontal flip, DataLoader, MaskRCNN on mobilenet_backbone("mobilenet_v2") or resnet_fpn_backbone with a pyramid of five levels, whose own
+transform normalises and resizes, SGD, and masks pasted into the photograph. Both get the same IDRiD photographs with an ellipse in each
+box, the same input size, batch, anchors a place, numbers of proposals and samples, frozen first layers, ImageNet weights (where the file is
+there) and optimiser. Training steps include loading, which is also told apart: ours decodes each photograph once, before the first step.
+Inference goes from the file to boxes and boolean masks in the photograph's own frame, and in both pastes the same number of masks, so that
+neither is fast by finding less; ours then drops what lies outside the field of view.
 
 Steps of the two alternate, and the median of the ratios of neighbours is told, because other work on the machine comes and goes;
 CPU seconds are told beside, which it touches less. The memory allocator is set as every ocuseg run sets it, for both; that is worth
@@ -42,6 +42,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the photographs, as data_cards/idrid_codras.md describes it")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="torchvision's MobileNetV2; without the file both start at random")
+    parser.add_argument(
+        "--backbone", default="mobilenet_v2", choices=("mobilenet_v2", "resnet50"), help="without ImageNet weights if resnet50"
+    )
     parser.add_argument("--images", type=int, default=16, help="photographs used, at least a batch")
     parser.add_argument("--size", type=int, nargs=2, default=(448, 672), metavar=("ROWS", "COLUMNS"), help="input, multiples of 32")
     parser.add_argument("--batch", type=int, default=2)
@@ -69,7 +72,8 @@ def main() -> None:
     inference = alternate({name: side.predict for name, side in sides.items()}, warm_up=1, rounds=options.predictions)
 
     rows, columns = options.size
-    print(f"Mask R-CNN, MobileNetV2-FPN, {rows} x {columns}, batch {options.batch}, {torch.get_num_threads()} threads, {device}")
+    where = f"{torch.get_num_threads()} threads, {device}"
+    print(f"Mask R-CNN, {options.backbone} with a pyramid, {rows} x {columns}, batch {options.batch}, {where}")
     report("training step, s", training, "seconds")
     report("  loading", training, "loading")
     report("  computing", training, "computing")
@@ -130,7 +134,7 @@ class Ours:
         from pipeline.training.platform import channels_last_is_safe
 
         rows, columns = options.size
-        weights = str(options.weights) if options.weights.is_file() else "none"
+        weights = str(options.weights) if pretrained(options) else "none"
         config = parse_config(
             f"""
             name: benchmark
@@ -144,7 +148,7 @@ class Ours:
               augment: {{vertical_flip: 0, quarter_turns: false}}
             task: {{name: detection, score_threshold: 0, detections: {options.objects}}}
             model:
-              {{name: mask_rcnn, backbone: mobilenet_v2, weights: "{weights}", frozen_stages: {FROZEN}}}
+              {{name: mask_rcnn, backbone: {options.backbone}, weights: "{weights}", frozen_stages: {FROZEN}}}
             train: {{batch_size: {options.batch}, optimizer: sgd, learning_rate: {rate(options.batch)}, weight_decay: 0.0001}}
             """,
             where="benchmark",
@@ -171,11 +175,14 @@ class Ours:
     def train(self) -> dict[str, float]:
         import torch
 
+        from pipeline.models.precision import autocast, choose_precision
+
         self.task.train()
         start = clock(self.device)
         batch = next(self.batches).to(self.device)
         loaded = clock(self.device)
-        losses = self.task(batch)
+        with autocast(self.device, choose_precision(self.config.train.precision, self.device)):
+            losses = self.task(batch)
         torch.stack(list(losses.values())).sum().backward()
         norm = torch.nn.utils.clip_grad_norm_(self.task.parameters(), self.config.train.clip_norm or math.inf)
         if not math.isfinite(norm.item()):
@@ -211,27 +218,12 @@ class Peer:
         import torch
         from torchvision.models.detection import MaskRCNN
         from torchvision.models.detection.anchor_utils import AnchorGenerator
-        from torchvision.models.detection.backbone_utils import mobilenet_backbone
-        from torchvision.ops import FrozenBatchNorm2d
 
         self.data = photographs(images)
-        pretrained = options.weights.is_file()
-        backbone = mobilenet_backbone(
-            backbone_name="mobilenet_v2",
-            weights=None,
-            fpn=True,
-            norm_layer=FrozenBatchNorm2d if pretrained else torch.nn.BatchNorm2d,
-            trainable_layers=4 if pretrained else 6,  # of six: the blocks up to stride 4 stay as they are
-            returned_layers=[1, 2, 3, 4],
-        )
-        if pretrained:
-            state = torch.load(options.weights, weights_only=True)
-            body = backbone.body.state_dict()
-            backbone.body.load_state_dict({key: state[f"features.{key}"] for key in body})
         rows, columns = options.size
         anchors = AnchorGenerator(tuple((2**k,) for k in range(5, 10)), ((0.5, 1.0, 2.0),) * 5)
         self.model = MaskRCNN(
-            backbone,
+            peer_backbone(options),
             num_classes=4,
             rpn_anchor_generator=anchors,
             box_score_thresh=0.0,
@@ -283,6 +275,33 @@ class Peer:
         end = clock(self.device)
         self.found.append(len(masks))
         return {"seconds": end[0] - start[0], "cpu": end[1] - start[1]}
+
+
+def pretrained(options: Any) -> bool:
+    return options.backbone == "mobilenet_v2" and options.weights.is_file()
+
+
+def peer_backbone(options: Any) -> Any:
+    """torchvision's encoder with its pyramid; trained from end to end where there are no weights."""
+    import torch
+    from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
+    from torchvision.ops import FrozenBatchNorm2d
+
+    if options.backbone == "resnet50":
+        return resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=torch.nn.BatchNorm2d, trainable_layers=5)
+    known = pretrained(options)
+    backbone = mobilenet_backbone(
+        backbone_name="mobilenet_v2",
+        weights=None,
+        fpn=True,
+        norm_layer=FrozenBatchNorm2d if known else torch.nn.BatchNorm2d,
+        trainable_layers=4 if known else 6,  # of six: the blocks up to stride 4 stay as they are
+        returned_layers=[1, 2, 3, 4],
+    )
+    if known:
+        state = torch.load(options.weights, weights_only=True)
+        backbone.body.load_state_dict({key: state[f"features.{key}"] for key in backbone.body.state_dict()})
+    return backbone
 
 
 def photographs(files: list[Path]) -> Any:
