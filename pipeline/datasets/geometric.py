@@ -45,7 +45,6 @@ def cut(sample: Sample, top: int, left: int, rows: int, columns: int) -> Sample:
         boxes=boxes,
         labels=target.labels,
         instance_masks=None if target.instance_masks is None else window(target.instance_masks, 0),
-        grade=target.grade,
     )
     return replace(
         sample,
@@ -158,7 +157,6 @@ class Warp:
             boxes=None if target.boxes is None else self._boxes(target.boxes, (height, width)),
             labels=target.labels,
             instance_masks=None if target.instance_masks is None else nearest(target.instance_masks, 0),
-            grade=target.grade,
         )
         # Of instance masks the area grows by the zoom; boxes without masks are compared with themselves, before they are clipped.
         areas = _areas(moved if target.instance_masks is None else target)
@@ -223,7 +221,6 @@ def _moved(sample: Sample, move: object, move_boxes: object) -> Sample:
             boxes=None if target.boxes is None else move_boxes(target.boxes),
             labels=target.labels,
             instance_masks=None if target.instance_masks is None else move(target.instance_masks),
-            grade=target.grade,
         ),
         placement=Placement.identity(int(image.shape[-2]), int(image.shape[-1])),
     )
@@ -250,7 +247,7 @@ def _inside(target: Target, rows: int, columns: int, areas: Tensor | None) -> Ta
     assert left is not None
     kept = (boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1) & (left >= LEAST_SHARE * areas)
     masks = None if target.instance_masks is None else target.instance_masks[kept]
-    return Target(target.mask, boxes[kept], target.labels[kept], masks, target.grade)
+    return Target(target.mask, boxes[kept], target.labels[kept], masks)
 
 
 def boxes_of(instance_masks: Tensor) -> Tensor:

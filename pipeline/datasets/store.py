@@ -249,7 +249,7 @@ class CaseStore:
         key, slice_index = self._samples[index]
         return np.asarray(self._kept[key].valid[slice_index])
 
-    def truth(self, index: int) -> Target:
+    def source_target(self, index: int) -> Target:
         """What is true of a sample in the source frame: its mask, encoded by the card's label map, and its objects as labelled."""
         key, slice_index = self._samples[index]
         kept = self._kept[key]

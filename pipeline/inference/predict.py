@@ -68,9 +68,7 @@ class Predictor:
             return parts[0]
         if parts[0].boxes is not None:
             raise ValueError("the objects of a volume are told slice by slice")
-        return replace(
-            parts[0], probabilities=_stack([p.probabilities for p in parts], 1), uncertainty=_stack([p.uncertainty for p in parts], 0)
-        )
+        return replace(parts[0], probabilities=_stack([p.probabilities for p in parts]))
 
     def ready(self, scan: Scan, *, valid: npt.NDArray[np.bool_] | None = None) -> PreprocessedScan:
         """Everything that may be done ahead, beside the network: for a 2-D image, its normalisation."""
@@ -155,6 +153,6 @@ def _far_off(own: float | None, trained: float | None) -> bool:
     return own is not None and trained is not None and not 1 / _FAR_OFF < own / trained < _FAR_OFF
 
 
-def _stack(planes: list[npt.NDArray[np.float32] | None], axis: int) -> npt.NDArray[np.float32] | None:
+def _stack(planes: list[npt.NDArray[np.float32] | None]) -> npt.NDArray[np.float32] | None:
     known = [p for p in planes if p is not None]
-    return np.stack(known, axis=axis) if len(known) == len(planes) else None
+    return np.stack(known, axis=1) if len(known) == len(planes) else None

@@ -115,7 +115,7 @@ def _predicted(task: Task, store: CaseStore, keys: Sequence[CaseKey], device: An
 
 
 def _labelled(store: CaseStore, index: int, prediction: Prediction) -> Labelled:
-    return prediction, store.truth(index), torch.from_numpy(store.valid_in_source(index))
+    return prediction, store.source_target(index), torch.from_numpy(store.valid_in_source(index))
 
 
 def score_images(
@@ -178,7 +178,7 @@ def overlay_picture(store: CaseStore, index: int, task: Task, prediction: Predic
     except (OcusegError, OSError) as error:
         log.warning("case %s: no example picture, the image cannot be read again (%s)", store.case_of(index), type(error).__name__)
         return None
-    truth = store.truth(index)
+    truth = store.source_target(index)
     reference = None if truth.mask is None else task.label_map.layers(truth.mask.numpy())
     found, true = _found_boxes(task, prediction), _true_boxes(truth)
     return side_by_side(picture, task.label_map, {"layers": layers, **found}, {"layers": reference, **true})

@@ -19,8 +19,7 @@ class Prediction:
     """What a network says of one scan, in the SOURCE frame; whatever does not apply is None.
 
     ``probabilities`` float32 (K, H, W) or (K, D, H, W), foreground classes only · ``boxes`` float32 (N, 4) · ``labels`` int64 (N) ·
-    ``scores`` float32 (N) · ``instance_masks`` bool (N, H, W) · ``grade_probabilities`` float32 (G) · ``uncertainty`` float32
-    (H, W) or (D, H, W) in 0..1. numpy arrays.
+    ``scores`` float32 (N) · ``instance_masks`` bool (N, H, W). numpy arrays.
     """
 
     probabilities: npt.NDArray[np.float32] | None = None
@@ -28,8 +27,6 @@ class Prediction:
     labels: npt.NDArray[np.int64] | None = None
     scores: npt.NDArray[np.float32] | None = None
     instance_masks: npt.NDArray[np.bool_] | None = None
-    grade_probabilities: npt.NDArray[np.float32] | None = None
-    uncertainty: npt.NDArray[np.float32] | None = None
     bundle_id: str | None = None
     warnings: tuple[str, ...] = ()
 

@@ -18,14 +18,13 @@ class Target:
     """What is true of one image, or of the slices of a volume; each field may be None, and N (objects) may be 0.
 
     ``mask`` int64 (H, W), or (D, H, W) of a volume, which has no objects · ``boxes`` float32 (N, 4) xyxy pixels, half open, x =
-    column · ``labels`` int64 (N), 1..K · ``instance_masks`` bool (N, H, W) · ``grade`` int. Tensors.
+    column · ``labels`` int64 (N), 1..K · ``instance_masks`` bool (N, H, W). Tensors.
     """
 
     mask: Tensor | None = None
     boxes: Tensor | None = None
     labels: Tensor | None = None
     instance_masks: Tensor | None = None
-    grade: int | None = None
 
     def __post_init__(self) -> None:
         axes = 3 if self.boxes is None and self.mask is not None and self.mask.ndim == 3 else 2
@@ -146,5 +145,5 @@ class Batch:
 
         targets = None
         if self.targets is not None:
-            targets = [Target(move(t.mask), move(t.boxes), move(t.labels), move(t.instance_masks), t.grade) for t in self.targets]
+            targets = [Target(move(t.mask), move(t.boxes), move(t.labels), move(t.instance_masks)) for t in self.targets]
         return Batch([move(i) for i in self.images], [move(v) for v in self.valid], self.placements, self.cases, targets)

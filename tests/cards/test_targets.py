@@ -141,7 +141,7 @@ def test_a_subset_of_the_classes_is_read_and_numbered_anew(root: Path, kind: str
     assert not read_target(chosen, empty, weak_masks="ellipse").mask.any()  # type: ignore[union-attr]
     store = CaseStore(chosen, [full], root, NormaliseConfig(), need="objects", weak_masks="ellipse")
     assert store.label_map.names == ("drusen",)
-    assert store.truth(0).labels.tolist() == [1]  # type: ignore[union-attr]
+    assert store.source_target(0).labels.tolist() == [1]  # type: ignore[union-attr]
     with pytest.raises(CardError, match=r"data.classes: card .* has no class 'drus'; it has bleeding, drusen"):
         card.choosing(["drus"])
 
@@ -264,7 +264,7 @@ def test_the_store_gives_objects_in_both_frames(root: Path, tmp_path: Path, kind
     options = {"cache": cache, "cache_dir": tmp_path / "cache", "need": "objects"}
     store = CaseStore(card, find_cases(card, root), root, normalise, **options)
     for index, case in enumerate(find_cases(card, root)):
-        expected, truth = read_target(card, case), store.truth(index)
+        expected, truth = read_target(card, case), store.source_target(index)
         sample = store.sample(index)
         assert torch.equal(truth.boxes, expected.boxes)  # type: ignore[arg-type]
         assert torch.equal(truth.labels, expected.labels)  # type: ignore[arg-type]
@@ -298,10 +298,10 @@ def test_ellipses_let_boxes_train_a_semantic_task_and_keep_the_boxes(root: Path)
     assert not semantic.sample(1).target.mask.any()  # type: ignore[union-attr]
     assert semantic.sample(0).target.boxes is None, "a semantic task pays for no objects"
     store = CaseStore(card, cases, root, NormaliseConfig(), need="objects", weak_masks="ellipse")
-    truth = store.truth(0)
+    truth = store.source_target(0)
     assert torch.equal(truth.boxes, read_target(card, cases[0]).boxes)  # type: ignore[arg-type]
     assert torch.equal(truth.mask, mask)  # type: ignore[arg-type]
-    assert store.truth(1).instance_masks.shape == (0, *SHAPE)  # type: ignore[union-attr]
+    assert store.source_target(1).instance_masks.shape == (0, *SHAPE)  # type: ignore[union-attr]
 
 
 def test_cases_without_labels_are_refused_by_a_detection_task_too(small_set: SmallSet) -> None:
@@ -320,8 +320,8 @@ def test_a_volume_has_objects_slice_by_slice(tmp_path: Path) -> None:
     for source in ({"kind": "values", "values": {1: "drusen"}}, {"kind": "instances", "means": "drusen"}):
         card = make_card(**front, labels=[source | {"file": "{name}_label.nii.gz"}])
         store = CaseStore(card, find_cases(card, tmp_path), tmp_path, NormaliseConfig(method="percentile"), need="objects")
-        assert store.truth(0).boxes.tolist() == [[10, 5, 20, 9]]  # type: ignore[union-attr]
-        assert store.truth(1).boxes.shape == (0, 4)  # type: ignore[union-attr]
+        assert store.source_target(0).boxes.tolist() == [[10, 5, 20, 9]]  # type: ignore[union-attr]
+        assert store.source_target(1).boxes.shape == (0, 4)  # type: ignore[union-attr]
         assert int(store.sample(2).target.instance_masks.sum()) == 24  # type: ignore[union-attr]
         assert read_target(card, find_cases(card, tmp_path)[0]).labels.tolist() == [2]  # type: ignore[union-attr]
 
@@ -359,7 +359,7 @@ def test_a_tiny_lesion_survives_in_crops_at_native_scale_and_its_loss_is_said(tm
             assert target.instance_masks is not None
             ((x1, y1, x2, y2),) = target.boxes.tolist()
             assert (x2 - x1, y2 - y1) == (12, 12), "its exact box, whichever crop holds it"
-            assert int(target.instance_masks.sum()) == int(store.truth(0).mask.sum())  # type: ignore[union-attr]
+            assert int(target.instance_masks.sum()) == int(store.source_target(0).mask.sum())  # type: ignore[union-attr]
             places.add((x1, y1))
     assert len(places) > 12, "not always in the middle"
     assert not caplog.records
@@ -367,7 +367,7 @@ def test_a_tiny_lesion_survives_in_crops_at_native_scale_and_its_loss_is_said(tm
     assert not caplog.records, "at an eighth there is a pixel of it yet"
     small = CaseStore(card, cases, tmp_path, NormaliseConfig(field_of_view="whole", working_size=(36, 48)), need="objects")
     assert small.sample(0).target.boxes.shape == (0, 4)  # type: ignore[union-attr]
-    assert small.truth(0).boxes.tolist() == [[1333, 777, 1345, 789]]  # type: ignore[union-attr]
+    assert small.source_target(0).boxes.tolist() == [[1333, 777, 1345, 789]]  # type: ignore[union-attr]
     assert "1 of 1 objects are smaller than a pixel at the working scale" in caplog.text
 
 
@@ -394,7 +394,7 @@ def test_the_real_boxes_of_idrid() -> None:
     few = CaseStore(card, cases[:3], root, NormaliseConfig(working_diameter_px=400), need="objects", weak_masks="ellipse")
     sample = few.sample(0)
     assert sample.target.instance_masks is not None
-    assert len(sample.target.instance_masks) == len(few.truth(0).boxes)  # type: ignore[arg-type]
+    assert len(sample.target.instance_masks) == len(few.source_target(0).boxes)  # type: ignore[arg-type]
 
 
 def test_the_real_disc_and_cup_are_one_object_each() -> None:

@@ -61,7 +61,7 @@ def telling_sample() -> Sample:
     for number, layer in enumerate(masks, 1):
         mask[layer] = number
     mask[60:64, 5:9] = IGNORE
-    target = Target(mask, boxes_of(masks), torch.tensor([1, 2, 3]), masks, grade=2)
+    target = Target(mask, boxes_of(masks), torch.tensor([1, 2, 3]), masks)
     valid = torch.ones(ROWS, COLUMNS, dtype=torch.bool)
     return Sample(
         torch.stack([x, y, torch.ones_like(x)]), valid, target, Placement.identity(ROWS, COLUMNS), "R", CaseKey("a", "R", "0", "x")
@@ -107,7 +107,6 @@ def check_aligned(out: Sample, source: Sample, growth: float = 1.0) -> None:
         instance = out.target.instance_masks[kept[0]]
         assert torch.equal(instance[inside], there[number - 1][inside])
         assert torch.equal(boxes_of(instance[None])[0], out.target.boxes[kept[0]])
-    assert out.target.grade == 2
 
 
 def thin(mask: torch.Tensor) -> bool:

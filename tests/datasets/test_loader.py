@@ -68,7 +68,7 @@ def test_the_store_gives_what_prepare_gives(small_set: SmallSet, tmp_path: Path,
         assert sample.placement == expected.placement
         assert (sample.case, sample.laterality) == (case.key, case.key.eye)
         mask = read_target_mask(small_set.card, case)
-        assert np.array_equal(store.truth(index).mask, mask)
+        assert np.array_equal(store.source_target(index).mask, mask)
         assert store.valid_in_source(index).shape == mask.shape
         assert sample.target.mask is not None
         assert sample.target.mask.shape == sample.image.shape[-2:]
@@ -105,7 +105,7 @@ def test_the_disk_cache_is_made_once_and_keyed_by_content_and_settings(small_set
     write_png(small_set.root / "labels" / "a_L.png", np.zeros((60, 84), np.uint8))
     changed = stored(small_set, cache="disk", cache_dir=folder)
     assert len(list(folder.iterdir())) == 25
-    assert not changed.truth(0).mask.any()
+    assert not changed.source_target(0).mask.any()
 
 
 def test_a_damaged_cache_is_made_again(small_set: SmallSet, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -186,7 +186,7 @@ def test_cases_without_masks_are_refused_or_kept(small_set: SmallSet) -> None:
     store = stored(small_set, need="either")
     assert store.sample(0).target.mask is None
     with pytest.raises(CardError, match="has no label"):
-        store.truth(0)
+        store.source_target(0)
 
 
 @pytest.mark.parametrize("cache", ["memory", "disk"])
@@ -198,7 +198,7 @@ def test_an_image_whose_labels_may_be_missing_has_an_empty_mask(small_set: Small
     mask = store.sample(0).target.mask
     assert mask is not None
     assert (mask.shape, bool(mask.any())) == ((60, 84), False)
-    assert store.truth(1).mask.any()
+    assert store.source_target(1).mask.any()
     assert store.manifest()[0]["labels_sha256"] == [None]
 
 
@@ -347,7 +347,7 @@ def test_a_volume_becomes_one_sample_a_slice(tmp_path: Path, cache: Any) -> None
     for index in range(8):
         volume, label = volumes["p1_R" if index < 4 else "p2_L"]
         assert store.slice_of(index) == index % 4
-        assert np.array_equal(store.truth(index).mask, label[index % 4])
+        assert np.array_equal(store.source_target(index).mask, label[index % 4])
         assert torch.equal(store.sample(index).image, prepare(volume[None, index % 4], normalise, "oct").image)
     assert store.indices([store.keys()[1]]) == [4, 5, 6, 7]
     config = Sampling(crop=None, crops_per_image=1, augment=AugmentConfig(gain=0, bias=0, horizontal_flip=0))
@@ -379,7 +379,7 @@ def test_chase_loads_as_its_card_says() -> None:
     assert torch.allclose(sample.image[:, sample.valid].mean(dim=1), torch.zeros(3), atol=1e-4)
     small = CaseStore(card, cases, root, NormaliseConfig(working_diameter_px=460))
     assert abs(small.sample(0).image.shape[-1] - 500) < 15
-    assert torch.equal(small.truth(0).mask, store.truth(0).mask)
+    assert torch.equal(small.source_target(0).mask, store.source_target(0).mask)
 
 
 @pytest.mark.parametrize("cache", ["memory", "disk"])

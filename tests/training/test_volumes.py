@@ -145,7 +145,7 @@ def test_validation_scores_each_slice_as_the_bundle_predicts_it(data: Path, resu
     layers = bundle.task.layers(found[0])
     assert layers is not None
     for one in scored:
-        target = store.truth(store.indices([key])[one.slice_index])
+        target = store.source_target(store.indices([key])[one.slice_index])
         both = (layers[0, one.slice_index] & (target.mask.numpy() == 1)).sum()  # type: ignore[union-attr]
         assert one.measures["tp/fluid"].value == both
 
