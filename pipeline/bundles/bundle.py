@@ -26,8 +26,8 @@ from pipeline.atomic import new_folder
 from pipeline.bundles.model_card import model_card
 from pipeline.bundles.record import FORMAT, BundleRecord
 from pipeline.config import RunConfig
-from pipeline.errors import BundleError, OcusegError, TrainingError
-from pipeline.models.base import MODELS, to_channels_last
+from pipeline.errors import BundleError, ConfigError, OcusegError, TrainingError
+from pipeline.models.base import MODELS, Network, to_channels_last
 from pipeline.models.detector import NMSConfig
 from pipeline.registry import explain
 from pipeline.tasks.base import TASKS, Task
@@ -62,12 +62,20 @@ class Bundle:
 
 
 def build_task(config: RunConfig, input_channels: int, label_map: LabelMap) -> Task:
-    """The untrained task of a config, with the weights that torch's present random state gives."""
+    """The untrained task of a config, with the weights that torch's present random state gives.
+
+    Raises
+    ------
+    ConfigError: a plugin's network is not a :class:`Network`.
+    """
     outputs = config.task.outputs(label_map)  # type: ignore[attr-defined]
     model = config.model
     if isinstance(model, NMSConfig):
         model = model.with_limits(config.task.detections, config.task.score_threshold)  # type: ignore[attr-defined]
     network = MODELS[model.name].build(model, input_channels, outputs)  # type: ignore[attr-defined]
+    if not isinstance(network, Network):
+        given = type(network).__name__
+        raise ConfigError(f"model.name: {model.name} builds a {given}: let that class inherit pipeline.models.base.Network")  # type: ignore[attr-defined]
     task: Task = TASKS[config.task.name].build(config.task, network, label_map)  # type: ignore[attr-defined]
     return task
 

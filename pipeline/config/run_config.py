@@ -150,7 +150,7 @@ class RunConfig(Strict):
             raise ValueError(
                 f"task {task.name!r} cannot use model {model.name!r}; choose one of {', '.join(fitting) or 'none'}, or another task"  # type: ignore[attr-defined]
             )
-        volumes = getattr(model, "dims", 2) == 3
+        volumes: bool = model.volumes  # type: ignore[attr-defined]
         if volumes and self.data.slices is None:
             raise ValueError(f"data.slices is missing: model {model.name!r} has dims 3; say how many slices a training crop has, such as 9")  # type: ignore[attr-defined]
         for key, value in (("data.slices", self.data.slices), ("task.tile_slices", getattr(task, "tile_slices", None))):

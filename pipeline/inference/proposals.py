@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.inference.predict import Predictor, PreprocessedScan
+from pipeline.models.detector import ProposingDetector
 from pipeline.scans.display import displayed
 from pipeline.scans.raster import write_png
 from pipeline.tasks.fov import centres_inside
@@ -27,7 +27,7 @@ _PROPOSED = LabelMap((LabelClass(1, "proposal", (255, 255, 255)),))
 
 def check_proposals(predictor: Predictor) -> None:
     """Raise ConfigError where the bundle's network has no proposals of its own."""
-    if not hasattr(getattr(predictor.task, "network", None), "proposals"):
+    if not isinstance(predictor.task.network, ProposingDetector):
         raise ConfigError(
             f"--proposals: {predictor.bundle.config.model.name} decides at once and proposes nothing; "  # type: ignore[attr-defined]
             "faster_rcnn and mask_rcnn have proposals"
@@ -40,7 +40,8 @@ def proposals_of(
     """Boxes float32 (P, 4) of each plane in its source frame, likeliest first, at most :data:`MOST`; none outside the field of view."""
     from torchvision.ops import nms
 
-    network: Any = predictor.task.network
+    network = predictor.task.network
+    assert isinstance(network, ProposingDetector)
     tile, overlap = (getattr(predictor.bundle.config.task, name, None) for name in ("tile", "tile_overlap"))
     for batch, (reduced,) in predictor.batches(ready, valid=valid):
         (image,), (placement,) = batch.images, batch.placements

@@ -1,18 +1,27 @@
-"""The registry of networks: one file each in this package, found by name."""
+"""The registry of networks (one file each in this package, found by name) and what every one of them promises."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
+from pipeline.errors import ConfigError
+from pipeline.models.weights import Loaded
 from pipeline.registry import Registry, Strict
 
 MODELS = Registry("model.name", "pipeline.models")
 
 Family = Literal["semantic", "detection"]
+
+Dims = Literal[2, 3]
+"""Axes of what a network sees: images, or volumes of neighbouring slices."""
+
+Stages = Sequence[Sequence[nn.Module]]
+"""An encoder's modules by stage, the first one sees the image."""
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 """By a tensor's axes: of images (B, C, H, W), of volumes (B, C, D, H, W)."""
@@ -32,6 +41,61 @@ class ModelConfig(Strict):
         "encoder", description="network: all of a bundle's network goes on learning, as after new pictures or outlines; encoder: that alone"
     )
     weights_partial: bool = Field(False, description="take what fits of weights of another architecture, instead of refusing them")
+
+    @property
+    def volumes(self) -> bool:
+        """Whether the network sees volumes; single images and slices otherwise."""
+        return False
+
+
+class VolumeModelConfig(ModelConfig):
+    """Base of the settings of networks that come for images and for volumes."""
+
+    dims: Dims = Field(2, description="3 for whole volumes, 2 for images and single slices")
+
+    @property
+    def volumes(self) -> bool:
+        return self.dims == 3
+
+
+class Network(nn.Module):
+    """What tasks, training, prediction and export may ask of any network; the defaults suit most, and a network sets what differs.
+
+    ``dims``: 2 for images (B, C, H, W), 3 for volumes (B, C, D, H, W).
+    ``multiple``: the sides on which it computes are multiples of this (of one number for each axis, where it has several). It pads by
+    itself what it is given, except when it is exported.
+    ``min_batch_size``: images that a training batch must hold, where normalisation has nothing to compare in fewer.
+    ``loss_mask``: after a forward pass in training, bool that broadcasts to (B, 1, H, W): the pixels that have logits, where not all do.
+    ``compilable``: torch.compile makes one graph of it for images of one size, in training and in evaluation mode. False where what is
+    computed depends on what is found.
+    ``fixed_when_exported``: an exported graph takes images of one size only.
+    ``not_exportable``: why it cannot be exported (ONNX); empty where it can.
+    """
+
+    dims: Dims = 2
+    multiple: int | tuple[int, ...] = 1
+    min_batch_size: int = 1
+    loss_mask: Tensor | None = None
+    compilable: bool = True
+    fixed_when_exported: bool = False
+    not_exportable: str = ""
+
+    @property
+    def exportable(self) -> bool:
+        return not self.not_exportable
+
+    def encoder_stages(self) -> Stages:
+        """The part that weights of another network may fill, and that may learn more slowly or later; none where it has no such part."""
+        return ()
+
+    def load_encoder(self, weights: str) -> Loaded:
+        """Fill the encoder from "imagenet" or a file.
+
+        Raises
+        ------
+        ConfigError: there is no such file, it is of another architecture, or this network has no encoder that a file could fill.
+        """
+        raise ConfigError(f"model.weights: {type(self).__name__} has no encoder that could be filled; write none")
 
 
 def memory_format(network: nn.Module) -> torch.memory_format:

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from pipeline.models.base import Family, ModelConfig, memory_format
+from pipeline.models.base import Family, ModelConfig, Network, memory_format
 from pipeline.types import Target
 
 Sizes = list[tuple[int, int]]
@@ -68,14 +68,16 @@ class Detections:
     masks: Tensor | None = None
 
 
-class Detector(nn.Module, abc.ABC):
+class Detector(Network, abc.ABC):
     """A network that finds objects of K classes.
 
-    A subclass works on one padded tensor: :meth:`batch_losses` and :meth:`batch_detections`. ``stride``: rows and columns of that
-    tensor are multiples of it; padding is 0 on the right and below.
+    A subclass works on one padded tensor: :meth:`batch_losses` and :meth:`batch_detections`. Rows and columns of that tensor are
+    multiples of ``multiple``; padding is 0 on the right and below.
     """
 
-    stride: ClassVar[int] = 32
+    multiple: int = 32
+    compilable = False
+    not_exportable = "a detector finds as many objects as there are, which a graph of fixed shapes cannot say"
     has_masks: ClassVar[bool] = False
 
     @abc.abstractmethod
@@ -111,7 +113,7 @@ class Detector(nn.Module, abc.ABC):
 
     def _batch(self, images: Sequence[Tensor]) -> tuple[Tensor, Sizes]:
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
-        rows, columns = (-(-max(extent) // self.stride) * self.stride for extent in zip(*sizes, strict=True))
+        rows, columns = (-(-max(extent) // self.multiple) * self.multiple for extent in zip(*sizes, strict=True))
         padded = [functional.pad(image, (0, columns - image.shape[-1], 0, rows - image.shape[-2])) for image in images]
         return torch.stack(padded).contiguous(memory_format=memory_format(self)), sizes
 
@@ -123,6 +125,14 @@ class Detector(nn.Module, abc.ABC):
         rows, columns = images.shape[-2:]
         padded = functional.pad(masks, (0, columns - masks.shape[-1], 0, rows - masks.shape[-2]))
         return Target(boxes=target.boxes, labels=target.labels, instance_masks=padded)
+
+
+class ProposingDetector(Detector):
+    """A detector that first proposes where objects may be."""
+
+    @abc.abstractmethod
+    def proposals(self, images: Sequence[Tensor]) -> list[Detections]:
+        """What is looked at more closely in each image, all of class 1, the highest scores first."""
 
 
 def boxes_and_labels(target: Target) -> tuple[Tensor, Tensor]:

@@ -15,13 +15,12 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from pipeline.models.base import MODELS, ModelConfig
-from pipeline.models.padding import SLICE_HALVINGS, Dims, Framed, check_slice_halvings, enlarged, product, strides
+from pipeline.models.base import MODELS, VolumeModelConfig
+from pipeline.models.padding import SLICE_HALVINGS, Framed, check_slice_halvings, enlarged, product, strides
 
 
-class DynUNetConfig(ModelConfig):
+class DynUNetConfig(VolumeModelConfig):
     name: Literal["dynunet"] = "dynunet"
-    dims: Dims = Field(2, description="3 for whole volumes, 2 for images and single slices")
     widths: tuple[int, ...] = Field((32, 64, 128, 256, 512), min_length=3, description="channels at each depth, finest first")
     slice_halvings: int | None = Field(None, ge=0, description=SLICE_HALVINGS)
     residual: bool = Field(False, description="blocks that add their input to their output")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import ConfigError
+from pipeline.models.base import Dims, Network
 
-Dims = Literal[2, 3]
 
-
-class AnySize(nn.Module):
+class AnySize(Network):
     """A network for pixels whose :meth:`logits` need sides that are multiples of ``multiple`` (of one for each axis, where it has
     several); made to take any size.
 
@@ -25,9 +23,6 @@ class AnySize(nn.Module):
     Exported (torch.export, ONNX), with free height and width, it takes multiples of ``multiple`` only, at least two of them: how much
     to pad cannot be asked of sizes that are not known yet. The caller pads with :func:`pad_to_multiple`.
     """
-
-    multiple: int | tuple[int, ...]
-    dims: Dims = 2
 
     def logits(self, images: Tensor) -> Tensor | list[Tensor]:
         """Float (B, C, ...), sides multiples of ``multiple``, two at least -> logits (B, K, ...), or a list of them."""

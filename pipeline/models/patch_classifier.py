@@ -54,11 +54,12 @@ class PatchClassifier(AnySize):
     those have a loss. Beyond the border the outermost pixels are repeated.
     """
 
+    compilable = False  # prediction loops over as many pieces as an image has, and a graph would hold each of them
+
     def __init__(self, config: PatchClassifierConfig, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.config = config
         self.multiple = config.stride
-        self.loss_mask: Tensor | None = None
         layers: list[nn.Module] = []
         before = in_channels
         for width in config.widths:

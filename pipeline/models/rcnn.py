@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from pipeline.models.anchors import Anchors, LevelAnchors, fitted_anchors
 from pipeline.models.backbones import Name, Pyramid, build_encoder
-from pipeline.models.detector import Detections, Detector, FrozenStages, LowestScore, NMSConfig, Sizes, boxes_and_labels
+from pipeline.models.detector import Detections, FrozenStages, LowestScore, NMSConfig, ProposingDetector, Sizes, boxes_and_labels
 from pipeline.models.weights import Loaded, Version
 from pipeline.types import Target
 
@@ -61,7 +61,7 @@ class RCNNConfig(NMSConfig):
         return self if self.anchors is not None else self.model_copy(update={"anchors": fitted_anchors(sizes, len(Pyramid.STRIDES))})
 
 
-class RCNN(Detector):
+class RCNN(ProposingDetector):
     """Faster R-CNN; with masks where ``mask`` is given (torchvision's RoI pooling, head and predictor for them)."""
 
     def __init__(

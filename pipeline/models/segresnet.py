@@ -14,13 +14,12 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from pipeline.models.base import MODELS, ModelConfig
-from pipeline.models.padding import Dims, Framed
+from pipeline.models.base import MODELS, VolumeModelConfig
+from pipeline.models.padding import Framed
 
 
-class SegResNetConfig(ModelConfig):
+class SegResNetConfig(VolumeModelConfig):
     name: Literal["segresnet"] = "segresnet"
-    dims: Dims = Field(2, description="3 for whole volumes, 2 for images and single slices")
     width: int = Field(16, ge=1, description="features at full resolution; each coarser level doubles them")
     blocks: tuple[int, ...] = Field((1, 2, 2, 4), min_length=2, description="residual blocks of the encoder at each depth, finest first")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability after the first convolution")

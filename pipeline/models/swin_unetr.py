@@ -13,13 +13,12 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from pipeline.models.base import MODELS, ModelConfig
-from pipeline.models.padding import Dims, Framed
+from pipeline.models.base import MODELS, VolumeModelConfig
+from pipeline.models.padding import Framed
 
 
-class SwinUnetrConfig(ModelConfig):
+class SwinUnetrConfig(VolumeModelConfig):
     name: Literal["swin_unetr"] = "swin_unetr"
-    dims: Dims = Field(2, description="3 for whole volumes, 2 for images and single slices")
     width: int = Field(24, ge=12, multiple_of=12, description="features of the finest level; each of four coarser ones doubles them")
     depths: tuple[int, int, int, int] = Field((2, 2, 2, 2), description="transformer blocks a stage, in pairs (plain and shifted windows)")
     heads: tuple[int, int, int, int] = Field((3, 6, 12, 24), description="attention heads a stage")
@@ -37,6 +36,9 @@ class SwinUnetrConfig(ModelConfig):
 
 
 class SwinUnetr(Framed):
+    fixed_when_exported = True
+    compilable = False  # MONAI asks NumPy whether an image has the right size
+
     def __init__(self, config: SwinUnetrConfig, in_channels: int, out_channels: int) -> None:
         from monai.networks.nets import SwinUNETR  # importing MONAI takes six seconds
 

@@ -21,11 +21,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.models.base import MODELS, ModelConfig
-from pipeline.models.padding import SLICE_HALVINGS, Dims, Framed, check_slice_halvings, convolution_class, enlarged, product, strides
+from pipeline.models.base import MODELS, Dims, VolumeModelConfig
+from pipeline.models.padding import SLICE_HALVINGS, Framed, check_slice_halvings, convolution_class, enlarged, product, strides
 
 
-class UNetConfig(ModelConfig):
+class UNetConfig(VolumeModelConfig):
     name: Literal["unet"] = "unet"
     widths: tuple[int, ...] = Field((32, 64, 128, 256, 512), min_length=2, description="channels at each depth, finest first")
     first_stride: Literal[1, 2] = Field(
@@ -37,7 +37,6 @@ class UNetConfig(ModelConfig):
     attention_gates: bool = Field(
         False, description="weigh what the encoder hands across by where the coarser levels look (Attention U-Net)"
     )
-    dims: Dims = Field(2, description="3 for whole volumes, 2 for images and single slices")
     slice_halvings: int | None = Field(None, ge=0, description=SLICE_HALVINGS)
     deep_supervision: int = Field(0, ge=0, le=4, description="how many coarser decoder outputs also get a loss (0: none)")
     head_width: int = Field(

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import ConfigError
-from pipeline.models.base import MODELS, ModelConfig
-from pipeline.models.padding import AnySize, Dims, convolution_class
+from pipeline.models.base import MODELS, VolumeModelConfig
+from pipeline.models.padding import AnySize, convolution_class
 from pipeline.models.weights import Loaded, first_layer, load
 
 TORCHVISION = {
@@ -39,9 +39,8 @@ TORCHVISION = {
 """Beginnings and middles of torchvision's names of a vision transformer's entries, and what they are called here."""
 
 
-class VitConfig(ModelConfig):
+class VitConfig(VolumeModelConfig):
     name: Literal["vit"] = "vit"
-    dims: Dims = Field(2, description="3 for whole volumes, 2 for images and single slices")
     image_size: int = Field(512, ge=4, description="side in pixels of the images to be trained on: positions are learned for this size")
     patch: Literal[4, 8, 16, 32] = Field(16, description="side of a patch in pixels")
     width: int = Field(768, ge=1, description="features of a patch")

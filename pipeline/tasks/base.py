@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.datasets.preprocess import TargetKind
-from pipeline.models.base import Family
+from pipeline.models.base import Family, Network
 from pipeline.registry import OneOrTwo, Registry, Strict
 from pipeline.types import Batch, Geometry, LabelMap, Measure, Prediction, Target
 
@@ -52,7 +52,7 @@ class Task(nn.Module):
     decision thresholds by class name that ``score`` uses; empty: the family's defaults.
     """
 
-    network: nn.Module
+    network: Network
     label_map: LabelMap
     volumes: bool = False
     headline: str

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pipeline.metrics.threshold import DiceSearch, decide
-from pipeline.models.base import Family, memory_format
+from pipeline.models.base import Family, Network, memory_format
 from pipeline.registry import unknown_name
 from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig, TileSides
 from pipeline.tasks.fitting import in_pieces, tile_that_fits
@@ -53,12 +53,12 @@ class SemanticConfig(TaskConfig):
 class SemanticTask(Task):
     """A network of C channels (``label_map.channels``) with its losses and its way of predicting."""
 
-    def __init__(self, config: SemanticConfig, network: nn.Module, label_map: LabelMap) -> None:
+    def __init__(self, config: SemanticConfig, network: Network, label_map: LabelMap) -> None:
         super().__init__()
         self.config = config
         self.network = network
         self.label_map = label_map
-        self.volumes = getattr(network, "dims", 2) == 3
+        self.volumes = network.dims == 3
         self.headline = "dice"
         self.thresholds: Mapping[str, float] = {}
 
@@ -76,7 +76,7 @@ class SemanticTask(Task):
         images = images.contiguous(memory_format=memory_format(self.network))
         outputs = self.network(images) if self.training else self._logits(images, self._tile(images))
         outputs = outputs if isinstance(outputs, list) else [outputs]
-        loss_mask = getattr(self.network, "looked_at", None)  # a network that classifies patches has trained on some pixels only
+        loss_mask = self.network.loss_mask  # a network that classifies patches has logits at some pixels only
         valid = valid if loss_mask is None else valid & loss_mask
         # Deep supervision: each coarser output counts half of the one before it; the shares sum to one.
         shares = [2.0**-depth / (2 - 2.0 ** (1 - len(outputs))) for depth in range(len(outputs))]
@@ -206,5 +206,5 @@ def _mask(target: Target) -> Tensor:
 
 
 @TASKS.add(SemanticConfig)
-def build(config: SemanticConfig, network: nn.Module, label_map: LabelMap) -> Task:
+def build(config: SemanticConfig, network: Network, label_map: LabelMap) -> Task:
     return SemanticTask(config, network, label_map)

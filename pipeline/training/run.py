@@ -164,9 +164,8 @@ def train(
         config = with_fitted_anchors(with_card(config, card.name), data)
         torch.manual_seed(config.seed)
         task = build_task(config, store.channels, card.label_map)
-        min_batch_size = getattr(task.network, "fewest", 1)  # with fewer images a network's normalisation has nothing to compare
-        if config.train.batch_size < min_batch_size:
-            raise ConfigError(f"train.batch_size: {config.model.name} is trained on batches of at least {min_batch_size}")  # type: ignore[attr-defined]
+        if config.train.batch_size < (least := task.network.min_batch_size):
+            raise ConfigError(f"train.batch_size: {config.model.name} is trained on batches of at least {least}")  # type: ignore[attr-defined]
         loaded = load_weights(task, config) if new else None
         task.to(accelerator.device)
         if config.train.channels_last and channels_last_is_safe(task, accelerator.device.type):

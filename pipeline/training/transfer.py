@@ -16,19 +16,12 @@ from torch import Tensor, nn
 from pipeline.bundles.bundle import RECORD, WEIGHTS, load_bundle
 from pipeline.config import RunConfig, TrainConfig
 from pipeline.errors import ConfigError
+from pipeline.models.base import Network, Stages
 from pipeline.models.weights import Loaded, Partial, check_file, fill, first_layer
 from pipeline.tasks.base import Task
 from pipeline.tracking.provenance import folder_digest
 
 log = logging.getLogger(__name__)
-
-Stages = Sequence[Sequence[nn.Module]]
-
-
-def encoder_stages(network: nn.Module) -> Stages:
-    """The encoder's modules by stage, the first one sees the image; none where the network does not say them (``encoder_stages``)."""
-    find = getattr(network, "encoder_stages", None)
-    return () if find is None else find()
 
 
 def check_source(config: RunConfig) -> None:
@@ -59,10 +52,7 @@ def load_weights(task: Task, config: RunConfig) -> Loaded | None:
     if _is_bundle(model.weights):
         loaded = _from_bundle(network, Path(model.weights), model.weights_for == "network", model.weights_partial)
     else:
-        load = getattr(network, "load_encoder", None)
-        if load is None:
-            raise ConfigError(f"model.weights: {model.name} has no encoder that could be filled; write none")
-        loaded = load(Partial(model.weights) if model.weights_partial else model.weights)
+        loaded = network.load_encoder(Partial(model.weights) if model.weights_partial else model.weights)
     parts = [f"{len(loaded.loaded)} entries of {loaded.file} loaded", f"{len(loaded.mismatched)} adapted", f"{len(loaded.skipped)} skipped"]
     if loaded.left:
         parts.append(f"{len(loaded.left)} of the network left as they began, such as {loaded.left[0]}")
@@ -70,13 +60,13 @@ def load_weights(task: Task, config: RunConfig) -> Loaded | None:
     return loaded
 
 
-def _from_bundle(network: nn.Module, path: Path, whole: bool, partial: bool) -> Loaded:
+def _from_bundle(network: Network, path: Path, whole: bool, partial: bool) -> Loaded:
     """Take another network of ours whole, or its encoder, whatever stands around that; entries are matched by stage and place."""
     bundle = load_bundle(path)
     title = f"bundle {bundle.id} ({bundle.config.name})"
     if whole:
         return fill(network, bundle.task.network.state_dict(), title, folder_digest(path, only=WEIGHTS), partial=partial)
-    own, theirs = encoder_stages(network), encoder_stages(bundle.task.network)
+    own, theirs = network.encoder_stages(), bundle.task.network.encoder_stages()
     for stages, whose in ((own, "this network"), (theirs, title)):
         if not stages:
             raise ConfigError(f"model.weights: {whose} does not say which part of it is its encoder; write none, or give another bundle")
@@ -103,14 +93,14 @@ def _as_one(stages: Stages) -> nn.Module:
     return nn.ModuleList(nn.ModuleList(stage) for stage in stages)
 
 
-def rate_factors(network: nn.Module, train: TrainConfig) -> dict[nn.Parameter, float]:
+def rate_factors(network: Network, train: TrainConfig) -> dict[nn.Parameter, float]:
     """The factor of the learning rate of each of the encoder's parameters; those of the rest of the network have 1.
 
     Raises
     ------
     ConfigError: the settings speak of an encoder where there is none.
     """
-    stages = encoder_stages(network)
+    stages = network.encoder_stages()
     if not stages and (train.encoder_lr_multiplier != 1 or train.layerwise_lr_decay != 1 or train.unfreeze_at is not None):
         raise ConfigError(
             f"train.encoder_lr_multiplier, train.layerwise_lr_decay, train.unfreeze_at: {type(network).__name__} does not say which of "
@@ -130,9 +120,9 @@ class GradualUnfreezing:
     What the network itself has frozen for good stays so.
     """
 
-    def __init__(self, network: nn.Module, unfreeze_at: Sequence[float] | None) -> None:
+    def __init__(self, network: Network, unfreeze_at: Sequence[float] | None) -> None:
         self.unfreeze_at = unfreeze_at or ()
-        stages = [] if unfreeze_at is None else [nn.ModuleList(stage) for stage in reversed(encoder_stages(network))]
+        stages = [] if unfreeze_at is None else [nn.ModuleList(stage) for stage in reversed(network.encoder_stages())]
         if len(self.unfreeze_at) > len(stages):
             raise ConfigError(f"train.unfreeze_at: names {len(self.unfreeze_at)} stages, but the encoder has {len(stages)}")
         self.stages = [(stage, [p for p in stage.parameters() if p.requires_grad]) for stage in stages]

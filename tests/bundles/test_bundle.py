@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from safetensors import SafetensorError
 
 from pipeline.bundles.bundle import build_task, load_bundle, save_bundle
 from pipeline.config import RunConfig
-from pipeline.errors import BundleError, TrainingError
+from pipeline.errors import BundleError, ConfigError, TrainingError
+from pipeline.models.base import MODELS
 from pipeline.types import Batch, CaseKey, LabelClass, LabelMap, Placement
 
 CONFIG = RunConfig.model_validate(
@@ -227,3 +229,10 @@ def test_a_model_this_installation_does_not_have_is_said(tmp_path: Path) -> None
 def test_a_folder_that_is_no_bundle_says_so(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="not a bundle"):
         load_bundle(tmp_path)
+
+
+def test_a_plugins_network_that_promises_nothing_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = MODELS["unet"]
+    monkeypatch.setitem(MODELS._entries, "unet", replace(entry, build=lambda *_: torch.nn.Conv2d(3, 1, 1)))
+    with pytest.raises(ConfigError, match=r"model\.name: unet builds a Conv2d: let that class inherit pipeline\.models\.base\.Network"):
+        build_task(CONFIG, 3, LABELS)

@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.cards.find_cases import find_cases
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import evaluate, summary_lines
-from pipeline.models.detector import Detections
+from pipeline.models.detector import Detections, ProposingDetector, Sizes
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import read_image, write_png
-from pipeline.types import Geometry
+from pipeline.types import Geometry, Target
 from tests.conftest import shared_data
 from tests.inference.conftest import DISC_CUP, make_bundle
 from tests.inference.spots import KINDS, Spot, canvas, classes, spot_bundle
@@ -334,13 +334,19 @@ def test_speed_is_told_by_the_image_and_of_a_volume_by_the_slice(tmp_path: Path,
     assert facts["images/s"] == pytest.approx(4.0)  # one second a volume of four slices
 
 
-class Proposer(nn.Module):
+class Proposer(ProposingDetector):
     """Proposes the same boxes for every image, the right ones of c_R after ten wrong ones."""
 
     def proposals(self, images: Sequence[Tensor]) -> list[Detections]:
         wrong = [[float(n), 0.0, n + 4.0, 4.0] for n in range(10)]
         boxes = torch.tensor([*wrong, [8, 5, 18, 11], [30, 20, 38, 25]])
         return [Detections(boxes, torch.ones(12, dtype=torch.int64), torch.linspace(1, 0.1, 12)) for _ in images]
+
+    def batch_losses(self, images: Tensor, sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def batch_detections(self, images: Tensor, sizes: Sizes) -> list[Detections]:
+        raise NotImplementedError
 
 
 def test_proposals_are_counted_and_drawn(tmp_path: Path, use: Made) -> None:

@@ -31,7 +31,7 @@ KEY = Pseudonyms(b"a site key for tests")
 class Brightest(Detector):
     """Finds one object of class 1: a square of 8 pixels around the brightest pixel, in which its mask is the upper half."""
 
-    stride: ClassVar[int] = 1
+    multiple: int = 1
     has_masks: ClassVar[bool] = True
 
     def __init__(self) -> None:

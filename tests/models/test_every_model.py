@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline.models.base import MODELS, ModelConfig, memory_format
+from pipeline.models.base import MODELS, ModelConfig, Network, memory_format
 from pipeline.tasks.semantic import SemanticConfig, SemanticTask
 from pipeline.types import Batch, CaseKey, LabelClass, LabelMap, Placement, Target
 from tests.models.test_every_detector import SMALL as DETECTORS
@@ -46,18 +46,16 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"widths": (8, 12), "unshuffle": 2, "deep_supervision": 1},
     ],
 }
-FIXED_WHEN_EXPORTED = ("swin_unetr",)
-"""Networks that are exported for one size only; their files say why."""
-
 VARIANTS = [pytest.param(name, settings, id=f"{name}-{number}") for name in SMALL for number, settings in enumerate(SMALL[name])]
 EVERY = pytest.mark.parametrize(("name", "settings"), VARIANTS)
 
 
-def network(name: str, settings: dict[str, Any], in_channels: int = 3, out_channels: int = 2, seed: int = 0) -> nn.Module:
+def network(name: str, settings: dict[str, Any], in_channels: int = 3, out_channels: int = 2, seed: int = 0) -> Network:
     entry = MODELS[name]
     assert entry.config is not None
     torch.manual_seed(seed)
-    net: nn.Module = entry.build(entry.config(name=name, **settings), in_channels, out_channels)
+    net = entry.build(entry.config(name=name, **settings), in_channels, out_channels)
+    assert isinstance(net, Network)
     return net
 
 
@@ -187,7 +185,7 @@ def test_one_seed_gives_one_network_and_one_training_step(name: str, settings: d
     def after_a_step() -> list[Tensor]:
         task = task_of(name, settings).train()
         optimizer = torch.optim.AdamW(task.parameters(), lr=1e-2)
-        batch = batch_of([a_mask()] * getattr(task.network, "fewest", 1))
+        batch = batch_of([a_mask()] * task.network.min_batch_size)
         torch.stack(list(task(batch).values())).sum().backward()
         optimizer.step()
         return [p.detach() for p in task.parameters()]
@@ -198,11 +196,13 @@ def test_one_seed_gives_one_network_and_one_training_step(name: str, settings: d
 @EVERY
 def test_it_can_be_exported_with_free_height_and_width(name: str, settings: dict[str, Any]) -> None:
     net = network(name, settings).eval()
-    multiple = int(getattr(net, "multiple", 1))
+    assert net.exportable
+    multiple = net.multiple
+    assert isinstance(multiple, int)
     rows, columns = (multiple * torch.export.Dim(side, min=2, max=512) for side in ("rows", "columns"))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export warns of its own internals
-        shapes = None if name in FIXED_WHEN_EXPORTED else ({0: torch.export.Dim.DYNAMIC, 2: rows, 3: columns},)
+        shapes = None if net.fixed_when_exported else ({0: torch.export.Dim.DYNAMIC, 2: rows, 3: columns},)
         exported = torch.export.export(net, (noise(2, 3, 6 * multiple, 5 * multiple),), dynamic_shapes=shapes).module()
         for images, *size in ((2, 6, 5),) if shapes is None else ((3, 2, 3), (3, 9, 4)):
             image = noise(images, 3, size[0] * multiple, size[1] * multiple)

@@ -23,7 +23,7 @@ class BlobFinder(Detector):
     ``least``: shorter blobs are missed, as by a network whose finest map has a coarse stride.
     """
 
-    stride = 1
+    multiple = 1
     has_masks = True
 
     def __init__(self, least: int = 1) -> None:

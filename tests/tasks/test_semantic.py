@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from pipeline.models.base import Network
 from pipeline.tasks.semantic import SemanticConfig, SemanticTask, one_channel_a_class
 from pipeline.types import Batch, CaseKey, Geometry, LabelClass, LabelMap, Placement, Prediction, Target
 
@@ -16,7 +17,7 @@ CUP = LabelMap((LabelClass(1, "disc", (0, 255, 0)), LabelClass(2, "cup", (255, 0
 THREE = LabelMap(tuple(LabelClass(i, name, (i, 0, 0)) for i, name in enumerate(("artery", "vein", "crossing"), 1)))
 
 
-class Echo(nn.Module):
+class Echo(Network):
     """Gives its input's first channels back as logits, so that a prediction is known in advance."""
 
     def __init__(self, channels: int) -> None:
@@ -111,7 +112,7 @@ def test_weights_multiply_each_named_loss() -> None:
 
 
 def test_deep_supervision_weighs_coarser_outputs_less_and_all_of_them_sum_to_one() -> None:
-    class Several(nn.Module):
+    class Several(Network):
         def forward(self, images: Tensor) -> list[Tensor]:
             return [images, 2 * images, 3 * images]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.base import Network
 from pipeline.tasks.losses import LOSSES, soft_skeleton
 from pipeline.tasks.semantic import SemanticConfig, SemanticTask
 from pipeline.types import Batch, CaseKey, LabelClass, LabelMap, Placement, Target
@@ -18,7 +19,7 @@ LAYERS = LabelMap(tuple(LabelClass(i, name, (i, 0, 0)) for i, name in enumerate(
 ALL = LOSSES.names()
 
 
-class Echo(nn.Module):
+class Echo(Network):
     """Gives its input's first channels back as logits, those of slice d plus d: its answer depends on which slice it is."""
 
     dims = 3
@@ -59,7 +60,7 @@ def all_slices(trained: SemanticTask, image: Tensor) -> np.ndarray:
 
 def test_a_network_of_dims_3_makes_a_task_of_volumes() -> None:
     assert task().volumes
-    assert not SemanticTask(SemanticConfig(), nn.Conv2d(1, 2, 1), CUP).volumes
+    assert not SemanticTask(SemanticConfig(), Network(), CUP).volumes
 
 
 def test_each_slice_of_each_volume_gets_a_prediction_of_its_own_in_order() -> None:
@@ -163,6 +164,6 @@ def test_a_volume_of_one_slice_has_the_planes_skeleton() -> None:
     assert torch.equal(soft_skeleton(plane[:, :, None], 4)[:, :, 0], soft_skeleton(plane, 4))
 
 
-class _Flat(nn.Module):
+class _Flat(Network):
     def forward(self, images: Tensor) -> Tensor:
         return images

@@ -21,6 +21,7 @@ from pipeline.config import RunConfig, load_config
 from pipeline.datasets.loader import evaluation_batches
 from pipeline.datasets.splits import Split, make_split
 from pipeline.errors import ConfigError, InterruptedRun, NothingUsableError, TrainingError
+from pipeline.models.base import Network
 from pipeline.models.mask_rcnn import MaskRCNN
 from pipeline.tracking.record import recorded_config
 from pipeline.training import run
@@ -120,12 +121,12 @@ def test_a_detector_is_trained_resumed_and_bundled_like_any_network(root: Path, 
 def test_what_cannot_be_trained_is_said_before_training(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"task\.headline: dice needs a network with masks"):
         train_tiny(config(root, TINY_BOXES, task="{name: detection, headline: dice}"), root, tmp_path / "a")
-    with pytest.raises(ConfigError, match=r"model\.weights: unet has no encoder that could be filled; write none"):
+    with pytest.raises(ConfigError, match=r"model\.weights: Network has no encoder that could be filled; write none"):
         # A stand-in, because building a U-Net imports MONAI, which takes longer than all of this file.
-        load_weights(SimpleNamespace(network=torch.nn.Identity()), tiny_config(root, "{name: unet, weights: imagenet}"))  # type: ignore[arg-type]
+        load_weights(SimpleNamespace(network=Network()), tiny_config(root, "{name: unet, weights: imagenet}"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"there is no file"):
         train_tiny(config(root, TINY.replace("}", ", weights: absent.pth}")), root, tmp_path / "c")
-    monkeypatch.setattr(MaskRCNN, "fewest", 2, raising=False)
+    monkeypatch.setattr(MaskRCNN, "min_batch_size", 2)
     with pytest.raises(ConfigError, match=r"train\.batch_size: mask_rcnn is trained on batches of at least 2"):
         train_tiny(config(root, train__batch_size=1), root, tmp_path / "d")
 

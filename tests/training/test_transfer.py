@@ -14,9 +14,9 @@ from torch import nn
 from pipeline.bundles.bundle import build_task, load_bundle
 from pipeline.config import RunConfig, TrainConfig
 from pipeline.errors import ConfigError
-from pipeline.models.base import MODELS
+from pipeline.models.base import MODELS, Network
 from pipeline.training.optimise import make_optimizer, set_rate
-from pipeline.training.transfer import GradualUnfreezing, encoder_stages, load_weights, rate_factors
+from pipeline.training.transfer import GradualUnfreezing, load_weights, rate_factors
 from pipeline.types import LabelClass, LabelMap
 from tests.patience import joined
 from tests.training.tiny import last_state, start_together, tiny_config, train_tiny, write_data
@@ -25,7 +25,7 @@ MODEL = "{name: unet, widths: [4, 8], residual_units: 1, norm: batch}"
 BLOB = LabelMap((LabelClass(1, "blob", (1, 2, 3)),))
 
 
-class Three(nn.Module):
+class Three(Network):
     """Three stages, of which the second has statistics, and a head."""
 
     def __init__(self) -> None:
@@ -95,9 +95,9 @@ def test_what_the_network_keeps_for_good_does_not_thaw() -> None:
 def test_settings_that_nothing_obeys_are_refused() -> None:
     with pytest.raises(ConfigError, match="names 4 stages, but the encoder has 3"):
         GradualUnfreezing(Three(), (0.1, 0.2, 0.3, 0.4))
-    with pytest.raises(ConfigError, match="Conv2d does not say which of its parts is the encoder"):
-        rate_factors(nn.Conv2d(1, 1, 1), TrainConfig(encoder_lr_multiplier=0.1))
-    assert rate_factors(nn.Conv2d(1, 1, 1), TrainConfig()) == {}
+    with pytest.raises(ConfigError, match="Network does not say which of its parts is the encoder"):
+        rate_factors(Network(), TrainConfig(encoder_lr_multiplier=0.1))
+    assert rate_factors(Network(), TrainConfig()) == {}
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_weights_that_are_not_there_are_said_before_the_data_are_read(root: Path
 
 def test_a_network_without_an_encoder_says_so(root: Path, monkeypatch: pytest.MonkeyPatch, first: Path) -> None:
     config = tiny_config(root, model__weights="imagenet")
-    with pytest.raises(ConfigError, match="unet has no encoder that could be filled"):
+    with pytest.raises(ConfigError, match="UNet has no encoder that could be filled"):
         load_weights(build_task(config, 3, BLOB), config)
     monkeypatch.delattr("pipeline.models.unet.UNet.encoder_stages")
     config = tiny_config(root, model__weights=first)
@@ -200,7 +200,7 @@ def test_every_detector_says_the_stages_of_its_encoder() -> None:
         if entry.config.family == "detection":  # type: ignore[attr-defined]
             torch.manual_seed(0)
             net = entry.build(entry.config(), 1, 2)
-            stages = encoder_stages(net)
+            stages = net.encoder_stages()
             assert len(stages) == 5, entry.name
             told = [id(p) for stage in stages for module in stage for p in module.parameters()]
             assert len(told) == len(set(told)), entry.name
@@ -242,7 +242,7 @@ def test_processes_agree_on_what_has_thawed(root: Path, first: Path, tmp_path: P
     assert joined(processes) == [0, 0], (tmp_path / "run.error").read_text()
     begun, ended = load_bundle(first).task, last_state(tmp_path / "run")
     names = {id(p): name for name, p in begun.named_parameters()}
-    for number, stage in enumerate(encoder_stages(begun.network)):
+    for number, stage in enumerate(begun.network.encoder_stages()):
         same = [torch.equal(p, ended[f"network/{names[id(p)]}"]) for module in stage for p in module.parameters()]
         assert all(same) is (number == 0)
 
@@ -251,7 +251,7 @@ def interrupted(config: RunConfig, root: Path, run_dir: Path) -> None:
     """Train until two epochs are done, then stop as a signal would, between two epochs."""
     from pipeline.training import loop
 
-    keep = loop.keep
+    keep = loop.checkpoint_all_ranks
 
     def stop(setup: Any, state: Any) -> None:
         keep(setup, state)
@@ -259,7 +259,7 @@ def interrupted(config: RunConfig, root: Path, run_dir: Path) -> None:
             raise KeyboardInterrupt
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(loop, "keep", stop)
+    patch.setattr(loop, "checkpoint_all_ranks", stop)
     try:
         with pytest.raises(KeyboardInterrupt):
             train_tiny(config, root, run_dir)
