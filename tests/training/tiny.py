@@ -78,14 +78,14 @@ def tiny_config(root: Path, model: str = "{name: unet, widths: [4, 8], residual_
     return parse_config(text, [f"{key.replace('__', '.')}={value}" for key, value in changes.items()])
 
 
-def train_tiny(config: RunConfig, root: Path, run_dir: Path, **arguments: Any) -> Any:
-    """``train`` on the CPU without a record in MLflow (which has tests of its own)."""
+def train_tiny(config: RunConfig, root: Path, run_dir: Path, *, device: str = "cpu", **arguments: Any) -> Any:
+    """``train`` without a record in MLflow (which has tests of its own)."""
     from pipeline.training import run
 
     record = run.open_tracker
     run.open_tracker = lambda config, run_dir, **_: record(config, run_dir, active=False)  # type: ignore[assignment]
     try:
-        return run.train(config, root, run_dir, device="cpu", **arguments)
+        return run.train(config, root, run_dir, device=device, **arguments)
     finally:
         run.open_tracker = record
 

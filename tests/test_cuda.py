@@ -1,0 +1,181 @@
+"""What only a GPU can show: its number formats, its memory, and that it agrees with the CPU. Skipped, visibly, without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.bundles.bundle import build_task, load_bundle
+from pipeline.cards.card import load_card
+from pipeline.cards.find_cases import find_cases
+from pipeline.config import RunConfig
+from pipeline.datasets.loader import CaseStore, TrainingLoader, evaluation_batches
+from pipeline.errors import InterruptedRun, TrainingError
+from pipeline.models.precision import choose_precision, has_bfloat16
+from pipeline.types import Batch
+from tests.training.tiny import tiny_config, train_tiny, weights, write_data
+
+DEVICE = "cuda"
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU"),
+    # What a driver or a compiler has to say on somebody's machine is not about ocuseg.
+    pytest.mark.filterwarnings("default"),
+]
+ALL = "{rotation_deg: 20, scale: [0.8, 1.25], elastic: 4, gamma: 0.3, gain: 0.2, bias: 0.2, blur_sigma: 1}"
+DETECTOR = (
+    "{name: mask_rcnn, backbone: resnet18, fpn_channels: 8, representation: 16, mask_width: 8, mask_layers: 1, roi_samples: 16, "
+    "rpn_samples: 32, rpn_before_nms: [60, 40], rpn_after_nms: [30, 20]}"
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("tiny") / "data")
+
+
+def train(config: RunConfig, root: Path, run_dir: Path, **arguments: Any) -> Any:
+    return train_tiny(config, root, run_dir, device=DEVICE, **arguments)
+
+
+def history(run_dir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+
+
+def store_of(config: RunConfig, root: Path, **options: Any) -> CaseStore:
+    card = load_card(config.data.card)
+    return CaseStore(card, find_cases(card, root), root, config.data.normalise, **options)
+
+
+def batch_on(device: str, store: CaseStore, config: RunConfig) -> Batch:
+    """The first training batch, made for ``device``."""
+    return next(iter(TrainingLoader(store, store.keys(), config.data, 4, 0, 0))).to(device)
+
+
+def test_auto_trains_in_bfloat16_where_the_gpu_has_it_and_learns_what_float32_does(root: Path, tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("auto", "float32"):
+        result = train(tiny_config(root, train__epochs=4, train__precision=precision), root, tmp_path / precision)
+        losses[precision] = [row["train/loss"] for row in history(tmp_path / precision)]
+        assert {value.dtype for value in weights(tmp_path / precision).values() if value.is_floating_point()} == {torch.float32}
+        assert 0 <= result.metrics["validation/dice"] <= 1
+        assert losses[precision][-1] < losses[precision][0]
+    assert choose_precision("auto", DEVICE) == ("bfloat16" if has_bfloat16(DEVICE) else "float32")
+    assert losses["auto"] == pytest.approx(losses["float32"], rel=0.05)
+
+
+def test_float32_is_multiplied_in_tf32_where_the_gpu_has_it(root: Path, tmp_path: Path) -> None:
+    train(tiny_config(root, train__epochs=1), root, tmp_path / "run")  # sets it
+    a, b = torch.randn(2, 512, 512, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(0)).unbind(0)
+    exact = a.double() @ b.double()
+    error = float((a @ b - exact).norm() / exact.norm())
+    assert error < 1e-3
+    assert (error > 1e-5) == (torch.cuda.get_device_capability() >= (8, 0))
+
+
+def test_too_little_gpu_memory_is_one_sentence_and_the_next_run_goes_well(root: Path, tmp_path: Path) -> None:
+    large = tiny_config(root, "{name: unet, widths: [64, 128], first_stride: 1}", data__crop="[512, 512]", train__epochs=1)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (96 << 20)) / total)
+    try:
+        with pytest.raises(TrainingError, match=r"^GPU memory did not suffice: lower train\.batch_size or data\.crop") as caught:
+            train(large, root, tmp_path / "large")
+        assert caught.value.exit_code == 4
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    del caught
+    train(tiny_config(root, train__epochs=1), root, tmp_path / "small")
+
+
+def test_a_stopped_run_goes_on_and_ends_close_to_one_that_was_never_stopped(root: Path, tmp_path: Path) -> None:
+    config = tiny_config(root, train__epochs=6, train__ema=0.9)
+    whole = train(config, root, tmp_path / "whole")
+    stopped = []
+
+    def advance(done: int, total: int | None = None, note: str = "") -> None:
+        if total is not None and done > total / 2 and note.startswith("epoch") and not stopped:
+            stopped.append(done)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(InterruptedRun, match="everything is saved; go on with: ocuseg train --resume"):
+        train(config, root, tmp_path / "run", progress=advance)
+    resumed = train(config, root, tmp_path / "run", resume=True)
+    assert [row["epoch"] for row in history(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+    last = [history(tmp_path / name)[-1]["train/loss"] for name in ("whole", "run")]
+    assert last[1] == pytest.approx(last[0], rel=0.05)
+    assert resumed.metrics["validation/dice"] == pytest.approx(whole.metrics["validation/dice"], abs=0.1)
+
+
+def test_the_device_makes_the_samples_that_the_cpu_makes(root: Path) -> None:
+    config = tiny_config(root, data__augment=ALL)
+    store = store_of(config, root, need="objects")
+    cpu, gpu = batch_on("cpu", store, config), batch_on(DEVICE, store, config)
+    assert cpu.targets is not None
+    assert gpu.targets is not None
+    assert gpu.images[0].device.type == DEVICE
+    for a, b in zip(cpu.images, gpu.images, strict=True):
+        torch.testing.assert_close(b.cpu(), a, atol=2e-3, rtol=1e-3)
+    for valid, other in zip(cpu.valid, gpu.valid, strict=True):
+        assert float((valid == other.cpu()).float().mean()) > 0.995
+    for target, moved in zip(cpu.targets, gpu.targets, strict=True):
+        assert target.mask is not None
+        assert moved.mask is not None
+        assert float((target.mask == moved.mask.cpu()).float().mean()) > 0.995
+        assert target.boxes is not None
+        assert moved.boxes is not None
+        torch.testing.assert_close(moved.boxes.cpu(), target.boxes, atol=1.01, rtol=0)  # a box is fitted to pixels of its mask
+
+
+def test_loss_and_gradients_are_those_of_the_cpu(root: Path) -> None:
+    config = tiny_config(root)
+    store, found = store_of(config, root), []
+    for device in ("cpu", DEVICE):
+        torch.manual_seed(0)
+        task = build_task(config, store.channels, store.label_map).to(device)
+        loss = torch.stack(list(task(batch_on(device, store, config)).values())).sum()
+        loss.backward()
+        found.append((loss.item(), torch.cat([p.grad.flatten().cpu() for p in task.parameters() if p.grad is not None])))
+    (loss, gradient), (other_loss, other_gradient) = found
+    assert other_loss == pytest.approx(loss, rel=2e-3)
+    assert float((other_gradient - gradient).norm() / gradient.norm()) < 2e-2
+
+
+def test_images_predicted_together_are_as_one_at_a_time_and_as_on_the_cpu(root: Path, tmp_path: Path) -> None:
+    config = tiny_config(root, train__epochs=2)
+    train(config, root, tmp_path / "run")
+    store, task = store_of(config, root), load_bundle(tmp_path / "run" / "bundle").task
+    alone = [batch for batch, _ in evaluation_batches(store, store.keys()[:3])]
+    parts = ("images", "valid", "placements", "cases", "targets")
+    together = Batch(*([value for batch in alone for value in getattr(batch, part)] for part in parts))
+    on_cpu = [task.predict(batch)[0] for batch in alone]
+    task.to(DEVICE)
+    at_once = task.predict(together.to(DEVICE))
+    for batch, one, reference in zip(alone, at_once, on_cpu, strict=True):
+        single = task.predict(batch.to(DEVICE))[0]
+        maps = [torch.as_tensor(prediction.probabilities).cpu() for prediction in (one, single, reference)]
+        assert float((maps[0] - maps[1]).abs().max()) < 0.01
+        assert float(((maps[0] > 0.5) == (maps[2] > 0.5)).float().mean()) > 0.995
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_as_an_uncompiled_one(root: Path, tmp_path: Path) -> None:
+    losses = []
+    for compiled in ("true", "false"):
+        train(tiny_config(root, train__epochs=2, train__compile=compiled), root, tmp_path / compiled)
+        losses.append([row["train/loss"] for row in history(tmp_path / compiled)])
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_a_detector_takes_its_steps(root: Path, tmp_path: Path) -> None:
+    settings = {"task": "{name: detection, detections: 8}", "data__crops_per_image": 1, "data__crop": "[40, 48]"}
+    config = tiny_config(root, DETECTOR, train__epochs=2, train__precision="auto", **settings)
+    result = train(config, root, tmp_path / "run")
+    rows = history(tmp_path / "run")
+    assert {f"train/loss/{name}" for name in ("rpn_objectness", "rpn_box", "class", "box", "mask")} < rows[0].keys()
+    assert 0 <= result.metrics["validation/ap50"] <= 1
