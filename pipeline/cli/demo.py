@@ -39,6 +39,7 @@ def demo(
 
     from pipeline.config import load_config
     from pipeline.evaluation.evaluate import evaluate, summary_lines
+    from pipeline.evaluation.recording import record_evaluation
     from pipeline.inference.folder import predict_folder
     from pipeline.phantoms.hospital import write_hospital
     from pipeline.reports.worklist import write_report
@@ -67,6 +68,7 @@ def demo(
             out=part / "evaluation",
             key_path=home / "site.key",
         )
+        print(f"  {record_evaluation(result.bundle, part / 'evaluation', summary).sentence}")
         predictions = part / "predictions"
         step(
             "predict the second hospital's raw folder", predict_folder, result.bundle, second / "scans", predictions, pseudonyms=pseudonyms
@@ -83,7 +85,7 @@ def demo(
         print(f"report, {what + ':':<22} {page}")
     store = f"sqlite:///{home / 'runs' / 'mlflow.db'}"
     print(f"MLflow UI: {program('mlflow')} server --host 127.0.0.1 --port 5000 --workers 1 --backend-store-uri {store}")
-    print("           and open http://127.0.0.1:5000/#/experiments/1/runs")
+    print("           and open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning")
     failed = [text for what, summary, _, _ in reports for text in too_low(what, summary)]
     print(f"everything is in {home}; {time.perf_counter() - started:.0f} s. Research use, not for diagnosis.")
     if failed:

@@ -52,7 +52,7 @@ def validation_curves(rows: Sequence[Row]) -> tuple[str, dict[str, Curve]]:
     measure = max(known, key=lambda name: (known[name], -HEADLINES.index(name)))
     curves: dict[str, Curve] = {}
     for name, history in histories.items():
-        ends = np.cumsum([line["seconds/train"] + line.get("seconds/validation", 0.0) for line in history]) / 60
+        ends = np.cumsum([line["train/seconds"] + line.get("validation/seconds", 0.0) for line in history]) / 60
         points = [(float(end), line[measure]) for end, line in zip(ends, history, strict=True) if measure in line]
         if points:
             curves[name] = [x for x, _ in points], [y for _, y in points]

@@ -13,20 +13,23 @@ from pipeline.config import RunConfig
 from pipeline.evaluation.row import Row
 from pipeline.inference.case_files import write_json
 
+_BEFORE = {"seconds/train": "train/seconds", "seconds/validation": "validation/seconds"}
+
 
 def training_facts(config: RunConfig, run_dir: Path) -> dict[str, float]:
     """What the training's own history says: minutes, steps, seconds a step, images (crops) a second."""
     history = read_history(run_dir)
-    seconds = sum(row["seconds/train"] for row in history)
-    images = sum(row["seconds/train"] * row["images_per_second"] for row in history)
+    seconds = sum(row["train/seconds"] for row in history)
+    images = sum(row["train/seconds"] * row["images_per_second"] for row in history)
     steps = images / (config.train.batch_size * (config.data.slices or 1) * config.train.accumulate)
-    validation = sum(row.get("seconds/validation", 0.0) for row in history)
+    validation = sum(row.get("validation/seconds", 0.0) for row in history)
     return {"minutes": (seconds + validation) / 60, "steps": round(steps), "s/step": seconds / steps, "train images/s": images / seconds}
 
 
 def read_history(run_dir: Path) -> list[dict[str, float]]:
-    """One entry an epoch, as the training loop wrote them."""
-    return [json.loads(line) for line in (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    """One entry an epoch, as the training loop wrote them; those of earlier runs under the names of today."""
+    lines = (run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{_BEFORE.get(name, name): value for name, value in json.loads(line).items()} for line in lines]
 
 
 def write_tables(folder: Path, name: str, rows: Sequence[Row], below: Sequence[str] = ()) -> None:

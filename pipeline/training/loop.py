@@ -133,7 +133,7 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
         images = (progress.batch - first_batch) * train.batch_size * (config.data.slices or 1) * world  # slices of a volume are images
         metrics = {name: total / max(progress.batch, 1) for name, total in progress.running.items()}
         metrics = {f"train/{name}": value for name, value in metrics.items()}
-        metrics |= {"learning_rate": state.optimizer.param_groups[0]["lr"], "seconds/train": spent, "images_per_second": images / spent}
+        metrics |= {"learning_rate": state.optimizer.param_groups[0]["lr"], "train/seconds": spent, "images_per_second": images / spent}
         share = run_share((progress.epoch + 1) / train.epochs, seconds, train.minutes)
         last = share >= 1
         if last or (progress.epoch + 1) % train.validate_every == 0:
@@ -229,7 +229,7 @@ def validate(setup: Setup, task: Task, state: State) -> dict[str, float]:
     stop, losses = (lambda: raise_if_interrupted(setup)), setup.config.train.validation_loss
     scored = gather(accelerator, score_images(scored_task, setup.store, mine, accelerator.device, stop, losses=losses))
     metrics = {f"validation/{name}": value for name, value in summary(task, scored).items()}
-    metrics["seconds/validation"] = time.monotonic() - began
+    metrics["validation/seconds"] = time.monotonic() - began
     score = metrics[f"validation/{task.headline}"]
     if progress.best is None or score > progress.best:
         progress.best, progress.best_epoch, progress.stale = score, progress.epoch + 1, 0

@@ -58,4 +58,4 @@ def validation_seconds(history: Path) -> float:
     if not history.exists():
         return 0.0
     rows = (json.loads(line) for line in history.read_text(encoding="utf-8").splitlines())
-    return float(sum(row.get("seconds/validation", 0.0) for row in rows))
+    return float(sum(row.get("validation/seconds", 0.0) for row in rows))

@@ -349,9 +349,9 @@ def test_boxes_alone_are_compared_by_their_f1(tmp_path: Path) -> None:
 
 def test_validation_is_drawn_against_the_time_that_had_passed(tmp_path: Path) -> None:
     lines = [
-        {"seconds/train": 30.0, "seconds/validation": 6.0, "validation/dice": 0.5},
-        {"seconds/train": 24.0},
-        {"seconds/train": 24.0, "seconds/validation": 6.0, "validation/dice": 0.8},
+        {"train/seconds": 30.0, "validation/seconds": 6.0, "validation/dice": 0.5},
+        {"seconds/train": 24.0},  # as earlier runs named it
+        {"train/seconds": 24.0, "validation/seconds": 6.0, "validation/dice": 0.8},
     ]
     (tmp_path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     row = Row("a", "", {"images/s": 3.0}, {"dice disc": 0.7, "iou disc": None}, {}, {"dice disc": (0.6, 0.75)}, tmp_path)

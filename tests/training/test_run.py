@@ -47,7 +47,7 @@ def test_a_run_leaves_what_it_promises(root: Path, tmp_path: Path) -> None:
     for name in ("loss", "loss/dice", "loss/cross_entropy", "gradient_norm"):
         assert all(row[f"train/{name}"] > 0 for row in rows)
     assert rows[0]["train/loss"] == pytest.approx(rows[0]["train/loss/dice"] + rows[0]["train/loss/cross_entropy"])
-    assert {"learning_rate", "seconds/train", "images_per_second", "validation/dice/blob", "validation/iou_pooled/blob"} <= set(rows[0])
+    assert {"learning_rate", "train/seconds", "images_per_second", "validation/dice/blob", "validation/iou_pooled/blob"} <= set(rows[0])
     assert seen == [(done, 12) for done in range(1, 13)] + [(done, 36) for done in range(1, 37)]  # cases read, then steps
     bundle = load_bundle(run_dir / "bundle")
     assert (bundle.id, bundle.input_channels, bundle.modality) == (result.bundle_id, 3, "fundus")

@@ -49,4 +49,4 @@ def test_a_run_tells_its_time_and_a_budget_of_less_than_an_epoch_is_warned_of(tm
     assert result.time in result.lines()
     assert result.time.startswith("time: ")
     rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
-    assert validation_seconds(tmp_path / "run" / "history.jsonl") == sum(row.get("seconds/validation", 0) for row in rows) > 0
+    assert validation_seconds(tmp_path / "run" / "history.jsonl") == sum(row.get("validation/seconds", 0) for row in rows) > 0

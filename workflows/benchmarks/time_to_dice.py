@@ -59,7 +59,7 @@ def run_ours(root: Path, minutes: float, folder: Path) -> dict[str, object]:
     history = [json.loads(line) for line in (result.run_dir / "history.jsonl").read_text().splitlines()]
     curve, elapsed = [], 0.0
     for row in history:
-        elapsed += row["seconds/train"] + row.get("seconds/validation", 0.0)
+        elapsed += row["train/seconds"] + row.get("validation/seconds", 0.0)
         if "validation/dice" in row:
             curve.append((elapsed / 60, row["validation/dice"]))
     return {"curve": curve, "test": summary["classes"]["vessel"]["mean_per_image"]["dice"]["value"]}
