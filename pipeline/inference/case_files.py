@@ -5,6 +5,7 @@ A case folder that exists is complete: it appears by a single rename, after ever
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -16,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.atomic import sync, write_text
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.object_files import FoundObjects, write_objects
 from pipeline.inference.surface_files import write_fluid_components, write_surfaces
 from pipeline.measurements.surfaces import Surfaces
+from pipeline.scans.browser_copy import browser_copy
 from pipeline.scans.display import displayed
+from pipeline.scans.files import open_regular
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
 from pipeline.types import LabelMap, Scan
@@ -67,27 +70,17 @@ def write_case(out: Path, result: CaseResult, label_map: LabelMap) -> None:
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     scan = result.scan
-    flat = scan.pixels.ndim == 3
-    image = displayed(scan.pixels)
-    masks = result.mask[None] if flat else result.mask
-    images = image[:, None] if flat else image
-    planes = []
-    for index, mask in enumerate(masks):
-        names = PlaneRecord(index=index, image=f"image_{index:03d}.png", mask=f"mask_{index:03d}.png")
-        plane = images[:, index]
-        write_png(staged / names.image, plane[0] if len(plane) == 1 else np.ascontiguousarray(np.moveaxis(plane, 0, -1)))
-        write_png(staged / names.mask, mask)
-        planes.append(names)
+    planes = _write_planes(staged, scan, result.mask)
     write_nifti(staged / "mask.nii.gz", result.mask, scan.geometry)
     if result.probabilities is not None:
         stored = {name: layer.astype(np.float16) for name, layer in zip(label_map.names, result.probabilities, strict=True)}
         np.savez_compressed(staged / "probabilities.npz", **stored)
     if result.found is not None:
-        write_objects(staged, result.found, label_map, scan.geometry, result.bundle_id)
+        write_objects(staged, result.found, label_map, scan.geometry, result.bundle_id, [plane.image for plane in planes])
     of_layers: dict[str, Any] = {}
     if result.surfaces is not None:
         of_layers["layers"] = write_surfaces(staged, result.surfaces, label_map, scan.geometry)
-        if not flat:
+        if result.mask.ndim == 3:
             of_layers["fluid_components"] = write_fluid_components(staged, result.mask, label_map, scan.geometry)
     write_json(staged / CASE_FILE, _record(result, label_map, planes, of_layers).to_json())
     for path in staged.iterdir():
@@ -96,6 +89,37 @@ def write_case(out: Path, result: CaseResult, label_map: LabelMap) -> None:
     final = out / "cases" / result.case
     staged.rename(final)
     sync(final.parent)
+
+
+def _write_planes(folder: Path, scan: Scan, mask: npt.NDArray[np.unsignedinteger[Any]]) -> list[PlaneRecord]:
+    """Each plane as it is shown, and its mask."""
+    flat = mask.ndim == 2
+    if flat and (own := _browser_copy(scan)) is not None:
+        name = f"image_000.{own[0]}"
+        (folder / name).write_bytes(own[1])
+        write_png(folder / "mask_000.png", mask)
+        return [PlaneRecord(index=0, image=name, mask="mask_000.png")]
+    image = displayed(scan.pixels)
+    planes = []
+    for index, layer in enumerate(mask[None] if flat else mask):
+        names = PlaneRecord(index=index, image=f"image_{index:03d}.png", mask=f"mask_{index:03d}.png")
+        plane = image if flat else image[:, index]
+        write_png(folder / names.image, plane[0] if len(plane) == 1 else np.moveaxis(plane, 0, -1))
+        write_png(folder / names.mask, layer)
+        planes.append(names)
+    return planes
+
+
+def _browser_copy(scan: Scan) -> tuple[str, bytes] | None:
+    """The photograph's own data where a browser can show them (scans/browser_copy.py) and the file is still the one that was read."""
+    if scan.source is None or scan.pixels.dtype != np.uint8:
+        return None
+    try:
+        with open_regular(scan.source) as file:
+            data = file.read(scan.pixels.nbytes)  # a larger one is better encoded anew
+    except (ScanError, OSError):
+        return None
+    return browser_copy(data, scan.geometry.plane) if hashlib.sha256(data).hexdigest() == scan.sha256 else None
 
 
 def _record(result: CaseResult, label_map: LabelMap, planes: Sequence[PlaneRecord], of_layers: dict[str, Any]) -> CaseRecord:

@@ -79,8 +79,12 @@ def compact(prediction: Prediction, plane: int) -> list[FoundObject]:
     return out
 
 
-def write_objects(folder: Path, found: FoundObjects, label_map: LabelMap, geometry: Geometry, bundle_id: str) -> None:
+def write_objects(
+    folder: Path, found: FoundObjects, label_map: LabelMap, geometry: Geometry, bundle_id: str, pictures: Sequence[str]
+) -> None:
     """Write ``objects.json``, ``coco.json`` and, of objects with masks, ``instances_<plane>_<class index>.png`` (uint16) of a case.
+
+    ``pictures``: the file of each plane in ``folder``.
 
     An instance image holds the ids of the objects at or above their class's threshold, 0 elsewhere; where two overlap, the
     one with the higher score.
@@ -102,7 +106,8 @@ def write_objects(folder: Path, found: FoundObjects, label_map: LabelMap, geomet
         for number, (o, area) in enumerate(zip(found.objects, areas, strict=True), 1)
     ]
     ObjectsRecord(has_masks=found.has_masks, thresholds=dict(found.thresholds), objects=tuple(rows)).write(folder)
-    (folder / COCO_FILE).write_text(json.dumps(_coco(found, areas, label_map, geometry, bundle_id), ensure_ascii=False) + "\n", "utf-8")
+    coco = _coco(found, areas, label_map, geometry, bundle_id, pictures)
+    (folder / COCO_FILE).write_text(json.dumps(coco, ensure_ascii=False) + "\n", "utf-8")
     if not found.has_masks:
         return
     for cls in label_map.classes:
@@ -160,7 +165,14 @@ def _part(case: Path) -> dict[str, Any] | None:
     return None
 
 
-def _coco(found: FoundObjects, areas: Sequence[int | None], label_map: LabelMap, geometry: Geometry, bundle_id: str) -> dict[str, Any]:
+def _coco(
+    found: FoundObjects,
+    areas: Sequence[int | None],
+    label_map: LabelMap,
+    geometry: Geometry,
+    bundle_id: str,
+    pictures: Sequence[str],
+) -> dict[str, Any]:
     rows, columns = geometry.plane
     annotations = []
     for number, (o, area) in enumerate(zip(found.objects, areas, strict=True), 1):
@@ -181,9 +193,7 @@ def _coco(found: FoundObjects, areas: Sequence[int | None], label_map: LabelMap,
     return {
         "info": {"description": "objects found by ocuseg; research use, not for diagnosis", "bundle_id": bundle_id},
         "categories": [{"id": cls.index, "name": cls.name} for cls in label_map.classes],
-        "images": [
-            {"id": plane + 1, "file_name": f"image_{plane:03d}.png", "width": columns, "height": rows} for plane in range(geometry.slices)
-        ],
+        "images": [{"id": number, "file_name": name, "width": columns, "height": rows} for number, name in enumerate(pictures, 1)],
         "annotations": annotations,
     }
 

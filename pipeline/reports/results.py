@@ -15,11 +15,14 @@ import numpy.typing as npt
 from pydantic import Field
 
 from pipeline.errors import NothingUsableError, OcusegError
+from pipeline.scans.jpeg import frame_of
 from pipeline.scans.raster import read_image
 from pipeline.types import CaseKey, Geometry, LabelMap, Modality
 from pipeline.types.case_record import CASE_FILE, CaseRecord, ClassRecord, FluidRecord, LayerRecord, PlaneRecord, Record, first_fault
 
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+_LONGEST_HEAD = 1 << 16
+"""Bytes before a JPEG's frame header: tables alone, as nothing else is passed on."""
 
 
 class _RunFile(Record):
@@ -158,8 +161,8 @@ def read_case(folder: Path) -> ReportCase:
         raise OcusegError(f"{len(data.planes)} slices are listed where the shape says {geometry.slices}; predict this case again")
     for plane in data.planes:
         for name in (plane.image, plane.mask):
-            if (size := _png_size(folder / name)) != geometry.plane:
-                what = "missing or no PNG" if size is None else f"{size[0]} x {size[1]} where the case says {geometry.plane}"
+            if (size := _picture_size(folder / name)) != geometry.plane:
+                what = "missing or no picture" if size is None else f"{size[0]} x {size[1]} where the case says {geometry.plane}"
                 raise OcusegError(f"{name} is {what}; predict this case again")
     return ReportCase(
         key,
@@ -198,10 +201,13 @@ def read_ledger(out: Path) -> list[LedgerRow] | None:
         return None
 
 
-def _png_size(path: Path) -> tuple[int, int] | None:
-    """(rows, columns) from a PNG's header, or None."""
+def _picture_size(path: Path) -> tuple[int, int] | None:
+    """(rows, columns) from the header of a PNG, or of a JPEG as `ocuseg predict` passes it on; None where it is neither."""
     try:
         with path.open("rb") as file:
+            if path.suffix == ".jpg":
+                frame = frame_of(file.read(_LONGEST_HEAD))
+                return None if frame is None else (frame.rows, frame.columns)
             head = file.read(24)
     except OSError:
         return None

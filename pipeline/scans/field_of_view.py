@@ -43,7 +43,7 @@ def detect_field_of_view(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         return everything
     above = brightest > dark + _SHARE * (bright - dark)
     # Thin bridges to lettering and specks of noise are cut before the largest piece is chosen.
-    above = ndimage.binary_opening(above, structure=np.ones((5, 5), dtype=bool))
+    above = _opened(above.astype(np.uint8), 5).astype(bool)
     pieces, count = ndimage.label(above)
     if count == 0:
         return everything
@@ -52,6 +52,16 @@ def detect_field_of_view(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     piece = pieces == int(sizes.argmax())
     hull = _filled_hull(piece, rows, columns)
     return hull if piece.mean() >= _SMALLEST and piece.mean() >= _SOLID * hull.mean() else everything
+
+
+def _opened(piece: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+    """Morphological opening of zeros and ones by a square, an axis at a time, which is several times as fast as by its pixels."""
+    from scipy import ndimage
+
+    for extreme in (ndimage.minimum_filter1d, ndimage.maximum_filter1d):
+        for axis in (0, 1):
+            piece = extreme(piece, side, axis=axis, mode="constant", cval=0)
+    return piece
 
 
 def _filled_hull(piece: npt.NDArray[np.bool_], rows: int, columns: int) -> npt.NDArray[np.bool_]:

@@ -152,6 +152,6 @@ def write_nifti(path: Path, array: Pixels, geometry: Geometry) -> None:
     out.write(np.ascontiguousarray(array).tobytes())
     content = out.getvalue()
     if path.name.endswith(".gz"):
-        content = gzip.compress(content, compresslevel=4, mtime=0)
+        content = gzip.compress(content, compresslevel=1, mtime=0)
     with atomic_path(path) as staged:
         staged.write_bytes(content)

@@ -59,6 +59,11 @@ def picture_only(file: BinaryIO) -> BinaryIO:
     out = io.BytesIO(SIGNATURE)
     out.seek(len(SIGNATURE))
     for kind, content in png_chunks(file):
-        out.write(struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))))
+        out.write(chunk(kind, content))
     out.seek(0)
     return out
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk as the file has it: length, type, content, checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))

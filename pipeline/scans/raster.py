@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -20,7 +22,7 @@ from pipeline.scans import tiff
 from pipeline.scans.deep_png import is_deep_colour, read_deep_colour
 from pipeline.scans.files import MAX_PIXELS, Format, check_finite, check_pixels, decoding, open_regular, sniff_file
 from pipeline.scans.jpeg import check_jpeg, check_length
-from pipeline.scans.png_chunks import declared_size, picture_only
+from pipeline.scans.png_chunks import SIGNATURE, chunk, declared_size, picture_only
 from pipeline.scans.quiet import libtiff_errors, quiet
 from pipeline.scans.web_formats import check_depth, webp_pixels
 
@@ -254,11 +256,25 @@ def write_png(path: Path, array: Pixels) -> None:
 
     The same array always gives the same bytes.
     """
-    from PIL import Image
+    content = png_of(array)
+    with atomic_path(path) as staged:
+        staged.write_bytes(content)
 
+
+def png_of(array: Pixels) -> bytes:
+    """The PNG file of :func:`write_png`.
+
+    Every row is stored as its difference from the one above (filter 2) and compressed at zlib's fastest level: a third of the time that
+    an encoder takes which tries filters, for a file of the same size, and nearly all of it outside Python's lock.
+    """
     grey = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
     if not grey and not (array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8):
         raise ValueError(f"write_png takes (H, W) uint8 / uint16 or (H, W, 3) uint8, not {array.shape} {array.dtype}")
-    # A low level writes several times faster, and masks come out as small.
-    with atomic_path(path) as staged:
-        Image.fromarray(np.ascontiguousarray(array)).save(staged, format="PNG", compress_level=3)
+    rows, columns = array.shape[:2]
+    stored = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder(">")).view(np.uint8).reshape(rows, -1)
+    lines = np.empty((rows, stored.shape[1] + 1), dtype=np.uint8)
+    lines[:, 0] = 2
+    lines[0, 1:] = stored[0]
+    np.subtract(stored[1:], stored[:-1], out=lines[1:, 1:])
+    header = struct.pack(">IIBBBBB", columns, rows, 8 * array.itemsize, 0 if grey else 2, 0, 0, 0)
+    return SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines.data, 1)) + chunk(b"IEND", b"")

@@ -17,6 +17,7 @@ from pipeline.types.scan import Geometry, Laterality, LateralitySource, Modality
 CASE_FILE, OBJECTS_FILE = "case.json", "objects.json"
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}\.png$")]
+PictureName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}\.(png|jpg)$")]
 """Of a picture in the case's own folder: no path leads out of it."""
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -35,7 +36,7 @@ class PlaneRecord(Record):
     """One slice: file names inside the case's folder."""
 
     index: int = Field(ge=0)
-    image: FileName
+    image: PictureName
     mask: FileName
 
 

@@ -258,7 +258,7 @@ def test_where_two_overlap_the_likelier_has_the_pixel(tmp_path: Path) -> None:
         instance_masks=masks,
     )
     found = FoundObjects.of([compact(prediction, 0)], True, KINDS, {"kind1": 0.6, "kind2": 0.55})
-    write_objects(tmp_path, found, KINDS, Geometry((20, 31)), "b" * 12)
+    write_objects(tmp_path, found, KINDS, Geometry((20, 31)), "b" * 12, ["image_000.png"])
     expected = np.zeros((20, 31), dtype=np.uint16)
     expected[masks[0]] = 2
     expected[masks[1]] = 1

@@ -63,11 +63,13 @@ def test_png_goes_out_and_comes_back(array: np.ndarray, tmp_path: Path) -> None:
 def test_a_png_that_cannot_be_finished_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_png(tmp_path / "a.png", ramp(ROWS, COLUMNS))
 
-    def half(self: object, path: Path, **_: object) -> None:
-        Path(path).write_bytes(b"half")
+    whole = Path.write_bytes
+
+    def half(path: Path, content: bytes) -> int:
+        whole(path, content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="No space"):
         write_png(tmp_path / "a.png", 255 - ramp(ROWS, COLUMNS))
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]

@@ -1,0 +1,117 @@
+"""A photograph's own data, passed on to be shown by a browser: lossless, and without anything that may tell whose it is.
+
+Encoding a photograph anew takes longer than all else that is done with it beside the network, and makes it several times as large.
+What is kept are the segments or chunks without which no pixel can be decoded; comments, EXIF, XMP, colour profiles, thumbnails and
+whatever lies behind the end go.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+
+from pipeline.errors import ScanError
+from pipeline.scans.png_chunks import SIGNATURE, chunk, png_chunks
+
+_JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+_SHOWN_FRAMES = (0xC0, 0xC1, 0xC2)
+"""Baseline, extended and progressive DCT: what browsers decode."""
+_TABLES = (0xC4, 0xDB, 0xDD)
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_SAMPLES = {0: 1, 2: 3, 3: 1}
+"""Samples of a pixel by a PNG's colour type: grey, RGB, palette."""
+
+
+def browser_copy(data: bytes, size: tuple[int, int]) -> tuple[str, bytes] | None:
+    """(file extension, content) that a browser shows as the pixels of the picture file ``data``, or None where it must be encoded anew:
+    another format, more than 8 bits, another orientation, transparency, colours that programs take differently.
+
+    ``size``: (rows, columns) that it was decoded to.
+    """
+    if data.startswith(b"\xff\xd8"):
+        copy, extension = jpeg_picture_only(data, size), "jpg"
+    elif data.startswith(SIGNATURE):
+        copy, extension = _png_picture_only(data, size), "png"
+    else:
+        return None
+    return None if copy is None else (extension, copy)
+
+
+def jpeg_picture_only(data: bytes, size: tuple[int, int]) -> bytes | None:
+    """The JPEG file ``data`` with nothing but its picture (ITU-T T.81 annex B); None as of :func:`browser_copy`."""
+    if _turned(data):
+        return None
+    kept, frame, jfif, adobe, at = [], b"", False, b"", 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        segment, content = data[at : at + 2 + length], data[at + 4 : at + 2 + length]
+        at += 2 + length
+        if marker in _TABLES:
+            kept.append(segment)
+        elif marker in _SHOWN_FRAMES and not frame:
+            frame = content
+            kept.append(segment)
+        elif marker == 0xDA and frame:
+            end = _NEXT_MARKER.search(data, at)
+            if end is None:
+                return None
+            kept += [segment, data[at : end.start()]]
+            at = end.start()
+            if data[at + 1] == 0xD9:
+                head = _head(frame, size, jfif, adobe)
+                return None if head is None else b"".join([head, *kept, b"\xff\xd9"])
+        elif marker == 0xE0 and content.startswith(b"JFIF"):
+            jfif = True
+        elif marker == 0xEE and content.startswith(b"Adobe") and len(content) >= 12:
+            adobe = content[:12]
+        elif not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            return None
+    return None
+
+
+def _head(frame: bytes, size: tuple[int, int], jfif: bool, adobe: bytes) -> bytes | None:
+    """What stands before the tables: how the colours are to be taken, said as plainly as it can be."""
+    components = frame[6::3]
+    if len(frame) < 6 or frame[0] != 8 or struct.unpack(">HH", frame[1:5]) != size:
+        return None
+    if len(components) not in (1, 3) or (len(components) == 3 and not jfif and not adobe and components != b"\x01\x02\x03"):
+        return None
+    colours = b"\xff\xee\x00\x0e" + adobe if adobe else b""
+    return b"\xff\xd8" + (_JFIF if jfif or not adobe else b"") + colours
+
+
+def _turned(data: bytes) -> bool:
+    """Whether EXIF or XMP says that the picture is shown another way up; read as the pixels' reader does it."""
+    from PIL import JpegImagePlugin
+
+    try:
+        with JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as image:
+            return image.getexif().get(0x0112, 1) in range(2, 9)
+    except Exception:  # a broken block says nothing of orientation, there as here
+        return False
+
+
+def _png_picture_only(data: bytes, size: tuple[int, int]) -> bytes | None:
+    try:
+        chunks = list(png_chunks(io.BytesIO(data)))
+    except ScanError:
+        return None
+    if not chunks or chunks[0][0] != b"IHDR" or any(kind not in (b"IHDR", b"PLTE", b"IDAT", b"IEND") for kind, _ in chunks):
+        return None
+    columns, rows, depth, colour, *_, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
+    if (rows, columns) != size or depth != 8 or colour not in _SAMPLES or interlaced:
+        return None
+    # Behind the end of the compressed rows anything could be hidden.
+    stream, expected = zlib.decompressobj(), rows * (columns * _SAMPLES[colour] + 1)
+    try:
+        found = stream.decompress(b"".join(content for kind, content in chunks if kind == b"IDAT"), expected + 1)
+    except zlib.error:
+        return None
+    if len(found) != expected or not stream.eof or stream.unused_data:
+        return None
+    return SIGNATURE + b"".join(chunk(kind, content) for kind, content in chunks)

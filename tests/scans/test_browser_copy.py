@@ -1,0 +1,101 @@
+"""The picture's own data for a browser: the same pixels, and nothing else of the file."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from pipeline.scans.browser_copy import browser_copy
+from pipeline.scans.png_chunks import SIGNATURE, chunk
+
+NAME = b"Doe^Jane"
+SIZE = (37, 53)
+
+
+def pixels(channels: int = 3) -> np.ndarray:
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    colour = np.stack([rows * 5, columns * 4, rows + columns, np.full(SIZE, 255)], axis=-1).astype(np.uint8)
+    return colour[..., 0] if channels == 1 else colour[..., :channels]
+
+
+def encoded(array: np.ndarray, kind: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, kind, **options)
+    return out.getvalue()
+
+
+def named_exif(orientation: int = 1) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = NAME.decode(), orientation
+    return exif
+
+
+def decoded(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}, {"subsampling": 0, "quality": 95}])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_jpeg_keeps_its_pixels_and_loses_every_name(channels: int, options: dict[str, Any]) -> None:
+    data = (
+        encoded(pixels(channels), "JPEG", exif=named_exif(), comment=NAME, icc_profile=NAME, xmp=b"<x>" + NAME + b"</x>", **options) + NAME
+    )
+    assert data.count(NAME) == 5
+    kind, copy = browser_copy(data, SIZE) or ("", b"")
+    assert kind == "jpg"
+    assert NAME not in copy
+    assert (decoded(copy) == decoded(data)).all()
+
+
+def test_a_jpeg_of_a_camera_that_writes_exif_alone(tmp_path: object) -> None:
+    data = encoded(pixels(), "JPEG")
+    bare = data[:2] + data[20:]  # without the JFIF segment
+    assert b"JFIF" not in bare
+    kind, copy = browser_copy(bare, SIZE) or ("", b"")
+    assert kind == "jpg"
+    assert (decoded(copy) == decoded(bare)).all()
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_a_turned_picture_is_encoded_anew(orientation: int) -> None:
+    assert browser_copy(encoded(pixels(), "JPEG", exif=named_exif(orientation)), SIZE) is None
+
+
+def test_what_a_browser_may_show_otherwise_is_encoded_anew() -> None:
+    jpeg = encoded(pixels(), "JPEG")
+    assert browser_copy(jpeg, (SIZE[1], SIZE[0])) is None
+    assert browser_copy(jpeg[:-40], SIZE) is None
+    assert browser_copy(encoded(pixels(4), "PNG"), SIZE) is None
+    assert browser_copy(encoded(pixels(1).astype(np.uint16) * 257, "PNG"), SIZE) is None
+    assert browser_copy(encoded(pixels(), "TIFF"), SIZE) is None
+    cmyk = io.BytesIO()
+    Image.fromarray(pixels()).convert("CMYK").save(cmyk, "JPEG")
+    assert browser_copy(cmyk.getvalue(), SIZE) is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_keeps_its_pixels_and_loses_every_name(channels: int) -> None:
+    text = PngInfo()
+    text.add_text("Comment", NAME.decode())
+    data = encoded(pixels(channels), "PNG", pnginfo=text) + NAME
+    kind, copy = browser_copy(data, SIZE) or ("", b"")
+    assert kind == "png"
+    assert NAME not in copy
+    assert (decoded(copy) == pixels(channels)).all()
+
+
+def test_a_png_with_something_behind_its_rows_is_encoded_anew() -> None:
+    data = encoded(pixels(1), "PNG")
+    at = data.index(b"IDAT") - 4
+    length = int.from_bytes(data[at : at + 4], "big")
+    content = data[at + 8 : at + 8 + length]
+    assert browser_copy(SIGNATURE + data[8:at] + chunk(b"IDAT", content) + chunk(b"IEND", b""), SIZE) is not None
+    assert browser_copy(SIGNATURE + data[8:at] + chunk(b"IDAT", content + NAME) + chunk(b"IEND", b""), SIZE) is None
+    longer = zlib.compress(zlib.decompress(content) + NAME)
+    assert browser_copy(SIGNATURE + data[8:at] + chunk(b"IDAT", longer) + chunk(b"IEND", b""), SIZE) is None
