@@ -1,7 +1,6 @@
-"""Crops, flips, turns and warps of a Sample: whatever moves the image moves its target.
+"""Turns and warps: exact ones while windows are cut, all others as one sampling grid per batch.
 
 Continuous coordinates are pixel edges, as boxes have them: pixel i covers i to i + 1 and its centre is i + 0.5.
-Of a volume (C, D, H, W) every slice is moved alike.
 Boxes of objects with instance masks are fitted to the moved masks. Of an object without one only the box can be turned, and what
 encloses a turned box is larger than what would enclose the object: by up to 2 for a square one at 45 degrees, so keep
 ``rotation_deg`` small for boxes alone, or give them ``weak_masks: ellipse``.
@@ -10,255 +9,173 @@ encloses a turned box is larger than what would enclose the object: by up to 2 f
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as nn_functional
 from torch import Tensor
 
 from pipeline.cards.objects import LEAST_SHARE
-from pipeline.datasets.sample import Sample
-from pipeline.types import IGNORE, Laterality, Placement, Target
 
 # Control points of an elastic displacement lie this many pixels apart.
 _ELASTIC_GRID_PX = 48
 _EDGE_POINTS = 17
+_FIXED_POINT_STEPS = 20
 
 
-def cut(sample: Sample, top: int, left: int, rows: int, columns: int) -> Sample:
-    """A window; where it reaches past the edge, the image is 0, not valid, and its mask ignored. Objects outside are dropped, and
-    those of which less than ``LEAST_SHARE`` stays inside."""
-    height, width = sample.image.shape[-2:]
-    if (top, left, rows, columns) == (0, 0, height, width):
-        return sample
-    inner = (slice(max(top, 0), max(min(top + rows, height), 0)), slice(max(left, 0), max(min(left + columns, width), 0)))
-    pad = (inner[1].start - left, left + columns - inner[1].stop, inner[0].start - top, top + rows - inner[0].stop)
+@dataclass(frozen=True)
+class Turn:
+    """One of the eight exact symmetries of a pixel grid: transposed, then mirrored (left to right), then stood on its head."""
 
-    def window(tensor: Tensor, fill: int) -> Tensor:
-        piece = tensor[..., inner[0], inner[1]]
-        return nn_functional.pad(piece, pad, value=fill) if any(pad) else piece
+    transposed: bool = False
+    mirrored: bool = False
+    upside_down: bool = False
 
-    target = sample.target
-    boxes = None if target.boxes is None else target.boxes - target.boxes.new_tensor([left, top, left, top])
-    moved = Target(
-        mask=None if target.mask is None else window(target.mask, IGNORE),
-        boxes=boxes,
-        labels=target.labels,
-        instance_masks=None if target.instance_masks is None else window(target.instance_masks, 0),
-    )
-    return replace(
-        sample,
-        image=window(sample.image, 0),
-        valid=window(sample.valid, 0),
-        target=_inside(moved, rows, columns, _areas(target)),
-        placement=Placement.identity(rows, columns),
-    )
+    @classmethod
+    def of(cls, quarters: int, *, mirrored: bool, upside_down: bool) -> Turn:
+        """``quarters`` times 90 degrees against the clock, then the flips."""
+        quarters %= 4
+        return cls(quarters % 2 == 1, mirrored != (quarters in (2, 3)), upside_down != (quarters in (1, 2)))
 
+    def size(self, rows: int, columns: int) -> tuple[int, int]:
+        return (columns, rows) if self.transposed else (rows, columns)
 
-def flip(sample: Sample, *, horizontal: bool, vertical: bool) -> Sample:
-    """Mirror. The mirror image of a right eye is a left eye, whichever way the mirror stands; both together are a half turn."""
-    axes = [axis for axis, wanted in ((-2, vertical), (-1, horizontal)) if wanted]
-    if not axes:
-        return sample
-    rows, columns = sample.image.shape[-2:]
+    def array(self, array: Any) -> Any:
+        """An array or tensor (..., H, W), turned; of an array it is a view."""
+        if self.transposed:
+            array = array.swapaxes(-1, -2)
+        axes = [axis for axis, wanted in ((-2, self.upside_down), (-1, self.mirrored)) if wanted]
+        if not axes:
+            return array
+        return array.flip(axes) if isinstance(array, Tensor) else np.flip(np.asarray(array), tuple(axes))
 
-    def turn_boxes(boxes: Tensor) -> Tensor:
-        x1, y1, x2, y2 = boxes.unbind(1)
-        if horizontal:
+    def boxes(self, boxes: npt.NDArray[Any], rows: int, columns: int) -> npt.NDArray[Any]:
+        """Boxes (N, 4) xyxy of a frame of (rows, columns) before the turn."""
+        x1, y1, x2, y2 = boxes.T
+        if self.transposed:
+            x1, y1, x2, y2, rows, columns = y1, x1, y2, x2, columns, rows
+        if self.mirrored:
             x1, x2 = columns - x2, columns - x1
-        if vertical:
+        if self.upside_down:
             y1, y2 = rows - y2, rows - y1
-        return torch.stack([x1, y1, x2, y2], dim=1)
-
-    laterality = _other(sample.laterality) if len(axes) == 1 else sample.laterality
-    return replace(_moved(sample, lambda tensor: tensor.flip(axes), turn_boxes), laterality=laterality)
+        return np.stack([x1, y1, x2, y2], axis=1)
 
 
-def quarter_turn(sample: Sample, turns: int) -> Sample:
-    """Turn by ``turns`` times 90 degrees against the clock; the eye stays the eye it is."""
-    turns %= 4
-    for_boxes = sample
-    if turns == 0:
-        return sample
+Matrix = tuple[float, float, float, float]
+"""Row by row: takes an offset (x, y) from the result's middle to one from the region's middle."""
 
-    def turn_boxes(boxes: Tensor) -> Tensor:
-        rows, columns = for_boxes.image.shape[-2:]
-        for _ in range(turns):
-            x1, y1, x2, y2 = boxes.unbind(1)
-            boxes = torch.stack([y1, columns - x2, y2, columns - x1], dim=1)
-            rows, columns = columns, rows
+
+def warp_matrix(angle_deg: float, zoom: float) -> Matrix:
+    cosine, sine = math.cos(math.radians(angle_deg)) / zoom, math.sin(math.radians(angle_deg)) / zoom
+    return cosine, sine, -sine, cosine
+
+
+def warp_margin(size: tuple[int, int], matrix: Matrix, elastic: float) -> tuple[int, int]:
+    """(rows, columns) that a warp to a result of ``size`` needs on each side beyond a region of that size."""
+    rows, columns = size
+    a, b, c, d = map(abs, matrix)
+    higher = math.ceil((c * columns + d * rows) / 2 + elastic + 2 - rows / 2)
+    wider = math.ceil((a * columns + b * rows) / 2 + elastic + 2 - columns / 2)
+    return max(higher, 0), max(wider, 0)
+
+
+def elastic_control(size: tuple[int, int], elastic: float, generator: torch.Generator) -> Tensor:
+    """Control points float32 (2, gy, gx), x first, in pixels, of a smooth displacement of a result of ``size``, none above ``elastic``."""
+    points = [max(math.ceil(extent / _ELASTIC_GRID_PX), 1) + 3 for extent in size]
+    drawn = (torch.rand(2, *points, generator=generator) * 2 - 1) * elastic
+    # Bilinear over control points smoothed once; bicubic would overshoot the largest displacement, which the margin relies on.
+    return nn_functional.avg_pool2d(drawn[None], 3, stride=1)[0]
+
+
+def source_points(matrix: Tensor, middle: Tensor, control: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Where in its region each pixel centre of a result of ``size`` comes from: x and y, each float32 (B, rows, columns).
+
+    ``matrix`` (B, 4) as :data:`Matrix`, ``middle`` (B, 2) of the region (x, y), ``control`` (B, 2, gy, gx) or None.
+    """
+    rows, columns = size
+    x = torch.arange(columns, device=matrix.device) + (0.5 - columns / 2)
+    y = torch.arange(rows, device=matrix.device)[:, None] + (0.5 - rows / 2)
+    a, b, c, d = matrix[:, :, None, None].unbind(1)
+    across, down = middle[:, :, None, None].unbind(1)
+    source_x, source_y = (a * x + across) + b * y, c * x + (d * y + down)
+    if control is not None:
+        displaced = nn_functional.interpolate(control, size=size, mode="bilinear", align_corners=True)
+        source_x, source_y = source_x.add_(displaced[:, 0]), source_y.add_(displaced[:, 1])
+    return source_x, source_y
+
+
+def sample_linear(planes: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Planes float32 (B, P, R, Q) at points (B, rows, columns) -> (B, P, rows, columns); 0 lies around them."""
+    height, width = planes.shape[-2:]
+    grid = torch.stack([x * (2 / width) - 1, y * (2 / height) - 1], dim=-1)
+    return nn_functional.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def nearest_index(x: Tensor, y: Tensor, canvas: tuple[int, int]) -> Tensor:
+    """int64 (B, rows, columns): which pixel of a canvas of (R, Q), counted row by row, holds each point."""
+    height, width = canvas
+    # Regions hold all that is asked for; clamping only keeps a rounded last bit from reading elsewhere.
+    return y.clamp(0, height - 1).long().mul_(width).add_(x.clamp(0, width - 1).long())
+
+
+def take(planes: Tensor, index: Tensor) -> Tensor:
+    """Pixels of planes (B, P, R, Q), of any type, at ``index`` -> (B, P, rows, columns)."""
+    batch, depth, height, width = planes.shape
+    wanted = index.view(batch, 1, -1).expand(-1, depth, -1)
+    return planes.reshape(batch, depth, height * width).gather(2, wanted).view(batch, depth, *index.shape[1:])
+
+
+def warp_boxes(boxes: Tensor, matrix: Matrix, region: tuple[int, int], control: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """Boxes (N, 4) of a region of (rows, columns) -> tight boxes around their warped outlines in a result of ``size``, not clipped.
+
+    The warp leads from the result to the region; the way back is found by fixed-point iteration, which converges because the
+    displacement changes slowly.
+    """
+    if not len(boxes):
         return boxes
-
-    return _moved(sample, lambda tensor: torch.rot90(tensor, turns, (-2, -1)), turn_boxes)
-
-
-@dataclass(frozen=True, eq=False)
-class Warp:
-    """A rotation, zoom and elastic displacement about the middle of a region.
-
-    ``matrix`` (2, 2) takes a result's offset from its middle (x, y) to the region's; ``displacement`` (2, gy, gx), control points
-    in region pixels, x first, stretched over the result, is added.
-    """
-
-    size: tuple[int, int]
-    matrix: Tensor
-    displacement: Tensor | None
-
-    @staticmethod
-    def _matrix(angle_deg: float, zoom: float) -> Tensor:
-        cosine, sine = math.cos(math.radians(angle_deg)) / zoom, math.sin(math.radians(angle_deg)) / zoom
-        return torch.tensor([[cosine, sine], [-sine, cosine]], dtype=torch.float32)
-
-    @classmethod
-    def region(cls, window: tuple[int, int, int, int], angle_deg: float, zoom: float, elastic: float) -> tuple[int, int, int, int]:
-        """(top, left, rows, columns) of all source pixels that a warped window can need; it has the window's middle."""
-        top, left, rows, columns = window
-        reach = cls._matrix(angle_deg, zoom).abs() @ torch.tensor([columns / 2, rows / 2])
-        wider = max(math.ceil(float(reach[0]) + elastic + 2 - columns / 2), 0)
-        higher = max(math.ceil(float(reach[1]) + elastic + 2 - rows / 2), 0)
-        return top - higher, left - wider, rows + 2 * higher, columns + 2 * wider
-
-    @classmethod
-    def make(
-        cls,
-        size: tuple[int, int],
-        region: tuple[int, int],
-        angle_deg: float,
-        zoom: float,
-        elastic: float,
-        generator: torch.Generator,
-    ) -> Warp:
-        displacement = None
-        if elastic > 0:
-            points = [max(math.ceil(extent / _ELASTIC_GRID_PX), 1) + 3 for extent in size]
-            displacement = (torch.rand(2, *points, generator=generator) * 2 - 1) * elastic
-        return cls(size, cls._matrix(angle_deg, zoom), displacement)
-
-    def __call__(self, sample: Sample) -> Sample:
-        height, width = sample.image.shape[-2:]
-        rows, columns = self.size
-        y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing="ij")
-        source = self._to_region(torch.stack([x, y], dim=-1), (height, width))
-        grid = source / torch.tensor([width, height]) * 2 - 1
-        planes = sample.image.flatten(0, -3)[None]  # the slices of a volume are warped alike
-        image = nn_functional.grid_sample(planes, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)
-        image = image.view(*sample.image.shape[:-2], rows, columns)
-        column, row = source.floor().long().unbind(-1)
-        known = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        column, row = column.clamp(0, width - 1), row.clamp(0, height - 1)
-
-        def nearest(tensor: Tensor, fill: int) -> Tensor:
-            return torch.where(known, tensor[..., row, column], torch.tensor(fill, dtype=tensor.dtype))
-
-        target = sample.target
-        valid = nearest(sample.valid, 0)
-        moved = Target(
-            mask=None if target.mask is None else nearest(target.mask, IGNORE),
-            boxes=None if target.boxes is None else self._boxes(target.boxes, (height, width)),
-            labels=target.labels,
-            instance_masks=None if target.instance_masks is None else nearest(target.instance_masks, 0),
-        )
-        # Of instance masks the area grows by the zoom; boxes without masks are compared with themselves, before they are clipped.
-        areas = _areas(moved if target.instance_masks is None else target)
-        if target.instance_masks is not None and areas is not None:
-            areas = areas / torch.linalg.det(self.matrix)
-        return replace(
-            sample,
-            image=image * valid,
-            valid=valid,
-            target=_inside(moved, rows, columns, areas),
-            placement=Placement.identity(rows, columns),
-        )
-
-    def _to_region(self, points: Tensor, region: tuple[int, int]) -> Tensor:
-        """Points (..., 2) xy of the result -> of the region."""
-        middle = torch.tensor([self.size[1] / 2, self.size[0] / 2])
-        return (points - middle) @ self.matrix.T + torch.tensor([region[1] / 2, region[0] / 2]) + self._displaced(points)
-
-    def _displaced(self, points: Tensor) -> Tensor:
-        """Displacement (..., 2) xy in region pixels at points of the result."""
-        if self.displacement is None:
-            return torch.zeros_like(points)
-        grid = points / torch.tensor([self.size[1], self.size[0]]) * 2 - 1
-        flat = grid.reshape(1, 1, -1, 2)
-        # Bilinear over control points smoothed once; bicubic would overshoot the largest displacement, which the region relies on.
-        smooth = nn_functional.avg_pool2d(self.displacement[None], 3, stride=1)
-        found = nn_functional.grid_sample(smooth, flat, mode="bilinear", padding_mode="border", align_corners=True)
-        return found.reshape(2, -1).T.reshape(points.shape)
-
-    def _boxes(self, boxes: Tensor, region: tuple[int, int]) -> Tensor:
-        """Boxes of the region -> tight boxes around their warped outlines in the result.
-
-        The warp leads from the result to the region; the way back is found by fixed-point iteration, which converges because the
-        displacement changes slowly.
-        """
-        steps = torch.linspace(0, 1, _EDGE_POINTS)
-        ones = torch.ones_like(steps)
-        along = torch.cat([steps, ones, steps, 0 * ones]), torch.cat([0 * ones, steps, ones, steps])
-        x1, y1, x2, y2 = boxes.unbind(1)
-        outline = torch.stack([x1[:, None] + (x2 - x1)[:, None] * along[0], y1[:, None] + (y2 - y1)[:, None] * along[1]], dim=-1)
-        inverse = torch.linalg.inv(self.matrix)
-        offset = outline - torch.tensor([region[1] / 2, region[0] / 2])
-        middle = torch.tensor([self.size[1] / 2, self.size[0] / 2])
-        points = offset @ inverse.T + middle
-        for _ in range(20 if self.displacement is not None else 0):
-            points = (offset - self._displaced(points)) @ inverse.T + middle
-        return torch.cat([points.amin(dim=1), points.amax(dim=1)], dim=1) if len(boxes) else boxes
+    steps = torch.linspace(0, 1, _EDGE_POINTS)
+    ones = torch.ones_like(steps)
+    along = torch.cat([steps, ones, steps, 0 * ones]), torch.cat([0 * ones, steps, ones, steps])
+    x1, y1, x2, y2 = boxes.unbind(1)
+    outline = torch.stack([x1[:, None] + (x2 - x1)[:, None] * along[0], y1[:, None] + (y2 - y1)[:, None] * along[1]], dim=-1)
+    inverse = torch.linalg.inv(torch.tensor(matrix).view(2, 2))
+    offset = outline - torch.tensor([region[1] / 2, region[0] / 2])
+    middle = torch.tensor([size[1] / 2, size[0] / 2])
+    points = offset @ inverse.T + middle
+    for _ in range(_FIXED_POINT_STEPS if control is not None else 0):
+        points = (offset - _displacement(control, points, size)) @ inverse.T + middle  # type: ignore[arg-type]
+    return torch.cat([points.amin(dim=1), points.amax(dim=1)], dim=1)
 
 
-def _moved(sample: Sample, move: object, move_boxes: object) -> Sample:
-    """The sample with ``move`` applied to every image-like tensor and ``move_boxes`` to the boxes."""
-    assert callable(move)
-    assert callable(move_boxes)
-    target = sample.target
-    image = move(sample.image)
-    return replace(
-        sample,
-        image=image,
-        valid=move(sample.valid),
-        target=Target(
-            mask=None if target.mask is None else move(target.mask),
-            boxes=None if target.boxes is None else move_boxes(target.boxes),
-            labels=target.labels,
-            instance_masks=None if target.instance_masks is None else move(target.instance_masks),
-        ),
-        placement=Placement.identity(int(image.shape[-2]), int(image.shape[-1])),
-    )
+def _displacement(control: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
+    """(..., 2) at points (..., 2) xy of the result, as :func:`source_points` has it at pixel centres."""
+    last = torch.tensor([max(size[1] - 1, 1), max(size[0] - 1, 1)])
+    grid = ((points - 0.5) / last * 2 - 1).reshape(1, 1, -1, 2)
+    found = nn_functional.grid_sample(control[None], grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return found.reshape(2, -1).T.reshape(points.shape)
 
 
-def _areas(target: Target) -> Tensor | None:
-    """Area of each object in pixels (N), of its mask where there is one, else of its box."""
-    if target.instance_masks is not None:
-        return target.instance_masks.sum(dim=(1, 2)).float()
-    return None if target.boxes is None else (target.boxes[:, 2:] - target.boxes[:, :2]).prod(dim=1)
+def clipped_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    rows, columns = size
+    return boxes.clamp(min=0).minimum(boxes.new_tensor([columns, rows, columns, rows]))
 
 
-def _inside(target: Target, rows: int, columns: int, areas: Tensor | None) -> Target:
-    """Clip boxes to the frame, fit them to their instance masks where there are any, and drop what is no longer there.
-
-    Dropped is what is less than a pixel wide or high, or has kept less than ``LEAST_SHARE`` of ``areas`` (N), what it would have
-    with nothing cut off.
-    """
-    if target.boxes is None or target.labels is None or areas is None:
-        return target
-    limit = target.boxes.new_tensor([columns, rows, columns, rows])
-    boxes = target.boxes.clamp(min=0).minimum(limit) if target.instance_masks is None else boxes_of(target.instance_masks)
-    left = _areas(Target(boxes=boxes, labels=target.labels, instance_masks=target.instance_masks))
-    assert left is not None
-    kept = (boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1) & (left >= LEAST_SHARE * areas)
-    masks = None if target.instance_masks is None else target.instance_masks[kept]
-    return Target(target.mask, boxes[kept], target.labels[kept], masks)
+def remains(boxes: Tensor, areas: Tensor, whole: Tensor) -> Tensor:
+    """bool (N): which objects are still there: at least a pixel wide and high, with ``LEAST_SHARE`` of ``whole`` (N), the area that
+    they would have with nothing cut off."""
+    return (boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1) & (areas >= LEAST_SHARE * whole)
 
 
 def boxes_of(instance_masks: Tensor) -> Tensor:
     """Tight half-open boxes float32 (N, 4) of masks bool (N, H, W); an empty mask has the empty box 0, 0, 0, 0."""
-    boxes = torch.zeros(len(instance_masks), 4)
-    for index, mask in enumerate(instance_masks):
-        rows, columns = mask.any(dim=1).nonzero().flatten(), mask.any(dim=0).nonzero().flatten()
-        if len(rows):
-            boxes[index] = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).float()
-    return boxes
-
-
-def _other(laterality: Laterality | None) -> Laterality | None:
-    return {"R": "L", "L": "R"}.get(laterality) if laterality else None  # type: ignore[return-value]
+    sides = []
+    for occupied in (instance_masks.any(dim=1), instance_masks.any(dim=2)):  # columns, then rows
+        places = torch.arange(occupied.shape[1], device=occupied.device)
+        first = torch.where(occupied, places, occupied.shape[1]).amin(dim=1)
+        last = torch.where(occupied, places + 1, 0).amax(dim=1)
+        sides.append((first.minimum(last), last))
+    (x1, x2), (y1, y2) = sides
+    return torch.stack([x1, y1, x2, y2], dim=1).float()

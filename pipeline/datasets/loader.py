@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from pipeline.cards.objects import Objects
-from pipeline.datasets.augment import Augment, AugmentConfig
-from pipeline.datasets.sample import Sample
+from pipeline.datasets.augment import Augment, AugmentConfig, Plan
+from pipeline.datasets.feed import Failure, Feed, Job
 from pipeline.datasets.store import CaseStore
-from pipeline.errors import OcusegError, TrainingError
+from pipeline.datasets.transform import to_batch
+from pipeline.datasets.windows import cut
+from pipeline.errors import TrainingError
 from pipeline.types import Batch, CaseKey
 
-__all__ = ["CaseStore", "Sample", "TrainingLoader", "evaluation_batches"]
-log = logging.getLogger(__name__)
-
+__all__ = ["CaseStore", "TrainingLoader", "evaluation_batches"]
 # A crop with less of the field of view than this is drawn again, a few times.
 _LEAST_VALID = 0.05
 _DRAWS = 8
@@ -63,6 +61,7 @@ class TrainingLoader:
         epoch: int,
         rank: int = 0,
         world: int = 1,
+        device: torch.device | str = "cpu",
     ) -> None:
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} of {world}")
@@ -72,7 +71,8 @@ class TrainingLoader:
         order = torch.randperm(len(indices) * data.crops_per_image, generator=_generator(seed, epoch, "order")).tolist()
         self._indices = [indices[place % len(indices)] for place in order]
         self._store, self._data = store, data
-        self._augment = Augment(data.augment, data.crop, store.card.modality)
+        self._augment = Augment(data.augment, data.crop, store.card.modality, store.channels, data.slices or 1)
+        self._keys, self._device = tuple(keys), torch.device(device)
         self._seed, self._epoch = seed, epoch
         self._batch_size, self._rank, self._world = batch_size, rank, world
 
@@ -80,61 +80,50 @@ class TrainingLoader:
         return -(-len(self._indices) // (self._batch_size * self._world))
 
     def __iter__(self) -> Iterator[Batch]:
-        workers = min(self._data.workers, len(self))
-        if workers == 0:
-            for number in range(len(self)):
-                yield _unwrap(self[number])
-            return
-        loader = torch.utils.data.DataLoader(
-            _Numbered(self),
-            batch_size=None,
-            num_workers=workers,
-            prefetch_factor=2,
-            collate_fn=_as_it_is,
-            # The sampler and the workers' base seed draw from this one and not from the global generator.
-            generator=torch.Generator().manual_seed(0),
-        )
-        for item in loader:
-            yield _unwrap(item)
+        return self.batches()
 
-    def __getitem__(self, number: int) -> Batch | Failure:
-        """Batch ``number`` of this process, or what went wrong (raised in the process that asked for it)."""
+    def batches(self, first: int = 0) -> Iterator[Batch]:
+        """Batches from number ``first`` on."""
+        feed = _feed(self._store, self._keys, self._device, min(self._data.workers, len(self)))
+        jobs = (self._job(number) for number in range(first, len(self)))
+        for item in feed.batches(jobs, lambda windows: to_batch(windows, self._data.augment)):
+            if isinstance(item, Failure):
+                raise TrainingError(f"case {item.case}: cannot be made into a training sample ({item.why})")
+            yield item
+
+    def _job(self, number: int) -> Job | Failure:
+        """What is to be cut for batch ``number`` of this process, or what went wrong."""
         first = (number * self._world + self._rank) * self._batch_size
         samples = []
         for position in range(first, first + self._batch_size):
             index = self._indices[position % len(self._indices)]
             try:
-                samples.append(self._sample(position, index))
+                samples.append(self._draw(position, index))
             except Exception as error:  # whatever it is, the case must be named
-                # The text of an OSError quotes the path, which its traceback would carry into the log.
-                if not isinstance(error, OcusegError | OSError):
-                    log.exception("case %s could not be made into a sample", self._store.case_of(index))
-                why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-                return Failure(self._store.case_of(index), f"{type(error).__name__}: {why}")
-        return _batch(samples)
+                return Failure.of(self._store.case_of(index), error)
+        return Job(tuple(samples), self._data.slices)
 
-    def _sample(self, position: int, index: int) -> Sample:
+    def _draw(self, position: int, index: int) -> tuple[int, Plan]:
+        """(sample index, plan) of a position of the stream."""
         generator = _generator(self._seed, self._epoch, position)
-        size, slices = self._store.size(index), self._data.slices
+        store, size, slices = self._store, self._store.size(index), self._data.slices
         if slices is not None:
             index = self._first_slice(index, slices, generator)
         centre = None
         if float(torch.rand(1, generator=generator)) < self._data.foreground_crops:
             if slices is not None:
                 index, labelled = self._labelled_block(index, slices, generator)
-                centre = None if labelled is None else self._foreground_pixel(labelled, generator)
+                centre = None if labelled is None else store.places.foreground_pixel(labelled, generator)
             else:
-                objects = self._store.working_objects(index)
-                centre = self._foreground_pixel(index, generator) if objects is None else self._near_an_object(objects, size, generator)
-        valid = torch.from_numpy(self._store.working_valid(index))
+                objects = store.working_objects(index)
+                centre = (
+                    store.places.foreground_pixel(index, generator) if objects is None else self._near_an_object(objects, size, generator)
+                )
         for _ in range(_DRAWS):
             plan = self._augment.draw(size, generator, centre)
-            top, left, rows, columns = plan.region
-            seen = valid[max(top, 0) : max(top + rows, 0), max(left, 0) : max(left + columns, 0)]
-            # Every fourth pixel of every fourth row says enough.
-            if centre is not None or float(seen[::4, ::4].sum()) * 16 >= _LEAST_VALID * rows * columns:
+            if centre is not None or store.places.share_seen(index, plan.region) >= _LEAST_VALID:
                 break
-        return self._augment.apply(self._store.window(index, *plan.region, slices=slices), plan)
+        return index, plan
 
     def _first_slice(self, index: int, slices: int, generator: torch.Generator) -> int:
         """Where a block of the volume of ``index`` begins, each place as likely as the other."""
@@ -144,22 +133,12 @@ class TrainingLoader:
     def _labelled_block(self, index: int, slices: int, generator: torch.Generator) -> tuple[int, int | None]:
         """(first slice of a block, a slice in it that has foreground), or ``index`` and None where the volume has none."""
         there = self._store.indices([self._store.case_of(index)])
-        labelled = [i for i in there if (mask := self._store.working_mask(i)) is not None and bool((mask > 0).any())]
+        labelled = self._store.places.labelled(there)
         if not labelled:
             return index, None
         chosen = labelled[int(torch.randint(len(labelled), (1,), generator=generator))]
         first = chosen - int(torch.randint(slices, (1,), generator=generator))
         return max(min(first, there[-1] + 1 - slices), there[0]), chosen
-
-    def _foreground_pixel(self, index: int, generator: torch.Generator) -> tuple[int, int] | None:
-        mask = self._store.working_mask(index)
-        if mask is None:
-            return None
-        places = (torch.from_numpy(mask).view(-1) > 0).nonzero()
-        if not len(places):
-            return None
-        place = int(places[int(torch.randint(len(places), (1,), generator=generator))])
-        return place // mask.shape[1], place % mask.shape[1]
 
     def _near_an_object(self, objects: Objects, size: tuple[int, int], generator: torch.Generator) -> tuple[int, int] | None:
         """The middle of an object, each as likely as the other however large, moved by up to a quarter of the crop: a network
@@ -180,52 +159,18 @@ def evaluation_batches(store: CaseStore, keys: Sequence[CaseKey], *, volumes: bo
     """
     for key in keys:
         indices = store.indices([key])
-        if volumes:
-            yield _batch([store.volume(key)]), indices
-        else:
-            for index in indices:
-                yield _batch([store.sample(index)]), [index]
+        for first in indices[:1] if volumes else indices:
+            windows = cut(store, [(first, Plan.unchanged(*store.size(first)))], len(indices) if volumes else None)
+            yield to_batch(windows), indices if volumes else [first]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A sample that could not be made; sent instead of raised, so that a worker's traceback does not bury the case's name."""
-
-    case: CaseKey
-    why: str
-
-
-class _Numbered(torch.utils.data.Dataset[Any]):
-    """The loader as a map-style data set of batches."""
-
-    def __init__(self, loader: TrainingLoader) -> None:
-        self._loader = loader
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __getitem__(self, number: int) -> Batch | Failure:
-        return self._loader[number]
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
-
-
-def _unwrap(item: Batch | Failure) -> Batch:
-    if isinstance(item, Failure):
-        raise TrainingError(f"case {item.case}: cannot be made into a training sample ({item.why})")
-    return item
-
-
-def _batch(samples: Sequence[Sample]) -> Batch:
-    return Batch(
-        images=[s.image for s in samples],
-        valid=[s.valid for s in samples],
-        placements=[s.placement for s in samples],
-        cases=[s.case for s in samples],
-        targets=[s.target for s in samples],
-    )
+def _feed(store: CaseStore, keys: Sequence[CaseKey], device: torch.device, workers: int) -> Feed:
+    """One for all epochs, with its loader processes and what lies on the device."""
+    name = str(device), workers, tuple(keys)
+    if name not in store.feeds:
+        store.feeds[name] = Feed(store, keys, device, workers)
+    feed: Feed = store.feeds[name]
+    return feed
 
 
 def _generator(seed: int, epoch: int, what: int | str) -> torch.Generator:

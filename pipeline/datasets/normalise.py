@@ -95,13 +95,19 @@ class CompactImage:
         import torch
 
         window = (slice(top, None if rows is None else top + rows), slice(left, None if columns is None else left + columns))
-        pixels = torch.from_numpy(np.asarray(self.pixels[:, window[0], window[1]], dtype=np.float32))
+        pixels = torch.from_numpy(np.array(self.pixels[:, window[0], window[1]]))
         valid = torch.from_numpy(np.array(self.valid[window]))
-        image = (pixels - torch.from_numpy(self.offset)[:, None, None]).mul_(torch.from_numpy(self.scale)[:, None, None])
-        if self.clamp:
-            image.clamp_(0, 1)
-        image.mul_(valid)
+        offset, scale = torch.from_numpy(self.offset)[:, None, None], torch.from_numpy(self.scale)[:, None, None]
+        image = normalise(pixels, offset, scale, self.clamp, valid)
         return image if channels is None or image.shape[0] != 1 else image.repeat(channels, 1, 1), valid
+
+
+def normalise(pixels: Tensor, offset: Tensor, scale: Tensor, clamp: bool, valid: Tensor) -> Tensor:
+    """The last step of normalisation, float32 of the shape of ``pixels``: everything else is broadcast to it."""
+    import torch
+
+    image = pixels.to(torch.float32, copy=True).sub_(offset).mul_(scale)
+    return (image.clamp_(0, 1) if clamp else image).mul_(valid)
 
 
 def prepare(pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality, valid: npt.NDArray[np.bool_] | None = None) -> Prepared:

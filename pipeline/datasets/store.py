@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +24,12 @@ from pipeline.cards.objects import Objects
 from pipeline.cards.targets import WeakMasks
 from pipeline.datasets.cache import CACHE_VERSION, CachedCase, load_case, save_case
 from pipeline.datasets.normalise import NormaliseConfig
+from pipeline.datasets.places import Places
 from pipeline.datasets.preprocess import TargetKind, preprocess_case
-from pipeline.datasets.sample import Sample
+from pipeline.datasets.windows import StoredPlane
 from pipeline.errors import CardError, OcusegError, ScanError
 from pipeline.scans.open import content_sha256
-from pipeline.types import IGNORE, CaseKey, LabelMap, Placement, ProgressCallback, Scan, Target
+from pipeline.types import CaseKey, LabelMap, Placement, ProgressCallback, Scan, Target
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,8 @@ class CaseStore:
         self._samples: list[tuple[CaseKey, int]] = []
         self._where: dict[CaseKey, range] = {}
         self.unreadable = {}
+        self.places = Places(self.working_valid, self.working_mask)
+        self.feeds: dict[Any, Any] = {}  # what brings samples to devices (feed.py), for as long as there is the store
         self._cases = {case.key: case for case in cases}
         with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
             for done, (case, kept) in enumerate(zip(cases, pool.map(self._keep_or_why, cases), strict=True), 1):
@@ -153,62 +158,54 @@ class CaseStore:
         """0 for a picture."""
         return self._samples[index][1]
 
-    def sample(self, index: int) -> Sample:
-        """The whole image in the working frame."""
-        rows, columns = self.size(index)
-        return self.window(index, 0, 0, rows, columns)
-
     def size(self, index: int) -> tuple[int, int]:
         """(rows, columns) of a sample in the working frame."""
         shape = self._kept[self._samples[index][0]].valid.shape
         return shape[1], shape[2]
 
-    def window(self, index: int, top: int, left: int, rows: int, columns: int, slices: int | None = None) -> Sample:
-        """The same as ``geometric.cut`` of the whole sample, but only these pixels are touched.
-
-        With ``slices`` a volume (C, slices, rows, columns) of this slice and those behind it, with its mask and no objects; behind the
-        last slice the image is 0, not valid, and its mask ignored.
-        """
-        if slices is not None:
-            return self._block(index, (top, left, rows, columns), slices)
+    def plane(self, index: int) -> StoredPlane:
+        """The arrays of a sample, as they are kept."""
         key, slice_index = self._samples[index]
         kept = self._kept[key]
-        height, width = kept.valid.shape[1:]
-        first, last = max(top, 0), max(min(top + rows, height), 0)
-        start, stop = max(left, 0), max(min(left + columns, width), 0)
-        image, valid = kept.reduced(slice_index).to_float(first, start, last - first, stop - start, channels=self._channels)
-        mask = None
-        if kept.mask is not None:
-            mask = torch.from_numpy(kept.mask[slice_index, first:last, start:stop].astype(np.int64))
-        whole = (top, left, rows, columns) == (0, 0, height, width)
-        objects = self.working_objects(index)
-        if objects is not None and not whole:
-            objects = objects.window(top, left, rows, columns)
-        pad = (start - left, left + columns - stop, first - top, top + rows - last)
-        if any(pad):
-            image, valid = torch.nn.functional.pad(image, pad), torch.nn.functional.pad(valid, pad)
-            mask = None if mask is None else torch.nn.functional.pad(mask, pad, value=IGNORE)
-        target = Target(mask=mask) if objects is None else replace(objects.target(), mask=mask)
-        placement = kept.placement if whole else Placement.identity(rows, columns)
-        return Sample(image, valid, target, placement, kept.about["laterality"], key)
+        mask = self.working_mask(index)
+        return StoredPlane(kept.pixels[slice_index], kept.valid[slice_index], mask, kept.offset[slice_index], kept.scale[slice_index])
 
-    def _block(self, index: int, region: tuple[int, int, int, int], slices: int) -> Sample:
-        there = self._where[self.case_of(index)]
-        planes = [self.window(place, *region) for place in range(index, min(index + slices, there.stop))]
-        behind = slices - len(planes)
-        image, valid = torch.stack([plane.image for plane in planes], dim=1), torch.stack([plane.valid for plane in planes])
-        masks = [plane.target.mask for plane in planes if plane.target.mask is not None]
-        mask = torch.stack(masks) if masks else None
-        if behind:
-            pad = (0, 0, 0, 0, 0, behind)
-            image, valid = torch.nn.functional.pad(image, pad), torch.nn.functional.pad(valid, pad)
-            mask = None if mask is None else torch.nn.functional.pad(mask, pad, value=IGNORE)
-        return replace(planes[0], image=image, valid=valid, target=Target(mask=mask))
+    @property
+    def clamp(self) -> bool:
+        return any(kept.about["clamp"] for kept in self._kept.values())
 
-    def volume(self, key: CaseKey) -> Sample:
-        """All slices of a case in the working frame: image (C, D, H, W); of a picture D = 1."""
-        there = self._where[key]
-        return self.window(there.start, 0, 0, *self.size(there.start), slices=len(there))
+    def block(self, index: int, slices: int) -> range:
+        """Samples of this slice and those behind it in its volume, at most ``slices``."""
+        return range(index, min(index + slices, self._where[self.case_of(index)].stop))
+
+    def placement(self, index: int) -> Placement:
+        """From the source frame of a sample to the working frame."""
+        return self._kept[self.case_of(index)].placement
+
+    def nbytes(self, keys: Sequence[CaseKey]) -> int:
+        """Of the arrays that samples of these cases are cut from."""
+        arrays = [array for key in keys for array in (self._kept[key].pixels, self._kept[key].valid, self._kept[key].mask)]
+        return sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays if array is not None)
+
+    @property
+    def on_disk(self) -> bool:
+        return self._folder is not None
+
+    def copied_to(self, folder: Path) -> CaseStore:
+        """The same store with its arrays in files below ``folder``, so that little of it is pickled for a process that reads them."""
+        other = copy.copy(self)
+        other._folder, other.feeds, other._kept = folder, {}, {}
+        other.places = Places(other.working_valid, other.working_mask)
+        for number, (key, kept) in enumerate(self._kept.items()):
+            save_case(kept, folder / str(number))
+            loaded = load_case(folder / str(number))
+            if loaded is None:
+                raise CardError(f"case {key}: its arrays cannot be copied for the loader processes; check the disk of the temporary folder")
+            other._kept[key] = loaded
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"feeds": {}}
 
     def working_mask(self, index: int) -> npt.NDArray[Any] | None:
         """The mask in the working frame as it is kept (a small integer type)."""

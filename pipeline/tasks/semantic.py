@@ -70,7 +70,7 @@ class SemanticTask(Task):
         if batch.targets is None:
             raise ValueError("a training batch needs targets")
         images = stack(batch.images)
-        masks = stack([_mask(target) for target in batch.targets], fill=IGNORE)
+        masks = stack([_mask(target) for target in batch.targets] if batch.masks is None else batch.masks, fill=IGNORE)
         valid = (stack(batch.valid, fill=0) & (masks != IGNORE))[:, None]
         truth = one_channel_a_class(masks, self.label_map)
         images = images.contiguous(memory_format=memory_format(self.network))
@@ -176,8 +176,11 @@ class SemanticTask(Task):
         return tiled
 
 
-def stack(maps: Sequence[Tensor], fill: float = 0) -> Tensor:
-    """Maps (..., H, W) of any rows and columns -> one tensor (B, ..., H, W), padded below and to the right with ``fill``."""
+def stack(maps: Sequence[Tensor] | Tensor, fill: float = 0) -> Tensor:
+    """Maps (..., H, W) of any rows and columns -> one tensor (B, ..., H, W), padded below and to the right with ``fill``; one tensor
+    stays as it is."""
+    if isinstance(maps, Tensor):
+        return maps
     rows, columns = max(m.shape[-2] for m in maps), max(m.shape[-1] for m in maps)
     if all(m.shape[-2:] == (rows, columns) for m in maps):
         return torch.stack(list(maps))

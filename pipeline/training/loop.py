@@ -87,7 +87,9 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
     seconds = progress.seconds
 
     while progress.epoch < train.epochs and not progress.finished:
-        batches = TrainingLoader(setup.store, setup.split.train, config.data, train.batch_size, config.seed, progress.epoch, rank, world)
+        batches = TrainingLoader(
+            setup.store, setup.split.train, config.data, train.batch_size, config.seed, progress.epoch, rank, world, accelerator.device
+        )
         epoch_began, first_batch = time.monotonic(), progress.batch
         task.train()
         # Each group of `accumulate` batches is one step of the optimiser.

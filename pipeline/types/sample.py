@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -119,7 +119,8 @@ class Batch:
     """What a network sees: ``images`` float32 (C, H, W) each, any size; ``valid`` bool (H, W), the field of view.
 
     A volume, for a network that looks at neighbouring slices, is one image (C, D, H, W) with ``valid`` (D, H, W); its placement is
-    that of each slice.
+    that of each slice. Images of one size may come as one tensor (B, C, [D,] H, W), with ``valid`` (B, [D,] H, W) and ``masks``
+    int64 (B, [D,] H, W), of which the targets' masks are views.
     """
 
     images: Sequence[Tensor]
@@ -127,6 +128,7 @@ class Batch:
     placements: Sequence[Placement]
     cases: Sequence[CaseKey]
     targets: Sequence[Target] | None = None
+    masks: Tensor | None = None
 
     def __post_init__(self) -> None:
         sizes = {len(self.images), len(self.valid), len(self.placements), len(self.cases)}
@@ -138,12 +140,31 @@ class Batch:
         return len(self.images)
 
     def to(self, device: Any) -> Batch:
-        """The same batch with every tensor on ``device``."""
+        """The same batch with every tensor on ``device``; itself where all of them are there already."""
+        if all(tensor.device == device for tensor in self._tensors()):
+            return self
 
         def move(value: Any) -> Any:
+            if isinstance(value, list | tuple):
+                return [move(part) for part in value]
             return value.to(device, non_blocking=True) if hasattr(value, "to") else value
 
-        targets = None
+        masks, targets = move(self.masks), None
         if self.targets is not None:
-            targets = [Target(move(t.mask), move(t.boxes), move(t.labels), move(t.instance_masks)) for t in self.targets]
-        return Batch([move(i) for i in self.images], [move(v) for v in self.valid], self.placements, self.cases, targets)
+            own = [t.mask for t in self.targets] if masks is None else masks
+            targets = [
+                Target(move(mask), move(t.boxes), move(t.labels), move(t.instance_masks)) for mask, t in zip(own, self.targets, strict=True)
+            ]
+        return Batch(move(self.images), move(self.valid), self.placements, self.cases, targets, masks)
+
+    def record_stream(self, stream: Any) -> None:
+        """Tell CUDA that ``stream`` uses these tensors, which another one has made, so that none is overwritten before its time."""
+        for tensor in self._tensors():
+            tensor.record_stream(stream)
+
+    def _tensors(self) -> Iterator[Any]:
+        yield from self.images
+        yield from self.valid
+        for target in self.targets or ():
+            fields = target.mask, target.boxes, target.labels, target.instance_masks
+            yield from (tensor for tensor in fields if tensor is not None)

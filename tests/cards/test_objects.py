@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from pipeline.cards.object_files import from_components
 from pipeline.cards.objects import Objects, PackedObjects
-from pipeline.datasets.geometric import boxes_of, cut
+from pipeline.datasets.geometric import boxes_of
 from pipeline.datasets.normalise import NormaliseConfig, to_working, working_placement
-from pipeline.datasets.sample import Sample
 from pipeline.errors import CardError
-from pipeline.types import CaseKey, LabelClass, LabelMap, Placement
+from pipeline.types import LabelClass, LabelMap, Placement
+from tests.datasets.samples import Sample, reference_cut
 
 ROWS, COLUMNS = 50, 71
 
@@ -33,13 +33,12 @@ def without_masks(objects: Objects) -> Objects:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 9), st.booleans(), st.integers(-20, 60), st.integers(-20, 80), st.integers(5, 70), st.integers(5, 90))
-def test_a_window_is_what_cut_makes_of_whole_masks(seed: int, masks: bool, top: int, left: int, rows: int, columns: int) -> None:
+def test_a_window_is_what_is_cut_from_whole_masks(seed: int, masks: bool, top: int, left: int, rows: int, columns: int) -> None:
     assume(top + rows > 0 and left + columns > 0 and top < ROWS and left < COLUMNS)
     objects = lesions(seed) if masks else without_masks(lesions(seed))
     target = objects.target()
     image = torch.zeros(1, ROWS, COLUMNS)
-    sample = Sample(image, image[0] > -1, target, Placement.identity(ROWS, COLUMNS), None, CaseKey("a", "R", "0", "x"))
-    expected = cut(sample, top, left, rows, columns).target
+    expected = reference_cut(Sample(image, image[0] > -1, target), top, left, rows, columns).target
     found = objects.window(top, left, rows, columns).target()
     assert torch.equal(found.boxes, expected.boxes)  # type: ignore[arg-type]
     assert torch.equal(found.labels, expected.labels)  # type: ignore[arg-type]

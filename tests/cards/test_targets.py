@@ -25,6 +25,7 @@ from pipeline.scans.raster import write_png
 from pipeline.types import Geometry, Target
 from tests.cards.conftest import SmallSet, make_card, picture
 from tests.conftest import shared_data
+from tests.datasets.samples import sample
 from tests.datasets.test_loader import Sampling
 from tests.scans.make import dicom, saved
 from tests.scans.test_segmentation import bits
@@ -265,24 +266,24 @@ def test_the_store_gives_objects_in_both_frames(root: Path, tmp_path: Path, kind
     store = CaseStore(card, find_cases(card, root), root, normalise, **options)
     for index, case in enumerate(find_cases(card, root)):
         expected, truth = read_target(card, case), store.source_target(index)
-        sample = store.sample(index)
+        one = sample(store, index)
         assert torch.equal(truth.boxes, expected.boxes)  # type: ignore[arg-type]
         assert torch.equal(truth.labels, expected.labels)  # type: ignore[arg-type]
-        assert sample.target.labels is not None
-        assert sample.target.boxes is not None
-        assert torch.allclose(sample.target.boxes, sample.placement.boxes_to_net(expected.boxes), atol=1.0)  # type: ignore[arg-type]
-        for mask, of_truth in ((sample.target.instance_masks, truth.instance_masks), (sample.target.mask, truth.mask)):
+        assert one.target.labels is not None
+        assert one.target.boxes is not None
+        assert torch.allclose(one.target.boxes, one.placement.boxes_to_net(expected.boxes), atol=1.0)  # type: ignore[arg-type]
+        for mask, of_truth in ((one.target.instance_masks, truth.instance_masks), (one.target.mask, truth.mask)):
             assert (mask is None) == (of_truth is None) == (kind == "yolo_boxes")
-        if sample.target.mask is not None and sample.target.instance_masks is not None:
-            assert sample.target.instance_masks.shape[1:] == sample.target.mask.shape == sample.image.shape[-2:]
-            union = sample.target.instance_masks.any(dim=0) if len(sample.target.labels) else torch.zeros_like(sample.valid)
-            assert torch.equal(union, sample.target.mask > 0)
+        if one.target.mask is not None and one.target.instance_masks is not None:
+            assert one.target.instance_masks.shape[1:] == one.target.mask.shape == one.image.shape[-2:]
+            union = one.target.instance_masks.any(dim=0) if len(one.target.labels) else torch.zeros_like(one.valid)
+            assert torch.equal(union, one.target.mask > 0)
     sizes = store.box_sizes(store.keys())
-    boxes = store.sample(0).target.boxes
+    boxes = sample(store, 0).target.boxes
     assert np.array_equal(sizes, boxes[:, 2:] - boxes[:, :2])  # type: ignore[index, arg-type]
     assert store.box_sizes([store.case_of(1)]).shape == (0, 2)
     again = CaseStore(card, find_cases(card, root), root, normalise, **options)
-    assert torch.equal(again.sample(0).target.boxes, boxes)  # type: ignore[arg-type]
+    assert torch.equal(sample(again, 0).target.boxes, boxes)  # type: ignore[arg-type]
 
 
 def test_ellipses_let_boxes_train_a_semantic_task_and_keep_the_boxes(root: Path) -> None:
@@ -291,12 +292,12 @@ def test_ellipses_let_boxes_train_a_semantic_task_and_keep_the_boxes(root: Path)
     with pytest.raises(CardError, match=r"case a_U_0_a: its labels are boxes"):
         CaseStore(card, cases, root, NormaliseConfig())
     semantic = CaseStore(card, cases, root, NormaliseConfig(), weak_masks="ellipse")
-    mask = semantic.sample(0).target.mask
+    mask = sample(semantic, 0).target.mask
     assert mask is not None
     assert abs(int((mask == 1).sum()) - np.pi / 4 * 200) < 8
     assert abs(int((mask == 2).sum()) - np.pi / 4 * 400) < 8
-    assert not semantic.sample(1).target.mask.any()  # type: ignore[union-attr]
-    assert semantic.sample(0).target.boxes is None, "a semantic task pays for no objects"
+    assert not sample(semantic, 1).target.mask.any()  # type: ignore[union-attr]
+    assert sample(semantic, 0).target.boxes is None, "a semantic task pays for no objects"
     store = CaseStore(card, cases, root, NormaliseConfig(), need="objects", weak_masks="ellipse")
     truth = store.source_target(0)
     assert torch.equal(truth.boxes, read_target(card, cases[0]).boxes)  # type: ignore[arg-type]
@@ -322,7 +323,7 @@ def test_a_volume_has_objects_slice_by_slice(tmp_path: Path) -> None:
         store = CaseStore(card, find_cases(card, tmp_path), tmp_path, NormaliseConfig(method="percentile"), need="objects")
         assert store.source_target(0).boxes.tolist() == [[10, 5, 20, 9]]  # type: ignore[union-attr]
         assert store.source_target(1).boxes.shape == (0, 4)  # type: ignore[union-attr]
-        assert int(store.sample(2).target.instance_masks.sum()) == 24  # type: ignore[union-attr]
+        assert int(sample(store, 2).target.instance_masks.sum()) == 24  # type: ignore[union-attr]
         assert read_target(card, find_cases(card, tmp_path)[0]).labels.tolist() == [2]  # type: ignore[union-attr]
 
 
@@ -366,7 +367,7 @@ def test_a_tiny_lesion_survives_in_crops_at_native_scale_and_its_loss_is_said(tm
     CaseStore(card, cases, tmp_path, NormaliseConfig(field_of_view="whole", working_size=(188, 250)), need="objects")
     assert not caplog.records, "at an eighth there is a pixel of it yet"
     small = CaseStore(card, cases, tmp_path, NormaliseConfig(field_of_view="whole", working_size=(36, 48)), need="objects")
-    assert small.sample(0).target.boxes.shape == (0, 4)  # type: ignore[union-attr]
+    assert sample(small, 0).target.boxes.shape == (0, 4)  # type: ignore[union-attr]
     assert small.source_target(0).boxes.tolist() == [[1333, 777, 1345, 789]]  # type: ignore[union-attr]
     assert "1 of 1 objects are smaller than a pixel at the working scale" in caplog.text
 
@@ -392,9 +393,9 @@ def test_the_real_boxes_of_idrid() -> None:
     assert time.perf_counter() - begun < 20, "reading boxes opens no photograph"
     assert torch.bincount(labels, minlength=4).tolist() == [0, 500, 1847, 1297]
     few = CaseStore(card, cases[:3], root, NormaliseConfig(working_diameter_px=400), need="objects", weak_masks="ellipse")
-    sample = few.sample(0)
-    assert sample.target.instance_masks is not None
-    assert len(sample.target.instance_masks) == len(few.source_target(0).boxes)  # type: ignore[arg-type]
+    one = sample(few, 0)
+    assert one.target.instance_masks is not None
+    assert len(one.target.instance_masks) == len(few.source_target(0).boxes)  # type: ignore[arg-type]
 
 
 def test_the_real_disc_and_cup_are_one_object_each() -> None:

@@ -15,7 +15,6 @@ from pipeline.cards.card import load_card, read_scan
 from pipeline.cards.find_cases import find_cases
 from pipeline.cards.targets import read_target_mask
 from pipeline.datasets.augment import AugmentConfig
-from pipeline.datasets.geometric import cut
 from pipeline.datasets.loader import CaseStore, TrainingLoader, evaluation_batches
 from pipeline.datasets.normalise import NormaliseConfig, prepare
 from pipeline.errors import CardError, TrainingError
@@ -25,6 +24,7 @@ from pipeline.scans.raster import read_image, write_png
 from pipeline.types import Batch, Geometry
 from tests.cards.conftest import SmallSet, make_card
 from tests.conftest import shared_data
+from tests.datasets.samples import reference_cut, sample, window
 
 
 class Sampling(Strict):
@@ -61,32 +61,32 @@ def test_the_store_gives_what_prepare_gives(small_set: SmallSet, tmp_path: Path,
     store = stored(small_set, normalise, cache=cache, cache_dir=tmp_path / "cache")
     assert len(store) == 12
     for index, case in enumerate(find_cases(small_set.card, small_set.root)):
-        sample = store.sample(index)
+        one = sample(store, index)
         expected = prepare(read_scan(small_set.card, case).pixels, normalise, "fundus")
-        assert torch.equal(sample.image, expected.image)
-        assert torch.equal(sample.valid, expected.valid)
-        assert sample.placement == expected.placement
-        assert (sample.case, sample.laterality) == (case.key, case.key.eye)
+        assert torch.equal(one.image, expected.image)
+        assert torch.equal(one.valid, expected.valid)
+        assert one.placement == expected.placement
+        assert one.case == case.key
         mask = read_target_mask(small_set.card, case)
         assert np.array_equal(store.source_target(index).mask, mask)
         assert store.valid_in_source(index).shape == mask.shape
-        assert sample.target.mask is not None
-        assert sample.target.mask.shape == sample.image.shape[-2:]
+        assert one.target.mask is not None
+        assert one.target.mask.shape == one.image.shape[-2:]
         if normalise.working_size is None:
-            assert torch.equal(sample.target.mask, torch.from_numpy(mask))
-            assert np.array_equal(store.valid_in_source(index), sample.valid.numpy())
+            assert torch.equal(one.target.mask, torch.from_numpy(mask))
+            assert np.array_equal(store.valid_in_source(index), one.valid.numpy())
 
 
 @pytest.mark.parametrize("place", [(0, 0, 60, 84), (5, 7, 20, 30), (-4, -9, 30, 30), (40, 60, 40, 50), (-5, -5, 80, 100)])
 def test_a_window_is_the_whole_sample_cut(small_set: SmallSet, place: tuple[int, int, int, int]) -> None:
     store = stored(small_set)
-    window, expected = store.window(3, *place), cut(store.sample(3), *place)
-    assert torch.equal(window.image, expected.image)
-    assert torch.equal(window.valid, expected.valid)
-    assert window.target.mask is not None
+    found, expected = window(store, 3, place), reference_cut(sample(store, 3), *place)
+    assert torch.equal(found.image, expected.image)
+    assert torch.equal(found.valid, expected.valid)
+    assert found.target.mask is not None
     assert expected.target.mask is not None
-    assert torch.equal(window.target.mask, expected.target.mask)
-    assert window.placement == expected.placement
+    assert torch.equal(found.target.mask, expected.target.mask)
+    assert found.placement == expected.placement
 
 
 def test_the_disk_cache_is_made_once_and_keyed_by_content_and_settings(small_set: SmallSet, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_the_disk_cache_is_made_once_and_keyed_by_content_and_settings(small_set
     times = {p: p.stat().st_mtime_ns for p in folder.rglob("*.npy")}
     again = stored(small_set, cache="disk", cache_dir=folder)
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*.npy")} == times
-    assert torch.equal(first.sample(0).image, again.sample(0).image)
+    assert torch.equal(sample(first, 0).image, sample(again, 0).image)
     assert again.fingerprints().keys() == first.fingerprints().keys()
     stored(small_set, NormaliseConfig(channels="green"), cache="disk", cache_dir=folder)
     assert len(list(folder.iterdir())) == 24
@@ -110,13 +110,13 @@ def test_the_disk_cache_is_made_once_and_keyed_by_content_and_settings(small_set
 
 def test_a_damaged_cache_is_made_again(small_set: SmallSet, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "cache"
-    before = stored(small_set, cache="disk", cache_dir=folder).sample(0).image
+    before = sample(stored(small_set, cache="disk", cache_dir=folder), 0).image
     victim = folder / sorted(p.name for p in folder.iterdir())[0]
     (victim / "pixels.npy").write_bytes(b"short")
     with caplog.at_level(logging.WARNING):
         after = stored(small_set, cache="disk", cache_dir=folder)
     assert "made again" in caplog.text
-    assert torch.equal(after.sample(0).image, before)
+    assert torch.equal(sample(after, 0).image, before)
     with pytest.raises(ValueError, match="cache_dir"):
         stored(small_set, cache="disk")
 
@@ -143,12 +143,12 @@ def test_samples_are_copies_of_the_cache(small_set: SmallSet, tmp_path: Path) ->
     for options in ({}, {"cache": "disk", "cache_dir": tmp_path / "cache"}):
         for normalise in (NormaliseConfig(), NormaliseConfig(background_sigma=5.0)):
             store = stored(small_set, normalise, **options)
-            kept = store.sample(0).image.clone()
-            spoiled = store.sample(0)
+            kept = sample(store, 0).image.clone()
+            spoiled = sample(store, 0)
             spoiled.image.fill_(9)
             spoiled.valid.fill_(False)
-            assert torch.equal(store.sample(0).image, kept)
-            assert store.sample(0).valid.any()
+            assert torch.equal(sample(store, 0).image, kept)
+            assert sample(store, 0).valid.any()
 
 
 def test_the_manifest_has_hashes_and_no_paths(small_set: SmallSet) -> None:
@@ -184,7 +184,7 @@ def test_cases_without_masks_are_refused_or_kept(small_set: SmallSet) -> None:
     with pytest.raises(CardError, match="has no label"):
         stored(small_set)
     store = stored(small_set, need="either")
-    assert store.sample(0).target.mask is None
+    assert sample(store, 0).target.mask is None
     with pytest.raises(CardError, match="has no label"):
         store.source_target(0)
 
@@ -195,7 +195,7 @@ def test_an_image_whose_labels_may_be_missing_has_an_empty_mask(small_set: Small
     small_set.card = make_card(labels=[make_card().labels[0].model_dump() | {"missing": "empty"}])
     store = stored(small_set, cache=cache, cache_dir=tmp_path / "cache", need="either")
     assert len(store) == 12
-    mask = store.sample(0).target.mask
+    mask = sample(store, 0).target.mask
     assert mask is not None
     assert (mask.shape, bool(mask.any())) == ((60, 84), False)
     assert store.source_target(1).mask.any()
@@ -213,7 +213,7 @@ def test_grey_pictures_among_colour_ones_are_repeated_as_in_prediction(
     assert store.channels == 3
     assert "1 of 12 images are grey" in caplog.text
     expected = prepare(np.repeat(grey[None], 3, axis=0), normalise, "fundus")
-    assert torch.equal(store.sample(0).image, expected.image)
+    assert torch.equal(sample(store, 0).image, expected.image)
     shapes = {i.shape for b in TrainingLoader(store, store.keys(), Sampling(), 4, 0, 0) for i in b.images}
     assert shapes == {(3, 24, 32)}
     assert stored(small_set, NormaliseConfig(channels="grey")).channels == 1
@@ -302,14 +302,14 @@ def test_images_smaller_than_the_crop_are_padded(small_set: SmallSet) -> None:
 def test_a_failing_sample_names_its_case(small_set: SmallSet, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     store = stored(small_set)
     bad = store.keys()[4]
-    whole = CaseStore.window
+    whole = CaseStore.plane
 
-    def failing(self: CaseStore, index: int, *place: int, **options: Any) -> Any:
+    def failing(self: CaseStore, index: int) -> Any:
         if self.case_of(index) == bad:
             raise OSError("the disk went away")
-        return whole(self, index, *place, **options)
+        return whole(self, index)
 
-    monkeypatch.setattr(CaseStore, "window", failing)
+    monkeypatch.setattr(CaseStore, "plane", failing)
     with pytest.raises(TrainingError, match=f"case {bad}: .*the disk went away"):
         list(TrainingLoader(store, store.keys(), Sampling(workers=workers), 4, 0, 0))
 
@@ -348,11 +348,11 @@ def test_a_volume_becomes_one_sample_a_slice(tmp_path: Path, cache: Any) -> None
         volume, label = volumes["p1_R" if index < 4 else "p2_L"]
         assert store.slice_of(index) == index % 4
         assert np.array_equal(store.source_target(index).mask, label[index % 4])
-        assert torch.equal(store.sample(index).image, prepare(volume[None, index % 4], normalise, "oct").image)
+        assert torch.equal(sample(store, index).image, prepare(volume[None, index % 4], normalise, "oct").image)
     assert store.indices([store.keys()[1]]) == [4, 5, 6, 7]
     config = Sampling(crop=None, crops_per_image=1, augment=AugmentConfig(gain=0, bias=0, horizontal_flip=0))
     crops = {tuple(i.flatten().tolist()) for b in TrainingLoader(store, store.keys(), config, 2, 0, 0) for i in b.images}
-    assert crops == {tuple(store.sample(i).image.flatten().tolist()) for i in range(8)}, "no slice was turned or stood on its head"
+    assert crops == {tuple(sample(store, i).image.flatten().tolist()) for i in range(8)}, "no slice was turned or stood on its head"
 
 
 def test_overlapping_classes_survive_resizing(small_set: SmallSet) -> None:
@@ -364,7 +364,7 @@ def test_overlapping_classes_survive_resizing(small_set: SmallSet) -> None:
         labels=[{"kind": "bits", "file": "labels/{patient}_{eye}.png", "bits": {0: "disc", 1: "cup"}}],
     )
     store = stored(small_set, NormaliseConfig(working_size=(48, 64)))
-    mask = store.sample(0).target.mask
+    mask = sample(store, 0).target.mask
     assert mask is not None
     assert set(mask.unique().tolist()) == {0, 1, 3}, "nearest: no class is made up between two others"
 
@@ -374,11 +374,11 @@ def test_chase_loads_as_its_card_says() -> None:
     card = load_card("chase_db1")
     cases = find_cases(card, root)[:2]
     store = CaseStore(card, cases, root, NormaliseConfig())
-    sample = store.sample(0)
-    assert sample.image.shape == (3, 960, 999)
-    assert torch.allclose(sample.image[:, sample.valid].mean(dim=1), torch.zeros(3), atol=1e-4)
+    one = sample(store, 0)
+    assert one.image.shape == (3, 960, 999)
+    assert torch.allclose(one.image[:, one.valid].mean(dim=1), torch.zeros(3), atol=1e-4)
     small = CaseStore(card, cases, root, NormaliseConfig(working_diameter_px=460))
-    assert abs(small.sample(0).image.shape[-1] - 500) < 15
+    assert abs(sample(small, 0).image.shape[-1] - 500) < 15
     assert torch.equal(small.source_target(0).mask, store.source_target(0).mask)
 
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from pipeline.cards.find_cases import find_cases
-from pipeline.datasets.augment import Augment, AugmentConfig, Plan
+from pipeline.datasets.augment import Augment, AugmentConfig
 from pipeline.datasets.loader import CaseStore, TrainingLoader, evaluation_batches
 from pipeline.datasets.normalise import NormaliseConfig
-from pipeline.datasets.sample import Sample
 from pipeline.scans.nifti import write_nifti
-from pipeline.types import IGNORE, CaseKey, Geometry, Placement, Target
+from pipeline.types import IGNORE, Geometry, Target
 from tests.cards.conftest import make_card
+from tests.datasets.samples import Sample, augmented, sample, volume, window
 from tests.datasets.test_loader import Sampling, same
 
 SLICES, ROWS, COLUMNS = 7, 24, 36
@@ -45,8 +45,8 @@ def store(tmp_path: Path) -> CaseStore:
 
 @pytest.mark.parametrize("place", [(0, 0, ROWS, COLUMNS), (3, 8, 10, 15), (-2, 30, 12, 16)])
 def test_a_block_is_its_slices_on_each_other(store: CaseStore, place: tuple[int, int, int, int]) -> None:
-    block = store.window(2, *place, slices=3)
-    planes = [store.window(index, *place) for index in (2, 3, 4)]
+    block = window(store, 2, place, 3)
+    planes = [window(store, index, place) for index in (2, 3, 4)]
     assert block.image.shape == (1, 3, *place[2:])
     assert block.target.mask is not None
     for number, plane in enumerate(planes):
@@ -58,9 +58,9 @@ def test_a_block_is_its_slices_on_each_other(store: CaseStore, place: tuple[int,
 
 
 def test_behind_the_last_slice_nothing_is_known(store: CaseStore) -> None:
-    block = store.window(6, 0, 0, ROWS, COLUMNS, slices=3)
+    block = window(store, 6, (0, 0, ROWS, COLUMNS), 3)
     assert block.target.mask is not None
-    assert torch.equal(block.image[:, 0], store.sample(6).image), "and no slice of the next volume"
+    assert torch.equal(block.image[:, 0], sample(store, 6).image), "and no slice of the next volume"
     assert not block.image[:, 1:].any()
     assert not block.valid[1:].any()
     assert (block.target.mask[1:] == IGNORE).all()
@@ -73,8 +73,8 @@ def test_evaluation_sees_a_volume_at_once_with_the_indices_of_its_slices(store: 
     assert [tuple(batch.images[0].shape) for batch, _ in seen] == [(1, SLICES, ROWS, COLUMNS), (1, 2, ROWS, COLUMNS)]
     for batch, indices in seen:
         for plane, index in enumerate(indices):
-            assert torch.equal(batch.images[0][:, plane], store.sample(index).image)
-        assert batch.placements[0] == store.sample(indices[0]).placement
+            assert torch.equal(batch.images[0][:, plane], sample(store, index).image)
+        assert batch.placements[0] == sample(store, indices[0]).placement
 
 
 def test_training_draws_blocks_of_neighbouring_slices_that_begin_anywhere(store: CaseStore) -> None:
@@ -88,10 +88,10 @@ def test_training_draws_blocks_of_neighbouring_slices_that_begin_anywhere(store:
             assert image.shape == (1, 3, ROWS, COLUMNS)
             assert target.mask is not None
             if case == store.keys()[1]:
-                assert torch.equal(image[:, :2], store.volume(case).image)
+                assert torch.equal(image[:, :2], volume(store, case).image)
                 assert (target.mask[2] == IGNORE).all()
                 continue
-            whole = store.volume(case).image
+            whole = volume(store, case).image
             (begin,) = [first for first in range(5) if torch.equal(image, whole[:, first : first + 3])]
             begins.add(begin)
     assert begins == {0, 1, 2, 3, 4}
@@ -115,29 +115,25 @@ def test_the_slices_of_a_volume_are_moved_alike_and_their_noise_differs() -> Non
     plane = torch.rand(2, 40, 52, generator=generator)
     mask = (plane[0] > 0.5).long()
     image, valid = torch.stack([plane] * 3, dim=1), torch.ones(3, 40, 52, dtype=torch.bool)
-    sample = Sample(image, valid, Target(mask=torch.stack([mask] * 3)), Placement.identity(40, 52), "R", CaseKey("p", "R", "1", "i"))
-    moved = Augment(augment, (24, 30))(sample, generator)
+    deep = Sample(image, valid, Target(mask=torch.stack([mask] * 3)))
+    moved = augmented(Augment(augment, (24, 30)), deep, generator)
     assert moved.image.shape == (2, 3, 24, 30)
     assert moved.target.mask is not None
     for slice_ in (1, 2):
         assert torch.equal(moved.image[:, slice_], moved.image[:, 0])
         assert torch.equal(moved.target.mask[slice_], moved.target.mask[0])
         assert torch.equal(moved.valid[slice_], moved.valid[0])
-    noisy = Augment(AugmentConfig(noise=0.5, gain=0, bias=0), None).apply(sample, _still(40, 52))
+    still = {"horizontal_flip": 0.0, "vertical_flip": 0.0, "quarter_turns": False, "gain": 0.0, "bias": 0.0}
+    noisy = augmented(Augment(AugmentConfig(noise=0.5, **still)), deep, generator)
     assert not torch.equal(noisy.image[:, 0], noisy.image[:, 1])
 
 
 def test_a_plane_is_moved_as_the_same_plane_of_a_volume() -> None:
     config = AugmentConfig(rotation_deg=20, elastic=4, gain=0.2, bias=0.2, gamma=0.2, blur_sigma=1.0)
-    plane, key = torch.rand(1, 40, 52, generator=torch.Generator().manual_seed(1)), CaseKey("p", "R", "1", "i")
+    plane = torch.rand(1, 40, 52, generator=torch.Generator().manual_seed(1))
     mask, valid = (plane[0] > 0.5).long(), torch.ones(40, 52, dtype=torch.bool)
-    flat = Sample(plane, valid, Target(mask=mask), Placement.identity(40, 52), "R", key)
-    deep = Sample(plane[:, None], valid[None], Target(mask=mask[None]), Placement.identity(40, 52), "R", key)
-    one, other = (Augment(config, (24, 30))(s, torch.Generator().manual_seed(2)) for s in (flat, deep))
+    flat = Sample(plane, valid, Target(mask=mask))
+    deep = Sample(plane[:, None], valid[None], Target(mask=mask[None]))
+    one, other = (augmented(Augment(config, (24, 30)), s, torch.Generator().manual_seed(2)) for s in (flat, deep))
     assert torch.equal(one.image, other.image[:, 0])
     assert torch.equal(one.target.mask, other.target.mask[0])  # type: ignore[arg-type, index]
-    assert one.laterality == other.laterality
-
-
-def _still(rows: int, columns: int) -> Plan:
-    return Plan((0, 0, rows, columns), (rows, columns), 0.0, 1.0, mirrored=False, upside_down=False, turns=0, seed=5)

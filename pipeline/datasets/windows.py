@@ -1,0 +1,237 @@
+"""Windows of stored images, cut and turned but otherwise as stored: what travels to the device, in few tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pipeline.cards.objects import Objects
+from pipeline.datasets.augment import Plan
+from pipeline.datasets.geometric import clipped_boxes, remains, warp_boxes
+from pipeline.types import CaseKey, Placement
+
+_EIGHT = 8
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPlane:
+    """One picture or slice in the working frame: ``pixels`` (C, h, w), ``valid`` bool (h, w) and ``mask`` int (h, w) or None, all
+    arrays, or all tensors of one device; ``offset`` and ``scale`` float32 (C), as in :class:`normalise.CompactImage`."""
+
+    pixels: Any
+    valid: Any
+    mask: Any
+    offset: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(int(array.nbytes) for array in (self.pixels, self.valid, self.mask) if array is not None)
+
+    def to(self, device: torch.device) -> StoredPlane:
+        """The same with its arrays as tensors on a device."""
+        moved: dict[str, Any] = {
+            name: None if array is None else torch.from_numpy(np.ascontiguousarray(array)).to(device)
+            for name, array in (("pixels", self.pixels), ("valid", self.valid), ("mask", self.mask))
+        }
+        return replace(self, **moved)
+
+
+class Source(Protocol):
+    """What windows are cut from (store.CaseStore, feed.DeviceStore)."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def clamp(self) -> bool: ...
+    def plane(self, index: int) -> StoredPlane: ...
+    def case_of(self, index: int) -> CaseKey: ...
+    def block(self, index: int, slices: int) -> Sequence[int]: ...
+    def placement(self, index: int) -> Placement: ...
+    def working_objects(self, index: int) -> Objects | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Regions of B samples on one canvas of (R, Q) pixels, each in its upper left corner.
+
+    ``pixels`` (B, C, D, R, Q) as stored, D slices (1 of pictures) · ``labels`` uint8 (B, 1 + M, D, R, Q): valid, and the M bytes of the
+    mask, lowest first · ``numbers`` float32 (B, N): all small numbers, laid out as ``layout`` (name, shape) says · ``size`` (rows, columns)
+    of the results. Around a region pixels are 0 and not valid, and the mask is IGNORE.
+
+    Of detection ``boxes`` float32 (B') and ``objects``, the number of each sample's; ``bits`` uint8 (B, P, R, Q): instance mask
+    n of a sample is bit n % 8 of plane n // 8.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    numbers: Tensor
+    layout: tuple[tuple[str, tuple[int, ...]], ...]
+    size: tuple[int, int]
+    clamp: bool
+    volumes: bool
+    mask_type: torch.dtype | None
+    cases: tuple[CaseKey, ...]
+    placements: tuple[Placement, ...]
+    found: FoundObjects | None = None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        return int(self.pixels.shape[-2]), int(self.pixels.shape[-1])
+
+    def named(self) -> dict[str, Tensor]:
+        """Each of the small numbers, (B, *shape)."""
+        parts = self.numbers.split([int(np.prod(shape)) for _, shape in self.layout], dim=1)
+        return {name: part.view(len(self), *shape) for (name, shape), part in zip(self.layout, parts, strict=True)}
+
+    def to(self, device: torch.device) -> Windows:
+        """The same on a device, by way of page-locked memory where that is a GPU."""
+
+        def move(tensor: Tensor) -> Tensor:
+            if device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+                tensor = tensor.pin_memory()
+            return tensor.to(device, non_blocking=True)
+
+        found = None if self.found is None else self.found.to(move)
+        return replace(self, pixels=move(self.pixels), labels=move(self.labels), numbers=move(self.numbers), found=found)
+
+
+@dataclass(frozen=True, eq=False)
+class FoundObjects:
+    """The objects of B samples, one after the other: ``boxes`` float32 (N, 4), ``labels`` int64 (N), ``counts`` of each sample.
+
+    ``bits`` uint8 (B, P, R, Q), or None without instance masks: mask n of a sample is bit n % 8 of plane n // 8. Where a warp is yet
+    to move them, boxes are of the canvas, and ``areas`` float32 (N), on the CPU, are what the moved masks would have uncut.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    counts: tuple[int, ...]
+    areas: Tensor
+    bits: Tensor | None = None
+
+    def to(self, move: Any) -> FoundObjects:
+        bits = None if self.bits is None else move(self.bits)
+        return replace(self, boxes=move(self.boxes), labels=move(self.labels), bits=bits)
+
+
+def cut(source: Source, wanted: Sequence[tuple[int, Plan]], slices: int | None = None, *, pinned: bool = False) -> Windows:
+    """The regions that plans ask for of samples by their index; ``slices`` of each, from that one on, make a volume.
+
+    All results are of one size. ``pinned``: in page-locked memory, from which a GPU copies beside its work.
+    """
+    plans = [plan for _, plan in wanted]
+    stacks = [[source.plane(place) for place in source.block(index, slices or 1)] for index, _ in wanted]
+    depth, first = slices or 1, stacks[0][0]
+    canvas = max(p.turn.size(*p.region[2:])[0] for p in plans), max(p.turn.size(*p.region[2:])[1] for p in plans)
+    device = first.pixels.device if isinstance(first.pixels, Tensor) else torch.device("cpu")
+    kinds = {_torch_type(stack[0].pixels.dtype) for stack in stacks}
+    mask_type = None if first.mask is None else _torch_type(first.mask.dtype)
+    options: dict[str, Any] = {"device": device, "pin_memory": pinned and device.type == "cpu"}
+    pixels = torch.empty(len(plans), source.channels, depth, *canvas, dtype=kinds.pop() if len(kinds) == 1 else torch.float32, **options)
+    planes = 1 + (0 if mask_type is None else mask_type.itemsize)
+    labels = torch.empty(len(plans), planes, depth, *canvas, dtype=torch.uint8, **options)
+    # Arrays are copied by numpy, which turns them on the way.
+    pixels_to, labels_to = (pixels, labels) if isinstance(first.pixels, Tensor) else (pixels.numpy(), labels.numpy())
+    for slot, (plan, stack) in enumerate(zip(plans, stacks, strict=True)):
+        for level in range(depth):
+            _paste(pixels_to[slot, :, level], labels_to[slot, :, level], stack[level] if level < len(stack) else None, plan)
+    rows = [_numbers(plan, stack, source.channels, depth) for plan, stack in zip(plans, stacks, strict=True)]
+    layout = tuple((name, tuple(number.shape)) for name, number in rows[0].items())
+    numbers = torch.stack([torch.cat([number.flatten() for number in row.values()]) for row in rows])
+    placements = tuple(source.placement(index) if plan.whole else Placement.identity(*plan.size) for index, plan in wanted)
+    cases = tuple(source.case_of(index) for index, _ in wanted)
+    objects = None if slices is not None else _objects(source, wanted, canvas)
+    return Windows(pixels, labels, numbers, layout, plans[0].size, source.clamp, slices is not None, mask_type, cases, placements, objects)
+
+
+def _torch_type(kind: Any) -> torch.dtype:
+    return kind if isinstance(kind, torch.dtype) else torch.from_numpy(np.empty(0, dtype=kind)).dtype
+
+
+def _paste(pixels: Any, labels: Any, plane: StoredPlane | None, plan: Plan) -> None:
+    """Copy the region of ``plan``, turned, to the upper left of a canvas: ``pixels`` (C, R, Q), ``labels`` (1 + M, R, Q)."""
+    top, left, rows, columns = plan.region
+    height, width = (0, 0) if plane is None else plane.valid.shape
+    first, last = max(top, 0), max(min(top + rows, height), max(top, 0))
+    start, stop = max(left, 0), max(min(left + columns, width), max(left, 0))
+    place = np.array([[start - left, first - top, stop - left, last - top]])
+    x1, y1, x2, y2 = plan.turn.boxes(place, rows, columns)[0].tolist()
+    if plane is None or (y1, x1, y2, x2) != (0, 0, *pixels.shape[1:]):
+        pixels[:], labels[:1], labels[1:] = 0, 0, 0xFF  # all bytes of IGNORE
+    if plane is None or first == last or start == stop:
+        return
+    inside = (Ellipsis, slice(first, last), slice(start, stop))
+    pixels[:, y1:y2, x1:x2] = plan.turn.array(plane.pixels[inside])
+    labels[0, y1:y2, x1:x2] = plan.turn.array(plane.valid[inside])
+    if plane.mask is not None:
+        wide = len(labels) - 1
+        as_bytes = plane.mask[inside].view(torch.uint8 if isinstance(plane.mask, Tensor) else np.uint8)
+        for byte in range(wide):
+            labels[1 + byte, y1:y2, x1:x2] = plan.turn.array(as_bytes[..., byte::wide])
+
+
+def _numbers(plan: Plan, stack: Sequence[StoredPlane], channels: int, depth: int) -> dict[str, Tensor]:
+    """What one sample needs on the device beside pixels; grey images count as colour ones, and slices behind the last as it."""
+    levels = [stack[min(level, len(stack) - 1)] for level in range(depth)]
+    offset, scale = (
+        torch.from_numpy(np.stack([np.broadcast_to(getattr(plane, name), channels) for plane in levels], axis=1))
+        for name in ("offset", "scale")
+    )
+    rows, columns = plan.turn.size(*plan.region[2:])
+    return {"offset": offset, "scale": scale, "middle": torch.tensor([columns / 2, rows / 2]), **plan.numbers}
+
+
+def _objects(source: Source, wanted: Sequence[tuple[int, Plan]], canvas: tuple[int, int]) -> FoundObjects | None:
+    """All samples' objects: moved to the end where they are boxes alone, else with the bits of their masks."""
+    plans = [plan for _, plan in wanted]
+    regions: list[Objects] = []
+    for index, plan in wanted:
+        objects = source.working_objects(index)
+        if objects is None:
+            return None
+        regions.append(objects if plan.region == (0, 0, *objects.plane) else objects.window(*plan.region))
+    with_masks = all(objects.masks is not None for objects in regions)
+    moved = [_moved(objects, plan, with_masks) for objects, plan in zip(regions, plans, strict=True)]
+    boxes, labels, areas = (torch.cat(parts) for parts in zip(*moved, strict=True))
+    bits = _bits(regions, plans, canvas) if with_masks else None
+    return FoundObjects(boxes, labels, tuple(len(box) for box, _, _ in moved), areas, bits)
+
+
+def _moved(objects: Objects, plan: Plan, with_masks: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes, labels and areas of one sample's region, as :class:`FoundObjects` has them."""
+    boxes = torch.from_numpy(plan.turn.boxes(objects.boxes, *objects.plane))
+    labels, areas = torch.from_numpy(objects.labels), torch.zeros(len(objects))
+    if plan.matrix is None:
+        return boxes, labels, areas
+    if with_masks:
+        a, b, c, d = plan.matrix
+        return boxes, labels, torch.tensor([float(mask.sum()) for mask in objects.masks or ()]) / (a * d - b * c)
+    uncut = warp_boxes(boxes, plan.matrix, plan.turn.size(*objects.plane), plan.numbers.get("control"), plan.size)
+    boxes = clipped_boxes(uncut, plan.size)
+    left = remains(boxes, _sides(boxes), _sides(uncut))
+    return boxes[left], labels[left], areas[left]
+
+
+def _sides(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+
+
+def _bits(regions: Sequence[Objects], plans: Sequence[Plan], canvas: tuple[int, int]) -> Tensor:
+    """Instance masks on the turned canvas, eight in a plane."""
+    most = max(map(len, regions))
+    bits = np.zeros((len(regions), -(-most // _EIGHT), *canvas), dtype=np.uint8)
+    for planes, objects, plan in zip(bits, regions, plans, strict=True):
+        places = plan.turn.boxes(objects.touched()[:, [1, 0, 3, 2]], *objects.plane)
+        for number, ((x1, y1, x2, y2), mask) in enumerate(zip(places, objects.masks or (), strict=True)):
+            planes[number // _EIGHT, y1:y2, x1:x2] |= plan.turn.array(mask).astype(np.uint8) << (number % _EIGHT)
+    return torch.from_numpy(bits)
