@@ -49,7 +49,9 @@ class DataConfig(Strict):
     skip_unreadable: bool = Field(
         False, description="leave out cases whose files cannot be read, and count them; false: stop at the first one and name it"
     )
-    workers: int = Field(0, ge=0, description="loader processes; 0 loads in the main process, which is fastest when the cache is in memory")
+    workers: int = Field(
+        0, ge=0, description="processes that cut samples, for sets larger than memory (cache: disk); 0 is fastest where they fit into it"
+    )
     cache: Literal["memory", "disk"] = Field("memory", description="where decoded, normalised images are cached")
 
 
