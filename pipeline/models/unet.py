@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from pipeline.models.base import MODELS, Dims, VolumeModelConfig
 from pipeline.models.padding import SLICE_HALVINGS, Framed, check_slice_halvings, convolution_class, enlarged, product, strides
+from pipeline.models.prelu import PReLU, with_quick_prelu
 
 
 class UNetConfig(VolumeModelConfig):
@@ -98,10 +99,10 @@ class UNet(Framed):
             norm=_norm(config, last),
             dropout=config.dropout,
         )
-        super().__init__(net, product(steps, config.dims), config.dims)
+        super().__init__(with_quick_prelu(net), product(steps, config.dims), config.dims)
         self.levels = len(steps)
         convolve = convolution_class(config.dims)
-        self.head = nn.Sequential(nn.PReLU(), convolve(last, out_channels, 1)) if config.head_width else nn.Identity()
+        self.head = nn.Sequential(PReLU(), convolve(last, out_channels, 1)) if config.head_width else nn.Identity()
         self.coarse_heads = nn.ModuleList(convolve(width, out_channels, 1) for width in config.widths[: config.deep_supervision])
         # MONAI's decoder hands each level features as wide as its own; only the bottom's stay as they are.
         below = (*config.widths[:-2], config.widths[-1])
