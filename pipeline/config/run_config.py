@@ -55,6 +55,12 @@ class DataConfig(Strict):
     cache: Literal["memory", "disk"] = Field("memory", description="where decoded, normalised images are cached")
 
 
+class Minutes(Strict):
+    """A time in place of a number of epochs."""
+
+    minutes: float = Field(gt=0)
+
+
 class TrainConfig(Strict):
     """The loop's settings."""
 
@@ -89,8 +95,20 @@ class TrainConfig(Strict):
         description="auto: bfloat16 where the hardware supports it natively (GPUs from sm80, CPUs with avx512_bf16 or amx), else float32",
     )
     channels_last: bool = True
-    compile: bool = Field(False, description="torch.compile the network")
-    validate_every: int = Field(1, ge=1, description="epochs between validations")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="torch.compile the network; auto: on a GPU, with crops of one size, if the run is long enough to pay for it"
+    )
+    validate_every: Annotated[int, Field(ge=1)] | Minutes = Field(
+        1,
+        description="epochs between validations, or {minutes: 2}: at the end of the first epoch that ends so long after the last "
+        "validation; which epoch is the best then depends on the machine's speed",
+    )
+    checkpoint_minutes: float = Field(
+        1.0,
+        ge=0,
+        description="least time between checkpoints, which are saved at the end of an epoch; about the most that a killed run repeats. "
+        "One is also saved when the run stops and when its best weights change",
+    )
     validation_loss: bool = Field(False, description="also record the losses on the validation images, which costs another pass")
     patience: int | None = Field(
         None,
@@ -102,6 +120,12 @@ class TrainConfig(Strict):
         gt=0,
         description="time limit of training in minutes; the schedule is fitted to it, so the run ends fully annealed; null: no limit",
     )
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _on_or_off(cls, value: Any) -> Any:
+        """YAML reads a bare on or off as true or false."""
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
     @field_validator("unfreeze_at")
     @classmethod

@@ -71,6 +71,15 @@ class Task(nn.Module):
     def score(self, prediction: Prediction, target: Target, geometry: Geometry, valid: Tensor | None = None) -> dict[str, Measure]:
         """Measures by name (``dice/vessel``, ``iou/vessel``), prediction and target both in the source frame."""
 
+    def count(self, batch: Batch) -> Tensor | None:
+        """What :meth:`count_scores` needs of each plane of labelled whole images, int64 (planes, ...) on the batch's device, so that
+        nothing else leaves it; None where :meth:`score` needs the predictions themselves."""
+        return None
+
+    def count_scores(self, counts: Tensor) -> dict[str, Measure]:
+        """The scores, as of :meth:`score`, of one plane that was counted; ``counts`` is on the CPU."""
+        raise NotImplementedError
+
     @torch.no_grad()
     def validation_losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of :meth:`forward` in evaluation mode: statistics of normalisation and the random state stay as they are."""

@@ -18,12 +18,17 @@ def pixel_scores(
     label_map: LabelMap, layers: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]
 ) -> dict[str, Measure]:
     """``dice``, ``iou``, ``tp``, ``fp`` and ``fn`` of each class (``dice/vessel``), from layers (K, H, W), where ``known`` (H, W)."""
+    pairs = zip(layers, truth, strict=True)
+    return count_scores(label_map, [Confusion.of(guess, reference, known) for guess, reference in pairs])
+
+
+def count_scores(label_map: LabelMap, counts: Sequence[Confusion]) -> dict[str, Measure]:
+    """The same from the counts of each class."""
     measures: dict[str, Measure] = {}
-    for name, guess, reference in zip(label_map.names, layers, truth, strict=True):
-        counts = Confusion.of(guess, reference, known)
-        measures[f"dice/{name}"], measures[f"iou/{name}"] = measure("dice", counts.dice), measure("iou", counts.iou)
+    for name, found in zip(label_map.names, counts, strict=True):
+        measures[f"dice/{name}"], measures[f"iou/{name}"] = measure("dice", found.dice), measure("iou", found.iou)
         for kind in COUNTED:
-            measures[f"{kind}/{name}"] = Measure(getattr(counts, kind), "px", COUNTED[kind])
+            measures[f"{kind}/{name}"] = Measure(getattr(found, kind), "px", COUNTED[kind])
     return measures
 
 

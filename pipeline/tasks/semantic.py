@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -12,13 +13,14 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.metrics.threshold import DiceSearch, decide
+from pipeline.metrics.overlap import Confusion
+from pipeline.metrics.threshold import DEFAULT_THRESHOLD, DiceSearch, decide
 from pipeline.models.base import Family, Network, memory_format
 from pipeline.registry import unknown_name
 from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig, TileSides
 from pipeline.tasks.fitting import in_pieces, tile_that_fits
 from pipeline.tasks.losses import LOSSES, activate
-from pipeline.tasks.pixels import pixel_scores, pixel_summary
+from pipeline.tasks.pixels import count_scores, pixel_scores, pixel_summary
 from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Placement, Prediction, Target
 
 
@@ -109,6 +111,31 @@ class SemanticTask(Task):
             known &= valid.cpu().numpy()
         return pixel_scores(self.label_map, self.layers(prediction), self.label_map.layers(mask), known)
 
+    @torch.no_grad()
+    def count(self, batch: Batch) -> Tensor | None:
+        """Pixels of both masks, of the prediction alone and of the reference alone: (planes, K, 3); where network and source share a
+        frame."""
+        if batch.targets is None or any(placement != Placement.identity(*placement.source) for placement in batch.placements):
+            return None
+        was_training = self.training
+        self.eval()
+        try:
+            maps = [self._probabilities(image, self._tile(image[None])) for image in batch.images]
+        finally:
+            self.train(was_training)
+        planes = []
+        for probabilities, target, valid in zip(maps, batch.targets, batch.valid, strict=True):
+            mask = _mask(target)
+            known = valid & (mask != IGNORE)
+            guess = decide_on_device(probabilities, self.label_map, self.thresholds) & known
+            truth = foreground_layers(mask, self.label_map) & known
+            sums = torch.stack([(a & b).sum((-2, -1)) for a, b in ((guess, truth), (guess, ~truth), (truth, ~guess))], dim=-1)
+            planes.append(sums.movedim(1, 0) if self.volumes else sums[None])
+        return torch.cat(planes)
+
+    def count_scores(self, counts: Tensor) -> dict[str, Measure]:
+        return count_scores(self.label_map, [Confusion(*numbers) for numbers in counts.tolist()])
+
     def summarise(self, scores: Sequence[Mapping[str, Measure]], evidence: Sequence[Any] = ()) -> dict[str, float]:
         """Means over images that hold a class (``dice/vessel``), pooled pixels (``dice_pooled/vessel``), means over classes (``dice``)."""
         return pixel_summary(self.label_map, scores, super().summarise(scores))
@@ -187,6 +214,14 @@ def stack(maps: Sequence[Tensor] | Tensor, fill: float = 0) -> Tensor:
     return torch.stack([functional.pad(m, (0, columns - m.shape[-1], 0, rows - m.shape[-2]), value=fill) for m in maps])
 
 
+def foreground_layers(masks: Tensor, label_map: LabelMap) -> Tensor:
+    """Masks int64 (...) -> one boolean layer a class (K, ...); ignored pixels are False everywhere."""
+    if label_map.overlapping:
+        known = masks.clamp(min=0)
+        return torch.stack([((known >> (c.index - 1)) & 1).bool() for c in label_map.classes])
+    return torch.stack([masks == c.index for c in label_map.classes])
+
+
 def one_channel_a_class(masks: Tensor, label_map: LabelMap) -> Tensor:
     """Masks int64 (B, [D,] H, W) -> float32 (B, C, [D,] H, W), zeros and ones: K channels if independent, else K + 1, background first."""
     if label_map.overlapping:
@@ -194,6 +229,24 @@ def one_channel_a_class(masks: Tensor, label_map: LabelMap) -> Tensor:
         return torch.stack([(known >> (c.index - 1)) & 1 for c in label_map.classes], dim=1).float()
     first = 1 if label_map.independent else 0
     return torch.stack([masks == index for index in range(first, len(label_map) + 1)], dim=1).float()
+
+
+def decide_on_device(probabilities: Tensor, label_map: LabelMap, thresholds: Mapping[str, float]) -> Tensor:
+    """:func:`pipeline.metrics.threshold.decide` where the probabilities (K, ...) lie: the same boolean layers (K, ...)."""
+    if label_map.independent:
+        reached = torch.stack(
+            [p >= thresholds.get(name, DEFAULT_THRESHOLD) for p, name in zip(probabilities, label_map.names, strict=True)]
+        )
+        places = {c.name: c.index - 1 for c in label_map.classes}
+        layers = reached.clone()
+        for cls in label_map.classes:
+            for outer in label_map.around(cls):
+                layers[cls.index - 1] &= reached[places[outer]]
+        return layers
+    # One after the other, as NumPy adds along a first axis: the same sums to the bit.
+    background = 1 - functools.reduce(torch.add, probabilities)
+    likeliest = torch.cat([background[None], probabilities]).argmax(dim=0)
+    return foreground_layers(likeliest, label_map)
 
 
 def _probabilities(prediction: Prediction) -> npt.NDArray[np.float32]:

@@ -35,14 +35,15 @@ class Progress:
     """How far a run has come; all of it is in state.json.
 
     ``epoch`` epochs are complete and ``batch`` batches of the next are done, whose loss sums so far are ``running``. ``seconds`` of
-    training have passed. ``best`` is the highest validation score, reached after ``best_epoch`` epochs; ``stale`` validations since
-    then were no better.
+    training have passed, ``validated`` of them when the last validation ended. ``best`` is the highest validation score, reached
+    after ``best_epoch`` epochs; ``stale`` validations since then were no better.
     """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     seconds: float = 0.0
+    validated: float = 0.0
     best: float | None = None
     best_epoch: int = 0
     stale: int = 0
@@ -67,17 +68,67 @@ def newest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def save_checkpoint(folder: Path, state: State, random_states: list[dict[str, Any]]) -> Path:
-    """Write the run's state; older checkpoints go once the new one is complete. Call it in one process only.
+@dataclass(frozen=True)
+class Snapshot:
+    """A run's state in host memory that nobody changes any more: ``files`` of tensors by name, and what state.json will hold."""
 
-    ``random_states``: :func:`random_state` of each process, by rank.
+    name: str
+    files: dict[str, dict[str, Tensor]]
+    best_weights: dict[str, Tensor] | None
+    record: dict[str, Any]
+
+
+class Snapshots:
+    """Takes snapshots, each into the memory of the one before, which must be written by then. For a GPU that memory is pinned, so that
+    it is filled several times as fast.
+    """
+
+    def __init__(self) -> None:
+        self._memory: dict[str, Tensor] = {}
+
+    def take(self, state: State, random_states: list[dict[str, Any]]) -> Snapshot:
+        """``random_states``: :func:`random_state` of each process, by rank."""
+        progress = state.progress
+        slots, groups = _optimizer_state(state.optimizer)
+        files = {"network": self._copied("network", state.network.state_dict()), "optimizer": self._copied("optimizer", slots)}
+        if state.average is not None:
+            files["average"] = self._copied("average", state.average.network.state_dict())
+        if torch.cuda.is_available():
+            torch.cuda.current_stream().synchronize()
+        record = {
+            "progress": asdict(progress),
+            "average_steps": state.average.steps if state.average is not None else 0,
+            "optimizer_groups": groups,
+            "random": random_states,
+        }
+        # The best weights are on the host already, and are exchanged as a whole.
+        return Snapshot(f"{progress.epoch:06d}-{progress.batch:08d}", files, state.best_weights, record)
+
+    def _copied(self, file: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        copies = {}
+        for name, value in tensors.items():
+            key = f"{file}/{name}"
+            copy = self._memory.get(key)
+            if copy is None or copy.shape != value.shape or copy.dtype != value.dtype:
+                copy = self._memory[key] = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            copies[name] = copy.copy_(value.detach(), non_blocking=True)
+        return copies
+
+
+def save_checkpoint(folder: Path, state: State, random_states: list[dict[str, Any]]) -> Path:
+    """Write the run's state now; see :func:`write_snapshot`."""
+    return write_snapshot(folder, Snapshots().take(state, random_states))
+
+
+def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
+    """Write a run's state; older checkpoints go once the new one is complete. Call it in one process only.
 
     Raises
     ------
     TrainingError: it cannot be written; the one before is still there.
     """
     try:
-        return _save_checkpoint(folder, state, random_states)
+        return _write_snapshot(folder, snapshot)
     except (OSError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or str(error).partition("\n")[0][:200]
         raise TrainingError(
@@ -86,28 +137,19 @@ def save_checkpoint(folder: Path, state: State, random_states: list[dict[str, An
         ) from error
 
 
-def _save_checkpoint(folder: Path, state: State, random_states: list[dict[str, Any]]) -> Path:
+def _write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
     remove_leftovers(folder)
     before = newest(folder)
-    path = folder / f"{state.progress.epoch:06d}-{state.progress.batch:08d}"
+    path = folder / snapshot.name
     if path.exists():
         return path  # nothing has happened since; writing it anew would leave a moment without it
-    slots, groups = _optimizer_state(state.optimizer)
     with new_folder(path) as staged:
-        save_file(_plain(state.network.state_dict()), staged / "network.safetensors")
-        save_file(slots, staged / "optimizer.safetensors")
-        if state.average is not None:
-            save_file(_plain(state.average.network.state_dict()), staged / "average.safetensors")
-        if state.best_weights is not None:
+        for name, tensors in snapshot.files.items():
+            save_file(tensors, staged / f"{name}.safetensors")
+        if snapshot.best_weights is not None:
             # The best of an earlier epoch is a second name for the same file, not a second copy.
-            _link_or_save(state.best_weights, staged / "best.safetensors", before, state.progress)
-        record = {
-            "progress": asdict(state.progress),
-            "average_steps": state.average.steps if state.average is not None else 0,
-            "optimizer_groups": groups,
-            "random": random_states,
-        }
-        (staged / "state.json").write_text(json.dumps(record), encoding="utf-8")
+            _link_or_save(snapshot.best_weights, staged / "best.safetensors", before, snapshot.record["progress"])
+        (staged / "state.json").write_text(json.dumps(snapshot.record), encoding="utf-8")
     for older in folder.glob("*"):
         if _NAME.fullmatch(older.name) and older.name != path.name:
             shutil.rmtree(older)
@@ -167,25 +209,27 @@ def _bytes(text: str) -> Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
 
 
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-
-
-def _link_or_save(weights: Mapping[str, Tensor], path: Path, before: Path | None, progress: Progress) -> None:
-    if before is not None and progress.stale > 0 and (before / path.name).exists():
+def _link_or_save(weights: Mapping[str, Tensor], path: Path, before: Path | None, progress: Mapping[str, Any]) -> None:
+    if before is not None and (before / path.name).exists() and _best_of(before) == (progress["best"], progress["best_epoch"]):
         try:
             os.link(before / path.name, path)
         except OSError:
             shutil.copyfile(before / path.name, path)
     else:
-        save_file(_plain(weights), path)
+        save_file({name: value.contiguous() for name, value in weights.items()}, path)
+
+
+def _best_of(checkpoint: Path) -> tuple[Any, Any]:
+    """The best score of a checkpoint, and its epoch."""
+    progress = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))["progress"]
+    return progress["best"], progress["best_epoch"]
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Tensors by "PARAMETER.NAME", and the groups' settings as JSON values."""
     state = optimizer.state_dict()
     slots = {f"{index}.{name}": value for index, slot in state["state"].items() for name, value in slot.items() if torch.is_tensor(value)}
-    return _plain(slots), state["param_groups"]
+    return slots, state["param_groups"]
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, slots: Mapping[str, Tensor], groups: list[dict[str, Any]]) -> None:

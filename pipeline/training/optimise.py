@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline.config import TrainConfig
 
@@ -29,8 +30,15 @@ def make_optimizer(network: nn.Module, config: TrainConfig, factors: Mapping[nn.
         groups.append({"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0, "factor": factor})
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.learning_rate)
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True)
+        return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True, fused=True)
+
+
+def clip_gradient(parameters: Iterable[nn.Parameter], largest: float | None) -> torch.Tensor:
+    """Bring the gradient to a norm of at most ``largest``; gives the norm it had, a scalar that nobody has waited for."""
+    if largest is None:
+        return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+    return torch.nn.utils.clip_grad_norm_(parameters, largest, foreach=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -72,27 +80,32 @@ def run_share(steps: float, seconds: float, minutes: float | None) -> float:
 class AveragedWeights:
     """Exponential moving average of a network's weights (buffers are copied): smoother than the last step's, often better.
 
-    The first steps count more (decay (1 + n) / (10 + n) until that exceeds ``decay``), so that the random start is forgotten.
+    The first steps count more (decay (1 + n) / (10 + n) until that exceeds ``decay``), so that the random start is forgotten. All
+    weights are averaged by torch's multi-tensor function; its AveragedModel around that keeps its count of steps in a tensor, and
+    waits for the device at each step to read it.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.steps = 0
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self._weights, self._buffers = list(self.network.parameters()), _by_kind(self.network.buffers())
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for average, new in zip(self.network.parameters(), network.parameters(), strict=True):
-            average.lerp_(new, 1 - decay)
-        copy_buffers(network.buffers(), self.network.buffers())
+        average = get_ema_multi_avg_fn(min(self.decay, (1 + self.steps) / (10 + self.steps)))
+        average(self._weights, list(network.parameters()), self.steps)
+        for own, theirs in zip(self._buffers, _by_kind(network.buffers()), strict=True):
+            torch._foreach_copy_(own, theirs)
 
 
-@torch.no_grad()
-def copy_buffers(source: Iterable[torch.Tensor], target: Iterable[torch.Tensor]) -> None:
-    for old, new in zip(target, source, strict=True):
-        old.copy_(new)
+def _by_kind(tensors: Iterable[torch.Tensor]) -> list[list[torch.Tensor]]:
+    """Tensors of one number format together: torch copies such lists in one call to the device."""
+    kinds: dict[torch.dtype, list[torch.Tensor]] = {}
+    for tensor in tensors:
+        kinds.setdefault(tensor.dtype, []).append(tensor)
+    return list(kinds.values())
 
 
 @torch.no_grad()

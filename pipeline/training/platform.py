@@ -75,6 +75,17 @@ def choose_device(name: str) -> str:
     raise ConfigError(f"--device {name}: must be auto, cpu or cuda")
 
 
+@contextmanager
+def fast_convolutions(one_size: bool) -> Iterator[None]:
+    """Let cuDNN try its algorithms on the first images inside the block and keep the fastest, where all have ``one_size``."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = one_size
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def channels_last_is_safe(network: nn.Module, device: str) -> bool:
     """Whether ``network`` may be trained in channels_last (the fast format) on ``device``.
 

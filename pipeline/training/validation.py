@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from pipeline.datasets.loader import CaseStore, evaluation_batches
 from pipeline.drawing.overlay import side_by_side
@@ -64,7 +65,7 @@ class Predictions:
                     yield index, _labelled(self._store, index, self._kept[index].unpacked())
                 continue
             room = self._room // len(indices)
-            for index, _, labelled in _predicted(self._task, self._store, [key], self._device):
+            for index, labelled in _predicted(self._task, self._store, [key], self._device):
                 packed = _Packed.of(labelled[0])
                 if index not in self._kept and packed.bytes <= room:
                     self._kept[index] = packed
@@ -105,13 +106,16 @@ class _Packed:
         return replace(self.prediction, instance_masks=masks)
 
 
-def _predicted(task: Task, store: CaseStore, keys: Sequence[CaseKey], device: Any) -> Iterator[tuple[int, Batch, Labelled]]:
-    for cpu_batch, indices in evaluation_batches(store, keys, volumes=task.volumes):
-        batch = cpu_batch.to(device)
+def _predicted(task: Task, store: CaseStore, keys: Sequence[CaseKey], device: Any) -> Iterator[tuple[int, Labelled]]:
+    for batch, indices in evaluation_batches(store, keys, volumes=task.volumes):
         with torch.inference_mode():
-            predictions = task.predict(batch)
-        for index, prediction in zip(indices, predictions, strict=True):
-            yield index, batch, _labelled(store, index, restrict_to_fov(prediction, store.valid_in_source(index)))
+            found = _labelled_all(task, store, batch.to(device), indices)
+        yield from found
+
+
+def _labelled_all(task: Task, store: CaseStore, batch: Batch, indices: Sequence[int]) -> list[tuple[int, Labelled]]:
+    pairs = zip(indices, task.predict(batch), strict=True)
+    return [(index, _labelled(store, index, restrict_to_fov(prediction, store.valid_in_source(index)))) for index, prediction in pairs]
 
 
 def _labelled(store: CaseStore, index: int, prediction: Prediction) -> Labelled:
@@ -127,17 +131,31 @@ def score_images(
     *,
     losses: bool = False,
 ) -> list[Scored]:
-    """Every image of these cases scored; ``each`` is called after each of them. ``losses``: also measure the task's losses."""
-    scored: list[Scored] = []
-    measured: Batch | None = None
-    lost: dict[str, float] = {}
-    for index, batch, labelled in _predicted(task, store, keys, device):
-        one = score_image(task, store, index, labelled)
-        if losses and batch is not measured:  # the slices of a volume share a batch, and its losses
-            lost, measured = {name: float(loss) for name, loss in task.validation_losses(batch).items()}, batch
-        scored.append(replace(one, losses=lost))
+    """Every image of these cases scored; ``each`` is called after each batch. ``losses``: also measure the task's losses.
+
+    Where the task can count, nothing but counts leaves the device, all of them together at the end.
+    """
+    known: dict[int, Scored] = {}
+    counted: list[tuple[Sequence[int], Tensor]] = []
+    lost: list[tuple[Sequence[int], Mapping[str, Tensor]]] = []
+    for cpu_batch, indices in evaluation_batches(store, keys, volumes=task.volumes):
+        batch = cpu_batch.to(device)
+        with torch.inference_mode():
+            counts = task.count(batch)
+            if counts is not None:
+                counted.append((indices, counts))
+            else:
+                known |= {index: score_image(task, store, index, parts) for index, parts in _labelled_all(task, store, batch, indices)}
+        if losses:  # the slices of a volume share a batch, and its losses
+            lost.append((indices, task.validation_losses(batch)))
         each()
-    return scored
+    if counted:
+        rows = zip((index for indices, _ in counted for index in indices), torch.cat([counts for _, counts in counted]).cpu(), strict=True)
+        known |= {index: Scored(store.case_of(index), store.slice_of(index), task.count_scores(counts)) for index, counts in rows}
+    for places, values in lost:
+        numbers = dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
+        known |= {index: replace(known[index], losses=numbers) for index in places}
+    return [known[index] for index in store.indices(keys)]
 
 
 def score_image(task: Task, store: CaseStore, index: int, labelled: Labelled) -> Scored:

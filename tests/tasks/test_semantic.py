@@ -185,3 +185,31 @@ def test_thresholds_are_found_for_each_independent_class_and_then_used() -> None
 def test_a_wrong_loss_is_said(losses: dict[str, float], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         SemanticConfig(losses=losses)
+
+
+NESTED = LabelMap((LabelClass(1, "disc", (0, 255, 0)), LabelClass(2, "cup", (255, 0, 0), inside="disc")), overlapping=True)
+
+
+@pytest.mark.parametrize("label_map", [ONE, CUP, NESTED, THREE])
+@pytest.mark.parametrize("flips", [False, True])
+def test_counts_give_the_scores_of_predictions(label_map: LabelMap, flips: bool) -> None:
+    """Of images with ignored pixels and a field of view, at thresholds that are not one half, one of them without any object."""
+    ours = task(label_map, flips=flips)
+    ours.thresholds = {name: 0.3 + 0.1 * place for place, name in enumerate(label_map.names)}
+    images = [noise(4, 9, 12, seed=1), noise(4, 7, 5, seed=2)]
+    most = 2 ** len(label_map) if label_map.overlapping else len(label_map) + 1
+    masks = [torch.randint(-1, most, (9, 12), generator=torch.Generator().manual_seed(3)), torch.zeros(7, 5, dtype=torch.int64)]
+    whole = batch(images, masks)
+    whole.valid[0][:3] = False
+    counts = ours.count(whole)
+    assert counts is not None
+    assert (counts.dtype, counts.shape) == (torch.int64, (2, len(label_map), 3))
+    targets, sizes = whole.targets or (), [Geometry((9, 12)), Geometry((7, 5))]
+    expected = [ours.score(*parts) for parts in zip(ours.predict(whole), targets, sizes, whole.valid, strict=True)]
+    assert [ours.count_scores(numbers) for numbers in counts] == expected
+    assert expected[0][f"tp/{label_map.names[0]}"].value
+
+
+def test_what_stands_elsewhere_in_the_source_is_not_counted_here() -> None:
+    placement = Placement(source=(20, 24), crop=(0, 0, 20, 24), resized=(10, 12))
+    assert task().count(batch([noise(1, 10, 12)], [torch.zeros(10, 12, dtype=torch.int64)], [placement])) is None

@@ -36,7 +36,13 @@ def epochs_of(run_dir: Path) -> int:
 
 def test_killed_again_and_again_it_ends_like_a_run_that_never_was(tmp_path: Path) -> None:
     root = write_data(tmp_path / "data")
-    config = tiny_config(root, "{name: unet, widths: [4, 8], residual_units: 1, dropout: 0.1}", train__epochs=40, train__ema=0.95)
+    config = tiny_config(
+        root,
+        "{name: unet, widths: [4, 8], residual_units: 1, dropout: 0.1}",
+        train__epochs=40,
+        train__ema=0.95,
+        train__checkpoint_minutes=0,
+    )
     dice = random.Random(5)
     for kill in range(5):
         goal = epochs_of(tmp_path / "run") + dice.randrange(1, 4)

@@ -18,7 +18,8 @@ from pipeline.evaluation.evaluate import evaluate
 from pipeline.lock import locked
 from pipeline.tracking.record import RecordedInputs
 from pipeline.training import run
-from pipeline.training.loop import cut_history
+from pipeline.training.history import cut_history
+from pipeline.training.result import TrainingResult
 from tests.training.test_recording import Recorder
 from tests.training.tiny import tiny_config, train_tiny, write_data
 
@@ -67,7 +68,7 @@ def test_a_finished_run_goes_on_when_it_is_given_more_and_says_when_nothing_is_l
     recorder = Recorder(tmp_path / "run")
     monkeypatch.setattr(run, "open_tracker", lambda *_, **__: recorder)
 
-    def train(count: int, resume: bool = True) -> run.TrainingResult:
+    def train(count: int, resume: bool = True) -> TrainingResult:
         return run.train(tiny_config(root, train__epochs=count), root, tmp_path / "run", device="cpu", resume=resume)
 
     first = train(1, resume=False)

@@ -106,7 +106,7 @@ def test_every_setting_trains(root: Path, tmp_path: Path, changes: dict[str, Any
 
 def test_the_last_epoch_is_annealed_when_time_runs_out(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
-    monkeypatch.setattr("pipeline.training.loop.time", SimpleNamespace(monotonic=lambda: float(next(clock))))  # a look takes a second
+    monkeypatch.setattr("pipeline.training.pace.time", SimpleNamespace(monotonic=lambda: float(next(clock))))  # a look takes a second
     config = tiny_config(root, train__epochs=100_000, train__minutes=1)
     train_tiny(config, root, tmp_path / "run")
     rates = [row["learning_rate"] for row in history(tmp_path / "run")]
@@ -118,6 +118,15 @@ def test_the_last_epoch_is_annealed_when_time_runs_out(root: Path, tmp_path: Pat
     assert "all of train.minutes (1) have passed" in result.message
     assert len(history(tmp_path / "run")) == len(rates)
     assert all(torch.equal(before[name], value) for name, value in weights(tmp_path / "run").items())
+
+
+def test_validations_by_time_come_at_the_first_epochs_end_after_it(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr("pipeline.training.pace.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    train_tiny(tiny_config(root, train__epochs=12, train__validate_every="{minutes: 0.5}"), root, tmp_path / "run")
+    validated = [row["epoch"] for row in history(tmp_path / "run") if "validation/dice" in row]
+    # Six steps and two looks more an epoch: four of them make half a minute.
+    assert validated == [4, 8, 12]
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_parts_and_cases(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,19 +249,17 @@ def test_processes_agree_on_what_has_thawed(root: Path, first: Path, tmp_path: P
 
 def interrupted(config: RunConfig, root: Path, run_dir: Path) -> None:
     """Train until two epochs are done, then stop as a signal would, between two epochs."""
-    from pipeline.training import loop
+    from pipeline.training.keeper import Keeper
 
-    keep = loop.checkpoint_all_ranks
+    end_epoch = Keeper.end_epoch
 
-    def stop(setup: Any, state: Any) -> None:
-        keep(setup, state)
-        if state.progress.epoch == 2:
+    def stop(self: Keeper, metrics: Any) -> None:
+        end_epoch(self, metrics)
+        if self.state.progress.epoch == 2:
+            self.checkpoint(wait=True)
             raise KeyboardInterrupt
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr(loop, "checkpoint_all_ranks", stop)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Keeper, "end_epoch", stop)
         with pytest.raises(KeyboardInterrupt):
             train_tiny(config, root, run_dir)
-    finally:
-        patch.undo()

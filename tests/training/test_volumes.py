@@ -24,7 +24,7 @@ from pipeline.scans.nifti import write_nifti
 from pipeline.studies.speed import frames_per_second
 from pipeline.tasks.base import Task
 from pipeline.training import validation
-from pipeline.training.run import TrainingResult
+from pipeline.training.result import TrainingResult
 from pipeline.training.run_folder import prepare_data
 from pipeline.training.validation import score_images
 from pipeline.types import CaseKey, Geometry, Scan

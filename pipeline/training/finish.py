@@ -1,0 +1,110 @@
+"""What comes after the last step: the best weights, thresholds, validation pictures, the bundle."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.bundles.bundle import save_bundle
+from pipeline.models.precision import autocast
+from pipeline.tasks.base import Task
+from pipeline.training.checkpoint import Progress, State
+from pipeline.training.compiling import eager
+from pipeline.training.loop import raise_if_interrupted, steps_per_epoch, stop_reason
+from pipeline.training.result import TrainingResult
+from pipeline.training.run_folder import Data, earlier_result, record_result
+from pipeline.training.setup import Setup
+from pipeline.training.timing import TimeSpent, validation_seconds
+from pipeline.training.validation import Predictions, overlay_picture, score_image, summary
+
+log = logging.getLogger(__name__)
+
+EXAMPLES = 4  # validation cases of which a picture (of a volume, the middle slice) goes into the record
+
+
+def conclude(setup: Setup, data: Data, task: Task, state: State, start_up_s: float) -> TrainingResult:
+    """The bundle, its record and the result, made by the first process; the others have nothing to say."""
+    bundle, progress = setup.run_dir / "bundle", state.progress
+    if not setup.accelerator.is_main_process:
+        return TrainingResult(setup.run_dir, bundle, "", {}, None)
+    earlier = earlier_result(setup.run_dir, progress.step)
+    if earlier is not None:
+        message = f"nothing was left to train: {stop_reason(progress, setup.config.train)}; the bundle is the one that was there"
+        return result_of(setup, earlier.id, earlier.metrics, message)
+    fitted = time.monotonic()
+    use_best(task, state)
+    with autocast(setup.accelerator.device, setup.precision), eager(task.network):
+        metrics = finish(setup, task, state)
+    spent = time_spent(setup, progress, start_up_s, time.monotonic() - fitted)
+    setup.tracker.numbers(spent.metrics())
+    if shortfall := spent.shortfall(setup.config.train):
+        log.warning(shortfall)
+    identity = save_bundle(
+        bundle,
+        task=task,
+        config=setup.config,
+        label_map=data.card.label_map,
+        card_sha256=data.card.sha256,
+        metrics=metrics,
+        thresholds=task.thresholds,
+        input_channels=setup.store.channels,
+        modality=data.card.modality,
+        spacing_mm=data.spacing_mm,
+        trained_on={name: (setup.run_dir / name).read_text(encoding="utf-8") for name in ("split.json", "manifest.json")},
+    )
+    setup.tracker.bundle(bundle, metrics)
+    record_result(setup.run_dir, progress.step, identity)
+    return result_of(setup, identity, metrics, time=spent.line())
+
+
+def result_of(setup: Setup, identity: str, metrics: Mapping[str, float], message: str | None = None, time: str = "") -> TrainingResult:
+    """The result, once the record is closed; its message adds what did not reach the tracking server."""
+    delivery = setup.tracker.finish("FINISHED")
+    said = ". ".join(filter(None, (message, delivery.message))) or None
+    return TrainingResult(setup.run_dir, setup.run_dir / "bundle", identity, dict(metrics), delivery.run_id, said, time)
+
+
+def time_spent(setup: Setup, progress: Progress, start_up_s: float, final_s: float) -> TimeSpent:
+    """Where the time of a run went that has just been finished."""
+    validation_s = validation_seconds(setup.run_dir / "history.jsonl")
+    return TimeSpent(start_up_s, progress.seconds, validation_s, final_s, progress.step, steps_per_epoch(setup))
+
+
+def use_best(task: Task, state: State) -> None:
+    """Give the task the weights of the best validation, or the last ones (averaged, if so configured) without any."""
+    if state.best_weights is not None:
+        task.load_state_dict(state.best_weights)
+    elif state.average is not None:
+        task.load_state_dict(state.average.network.state_dict())
+
+
+def finish(setup: Setup, task: Task, state: State) -> dict[str, float]:
+    """Thresholds, a table of the validation images, curves and example pictures; gives the bundle's metrics."""
+    keys, device = setup.split.validation, setup.accelerator.device
+    if not keys:
+        return {}
+
+    found = Predictions(task, setup.store, keys, device)
+
+    def labelled() -> Any:
+        for _, parts in found:
+            raise_if_interrupted(setup)
+            yield parts
+
+    task.thresholds = task.tune(labelled)
+    examples = {(indices := setup.store.indices([key]))[len(indices) // 2] for key in keys[:EXAMPLES]}
+    scored = []
+    for index, parts in found:
+        raise_if_interrupted(setup)
+        scored.append(score_image(task, setup.store, index, parts))
+        picture = overlay_picture(setup.store, index, task, parts[0]) if index in examples else None
+        if picture is not None:
+            setup.tracker.picture(f"validation_{setup.store.case_of(index)}", picture)
+    setup.tracker.table("validation_per_image", [image.row() for image in scored])
+    for name, figure in task.figures([image.evidence for image in scored]).items():
+        setup.tracker.picture(f"validation_{name}", figure)
+    numbers = summary(task, scored)
+    log.info("best epoch %d; validation %s %.4f", state.progress.best_epoch, task.headline, numbers[task.headline])
+    return {f"validation/{name}": value for name, value in numbers.items()}
