@@ -54,7 +54,7 @@ def store_of(config: RunConfig, root: Path, **options: Any) -> CaseStore:
 
 def batch_on(device: str, store: CaseStore, config: RunConfig) -> Batch:
     """The first training batch, made for ``device``."""
-    return next(iter(TrainingLoader(store, store.keys(), config.data, 4, 0, 0))).to(device)
+    return next(iter(TrainingLoader(store, store.keys(), config.data, 4, 0, 0, device=device)))
 
 
 def test_auto_trains_in_bfloat16_where_the_gpu_has_it_and_learns_what_float32_does(root: Path, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ class Ours:
             self.task.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.task, config.train)
         self.batches = itertools.chain.from_iterable(
-            TrainingLoader(store, store.keys(), config.data, options.batch, 0, epoch) for epoch in itertools.count()
+            TrainingLoader(store, store.keys(), config.data, options.batch, 0, epoch, device=device) for epoch in itertools.count()
         )
         self.files: Iterator[Any] = itertools.cycle(self.cases)
         self.found: list[int] = []
@@ -179,7 +179,7 @@ class Ours:
 
         self.task.train()
         start = clock(self.device)
-        batch = next(self.batches).to(self.device)
+        batch = next(self.batches)
         loaded = clock(self.device)
         with autocast(self.device, choose_precision(self.config.train.precision, self.device)):
             losses = self.task(batch)

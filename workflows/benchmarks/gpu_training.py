@@ -116,8 +116,7 @@ class Parts:
 
         data, train = self.config.data, self.config.train
         for epoch in itertools.count():
-            for batch in TrainingLoader(self.store, self.keys, data, train.batch_size, self.config.seed, epoch):
-                yield batch.to(device)
+            yield from TrainingLoader(self.store, self.keys, data, train.batch_size, self.config.seed, epoch, device=device)
 
     def batch(self, device: str) -> Batch:
         return next(self.batches(device))
