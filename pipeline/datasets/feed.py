@@ -110,7 +110,7 @@ class Feed:
         if self._stream is None:
             yield from (item if isinstance(item, Failure) else join([make(part) for part in item]) for item in windows)
             return
-        for item, ready in ahead(self._on_stream(item, make) for item in windows):
+        for item, ready in ahead(self._on_stream(windows, make)):
             if isinstance(item, Batch) and ready is not None:
                 current = torch.cuda.current_stream(self._device)
                 current.wait_event(ready)
@@ -123,12 +123,22 @@ class Feed:
         pinned = self._device.type == "cuda"
         return (job if isinstance(job, Failure) else job.cut(self._source, pinned=pinned) for job in jobs)
 
-    def _on_stream(self, item: list[Windows] | Failure, make: Callable[[Windows], Batch]) -> tuple[Batch | Failure, Any]:
-        if isinstance(item, Failure):
-            return item, None
-        with torch.cuda.stream(self._stream):
-            batch = join([make(part.to(self._device)) for part in item])
-            return batch, torch.cuda.current_stream(self._device).record_event()
+    def _on_stream(
+        self, windows: Iterator[list[Windows] | Failure], make: Callable[[Windows], Batch]
+    ) -> Iterator[tuple[Batch | Failure, Any]]:
+        """Batches, each with the event after which it is there. Of cases on the device, cutting is the device's work too, and so it
+        must happen on the same stream: another one would read windows that are not written yet."""
+        assert self._stream is not None
+        while True:
+            with torch.cuda.stream(self._stream):
+                item = next(windows, None)
+                if item is None:
+                    return
+                if isinstance(item, Failure):
+                    made: tuple[Batch | Failure, Any] = item, None
+                else:
+                    made = join([make(part.to(self._device)) for part in item]), self._stream.record_event()
+            yield made
 
 
 class Pool:
