@@ -152,8 +152,8 @@ def test_loss_and_gradients_are_those_of_the_cpu(root: Path) -> None:
         loss.backward()
         found.append((loss.item(), torch.cat([p.grad.flatten().cpu() for p in task.parameters() if p.grad is not None])))
     (loss, gradient), (other_loss, other_gradient) = found
-    assert other_loss == pytest.approx(loss, rel=2e-3)
-    assert float((other_gradient - gradient).norm() / gradient.norm()) < 2e-2
+    assert other_loss == pytest.approx(loss, rel=5e-3)
+    assert float((other_gradient - gradient).norm() / gradient.norm()) < 5e-2  # TF32
 
 
 def test_images_predicted_together_are_as_one_at_a_time_and_as_on_the_cpu(root: Path, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_images_predicted_together_are_as_one_at_a_time_and_as_on_the_cpu(root: 
 @pytest.mark.slow
 def test_a_compiled_network_learns_as_an_uncompiled_one(root: Path, tmp_path: Path) -> None:
     losses = []
-    for compiled in ("true", "false"):
+    for compiled in ("on", "off"):
         train(tiny_config(root, train__epochs=2, train__compile=compiled), root, tmp_path / compiled)
         losses.append([row["train/loss"] for row in history(tmp_path / compiled)])
     assert losses[0] == pytest.approx(losses[1], rel=0.05)

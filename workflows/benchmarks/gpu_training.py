@@ -39,8 +39,11 @@ def wide(run: Run) -> None:
 
 def compiled(run: Run) -> None:
     """Last of the rates, because the compiler may take its time."""
+    if run.device != "cuda":
+        run.add("compiled: skipped", None, note="needs a GPU")
+        return
     for batch in reversed(run.sizes.batches):
-        config = little_config(run, batch, "train.compile=true")
+        config = little_config(run, batch, "train.compile=on")
         rate = product(run, config, profiled=True)
         name = f"little U-Net, batch {batch}, compiled"
         run.add(f"{name}: product", rate.crops, "crops/s", f"{rate.step_ms:.1f} ms a step, first step after {rate.first_s:.0f} s")
@@ -77,7 +80,7 @@ def little_config(run: Run, batch: int, *more: str) -> Any:
 
     size = run.sizes.crop
     base = [f"data.crop=[{size}, {size}]", f"model.widths={run.sizes.widths}", f"train.batch_size={batch}", "train.epochs=100000"]
-    return load_config(CONFIG, [*base, "train.validate_every=100000", "train.minutes=null", *more])
+    return load_config(CONFIG, [*base, "train.validate_every=100000", "train.minutes=null", "train.compile=off", *more])
 
 
 def alone(run: Run, config: Any, name: str) -> None:
