@@ -80,6 +80,25 @@ def predict(run: Run) -> None:
             run.add("predict: the same, start-up included", len(written) / seconds, "a second", f"{seconds:.1f} s in all")
     if process.returncode or len(written) != count:
         raise AssertionError(f"exit code {process.returncode}, {len(written)} of {count} cases: {said}")
+    if run.device != "cpu":
+        run.add("predict: pixels that are as on a CPU", 100 * as_on_cpu(run, scans, out), "%", "the worst of four photographs")
+
+
+def as_on_cpu(run: Run, scans: Path, out: Path) -> float:
+    """The least fraction of equal pixels in the masks of the first photographs."""
+    import numpy as np
+    from PIL import Image
+
+    from pipeline.inference.folder import predict_folder
+    from pipeline.scans.identity import Pseudonyms
+
+    assert run.bundle is not None
+    few, again = run.work / "few", run.work / "again"
+    for patient in sorted(scans.iterdir())[:4]:
+        shutil.copytree(patient, few / patient.name)
+    predict_folder(run.bundle, few, again, device="cpu", pseudonyms=Pseudonyms.load_or_create(run.work / "key"))
+    masks = [path.relative_to(again) for path in sorted(again.glob("cases/*/mask*.png"))]
+    return min(float((np.asarray(Image.open(again / mask)) == np.asarray(Image.open(out / mask))).mean()) for mask in masks)
 
 
 def transfer(run: Run) -> None:
