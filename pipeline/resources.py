@@ -13,8 +13,7 @@ def shipped(kind: Literal["configs", "data_cards"]) -> Path:
 
 
 def find_run_file(path: Path) -> Path:
-    """``path`` itself where it exists, else the run file or folder of them that comes with ocuseg under that name, else ``path``."""
-    if path.exists() or path.is_absolute():
-        return path
-    candidates = (shipped("configs") / name for name in (path, path.with_name(f"{path.name}.yaml")))
+    """``path``, or ``path`` with .yaml, or either among the files that come with ocuseg: the first that exists, else ``path``."""
+    names = (path, path.with_name(f"{path.name}.yaml")) if path.name else (path,)
+    candidates = [folder / name for folder in (Path(), shipped("configs")) for name in names]
     return next((candidate for candidate in candidates if candidate.exists()), path)

@@ -13,13 +13,25 @@ from jsonschema import Draft202012Validator
 from pipeline import resources
 from pipeline.bundles.bundle import build_task
 from pipeline.cards.card import load_card
-from pipeline.config import RunConfig, dump_config, load_config, named_by_changes, parse_config, renamed_keys, run_files, schema
+from pipeline.config import (
+    RunConfig,
+    dump_config,
+    load_config,
+    named_by_changes,
+    parse_config,
+    renamed_keys,
+    run_files,
+    schema,
+    study_schema,
+)
+from pipeline.config.loading import load_study
 from pipeline.errors import ConfigError
 from pipeline.types import LabelClass, LabelMap
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
-EVERY = [path for path in FILES if not path.name.startswith("_")]
+STUDIES = [path for path in FILES if load_study(path) is not None]
+EVERY = [run for path in FILES for run in run_files(path)]
 SMALL = "name: x\ndata: {card: phantom}\ntask: {name: semantic}\nmodel: {name: unet}\n"
 
 
@@ -83,19 +95,21 @@ def test_learning_rate_without_a_point_is_a_number() -> None:
 @pytest.mark.parametrize("path", EVERY, ids=[path.relative_to(CONFIGS).as_posix() for path in EVERY])
 def test_every_config_that_comes_with_ocuseg_is_valid(path: Path) -> None:
     config = load_config(path)
-    assert config.name == path.stem or (path.parent != CONFIGS and config.name.endswith(f"_{path.stem}"))
+    assert config.name == path.stem or (path.parent in STUDIES and config.name.endswith(f"_{path.stem}"))
     assert load_card(config.data.card).name == config.data.card
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.relative_to(CONFIGS).as_posix() for path in FILES])
 def test_an_editor_finds_no_fault_in_a_file_that_comes_with_ocuseg(path: Path) -> None:
-    assert not _faults(yaml.safe_load(path.read_text(encoding="utf-8")))
-    above = "../" * (len(path.relative_to(CONFIGS).parts) - 1)
-    assert path.read_text(encoding="utf-8").startswith(f"# yaml-language-server: $schema={above}schema.json\n")
+    name = "study_schema.json" if path in STUDIES else "schema.json"
+    found = Draft202012Validator(json.loads((CONFIGS / name).read_text(encoding="utf-8")))
+    assert not list(found.iter_errors(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    assert path.read_text(encoding="utf-8").startswith(f"# yaml-language-server: $schema={name}\n")
 
 
-def test_no_two_configs_have_one_name() -> None:
-    assert len({load_config(path).name for path in EVERY}) == len(EVERY)
+def test_two_runs_have_one_name_only_where_a_study_repeats_a_run_file() -> None:
+    names = [load_config(path).name for path in EVERY]
+    assert {name for name in names if names.count(name) > 1} == {"disc_cup_mask_rcnn", "phantom_oct_layers", "phantom_oct_layers_volume"}
 
 
 @pytest.mark.parametrize("installed", [False, True])
@@ -108,9 +122,8 @@ def test_configs_and_folders_of_them_are_found_by_name(installed: bool, tmp_path
         assert load_config(Path(name)).name == "phantom_little"
     assert load_config(Path("idrid_detectors/yolov3")).name == "idrid_yolov3"
     found = run_files(Path("idrid_detectors"))
-    assert [path.name for path in found] == sorted(path.name for path in (CONFIGS / "idrid_detectors").glob("[a-z]*.yaml"))
-    assert len(found) == 7
-    assert (CONFIGS / "idrid_detectors" / "_shared.yaml").is_file()
+    assert [path.name for path in found] == ["detr", "faster_rcnn", "mask_rcnn", "retinanet", "ssd_vgg16", "ssdlite", "yolov3"]
+    assert {load_config(path).data.card for path in found} == {"idrid_codras"}
     assert run_files(Path("phantom_little")) == [Path("phantom_little")]
 
 
@@ -125,6 +138,8 @@ def test_a_folder_of_ones_own_comes_first_and_an_empty_one_is_said(tmp_path: Pat
 
 def test_the_schema_beside_the_configs_is_fresh() -> None:
     assert (CONFIGS / "schema.json").read_text(encoding="utf-8") == schema(), "run: ocuseg schema --out configs/schema.json"
+    study = (CONFIGS / "study_schema.json").read_text(encoding="utf-8")
+    assert study == study_schema(), "run: ocuseg schema --study --out configs/study_schema.json"
 
 
 def test_every_setting_is_in_the_schema() -> None:
@@ -208,9 +223,7 @@ def test_losses_are_those_that_the_file_names(tmp_path: Path) -> None:
 
 def test_a_base_may_be_one_that_comes_with_ocuseg(tmp_path: Path) -> None:
     own = _write(tmp_path, "own.yaml", "base: idrid_detectors/yolov3\nname: mine\n")
-    assert load_config(own) == load_config(CONFIGS / "idrid_detectors" / "yolov3.yaml").model_copy(
-        update={"name": "mine", "description": ""}
-    )
+    assert load_config(own) == load_config(CONFIGS / "idrid_detectors" / "yolov3").model_copy(update={"name": "mine", "description": ""})
 
 
 @pytest.mark.parametrize(

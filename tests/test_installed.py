@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import run_files
+
 ROOT = Path(__file__).resolve().parents[1]
 SAY = """
 import json
@@ -23,7 +25,7 @@ print(json.dumps({
     "package": str(Path(pipeline.__file__).parent),
     "cards": [card.name for card in list_cards()],
     "config": load_config(Path("phantom_little")).name,
-    "folder": [path.stem for path in run_files(Path("idrid_detectors"))],
+    "study": [path.name for path in run_files(Path("idrid_detectors"))],
     "template": environment().get_template("worklist.html").name,
 }))
 """
@@ -46,5 +48,5 @@ def test_an_installed_package_brings_its_cards_and_run_files(tmp_path: Path) -> 
     found = json.loads(done.stdout)
     assert Path(found["package"]).parent == tmp_path / "site"
     assert found["cards"] == sorted(path.stem for path in (ROOT / "data_cards").glob("*.md") if path.stem != "README")
-    assert found["folder"] == sorted(path.stem for path in (ROOT / "configs" / "idrid_detectors").glob("[!_]*.yaml"))
+    assert found["study"] == [path.name for path in run_files(ROOT / "configs" / "idrid_detectors.yaml")]
     assert (found["config"], found["template"]) == ("phantom_little", "worklist.html")

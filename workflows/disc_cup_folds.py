@@ -1,10 +1,9 @@
-"""Optic disc and cup over five folds of Drishti-GS1, and the cup-to-disc ratio against the experts' own.
+"""The cup-to-disc ratios of a finished study of folds (configs/disc_cup_folds.yaml) compared with the experts' own.
 
-    .venv/bin/python workflows/disc_cup_folds.py --root DRISHTI [--config configs/disc_cup_mask_rcnn.yaml] [--out studies/disc_cup]
+    ocuseg compare disc_cup_folds --root DRISHTI --out studies/disc_cup
+    .venv/bin/python workflows/disc_cup_folds.py --study studies/disc_cup --root DRISHTI
 
-Each fold is tested by a network that has met none of its images; the fold after it chooses epoch and thresholds. Folds are by image,
-because the set does not say which patient an image is of: two eyes of one person may stand on both sides. The experts' own ratios are
-read from the set's ``splits.json`` (``cdr_values_per_expert``). ImageNet weights: OCUSEG_WEIGHTS, or the folder `weights` beside the data.
+The experts' ratios are read from Drishti-GS1's ``splits.json`` (``cdr_values_per_expert``).
 """
 
 from __future__ import annotations
@@ -12,47 +11,33 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.cli.console import script
-from pipeline.config import load_config
+from pipeline.evaluation.row import Row
 from pipeline.measurements.disc import Agreement, agreement
-from pipeline.studies.study import Study, folds_of, over_folds, run_study, with_budget
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("OCUSEG_SHARED", REPOSITORY.parent / "shared"))
+from pipeline.studies.one_run import read_rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--root", type=Path, default=SHARED / "data" / "drishti_gs_half_train")
-    parser.add_argument("--config", type=Path, default=REPOSITORY / "configs" / "disc_cup_mask_rcnn.yaml")
-    parser.add_argument("--out", type=Path, default=Path("studies") / "disc_cup")
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--minutes", type=float, help="training time of a fold; default: as the config says")
+    parser.add_argument("--study", type=Path, default=Path("studies") / "disc_cup", help="--out folder of the finished study")
+    parser.add_argument("--root", type=Path, required=True, help="Drishti-GS1, with its splits.json")
     options = parser.parse_args()
-    if not options.root.is_dir():
-        sys.exit(f"{options.root} is not there; give --root with a Drishti-GS1 folder")
-    if (SHARED / "weights").is_dir():
-        os.environ.setdefault("OCUSEG_WEIGHTS", str(SHARED / "weights"))
-    config = with_budget(load_config(options.config), options.minutes)
-    study = run_study(options.out.name, folds_of(config, options.folds), options.root, options.out)
-    print("\n".join(study.lines()))
-    for name, value in over_folds(study).items():
-        print(f"{name}: mean over folds {value['mean']:.4f}, lowest {value['lowest']:.4f}, highest {value['highest']:.4f}")
     experts = options.root / "splits.json"
-    if experts.is_file():
-        print("\n".join(told(beside_experts(study, options.out, experts))))
+    if not experts.is_file():
+        sys.exit(f"{experts} is not there; give --root with a Drishti-GS1 folder")
+    print("\n".join(told(beside_experts(read_rows(options.study), experts))))
 
 
-def beside_experts(study: Study, out: Path, experts: Path) -> Agreement:
+def beside_experts(rows: Sequence[Row], experts: Path) -> Agreement:
     """The networks' vertical ratios of all held-out images, among those that each expert gave."""
     readers = json.loads(experts.read_text(encoding="utf-8"))["cdr_values_per_expert"]
     own: dict[str, float | None] = {}
-    for row in study.rows:
-        with (out / row.name / "evaluation" / "vcdr.csv").open(newline="", encoding="utf-8") as file:
+    for row in rows:
+        with (row.evaluation / "vcdr.csv").open(newline="", encoding="utf-8") as file:
             for line in csv.DictReader(file):
                 # A case's key writes a name's underscore as a hyphen.
                 own[line["patient"].replace("-", "_")] = float(line["vcdr"]) if line["vcdr"] else None

@@ -1,18 +1,19 @@
-"""Layers and surfaces of OCT: taught by phantoms, tested on phantoms and on real Spectralis scans beside the device's own lines.
+"""Surfaces that the networks of a finished study (configs/oct_surfaces.yaml) find in real Spectralis scans, beside the device's lines.
 
-    .venv/bin/python workflows/oct_surfaces.py [--minutes 8] [--phantoms studies/oct_phantoms] [--out studies/oct_surfaces]
+    ocuseg phantom studies/oct_phantoms --oct-only --patients 24 --seed 1
+    ocuseg compare oct_surfaces --root studies/oct_phantoms/card --out studies/oct_surfaces
+    .venv/bin/python workflows/oct_surfaces.py --study studies/oct_surfaces --vol SPECTRALIS
 
-Two networks learn from the same phantom scans (made if they are not there) in the same time: one sees a B-scan at a time, one its
-neighbours too. Both are tested on the phantoms' test patients: Dice of each layer, error of each surface in um, and how far surfaces
-jump from B-scan to B-scan beside how far the true ones do. Then both read the real .vol files, of which no network has seen one, and
-their ILM, lower edge of the nerve fibres and BM are compared with the lines that the device drew; the device's lines are another
-algorithm's opinion, not the truth. A picture of each file shows both.
+Two networks have learnt from the same phantom scans in the same time: one sees a B-scan at a time, one its neighbours too. For the
+phantoms' test patients this prints the error of each surface in um, and how far surfaces jump from B-scan to B-scan beside how far the true
+ones do. Then both read the real .vol files, of which no network has seen one, and their ILM, lower edge of the nerve fibres and BM are
+compared with the lines that the device drew; the device's lines are another algorithm's opinion, not the truth. A picture of each file
+shows both.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ import numpy.typing as npt
 
 from pipeline.atomic import write_text
 from pipeline.bundles.bundle import load_bundle
-from pipeline.cli.console import progress, script
+from pipeline.cli.console import script
 from pipeline.config import RunConfig, load_config
 from pipeline.drawing.curves import Picture, picture_of
 from pipeline.errors import ScanError
@@ -32,18 +33,14 @@ from pipeline.evaluation.row import Row, shown
 from pipeline.inference.case_files import write_json
 from pipeline.inference.predict import Predictor
 from pipeline.measurements.surfaces import SurfaceError, Surfaces, find_surfaces, surface_errors
-from pipeline.phantoms.oct_set import write_oct_set
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import write_png
 from pipeline.scans.vendor import read_surfaces
-from pipeline.studies.study import Study, run_study, with_budget
+from pipeline.studies.one_run import read_rows
 from pipeline.studies.table import markdown
 from pipeline.tracking.tracker import open_tracker
 from pipeline.types import Scan
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get("OCUSEG_SHARED", REPOSITORY.parent / "shared"))
-CONFIGS = ("phantom_oct_layers.yaml", "phantom_oct_layers_volume.yaml")
 LINES = {"ILM": "ILM", "RNFL": "RNFL-GCL", "BM": "BM"}
 """The device's lines, and what the card calls the same surface."""
 COLOURS = {"ILM": "#e69f00", "RNFL-GCL": "#56b4e9", "BM": "#cc79a7"}
@@ -51,36 +48,20 @@ COLOURS = {"ILM": "#e69f00", "RNFL-GCL": "#56b4e9", "BM": "#cc79a7"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--phantoms", type=Path, default=Path("studies") / "oct_phantoms", help="made if absent")
-    parser.add_argument("--patients", type=int, default=24, help="of the phantoms, both eyes of each")
-    parser.add_argument("--vol", type=Path, default=SHARED / "data" / "spectralis_vol", help="real Spectralis .vol files")
-    parser.add_argument("--minutes", type=float, help="training time of each network; default: as its run file says")
-    parser.add_argument("--out", type=Path, default=Path("studies") / "oct_surfaces")
+    parser.add_argument("--study", type=Path, default=Path("studies") / "oct_surfaces", help="--out folder of the finished study")
+    parser.add_argument("--vol", type=Path, required=True, help="folder of real Spectralis .vol files")
     options = parser.parse_args()
     files = sorted(options.vol.glob("*.vol"))
     if not files:
         sys.exit(f"{options.vol} holds no .vol file; give --vol with Spectralis exports")
-    if not (options.phantoms / "card" / "oct").is_dir():
-        with progress("phantoms") as advance:
-            write_oct_set(options.phantoms, options.patients, 1, progress=advance)
-    check_phantoms(options.phantoms, options.patients)
-    configs = [with_budget(load_config(REPOSITORY / "configs" / name), options.minutes) for name in CONFIGS]
-    with progress("layers and surfaces") as advance:
-        study = run_study(options.out.name, configs, options.phantoms / "card", options.out, progress=advance)
-    print("\n".join(study.lines()))
-    phantoms = phantom_rows(study.rows)
-    print("\n".join(["", "surfaces of the phantoms' test patients, mean over scans:", "", *told(phantoms)]))
-    readings = [reading for row in study.rows for reading in read_files(row, files)]
-    keep(study, configs[0], phantoms, readings)
+    rows = read_rows(options.study)
+    phantoms = phantom_rows(rows)
+    print("\n".join(["surfaces of the phantoms' test patients, mean over scans:", "", *told(phantoms)]))
+    readings = [reading for row in rows for reading in read_files(row, files)]
+    home = options.study / f"{options.study.name}_study"
+    keep(home, load_config(rows[0].run_dir / "config.yaml"), phantoms, readings)
     print("\n".join(["", "real scans against the lines that the device drew:", ""]))
-    print("\n".join([*told([row for reading in readings for row in reading.rows()]), "", f"pictures: {study.folder}"]))
-
-
-def check_phantoms(folder: Path, patients: int) -> None:
-    """End here where the folder holds another number of scans, for it was made for others, or its making was cut short."""
-    held = len(list((folder / "card" / "oct_labels").glob("*.nii.gz")))  # the last written of each scan
-    if held != 4 * patients:
-        sys.exit(f"{folder} holds {held} scans, but {patients} patients have {4 * patients}; remove it, or give another --phantoms")
+    print("\n".join([*told([row for reading in readings for row in reading.rows()]), "", f"pictures: {home}"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,17 +102,17 @@ def told(rows: Sequence[dict[str, Any]]) -> list[str]:
     return markdown([{name: shown(value) for name, value in row.items()} for row in rows])
 
 
-def keep(study: Study, config: RunConfig, phantoms: Sequence[dict[str, Any]], readings: Sequence[Reading]) -> None:
+def keep(home: Path, config: RunConfig, phantoms: Sequence[dict[str, Any]], readings: Sequence[Reading]) -> None:
     """Everything beside the study's own tables, and in its MLflow run."""
     device = [row for reading in readings for row in reading.rows()]
-    with open_tracker(config, study.folder, resume=True) as tracker:
+    with open_tracker(config, home, resume=True) as tracker:
         for name, rows in (("phantom_surfaces", phantoms), ("device_lines", device)):
-            write_json(study.folder / f"{name}.json", rows)
-            write_text(study.folder / f"{name}.md", "\n".join(told(rows)) + "\n")
+            write_json(home / f"{name}.json", rows)
+            write_text(home / f"{name}.md", "\n".join(told(rows)) + "\n")
             tracker.table(name, rows)
         for reading in readings:
             name = f"{reading.network}_{reading.file}"
-            write_png(study.folder / f"{name}.png", reading.picture)
+            write_png(home / f"{name}.png", reading.picture)
             tracker.picture(name, reading.picture)
         errors = {f"{row['network']}/{row['file']}/{row['surface']} {row['unit']}": row["mean_abs"] for row in device}
         tracker.numbers(errors)

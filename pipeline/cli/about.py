@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.console import command, emit, table
+from pipeline.errors import ConfigError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
@@ -53,12 +54,16 @@ def info(as_json: AsJson = False) -> None:
 def schema(
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of standard output.")] = None,
     card: Annotated[bool, typer.Option("--card", help="Of the YAML of a data card, instead of a run file.")] = False,
+    study: Annotated[bool, typer.Option("--study", help="Of a study file, instead of a run file.")] = False,
 ) -> None:
-    """Print the JSON Schema of a run file (configs/schema.json) or a data card (configs/card_schema.json), for editors."""
+    """Print the JSON Schema of a run file (configs/schema.json), study file (study_schema.json) or data card (card_schema.json)."""
     from pipeline.cards.explain import card_schema
-    from pipeline.config import schema as of_run
+    from pipeline.config import schema as run_schema
+    from pipeline.config import study_schema
 
-    text = card_schema() if card else of_run()
+    if card and study:
+        raise ConfigError("--card and --study exclude each other; one schema is printed")
+    text = card_schema() if card else study_schema() if study else run_schema()
     if out is None:
         print(text, end="")
     else:

@@ -90,8 +90,8 @@ def existing_folder(path: Path, what: str) -> Path:
 
 
 def existing_run_file(path: Path) -> Path:
-    """The run file, or folder of them, that ``path`` means; said before anything slow is imported where there is none."""
-    if not find_run_file(path).exists():
+    """The run file, study file (or STUDY/RUN) or folder that ``path`` means; said before anything slow is imported where there is none."""
+    if not find_run_file(path).exists() and not find_run_file(path.parent).is_file():
         raise ConfigError(f"{path}: there is no such run file; give the path of a YAML run file, or the name of one in configs/")
     return path
 

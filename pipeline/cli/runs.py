@@ -43,7 +43,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
-    config: Annotated[Path | None, typer.Argument(help="YAML run file, or the name of one in configs/.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML run file, a run of a study (STUDY/RUN), or the name of one in configs/.")
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that holds the data set.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for runs; each gets a folder of its own.")] = Path("runs"),
     override: Annotated[list[str] | None, typer.Option("--set", help="Change one setting: dotted.key=value. May be repeated.")] = None,

@@ -1,7 +1,8 @@
-"""Several runs at once: ``compare`` configs under one budget, ``crossvalidate`` one over folds."""
+"""Several runs at once: ``compare`` the runs of a study, ``crossvalidate`` one config over folds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,17 +11,20 @@ import typer
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, FollowLinks, SiteKey, existing_folder, existing_run_file, follow
 from pipeline.cli.runs import Device, Plugin, WeightsDir, load_plugin, use_weights
-from pipeline.errors import EXIT_SOME_REJECTED
+from pipeline.errors import EXIT_SOME_REJECTED, ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.studies.study import Study  # at run time it would bring torch along
+    from pipeline.config.study_file import StudyFile  # at run time both would bring torch along
+    from pipeline.studies.design import DataRoots
+    from pipeline.studies.study import Study
 
-Override = Annotated[list[str] | None, typer.Option("--set", help="Change one setting of every config: dotted.key=value. May be repeated.")]
+Override = Annotated[list[str] | None, typer.Option("--set", help="Change one setting of every run: dotted.key=value. May be repeated.")]
 Minutes = Annotated[
     float | None, typer.Option(min=0.01, help="Training time of each run, validations included; default: as its config says.")
 ]
-Out = Annotated[Path, typer.Option(help="Folder of the study; an unfinished one is finished.")]
+Out = Annotated[Path, typer.Option(help="Folder of the study; an unfinished study is continued.")]
 Root = Annotated[Path, typer.Option(help="Folder that holds the data set.")]
+Roots = Annotated[list[str], typer.Option("--root", help="Folder of the data set, or CARD=DIR for each of several. May be repeated.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,12 +34,14 @@ def add_to(app: typer.Typer) -> None:
 
 def compare(
     configs: Annotated[
-        list[Path], typer.Argument(help="YAML run files or folders of them, or names of either in configs/, on one data set.")
+        list[Path], typer.Argument(help="Study file, or several run files, runs of studies (STUDY/RUN) or folders; or names in configs/.")
     ],
-    root: Root,
+    root: Roots,
     out: Out = Path("studies/compare"),
     budget_minutes: Minutes = None,
-    split: Annotated[Literal["validation", "test"], typer.Option(help="Part to score.")] = "test",
+    split: Annotated[
+        Literal["validation", "test"] | None, typer.Option(help="Part to score (default: test, or as the study file says).")
+    ] = None,
     override: Override = None,
     device: Device = "auto",
     plugin: Plugin = None,
@@ -44,11 +50,11 @@ def compare(
     site_key: SiteKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train and evaluate several configs, under one budget where it is given: one table, one MLflow run with a child each.
+    """Train and evaluate several configs under the same budget: one table, and one MLflow run with a child for each.
 
-    One that fails is named, and the others go on.
+    A config that fails is named, and the others continue. Run the same command again to continue an interrupted study.
     """
-    existing_folder(root, "--root")
+    given = [split_root(text) for text in root]
     follow(follow_links)
     for path in configs:
         existing_run_file(path)
@@ -56,32 +62,87 @@ def compare(
         load_plugin(path)
     use_weights(weights_dir)
     from pipeline.config import load_config, run_files
-    from pipeline.studies.study import run_study, with_budget
+    from pipeline.resources import find_run_file
+    from pipeline.studies.design import evaluation_sets, folds_of, over_folds, with_budget
+    from pipeline.studies.study import run_study
 
-    files = [file for path in configs for file in run_files(path)]
-    wanted = [with_budget(load_config(file, override or ()), budget_minutes) for file in files]
+    study = study_of(configs)
+    wanted = [with_budget(load_config(file, override or ()), budget_minutes) for path in configs for file in run_files(path)]
+    tested_on = {} if study is None else study.tested_on or {}
+    if tested_on and split is not None:
+        raise ConfigError(f"--split: {configs[0]} says what it is tested on; leave --split out")
+    folds = None if study is None else study.folds
+    roots = data_roots(given)
     with progress("comparing") as advance:
-        study = run_study(
+        done = run_study(
             out.name,
-            wanted,
-            root,
+            wanted if folds is None else [part for config in wanted for part in folds_of(config, folds)],
+            roots,
             out,
-            part=split,
+            part=split or "test",
+            tested=evaluation_sets(tested_on, roots, find_run_file(configs[0]).parent),
             device=device,
             key_path=site_key,
             plugins=plugin or (),
             keep_going=True,
             progress=advance,
         )
-    emit(study.to_json(), as_json, study.lines())
-    _leave(study)
+    means = over_folds(done.rows) if folds is not None and len(wanted) == 1 else {}
+    more = {"over_folds": means} if means else {}
+    emit(done.to_json() | more, as_json, done.lines() + (over_folds_lines(means) if means else []))
+    _leave(done)
+
+
+def study_of(configs: Sequence[Path]) -> StudyFile | None:
+    """The study file that is compared; None for run files.
+
+    Raises
+    ------
+    ConfigError: several are given, of which one has folds or test sets of its own.
+    """
+    from pipeline.config.loading import load_study
+
+    studies = {path: study for path in configs if (study := load_study(path)) is not None}
+    if len(configs) == 1:
+        return next(iter(studies.values()), None)
+    for path, study in studies.items():
+        key = "folds" if study.folds else "tested_on" if study.tested_on else None
+        if key is not None:
+            raise ConfigError(f"{path}: has {key}: of its own; compare it alone, or name single runs of it as {path}/RUN")
+    return None
+
+
+def split_root(text: str) -> tuple[str, Path]:
+    """ "CARD=DIR" -> (CARD, DIR); of a folder alone the card is "".
+
+    Raises
+    ------
+    ConfigError: it is no folder.
+    """
+    card, separator, folder = text.partition("=")
+    if not separator or Path(text).is_dir():
+        return "", existing_folder(Path(text), "--root")
+    return card, existing_folder(Path(folder), f"--root {card}:")
+
+
+def data_roots(given: Sequence[tuple[str, Path]]) -> DataRoots:
+    """Raises ConfigError where a folder is given twice for one card."""
+    from pipeline.studies.design import DataRoots
+
+    for card in {card for card, _ in given}:
+        if [name for name, _ in given].count(card) > 1:
+            raise ConfigError(
+                f"--root: several folders {f'for {card!r}' if card else 'without a card'}; write --root CARD=DIR for each data set"
+            )
+    folders = dict(given)
+    return DataRoots(folders.pop("", None), folders)
 
 
 def crossvalidate(
-    config: Annotated[Path, typer.Argument(help="YAML run file, or the name of one in configs/.")],
+    config: Annotated[Path, typer.Argument(help="YAML run file, a run of a study (STUDY/RUN), or the name of one in configs/.")],
     root: Root,
     out: Out = Path("studies/folds"),
-    folds: Annotated[int, typer.Option(min=3, help="How many folds, by patient; each is tested once.")] = 5,
+    folds: Annotated[int, typer.Option(min=3, help="Number of folds, by patient; each is tested once.")] = 5,
     budget_minutes: Minutes = None,
     override: Override = None,
     device: Device = "auto",
@@ -91,7 +152,7 @@ def crossvalidate(
     site_key: SiteKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train one network a fold and test it on the patients that it has never met; the fold after it chooses epoch and thresholds."""
+    """Train one network per fold and test it on the held-out patients; the next fold chooses epoch and thresholds."""
     existing_folder(root, "--root")
     follow(follow_links)
     existing_run_file(config)
@@ -99,7 +160,8 @@ def crossvalidate(
         load_plugin(path)
     use_weights(weights_dir)
     from pipeline.config import load_config
-    from pipeline.studies.study import folds_of, over_folds, run_study, with_budget
+    from pipeline.studies.design import folds_of, over_folds, with_budget
+    from pipeline.studies.study import run_study
 
     settings = with_budget(load_config(config, override or ()), budget_minutes)
     with progress("cross-validating") as advance:
@@ -114,7 +176,7 @@ def crossvalidate(
             keep_going=True,
             progress=advance,
         )
-    means = over_folds(study)
+    means = over_folds(study.rows)
     emit(study.to_json() | {"over_folds": means}, as_json, study.lines() + over_folds_lines(means))
     _leave(study)
 
@@ -123,13 +185,11 @@ def _leave(study: Study) -> None:
     """Say by the exit code, too, that a config has no row."""
     if study.failed:
         names = ", ".join(study.failed)
-        typer.echo(
-            f"error: failed: {names}; mend the cause and run the same command again, what is finished is not trained again", err=True
-        )
+        typer.echo(f"error: failed: {names}; fix the cause and run the same command again; finished runs are not repeated", err=True)
         raise typer.Exit(EXIT_SOME_REJECTED)
 
 
 def over_folds_lines(means: dict[str, dict[str, float]]) -> list[str]:
-    return ["over the folds, each weighing alike:"] + [
+    return ["over the folds, all weighted equally:"] + [
         f"  {name}: mean {value['mean']:.4f}, lowest {value['lowest']:.4f}, highest {value['highest']:.4f}" for name, value in means.items()
     ]

@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config.layers import KEYS, OWN, merged, set_override
+from pipeline.config.layers import KEYS, OWN, merged, read_text, set_override
 from pipeline.config.renamed_keys import current_key, with_current_keys
 from pipeline.config.run_config import RunConfig
+from pipeline.config.study_file import StudyFile, parse_study
 from pipeline.errors import ConfigError
 from pipeline.registry import explain
 from pipeline.resources import find_run_file
@@ -22,12 +23,13 @@ from pipeline.yaml_mapping import read_mapping
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read one YAML run file, apply ``dotted.key=value`` overrides (values are YAML), check everything.
 
-    ``path`` may also be the name of a run file that comes with ocuseg ("phantom_little", "idrid_detectors/yolov3").
+    ``path`` may also be the name of a run file that comes with ocuseg ("phantom_little"), or STUDY/RUN, a run of a study file
+    ("idrid_detectors/yolov3").
 
-    A file that says ``base: other.yaml`` (a path seen from its own folder, or a name as above) holds only what it changes. Keys within
-    keys are merged, anything else takes the base's place; so does the whole of a ``model`` or ``task`` that has another name, for
-    settings of one network mean nothing to another, and the whole of ``task.losses``. Its name and description are its own. Overrides
-    come last, and the RunConfig, which is what a run keeps, knows nothing of bases.
+    A file that says ``base: other.yaml`` (a path relative to its own folder, or a name as above) holds only what it changes. Nested keys
+    are merged, any other value replaces the base's. A ``model`` or ``task`` with another name replaces the whole section, because the
+    settings of one network mean nothing to another; so does ``task.losses``. Name and description are never inherited. Overrides come
+    last. The RunConfig, which is what a run records, knows nothing of bases.
 
     Raises
     ------
@@ -60,19 +62,36 @@ def _value_at(config: RunConfig, key: str) -> str:
 
 
 def run_files(path: Path) -> list[Path]:
-    """``path``, or where it is a folder the run files in it, by name; the folder, too, may be one that comes with ocuseg.
+    """The runs that ``path`` stands for, as :func:`load_config` takes them: itself, those of a study file, or the run files of a folder.
 
-    A file whose name begins with an underscore is no run but what others stand on.
+    In a folder, a file whose name begins with an underscore is not a run but a base of others.
 
-    Raises ConfigError for a folder without any.
+    Raises
+    ------
+    ConfigError: a folder without a run file, or a study file that is wrong.
     """
     found = find_run_file(path)
-    if not found.is_dir():
-        return [path]
-    files = sorted(file for file in found.glob("*.yaml") if not file.name.startswith("_"))
-    if not files:
-        raise ConfigError(f"{path}: there is no run file (*.yaml) in this folder; give run files, or a folder of them")
-    return files
+    if found.is_dir():
+        files = sorted(file for file in found.glob("*.yaml") if not file.name.startswith("_"))
+        if not files:
+            raise ConfigError(f"{path}: there is no run file (*.yaml) in this folder; give run files, or a folder of them")
+        return files
+    study = load_study(path)
+    return [path] if study is None else [found / run for run in study.runs]
+
+
+def load_study(path: Path) -> StudyFile | None:
+    """The study file that ``path`` means, or the name of one that comes with ocuseg; None where it is something else (a run file).
+
+    Raises
+    ------
+    ConfigError: one sentence a fault of the study itself; its runs are checked when they are loaded.
+    """
+    found = find_run_file(path)
+    if not found.is_file():
+        return None
+    data = read_mapping(read_text(found, path), path.name, KEYS, ConfigError)
+    return parse_study(data, found.name) if "runs" in data else None
 
 
 def parse_config(text: str, overrides: Sequence[str] = (), where: str = "config") -> RunConfig:

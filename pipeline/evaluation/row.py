@@ -17,7 +17,7 @@ class Row:
     """One run of a study.
 
     ``scores`` are named as the table's columns, ``intervals`` (95 %, over patients) are of those that have one; ``summary`` is what
-    evaluation wrote, ``run_dir`` where the run lies.
+    evaluation wrote, ``run_dir`` where the run lies. ``tested_on`` names the set, where the study has several.
     """
 
     name: str
@@ -27,10 +27,16 @@ class Row:
     summary: Mapping[str, Any]
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     run_dir: Path = Path()
+    tested_on: str = ""
+
+    @property
+    def evaluation(self) -> Path:
+        """The folder that evaluation wrote."""
+        return self.run_dir / evaluation_folder(self.tested_on)
 
     def cells(self) -> dict[str, float | str | None]:
         """By column; the ends of an interval follow its score."""
-        cells: dict[str, float | str | None] = {"name": self.name}
+        cells: dict[str, float | str | None] = {"name": self.name, **self._set()}
         for name, value in self.scores.items():
             cells[name] = value
             if name in self.intervals:
@@ -42,14 +48,23 @@ class Row:
         scores = {name: shown(value) for name, value in self.scores.items()}
         scores |= {name: f"{scores[name]} [{shown(low)}, {shown(high)}]" for name, (low, high) in self.intervals.items()}
         facts = {name: shown(value) for name, value in self.facts.items()}
-        return {"name": self.name, **(scores if part != "facts" else {}), **(facts if part != "scores" else {})}
+        told = {**self._set(), **scores} if part != "facts" else {}
+        return {"name": self.name, **told, **(facts if part != "scores" else {})}
+
+    def _set(self) -> dict[str, str]:
+        return {"tested on": self.tested_on} if self.tested_on else {}
 
 
-def row_of(name: str, bundle_id: str, facts: Mapping[str, float], summary: Mapping[str, Any], run_dir: Path) -> Row:
+def evaluation_folder(tested_on: str) -> str:
+    """Where, below a run's folder, its evaluation on a set lies; the only set of a study has no name."""
+    return f"evaluation_on_{tested_on}" if tested_on else "evaluation"
+
+
+def row_of(name: str, bundle_id: str, facts: Mapping[str, float], summary: Mapping[str, Any], run_dir: Path, tested_on: str = "") -> Row:
     """A row of what training and evaluation left."""
     found = headlines(summary)
     intervals = {score: (low, high) for score, (_, low, high) in found.items() if low is not None and high is not None}
-    return Row(name, bundle_id, facts, {score: value for score, (value, _, _) in found.items()}, summary, intervals, run_dir)
+    return Row(name, bundle_id, facts, {score: value for score, (value, _, _) in found.items()}, summary, intervals, run_dir, tested_on)
 
 
 def headlines(summary: Mapping[str, Any]) -> dict[str, tuple[float | None, float | None, float | None]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class Difference:
     high: float | None
     images: int
     patients: int
+    tested_on: str = ""
 
     @property
     def real(self) -> bool:
@@ -59,13 +60,13 @@ class Difference:
 
 def differences(rows: Sequence[Row]) -> list[Difference]:
     """Of every two rows that were tested on the same images, by the Dice of each class, or F1 (IoU .50) where there are no masks."""
-    tables = [_tables(row.run_dir / "evaluation") for row in rows]
+    tables = [_tables(row.evaluation) for row in rows]
     found = []
     for (one, own), (two, other) in combinations(zip(rows, tables, strict=True), 2):
-        for score, (statistic, images) in own.items():
+        for score, (statistic, images) in own.items() if one.tested_on == two.tested_on else ():
             if score in other and other[score][1].keys() == images.keys():
                 difference = _difference(score, one.name, two.name, images, other[score][1], statistic)
-                found += [] if difference is None else [difference]
+                found += [] if difference is None else [replace(difference, tested_on=one.tested_on)]
     return found
 
 
@@ -117,12 +118,17 @@ def _lines(path: Path) -> list[dict[str, str]]:
 
 
 def told(rows: Sequence[Row], found: Sequence[Difference]) -> list[str]:
-    """A matrix and a sentence for each score."""
+    """A matrix and a sentence for each score (and test set)."""
     lines = []
-    for score in dict.fromkeys(difference.score for difference in found):
-        own = {(d.first, d.second): d for d in found if d.score == score}
-        names = [row.name for row in rows if any(row.name in pair for pair in own)]
-        lines += ["", f"**{score}**", "", *markdown([{"row - column": a} | {b: _cell(own, a, b) for b in names} for a in names])]
+    for score, tested_on in dict.fromkeys((difference.score, difference.tested_on) for difference in found):
+        own = {(d.first, d.second): d for d in found if (d.score, d.tested_on) == (score, tested_on)}
+        names = [row.name for row in rows if row.tested_on == tested_on and any(row.name in pair for pair in own)]
+        lines += [
+            "",
+            f"**{score}{f', tested on {tested_on}' if tested_on else ''}**",
+            "",
+            *markdown([{"row - column": a} | {b: _cell(own, a, b) for b in names} for a in names]),
+        ]
         lines += ["", _sentence(score, names, own)]
     fewest = min((difference.patients for difference in found), default=FEW)
     chance = f"even a difference of one sign in all of them comes by chance in 1 of {2 ** (fewest - 1)} comparisons (sign test)"

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pipeline.drawing.curves import figure_of, picture_of
 from pipeline.evaluation.row import Row
+from pipeline.studies.matrix import KINDS, draw_matrix
 from pipeline.studies.table import read_history
 
 Picture = npt.NDArray[np.uint8]
@@ -19,8 +20,6 @@ Curve = tuple[Sequence[float], Sequence[float]]
 Ends = Sequence[tuple[float, float]]
 
 HEADLINES = ("validation/dice", "validation/ap50", "validation/ap")
-KINDS = ("dice", "box", "mask", "iou")
-"""Of scores that are too many for one picture the first of these stay."""
 MOST_SCORES, MOST_INSIDE = 8, 6
 # Colours come round again after ten rows.
 _STYLES: tuple[str, ...] = ("-", "--", "-.", ":")
@@ -28,18 +27,26 @@ _HATCHES, _MARKS = ("", "//", "..", "xx"), ("o", "s", "^", "D")
 
 
 def plots(rows: Sequence[Row]) -> dict[str, Picture]:
-    """Pictures uint8 (H, W, 3) by name: ``validation``, ``scores`` and ``cost``; what nothing is known of is left out."""
+    """Pictures uint8 (H, W, 3) by name: ``validation``, ``scores`` (of several test sets ``scores_on_SET`` and ``matrix``) and ``cost``.
+
+    What nothing is known of is left out.
+    """
     out = {}
     measure, curves = validation_curves(rows)
     if curves:
         out["validation"] = draw_lines(curves, f"{measure} on the validation images", "minutes of training, validation included", measure)
     known = dict.fromkeys(name for row in rows for name in row.scores)
     scores = [name for kind in KINDS for name in known if name.startswith(kind)]
-    if scores:
-        drawn = set(scores[:MOST_SCORES])
-        out["scores"] = draw_bars(rows, [name for name in known if name in drawn])
-    if scores and any("images/s" in row.facts for row in rows):
-        out["cost"] = draw_cost(rows, scores[0])
+    if not scores:
+        return out
+    drawn = [name for name in known if name in set(scores[:MOST_SCORES])]
+    sets = list(dict.fromkeys(row.tested_on for row in rows))
+    for tested_on in sets:
+        out[f"scores_on_{tested_on}" if tested_on else "scores"] = draw_bars([row for row in rows if row.tested_on == tested_on], drawn)
+    if len(sets) > 1:
+        out["matrix"] = draw_matrix(rows)
+    if any("images/s" in row.facts for row in rows):
+        out["cost"] = draw_cost([row for row in rows if row.tested_on == sets[0]], scores[0])
     return out
 
 

@@ -1,6 +1,6 @@
-"""The run files that are written for a GPU: each real network takes one training step and predicts by tiles.
+"""The runs that are written for a GPU (configs/idrid_full_size.yaml): each real network takes one training step and predicts by tiles.
 
-Everything is as the file says but for the crop and the tile, which are of ``SIDE`` pixels here instead of 1,000 so that two cores
+Everything is as the study file says but for the crop and the tile, which are of ``SIDE`` pixels here instead of 1,000 so that two cores
 need seconds, one image a step, and random weights instead of ImageNet's. OCUSEG_FULL_SIDE=1000 takes the step on whole crops: up to
 5 GiB and, on one core, 10 (DETR) to 24 (SSD) seconds a network.
 """
@@ -16,12 +16,12 @@ import torch
 
 from pipeline.bundles.bundle import build_task
 from pipeline.cards.card import load_card
-from pipeline.config import RunConfig, load_config
+from pipeline.config import RunConfig, load_config, run_files
 from pipeline.tasks.base import Task
 from pipeline.training.optimise import make_optimizer
 from pipeline.types import Batch, CaseKey, Placement, Target
 
-FOLDER = Path(__file__).resolve().parents[2] / "configs" / "idrid_full_size"
+STUDY = Path(__file__).resolve().parents[2] / "configs" / "idrid_full_size.yaml"
 SIDE = int(os.environ.get("OCUSEG_FULL_SIDE", "160"))
 # Millions of parameters for three classes. As published for COCO's 80 or 90: DETR 41, Faster R-CNN 41.8, Mask R-CNN 44.4, RetinaNet
 # 34.0, SSD300 35.6 and YOLOv3 61.9; what is missing are the last layers' further classes.
@@ -29,8 +29,8 @@ PARAMETERS = {"detr": 41.56, "faster_rcnn": 41.36, "mask_rcnn": 43.99, "retinane
 
 
 def as_written(name: str) -> RunConfig:
-    """The file's config, with crop and tile of ``SIDE`` pixels, anchors from its data's kind of boxes, and no weights."""
-    config = load_config(FOLDER / f"{name}.yaml")
+    """The run's config, with crop and tile of ``SIDE`` pixels, anchors from its data's kind of boxes, and no weights."""
+    config = load_config(STUDY / name)
     assert config.data.crop == (1000, 1000)
     assert config.task.tile == (1000, 1000)  # type: ignore[attr-defined]
     sizes = np.random.default_rng(0).uniform(8, 120, (60, 2)).astype(np.float32)
@@ -62,8 +62,8 @@ def one_step(task: Task, config: RunConfig) -> dict[str, float]:
     return {name: loss.item() for name, loss in losses.items()}
 
 
-def test_every_file_of_the_folder_is_tested_here() -> None:
-    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == sorted(PARAMETERS)
+def test_every_run_of_the_study_is_tested_here() -> None:
+    assert [path.name for path in run_files(STUDY)] == sorted(PARAMETERS)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

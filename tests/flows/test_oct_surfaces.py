@@ -17,14 +17,14 @@ import pytest
 from PIL import Image
 
 from pipeline.cards.card import load_card
-from pipeline.config import load_config
+from pipeline.config import load_config, run_files
 from pipeline.evaluation.row import Row
-from pipeline.studies.study import Study
 from pipeline.types import Scan
 from tests.conftest import shared_data
 from tests.scans.test_vendor import LARGEST, Vol
 
 ROOT = Path(__file__).resolve().parents[2]
+RUNS = run_files(ROOT / "configs" / "oct_surfaces.yaml")
 ROWS, COLUMNS = 96, 64
 LABELS = load_card("phantom_oct_layers").label_map
 TOPS = (20.0, 30.0, 38.0, 44.0, 50.0, 62.0, 70.0, 84.0)
@@ -106,16 +106,6 @@ def test_a_volume_is_shown_where_the_device_drew(workflow: ModuleType, row: Row,
     assert (np.abs(reading.picture.astype(int) - colour).max(axis=2) < 12).sum() > 500  # the line, and not its legend alone
 
 
-def test_phantoms_that_are_not_all_there_are_told(workflow: ModuleType, tmp_path: Path) -> None:
-    labels = tmp_path / "card" / "oct_labels"
-    labels.mkdir(parents=True)
-    for number in range(8):
-        (labels / f"{number}.nii.gz").touch()
-    workflow.check_phantoms(tmp_path, 2)
-    with pytest.raises(SystemExit, match="holds 8 scans, but 3 patients have 12; remove it, or give another --phantoms"):
-        workflow.check_phantoms(tmp_path, 3)
-
-
 def test_real_lines_lie_in_the_picture_and_in_order(workflow: ModuleType) -> None:
     from pipeline.scans.vendor import read_surfaces
 
@@ -159,9 +149,9 @@ def test_what_was_measured_is_kept_beside_the_study_and_in_its_run(
         yield recorder
 
     monkeypatch.setattr(workflow, "open_tracker", opened)
-    config = load_config(ROOT / "configs" / workflow.CONFIGS[0])
+    config = load_config(RUNS[0])
     readings, phantoms = workflow.read_files(row, [vol]), workflow.phantom_rows([row])
-    workflow.keep(Study([row], tmp_path, None), config, phantoms, readings)
+    workflow.keep(tmp_path, config, phantoms, readings)
     (line,) = phantoms
     assert [line[name] for name in ("network", "surface", "unit")] == ["little", "ILM", "um"]
     assert [line[name] for name in ("mean_abs", "low", "high", "jump_true")] == [4.5, 4.0, 5.0, 4.5]
@@ -179,9 +169,9 @@ def test_what_was_measured_is_kept_beside_the_study_and_in_its_run(
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_both_networks_learn_the_same_in_the_same_way(workflow: ModuleType, place: int) -> None:
-    config = load_config(ROOT / "configs" / workflow.CONFIGS[place])
+    config = load_config(RUNS[place])
     assert set(workflow.LINES.values()) <= set(LABELS.surface_names)
-    first = load_config(ROOT / "configs" / workflow.CONFIGS[0])
+    first = load_config(RUNS[0])
     assert config.data.model_copy(update={"slices": None}) == first.data
     assert (config.data.slices is not None) == (place == 1)
     assert (config.seed, config.task, config.train.minutes) == (first.seed, first.task, first.train.minutes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from dataclasses import replace
@@ -11,12 +12,17 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import RunConfig
+from pipeline.config.study_file import ENDLESS
 from pipeline.errors import ConfigError, InterruptedRun
 from pipeline.evaluation.row import Row, headlines, not_found, row_of, shown
+from pipeline.studies import one_run
 from pipeline.studies import study as module
+from pipeline.studies.design import EvaluationSet, folds_of, over_folds, unequal, with_budget
 from pipeline.studies.differences import Difference, differences, told
+from pipeline.studies.matrix import draw_matrix, matrix
+from pipeline.studies.one_run import read_rows
 from pipeline.studies.plots import plots, validation_curves
-from pipeline.studies.study import ENDLESS, EvaluationSet, folds_of, over_folds, run_study, unequal, with_budget
+from pipeline.studies.study import run_study
 from pipeline.tracking.mlflow_store import connect
 from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training.run_folder import alone
@@ -61,7 +67,7 @@ def test_a_study_has_one_row_and_one_child_a_config_and_trains_nothing_twice(
     text = flat((tmp_path / "pair_study" / "pair.md").read_text())
     assert text.count("\n| narrow |") == text.count("\n| wide |") == 2  # the table, and the matrix of differences
     assert "Best by dice blob: " in text
-    assert "Peak memory: what the process took" in text
+    assert "Peak memory: growth of the process" in text
     (difference,) = json.loads((tmp_path / "pair_study" / "pair_differences.json").read_text())
     assert difference["value"] == pytest.approx(table[0]["dice blob"] - table[1]["dice blob"], abs=2e-6)  # type: ignore[operator]
     pictures = {path.stem for path in (tmp_path / "pair_study").glob("*.png")}
@@ -83,7 +89,7 @@ def test_a_study_has_one_row_and_one_child_a_config_and_trains_nothing_twice(
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("a finished run was trained again")
 
-    monkeypatch.setattr(module, "train", never)
+    monkeypatch.setattr(one_run, "train", never)
     assert run_study("pair", configs, data, tmp_path).table() == table
     with pytest.raises(ConfigError, match="narrow: holds the run of another config"):
         run_study("pair", [named(data, "narrow", seed=5)], data, tmp_path)
@@ -100,7 +106,7 @@ def test_a_budget_replaces_the_number_of_epochs(tmp_path: Path) -> None:
 
 
 def test_names_of_a_study_differ(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'tiny' stands twice"):
+    with pytest.raises(ConfigError, match="'tiny' occurs twice"):
         run_study("twice", [tiny_config(data), tiny_config(data)], data, tmp_path)
 
 
@@ -110,13 +116,13 @@ def test_one_that_fails_is_named_and_costs_the_others_nothing(data: Path, tmp_pa
     study = run_study("some", [bad, good], data, tmp_path / "out", keep_going=True)
     assert [row.name for row in study.rows] == ["good"]
     assert list(study.failed) == list(study.to_json()["failed"]) == ["bad"]
-    assert "Failed, so without a row: bad (data card" in (tmp_path / "out" / "some_study" / "some.md").read_text()
+    assert "Failed, so there is no row: bad (data card" in (tmp_path / "out" / "some_study" / "some.md").read_text()
     client = connect(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")
     assert "cannot be read" in client.get_run(study.mlflow_run_id).data.tags["ocuseg.failed"]
     assert not (tmp_path / "out" / "bad").exists()  # so that a mended config of that name may take its place
-    assert not module._begun(tmp_path / "out" / "bad")
+    assert not one_run._begun(tmp_path / "out" / "bad")
     assert not (tmp_path / "out" / "bad" / "config.yaml").exists()
-    assert module._begun(tmp_path / "out" / "good")
+    assert one_run._begun(tmp_path / "out" / "good")
 
 
 def test_a_fault_of_ours_is_told_by_its_kind_and_an_interruption_ends_the_study(
@@ -125,13 +131,13 @@ def test_a_fault_of_ours_is_told_by_its_kind_and_an_interruption_ends_the_study(
     tried = []
     monkeypatch.setattr(module, "open_tracker", lambda config, home, resume: open_tracker(config, home, active=False))
 
-    def broken(config: RunConfig, *args: object) -> Row:
+    def broken(config: RunConfig, *args: object) -> list[Row]:
         tried.append(config.name)
         if config.name == "stopped":
             raise InterruptedRun("stopped at step 3")
         raise ValueError("/secret/Doe_Jane.dcm")
 
-    monkeypatch.setattr(module, "_row", broken)
+    monkeypatch.setattr(module, "rows_of_run", broken)
     configs = [named(data, name) for name in ("wrong", "stopped", "last")]
     with pytest.raises(InterruptedRun):
         run_study("ours", configs, data, tmp_path, keep_going=True)
@@ -150,9 +156,9 @@ def test_a_run_that_another_process_has_just_begun_keeps_its_config(tmp_path: Pa
     record = tmp_path / "config.yaml"
     record.write_text("name: live\n", encoding="utf-8")
     with alone(tmp_path), pytest.raises(ConfigError, match="another process is at this run; wait for it, or stop it first"):
-        module._begun(tmp_path)
+        one_run._begun(tmp_path)
     assert record.exists()
-    assert not module._begun(tmp_path)
+    assert not one_run._begun(tmp_path)
     assert not record.exists()
 
 
@@ -169,7 +175,7 @@ def test_the_record_names_the_part_that_is_scored(
     monkeypatch.setattr(module, "open_tracker", lambda config, home, resume: open_tracker(config, home, active=False))
     monkeypatch.setattr(Tracker, "start_study", started)
     with pytest.raises(InterruptedRun):
-        run_study("parts", [named(data, "one")], data, tmp_path, part="validation", tested=tested)
+        run_study("parts", [named(data, "one")], data, tmp_path, part="validation", tested=[tested] if tested else ())
     assert recorded["part"] == part
 
 
@@ -185,7 +191,7 @@ def test_the_command_leaves_with_3_where_a_config_failed(tmp_path: Path, monkeyp
         result = CliRunner().invoke(app, ["compare", "phantom_little", "--root", "."])
         assert result.exit_code == code, result.output
         assert ("bad (the loss is not finite)" in result.stdout) is bool(failed)
-        assert ("error: failed: bad; mend the cause" in result.stderr) is bool(failed)
+        assert ("error: failed: bad; fix the cause" in result.stderr) is bool(failed)
         assert "| good | 0.500" in flat(result.stdout)
         assert "| good | 3" in flat(result.stdout)
 
@@ -201,7 +207,7 @@ def test_folds_are_named_and_each_is_the_test_part_of_one(tmp_path: Path) -> Non
 
 def test_means_over_folds_leave_out_what_is_undefined() -> None:
     rows = [Row(str(n), "", {}, {"dice": value, "iou": 0.5}, {}) for n, value in enumerate((0.2, None, 0.6))]
-    means = over_folds(module.Study(rows, Path(), None))
+    means = over_folds(rows)
     assert means["dice"] == pytest.approx({"mean": 0.4, "lowest": 0.2, "highest": 0.6})
     assert means["iou"]["mean"] == 0.5
 
@@ -377,7 +383,9 @@ def test_what_is_not_equal_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_study_may_be_tested_on_another_data_set_whose_class_has_another_name(data: Path, tmp_path: Path) -> None:
+def test_a_study_may_be_tested_on_other_data_sets_whose_class_has_another_name(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = write_data(tmp_path / "other", patients=3)
     text = (
         (other / "card.md").read_text().replace("name: tiny", "name: other").replace("name: blob", "name: spot").replace(": blob", ": spot")
@@ -389,7 +397,7 @@ def test_a_study_may_be_tested_on_another_data_set_whose_class_has_another_name(
     from pipeline.errors import LeakError
 
     with pytest.raises(LeakError):
-        run_study("far", [config], data, tmp_path / "out", tested=tested)
+        run_study("far", [config], data, tmp_path / "out", tested=[tested])
     from PIL import Image, ImageOps
 
     for path in (other / "images").glob("*.png"):
@@ -398,7 +406,52 @@ def test_a_study_may_be_tested_on_another_data_set_whose_class_has_another_name(
     for path in (other / "masks").glob("*.png"):
         with Image.open(path) as image:
             ImageOps.mirror(image).save(path)
-    study = run_study("far", [config], data, tmp_path / "out", tested=tested)
+    study = run_study("far", [config], data, tmp_path / "out", tested=[tested])
     assert study.rows[0].summary["card"]["name"] == "other"
     assert study.rows[0].summary["images"] == 6
     assert set(study.rows[0].scores) >= {"dice blob", "iou blob"}
+
+    # The run is trained; what is new are two sets with names, of which one is its own.
+    sets = [EvaluationSet(config.data.card, data, "test", name="own"), replace(tested, name="other")]
+    both = run_study("far", [config], data, tmp_path / "out", tested=sets)
+    assert [(row.name, row.tested_on, row.summary["card"]["name"]) for row in both.rows] == [("a", "own", "tiny"), ("a", "other", "other")]
+    assert both.rows[1].scores == study.rows[0].scores
+    assert both.rows[1].facts["steps"] == study.rows[0].facts["steps"]
+    home = tmp_path / "out" / "far_study"
+    lines = list(csv.DictReader(io.StringIO((home / "far.csv").read_text(encoding="utf-8"))))
+    assert [line["tested on"] for line in lines] == ["own", "other"]
+    assert {"matrix", "scores_on_own", "scores_on_other", "cost"} <= {path.stem for path in home.glob("*.png")}
+    text = flat("\n".join(both.lines()))
+    assert "| dice blob: run, tested on | own (2) | other (6) |" in text
+    assert text.count("\n| a |") == 3 + 1  # two rows of scores, one of costs, one of the matrix
+
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("what is finished was done again")
+
+    monkeypatch.setattr(one_run, "train", never)
+    (tmp_path / "out" / "a" / "study_row_on_other.json").unlink()  # as if interrupted between two sets
+    assert run_study("far", [config], data, tmp_path / "out", tested=sets).table() == both.table()
+    assert [(row.name, row.tested_on) for row in read_rows(tmp_path / "out")] == [("a", ""), ("a", "other"), ("a", "own")]
+    monkeypatch.setattr(one_run, "evaluate", never)
+    assert run_study("far", [config], data, tmp_path / "out", tested=sets).table() == both.table()
+
+
+def test_the_matrix_says_what_is_not_known() -> None:
+    def cell(name: str, tested_on: str, dice: float | None, ends: dict[str, tuple[float, float]] | None = None, images: int = 8) -> Row:
+        return Row(name, "", {}, {"dice vessel": dice}, {"images": images}, ends or {}, tested_on=tested_on)
+
+    rows = [
+        cell("A", "a", 0.75, {"dice vessel": (0.7, 0.8)}),
+        cell("A", "b", 0.25, images=3),
+        cell("B", "a", None),
+        cell("B", "b", 0.5, images=3),
+    ]
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in matrix(rows) if line]
+    assert lines[0] == ["dice vessel: run, tested on", "a (8)", "b (3)"]
+    assert lines[2:] == [["A", "0.750 [0.700, 0.800]", "0.250"], ["B", "-", "0.500"]]
+    assert matrix(rows[::2]) == []  # one set is no matrix
+    picture = draw_matrix(rows)
+    assert picture.shape == (480, 640, 3)
+    # The colour of a cell's corner is its value's: bright for 0.75, dark for nothing.
+    lightness = picture.mean(axis=2)
+    assert lightness[90, 130] > lightness[300, 130] + 50

@@ -1,10 +1,10 @@
-"""Seconds a training step and images a second of each detector of a folder of run files, one after the other on a machine at rest.
+"""Seconds a training step and images a second of each detector of a study file, one after the other on a machine at rest.
 
-    .venv/bin/python workflows/benchmarks/detector_speeds.py [configs/idrid_detectors] [--steps 8] [--root DIR]
+    .venv/bin/python workflows/benchmarks/detector_speeds.py [idrid_detectors] [--steps 8] [--root DIR]
 
 `ocuseg compare` tells the same of its own runs, which share the machine with whatever happens in those minutes. Here the detectors take
 turns, step by step, so that what comes and goes meets all of them alike; medians are told. A step includes loading from memory and the
-optimiser; a prediction goes from decoded pixels to objects in the photograph's own frame. Weights are as the run file says, from
+optimiser; a prediction goes from decoded pixels to objects in the photograph's own frame. Weights are as the study file says, from
 OCUSEG_WEIGHTS; untrained heads find as many objects as they may keep, which is what an unlucky image costs.
 """
 
@@ -27,7 +27,9 @@ WARM_UP = 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=REPOSITORY / "configs" / "idrid_detectors")
+    parser.add_argument(
+        "study", type=Path, nargs="?", default=REPOSITORY / "configs" / "idrid_detectors.yaml", help="or a folder of run files"
+    )
     parser.add_argument("--root", type=Path, default=SHARED / "data" / "idrid_codras_boxes")
     parser.add_argument("--images", type=int, default=12)
     parser.add_argument("--steps", type=int, default=8, help="timed steps and predictions of each; two more go before")
@@ -36,10 +38,11 @@ def main() -> None:
         sys.exit(f"{options.root} is not there; give --root with the folder that data_cards/idrid_codras.md describes")
     os.environ.setdefault("OCUSEG_WEIGHTS", str(SHARED / "weights"))
     logging.disable(logging.WARNING)
+    from pipeline.config import run_files
     from pipeline.training.platform import prepare_machine
 
     device = prepare_machine("cpu")
-    sides = [Side(file, options) for file in sorted(options.folder.glob("*.yaml"))]
+    sides = [Side(run, options) for run in run_files(options.study)]
     for number in range(WARM_UP + options.steps):
         for side in sides:
             side.step(timed=number >= WARM_UP)
@@ -53,9 +56,9 @@ def main() -> None:
 
 
 class Side:
-    """One run file, with the product's own parts."""
+    """One run, with the product's own parts."""
 
-    def __init__(self, file: Path, options: Any) -> None:
+    def __init__(self, run: Path, options: Any) -> None:
         import torch
 
         from pipeline.bundles.bundle import build_task
@@ -66,7 +69,7 @@ class Side:
         from pipeline.training.optimise import make_optimizer
         from pipeline.training.platform import channels_last_is_safe
 
-        config = load_config(file)
+        config = load_config(run)
         self.card = load_card(config.data.card)
         self.cases = [case for case in find_cases(self.card, options.root) if case.part == "train"][: options.images]
         store = CaseStore(self.card, self.cases, options.root, config.data.normalise, need="objects", weak_masks=config.data.weak_masks)
