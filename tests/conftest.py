@@ -22,7 +22,16 @@ def shared_folder() -> Path:
 
 def shared_data(name: str) -> Path:
     """A folder of real scans, or a visible skip."""
-    folder = shared_folder() / "data" / name
+    return _shared("data", name)
+
+
+def shared_faults(name: str) -> Path:
+    """A folder of inputs that once met a fault, or a visible skip."""
+    return _shared("faults", name)
+
+
+def _shared(kind: str, name: str) -> Path:
+    folder = shared_folder() / kind / name
     if not folder.exists():
-        pytest.skip(f"real scans {name!r} are not beside this checkout (OCUSEG_SHARED)")
+        pytest.skip(f"{kind}/{name} is not beside this checkout (OCUSEG_SHARED)")
     return folder

@@ -14,8 +14,12 @@ from pipeline.cli.data import AsJson, FollowLinks, existing_folder, follow, prin
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
 
 if TYPE_CHECKING:
+    from pipeline.cards.card import DataCard
     from pipeline.cards.check import Problem
     from pipeline.cards.draft_roles import Question
+
+CardName = Annotated[str, typer.Argument(help="A card's name, or a path to one.")]
+SetRoot = Annotated[Path, typer.Option(help="Folder that holds the data set.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,19 +31,26 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(card, name="card")
 
 
-def card_check(
-    name: Annotated[str, typer.Argument(help="A card's name, or a path to one.")],
-    root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
-    follow_links: FollowLinks = False,
-    as_json: AsJson = False,
-) -> None:
-    """Check the files under ROOT against the card, say what is wrong with which file, and count what is there."""
+def _card_of(name: str, root: Path, follow_links: bool) -> DataCard:
+    """The card, once the folder that it is to be held against is known to exist."""
     from pipeline.cards.card import load_card
-    from pipeline.cards.check import card_statistics, check_card
 
     card = load_card(name)
     existing_folder(root, "root")
     follow(follow_links)
+    return card
+
+
+def card_check(
+    name: CardName,
+    root: SetRoot,
+    follow_links: FollowLinks = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the files under ROOT against the card, say what is wrong with which file, and count what is there."""
+    from pipeline.cards.check import card_statistics, check_card
+
+    card = _card_of(name, root, follow_links)
     with progress("checking") as advance:
         found = check_card(card, root, progress=advance)
     with progress("counting") as advance:
@@ -158,20 +169,16 @@ def _answer(question: Question) -> dict[str, str]:
 
 
 def card_explain(
-    name: Annotated[str, typer.Argument(help="A card's name, or a path to one.")],
-    root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
+    name: CardName,
+    root: SetRoot,
     examples: Annotated[int, typer.Option(min=0, help="Files to show of each kind.")] = 3,
     follow_links: FollowLinks = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what the card's patterns match under ROOT: fields, patients, eyes, parts, and what is left over and why. Opens no picture."""
-    from pipeline.cards.card import load_card
     from pipeline.cards.explain import explain_card
 
-    card = load_card(name)
-    existing_folder(root, "root")
-    follow(follow_links)
-    told = explain_card(card, root, examples=examples)
+    told = explain_card(_card_of(name, root, follow_links), root, examples=examples)
     lines = []
     for entry in told["patterns"]:
         lines.append(f"{entry['role']}: {entry['pattern']}: {entry['files']} files")

@@ -135,7 +135,7 @@ def decoding(what: str) -> Iterator[None]:
 def check_pixels(pixels: int, limit: int) -> None:
     """Refuse a file by what its header declares, before a byte is decoded."""
     if pixels > limit:
-        raise ScanError("too_large", f"the header declares {pixels:,} pixels; the limit is {limit:,} (--max-pixels, OCUSEG_MAX_PIXELS)")
+        raise ScanError("too_large", f"the header declares {pixels:,} pixels; the limit is {limit:,} (OCUSEG_MAX_PIXELS)")
 
 
 def check_finite(array: npt.NDArray[Any], what: str) -> None:

@@ -21,7 +21,7 @@ from pipeline.errors import CardError
 from pipeline.scans.raster import write_png
 from pipeline.types.palette import class_colour
 from tests.cards.conftest import picture
-from tests.conftest import shared_data, shared_folder
+from tests.conftest import shared_data, shared_faults
 
 SIZE = (60, 84)
 
@@ -325,7 +325,4 @@ def test_labels_that_hold_nothing_or_lie_another_way(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["segs/seg_with_frames", "cards/appledouble", "boxes/coco_plain", "boxes/yolo_bom"])
 def test_drafts_of_inputs_that_met_a_fault(name: str) -> None:
-    root = shared_folder() / "faults" / name
-    if not root.exists():
-        pytest.skip(f"inputs {name!r} are not beside this checkout (OCUSEG_SHARED)")
-    assert len(drafted(root).labels) == 1
+    assert len(drafted(shared_faults(name)).labels) == 1

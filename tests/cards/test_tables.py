@@ -18,7 +18,7 @@ from pipeline.cards.targets import read_truth
 from pipeline.errors import CardError
 from pipeline.scans.identity import Pseudonyms
 from tests.cards.conftest import SmallSet, make_card
-from tests.conftest import shared_folder
+from tests.conftest import shared_faults
 
 TABLE = {"images": {"file": "{image}", "table": "list.csv"}, "labels": [{"kind": "values", "file": "{label}", "values": {255: "vessel"}}]}
 
@@ -184,9 +184,7 @@ def test_a_backslash_between_folders_is_said() -> None:
 def test_the_drawn_tables_are_read(name: str) -> None:
     from pipeline.cards.card import load_card
 
-    folder = shared_folder() / "faults" / "names" / f"table_{name}"
-    if not folder.exists():
-        pytest.skip("the drawn faults are not beside this checkout (OCUSEG_SHARED)")
+    folder = shared_faults(f"names/table_{name}")
     assert [case.key.patient for case in find_cases(load_card(str(folder / "card.md")), folder)] == ["P01", "P02", "P03", "P04"]
 
 

@@ -15,7 +15,7 @@ from pipeline.errors import ScanError
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.open import open_scan
 from pipeline.types import Geometry
-from tests.conftest import shared_folder
+from tests.conftest import shared_faults
 from tests.scans.make import dicom, ramp, saved
 
 SHAPE = (7, 5, 4)  # columns, rows, slices
@@ -144,8 +144,6 @@ def test_colour_as_a_vector_in_the_fifth_axis(slices: int, tmp_path: Path) -> No
 
 
 def test_shared_headers_are_read() -> None:
-    folder = shared_folder() / "faults" / "nifti"
-    if not folder.exists():
-        pytest.skip("the shared fault files are not beside this checkout (OCUSEG_SHARED)")
+    folder = shared_faults("nifti")
     for name in ("quaternion_over_1_qform_only.nii", "quaternion_over_1_with_sform.nii", "pixdim_zero.nii", "dim3_zero.nii"):
         assert open_scan(folder / name).geometry.spacing_mm == pytest.approx((0.12, 0.0039, 0.0117), rel=1e-5)

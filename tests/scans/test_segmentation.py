@@ -42,6 +42,7 @@ def written(sources: list[Dataset], pixels: np.ndarray, path: Path, *labels: str
 
     made = hd.seg.Segmentation(sources, pixels, "BINARY", described(*labels), hd.UID(), 1, hd.UID(), 1, "none", "none", "0", "0", **options)
     made.save_as(path)
+    made._db_con.close()  # highdicom leaves its table of frames to the garbage collector, of which Python 3.13 warns
     return path
 
 
