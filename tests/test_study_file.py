@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
 
 from pipeline.cli.studies import data_roots, split_root
-from pipeline.config import RunConfig, load_config, parse_config, run_files, study_schema
+from pipeline.config import RunConfig, load_config, parse_config, run_files, schema, study_schema
 from pipeline.config.loading import load_study
 from pipeline.config.study_file import ENDLESS
 from pipeline.errors import ConfigError
@@ -124,15 +126,21 @@ def test_an_unknown_run_names_the_nearest_and_a_study_is_no_run(study: Path) -> 
         load_config(study)
 
 
+def study_validator() -> Draft202012Validator:
+    """Of the study file's schema, which refers to the run file's by its name."""
+    run = Resource.from_contents(json.loads(schema()), default_specification=DRAFT202012)
+    return Draft202012Validator(json.loads(study_schema()), registry=Registry().with_resource("schema.json", run))
+
+
 def test_an_editor_checks_the_runs_as_it_checks_a_run_file(study: Path) -> None:
-    checked = Draft202012Validator(json.loads(study_schema()))
+    checked = study_validator()
 
     def faults(text: str) -> list[str]:
         return ["/".join(map(str, fault.absolute_path)) for fault in checked.iter_errors(yaml.safe_load(text))]
 
     good = STUDY.replace(", encoder_rate: 0.5", "")
     assert not faults(good)
-    assert faults(good + "  odd: {train: {epohcs: 5}}\n") == ["runs/odd/train"]
+    assert faults(good + "  odd: {train: {epohcs: 5}, data: {crop: null}, model: {name: segnet}}\n") == ["runs/odd/train"]
     assert faults(good + "  odd: {trian.epochs: 5}\n") == ["runs/odd"]
     assert faults(good + "  odd: {name: even}\n") == ["runs/odd"]
     assert faults(good + "  od.d: {}\n") == ["runs"]

@@ -24,25 +24,25 @@ def schema() -> str:
 
 
 def study_schema() -> str:
-    """JSON Schema of a study file (configs/study_schema.json): what a run changes is checked like a run file, dotted keys by their name."""
-    run, _ = _partial()
+    """JSON Schema of a study file (configs/study_schema.json), which refers to the run file's schema.json beside it.
+
+    What a run changes is checked like a run file; a dotted key by its section alone.
+    """
     full = StudyFile.model_json_schema()
-    full["$defs"] |= run.pop("$defs")
-    sections = [name for name in run["properties"] if name not in (*OWN, "seed")]
-    base = {"description": "a run file: its path relative to this file's folder, or its name", "type": "string"}
-    inline = {**run, "properties": {"base": base, **run["properties"]}, "title": "Base"}
-    changes = {
-        **run,
-        "type": ["object", "null"],
-        "properties": {"base": base} | {name: own for name, own in run["properties"].items() if name != "name"},
-        "patternProperties": {rf"^({'|'.join(sections)})\.[a-z0-9_.]+$": {}},
-        "title": "Run",
+    sections = {name: {"$ref": f"schema.json#/properties/{name}"} for name in ("base", *RunConfig.model_fields)}
+    dotted = "|".join(name for name in RunConfig.model_fields if name not in (*OWN, "seed"))
+    full["$defs"] |= {
+        "Base": {"type": "object", "properties": sections, "additionalProperties": False},
+        "Run": {
+            "type": ["object", "null"],
+            "properties": {name: own for name, own in sections.items() if name != "name"},
+            "patternProperties": {rf"^({dotted})\.[a-z0-9_.]+$": {}},
+            "additionalProperties": False,
+        },
     }
-    full["$defs"] |= {"Base": inline, "Run": changes}
     own = full["properties"]
-    own["base"] = {**own["base"], "anyOf": [base, {"$ref": "#/$defs/Base"}, {"type": "null"}]}
+    own["base"]["anyOf"] = [{"type": "string"}, {"$ref": "#/$defs/Base"}, {"type": "null"}]
     runs = own["runs"]
-    runs.pop("additionalProperties", None)
     runs["patternProperties"] = {pattern: {"$ref": "#/$defs/Run"} for pattern in runs["patternProperties"]}
     runs["additionalProperties"] = False
     return _text(full)
