@@ -136,14 +136,17 @@ class Parts:
 
     def network_rate(self, sizes: Any, *, compiled: bool = False) -> float:
         """Crops a second of forward, backward and optimiser on one batch."""
+        from pipeline.models.base import memory_format
         from pipeline.models.precision import autocast, choose_precision
+        from pipeline.training.compiling import compile_network
         from pipeline.training.optimise import make_optimizer
 
         task, batch = self.task(self.device), self.batch(self.device)
         optimizer = make_optimizer(task, self.config.train)
         precision = choose_precision(self.config.train.precision, self.device)  # type: ignore[arg-type]
         if compiled:
-            task.network.compile()
+            images = torch.stack(list(batch.images)).contiguous(memory_format=memory_format(task.network))
+            compile_network(task.train().network, images, precision, graphs=True)
 
         def step() -> None:
             with autocast(self.device, precision):
@@ -189,6 +192,9 @@ def product(run: Run, config: Any, *, profiled: bool = False) -> Rate:
     raise AssertionError("the run ended before its rate was known")
 
 
+PROFILED = 10  # steps
+
+
 class Enough(Exception):
     """Ends a training from within its progress."""
 
@@ -199,8 +205,9 @@ class Rate:
     def __init__(self, run: Run, batch: int, profiled: bool) -> None:
         self.run, self.batch, self.profiled = run, batch, profiled
         self.made = time.perf_counter()
-        self.start: tuple[int, float] | None = None
+        self.start: Any = None  # (seconds, steps done) when the measurement began
         self.profile: Any = None
+        self.problem = ""
         self.crops = self.step_ms = self.kernel_ms = self.kernels = self.launches = self.first_s = 0.0
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
@@ -211,38 +218,45 @@ class Rate:
         if done < self.run.sizes.warm_up:
             return
         if self.profile is not None:
-            self._read_profile(done)
+            if done - self.start[1] >= PROFILED:
+                try:
+                    self._read_profile(done - self.start[1])
+                except Exception as error:  # the rate is known all the same
+                    self.problem = f"the profile could not be read: {type(error).__name__}: {error}"
+                raise Enough
         elif self.start is None:
             synchronize(self.run.device)
-            self.start = done, time.perf_counter()
-        elif now - self.start[1] >= self.run.sizes.seconds and done > self.start[0]:
+            self.start = time.perf_counter(), done
+        elif now - self.start[0] >= self.run.sizes.seconds and done > self.start[1]:
             synchronize(self.run.device)
-            steps, seconds = done - self.start[0], time.perf_counter() - self.start[1]
+            steps, seconds = done - self.start[1], time.perf_counter() - self.start[0]
             self.crops, self.step_ms = steps * self.batch / seconds, 1000 * seconds / steps
             if not self.profiled:
                 raise Enough
             self.profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
             self.profile.start()
-            self.start = done, time.perf_counter()
+            self.start = time.perf_counter(), done
 
-    def _read_profile(self, done: int) -> None:
-        """Of at least ten steps: time of the kernels, and how many there are."""
-        assert self.start is not None
-        steps = done - self.start[0]
-        if steps < 10:
-            return
+    def _read_profile(self, steps: int) -> None:
+        """How long a kernel ran in these steps, on whatever stream; how many kernels there were, and how many launches."""
         synchronize(self.run.device)
         self.profile.stop()
+        spans = []
         for event in self.profile.events():
             if event.device_type == torch.autograd.DeviceType.CUDA:
                 if not event.name.startswith(("Memcpy", "Memset")) and "#" not in event.name:
-                    self.kernel_ms += event.time_range.elapsed_us() / 1000 / steps
-                    self.kernels += 1 / steps
+                    spans.append((event.time_range.start, event.time_range.end))
             elif "Launch" in event.name:
                 self.launches += 1 / steps
-        raise Enough
+        end = 0.0
+        for first, last in sorted(spans):  # of two that run at once, the time counts once
+            self.kernel_ms += max(last - max(first, end), 0) / 1000 / steps
+            end = max(end, last)
+        self.kernels = len(spans) / steps
 
     def tell_kernels(self, run: Run, name: str) -> None:
-        if self.kernel_ms:
+        if self.problem:
+            run.add(f"kernel share of a step, {name}", None, note=self.problem[:200])
+        elif self.kernel_ms:
             note = f"{name}: {self.kernel_ms:.2f} of {self.step_ms:.2f} ms, {self.kernels:.0f} kernels by {self.launches:.0f} launches"
             run.add(f"kernel share of a step, {name}", 100 * self.kernel_ms / self.step_ms, "%", note)
