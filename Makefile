@@ -23,7 +23,7 @@ lint: .venv/.dev  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/.dev  ## speed, each as a ratio to a named peer; needs ../shared/data (or OCUSEG_SHARED)
+bench: .venv/.dev  ## speed, each as a ratio to a named peer; needs ../shared/data (or OCUSEG_SHARED); of a GPU: workflows/benchmarks/gpu.py
 	$(BIN)/python workflows/benchmarks/loading.py
 	$(BIN)/python workflows/benchmarks/memory.py
 	$(BIN)/python workflows/benchmarks/index.py
