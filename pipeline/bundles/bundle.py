@@ -129,7 +129,8 @@ def save_bundle(
             "versions": _versions(),
         }
         record["id"] = _identity(record, _sha256(folder / WEIGHTS))
-        (folder / CARD).write_text(model_card(record, sum(p.numel() for p in task.parameters())), encoding="utf-8")
+        finds_objects = config.task.need == "objects"  # type: ignore[attr-defined]
+        (folder / CARD).write_text(model_card(record, sum(p.numel() for p in task.parameters()), finds_objects), encoding="utf-8")
         for name, text in (trained_on or {}).items():
             (folder / name).write_text(text, encoding="utf-8", newline="")
         record["files"] = {name: _sha256(folder / name) for name in (WEIGHTS, CARD, *(trained_on or ()))}

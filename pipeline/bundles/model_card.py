@@ -13,11 +13,10 @@ from pipeline.metrics.overlap import Presence
 COUNTS = {field.name for field in fields(Presence)}
 
 
-def model_card(record: Mapping[str, Any], parameters: int) -> str:
-    """Markdown from a bundle's record."""
+def model_card(record: Mapping[str, Any], parameters: int, objects: bool) -> str:
+    """Markdown from a bundle's record; ``objects``: it finds objects rather than pixels."""
     config, normalise = record["config"], record["config"]["data"]["normalise"]
     classes = record["label_map"]["classes"]
-    detects = config["task"]["name"] == "detection"
     lines = [
         f"# {record['name']} ({record['id']})",
         "",
@@ -26,7 +25,7 @@ def model_card(record: Mapping[str, Any], parameters: int) -> str:
         *([config["description"], ""] if config["description"] else []),
         "## What it does",
         "",
-        f"{'Finds in' if detects else 'Segments'} {record['modality']} images: {', '.join(c['name'] for c in classes)}"
+        f"{'Finds in' if objects else 'Segments'} {record['modality']} images: {', '.join(c['name'] for c in classes)}"
         + (" (classes may overlap)." if record["label_map"]["overlapping"] else "."),
         f"Network: {config['model']['name']}, {parameters:,} parameters, {record['input_channels']} input channels; "
         f"task: {config['task']['name']}.",
@@ -45,7 +44,7 @@ def model_card(record: Mapping[str, Any], parameters: int) -> str:
         "|---|---|",
         *(f"| {name} | {_shown(name, value)} |" for name, value in sorted(record["metrics"].items())),
         "",
-        *(f"{'Score threshold' if detects else 'Threshold'} of {name}: {value:.3f}" for name, value in record["thresholds"].items()),
+        *(f"{'Score threshold' if objects else 'Threshold'} of {name}: {value:.3f}" for name, value in record["thresholds"].items()),
         "",
         "## Limits",
         "",

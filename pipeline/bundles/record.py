@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.cards.card import Name
-from pipeline.types import LabelMap, Modality
+from pipeline.types import LabelMap, Modality, Role
 
 FORMAT = 1
 
@@ -31,6 +31,7 @@ class ClassRecord(_Fields):
     colour: list[Byte] = Field(min_length=3, max_length=3)
     code: str | None = Field(None, max_length=64)
     inside: str | None = None
+    role: Role | None = None
 
 
 class LabelMapRecord(_Fields):

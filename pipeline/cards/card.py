@@ -52,6 +52,9 @@ class ClassFields(Strict):
     name: Name
     colour: Colour
     code: str | None = Field(None, description='DICOM code "SCHEME:VALUE", or null where no verified one exists')
+    role: Literal["optic_disc", "optic_cup", "vessel", "fluid"] | None = Field(
+        None, description="what the class is, where no code says it: this chooses what is measured of it, and its name never does"
+    )
     inside: str | None = Field(None, description="the class that this one is a part of: a cup is found only where its disc is found, too")
 
     @field_validator("name")
@@ -163,7 +166,7 @@ class CardFields(Strict):
     @cached_property
     def stored_map(self) -> LabelMap:
         """All classes that the label files speak of."""
-        classes = (LabelClass(i, c.name, c.colour, c.code, c.inside) for i, c in enumerate(self.classes, 1))
+        classes = (LabelClass(i, c.name, c.colour, c.code, c.inside, c.role) for i, c in enumerate(self.classes, 1))
         return LabelMap(tuple(classes), self.overlapping, tuple(self.layers), tuple(self.surfaces))
 
     @cached_property

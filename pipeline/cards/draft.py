@@ -169,7 +169,7 @@ class _Draft:
 
     def _new_class(self, text: str) -> str:
         if all(c["name"] != text for c in self.classes):
-            self.classes.append({"name": text, "colour": list(class_colour(len(self.classes) + 1)), "code": None})
+            self.classes.append({"name": text, "colour": list(class_colour(len(self.classes) + 1)), "code": None, "role": None})
         return text
 
     def _sources(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -9,59 +9,57 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline.atomic import write_text
 from pipeline.bundles.bundle import Bundle, load_bundle
-from pipeline.bundles.leakage import check_unseen, common_classes, named_as, select, trained_on
-from pipeline.cards.card import CardCase, DataCard, check_sizes, load_card, read_field_of_view, read_scan
+from pipeline.bundles.leakage import TrainedOn, check_unseen, common_classes, named_as, select, trained_on
+from pipeline.cards.card import CardCase, DataCard, load_card
 from pipeline.cards.find_cases import find_cases
-from pipeline.cards.targets import read_target_mask, read_truth
-from pipeline.datasets.normalise import NormaliseConfig, choose_field_of_view
-from pipeline.drawing.overlay import side_by_side
 from pipeline.errors import CardError, ConfigError, ScanError
-from pipeline.evaluation.objects import ScoredPlane, Shared, object_table, score_plane, summarise_objects
-from pipeline.evaluation.ratios import CupRatio, cup_ratio, ratio_table, summarise_ratios
-from pipeline.evaluation.scoring import Row, score_case, table
+from pipeline.evaluation.case_scores import CaseScores
+from pipeline.evaluation.measured import measured_table, summarise_measured
+from pipeline.evaluation.objects import Shared, object_table, summarise_objects
+from pipeline.evaluation.scoring import table
 from pipeline.evaluation.summary import DRAWS, LEVEL, SEED, summarise, summary_lines
-from pipeline.evaluation.surfaces import SurfaceScore, score_surfaces, shared_surfaces, summarise_surfaces, surface_table
+from pipeline.evaluation.surfaces import shared_surfaces, summarise_surfaces, surface_table
 from pipeline.inference.case_files import write_json
 from pipeline.inference.predict import Predictor
-from pipeline.inference.proposals import check_proposals, draw_proposals, proposals_of
-from pipeline.scans.display import plane_in_colour
+from pipeline.inference.proposals import check_proposals
+from pipeline.measurements.by_role import OF_MASKS
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import content_sha256
 from pipeline.scans.raster import write_png
 from pipeline.training.platform import enough_memory, prepare_machine
-from pipeline.types import IGNORE, LabelMap, ProgressCallback, Scan
+from pipeline.types import LabelMap, ProgressCallback
 
 log = logging.getLogger(__name__)
 
 Part = Literal["train", "validation", "test", "all"]
 REMEDY = "train a bundle with a smaller task.tile (of volumes task.tile_slices), or score with --device cpu"
-PICTURES = 4
-"""Images of which an example, or their proposals, are drawn."""
 
 __all__ = ["evaluate", "summary_lines"]
 
 
-@dataclass
-class _Scores:
-    """What is kept of the images, one after the other: rows, objects and ratios, no pixels; ``out`` takes the first pictures."""
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be scored. ``hashes``: SHA-256 of each case's image · ``theirs``: the card's classes under the bundle's names ·
+    ``names``: the classes that both know · ``classes`` as given by the user."""
 
-    out: Path
-    drawn: int = 0
-    rows: list[Row] = field(default_factory=list)
-    planes: list[ScoredPlane] = field(default_factory=list)
-    ratios: list[CupRatio] = field(default_factory=list)
-    surfaces: list[SurfaceScore] = field(default_factory=list)
+    bundle: Bundle
+    card: DataCard
+    part: str
+    cases: Sequence[CardCase]
+    hashes: Mapping[str, str]
+    trained: TrainedOn
+    theirs: LabelMap
+    names: Sequence[str]
+    classes: Mapping[str, str]
+    warnings: list[str]
 
 
 def evaluate(
@@ -105,186 +103,92 @@ def evaluate(
     bundle = load_bundle(bundle_path, device="cpu")
     card = load_card(card_name)
     _check_out(out, bundle)
+    plan = _plan(bundle, card, root, part, key_path, classes or {})
+    predictor = Predictor(bundle, prepare_machine(device))
+    if proposals:
+        check_proposals(predictor)
+    _make_writable(out)
+    scores = CaseScores(predictor, card, Shared.of(plan.names, bundle.label_map, plan.theirs), plan.theirs, out, proposals)
+    for number, case in enumerate(plan.cases, 1):
+        with _named(case), enough_memory(REMEDY):
+            scores.add(case)
+        if progress is not None:
+            progress(number, len(plan.cases), str(case.key))
+    found = _summarise(scores)
+    files = _write_tables(out, scores)
+    summary = _summary(plan, predictor.task.uses_thresholds, found, scores.warnings, files)
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def _plan(bundle: Bundle, card: DataCard, root: Path, part: str, key_path: Path | None, classes: Mapping[str, str]) -> _Plan:
+    """Choose the cases, refuse what the bundle was trained on, and find the classes that bundle and card share."""
     trained = trained_on(bundle)
     known = find_cases(card, root, pseudonyms=None if key_path is None else Pseudonyms.load_or_create(key_path))
     cases, warnings = select(bundle, card, known, part, trained)
     hashes = {}
     for case in cases:
         with _named(case):
-            hashes[str(case.key)] = _sha256(case)
+            hashes[str(case.key)] = content_sha256(case.image)
     warnings += check_unseen(hashes, part, trained)
-    theirs = named_as(card, bundle, classes or {})
+    theirs = named_as(card, bundle, classes)
     names, more = common_classes(bundle, card, theirs.names)
     warnings += more
     if bundle.label_map.layered and theirs.layered and not shared_surfaces(bundle.label_map, theirs):
         warnings.append("no surface of the card has the name of one of the bundle's, and none is scored")
-    predictor = Predictor(bundle, prepare_machine(device))
-    if proposals:
-        check_proposals(predictor)
-    _make_writable(out)
+    return _Plan(bundle, card, part, cases, hashes, trained, theirs, names, classes, warnings)
 
-    shared = Shared.of(names, bundle.label_map, theirs)
-    finds_objects = bundle.config.task.family == "detection"  # type: ignore[attr-defined]
-    scores = _Scores(out)
-    for number, case in enumerate(cases):
-        with _named(case), enough_memory(REMEDY):
-            scan = read_scan(card, case)
-            warnings += [w for w in predictor.warnings(scan) if w not in warnings]
-            if finds_objects:
-                drawn = out / "proposals" / f"{case.key}.png" if proposals and number < PICTURES else None
-                _score_objects(scores, predictor, card, case, scan, shared, proposals, drawn)
-            else:
-                _score(scores, predictor, card, case, scan, shared, theirs)
-        if progress is not None:
-            progress(number + 1, len(cases), str(case.key))
 
-    tables = {"per_image.csv": table(scores.rows)}
-    pictures: dict[str, npt.NDArray[np.uint8]] = {}
-    more_of: dict[str, Any] = {}
-    if finds_objects:
-        thresholds = predictor.task.thresholds
-        more_of["detection"], pictures = summarise_objects(scores.planes, shared.label_map, thresholds)
-        tables["objects.csv"] = object_table(scores.planes, names, thresholds)
-        outside = sum(scored.outside for scored in scores.planes)
-        if outside:
-            warnings.append(f"{outside} true objects have their centre outside the field of view and are not scored")
-    if scores.ratios:
-        more_of["vcdr"] = summarise_ratios(scores.ratios)
-        tables["vcdr.csv"] = ratio_table(scores.ratios)
-    if scores.surfaces:
-        more_of["surfaces"] = summarise_surfaces(scores.surfaces)
-        tables["surfaces.csv"] = surface_table(scores.surfaces)
-    files = {name: _write_table(out / name, lines) for name, lines in tables.items()}
-    for name, picture in pictures.items():
-        write_png(out / name, picture)
-    summary = {
+def _summary(plan: _Plan, thresholded: bool, found: Mapping[str, Any], said: Sequence[str], files: Mapping[str, str]) -> dict[str, Any]:
+    bundle, card = plan.bundle, plan.card
+    return {
         "ocuseg": version("ocuseg"),
         "bundle": {"id": bundle.id, "name": bundle.config.name},
-        "card": {"name": card.name, "sha256": card.sha256, "classes": dict(classes or {})},
-        "part": part,
-        "split_sha256": trained.split_sha256,
-        "images": len(cases),
-        "patients": len({case.key.patient for case in cases}),
+        "card": {"name": card.name, "sha256": card.sha256, "classes": dict(plan.classes)},
+        "part": plan.part,
+        "split_sha256": plan.trained.split_sha256,
+        "images": len(plan.cases),
+        "patients": len({case.key.patient for case in plan.cases}),
         "where": "native resolution, inside the field of view",
-        "thresholds": {n: t for n, t in bundle.thresholds.items() if n in names and (finds_objects or bundle.label_map.independent)},
+        "thresholds": {name: least for name, least in bundle.thresholds.items() if name in plan.names and thresholded},
         "interval": {"method": "percentile bootstrap over patients", "draws": DRAWS, "level": LEVEL, "seed": SEED},
-        "classes": summarise(scores.rows),
-        **more_of,
-        "warnings": warnings,
+        **found,
+        "warnings": list(dict.fromkeys((*plan.warnings, *said))),
         "files": files,
-        "scans": hashes,
+        "scans": plan.hashes,
     }
-    write_json(out / "summary.json", summary)
-    return summary
 
 
-def _score(scores: _Scores, predictor: Predictor, card: DataCard, case: CardCase, scan: Scan, shared: Shared, theirs: LabelMap) -> None:
-    """One case: predict as training prepared, score in the source frame where the first reader's label is known.
-
-    ``theirs``: the card's classes under the bundle's names.
-    """
-    view = _field_of_view(card, case, scan)
-    truth = read_target_mask(card, case, scan=scan)
-    check_sizes(scan.geometry, truth, f"case {case.key}: the label")
-    prediction = predictor.predict(scan, valid=None if view is None else np.broadcast_to(view, scan.geometry.shape))
-    layers = predictor.layers(prediction)
-    assert layers is not None
-    area = _scored_area(scan, view)
-    _score_pixels(scores, card, case, scan, shared, layers, prediction.probabilities, truth, area)
-    if prediction.probabilities is not None:
-        ours, known = predictor.bundle.label_map, (truth != IGNORE) & area
-        spacing = scan.geometry.spacing_mm
-        scores.surfaces += score_surfaces(case.key, prediction.probabilities, layers, ours, truth, theirs, known, spacing)
-
-
-def _score_objects(
-    scores: _Scores,
-    predictor: Predictor,
-    card: DataCard,
-    case: CardCase,
-    scan: Scan,
-    shared: Shared,
-    proposed: bool,
-    drawn: Path | None,
-) -> None:
-    """One case of a detection bundle, plane by plane; its pixels too, where the bundle has masks and the card's labels are masks.
-
-    Masks made of boxes (data.weak_masks) are for training alone: against them a score would say how round things are.
-    """
-    view = _field_of_view(card, case, scan)
-    truth = read_truth(card, case, objects=True, scan=scan)
-    assert truth.objects is not None
-    if truth.mask is not None:
-        check_sizes(scan.geometry, truth.mask, f"case {case.key}: the label")
-    area = np.broadcast_to(_scored_area(scan, view), scan.geometry.shape)
-    valid = area if truth.mask is None else area & (truth.mask != IGNORE)
-    volume = None if view is None else np.broadcast_to(view, scan.geometry.shape)
-    flat = scan.pixels.ndim == 3
-    # The scan's one view, in the form that preparation takes it: a plane's for a picture, one a slice for a volume.
-    ready = predictor.ready(scan, valid=volume)
-    boxes = list(proposals_of(predictor, ready, valid=volume)) if proposed else [None] * scan.geometry.slices
-    found = []
-    for plane, (prediction, true) in enumerate(zip(predictor.slices(ready, valid=volume), truth.objects, strict=True)):
-        inside = valid if flat else valid[plane]
-        scores.planes.append(score_plane(case.key, plane, prediction, true, inside, shared, boxes[plane]))
-        if truth.mask is not None:
-            found.append(predictor.layers(prediction))
-    if drawn is not None and boxes[0] is not None:
-        draw_proposals(drawn, scan, boxes[0])
-    layers = [layer for layer in found if layer is not None]
-    if truth.mask is not None and layers:
-        _score_pixels(scores, card, case, scan, shared, layers[0] if flat else np.stack(layers, axis=1), None, truth.mask, area)
+def _summarise(scores: CaseScores) -> dict[str, Any]:
+    """What the summary says of pixels, of objects, and of each measurement; whatever was found."""
+    found: dict[str, Any] = {"classes": summarise(scores.rows)}
+    if scores.planes:
+        thresholds = scores.predictor.task.thresholds
+        found["detection"], pictures = summarise_objects(scores.planes, scores.shared.label_map, thresholds)
+        for name, picture in pictures.items():
+            write_png(scores.out / name, picture)
+        outside = sum(scored.outside for scored in scores.planes)
+        if outside:
+            scores.warnings.append(f"{outside} true objects have their centre outside the field of view and are not scored")
+    for of in OF_MASKS:
+        if own := [one for one in scores.measured if one.of is of]:
+            found[of.name] = summarise_measured(of, own)
+    if scores.surfaces:
+        found["surfaces"] = summarise_surfaces(scores.surfaces)
+    return found
 
 
-def _score_pixels(
-    scores: _Scores,
-    card: DataCard,
-    case: CardCase,
-    scan: Scan,
-    shared: Shared,
-    layers: npt.NDArray[np.bool_],
-    probabilities: npt.NDArray[np.floating[Any]] | None,
-    truth_mask: npt.NDArray[np.int64],
-    area: npt.NDArray[np.bool_],
-) -> None:
-    """A row a class, and the cup's ratio where disc and cup are scored. ``layers`` and ``probabilities`` (K, [D,] H, W)."""
-    ours, theirs = [index - 1 for index in shared.ours], [index - 1 for index in shared.theirs]
-    second = None
-    if case.second_reader:
-        mask = read_target_mask(card, case, reader="second", scan=scan)
-        check_sizes(scan.geometry, mask, f"case {case.key}: the second reader's label")
-        second = (card.label_map.layers(mask)[theirs], mask != IGNORE)
-    names, predicted, truth = shared.label_map.names, layers[ours], card.label_map.layers(truth_mask)[theirs]
-    valid, chances = (truth_mask != IGNORE) & area, None if probabilities is None else probabilities[ours]
-    scores.rows += score_case(case.key, scan.sha256, names, predicted, chances, truth, valid, second, scan.geometry.voxel_mm)
-    if scores.drawn < PICTURES:
-        scores.drawn += 1
-        _draw_example(scores.out / "examples" / f"{case.key}.png", scan, shared.label_map, predicted, truth)
-    ratio = cup_ratio(case.key, names, predicted, truth)
-    if ratio is not None:
-        scores.ratios.append(ratio)
-
-
-def _draw_example(path: Path, scan: Scan, label_map: LabelMap, predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> None:
-    """Prediction and reference (K, [D,] H, W) beside each other; of a volume the middle slice."""
-    middle = scan.geometry.slices // 2
-    sides = [{"layers": layers if layers.ndim == 3 else layers[:, middle]} for layers in (predicted, truth)]
-    path.parent.mkdir(exist_ok=True)
-    write_png(path, side_by_side(plane_in_colour(scan, middle), label_map, *sides))
-
-
-def _field_of_view(card: DataCard, case: CardCase, scan: Scan) -> npt.NDArray[np.bool_] | None:
-    """The card's field of view, bool (H, W), of the image's own size."""
-    view = read_field_of_view(card, case, scan)
-    if view is not None and view.shape != scan.geometry.plane:
-        raise CardError(f"case {case.key}: the field of view is {view.shape}, but the image is {scan.geometry.plane} (rows, columns)")
-    return view
-
-
-def _scored_area(scan: Scan, view: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
-    """bool (H, W): the card's field of view, else the one found in the picture, whatever the network was shown."""
-    plane = scan.pixels if scan.pixels.ndim == 3 else scan.pixels[:, 0]
-    return choose_field_of_view(plane, NormaliseConfig(), scan.modality, view)
+def _write_tables(out: Path, scores: CaseScores) -> dict[str, str]:
+    """SHA-256 of each table, by its file's name."""
+    tables = {"per_image.csv": table(scores.rows)}
+    if scores.planes:
+        tables["objects.csv"] = object_table(scores.planes, scores.shared.label_map.names, scores.predictor.task.thresholds)
+    for of in OF_MASKS:
+        if own := [one for one in scores.measured if one.of is of]:
+            tables[f"{of.name}.csv"] = measured_table(of, own)
+    if scores.surfaces:
+        tables["surfaces.csv"] = surface_table(scores.surfaces)
+    return {name: _write_table(out / name, lines) for name, lines in tables.items()}
 
 
 @contextmanager
@@ -296,10 +200,6 @@ def _named(case: CardCase) -> Iterator[None]:
         raise CardError(f"case {case.key}: {error}") from error
     except OSError as error:
         raise CardError(f"case {case.key}: a file cannot be read ({error.strerror or type(error).__name__})") from error
-
-
-def _sha256(case: CardCase) -> str:
-    return content_sha256(case.image)
 
 
 def _write_table(path: Path, lines: Sequence[Sequence[str]]) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.cards.objects import Objects
 from pipeline.drawing.curves import draw_froc, draw_precision_recall
 from pipeline.evaluation.summary import DRAWS, LEVEL, SEED
 from pipeline.metrics.detection import DetectionScores, ap50_interval, average_precision
@@ -19,8 +18,7 @@ from pipeline.metrics.overlap import Presence
 from pipeline.metrics.proposals import recall
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
 from pipeline.tasks.detection import HITS
-from pipeline.tasks.fov import restrict_to_fov, target_in_fov
-from pipeline.types import CaseKey, LabelClass, LabelMap, Prediction
+from pipeline.types import CaseKey, LabelMap
 
 Boxes = npt.NDArray[np.float32]
 
@@ -29,7 +27,7 @@ Boxes = npt.NDArray[np.float32]
 class ScoredPlane:
     """One picture, or one slice. ``objects`` are of the shared classes 1..K, inside the field of view on both sides.
 
-    ``outside``: true objects whose centre lies outside it, which are not scored. ``proposals`` float32 (P, 4), likeliest first.
+    ``outside``: true objects whose centre lies outside it, which are not scored. ``proposals`` float32 (P, 4), highest-scoring first.
     """
 
     case: CaseKey
@@ -37,6 +35,29 @@ class ScoredPlane:
     objects: ImageObjects
     outside: int
     proposals: Boxes | None = None
+
+    @classmethod
+    def of(
+        cls, case: CaseKey, plane: int, evidence: ImageObjects, shared: Shared, labelled: int, proposals: Boxes | None = None
+    ) -> ScoredPlane:
+        """From a task's evidence, in the bundle's labels, less the classes that only the bundle knows.
+
+        ``labelled``: true objects of the shared classes, wherever they lie.
+        """
+        true, found = _renamed(evidence.true_labels, shared.ours), _renamed(evidence.labels, shared.ours)
+        kept, stays = np.flatnonzero(true > 0), np.flatnonzero(found > 0)
+        masks, true_masks = evidence.masks, evidence.true_masks
+        objects = replace(
+            evidence,
+            true_boxes=evidence.true_boxes[kept],
+            true_labels=true[kept],
+            boxes=evidence.boxes[stays],
+            labels=found[stays],
+            scores=evidence.scores[stays],
+            masks=None if masks is None else [masks[n] for n in stays],
+            true_masks=None if true_masks is None else [true_masks[n] for n in kept],
+        )
+        return cls(case, plane, objects, labelled - len(kept), proposals)
 
 
 @dataclass(frozen=True)
@@ -50,37 +71,18 @@ class Shared:
     @classmethod
     def of(cls, names: Sequence[str], ours: LabelMap, theirs: LabelMap) -> Shared:
         places = [[label_map.names.index(name) for name in names] for label_map in (ours, theirs)]
-        classes = [ours.classes[place] for place in places[0]]
-        shared = LabelMap(tuple(LabelClass(k, c.name, c.colour, c.code) for k, c in enumerate(classes, 1)), ours.overlapping)
-        return cls(shared, tuple(p + 1 for p in places[0]), tuple(p + 1 for p in places[1]))
+        roles = [ours.roles[own] or theirs.roles[other] for own, other in zip(*places, strict=True)]
+        classes = (
+            replace(ours.classes[own], index=k, inside=None, role=role)
+            for k, (own, role) in enumerate(zip(places[0], roles, strict=True), 1)
+        )
+        return cls(LabelMap(tuple(classes), ours.overlapping), tuple(p + 1 for p in places[0]), tuple(p + 1 for p in places[1]))
 
-
-def score_plane(
-    case: CaseKey,
-    plane: int,
-    prediction: Prediction,
-    truth: Objects,
-    valid: npt.NDArray[np.bool_],
-    shared: Shared,
-    proposals: Boxes | None = None,
-) -> ScoredPlane:
-    """Prediction and truth of one plane, less the classes that only one of them knows and what has its centre outside ``valid``."""
-    everything = ImageObjects.of(restrict_to_fov(prediction, valid), target_in_fov(truth.target(), valid), truth.plane)
-    true, found = _renamed(everything.true_labels, shared.theirs), _renamed(everything.labels, shared.ours)
-    kept, stays = np.flatnonzero(true > 0), np.flatnonzero(found > 0)
-    labelled = np.count_nonzero(_renamed(truth.labels, shared.theirs))
-    masks, true_masks = everything.masks, everything.true_masks
-    objects = replace(
-        everything,
-        true_boxes=everything.true_boxes[kept],
-        true_labels=true[kept],
-        boxes=everything.boxes[stays],
-        labels=found[stays],
-        scores=everything.scores[stays],
-        masks=None if masks is None else [masks[n] for n in stays],
-        true_masks=None if true_masks is None else [true_masks[n] for n in kept],
-    )
-    return ScoredPlane(case, plane, objects, int(labelled) - len(kept), proposals)
+    def own_labels(self, classes: int) -> npt.NDArray[np.int64]:
+        """int64 (classes + 1): the bundle's label of each of the card's, 0 of what the bundle does not know."""
+        table = np.zeros(classes + 1, dtype=np.int64)
+        table[list(self.theirs)] = self.ours
+        return table
 
 
 def object_table(planes: Sequence[ScoredPlane], names: Sequence[str], thresholds: Mapping[str, float]) -> list[list[str]]:
@@ -155,7 +157,7 @@ def _f1(counts: Counts, threshold: float) -> dict[str, float | None]:
 
 
 def _renamed(labels: npt.NDArray[np.int64], known: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Labels of one side -> shared classes 1..K, 0 for those that are not shared."""
+    """The bundle's labels -> shared classes 1..K, 0 for those that are not shared."""
     table = np.zeros(max([*known, *labels.tolist(), 0]) + 1, dtype=np.int64)
     table[list(known)] = np.arange(1, len(known) + 1)
     return table[labels]

@@ -14,6 +14,7 @@ from pipeline.bundles.bundle import load_bundle
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.evaluation.row import Row, row_of
+from pipeline.measurements.by_role import OF_MASKS
 from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training.run_folder import alone
 
@@ -109,8 +110,9 @@ def evaluation_numbers(summary: Mapping[str, Any]) -> dict[str, float | None]:
                 out |= _ends(f"{score}{suffix}", cls, found)
         if "model_minus_second_reader_dice" in own:
             out |= _ends("model_minus_second_reader_dice", cls, own["model_minus_second_reader_dice"])
-    for name, found in (summary.get("vcdr") or {}).items():
-        out |= _ends("vcdr", name, found) if isinstance(found, Mapping) and "value" in found else {}
+    for of in OF_MASKS:
+        for name, found in (summary.get(of.name) or {}).items():
+            out |= _ends(of.name, name, found) if isinstance(found, Mapping) and "value" in found else {}
     detection = summary.get("detection") or {}
     for kind in ("box", "mask"):
         scores = detection.get(kind)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.measurements.by_role import OF_MASKS
 from pipeline.metrics.overlap import Presence
 
 Interval = tuple[float, float]
@@ -82,8 +83,9 @@ def headlines(summary: Mapping[str, Any]) -> dict[str, tuple[float | None, float
             scores |= {f"{kind} AP@.50 {name}": _ends(own, "ap50", "ap50_") for name, own in found["classes"].items()}
     for name, own in (summary.get("detection") or {}).get("presence", {}).items():
         scores |= {} if name in summary["classes"] else _presence(name, own)
-    if summary.get("vcdr"):
-        scores["vCDR error"] = _ends(summary["vcdr"]["mean_absolute_error"], "value", "")
+    for of in OF_MASKS:
+        if summary.get(of.name):
+            scores[f"{of.column} error"] = _ends(summary[of.name]["mean_absolute_error"], "value", "")
     return scores
 
 

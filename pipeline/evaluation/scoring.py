@@ -8,14 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metrics.overlap import Confusion, aupr, auroc, cldice, measure, overlap_measures
-from pipeline.metrics.surface import assd, hd95
+from pipeline.metrics.overlap import Confusion, measure
+from pipeline.tasks.pixels import ScanPixels
 from pipeline.types import CaseKey, Measure
 
 BoolArray = npt.NDArray[np.bool_]
-
-THIN = frozenset({"vessel", "vessels", "artery", "arteries", "vein", "veins", "capillary"})
-"""Class names whose shape is a branching line: scored with clDice; the others with outline distances."""
 
 SCORES = (
     "dice",
@@ -46,52 +43,28 @@ class Row:
     second_counts: Confusion | None = field(default=None)
 
 
-def score_case(
-    case: CaseKey,
-    sha256: str,
-    names: Sequence[str],
-    predicted: BoolArray,
-    probabilities: npt.NDArray[np.floating] | None,
-    truth: BoolArray,
-    valid: BoolArray,
-    second: tuple[BoolArray, BoolArray] | None = None,
-    spacing_mm: Sequence[float] | None = None,
+def rows_of(
+    case: CaseKey, sha256: str, measures: Mapping[str, Measure], pixels: ScanPixels, second: tuple[BoolArray, BoolArray] | None = None
 ) -> list[Row]:
-    """Rows of one case.
+    """Rows of one case, one a class.
 
     Parameters
     ----------
-    names: the K classes. predicted, truth: bool (K, [D,] H, W). probabilities: float of that shape, or None
-        where there are none (objects); then nothing is scored that needs them.
-    valid: bool ([D,] H, W), where the first reader's label and the field of view count.
-    second: the second reader's layers (K, [D,] H, W) and where that label counts ([D,] H, W).
-    spacing_mm: of slices, rows and columns of a volume, or None. Outlines of pictures are compared in pixels, those of volumes in
-        mm or not at all: slices lie much further apart than pixels, so that a distance in voxels means nothing.
+    measures: by name (``dice/vessel``), with detail. pixels: what was scored.
+    second: the second reader's layers bool (S, [D,] H, W) of the same classes and where that label counts ([D,] H, W).
     """
     rows = []
-    for index, name in enumerate(names):
-        guess, true = predicted[index], truth[index]
-        counts = Confusion.of(guess, true, valid)
-        scores = overlap_measures(counts)
-        if name.lower() in THIN:
-            if guess.ndim == 2:
-                scores["cldice"] = measure("cldice", cldice(guess, true, valid))
-        elif guess.ndim == 2:
-            scores["hd95_px"], scores["assd_px"] = hd95(guess, true, valid=valid), assd(guess, true, valid=valid)
-        elif spacing_mm is not None:
-            scores["hd95_mm"], scores["assd_mm"] = hd95(guess, true, spacing_mm, valid), assd(guess, true, spacing_mm, valid)
-        else:
-            scores["hd95_mm"] = scores["assd_mm"] = Measure(None, "mm", "distance of outlines", "the spacing of an axis is not known")
-        if probabilities is not None:
-            scores["auroc"] = measure("auroc", auroc(probabilities[index], true, valid))
-            scores["aupr"] = measure("aupr", aupr(probabilities[index], true, valid))
+    for index, name in enumerate(pixels.names):
+        own = {kind: score for key, score in measures.items() for kind, _, cls in [key.partition("/")] if cls == name}
+        counts = Confusion(*(int(own[kind].value or 0) for kind in ("tp", "fp", "fn", "tn")))
+        scores = {kind: score for kind, score in own.items() if kind in SCORES}
         second_counts = None
         if second is not None:
             layers, also = second
-            both = valid & also
-            second_counts = Confusion.of(layers[index], true, both)
+            both = pixels.known & also
+            second_counts = Confusion.of(layers[index], pixels.truth[index], both)
             scores["second_reader_dice"] = measure("dice", second_counts.dice)
-            scores["model_vs_second_dice"] = measure("dice", Confusion.of(guess, layers[index], both).dice)
+            scores["model_vs_second_dice"] = measure("dice", Confusion.of(pixels.found[index], layers[index], both).dice)
         rows.append(Row(case, name, counts, scores, sha256, second_counts))
     return rows
 

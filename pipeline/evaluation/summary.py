@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from pipeline.evaluation.scoring import Row, columns
+from pipeline.measurements.by_role import OF_MASKS
 from pipeline.metrics.interval import (
     FEWEST_PATIENTS,
     Statistic,
@@ -116,9 +117,9 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         if "model_minus_second_reader_dice" in own:
             lines.append(_line("mean per image", "dice - second reader's", own["model_minus_second_reader_dice"]))
         lines += [_line("pooled", score, own["pooled"][score]) for score in _SHOWN if score in own["pooled"]]
-    for name, label in (("mean_absolute_error", "absolute error"), ("bias", "found - reference")):
-        if "vcdr" in summary:
-            lines.append(_line("vertical CDR", label, summary["vcdr"][name]))
+    for of in OF_MASKS:
+        for name, label in (("mean_absolute_error", "absolute error"), ("bias", "found - reference")) if of.name in summary else ():
+            lines.append(_line(of.title, label, summary[of.name][name]))
     if "detection" in summary:
         lines += _object_lines(summary["detection"])
     if "surfaces" in summary:

@@ -82,7 +82,7 @@ def predict_folder(
     bundle = load_bundle(bundle_path, device="cpu")
     names = pseudonyms or Pseudonyms.unkeyed()
     mask_dtype(bundle.label_map)
-    finds_objects = bundle.config.task.family == "detection"  # type: ignore[attr-defined]
+    finds_objects = bundle.config.task.need == "objects"  # type: ignore[attr-defined]
     if finds_objects and probabilities:
         raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option away")
     with open_out(out, folder, bundle, names, probabilities), closing(Journal(out / "journal.sqlite", names)) as journal:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from pipeline.inference.case_files import CaseResult, mask_dtype
 from pipeline.inference.object_files import FoundObject, FoundObjects, compact
 from pipeline.inference.predict import Predictor, PreprocessedScan
-from pipeline.measurements.surfaces import Surfaces, find_surfaces
+from pipeline.measurements.by_role import SURFACES
+from pipeline.measurements.surfaces import Surfaces
 
 
 def infer(predictor: Predictor, ready: PreprocessedScan, name: str, read_seconds: float, *, keep_probabilities: bool) -> CaseResult:
@@ -33,8 +34,8 @@ def infer(predictor: Predictor, ready: PreprocessedScan, name: str, read_seconds
         if prediction.boxes is not None:
             objects.append(compact(prediction, plane))
             has_masks = has_masks and prediction.instance_masks is not None
-        if label_map.layered and prediction.probabilities is not None:
-            depths.append(find_surfaces(prediction.probabilities, label_map).depth)
+        if SURFACES.places(label_map) and prediction.probabilities is not None:
+            depths.append(SURFACES.measure(prediction.probabilities, label_map).depth)
         if keep_probabilities:
             assert prediction.probabilities is not None
             kept.append(prediction.probabilities.astype(np.float16))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ConfigError
@@ -17,8 +15,8 @@ from pipeline.inference.case_files import write_json
 from pipeline.inference.object_files import COCO_FILE
 from pipeline.lock import locked
 from pipeline.scans.identity import Pseudonyms
+from pipeline.types.run_record import RUN_FILE, RunRecord
 
-RUN_FILE = "run.json"
 _BUSY = "another process is predicting into this output folder; wait for it, or give another folder"
 _OWN = {RUN_FILE, "journal.sqlite", "journal.sqlite-journal", "ledger.csv", COCO_FILE, "cases", "report", ".staging", ".lock"}
 
@@ -64,38 +62,43 @@ def _begin_or_continue(out: Path, bundle: Bundle, pseudonyms: Pseudonyms, probab
     key_check = pseudonyms.token("path", "ocuseg key check")
     path = out / RUN_FILE
     if not path.exists():
-        write_json(path, _record(bundle, key_check, probabilities))
+        write_json(path, _record(bundle, key_check, probabilities).to_json())
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        begun_with, key, kept = found["bundle_id"], found["key_check"], found.get("probabilities", False)
-    except (ValueError, KeyError, TypeError) as error:
+        found = RunRecord.read(out)
+        if not found.bundle_id or not found.key_check:
+            raise ValueError("it names no bundle or site key")
+    except ValueError as error:
         raise ConfigError(f"{RUN_FILE} in the output folder is damaged; give a new output folder") from error
-    if begun_with != bundle.id:
-        raise ConfigError(f"the output folder holds results of bundle {begun_with}, not of {bundle.id}; give a new folder, or that bundle")
-    if key != key_check:
+    if found.bundle_id != bundle.id:
+        raise ConfigError(
+            f"the output folder holds results of bundle {found.bundle_id}, not of {bundle.id}; give a new folder, or that bundle"
+        )
+    if found.key_check != key_check:
         raise ConfigError(
             "the output folder was begun with another site key, so its pseudonyms would not match; give that key, or a new folder"
         )
-    if kept != probabilities:
+    if found.probabilities != probabilities:
         raise ConfigError(
-            f"the output folder was begun {'with' if kept else 'without'} --probabilities, and all its cases have the same files; "
-            "go on as it was begun, or give a new folder"
+            f"the output folder was begun {'with' if found.probabilities else 'without'} --probabilities, and all its cases "
+            "have the same files; go on as it was begun, or give a new folder"
         )
 
 
-def _record(bundle: Bundle, key_check: str, probabilities: bool) -> dict[str, Any]:
-    return {
-        "bundle_id": bundle.id,
-        "bundle_name": bundle.config.name,
-        "ocuseg": version("ocuseg"),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "task": bundle.config.task.family,  # type: ignore[attr-defined]
-        "modality": bundle.modality,
-        "classes": bundle.label_map.to_json(),
-        "thresholds": dict(bundle.thresholds),
-        "metrics": dict(bundle.metrics),
-        "card_sha256": bundle.card_sha256,
-        "key_check": key_check,
-        "probabilities": probabilities,
-    }
+def _record(bundle: Bundle, key_check: str, probabilities: bool) -> RunRecord:
+    task = bundle.config.task
+    return RunRecord(
+        bundle_id=bundle.id,
+        bundle_name=bundle.config.name,
+        ocuseg=version("ocuseg"),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        task=task.family,  # type: ignore[attr-defined]
+        objects=task.need == "objects",  # type: ignore[attr-defined]
+        modality=bundle.modality,
+        classes=bundle.label_map.to_json(),
+        thresholds=dict(bundle.thresholds),
+        metrics=dict(bundle.metrics),
+        card_sha256=bundle.card_sha256,
+        key_check=key_check,
+        probabilities=probabilities,
+    )

@@ -66,7 +66,7 @@ class Predictor:
         parts = list(self.slices(ready, valid=valid))
         if scan.pixels.ndim == 3:
             return parts[0]
-        if parts[0].boxes is not None:
+        if parts[0].probabilities is None:
             raise ValueError("the objects of a volume are told slice by slice")
         return replace(parts[0], probabilities=_stack([p.probabilities for p in parts]))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.measurements.fluid_components import find_fluid_components
+from pipeline.measurements.by_role import FLUID_COMPONENTS
 from pipeline.measurements.surfaces import Surfaces, thicknesses
 from pipeline.scans.nifti import write_nifti
 from pipeline.types import Geometry, LabelMap
@@ -42,10 +42,10 @@ def write_surfaces(folder: Path, surfaces: Surfaces, label_map: LabelMap, geomet
 def write_fluid_components(
     folder: Path, mask: npt.NDArray[np.unsignedinteger[Any]], label_map: LabelMap, geometry: Geometry
 ) -> dict[str, FluidRecord]:
-    """Write ``fluid_components.nii.gz`` (D, H, W) and ``fluid_components.csv``: each connected component of the classes that are no
-    layers by its number.
+    """Write ``fluid_components.nii.gz`` (D, H, W) and ``fluid_components.csv``: each connected component of the classes that are
+    fluid by its number.
 
-    Numbers begin with the largest component of the first of these classes. Nothing is written where all classes are layers.
+    Numbers begin with the largest component of the first of these classes. Nothing is written where no class is fluid.
 
     Returns
     -------
@@ -56,10 +56,9 @@ def write_fluid_components(
     size = 1 if spacing is None else math.prod(spacing)
     lines: list[list[Any]] = []
     found: dict[str, FluidRecord] = {}
-    for cls in label_map.classes:
-        if cls.name in label_map.layered:
-            continue
-        own, parts = find_fluid_components(mask == cls.index, start=len(lines) + 1)
+    for place in FLUID_COMPONENTS.places(label_map):
+        cls = label_map.classes[place]
+        own, parts = FLUID_COMPONENTS.measure(mask == cls.index, start=len(lines) + 1)
         numbers += own
         lines += [[p.number, cls.name, p.voxels, "" if spacing is None else f"{p.voxels * size:.6g}", p.first, p.last] for p in parts]
         volume = size * sum(p.voxels for p in parts)

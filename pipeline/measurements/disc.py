@@ -21,13 +21,6 @@ BoolArray = npt.NDArray[np.bool_]
 VERTICAL = "rows that the cup's largest piece spans / rows that the disc's largest piece spans"
 HORIZONTAL = "columns that the cup's largest piece spans / columns that the disc's largest piece spans"
 AREA = "pixels of the cup's largest piece / pixels of the disc's largest piece"
-DISC_NAMES, CUP_NAMES = ("disc", "optic_disc"), ("cup", "optic_cup")
-
-
-def disc_and_cup(names: Sequence[str]) -> tuple[int, int] | None:
-    """Places of the disc and of the cup among class names; None where one of them is not there."""
-    found = [next((names.index(name) for name in known if name in names), None) for known in (DISC_NAMES, CUP_NAMES)]
-    return None if found[0] is None or found[1] is None else (found[0], found[1])
 
 
 def cup_to_disc(disc: BoolArray, cup: BoolArray) -> dict[str, Measure]:

@@ -73,7 +73,7 @@ def write_case_page(report: Path, case: ReportCase, run: RunFacts, previous: str
         warnings.append(
             f"This case was made with bundle {case.bundle_id or 'unknown'}, not with {run.bundle_id or 'the one of this folder'}."
         )
-    objects = read_objects(case, run) if run.detection else None
+    objects = read_objects(case, run) if run.objects else None
     if objects is not None:
         warnings.extend(objects.warnings)
     total = np.zeros((len(run.label_map), 2), dtype=np.int64)
@@ -246,7 +246,7 @@ def _files(case: ReportCase, plane: PlaneRecord, run: RunFacts) -> list[str]:
         "surfaces.csv",
         *FLUID_FILES,
         plane.mask,
-        *([OBJECTS_FILE, "coco.json", *instances] if run.detection else []),
+        *([OBJECTS_FILE, "coco.json", *instances] if run.objects else []),
     ]
     return [name for name in names if (case.folder / name).exists()]
 
@@ -278,10 +278,10 @@ def _fingerprint(case: ReportCase, run: RunFacts, previous: str | None, followin
     for plane in case.planes:
         for file in (case.folder / plane.image, case.folder / plane.mask):
             digest.update(_state(file))
-        if run.detection:
+        if run.objects:
             for cls in run.label_map.classes:
                 digest.update(_state(case.folder / instance_file(plane, cls.index), optional=True))
-    if run.detection:
+    if run.objects:
         digest.update(_state(case.folder / OBJECTS_FILE, optional=True))
     return digest.hexdigest()
 

@@ -12,29 +12,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from pipeline.errors import NothingUsableError, OcusegError
 from pipeline.scans.jpeg import frame_of
 from pipeline.scans.raster import read_image
 from pipeline.types import CaseKey, Geometry, LabelMap, Modality
-from pipeline.types.case_record import CASE_FILE, CaseRecord, ClassRecord, FluidRecord, LayerRecord, PlaneRecord, Record, first_fault
+from pipeline.types.case_record import CASE_FILE, CaseRecord, ClassRecord, FluidRecord, LayerRecord, PlaneRecord, first_fault
+from pipeline.types.run_record import RunRecord
 
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 _LONGEST_HEAD = 1 << 16
 """Bytes before a JPEG's frame header: tables alone, as nothing else is passed on."""
-
-
-class _RunFile(Record):
-    bundle_id: str = ""
-    bundle_name: str = ""
-    ocuseg: str = ""
-    started: str = ""
-    task: str = "semantic"
-    classes: dict[str, Any]
-    thresholds: dict[str, float] = Field({})
-    metrics: dict[str, Any] = Field({})
-    card_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +70,7 @@ class ReportCase:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What made the predictions."""
+    """What made the predictions; ``objects``: each case has objects (boxes with scores) beside its mask."""
 
     label_map: LabelMap
     bundle_id: str = ""
@@ -92,12 +80,7 @@ class RunFacts:
     card_sha256: str = ""
     thresholds: tuple[tuple[str, float], ...] = ()
     metrics: tuple[tuple[str, float], ...] = ()
-    task: str = "semantic"
-
-    @property
-    def detection(self) -> bool:
-        """Whether each case has objects (boxes with scores) beside its mask."""
-        return self.task == "detection"
+    objects: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +102,7 @@ def read_run(out: Path) -> RunFacts:
     NothingUsableError: it is missing or damaged, so nobody knows what the masks' values mean.
     """
     try:
-        data = _RunFile.model_validate_json((out / "run.json").read_bytes())
+        data = RunRecord.read(out)
         label_map = LabelMap.from_json(data.classes)
         if not label_map.classes:
             raise ValueError("it names no class")
@@ -136,7 +119,7 @@ def read_run(out: Path) -> RunFacts:
         data.card_sha256,
         tuple(sorted(data.thresholds.items())),
         tuple(_numbers(data.metrics)),
-        data.task,
+        data.objects,
     )
 
 

@@ -152,7 +152,7 @@ def _values(
         "sections": sections,
         "ledger_missing": ledger is None,
         "tiles": [
-            ("Predicted" if run.detection else "Segmented", counts["done"] if ledger is not None else len(shown), "done"),
+            ("Predicted" if run.objects else "Segmented", counts["done"] if ledger is not None else len(shown), "done"),
             ("Rejected", counts["rejected"], "rejected"),
             ("Failed", counts["failed"], "failed"),
             ("Duplicates", counts["duplicate"], "duplicate"),
@@ -160,7 +160,7 @@ def _values(
         ],
         "styles": styles,
         "scores": _scores(run),
-        "columns": run.detection and len(styles) <= _MOST_COLUMNS,
+        "columns": run.objects and len(styles) <= _MOST_COLUMNS,
         "started": wording.moment(run.started),
         "made": wording.moment(datetime.now(UTC).isoformat()),
     }
@@ -168,9 +168,8 @@ def _values(
 
 def _scores(run: RunFacts) -> list[tuple[str, float]]:
     """The bundle's own: means over classes first, then each class; all of them, so that the worst is not what is left out."""
-    kinds = {"dice", "ap50"} if run.detection else {"dice"}
     words = {name: set(name.lower().split()) for name, _ in run.metrics}
-    chosen = [(name, value) for name, value in run.metrics if words[name] & kinds and "pooled" not in words[name]]
+    chosen = [(name, value) for name, value in run.metrics if words[name] & {"dice", "ap50"} and "pooled" not in words[name]]
     chosen.sort(key=lambda score: len(words[score[0]] - {"mask"}))
     return [(re.sub(r"\b(mask )?ap50\b", lambda of: f"{of[1] or 'box '}AP@.50", name), value) for name, value in chosen]
 

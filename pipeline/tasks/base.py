@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -16,12 +17,24 @@ from torch import Tensor, nn
 from pipeline.datasets.preprocess import TargetKind
 from pipeline.models.base import Family, Network
 from pipeline.registry import OneOrTwo, Registry, Strict
-from pipeline.types import Batch, Geometry, LabelMap, Measure, Prediction, Target
+from pipeline.tasks.pixels import ScanPixels, detailed_scores, pixel_scores
+from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Prediction, Target
 
 TASKS = Registry("task.name", "pipeline.tasks")
 
+Reference = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
 Labelled = tuple[Prediction, Target, Tensor | None]
 """A prediction, what is true, and the field of view (bool (H, W) or None), all in the source frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScanScores:
+    """``measures`` by name (``dice/vessel``) · ``evidence`` of each slice (:meth:`Task.evidence`) · ``pixels`` that were scored, None where
+    prediction or target has none."""
+
+    measures: dict[str, Measure]
+    evidence: list[Any]
+    pixels: ScanPixels | None
 
 
 _Side = Annotated[int, Field(ge=32)]
@@ -48,6 +61,7 @@ class Task(nn.Module):
     which family it holds.
 
     ``volumes``: the network looks at neighbouring slices, so that an image of a batch is a volume (types/sample.py, Batch).
+    ``uses_thresholds``: whether a threshold decides on each class, rather than the highest of all classes' probabilities.
     ``headline`` names the entry of :meth:`summarise` by which the best epoch is chosen (higher is better). ``thresholds`` are the
     decision thresholds by class name that ``score`` uses; empty: the family's defaults.
     """
@@ -55,6 +69,7 @@ class Task(nn.Module):
     network: Network
     label_map: LabelMap
     volumes: bool = False
+    uses_thresholds: bool = True
     headline: str
     thresholds: Mapping[str, float]
 
@@ -67,9 +82,49 @@ class Task(nn.Module):
         """One Prediction a plane, in the SOURCE frame (through ``batch.placements``), without gradients: one of each image, or of
         each slice of its volumes in their order."""
 
-    @abc.abstractmethod
     def score(self, prediction: Prediction, target: Target, geometry: Geometry, valid: Tensor | None = None) -> dict[str, Measure]:
-        """Measures by name (``dice/vessel``, ``iou/vessel``), prediction and target both in the source frame."""
+        """Measures by name (``dice/vessel``) of a picture or slice, prediction and target both in the source frame."""
+        return self.score_scan([(prediction, target, valid)], geometry).measures
+
+    def score_scan(
+        self, slices: Iterable[Labelled], geometry: Geometry, *, detail: bool = False, encoding: LabelMap | None = None
+    ) -> ScanScores:
+        """A picture, or all slices of a volume as a whole, by which validation and evaluation score.
+
+        Parameters
+        ----------
+        slices: gone through once, so that instance masks of a long volume need not be in memory together.
+        geometry: of the picture (H, W), or of the volume (D, H, W).
+        detail: measure also what takes long (:func:`~pipeline.tasks.pixels.detailed_scores`).
+        encoding: of the targets' masks, where it is not the task's label map; only pixels of classes that both name are scored.
+        """
+        evidence, parts = [], []
+        for prediction, target, valid in slices:
+            evidence.append(self.evidence(prediction, target, valid))
+            layers, reference = self.layers(prediction), self.reference(target, encoding)
+            if layers is not None and reference is not None:
+                truth, known = reference
+                known = known if valid is None else known & valid.cpu().numpy()
+                parts.append((layers, truth, known[None], prediction.probabilities))
+        measures = self.measure_objects(evidence)
+        if len(parts) < len(evidence):
+            return ScanScores(measures, evidence, None)
+        pixels = ScanPixels.of(parts, self.label_map, encoding or self.label_map, len(geometry.shape) == 3)
+        measures |= pixel_scores(pixels) | (detailed_scores(pixels, geometry) if detail else {})
+        return ScanScores(measures, evidence, pixels)
+
+    def reference(self, target: Target, encoding: LabelMap | None = None) -> Reference | None:
+        """What is true of each pixel: layers (S, H, W) of the classes that the task and ``encoding`` both name, and where they are
+        known, bool (H, W); None where nothing is known of pixels."""
+        if target.mask is None:
+            return None
+        theirs, mask = encoding or self.label_map, target.mask.cpu().numpy()
+        places = [theirs.names.index(name) for name in self.label_map.names if name in theirs.names]
+        return theirs.layers(mask)[places], mask != IGNORE
+
+    def measure_objects(self, evidence: Sequence[Any]) -> dict[str, Measure]:
+        """Measures of a scan's objects, from the evidence of its slices; none of a family without objects."""
+        return {}
 
     def count(self, batch: Batch) -> Tensor | None:
         """What :meth:`count_scores` needs of each plane of labelled whole images, int64 (planes, ...) on the batch's device, so that

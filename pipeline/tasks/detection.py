@@ -21,13 +21,13 @@ from pipeline.metrics.threshold import DEFAULT_THRESHOLD, DiceSearch
 from pipeline.models.base import Family
 from pipeline.models.detector import Detector
 from pipeline.registry import unknown_name
-from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig, TileSides
+from pipeline.tasks.base import TASKS, Labelled, Reference, Task, TaskConfig, TileSides
 from pipeline.tasks.fitting import in_pieces, tile_that_fits
-from pipeline.tasks.fov import counted_area, restrict_to_fov, target_in_fov
+from pipeline.tasks.fov import objects_in_fov
 from pipeline.tasks.paste import paste
-from pipeline.tasks.pixels import pixel_scores, pixel_summary, presence_numbers
+from pipeline.tasks.pixels import pixel_summary, presence_numbers
 from pipeline.tasks.tiles import Found, grid, merge
-from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Placement, Prediction, Target
+from pipeline.types import Batch, LabelMap, Measure, Placement, Prediction, Target
 
 HITS = {"f1": iou_hits, "f1_centre": centre_hits}
 MEANING = {
@@ -42,9 +42,9 @@ class DetectionConfig(TaskConfig):
     need: ClassVar[TargetKind] = "objects"
 
     name: Literal["detection"] = "detection"
-    losses: dict[str, float] = Field({}, description="weight of each of the network's losses that is not to count once; 0 leaves it out")
+    losses: dict[str, float] = Field({}, description="loss weights by name, 1 where none is given; 0 disables")
     score_threshold: float = Field(0.05, ge=0, lt=1, description="objects that score less are never kept")
-    detections: int = Field(100, ge=1, description="objects kept of an image, the likeliest")
+    detections: int = Field(100, ge=1, description="objects kept of an image, the highest-scoring")
     tile: TileSides | None = Field(
         None, description="predict by overlapping tiles of (rows, columns), one number for squares, or null for whole images"
     )
@@ -97,7 +97,7 @@ class DetectionTask(Task):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Prediction]:
-        """Objects of each image in its source frame, likeliest first; the training mode is left as it was."""
+        """Objects of each image in its source frame, in descending order of score; the training mode is left as it was."""
         was_training = self.training
         self.eval()
         try:
@@ -105,33 +105,33 @@ class DetectionTask(Task):
         finally:
             self.train(was_training)
 
-    def score(self, prediction: Prediction, target: Target, geometry: Geometry, valid: Tensor | None = None) -> dict[str, Measure]:
-        """``f1``, ``f1_centre`` and ``count`` of each class (``f1/disc``) and, where both sides have masks, those of the pixels.
+    def measure_objects(self, evidence: Sequence[Any]) -> dict[str, Measure]:
+        """``f1``, ``f1_centre`` and ``count`` of each class (``f1/disc``).
 
-        Objects count where their centre, and pixels where they, lie inside ``valid`` and are not ignored. Pixels are the union of a
-        class's masks at its threshold, so that they compare with those of a semantic task.
+        Objects count where their centre, and pixels where they, lie inside the field of view and are not ignored. Pixels are the union of
+        a class's masks at its threshold, so that they compare with those of a semantic task.
         """
-        objects = self.evidence(replace(prediction, instance_masks=None), target, valid)
         measures: dict[str, Measure] = {}
         for index, name in enumerate(self.label_map.names, 1):
             for kind, hits in HITS.items():
-                f1 = hits([objects], index, self._threshold(name)).f1
+                f1 = hits(evidence, index, self._threshold(name)).f1
                 measures[f"{kind}/{name}"] = Measure(f1, "1", MEANING[kind], "there is no true object" if f1 is None else None)
-            found = int(np.count_nonzero((objects.labels == index) & (objects.scores >= self._threshold(name))))
+            found = sum(int(np.count_nonzero((o.labels == index) & (o.scores >= self._threshold(name)))) for o in evidence)
             measures[f"count/{name}"] = Measure(found, "1", MEANING["count"])
-        layers, reference = self.layers(prediction), self._reference(target, valid)
-        if layers is not None and reference is not None:
-            measures |= pixel_scores(self.label_map, layers, *reference)
         return measures
+
+    def reference(self, target: Target, encoding: LabelMap | None = None) -> Reference | None:
+        """From the semantic mask, else from the instances; None without any mask."""
+        if target.mask is not None or target.instance_masks is None or target.labels is None:
+            return super().reference(target, encoding)
+        names = [name for name in self.label_map.names if encoding is None or name in encoding.names]
+        labels = [self.label_map.names.index(name) + 1 for name in names]
+        layers = torch.stack([target.instance_masks[target.labels == label].any(dim=0) for label in labels])
+        return layers.cpu().numpy(), np.ones(target.instance_masks.shape[1:], dtype=np.bool_)
 
     def evidence(self, prediction: Prediction, target: Target, valid: Tensor | None = None) -> ImageObjects:
         """What is true and what was found (tasks/fov.py), masks as run lengths; masks only where both sides have them."""
-        if prediction.instance_masks is None or target.instance_masks is None:
-            prediction, target = replace(prediction, instance_masks=None), replace(target, instance_masks=None)
-        if valid is not None:
-            counted = counted_area(target, valid.cpu().numpy())
-            prediction, target = restrict_to_fov(prediction, counted), target_in_fov(target, counted)
-        return ImageObjects.of(prediction, target)
+        return objects_in_fov(prediction, target, valid)
 
     def summarise(self, scores: Sequence[Mapping[str, Measure]], evidence: Sequence[Any] = ()) -> dict[str, float]:
         """Means over images, objects of all images together (``f1_pooled/disc``) and average precision of boxes (``ap``, ``ap50``,
@@ -164,12 +164,13 @@ class DetectionTask(Task):
         searches = {name: DiceSearch() for name in self.label_map.names}
         masked, evidence = False, []
         for prediction, target, valid in labelled():
-            reference = self._reference(target, valid)
+            reference = self.reference(target)
             if prediction.instance_masks is None or reference is None:
                 evidence.append(self.evidence(replace(prediction, instance_masks=None), target, valid))
                 continue
             masked = True
             truth, known = reference
+            known = known if valid is None else known & valid.cpu().numpy()
             for index, (search, layer) in enumerate(zip(searches.values(), truth, strict=True), 1):
                 search.add(_score_map(prediction, index), layer, known)
         if masked:
@@ -200,19 +201,6 @@ class DetectionTask(Task):
         """What average precision can be measured on, by the prefix of its name."""
         masked = bool(evidence) and all(image.masks is not None and image.true_masks is not None for image in evidence)
         return {"": "box", "mask_": "mask"} if masked else {"": "box"} if evidence else {}
-
-    def _reference(self, target: Target, valid: Tensor | None) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None:
-        """(layers (K, H, W), where they count (H, W)) from the semantic mask, else from the instances; None without any mask."""
-        if target.mask is not None:
-            mask = target.mask.cpu().numpy()
-            layers, known = self.label_map.layers(mask), mask != IGNORE
-        elif target.instance_masks is not None and target.labels is not None:
-            labels = target.labels
-            of_class = [target.instance_masks[labels == index].any(dim=0) for index in range(1, len(self.label_map) + 1)]
-            layers, known = torch.stack(of_class).cpu().numpy(), np.ones(target.instance_masks.shape[1:], dtype=np.bool_)
-        else:
-            return None
-        return layers, known if valid is None else known & valid.cpu().numpy()
 
     def _predict(self, image: Tensor, valid: Tensor, placement: Placement) -> Prediction:
         tile = self._tile(image)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.metrics.matching import touched
+from pipeline.metrics.objects import ImageObjects
 from pipeline.tasks.paste import blank
 from pipeline.types import IGNORE, Prediction, Target
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Mask = npt.NDArray[np.bool_]
 
@@ -44,6 +49,16 @@ def target_in_fov(target: Target, valid: Mask) -> Target:
     if target.instance_masks is not None:
         masks = torch.from_numpy(_cut(target.instance_masks.cpu().numpy(), boxes, kept, valid))
     return replace(target, boxes=target.boxes[kept], labels=target.labels[kept], instance_masks=masks)
+
+
+def objects_in_fov(prediction: Prediction, target: Target, valid: Tensor | None = None) -> ImageObjects:
+    """What is true and what was found in ``valid`` bool (H, W) and is not ignored, masks as run lengths and only where both have them."""
+    if prediction.instance_masks is None or target.instance_masks is None:
+        prediction, target = replace(prediction, instance_masks=None), replace(target, instance_masks=None)
+    if valid is None:
+        return ImageObjects.of(prediction, target)
+    counted = counted_area(target, valid.cpu().numpy())
+    return ImageObjects.of(restrict_to_fov(prediction, counted), target_in_fov(target, counted), (counted.shape[0], counted.shape[1]))
 
 
 def counted_area(target: Target, valid: Mask) -> Mask:

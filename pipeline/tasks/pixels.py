@@ -3,32 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metrics.overlap import Confusion, Found, Presence, measure
-from pipeline.types import LabelMap, Measure
+from pipeline.metrics.overlap import Confusion, Found, Presence, aupr, auroc, cldice, measure, overlap_measures
+from pipeline.metrics.surface import assd, hd95
+from pipeline.types import Geometry, LabelMap, Measure, Role
+
+Layers = npt.NDArray[np.bool_]
 
 COUNTED = {"tp": "pixels of both masks", "fp": "pixels of the prediction alone", "fn": "pixels of the reference alone"}
 
 
-def pixel_scores(
-    label_map: LabelMap, layers: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]
-) -> dict[str, Measure]:
-    """``dice``, ``iou``, ``tp``, ``fp`` and ``fn`` of each class (``dice/vessel``), from layers (K, H, W), where ``known`` (H, W)."""
-    pairs = zip(layers, truth, strict=True)
-    return count_scores(label_map, [Confusion.of(guess, reference, known) for guess, reference in pairs])
+@dataclass(frozen=True, eq=False)
+class ScanPixels:
+    """What was found in the pixels of a scan, and what is true of them.
+
+    ``layers`` bool (K, [D,] H, W) and ``probabilities`` float of that shape, or None: of the task's classes · ``truth`` bool (S, [D,] H, W)
+    of the S classes that are scored: their ``names``, ``roles``, and ``places`` among the task's · ``known`` bool ([D,] H, W): where
+    they count.
+    """
+
+    names: tuple[str, ...]
+    roles: tuple[Role | None, ...]
+    places: tuple[int, ...]
+    layers: Layers
+    truth: Layers
+    known: npt.NDArray[np.bool_]
+    probabilities: npt.NDArray[np.float32] | None
+
+    @classmethod
+    def of(cls, slices: Sequence[tuple[Any, Any, Any, Any]], ours: LabelMap, theirs: LabelMap, volume: bool) -> ScanPixels:
+        """Layers, truth, known (1, H, W) and probabilities (or None) of each slice together; a picture has one slice and no D."""
+
+        def together(parts: Sequence[Any]) -> Any:
+            return np.stack(parts, axis=1) if volume else parts[0]
+
+        layers, truth, known, maps = zip(*slices, strict=True)
+        probabilities = None if any(one is None for one in maps) else together(maps)
+        places = tuple(place for place, name in enumerate(ours.names) if name in theirs.names)
+        names = tuple(ours.names[place] for place in places)
+        roles = tuple(ours.roles[place] or theirs.roles[theirs.names.index(name)] for place, name in zip(places, names, strict=True))
+        return cls(names, roles, places, together(layers), together(truth), together(known)[0], probabilities)
+
+    @property
+    def found(self) -> Layers:
+        """``layers`` of the classes that are scored, (S, [D,] H, W)."""
+        return self.layers[list(self.places)]
 
 
-def count_scores(label_map: LabelMap, counts: Sequence[Confusion]) -> dict[str, Measure]:
+def pixel_scores(pixels: ScanPixels) -> dict[str, Measure]:
+    """``dice``, ``iou``, ``tp``, ``fp`` and ``fn`` of each class (``dice/vessel``)."""
+    pairs = zip(pixels.found, pixels.truth, strict=True)
+    return count_scores(pixels.names, [Confusion.of(guess, reference, pixels.known) for guess, reference in pairs])
+
+
+def count_scores(names: Sequence[str], counts: Sequence[Confusion]) -> dict[str, Measure]:
     """The same from the counts of each class."""
     measures: dict[str, Measure] = {}
-    for name, found in zip(label_map.names, counts, strict=True):
+    for name, found in zip(names, counts, strict=True):
         measures[f"dice/{name}"], measures[f"iou/{name}"] = measure("dice", found.dice), measure("iou", found.iou)
         for kind in COUNTED:
             measures[f"{kind}/{name}"] = Measure(getattr(found, kind), "px", COUNTED[kind])
+    return measures
+
+
+def detailed_scores(pixels: ScanPixels, geometry: Geometry) -> dict[str, Measure]:
+    """What an evaluation wants to know of each class beside :func:`pixel_scores`.
+
+    ``tn``, ``pixel_accuracy``, ``sensitivity``, ``specificity`` · of a picture's vessels ``cldice``, of what is no vessel the distances of
+    outlines ``hd95_px``, ``assd_px``; of a volume in mm or not at all, because slices lie much further apart than pixels ·
+    ``auroc`` and ``aupr`` where there are probabilities.
+    """
+    measures: dict[str, Measure] = {}
+    known = pixels.known
+    for index, (name, role) in enumerate(zip(pixels.names, pixels.roles, strict=True)):
+        guess, true = pixels.layers[pixels.places[index]], pixels.truth[index]
+        counts = Confusion.of(guess, true, known)
+        scores = overlap_measures(counts) | {"tn": Measure(counts.tn, "px", "pixels of neither mask")}
+        if role == "vessel":
+            if guess.ndim == 2:
+                scores["cldice"] = measure("cldice", cldice(guess, true, known))
+        elif guess.ndim == 2:
+            scores["hd95_px"], scores["assd_px"] = hd95(guess, true, valid=known), assd(guess, true, valid=known)
+        elif (spacing_mm := geometry.voxel_mm) is not None:
+            scores["hd95_mm"], scores["assd_mm"] = hd95(guess, true, spacing_mm, known), assd(guess, true, spacing_mm, known)
+        else:
+            scores["hd95_mm"] = scores["assd_mm"] = Measure(None, "mm", "distance of outlines", "the spacing of an axis is not known")
+        if pixels.probabilities is not None:
+            chances = pixels.probabilities[pixels.places[index]]
+            scores["auroc"] = measure("auroc", auroc(chances, true, known))
+            scores["aupr"] = measure("aupr", aupr(chances, true, known))
+        measures |= {f"{kind}/{name}": score for kind, score in scores.items()}
     return measures
 
 

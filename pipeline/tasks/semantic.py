@@ -20,8 +20,8 @@ from pipeline.registry import unknown_name
 from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig, TileSides
 from pipeline.tasks.fitting import in_pieces, tile_that_fits
 from pipeline.tasks.losses import LOSSES, activate
-from pipeline.tasks.pixels import count_scores, pixel_scores, pixel_summary
-from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Placement, Prediction, Target
+from pipeline.tasks.pixels import count_scores, pixel_summary
+from pipeline.types import IGNORE, Batch, LabelMap, Measure, Placement, Prediction, Target
 
 
 class SemanticConfig(TaskConfig):
@@ -61,6 +61,7 @@ class SemanticTask(Task):
         self.network = network
         self.label_map = label_map
         self.volumes = network.dims == 3
+        self.uses_thresholds = label_map.independent
         self.headline = "dice"
         self.thresholds: Mapping[str, float] = {}
 
@@ -103,14 +104,6 @@ class SemanticTask(Task):
         finally:
             self.train(was_training)
 
-    def score(self, prediction: Prediction, target: Target, geometry: Geometry, valid: Tensor | None = None) -> dict[str, Measure]:
-        """``dice``, ``iou``, ``tp``, ``fp`` and ``fn`` of each class (``dice/vessel``), inside ``valid`` where not ignored."""
-        mask = _mask(target).cpu().numpy()
-        known = mask != IGNORE
-        if valid is not None:
-            known &= valid.cpu().numpy()
-        return pixel_scores(self.label_map, self.layers(prediction), self.label_map.layers(mask), known)
-
     @torch.no_grad()
     def count(self, batch: Batch) -> Tensor | None:
         """Pixels of both masks, of the prediction alone and of the reference alone: (planes, K, 3); where network and source share a
@@ -134,15 +127,15 @@ class SemanticTask(Task):
         return torch.cat(planes)
 
     def count_scores(self, counts: Tensor) -> dict[str, Measure]:
-        return count_scores(self.label_map, [Confusion(*numbers) for numbers in counts.tolist()])
+        return count_scores(self.label_map.names, [Confusion(*numbers) for numbers in counts.tolist()])
 
     def summarise(self, scores: Sequence[Mapping[str, Measure]], evidence: Sequence[Any] = ()) -> dict[str, float]:
         """Means over images that hold a class (``dice/vessel``), pooled pixels (``dice_pooled/vessel``), means over classes (``dice``)."""
         return pixel_summary(self.label_map, scores, super().summarise(scores))
 
     def tune(self, labelled: Callable[[], Iterable[Labelled]]) -> dict[str, float]:
-        """The threshold of each class with the best mean Dice; none where classes exclude each other (the likeliest wins)."""
-        if not self.label_map.independent:
+        """The threshold of each class with the best mean Dice; none where classes exclude each other (the most probable wins)."""
+        if not self.uses_thresholds:
             return {}
         searches = {name: DiceSearch() for name in self.label_map.names}
         for prediction, target, valid in labelled():

@@ -160,10 +160,10 @@ def score_images(
 
 def score_image(task: Task, store: CaseStore, index: int, labelled: Labelled) -> Scored:
     """One image's scores, at the task's present thresholds."""
-    prediction, target, valid = labelled
+    valid = labelled[2]
     assert valid is not None
-    measures = task.score(prediction, target, Geometry((valid.shape[0], valid.shape[1])), valid)
-    return Scored(store.case_of(index), store.slice_of(index), measures, task.evidence(prediction, target, valid))
+    scores = task.score_scan([labelled], Geometry((valid.shape[0], valid.shape[1])))
+    return Scored(store.case_of(index), store.slice_of(index), scores.measures, scores.evidence[0])
 
 
 def summary(task: Task, scored: Sequence[Scored]) -> dict[str, float]:

@@ -6,7 +6,7 @@ Nothing here imports torch or any reader, so that the command line stays quick.
 
 from __future__ import annotations
 
-from pipeline.types.label import IGNORE, LabelClass, LabelMap
+from pipeline.types.label import IGNORE, LabelClass, LabelMap, Role
 from pipeline.types.on_disk import OnDisk
 from pipeline.types.part import PARTS, Part
 from pipeline.types.progress import ProgressCallback, duration, no_progress
@@ -44,6 +44,7 @@ __all__ = [
     "Placement",
     "Prediction",
     "ProgressCallback",
+    "Role",
     "Scan",
     "SeriesSlice",
     "Spacing",

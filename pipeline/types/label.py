@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,18 @@ from pipeline.types.check import require
 
 IGNORE = -1
 
+Role = Literal["optic_disc", "optic_cup", "vessel", "layer", "fluid"]
+"""What a class is, whatever it is called: this chooses what is measured of it (measurements/by_role.py)."""
+ROLE_OF_CODE: Mapping[str, Role] = {
+    "SCT:81016008": "optic_disc",
+    "SCT:59820001": "vessel",  # blood vessel
+    "SCT:27988004": "vessel",  # retinal artery
+}
+
 
 @dataclass(frozen=True)
 class LabelClass:
-    """One foreground class. ``colour`` is RGB 0-255; ``code`` is "SCHEME:VALUE" (DICOM) or None.
+    """One foreground class. ``colour`` is RGB 0-255; ``code`` is "SCHEME:VALUE" (DICOM) or None; ``role`` where the code does not say it.
 
     ``inside`` names the class that this one is a part of (the cup of the disc), or None.
     """
@@ -26,6 +34,7 @@ class LabelClass:
     colour: tuple[int, int, int]
     code: str | None = None
     inside: str | None = None
+    role: Role | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,18 @@ class LabelMap:
         if self.surfaces or not self.layered:
             return self.surfaces
         return (*(f"top of {name}" for name in self.layered), f"bottom of {self.layered[-1]}")
+
+    @property
+    def roles(self) -> tuple[Role | None, ...]:
+        """What each class is: as it says or its code does; beside layers a class that says nothing is the fluid between them."""
+
+        def of(cls: LabelClass) -> Role | None:
+            if cls.name in self.layered:
+                return "layer"
+            said = cls.role or ROLE_OF_CODE.get(cls.code or "")
+            return "fluid" if said is None and self.layered else said
+
+        return tuple(of(cls) for cls in self.classes)
 
     @property
     def independent(self) -> bool:
@@ -154,12 +175,14 @@ class LabelMap:
     def to_json(self) -> dict[str, Any]:
         def of(c: LabelClass) -> dict[str, Any]:
             said = {"index": c.index, "name": c.name, "colour": list(c.colour), "code": c.code}
-            return said if c.inside is None else said | {"inside": c.inside}
+            return said | {name: value for name in ("inside", "role") if (value := getattr(c, name)) is not None}
 
         out: dict[str, Any] = {"overlapping": self.overlapping, "classes": [of(c) for c in self.classes]}
         return out | {name: list(getattr(self, name)) for name in ("layered", "surfaces") if getattr(self, name)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LabelMap:
-        classes = tuple(LabelClass(c["index"], c["name"], tuple(c["colour"]), c.get("code"), c.get("inside")) for c in data["classes"])
+        classes = tuple(
+            LabelClass(c["index"], c["name"], tuple(c["colour"]), c.get("code"), c.get("inside"), c.get("role")) for c in data["classes"]
+        )
         return cls(classes, bool(data.get("overlapping", False)), tuple(data.get("layered", ())), tuple(data.get("surfaces", ())))

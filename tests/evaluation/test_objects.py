@@ -396,8 +396,8 @@ citation: none
 source: none
 how_to_get: none
 classes:
-  - {name: disc, colour: [1, 2, 3]}
-  - {name: cup, colour: [4, 5, 6]}
+  - {name: disc, colour: [1, 2, 3], role: optic_disc}
+  - {name: cup, colour: [4, 5, 6], role: optic_cup}
 overlapping: true
 images: {file: "images/{patient}_{eye}.png"}
 labels:
@@ -437,18 +437,18 @@ def test_the_cups_ratio_against_the_references(tmp_path: Path, monkeypatch: pyte
 
 
 def test_an_unseen_cup_has_no_error_and_is_counted(tmp_path: Path) -> None:
-    from pipeline.evaluation.ratios import cup_ratio, ratio_table, summarise_ratios
-    from pipeline.types import CaseKey
+    from pipeline.evaluation.measured import measure_masks, measured_table, summarise_measured
+    from pipeline.types import CaseKey, LabelClass, LabelMap
 
     layers, truth = np.zeros((2, 20, 31), dtype=bool), np.zeros((2, 20, 31), dtype=bool)
     layers[0, 2:12, 3:9] = truth[0, 2:12, 3:9] = truth[1, 4:8, 4:8] = True
-    ratio = cup_ratio(CaseKey("p", "R", "v", "i"), ("disc", "cup"), layers, truth)
-    assert ratio is not None
+    nerve = LabelMap((LabelClass(1, "d", (1, 2, 3), role="optic_disc"), LabelClass(2, "c", (4, 5, 6), role="optic_cup")), overlapping=True)
+    (ratio,) = measure_masks(CaseKey("p", "R", "v", "i"), nerve, layers, truth)
     assert ratio.error is None
-    assert ratio_table([ratio])[1] == ["p_R_v_i", "p", "", "0.400000", "", "prediction: there is no cup"]
-    error = summarise_ratios([ratio])["mean_absolute_error"]
+    assert measured_table(ratio.of, [ratio])[1] == ["p_R_v_i", "p", "", "0.400000", "", "prediction: there is no cup"]
+    error = summarise_measured(ratio.of, [ratio])["mean_absolute_error"]
     assert (error["value"], error["images"], error["undefined"]) == (None, 0, {"prediction: there is no cup": 1})
-    assert cup_ratio(CaseKey("p", "R", "v", "i"), KINDS.names, layers, truth) is None
+    assert not list(measure_masks(CaseKey("p", "R", "v", "i"), DISC_CUP, layers, truth)), "names alone say nothing"
 
 
 def test_idrid_boxes_through_the_whole_evaluation(tmp_path: Path, use: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,7 +460,7 @@ def test_idrid_boxes_through_the_whole_evaluation(tmp_path: Path, use: Made, mon
     card = load_card("idrid_codras")
     bundle = use(masks=False, modality="fundus", label_map=card.label_map)
     few = find_cases(card, root)[:2]
-    monkeypatch.setattr("pipeline.cards.card.DataCard.cases", lambda *a, **k: few)
+    monkeypatch.setattr("pipeline.evaluation.evaluate.find_cases", lambda *a, **k: few)
     summary = evaluate(bundle.path, "idrid_codras", root, part="all", out=tmp_path / "out", device="cpu")
     lines = [line for case in few for line in case.labels[0][1].read_text().split("\n") if line.strip()]  # type: ignore[union-attr]
     for index, name in enumerate(names):

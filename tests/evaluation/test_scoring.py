@@ -8,19 +8,25 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.evaluate import evaluate, summary_lines
-from pipeline.evaluation.scoring import Row, score_case, table
+from pipeline.evaluation.scoring import Row, rows_of, table
 from pipeline.scans.nifti import write_nifti
+from pipeline.tasks.pixels import ScanPixels, detailed_scores, pixel_scores
 from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap
 from tests.inference.conftest import make_bundle
 
 SHAPE = (4, 18, 29)
+FLUID = LabelMap((LabelClass(1, "fluid", (1, 2, 3)),))
 
 
 def row(spacing_mm: tuple[float, ...] | None) -> Row:
     guess, true = np.zeros((1, *SHAPE), dtype=bool), np.zeros((1, *SHAPE), dtype=bool)
     guess[0, 0, 2, 2] = true[0, 3, 2, 2] = True  # three slices apart
     valid = np.ones(SHAPE, dtype=bool)
-    (only,) = score_case(CaseKey("p", "R", "v", "i"), "0" * 64, ["fluid"], guess, guess.astype(float), true, valid, None, spacing_mm)
+    maps = guess.astype(np.float32)
+    parts = [(guess[:, at], true[:, at], valid[at][None], maps[:, at]) for at in range(len(valid))]
+    pixels = ScanPixels.of(parts, FLUID, FLUID, volume=True)
+    measures = pixel_scores(pixels) | detailed_scores(pixels, Geometry(SHAPE, spacing_mm, "unknown" if spacing_mm is None else "tag"))
+    (only,) = rows_of(CaseKey("p", "R", "v", "i"), "0" * 64, measures, pixels)
     return only
 
 

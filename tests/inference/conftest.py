@@ -17,7 +17,7 @@ from pipeline.scans.raster import write_png
 from pipeline.tasks.base import Task
 from pipeline.types import Batch, LabelClass, LabelMap, Prediction
 
-VESSEL = LabelMap((LabelClass(1, "vessel", (0, 114, 178)),))
+VESSEL = LabelMap((LabelClass(1, "vessel", (0, 114, 178), "SCT:59820001"),))
 DISC_CUP = LabelMap((LabelClass(1, "disc", (0, 158, 115)), LabelClass(2, "cup", (230, 159, 0))), overlapping=True)
 
 
@@ -44,9 +44,6 @@ class BrightTask(Task):
     def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_]:
         assert prediction.probabilities is not None
         return decide(prediction.probabilities, self.label_map, self.thresholds)
-
-    def score(self, prediction: Prediction, target: Any, geometry: Any, valid: Any = None) -> dict[str, Any]:
-        raise NotImplementedError
 
 
 def run_config(**normalise: Any) -> RunConfig:

@@ -13,9 +13,11 @@ from scipy.ndimage import find_objects, label
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.datasets.preprocess import TargetKind
-from pipeline.models.base import Family
+from pipeline.metrics.objects import ImageObjects
+from pipeline.models.base import Family, Network
 from pipeline.tasks.base import Task, TaskConfig
-from pipeline.types import Batch, LabelClass, LabelMap, Prediction
+from pipeline.tasks.fov import objects_in_fov
+from pipeline.types import Batch, LabelClass, LabelMap, Prediction, Target
 from tests.inference.conftest import make_bundle, run_config
 
 Pixels = npt.NDArray[np.uint8]
@@ -42,13 +44,14 @@ class SpotTask(Task):
     def __init__(self, label_map: LabelMap, masks: bool = True) -> None:
         super().__init__()
         self.label_map, self.masks = label_map, masks
+        self.network = Network()
         self.thresholds = {}
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         raise NotImplementedError
 
-    def score(self, prediction: Prediction, target: Any, geometry: Any, valid: Any = None) -> dict[str, Any]:
-        raise NotImplementedError
+    def evidence(self, prediction: Prediction, target: Target, valid: torch.Tensor | None = None) -> ImageObjects:
+        return objects_in_fov(prediction, target, valid)
 
     def predict(self, batch: Batch) -> list[Prediction]:
         return [self._objects(image.numpy()) for image in batch.images]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.measurements.disc import agreement, cup_to_disc, disc_and_cup, vcdr, vcdr_by_agreement
+from pipeline.measurements.disc import agreement, cup_to_disc, vcdr, vcdr_by_agreement
 from pipeline.metrics.threshold import decide
 from pipeline.types import LabelClass, LabelMap
 from tests.conftest import shared_data
@@ -60,14 +60,6 @@ def test_masks_of_two_sizes_are_refused() -> None:
         vcdr(box(0, 0, 3, 3), box(0, 0, 3, 3)[:-1])
     with pytest.raises(ValueError, match="must be bool"):
         cup_to_disc(box(0, 0, 3, 3).astype(np.uint8), box(0, 0, 3, 3))
-
-
-@pytest.mark.parametrize(
-    ("names", "places"),
-    [(("disc", "cup"), (0, 1)), (("vessel", "optic_cup", "optic_disc"), (2, 1)), (("disc", "vessel"), None), (("cup",), None)],
-)
-def test_disc_and_cup_are_known_by_name(names: tuple[str, ...], places: tuple[int, int] | None) -> None:
-    assert disc_and_cup(names) == places
 
 
 def test_soft_maps_give_one_ratio_a_level() -> None:

@@ -1,0 +1,45 @@
+"""What a folder of predictions says of itself: the one schema of ``run.json``, which the writer fills and every reader checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from pipeline.types.case_record import Record
+from pipeline.types.scan import Modality
+
+RUN_FILE = "run.json"
+
+
+class RunRecord(Record):
+    """``objects``: each case has objects (boxes with class and score) beside its mask · ``classes``: the label map's JSON · ``key_check``:
+    tells another site key, without which pseudonyms would not match · ``probabilities``: whether each case keeps them."""
+
+    bundle_id: str = ""
+    bundle_name: str = ""
+    ocuseg: str = ""
+    started: str = ""
+    task: str = ""
+    objects: bool = False
+    modality: Modality = "unknown"
+    classes: dict[str, Any]
+    thresholds: dict[str, float] = Field({})
+    metrics: dict[str, Any] = Field({})
+    card_sha256: str = ""
+    key_check: str = ""
+    probabilities: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, data: Any) -> Any:
+        """``objects`` was told by the name of the task."""
+        if isinstance(data, dict) and "objects" not in data:
+            return data | {"objects": data.get("task") == "detection"}
+        return data
+
+    @classmethod
+    def read(cls, out: Path) -> RunRecord:
+        """Raises OSError, or ValueError where the file is no such record."""
+        return cls.model_validate_json((out / RUN_FILE).read_bytes())
