@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from pipeline.datasets.geometric import Matrix, Turn, elastic_control, warp_margin, warp_matrix
+from pipeline.datasets.geometric import Matrix, Turn, elastic_control, warp_canvas, warp_margin, warp_matrix
 from pipeline.registry import Strict
 from pipeline.types import Modality
 
@@ -57,6 +57,7 @@ class Plan:
     ``matrix`` (None: not at all) and the elastic displacement to a result of ``size`` (rows, columns). ``numbers``: small float32 tensors
     of what happens then, by name: ``matrix`` (4), ``control`` (2, gy, gx), ``gain`` and ``bias`` (C), ``gamma``, ``blur`` (a standard
     deviation), ``noise`` (a standard deviation) and ``places`` (C, D), each there only where the configuration has it.
+    ``canvas``: (rows, columns), one for all results of a size, that hold every region once it is turned; None: the region's own.
     ``whole``: nothing is changed, so that the result's placement is the sample's own.
     """
 
@@ -65,6 +66,7 @@ class Plan:
     turn: Turn = field(default_factory=Turn)
     matrix: Matrix | None = None
     numbers: dict[str, Tensor] = field(default_factory=dict)
+    canvas: tuple[int, int] | None = None
     whole: bool = False
 
     @classmethod
@@ -117,7 +119,8 @@ class Augment:
         numbers = {"matrix": torch.tensor(matrix)}
         if config.elastic > 0:
             numbers["control"] = elastic_control(result, config.elastic, generator)
-        return Plan(region, result, turn, matrix, numbers | self._intensities(generator))
+        canvas = warp_canvas(result, config.rotation_deg, low, config.elastic)
+        return Plan(region, result, turn, matrix, numbers | self._intensities(generator), canvas)
 
     def _intensities(self, generator: torch.Generator) -> dict[str, Tensor]:
         config, numbers = self.config, dict[str, Tensor]()

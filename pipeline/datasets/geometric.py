@@ -82,6 +82,21 @@ def warp_margin(size: tuple[int, int], matrix: Matrix, elastic: float) -> tuple[
     return max(higher, 0), max(wider, 0)
 
 
+def warp_canvas(size: tuple[int, int], rotation_deg: float, zoom: float, elastic: float) -> tuple[int, int]:
+    """(rows, columns) that hold the region of every warp to ``size`` with at most this rotation and at least this zoom.
+
+    Its own size would do for one region, but sampling rounds by the size of what it samples from: only with one for all is a sample the
+    same to the bit whichever others are in its batch.
+    """
+    sides = []
+    for along, across in (size, size[::-1]):
+        # A side grows as along * cos + across * sin, which is largest where the diagonal comes to lie along it.
+        worst = min(math.radians(rotation_deg), math.atan2(across, along))
+        reach = (along * math.cos(worst) + across * math.sin(worst)) / (2 * zoom) + elastic + 2
+        sides.append(along + 2 * max(math.ceil(reach - along / 2 + 1e-3), 0))
+    return sides[0], sides[1]
+
+
 def elastic_control(size: tuple[int, int], elastic: float, generator: torch.Generator) -> Tensor:
     """Control points float32 (2, gy, gx), x first, in pixels, of a smooth displacement of a result of ``size``, none above ``elastic``."""
     points = [max(math.ceil(extent / _ELASTIC_GRID_PX), 1) + 3 for extent in size]
