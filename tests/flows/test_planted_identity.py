@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sqlite3
+import threading
 import urllib.parse
 import zipfile
 import zlib
@@ -25,14 +26,12 @@ from typer.testing import CliRunner
 from pipeline.cards.card import load_card
 from pipeline.cards.check import check_card
 from pipeline.cli import app
-from pipeline.config import parse_config
 from pipeline.inference.folder import predict_folder
 from pipeline.reports.worklist import write_report
 from pipeline.scans.folder import index_folder
 from pipeline.scans.identity import Pseudonyms
-from pipeline.studies.study import run_study
 from pipeline.tracking.mlflow_store import connect
-from pipeline.training.repeat import repeat_run
+from pipeline.tracking.sender import Sender
 from tests.scans.make import dicom, ramp, saved
 from tests.scans.test_vendor import volume as spectralis
 
@@ -183,6 +182,33 @@ def _leaks(folder: Path) -> list[str]:
     return found
 
 
+class SenderThread:
+    """Delivers to MLflow as a run's sender does, without the start of a process: the run of one test has that."""
+
+    def __init__(self, run_dir: Path, uri: str, artifacts: Path | None, key: str) -> None:
+        self._sender = Sender(run_dir, uri, artifacts, key)
+        self._thread = threading.Thread(target=self._sender.run, daemon=True)
+
+    def ensure(self) -> None:
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def finish(self, wait_seconds: float) -> None:
+        self.ensure()
+        self._sender.finishing.set()
+        self._thread.join()
+
+
+def _said(*arguments: object, codes: tuple[int, ...] = (0,)) -> str:
+    """What a command prints, in lower case, but for the paths that it was given."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code in codes, (result.output, result.exception)
+    said = result.output
+    for argument in arguments:
+        said = said.replace(str(argument), "") if isinstance(argument, Path) else said
+    return said.lower()
+
+
 def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "a.gz").write_bytes(gzip.compress(f"x {WHO.upper()}".encode()))
     (tmp_path / "b").write_bytes(b"..." + base64.b64encode(f"ab{WHO} and more".encode()))
@@ -202,7 +228,8 @@ def test_nobodys_name_is_in_anything_that_is_written(
     names = Pseudonyms.load_or_create(key)
     monkeypatch.setenv("OCUSEG_SITE_KEY", str(key))
     assert check_card(load_card(str(data / f"{WHO}.md")), data) == []
-    config = parse_config(
+    run_file = data / "planted.yaml"
+    run_file.write_text(
         f"""
         name: planted
         data: {{card: "{data / f"{WHO}.md"}", normalise: {{field_of_view: whole}}, crop: [32, 32], crops_per_image: 1,
@@ -212,27 +239,33 @@ def test_nobodys_name_is_in_anything_that_is_written(
         train: {{epochs: 1, batch_size: 2, precision: float32}}
         """
     )
-    study = run_study("planted_study", [config], data, out / "runs", device="cpu")
-    run_dir = out / "runs" / "planted"
+    on = ("--root", data, "--device", "cpu")
+    printed = _said("train", run_file, *on, "--out", out / "runs")
+    (run_dir,) = (out / "runs").glob("planted-*")
     assert names.patient(f"{WHO}0") in (run_dir / "card.md").read_text()
     assert names.patient(f"{WHO}0") in (run_dir / "config.yaml").read_text()
-    client = connect(f"sqlite:///{out / 'runs' / 'mlflow.db'}")
-    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    (trained,) = [run.info.run_id for run in runs if run.info.run_id != study.mlflow_run_id]
-    comparison = repeat_run(trained, data, out / "runs", device="cpu", key_path=key)
-    assert (comparison.result, bool(comparison.data)) == ("identical", False)
+    monkeypatch.setattr("pipeline.tracking.tracker.SenderProcess", SenderThread)
+    store = f"sqlite:///{out / 'runs' / 'mlflow.db'}"
+    client = connect(store)
+    (trained,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    repeated = _said("train", "--from-run", trained.info.run_id, "--tracking-uri", store, *on, "--out", out / "runs")
+    assert "identical" in repeated
+    printed += repeated + _said("evaluate", run_dir / "bundle", "--card", data / f"{WHO}.md", *on)
+    assert any(name.startswith("values/test/planted_test/") for name in client.get_run(trained.info.run_id).data.metrics)
     index_folder(hospital, out / "catalogue.sqlite", pseudonyms=names, workers=1)
     counts = predict_folder(run_dir / "bundle", hospital, out / "predicted", device="cpu", pseudonyms=names, workers=1)
     assert counts["done"] >= 3
     write_report(out / "predicted")
     assert _leaks(out) == []
-    assert WHO.lower() not in caplog.text.lower()
+    assert "zebulon" not in printed
+    assert "zebulon" not in caplog.text.lower()
 
 
 def test_nor_is_it_where_objects_are_learnt_and_what_the_commands_print_is_for_the_screen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The commands themselves: a card drafted, checked and explained, two detectors compared, a folder predicted and reported."""
+    """A card drafted, checked and explained, detectors compared and cross-validated, a folder predicted and reported."""
+    monkeypatch.setattr("pipeline.tracking.tracker.SenderProcess", SenderThread)
     data, hospital, out = tmp_path / WHO / "set", tmp_path / WHO / "scans", tmp_path / "out"
     card = _objects(data)
     _hospital(hospital)
@@ -247,21 +280,16 @@ def test_nor_is_it_where_objects_are_learnt_and_what_the_commands_print_is_for_t
         "model: {name: retinanet, backbone: resnet18, width: 8, head_layers: 1}\n"
         "train: {epochs: 1, batch_size: 2, precision: float32}\n"
     )
-
-    def said(*arguments: object, codes: tuple[int, ...] = (0,)) -> str:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        assert result.exit_code in codes, result.output
-        return result.output.lower()
-
-    said("card", "new", data, "--out", out / "draft.md", "--labels", data / "objects.json", codes=(0, 2))
-    said("card", "check", card, "--root", data)  # both name files for whoever sits in front of the screen, and write nothing
-    said("card", "explain", card, "--root", data)
-    printed = said("schema", "--out", out / "schema.json")
-    printed += said("compare", "small.yaml", "--set", f"data.card={card}", "--root", data, "--out", out / "runs", codes=(0,))
-    printed += said("index", hospital, "--out", out / "catalogue.sqlite", codes=(0, 3))
+    _said("card", "new", data, "--out", out / "draft.md", "--labels", data / "objects.json", codes=(0, 2))
+    _said("card", "check", card, "--root", data)  # both name files for whoever sits in front of the screen, and write nothing
+    _said("card", "explain", card, "--root", data)
+    printed = _said("schema", "--out", out / "schema.json")
+    printed += _said("compare", "small.yaml", "--set", f"data.card={card}", "--root", data, "--out", out / "runs")
+    printed += _said("crossvalidate", "small.yaml", "--set", f"data.card={card}", "--root", data, "--folds", 3, "--out", out / "folds")
+    printed += _said("index", hospital, "--out", out / "catalogue.sqlite", codes=(0, 3))
     bundle = next((out / "runs").glob("*/bundle"))
-    printed += said("predict", bundle, hospital, "--out", out / "predicted", codes=(0, 3))
-    printed += said("report", out / "predicted")
+    printed += _said("predict", bundle, hospital, "--out", out / "predicted", codes=(0, 3))
+    printed += _said("report", out / "predicted")
     assert _leaks(out) == []
     assert "zebulon" not in printed
     assert "zebulon" not in caplog.text.lower()
