@@ -122,7 +122,7 @@ def _draw_boxes(
     label_map: LabelMap,
     width: int,
 ) -> npt.NDArray[np.uint8]:
-    """The likeliest (first) on top, and words above all lines."""
+    """The highest-scoring (first) on top, and words above all lines."""
     for box, label in reversed(list(zip(boxes, labels.tolist(), strict=True))):
         cls = label_map.classes[label - 1]
         (left, top), (right, bottom) = np.floor(box[:2]).astype(int).clip(min=0), np.ceil(box[2:]).astype(int)

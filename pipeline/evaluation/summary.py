@@ -158,9 +158,9 @@ def _surface_lines(summary: Mapping[str, Any]) -> list[str]:
             lines.append(f"  {name:<16} not found in any of the {own['columns'] + own['missing']} A-scans in which it is labelled")
             continue
         interval = f" ({mean['no_interval']})" if mean["low"] is None else f" [{mean['low']:.2f}, {mean['high']:.2f}]"
-        share = own["columns"] / (own["columns"] + own["missing"])
+        fraction = own["columns"] / (own["columns"] + own["missing"])
         text = f"  {name:<16} error {mean['value']:.2f}{interval}  bias {own['bias']['value']:+.2f}  95 % within {own['p95']['value']:.2f}"
-        text += f"  found in {share:.1%} of A-scans"
+        text += f"  found in {fraction:.1%} of A-scans"
         if own["jump_found"]["value"] is not None:
             text += f"  step between B-scans {own['jump_found']['value']:.2f} (label {own['jump_true']['value']:.2f})"
         lines.append(text)
@@ -187,8 +187,8 @@ def _object_lines(detection: Mapping[str, Any]) -> list[str]:
         known = own["tp"] + own["fn"]  # without a true object, F1 says no more than whether anything was found
         f1 = f"{own['f1']:.4f} at score {own['threshold']:g}" if known else f"undefined: no true object, {own['fp']} found"
         lines.append(f"  {name:<16} centre-hit F1 {f1}{found}")
-    for name, shares in (detection["proposals"] or {"by_class": {}})["by_class"].items():
-        lines.append(f"  {name:<16} recall of proposals at IoU .50: " + ", ".join(f"{_number(v)} of first {n}" for n, v in shares.items()))
+    for name, recall in (detection["proposals"] or {"by_class": {}})["by_class"].items():
+        lines.append(f"  {name:<16} recall of proposals at IoU .50: " + ", ".join(f"{_number(v)} of first {n}" for n, v in recall.items()))
     return lines
 
 

@@ -37,7 +37,8 @@ def check_proposals(predictor: Predictor) -> None:
 def proposals_of(
     predictor: Predictor, ready: PreprocessedScan, valid: npt.NDArray[np.bool_] | None = None
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Boxes float32 (P, 4) of each plane in its source frame, likeliest first, at most :data:`MOST`; none outside the field of view."""
+    """Boxes float32 (P, 4) of each plane in its source frame, highest-scoring first, at most :data:`MOST`; none outside the field of
+    view."""
     from torchvision.ops import nms
 
     network = predictor.task.network
@@ -51,13 +52,13 @@ def proposals_of(
             found = [network.proposals([part.of(image)])[0] for part in tiles]
         corners = [f.boxes + f.boxes.new_tensor([t.left, t.top, t.left, t.top]) for f, t in zip(found, tiles, strict=True)]
         boxes, scores = torch.cat(corners), torch.cat([f.scores for f in found])
-        likeliest = nms(boxes, scores, _SAME) if len(tiles) > 1 else torch.argsort(scores, descending=True, stable=True)
-        source = placement.boxes_to_source(boxes[likeliest]).cpu().numpy().astype(np.float32)
+        best = nms(boxes, scores, _SAME) if len(tiles) > 1 else torch.argsort(scores, descending=True, stable=True)
+        source = placement.boxes_to_source(boxes[best]).cpu().numpy().astype(np.float32)
         yield source[centres_inside(source, reduced.source_valid)][:MOST]
 
 
 def draw_proposals(path: Path, scan: Scan, boxes: npt.NDArray[np.float32]) -> None:
-    """Write a picture (the first plane of a volume) with its likeliest proposals, :data:`DRAWN` at most."""
+    """Write a picture (the first plane of a volume) with its highest-scoring proposals, :data:`DRAWN` at most."""
     from pipeline.drawing.overlay import draw_overlay
 
     shown = displayed(scan.pixels if scan.pixels.ndim == 3 else scan.pixels[:, 0])

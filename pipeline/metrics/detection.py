@@ -1,6 +1,6 @@
 """How well objects are found: COCO's average precision and recall, VOC's area under the curve, F1 by overlap and by centre.
 
-COCO (Lin et al. 2014, arXiv:1405.0312) is computed by faster-coco-eval. It ranks the 100 likeliest detections of an image and
+COCO (Lin et al. 2014, arXiv:1405.0312) is computed by faster-coco-eval. It ranks the 100 highest-scoring detections of an image and
 class; areas that make an object small (below 32 x 32 pixels), medium or large (from 96 x 96) are those of the box for boxes and of
 the mask for masks, in source pixels. What has no meaning (the average precision of a class without a true object) is None.
 """
@@ -74,7 +74,7 @@ class DetectionScores:
 def voc_average_precision(recall: npt.ArrayLike, precision: npt.ArrayLike) -> float:
     """Area under a precision-recall curve, precision made to fall: all-point interpolation, VOC since 2010.
 
-    Everingham et al. 2010, doi:10.1007/s11263-009-0275-4. ``recall`` and ``precision`` (N) after each detection, likeliest first.
+    Everingham et al. 2010, doi:10.1007/s11263-009-0275-4. ``recall`` and ``precision`` (N) after each detection, highest-scoring first.
     """
     steps = np.diff(np.asarray(recall, np.float64), prepend=0.0)
     envelope = np.maximum.accumulate(np.asarray(precision, np.float64)[::-1])[::-1]

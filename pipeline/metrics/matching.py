@@ -1,6 +1,6 @@
 """Which detection found which true object: overlaps, and the two rules by which a detection takes a truth.
 
-Both rules are greedy: likeliest detection first, each truth taken once. So what is matched at a score threshold is the head of one
+Both rules are greedy: highest-scoring detection first, each truth taken once. So what is matched at a score threshold is the head of one
 list, and a single pass serves every threshold.
 """
 
@@ -86,7 +86,7 @@ def centre_closeness(boxes: npt.ArrayLike, truths: npt.ArrayLike) -> FloatArray:
 def take_greedily(affinity: FloatArray, least: float) -> IntArray:
     """Which truth each detection takes, (N): its index, REPEAT where only taken ones are near enough, FREE where none is.
 
-    ``affinity`` (N, T) of detections, likeliest first; a detection takes the free truth of the highest affinity of at least
+    ``affinity`` (N, T) of detections, highest-scoring first; a detection takes the free truth of the highest affinity of at least
     ``least``, the last one where several are equal (as COCO's own code does).
     """
     taken = np.full(len(affinity), FREE, np.int64)

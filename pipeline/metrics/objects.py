@@ -105,7 +105,7 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """Detections of one class in many images, likeliest first (of equal scores, earlier images first).
+    """Detections of one class in many images, highest-scoring first (of equal scores, earlier images first).
 
     ``scores`` float32 (N) · ``taken`` int64 (N): the truth it took, or FREE, or REPEAT (:func:`~pipeline.metrics.matching.take_greedily`)
     · ``image`` int64 (N): which image · ``truths`` int64 (I): true objects of each image.
@@ -128,7 +128,7 @@ def ranked(
     """The detections of class ``index``, matched image by image and ranked over all of them.
 
     ``hit``: "iou" takes the free truth of the highest overlap of at least ``iou`` (of boxes or masks), "centre" the nearest free truth
-    in whose box the detection's centre lies. ``most``: the likeliest so many of an image, None for all.
+    in whose box the detection's centre lies. ``most``: so many highest-scoring of an image, None for all.
     """
     scores, taken, truths = [], [], []
     for image in images:

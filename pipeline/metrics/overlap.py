@@ -167,7 +167,7 @@ def iou(pred: npt.ArrayLike, true: npt.ArrayLike, valid: npt.ArrayLike | None = 
 
 
 def pixel_accuracy(pred: npt.ArrayLike, true: npt.ArrayLike, valid: npt.ArrayLike | None = None) -> float | None:
-    """Share of pixels that agree; None without a valid pixel."""
+    """Fraction of pixels that agree; None without a valid pixel."""
     return Confusion.of(pred, true, valid).pixel_accuracy
 
 
@@ -184,8 +184,8 @@ def specificity(pred: npt.ArrayLike, true: npt.ArrayLike, valid: npt.ArrayLike |
 def cldice(pred: npt.ArrayLike, true: npt.ArrayLike, valid: npt.ArrayLike | None = None) -> float | None:
     """Centreline Dice of two masks (H, W) of thin, branching structures.
 
-    The harmonic mean of topology precision (share of the prediction's skeleton inside the reference) and topology sensitivity
-    (share of the reference's skeleton inside the prediction), Shit et al., CVPR 2021, doi:10.1109/CVPR46437.2021.01629. None where the
+    The harmonic mean of topology precision (fraction of the prediction's skeleton inside the reference) and topology sensitivity
+    (fraction of the reference's skeleton inside the prediction), Shit et al., CVPR 2021, doi:10.1109/CVPR46437.2021.01629. None where the
     reference is empty.
     """
     guess, truth, inside = _checked(pred, true, valid)

@@ -14,7 +14,7 @@ from pipeline.metrics.matching import box_overlaps
 
 @dataclass(frozen=True)
 class ProposalRecall:
-    """Share of true objects covered by the first n proposals of their image, by n; None without a true object.
+    """Fraction of true objects covered by the first n proposals of their image, by n; None without a true object.
 
     ``every``: over the objects of all classes · ``by_class``: class index to the same · ``objects``: class index to their number.
     """
@@ -41,7 +41,7 @@ def recall(
 
     Parameters
     ----------
-    proposals: boxes (P, 4) xyxy of each image, likeliest first. truths: boxes (T, 4) and labels (T), 1..K, of each image.
+    proposals: boxes (P, 4) xyxy of each image, highest-scoring first. truths: boxes (T, 4) and labels (T), 1..K, of each image.
     """
     if len(proposals) != len(truths):
         raise ValueError(f"proposals of {len(proposals)} images, but truths of {len(truths)}")
@@ -53,15 +53,15 @@ def recall(
         labels.append(np.asarray(true_labels, np.int64))
     first, label = np.concatenate(firsts), np.concatenate(labels)
 
-    def shares(places: npt.NDArray[np.int64]) -> dict[int, float | None]:
+    def fractions(places: npt.NDArray[np.int64]) -> dict[int, float | None]:
         return {n: float(np.mean(places < n)) if len(places) else None for n in at}
 
     return ProposalRecall(
-        shares(first),
-        {index: shares(first[label == index]) for index in range(1, classes + 1)},
+        fractions(first),
+        {index: fractions(first[label == index]) for index in range(1, classes + 1)},
         {index: int(np.count_nonzero(label == index)) for index in range(1, classes + 1)},
     )
 
 
-def _text(shares: Mapping[int, float | None]) -> dict[str, float | None]:
-    return {str(n): share for n, share in shares.items()}
+def _text(fractions: Mapping[int, float | None]) -> dict[str, float | None]:
+    return {str(n): found for n, found in fractions.items()}

@@ -41,14 +41,14 @@ def assd(pred: npt.ArrayLike, true: npt.ArrayLike, spacing: Sequence[float] | No
 def nsd(
     pred: npt.ArrayLike, true: npt.ArrayLike, tolerance: float, spacing: Sequence[float] | None = None, valid: npt.ArrayLike | None = None
 ) -> Measure:
-    """Normalised surface Dice: share of both outlines within ``tolerance`` (mm or px, as ``spacing``) of the other one.
+    """Normalised surface Dice: fraction of both outlines within ``tolerance`` (mm or px, as ``spacing``) of the other one.
 
     Nikolov et al. 2021, doi:10.2196/26151, with outline pixels in place of surface elements. 0 where the prediction alone is empty;
     undefined where the reference is.
     """
     if tolerance < 0:
         raise ValueError(f"tolerance {tolerance} must not be negative")
-    definition = f"share of both outlines within {tolerance:g} {_unit(spacing)} of the other, doi:10.2196/26151"
+    definition = f"fraction of both outlines within {tolerance:g} {_unit(spacing)} of the other, doi:10.2196/26151"
     ways = _distances(pred, true, spacing, valid)
     if isinstance(ways, str):
         return Measure(0.0, "1", definition) if ways == MISSED else Measure(None, "1", definition, ways)

@@ -20,7 +20,7 @@ def decide(
     """Probabilities (K, ...) of the foreground classes -> boolean layers (K, ...), the rule used everywhere.
 
     Independent classes (one class, or overlapping ones): present where the probability is at least the class's threshold
-    (0.5 where none is given). Exclusive classes: the likeliest of background (what the K leave of 1) and the classes; thresholds
+    (0.5 where none is given). Exclusive classes: the most probable of background (what the K leave of 1) and the classes; thresholds
     do not apply. A tie goes to the background, then to the lower index. A class that lies inside another one (the cup in the disc) is
     present only where that one is, too, whatever its own threshold lets through.
 
@@ -35,8 +35,8 @@ def decide(
         reached = [p >= given.get(name, DEFAULT_THRESHOLD) for p, name in zip(probabilities, label_map.names, strict=True)]
         return label_map.nested(np.stack(reached))
     background = 1 - probabilities.sum(axis=0, keepdims=True)
-    likeliest = np.argmax(np.concatenate([background, probabilities]), axis=0)
-    return np.stack([likeliest == cls.index for cls in label_map.classes])
+    most_probable = np.argmax(np.concatenate([background, probabilities]), axis=0)
+    return np.stack([most_probable == cls.index for cls in label_map.classes])
 
 
 def best_threshold(

@@ -81,12 +81,12 @@ class SemanticTask(Task):
         outputs = outputs if isinstance(outputs, list) else [outputs]
         loss_mask = self.network.loss_mask  # a network that classifies patches has logits at some pixels only
         valid = valid if loss_mask is None else valid & loss_mask
-        # Deep supervision: each coarser output counts half of the one before it; the shares sum to one.
-        shares = [2.0**-depth / (2 - 2.0 ** (1 - len(outputs))) for depth in range(len(outputs))]
+        # Deep supervision: each coarser output counts half of the one before it; their fractions sum to one.
+        fractions = [2.0**-depth / (2 - 2.0 ** (1 - len(outputs))) for depth in range(len(outputs))]
         losses = {}
         for name, weight in self.config.losses.items():
             loss = LOSSES[name].build
-            parts = [share * loss(out, truth, valid, self.label_map.independent) for share, out in zip(shares, outputs, strict=True)]
+            parts = [part * loss(out, truth, valid, self.label_map.independent) for part, out in zip(fractions, outputs, strict=True)]
             losses[name] = weight * torch.stack(parts).sum()
         return losses
 
@@ -238,8 +238,8 @@ def decide_on_device(probabilities: Tensor, label_map: LabelMap, thresholds: Map
         return layers
     # One after the other, as NumPy adds along a first axis: the same sums to the bit.
     background = 1 - functools.reduce(torch.add, probabilities)
-    likeliest = torch.cat([background[None], probabilities]).argmax(dim=0)
-    return foreground_layers(likeliest, label_map)
+    most_probable = torch.cat([background[None], probabilities]).argmax(dim=0)
+    return foreground_layers(most_probable, label_map)
 
 
 def _probabilities(prediction: Prediction) -> npt.NDArray[np.float32]:

@@ -19,11 +19,11 @@ from pipeline.models.detector import Detections
 SAME = 0.5
 """Two boxes of one class in different tiles with this intersection over union are one object."""
 CONTAINED = 0.5
-"""A cut piece of which at least this share lies in a whole object of its class is a part of it."""
+"""A cut piece of which at least this fraction lies in a whole object of its class is a part of it."""
 AGREE = 0.5
 """Pieces whose parts in the tiles' common strip have this intersection over the smaller part belong together."""
 REACH_PX, REACH_SHARE = 2.0, 0.05
-"""A box that ends within so many pixels, or this share of its own extent, of a seam is taken to be cut by it: no box is exact."""
+"""A box that ends within so many pixels, or this fraction of its own extent, of a seam is taken to be cut by it: no box is exact."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Tile:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Objects of a whole image, likeliest first. ``boxes`` (N, 4), ``labels`` (N), ``scores`` (N) as of Detections.
+    """Objects of a whole image, highest-scoring first. ``boxes`` (N, 4), ``labels`` (N), ``scores`` (N) as of Detections.
 
     ``pieces``: of each object the rows of ``piece_boxes`` float32 (P, 4) and ``piece_masks`` float32 (P, M, M) (None without masks)
     that show it; more than one where seams cut it.
@@ -65,7 +65,7 @@ class Found:
 def grid(rows: int, columns: int, tile: tuple[int, int], overlap: float) -> list[Tile]:
     """Tiles of ``tile`` (rows, columns) pixels (less only where the image has less) that cover the image evenly.
 
-    Neighbours share at least the share ``overlap`` of a side.
+    Neighbours share at least the fraction ``overlap`` of a side.
     """
     height, width = tile
     return [
@@ -115,9 +115,9 @@ def _groups(boxes: Tensor, labels: Tensor, views: Tensor, tile_of: Tensor, size:
     cut = _cut(boxes, views, size)
     whole, pieces = (~cut).nonzero()[:, 0].tolist(), cut.nonzero()[:, 0].tolist()
     if pieces and whole:
-        share = _intersection(boxes[pieces], boxes[whole]) / _area(boxes[pieces])[:, None].clamp(min=1e-6)
+        fraction = _intersection(boxes[pieces], boxes[whole]) / _area(boxes[pieces])[:, None].clamp(min=1e-6)
         other = (labels[pieces][:, None] == labels[whole]) & (tile_of[pieces][:, None] != tile_of[whole])
-        inside = ((share >= CONTAINED) & other).any(dim=1).tolist()
+        inside = ((fraction >= CONTAINED) & other).any(dim=1).tolist()
         pieces = [piece for piece, part in zip(pieces, inside, strict=True) if not part]
     groups = {piece: [piece] for piece in pieces}
     for place, first in enumerate(pieces):
@@ -150,7 +150,7 @@ def _agree(boxes: Tensor, views: Tensor, first: int, rest: list[int]) -> Tensor:
 
 
 def _suppress(boxes: Tensor, labels: Tensor, scores: Tensor, origin: Tensor) -> list[int]:
-    """Rows that stay, likeliest first: of boxes of one class and different origins that overlap, the likeliest."""
+    """Rows that stay, highest-scoring first: of boxes of one class and different origins that overlap, the highest-scoring."""
     overlap = _intersection(boxes, boxes)
     union = _area(boxes)[:, None] + _area(boxes) - overlap
     rivals = (overlap >= SAME * union.clamp(min=1e-6)) & (labels[:, None] == labels) & (origin[:, None] != origin)

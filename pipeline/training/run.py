@@ -236,7 +236,7 @@ def make_accelerator(config: RunConfig, device: str) -> Any:
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     # A batch without any object leaves the parts of a detector without gradient that look at objects; so is what has yet to thaw.
-    unused = config.task.family == "detection" or config.train.unfreeze_at is not None  # type: ignore[attr-defined]
+    unused = config.task.need == "objects" or config.train.unfreeze_at is not None  # type: ignore[attr-defined]
     AcceleratorState._reset_state()  # one program may train several times, each with a precision of its own
     # Threads of a process group that still wait for others when the interpreter ends would abort it.
     atexit.unregister(leave_group)
