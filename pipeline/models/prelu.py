@@ -32,7 +32,7 @@ class _OneSlope(torch.autograd.Function):
         x, slope = context.saved_tensors
         of_slope = None
         if context.needs_input_grad[1]:
-            of_slope = (x.clamp(max=0) * gradient).sum(dtype=slope.dtype).view_as(slope)
+            of_slope = x.clamp(max=0).mul_(gradient).sum(dtype=slope.dtype).view_as(slope)
         return torch.ops.aten.leaky_relu_backward(gradient, x, slope.item(), False), of_slope
 
 

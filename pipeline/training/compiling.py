@@ -44,16 +44,18 @@ def why_not_compiled(config: RunConfig, network: Network, device: str, steps: in
 def compile_network(network: Network, images: Tensor, precision: Precision, *, graphs: bool) -> bool:
     """Compile ``network`` in place (names of its parameters stay) for images of this shape; False, and a warning, where that fails.
 
-    A pass forward and backward over ``images`` shows whether it holds; weights, running statistics and random numbers are as before.
+    Passes forward and backward over ``images`` show whether it holds; weights, running statistics and random numbers are as before.
     ``graphs``: replay CUDA graphs, which needs every backward pass to follow its forward pass and gradients that nobody keeps.
     """
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     network.compile(mode="reduce-overhead" if graphs and images.is_cuda else "default", dynamic=False)
     try:
-        with torch.random.fork_rng(), autocast(images.device, precision):
-            outputs = network(images)
-        outputs = outputs if isinstance(outputs, list) else [outputs]
-        torch.stack([output.float().mean() for output in outputs]).sum().backward()
+        for _ in range(3):  # with CUDA graphs the first pass only warms up, the second is recorded and the third replayed
+            with torch.random.fork_rng([images.device] if images.is_cuda else []), autocast(images.device, precision):
+                outputs = network(images)
+            outputs = outputs if isinstance(outputs, list) else [outputs]
+            torch.stack([output.float().mean() for output in outputs]).sum().backward()
+            network.zero_grad()
         return True
     except torch.OutOfMemoryError:
         raise

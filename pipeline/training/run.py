@@ -33,7 +33,7 @@ from pipeline.training.finish import conclude
 from pipeline.training.interrupt import Interrupt
 from pipeline.training.loop import fit, steps_per_epoch
 from pipeline.training.optimise import AveragedWeights, make_optimizer
-from pipeline.training.platform import channels_last_is_safe, enough_memory, prepare_machine
+from pipeline.training.platform import channels_last_is_safe, enough_memory, fast_convolutions, prepare_machine
 from pipeline.training.result import TrainingResult
 from pipeline.training.run_folder import Data, open_run_dir, prepare_data, record_run, without_names
 from pipeline.training.setup import Setup
@@ -219,7 +219,8 @@ def compile_if_it_pays(setup: Setup, task: Task) -> None:
     task.train()
     # Of several batches a step the gradients are kept, and several processes exchange them.
     graphs = config.train.accumulate == 1 and accelerator.num_processes == 1
-    compile_network(task.network, images, setup.precision, graphs=graphs)
+    with fast_convolutions(one_size=True):
+        compile_network(task.network, images, setup.precision, graphs=graphs)
 
 
 def with_fitted_anchors(config: RunConfig, data: Data) -> RunConfig:
