@@ -173,15 +173,6 @@ def test_images_predicted_together_are_as_one_at_a_time_and_as_on_the_cpu(root: 
         assert float(((maps[0] > 0.5) == (maps[2] > 0.5)).float().mean()) > 0.995
 
 
-@pytest.mark.slow
-def test_a_compiled_network_learns_as_an_uncompiled_one(root: Path, tmp_path: Path) -> None:
-    losses = []
-    for compiled in ("on", "off"):
-        train(tiny_config(root, train__epochs=2, train__compile=compiled), root, tmp_path / compiled)
-        losses.append([row["train/loss"] for row in history(tmp_path / compiled)])
-    assert losses[0] == pytest.approx(losses[1], rel=0.05)
-
-
 def test_a_detector_takes_its_steps(root: Path, tmp_path: Path) -> None:
     settings = {"task": "{name: detection, detections: 8}", "data__crops_per_image": 1, "data__crop": "[40, 48]"}
     config = tiny_config(root, DETECTOR, train__epochs=2, train__precision="auto", **settings)
@@ -189,3 +180,12 @@ def test_a_detector_takes_its_steps(root: Path, tmp_path: Path) -> None:
     rows = history(tmp_path / "run")
     assert {f"train/loss/{name}" for name in ("rpn_objectness", "rpn_box", "class", "box", "mask")} < rows[0].keys()
     assert 0 <= result.metrics["validation/ap50"] <= 1
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_as_an_uncompiled_one(root: Path, tmp_path: Path) -> None:
+    losses = []
+    for compiled in ("on", "off"):
+        train(tiny_config(root, train__epochs=2, train__compile=compiled), root, tmp_path / compiled)
+        losses.append([row["train/loss"] for row in history(tmp_path / compiled)])
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)

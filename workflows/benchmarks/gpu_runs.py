@@ -178,7 +178,7 @@ def out_of_memory(run: Run) -> None:
     if run.device != "cuda":
         run.add("out of memory: skipped", None, note="needs a GPU")
         return
-    huge = ["model.widths=[512, 1024]", "model.first_stride=1", "data.crop=[960, 960]", "train.batch_size=64", "train.epochs=1"]
+    huge = ["model.widths=[512, 1024]", "model.first_stride=1", "data.crop=[960, 960]", "train.batch_size=256", "train.epochs=1"]
     changes = [part for change in huge for part in ("--set", change)]
     arguments = ["train", "chase_vessels_little", "--root", str(run.data / "chase_db1"), "--out", str(run.work / "huge"), *changes]
     code, said = ocuseg(*arguments, "--device", "cuda")
