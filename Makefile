@@ -1,6 +1,7 @@
-# Every target sets up .venv when it is missing or stale, and does nothing about it when it is fresh.
+# Every target sets up VENV when it is missing or stale, and does nothing about it when it is fresh.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -10,20 +11,26 @@ IMPORT_ALL := import importlib, pkgutil, pipeline; \
   extra = "accelerate mlflow matplotlib.pyplot nibabel pydicom tifffile safetensors.torch faster_coco_eval skimage.measure scipy.ndimage rich.progress"; \
   [importlib.import_module(name) for name in names + extra.split()]
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test matrix lint bench clean
 
-demo: .venv/.core  ## phantom hospital -> train -> evaluate -> predict -> report
+demo: $(VENV)/.core  ## phantom hospital -> train -> evaluate -> predict -> report
 	$(BIN)/ocuseg demo demo
 
-test: .venv/.dev  ## everything; no network, no GPU
+test: $(VENV)/.dev  ## everything; no network, no GPU
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -q
 
-lint: .venv/.dev  ## style and types
+matrix:  ## the tests under each Python of 3.11 to 3.14 that is here, each with a .venv-3.N of its own
+	@failed=; for version in 3.11 3.12 3.13 3.14; do \
+	  python$$version -c '' 2>/dev/null || { echo "no python$$version here"; continue; }; \
+	  echo "Python $$version"; $(MAKE) -s test PYTHON=python$$version VENV=.venv-$$version || failed="$$failed $$version"; \
+	done; test -z "$$failed" || { echo "the tests fail under Python$$failed"; exit 1; }
+
+lint: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/.dev  ## speed, each as a ratio to a named peer; needs ../shared/data (or OCUSEG_SHARED); of a GPU: workflows/benchmarks/gpu.py
+bench: $(VENV)/.dev  ## speed, each as a ratio to a named peer; needs ../shared/data (or OCUSEG_SHARED); of a GPU: workflows/benchmarks/gpu.py
 	$(BIN)/python workflows/benchmarks/loading.py
 	$(BIN)/python workflows/benchmarks/memory.py
 	$(BIN)/python workflows/benchmarks/index.py
@@ -32,18 +39,18 @@ bench: .venv/.dev  ## speed, each as a ratio to a named peer; needs ../shared/da
 	$(BIN)/python workflows/benchmarks/detector_speeds.py
 
 clean:  ## what the targets made; never a run of yours
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-3.* build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 # Compiled at set-up is what ocuseg imports, which is far less than all that is installed (--no-compile); left to the first run it
 # would be compiled in every process where PYTHONDONTWRITEBYTECODE is set, as it often is in containers.
-.venv/.core: pyproject.toml constraints.txt
+$(VENV)/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ocuseg needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@# A .venv of an older Python, or one that was moved here with its folder, is made anew.
-	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && $(BIN)/pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && $(BIN)/pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e .
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -W ignore -c '$(IMPORT_ALL)'
 	@touch $@
 
-.venv/.dev: .venv/.core
+$(VENV)/.dev: $(VENV)/.core
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]'
 	@touch $@
