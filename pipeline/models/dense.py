@@ -6,11 +6,13 @@ Boxes are float32 xyxy in pixels of the padded tensor.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.detector import Detections, FrozenStages, NMSConfig
+from pipeline.models.detector import Detections, FrozenStages, NMSConfig, boxes_and_labels
+from pipeline.types import Target
 
 BACKGROUND, BETWEEN = -1, -2
 CANDIDATES = 1000  # so many of an image's likeliest boxes, of all levels and classes, may suppress each other
@@ -38,15 +40,30 @@ def match(boxes: Tensor, candidates: Tensor, foreground: float, background: floa
         return torch.full((len(candidates),), BACKGROUND, device=candidates.device)
     overlap = box_iou(boxes, candidates)
     best, index = overlap.max(dim=0)
-    index[best < foreground] = BETWEEN
-    index[best < background] = BACKGROUND
+    index = torch.where(best < background, BACKGROUND, torch.where(best < foreground, BETWEEN, index))
     # A small object lies wholly inside many anchors, all of one overlap: of those the nearest centre is its own.
     distance = torch.cdist(boxes[:, :2] + boxes[:, 2:], candidates[:, :2] + candidates[:, 2:])
     own = (overlap - 1e-6 * distance).argmax(dim=1)
-    claimed = own.unique()
-    index[claimed] = torch.where(own[:, None] == claimed, overlap[:, claimed], -1).argmax(dim=0)
-    matched: Tensor = index
-    return matched
+    claims = torch.full_like(overlap, -1).scatter(1, own[:, None], overlap.gather(1, own[:, None]))
+    most, claimant = claims.max(dim=0)
+    return torch.where(most >= 0, claimant, index)
+
+
+def assign(targets: Sequence[Target], candidates: Tensor, foreground: float, background: float) -> tuple[Tensor, Tensor, Tensor]:
+    """What each anchor of a batch is to say: index int64 (B, A) as :func:`match` gives it, and its object's box encoded, (B, A, 4), and
+    label (B, A), 1..K; both mean something only where the index is an object's.
+
+    All of one size, so that nothing waits until the device has counted the positive ones.
+    """
+    indices, codes, kinds = [], [], []
+    for target in targets:
+        boxes, labels = boxes_and_labels(target)
+        index = match(boxes, candidates, foreground, background)
+        indices.append(index)
+        own = index.clamp(min=0)
+        codes.append(encode(boxes[own] if len(boxes) else candidates, candidates))
+        kinds.append(labels[own] if len(boxes) else torch.ones_like(own))
+    return torch.stack(indices), torch.stack(codes), torch.stack(kinds)
 
 
 def encode(boxes: Tensor, candidates: Tensor) -> Tensor:

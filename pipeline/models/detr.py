@@ -180,9 +180,9 @@ class Detr(Detector):
             own, classes = boxes_and_labels(target)
             labels.append(classes - 1)
             truths.append(_shares(own.to(boxes), rows, columns))
-        layers = range(len(logits)) if self.config.auxiliary else [len(logits) - 1]
-        parts = [set_losses(logits[layer], boxes[layer], labels, truths, self.config.no_object) for layer in layers]
-        return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+        if not self.config.auxiliary:
+            logits, boxes = logits[-1:], boxes[-1:]
+        return set_losses(logits, boxes, labels, truths, self.config.no_object)
 
     def batch_detections(self, images: Tensor, sizes: Sizes) -> list[Detections]:
         """The likeliest class of each query, as in the paper: no suppression."""
@@ -200,39 +200,52 @@ class Detr(Detector):
 
 
 def set_losses(logits: Tensor, boxes: Tensor, labels: Sequence[Tensor], truths: Sequence[Tensor], no_object: float) -> dict[str, Tensor]:
-    """Losses ``class``, ``box`` (L1) and ``giou`` of one decoder layer, times the paper's weights.
+    """Losses ``class``, ``box`` (L1) and ``giou``, times the paper's weights and summed over the L decoder layers given.
 
-    ``logits`` (B, Q, K + 1), ``boxes`` (B, Q, 4) shares; for each image ``labels`` int64 (T) 0..K - 1 and ``truths`` (T, 4). Each
+    ``logits`` (L, B, Q, K + 1), ``boxes`` (L, B, Q, 4) shares; for each image ``labels`` int64 (T) 0..K - 1 and ``truths`` (T, 4). Each
     object is matched to the one query that costs least in all (Kuhn, 1955); the other queries are to say "no object". With more
     objects than queries the costliest have none. Where nothing is matched, box and giou are 0.
     """
     from torchvision.ops import generalized_box_iou_loss  # importing torchvision takes a second
 
-    wanted = torch.full(logits.shape[:2], logits.shape[-1] - 1, device=logits.device)
-    near, overlap = boxes.sum() * 0, boxes.sum() * 0
-    for image, (label, truth) in enumerate(zip(labels, truths, strict=True)):
-        query, number = match(logits[image], boxes[image], label, truth)
-        wanted[image, query] = label[number]
-        near = near + functional.l1_loss(boxes[image, query], truth[number], reduction="sum")
-        overlap = overlap + generalized_box_iou_loss(_corners(boxes[image, query]), _corners(truth[number]), reduction="sum")
-    weight = torch.ones_like(logits[0, 0])
+    layer, image, query, number = match(logits, boxes, labels, truths)
+    wanted = torch.full(logits.shape[:3], logits.shape[-1] - 1, device=logits.device)
+    wanted[layer, image, query] = torch.cat(list(labels))[number]
+    found, truth = boxes[layer, image, query], torch.cat(list(truths))[number]
+    near = functional.l1_loss(found, truth, reduction="sum")
+    overlap = generalized_box_iou_loss(_corners(found), _corners(truth), reduction="sum")
+    weight = torch.ones_like(logits[0, 0, 0])
     weight[-1] = no_object
-    count = max(sum(len(label) for label in labels), 1)
-    kind = functional.cross_entropy(logits.transpose(1, 2), wanted, weight)
+    count = max(len(torch.cat(list(labels))), 1)
+    # The weights of a layer's queries sum to the same in each, so that the sum of the layers' means is a mean of all times their number.
+    kind = functional.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight) * len(logits)
     return {"class": CLASS * kind, "box": BOX * near / count, "giou": GIOU * overlap / count}
 
 
 @torch.no_grad()
-def match(logits: Tensor, boxes: Tensor, labels: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and objects of one image that belong together: int64 (min(Q, T)) numbers each."""
+def match(logits: Tensor, boxes: Tensor, labels: Sequence[Tensor], truths: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What belongs together in each layer and image of :func:`set_losses`: int64 numbers of layers, images, queries and objects, which
+    are counted through all images. The costs of the whole batch come from the device in one piece.
+    """
     from scipy.optimize import linear_sum_assignment
     from torchvision.ops import generalized_box_iou
 
-    likely = logits.softmax(-1)[:, labels]
-    cost = BOX * torch.cdist(boxes, truths, p=1) - CLASS * likely - GIOU * generalized_box_iou(_corners(boxes), _corners(truths))
-    pairs: Any = linear_sum_assignment(cost.nan_to_num(1e6, 1e6, -1e6).cpu().numpy())
-    query, number = (torch.as_tensor(side, dtype=torch.int64, device=logits.device) for side in pairs)
-    return query, number
+    costs = []
+    for image, (label, truth) in enumerate(zip(labels, truths, strict=True)):
+        own = boxes[:, image].flatten(0, 1)
+        likely = logits[:, image].softmax(-1)[..., label].flatten(0, 1)
+        cost = BOX * torch.cdist(own, truth, p=1) - CLASS * likely - GIOU * generalized_box_iou(_corners(own), _corners(truth))
+        costs.append(cost.nan_to_num(1e6, 1e6, -1e6).flatten())
+    at_once = torch.cat(costs).cpu().split([len(cost) for cost in costs])
+    found: list[tuple[int, int, int, int]] = []
+    first = 0
+    for image, (cost, label) in enumerate(zip(at_once, labels, strict=True)):
+        for layer, of_layer in enumerate(cost.view(len(boxes), boxes.shape[2], len(label)).numpy()):
+            pairs: Any = linear_sum_assignment(of_layer)
+            found += [(layer, image, int(query), first + int(number)) for query, number in zip(*pairs, strict=True)]
+        first += len(label)
+    layers, images, queries, numbers = torch.tensor(found, dtype=torch.int64).reshape(-1, 4).to(logits.device, non_blocking=True).unbind(1)
+    return layers, images, queries, numbers
 
 
 def _sides(like: Tensor, rows: int, columns: int) -> Tensor:

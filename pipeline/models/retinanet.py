@@ -17,7 +17,6 @@ from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,7 +25,7 @@ from pipeline.models import dense
 from pipeline.models.anchors import Anchors, LevelAnchors, fitted_anchors
 from pipeline.models.backbones import Name, build_encoder
 from pipeline.models.base import MODELS
-from pipeline.models.detector import Detections, Detector, Sizes, boxes_and_labels
+from pipeline.models.detector import Detections, Detector, Sizes
 from pipeline.models.weights import Loaded
 from pipeline.types import Target
 
@@ -75,18 +74,13 @@ class RetinaNet(Detector):
         from torchvision.ops import sigmoid_focal_loss
 
         logits, codes, anchors = self._outputs(images)
-        class_losses, box_losses, count = [], [], 0
-        for target, logit, code in zip(targets, logits, codes, strict=True):
-            boxes, labels = boxes_and_labels(target)
-            index = dense.match(boxes, anchors, foreground=0.5, background=0.4)
-            positive, known = index >= 0, index != dense.BETWEEN
-            truth = torch.zeros_like(logit)
-            truth[positive, labels[index[positive]] - 1] = 1
-            class_losses.append(sigmoid_focal_loss(logit[known], truth[known], reduction="sum"))
-            wanted = dense.encode(boxes[index[positive]], anchors[positive])
-            box_losses.append(functional.l1_loss(code[positive], wanted, reduction="sum"))
-            count += int(positive.sum())
-        return {"class": torch.stack(class_losses).sum() / max(count, 1), "box": torch.stack(box_losses).sum() / max(count, 1)}
+        index, wanted, labels = dense.assign(targets, anchors, foreground=0.5, background=0.4)
+        positive = (index >= 0)[..., None]
+        truth = (functional.one_hot(labels - 1, logits.shape[-1]) * positive).to(logits)
+        focal = sigmoid_focal_loss(logits, truth) * (index != dense.BETWEEN)[..., None]
+        moved = (codes - wanted).abs() * positive
+        count = positive.sum().clamp(min=1)
+        return {"class": focal.sum() / count, "box": moved.sum() / count}
 
     def batch_detections(self, images: Tensor, sizes: Sizes) -> list[Detections]:
         logits, codes, anchors = self._outputs(images)

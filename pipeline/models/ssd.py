@@ -36,7 +36,7 @@ from pipeline.models.anchors import fitted_anchors
 from pipeline.models.backbones import build_encoder
 from pipeline.models.base import MODELS
 from pipeline.models.blocks import RELU_KERNELS, begin_as
-from pipeline.models.detector import Detections, Detector, Sizes, boxes_and_labels
+from pipeline.models.detector import Detections, Detector, Sizes
 from pipeline.models.vgg import load_vgg16, share, vgg16_blocks
 from pipeline.models.weights import Loaded
 from pipeline.types import Target
@@ -97,25 +97,20 @@ class SSD(Detector):
 
     def batch_losses(self, images: Tensor, sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
         logits, codes, anchors = self._outputs(images)
-        labels = torch.zeros(logits.shape[:2], dtype=torch.int64, device=logits.device)
-        box_losses = []
-        for target, code, label in zip(targets, codes, labels, strict=True):
-            boxes, classes = boxes_and_labels(target)
-            index = dense.match(boxes, anchors, foreground=0.5, background=0.5)
-            positive = index >= 0
-            label[positive] = classes[index[positive]]
-            wanted = dense.encode(boxes[index[positive]], anchors[positive]) * self.variance
-            box_losses.append(functional.smooth_l1_loss(code[positive], wanted, reduction="sum"))
-        positives = labels > 0
-        count = int(positives.sum())
-        each = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-        negatives = each[~positives.flatten()]
-        hardest = negatives.topk(min(NEGATIVES * max(count, len(images)), len(negatives))).values
+        index, wanted, labels = dense.assign(targets, anchors, foreground=0.5, background=0.5)
+        positives = index >= 0
+        count = positives.sum()
+        each = functional.cross_entropy(logits.flatten(0, 1), (labels * positives).flatten(), reduction="none")
+        # Sorted, where topk would have to know how many: the device alone counts them.
+        hardest = each.masked_fill(positives.flatten(), -1).sort(descending=True).values
+        negatives = torch.minimum(NEGATIVES * count.clamp(min=len(images)), positives.numel() - count)
+        taken = torch.arange(len(hardest), device=hardest.device) < negatives
         # This is the number of positives where negatives are three to one, as in the paper, and no less where they are more.
-        share = (count + len(hardest)) / (1 + NEGATIVES)
+        weight = (count + negatives) / (1 + NEGATIVES)
+        moved = functional.smooth_l1_loss(codes, wanted * self.variance, reduction="none") * positives[..., None]
         return {
-            "class": (each[positives.flatten()].sum() + hardest.sum()) / share,
-            "box": torch.stack(box_losses).sum() / max(count, 1),
+            "class": ((each * positives.flatten()).sum() + (hardest * taken).sum()) / weight,
+            "box": moved.sum() / count.clamp(min=1),
         }
 
     def batch_detections(self, images: Tensor, sizes: Sizes) -> list[Detections]:

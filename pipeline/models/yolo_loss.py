@@ -72,15 +72,16 @@ def at(places: Places, numbers: Tensor) -> Places:
     return Places(places.cell[numbers], places.stride[numbers], places.anchor[numbers], places.offsets, places.grids, places.strides)
 
 
-def assign(boxes: Tensor, places: Places, anchors: Tensor, also_above: float | None) -> tuple[Tensor, Tensor]:
-    """Which outputs answer for which of the objects ``boxes`` (T, 4) of a picture: numbers int64 (P) of outputs and of objects.
+def assign(objects: Sequence[Tensor], places: Places, anchors: Tensor, also_above: float | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Which outputs answer for which of a batch's objects, given as each picture's boxes (T, 4): numbers int64 (P) of pictures, of
+    outputs and of objects, which are counted through all pictures.
 
     Each object gets the base box, of all scales, that is likest to it in width and height, in the cell of its centre; where that
     one answers for an earlier object, the next likest that is free (in the paper's code the later object replaces the earlier).
     Then every free base box whose likeness exceeds ``also_above`` answers for it too; the paper has none of these (None).
+    The device is asked once for all pictures.
     """
-    if len(boxes) == 0:
-        return boxes.new_zeros(0, dtype=torch.int64), boxes.new_zeros(0, dtype=torch.int64)
+    boxes = torch.cat(list(objects))
     shapes = anchors.reshape(-1, 2)
     likeness = size_iou(boxes[:, 2:] - boxes[:, :2], shapes)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -89,20 +90,32 @@ def assign(boxes: Tensor, places: Places, anchors: Tensor, also_above: float | N
         column, row = (centre / stride).long().unbind(1)
         cell = row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)
         numbers += [offset + base * rows * columns + cell for base in range(len(of_scale))]
-    number, liked = torch.stack(numbers, 1).tolist(), likeness.tolist()
-    ranked = likeness.argsort(dim=1, descending=True, stable=True).tolist()
+    number, liked = torch.stack([torch.stack(numbers, 1).double(), likeness.double()]).cpu()
+    ranked = liked.argsort(dim=1, descending=True, stable=True)
+    found: list[tuple[int, int, int]] = []
+    first = 0
+    for image, own in enumerate(objects):
+        part = slice(first, first + len(own))
+        answers = _answers(number[part].long().tolist(), liked[part].tolist(), ranked[part].tolist(), also_above)
+        found += [(image, output, first + truth) for output, truth in answers.items()]
+        first += len(own)
+    images, outputs, truths = torch.tensor(found, dtype=torch.int64).reshape(-1, 3).to(boxes.device, non_blocking=True).unbind(1)
+    return images, outputs, truths
+
+
+def _answers(numbers: list[list[int]], likeness: list[list[float]], ranked: list[list[int]], also_above: float | None) -> dict[int, int]:
+    """Objects of one picture by the numbers of the outputs that answer for them, from rows of what each base box would be."""
     answers: dict[int, int] = {}
     for truth, order in enumerate(ranked):
-        free = [base for base in order if number[truth][base] not in answers]
+        free = [base for base in order if numbers[truth][base] not in answers]
         if free:
-            answers[number[truth][free[0]]] = truth
+            answers[numbers[truth][free[0]]] = truth
     if also_above is not None:
         for truth, order in enumerate(ranked):
             for base in order:
-                if liked[truth][base] > also_above:
-                    answers.setdefault(number[truth][base], truth)
-    found = torch.tensor(list(answers.items()), dtype=torch.int64, device=boxes.device).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+                if likeness[truth][base] > also_above:
+                    answers.setdefault(numbers[truth][base], truth)
+    return answers
 
 
 def size_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
@@ -129,29 +142,26 @@ def yolo_losses(
     """
     from torchvision.ops import box_iou  # importing torchvision takes a second
 
-    wanted = torch.zeros_like(raw[..., 4])
-    counted = torch.ones_like(raw[..., 4])
-    box, kind = raw.sum() * 0, raw.sum() * 0
-    answering = 0
-    for image, target in enumerate(targets):
-        boxes, labels = boxes_and_labels(target)
-        if len(boxes) == 0:
-            continue
-        truths = boxes.to(raw)
-        with torch.no_grad():
-            overlap = box_iou(decode(raw[image], places), truths).amax(1)
-            counted[image][overlap > ignore_above] = 0
-        numbers, objects = assign(truths, places, anchors, also_above)
-        counted[image, numbers] = 1
-        wanted[image, numbers] = 1
-        answering += len(numbers)
-        chosen, where = raw[image, numbers], at(places, numbers)
-        box = box + _box_loss(chosen, truths[objects], where, box_loss)
-        classes = functional.one_hot(labels[objects] - 1, raw.shape[-1] - 5).to(raw)
-        kind = kind + functional.binary_cross_entropy_with_logits(chosen[:, 5:], classes, reduction="sum")
-    objectness = functional.binary_cross_entropy_with_logits(raw[..., 4], wanted, counted, reduction="sum")
-    share = max(answering, len(targets))
-    return {"objectness": objectness / share, "class": kind / share, "box": box / share}
+    boxes, labels = zip(*(boxes_and_labels(target) for target in targets), strict=True)
+    truths = [own.to(raw) for own in boxes]
+    images, numbers, objects = assign(truths, places, anchors, also_above)
+    answers = torch.zeros_like(raw[..., 4], dtype=torch.bool)
+    answers[images, numbers] = True
+    with torch.no_grad():
+        overlap = torch.stack(
+            [
+                box_iou(decode(of_image, places), own).amax(1) if len(own) else of_image.new_zeros(len(of_image))
+                for of_image, own in zip(raw, truths, strict=True)
+            ]
+        )
+    counted = (answers | ~(overlap > ignore_above)).to(raw)
+    chosen = raw[images, numbers]
+    box = _box_loss(chosen, torch.cat(truths)[objects], at(places, numbers), box_loss)
+    classes = functional.one_hot(torch.cat(labels)[objects] - 1, raw.shape[-1] - 5).to(raw)
+    kind = functional.binary_cross_entropy_with_logits(chosen[:, 5:], classes, reduction="sum")
+    objectness = functional.binary_cross_entropy_with_logits(raw[..., 4], answers.to(raw), counted, reduction="sum")
+    divisor = max(len(numbers), len(targets))
+    return {"objectness": objectness / divisor, "class": kind / divisor, "box": box / divisor}
 
 
 def _box_loss(raw: Tensor, truths: Tensor, where: Places, kind: BoxLoss) -> Tensor:

@@ -34,7 +34,7 @@ def as_written(name: str) -> RunConfig:
     assert config.data.crop == (1000, 1000)
     assert config.task.tile == (1000, 1000)  # type: ignore[attr-defined]
     sizes = np.random.default_rng(0).uniform(8, 120, (60, 2)).astype(np.float32)
-    model = config.model.model_copy(update={"weights": "none"}).fitted(sizes)  # type: ignore[attr-defined]
+    model = config.model.model_copy(update={"weights": "none"}).with_fitted_anchors(sizes)  # type: ignore[attr-defined]
     return config.model_copy(update={"model": model, "task": config.task.model_copy(update={"tile": (SIDE, SIDE)})})
 
 

@@ -46,7 +46,7 @@ def test_the_set_loss_is_transformers_own() -> None:
     logits, boxes = some_outputs()
     labels = [torch.tensor([0, 3]), torch.tensor([], dtype=torch.int64), torch.tensor([2, 2, 1])]
     truths = [some_outputs(1, len(label), seed=9)[1][0] for label in labels]
-    found = set_losses(logits, boxes, labels, truths, no_object=0.1)
+    found = set_losses(logits[None], boxes[None], labels, truths, no_object=0.1)
     theirs = ImageLoss(HungarianMatcher(1, 5, 2), 4, 0.1, ["labels", "boxes"])(
         {"logits": logits, "pred_boxes": boxes},
         [{"class_labels": label, "boxes": truth} for label, truth in zip(labels, truths, strict=True)],
@@ -59,7 +59,7 @@ def test_the_set_loss_is_transformers_own() -> None:
 def test_the_set_loss_of_one_object_in_closed_form() -> None:
     logits = torch.tensor([[[0.0, 0.0], [2.0, 0.0]]])  # one class and "no object"
     boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.4], [0.3, 0.5, 0.2, 0.4]]])
-    found = set_losses(logits, boxes, [torch.tensor([0])], [torch.tensor([[0.4, 0.5, 0.2, 0.4]])], no_object=0.5)
+    found = set_losses(logits[None], boxes[None], [torch.tensor([0])], [torch.tensor([[0.4, 0.5, 0.2, 0.4]])], no_object=0.5)
     # Both boxes are .1 aside (IoU 1/3, and the hull has no empty part); the second is the likelier, so it is matched.
     yes, none = -math.log(1 / (1 + math.exp(-2))), -math.log(0.5)
     assert found["class"].item() == pytest.approx((yes + 0.5 * none) / 1.5, rel=1e-5)
@@ -70,14 +70,15 @@ def test_the_set_loss_of_one_object_in_closed_form() -> None:
 def test_each_object_has_its_own_query_and_the_total_cost_is_the_least() -> None:
     boxes = torch.tensor([[0.5, 0.5, 0.2, 0.2], [0.2, 0.2, 0.2, 0.2], [0.6, 0.5, 0.2, 0.2]])
     truths = torch.tensor([[0.52, 0.5, 0.2, 0.2], [0.42, 0.5, 0.2, 0.2]])  # both are nearest to the first query
-    query, number = match(torch.zeros(3, 2), boxes, torch.tensor([0, 0]), truths)
+    _, _, query, number = match(torch.zeros(1, 1, 3, 2), boxes[None, None], [torch.tensor([0, 0])], [truths])
     assert dict(zip(number.tolist(), query.tolist(), strict=True)) == {0: 2, 1: 0}
 
 
 def test_more_objects_than_queries_and_numbers_that_are_not_finite() -> None:
     logits, boxes = some_outputs(1, 2, 1)
     labels, truths = [torch.zeros(5, dtype=torch.int64)], [some_outputs(1, 5, seed=3)[1][0]]
-    query, number = match(logits[0], boxes[0], labels[0], truths[0])
+    logits, boxes = logits[None], boxes[None]
+    _, _, query, number = match(logits, boxes, labels, truths)
     assert len(set(query.tolist())) == len(set(number.tolist())) == 2
     assert all(torch.isfinite(loss) for loss in set_losses(logits, boxes, labels, truths, 0.1).values())
     assert torch.isnan(set_losses(logits, boxes * math.nan, labels, truths, 0.1)["box"])  # the loop stops, and says at which step

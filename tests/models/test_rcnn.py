@@ -85,9 +85,9 @@ def test_large_boxes_alone_get_their_anchors_on_fine_levels() -> None:
 def test_without_boxes_anchors_are_the_papers_and_given_ones_stay() -> None:
     assert fitted_anchors(sizes()) == Anchors()
     boxes = sizes((8, 8))
-    assert FasterRCNNConfig().fitted(boxes).anchors == fitted_anchors(boxes) != Anchors()
+    assert FasterRCNNConfig().with_fitted_anchors(boxes).anchors == fitted_anchors(boxes) != Anchors()
     given = FasterRCNNConfig(anchors=Anchors(ratios=(1.0,)))
-    assert given.fitted(boxes) is given
+    assert given.with_fitted_anchors(boxes) is given
 
 
 @pytest.mark.parametrize(("key", "value"), [("sizes", ((8,), (16, 32))), ("sizes", ((), ())), ("ratios", (0.0,)), ("sizes", ((-8,),))])

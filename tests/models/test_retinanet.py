@@ -46,7 +46,7 @@ def test_nine_anchors_a_cell_on_five_levels() -> None:
 
 
 def test_anchors_come_from_the_boxes_where_none_are_given() -> None:
-    fitted = RetinaNetConfig().fitted(np.full((30, 2), 12, np.float32))
+    fitted = RetinaNetConfig().with_fitted_anchors(np.full((30, 2), 12, np.float32))
     assert fitted.anchors is not None
     assert [len(level) for level in fitted.anchors.sizes] == [3] * 5
     first, second = np.array(fitted.anchors.sizes)[:2]
@@ -54,7 +54,7 @@ def test_anchors_come_from_the_boxes_where_none_are_given() -> None:
     np.testing.assert_allclose(first / first[0], [1, 2 ** (1 / 3), 2 ** (2 / 3)], atol=0.01)
     np.testing.assert_allclose(second, 2 * first, atol=0.2)
     given = RetinaNetConfig(anchors=fitted.anchors)
-    assert given.fitted(np.full((30, 2), 50, np.float32)) is given
+    assert given.with_fitted_anchors(np.full((30, 2), 50, np.float32)) is given
 
 
 def test_every_score_begins_at_a_hundredth_and_the_focal_loss_says_so() -> None:

@@ -48,11 +48,11 @@ def test_default_boxes_of_a_300_pixel_image_as_in_the_paper(variant: str) -> Non
 
 
 def test_default_boxes_come_from_the_data_where_none_are_given() -> None:
-    fitted = SSDConfig().fitted(np.full((30, 2), 12, np.float32))
+    fitted = SSDConfig().with_fitted_anchors(np.full((30, 2), 12, np.float32))
     assert fitted.anchors is not None
     assert fitted.anchors[0] < 20
     np.testing.assert_allclose(np.divide(fitted.anchors[1:], fitted.anchors[:-1]), 2, atol=0.02)
-    assert SSDConfig().fitted(np.empty((0, 2), np.float32)).anchors == PAPER
+    assert SSDConfig().with_fitted_anchors(np.empty((0, 2), np.float32)).anchors == PAPER
 
 
 @pytest.mark.parametrize("variant", ["vgg16", "lite"])

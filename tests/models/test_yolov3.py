@@ -108,35 +108,35 @@ def test_widths_and_heights_overlap_in_closed_form() -> None:
 
 def test_an_object_is_answered_by_the_likest_base_box_in_the_cell_of_its_centre() -> None:
     box = torch.tensor([[200.0, 100.0, 260.0, 219.0]])  # 60 x 119 around (230, 159.5): base box 59 x 119, the third of stride 16
-    outputs, objects = assign(box, places(), ANCHORS, None)
+    _, outputs, objects = assign([box], places(), ANCHORS, None)
     assert (outputs.tolist(), objects.tolist()) == ([number_of(1, 2, 159 // 16, 230 // 16)], [0])
 
 
 def test_objects_in_one_place_are_all_answered_for() -> None:
     box = torch.tensor([200.0, 100.0, 260.0, 219.0])
-    outputs, objects = assign(torch.stack([box] * 9), places(), ANCHORS, None)
+    _, outputs, objects = assign([torch.stack([box] * 9)], places(), ANCHORS, None)
     assert len(set(outputs.tolist())) == 9
     assert sorted(objects.tolist()) == list(range(9))
     assert outputs[0] == number_of(1, 2, 9, 14)
     cells = {(int(x), int(y), int(s)) for (x, y), s in zip(places().cell[outputs], places().stride[outputs, 0], strict=True)}
     assert cells == {(28, 19, 8), (14, 9, 16), (7, 4, 32)}  # the same centre on each scale
-    assert len(assign(torch.stack([box] * 10), places(), ANCHORS, None)[0]) == 9  # there is no tenth base box
+    assert len(assign([torch.stack([box] * 10)], places(), ANCHORS, None)[0]) == 9  # there is no tenth base box
 
 
 def test_further_base_boxes_answer_only_where_they_are_like_enough_and_free() -> None:
     boxes = torch.tensor([[200.0, 100.0, 260.0, 219.0], [100.0, 100.0, 110.0, 120.0]])
     liked = (size_iou(boxes[:, 2:] - boxes[:, :2], ANCHORS.reshape(-1, 2)) > 0.3).sum(1).tolist()
-    outputs, objects = assign(boxes, places(), ANCHORS, 0.3)
+    _, outputs, objects = assign([boxes], places(), ANCHORS, 0.3)
     assert [objects.tolist().count(number) for number in (0, 1)] == liked
     assert min(liked) > 1
     assert len(set(outputs.tolist())) == sum(liked)
-    rivals = assign(boxes[[0, 0]], places(), ANCHORS, 0.3)[1].tolist()
+    rivals = assign([boxes[[0, 0]]], places(), ANCHORS, 0.3)[2].tolist()
     assert rivals[:2] == [0, 1]  # the second's own is never taken by the first's further ones
     assert len(rivals) == liked[0]
 
 
 def test_a_centre_on_the_images_edge_belongs_to_the_last_cell() -> None:
-    outputs, _ = assign(torch.tensor([[540.0, 348.0, 548.0, 356.0]]), places(), ANCHORS, None)
+    _, outputs, _ = assign([torch.tensor([[540.0, 348.0, 548.0, 356.0]])], places(), ANCHORS, None)
     assert outputs.tolist() == [number_of(0, 0, 43, 67)]
 
 
@@ -229,12 +229,12 @@ def test_a_score_is_objectness_times_class_and_unlikely_boxes_are_dropped(monkey
 
 def test_base_boxes_come_from_the_data_smallest_first_for_the_finest_scale() -> None:
     shapes = np.array([(8 * k, 6 * k) for k in range(1, 10)], np.float32)
-    config = YoloV3Config(**LIGHT).fitted(np.repeat(shapes, 5, axis=0))
+    config = YoloV3Config(**LIGHT).with_fitted_anchors(np.repeat(shapes, 5, axis=0))
     assert config.anchors == tuple((8.0 * k, 6.0 * k) for k in range(1, 10))
     net = YoloV3(config, build(config, 1, 1).encoder, 1)
     assert net.anchors.tolist() == np.reshape(config.anchors, (3, 3, 2)).tolist()
-    assert config.fitted(shapes + 1) is config  # what is given stays
-    assert YoloV3Config().fitted(np.zeros((0, 2), np.float32)).anchors is None
+    assert config.with_fitted_anchors(shapes + 1) is config  # what is given stays
+    assert YoloV3Config().with_fitted_anchors(np.zeros((0, 2), np.float32)).anchors is None
     assert build(YoloV3Config(**LIGHT), 1, 1).anchors.reshape(9, 2).tolist() == [list(map(float, pair)) for pair in COCO]
 
 
