@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import shutil
 import tempfile
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -148,10 +150,11 @@ class Pool:
     """
 
     def __init__(self, store: CaseStore, workers: int, method: str | None = None) -> None:
-        self._folder: Any = None
-        if (method or multiprocessing.get_start_method()) != "fork" and not store.on_disk:
-            self._folder = tempfile.TemporaryDirectory(prefix="ocuseg-cases-")
-            store = store.copied_to(Path(self._folder.name))
+        self.folder: Path | None = None
+        if (method or multiprocessing.get_start_method()) != "fork":
+            self.folder = Path(tempfile.mkdtemp(prefix="ocuseg-cases-"))
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+            store = store.for_processes(self.folder)
         self._jobs = _Jobs()
         self._turn = 0
         self._loader: Any = torch.utils.data.DataLoader(
@@ -171,9 +174,9 @@ class Pool:
         self._turn += 1
         mine, self._jobs.jobs = self._turn, jobs
         for item in self._loader:
+            yield item
             if self._turn != mine:
                 raise RuntimeError("the loader processes have been given other batches in between")
-            yield item
 
 
 class _Jobs(torch.utils.data.Sampler[Any]):

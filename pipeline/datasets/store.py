@@ -191,17 +191,19 @@ class CaseStore:
     def on_disk(self) -> bool:
         return self._folder is not None
 
-    def copied_to(self, folder: Path) -> CaseStore:
-        """The same store with its arrays in files below ``folder``, so that little of it is pickled for a process that reads them."""
+    def for_processes(self, folder: Path) -> CaseStore:
+        """What processes need that only cut samples, little to pickle: arrays are in files, below ``folder`` if in memory so far."""
         other = copy.copy(self)
-        other._folder, other.feeds, other._kept = folder, {}, {}
+        other._folder, other._cases, other._hashes, other.feeds, other._kept = folder, {}, {}, {}, {}
         other.places = Places(other.working_valid, other.working_mask)
         for number, (key, kept) in enumerate(self._kept.items()):
-            save_case(kept, folder / str(number))
-            loaded = load_case(folder / str(number))
-            if loaded is None:
+            there: CachedCase | None = kept
+            if not self.on_disk:
+                save_case(kept, folder / str(number))
+                there = load_case(folder / str(number))
+            if there is None:
                 raise CardError(f"case {key}: its arrays cannot be copied for the loader processes; check the disk of the temporary folder")
-            other._kept[key] = loaded
+            other._kept[key] = replace(there, fingerprint=np.zeros(0, np.float32), source_objects=None)
         return other
 
     def __getstate__(self) -> dict[str, Any]:

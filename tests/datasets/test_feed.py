@@ -1,0 +1,169 @@
+"""However samples reach the device, they are the same ones: by loader processes of every kind, by a thread, from the device itself."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.datasets.augment import AugmentConfig
+from pipeline.datasets.feed import DeviceStore, Feed, Pool, ahead
+from pipeline.datasets.loader import TrainingLoader
+from pipeline.datasets.places import Places
+from pipeline.datasets.windows import cut
+from pipeline.errors import TrainingError
+from tests.cards.conftest import SmallSet
+from tests.datasets.test_loader import Sampling, same, stored
+
+ALL = AugmentConfig(rotation_deg=20, scale=(0.8, 1.2), elastic=4, gamma=0.3, blur_sigma=1, noise=0.1)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_loader_processes_of_every_kind_give_the_same_batches(small_set: SmallSet, method: str) -> None:
+    store = stored(small_set)
+    data, keys = Sampling(augment=ALL, workers=1), store.keys()
+    store.feeds["cpu", 1, keys] = Feed(store, keys, torch.device("cpu"), 1, method)
+    for epoch in range(2):
+        here = list(TrainingLoader(store, keys, Sampling(augment=ALL), 4, 0, epoch))
+        assert same(here, list(TrainingLoader(store, keys, data, 4, 0, epoch)))
+
+
+def test_one_pool_serves_all_epochs_and_one_iteration_at_a_time(small_set: SmallSet) -> None:
+    store = stored(small_set)
+    data, keys = Sampling(workers=1), store.keys()
+    first = iter(TrainingLoader(store, keys, data, 4, 0, 0))
+    next(first)
+    (feed,) = store.feeds.values()
+    processes = worker_ids(feed)
+    assert len(processes) == 1
+    # An epoch that was left in the middle leaves nothing behind for the next.
+    later = TrainingLoader(store, keys, data, 4, 0, 1)
+    assert same(list(later), list(TrainingLoader(store, keys, Sampling(), 4, 0, 1)))
+    assert worker_ids(feed) == processes
+    with pytest.raises(RuntimeError, match="other batches"):
+        next(first)
+
+
+def worker_ids(feed: Feed) -> list[int]:
+    assert feed._pool is not None
+    return [process.pid for process in feed._pool._loader._iterator._workers]
+
+
+def test_a_store_on_disk_is_handed_to_a_process_in_few_bytes(small_set: SmallSet, tmp_path: Path) -> None:
+    store = stored(small_set)
+    pixels = sum(store.plane(index).nbytes for index in range(len(store)))
+    assert store.nbytes(store.keys()) == pixels
+    for whole in (store, stored(small_set, cache="disk", cache_dir=tmp_path / "cache")):
+        small = whole.for_processes(tmp_path / "copy")
+        assert len(pickle.dumps(small)) < 3000 * len(store)
+        job = TrainingLoader(store, store.keys(), Sampling(), 4, 0, 0)._job(0)
+        (there,), (here,) = job.cut(pickle.loads(pickle.dumps(small))), job.cut(store)  # type: ignore[union-attr]
+        assert torch.equal(there.pixels, here.pixels)
+        assert torch.equal(there.labels, here.labels)
+
+
+def test_the_thread_keeps_the_order_and_hands_on_what_goes_wrong() -> None:
+    def numbers() -> Iterator[int]:
+        yield from range(5)
+        raise ValueError("the sixth")
+
+    found = ahead(numbers())
+    assert [next(found) for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="the sixth"):
+        next(found)
+    assert list(ahead(iter(()))) == []
+
+
+def test_the_thread_works_ahead_and_ends_with_its_iteration() -> None:
+    made = []
+    third = threading.Event()
+
+    def numbers() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            if number == 2:
+                third.set()
+            yield number
+
+    before = threading.active_count()
+    iteration = ahead(numbers())
+    assert next(iteration) == 0
+    assert third.wait(60), "the next are made while one is in use"
+    iteration.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+    assert len(made) < 6
+
+
+def test_planes_are_brought_to_the_device_once(small_set: SmallSet) -> None:
+    store = stored(small_set)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    resident = DeviceStore(store, device)
+    assert resident.plane(3) is resident.plane(3)
+    job = TrainingLoader(store, store.keys(), Sampling(augment=ALL), 4, 0, 0)._job(0)
+    there, here = (cut(source, job.samples) for source in (resident, store))  # type: ignore[union-attr]
+    assert torch.equal(there.pixels.cpu(), here.pixels)
+    assert torch.equal(there.labels.cpu(), here.labels)
+    assert there.placements == here.placements
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU")
+@pytest.mark.parametrize("way", ["resident", "copied", "workers"])
+def test_a_gpu_is_fed_the_same_stream(small_set: SmallSet, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    store = stored(small_set)
+    if way != "resident":
+        monkeypatch.setattr("pipeline.datasets.feed.DEVICE_SHARE", 0.0)
+    data = Sampling(workers=1 if way == "workers" else 0)
+    there = list(TrainingLoader(store, store.keys(), data, 4, 0, 0, device="cuda"))
+    assert all(batch.images[0].device.type == "cuda" for batch in there)
+    assert same([batch.to("cpu") for batch in there], list(TrainingLoader(store, store.keys(), Sampling(), 4, 0, 0)))
+
+
+def test_batches_may_begin_in_the_middle(small_set: SmallSet) -> None:
+    store = stored(small_set)
+    loader = TrainingLoader(store, store.keys(), Sampling(augment=ALL), 4, 0, 0)
+    assert same(list(loader)[5:], list(loader.batches(5)))
+
+
+def test_the_culprit_of_a_batch_is_named(small_set: SmallSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stored(small_set)
+    bad = store.keys()[7]
+    monkeypatch.setattr(store.places, "share_seen", lambda index, region: 1 / 0 if store.case_of(index) == bad else 1.0)
+    with pytest.raises(TrainingError, match=f"case {bad}: .*ZeroDivisionError"):
+        list(TrainingLoader(store, store.keys(), Sampling(), 4, 0, 0))
+
+
+def test_places_are_what_a_look_at_every_pixel_finds() -> None:
+    random = np.random.default_rng(0)
+    masks = {0: (random.random((37, 53)) < 0.02).astype(np.int8), 1: np.zeros((37, 53), np.int8), 2: None}
+    reads = []
+
+    def valid(index: int) -> Any:
+        reads.append(index)
+        return np.pad(np.ones((20, 53), bool), ((0, 17), (0, 0)))
+
+    places = Places(valid, masks.__getitem__)
+    generator = torch.Generator().manual_seed(0)
+    found = {places.foreground_pixel(0, generator) for _ in range(1000)}
+    assert found == set(zip(*(axis.tolist() for axis in np.nonzero(masks[0])), strict=True))  # type: ignore[arg-type]
+    assert places.foreground_pixel(1, generator) is places.foreground_pixel(2, generator) is None
+    assert places.labelled([0, 1, 2]) == [0]
+    for region, share in (((0, 0, 20, 53), 1.0), ((20, 0, 17, 53), 0.0), ((12, 4, 16, 20), 0.5), ((-20, -53, 40, 106), 0.25)):
+        assert abs(places.share_seen(0, region) - share) < 0.12
+    assert reads == [0], "read once"
+
+
+def test_a_pool_copies_what_is_in_memory_and_leaves_nothing(small_set: SmallSet) -> None:
+    store = stored(small_set)
+    pool = Pool(store, 1, "spawn")
+    folder = pool.folder
+    assert folder is not None
+    assert folder.is_dir()
+    del pool
+    assert not folder.exists()
+    assert Pool(store, 1, "fork").folder is None, "a forked process shares the memory"
