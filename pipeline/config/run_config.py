@@ -64,12 +64,12 @@ class Minutes(Strict):
 class TrainConfig(Strict):
     """The loop's settings."""
 
-    epochs: int = Field(100, ge=1)
+    epochs: int = Field(100, ge=1, description="maximum number of passes over the training set")
     batch_size: int = Field(4, ge=1, description="samples per batch and process")
     accumulate: int = Field(1, ge=1, description="batches accumulated per optimiser step")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(3e-3, gt=0, description="peak learning rate")
-    weight_decay: float = Field(1e-2, ge=0)
+    weight_decay: float = Field(1e-2, ge=0, description="weight decay of the optimiser")
     schedule: Literal["one_cycle", "cosine", "constant"] = Field(
         "one_cycle", description="learning-rate schedule over the whole run; cosine starts with a linear warm-up"
     )
@@ -100,14 +100,14 @@ class TrainConfig(Strict):
     )
     validate_every: Annotated[int, Field(ge=1)] | Minutes = Field(
         1,
-        description="epochs between validations, or {minutes: 2}: at the end of the first epoch that ends so long after the last "
-        "validation; which epoch is the best then depends on the machine's speed",
+        description="epochs between validations, or {minutes: 2}: at the end of the first epoch at least this long after the last "
+        "validation; which epoch is best then depends on the speed of the machine",
     )
     checkpoint_minutes: float = Field(
         1.0,
         ge=0,
-        description="least time between checkpoints, which are saved at the end of an epoch; about the most that a killed run repeats. "
-        "One is also saved when the run stops and when its best weights change",
+        description="minimum time between checkpoints, which are saved at the end of an epoch: about as much as a killed run repeats. A "
+        "checkpoint is also saved when the run stops and when its best weights change",
     )
     validation_loss: bool = Field(False, description="also record the losses on the validation images, which costs another pass")
     patience: int | None = Field(

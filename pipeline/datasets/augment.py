@@ -24,17 +24,23 @@ NOISE_PLACES = 2**20
 class AugmentConfig(Strict):
     """Random changes of a training sample; a probability of 0 turns one off."""
 
-    horizontal_flip: float = Field(0.5, ge=0, le=1, description="probability; the mirror image of a right eye looks like a left one")
-    vertical_flip: float = Field(0.5, ge=0, le=1, description="probability; never done to OCT B-scans, whose layers have an up and a down")
-    quarter_turns: bool = Field(True, description="random rotation by 0, 90, 180 or 270 degrees; never done to OCT B-scans")
-    rotation_deg: float = Field(0.0, ge=0, le=180, description="random rotation within plus or minus this angle")
-    scale: tuple[float, float] = Field((1.0, 1.0), description="random zoom between these factors")
-    elastic: float = Field(0.0, ge=0, le=32, description="largest elastic displacement in pixels")
-    gain: float = Field(0.1, ge=0, description="image times 1 plus or minus up to this, per channel")
-    bias: float = Field(0.1, ge=0, description="image plus or minus up to this, in normalised units, per channel")
-    gamma: float = Field(0.0, ge=0, lt=1, description="random gamma between 1 minus and 1 plus this, on the field of view's range")
-    blur_sigma: float = Field(0.0, ge=0, description="largest Gaussian blur in pixels")
-    noise: float = Field(0.0, ge=0, description="largest standard deviation of added Gaussian noise")
+    horizontal_flip: float = Field(
+        0.5, ge=0, le=1, description="probability of a left-right flip, which makes a right eye look like a left one"
+    )
+    vertical_flip: float = Field(
+        0.5, ge=0, le=1, description="probability of a top-bottom flip; not applied to OCT B-scans, where depth has a direction"
+    )
+    quarter_turns: bool = Field(True, description="random rotation by 0, 90, 180 or 270 degrees; not applied to OCT B-scans")
+    rotation_deg: float = Field(0.0, ge=0, le=180, description="random rotation by up to this angle in either direction")
+    scale: tuple[float, float] = Field((1.0, 1.0), description="range of random zoom factors")
+    elastic: float = Field(0.0, ge=0, le=32, description="maximum elastic displacement in pixels")
+    gain: float = Field(0.1, ge=0, description="each channel is multiplied by a random factor of 1 plus or minus up to this value")
+    bias: float = Field(0.1, ge=0, description="a random offset of up to this value, in normalised units, is added to each channel")
+    gamma: float = Field(
+        0.0, ge=0, lt=1, description="random gamma between 1 - this and 1 + this, applied to the value range of the field of view"
+    )
+    blur_sigma: float = Field(0.0, ge=0, description="maximum sigma of a random Gaussian blur, in pixels")
+    noise: float = Field(0.0, ge=0, description="maximum standard deviation of added Gaussian noise")
 
     @property
     def warps(self) -> bool:

@@ -29,23 +29,26 @@ class NormaliseConfig(Strict):
     """How raw pixels become a network's input. Statistics are always taken inside the field of view."""
 
     method: Literal["zscore", "percentile"] = Field(
-        "zscore", description="zscore: per channel, inside the field of view; percentile: to 0..1 between two percentiles (OCT)"
+        "zscore",
+        description="zscore: mean 0 and variance 1 of each channel in the field of view; percentile: 0..1 between two percentiles (OCT)",
     )
-    percentiles: tuple[float, float] = Field((1.0, 99.0), description="lower and upper percentile of method percentile")
-    channels: Literal["as_stored", "green", "grey"] = Field("as_stored", description="which channels the network sees")
+    percentiles: tuple[float, float] = Field((1.0, 99.0), description="lower and upper percentile for method: percentile")
+    channels: Literal["as_stored", "green", "grey"] = Field("as_stored", description="channels that are passed to the network")
     clahe: float | None = Field(
         None, gt=0, le=1, description="contrast-limited adaptive histogram equalisation: clip limit 0..1 (0.01 is mild), or null for none"
     )
     background_sigma: float | None = Field(
-        None, gt=0, description="subtract a Gaussian background of this many working pixels, or null for none"
+        None, gt=0, description="sigma, in working pixels, of a Gaussian background estimate that is subtracted; null: none"
     )
     field_of_view: Literal["detect", "card", "whole"] = Field(
-        "card", description="detect: from the picture; card: the card's mask where there is one, else detect; whole: every pixel"
+        "card", description="detect: found in the image; card: the card's mask if there is one, else detect; whole: every pixel"
     )
     working_diameter_px: int | None = Field(
-        None, ge=32, description="resize so that the field of view is this wide (fundus), or null for the source's own scale"
+        None, ge=32, description="resize so that the field of view has this diameter (fundus); null: keep the source's scale"
     )
-    working_size: tuple[int, int] | None = Field(None, description="resize to (rows, columns) at the same aspect by letterboxing, or null")
+    working_size: tuple[int, int] | None = Field(
+        None, description="resize to (rows, columns), padded to keep the aspect ratio; null: keep the source's size"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> NormaliseConfig:

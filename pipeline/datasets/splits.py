@@ -28,28 +28,30 @@ class SplitConfig(Strict):
 
     source: Literal["official", "random"] = Field("official", description="official: the card's own parts; random: by the fractions below")
     validation: float = Field(
-        0.2, ge=0, lt=1, description="share of patients; taken from the training part where the card has no validation part"
+        0.2, ge=0, lt=1, description="fraction of patients; taken from the training part if the card has no validation part"
     )
-    test: float = Field(0.2, ge=0, lt=1, description="share of patients of a random split")
-    folds: int | None = Field(None, ge=2, description="cross-validation over the training part with this many folds, or null")
-    fold: int = Field(0, ge=0, description="which fold is held out, from 0")
+    test: float = Field(0.2, ge=0, lt=1, description="fraction of patients, for a random split")
+    folds: int | None = Field(None, ge=2, description="number of cross-validation folds over the training part; null: no cross-validation")
+    fold: int = Field(0, ge=0, description="index of the held-out fold, from 0")
     fold_part: Literal["validation", "test"] = Field(
         "validation",
-        description="what the held-out fold is for; test: it is only tested, and the fold after it chooses epoch and thresholds",
+        description="use of the held-out fold; test: it is only tested, and the next fold chooses epoch and thresholds",
     )
     limit: int | None = Field(
-        None, ge=1, description="most patients to train on, or null; of one seed, fewer are always among more (for learning curves)"
+        None,
+        ge=1,
+        description="maximum number of training patients (with one seed, a smaller set is a subset of a larger one); null: all",
     )
     train_patients: tuple[str, ...] | None = Field(
         None,
         min_length=1,
-        description="names of the patients to train on, as split.json has them, or null: everyone whom no other part holds",
+        description="patients to train on, named as in split.json; null: all who are in no other part",
     )
     validation_patients: tuple[str, ...] | None = Field(
-        None, min_length=1, description="names of the patients who choose epoch and thresholds, in place of a share or of the card's own"
+        None, min_length=1, description="patients for validation, in place of a fraction or of the card's validation part"
     )
     near_duplicates: Literal["fail", "drop_from_train"] = Field(
-        "fail", description="what the leakage guard does with the same or a near-identical image on both sides"
+        "fail", description="what the leakage guard does when two parts contain the same or a near-identical image"
     )
 
     @property

@@ -27,9 +27,9 @@ class Anchors(Strict):
     """Reference boxes of each level of a pyramid: every size in every aspect ratio."""
 
     sizes: tuple[tuple[float, ...], ...] = Field(
-        ((32,), (64,), (128,), (256,), (512,)), description="square roots of the areas, in working pixels, for each level, finest first"
+        ((32,), (64,), (128,), (256,), (512,)), description="square roots of the anchor areas in working pixels, per level, finest first"
     )
-    ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="height divided by width, the same at each level")
+    ratios: tuple[float, ...] = Field((0.5, 1.0, 2.0), min_length=1, description="height / width of the anchors, the same at each level")
 
     @model_validator(mode="after")
     def _fits(self) -> Anchors:

@@ -34,13 +34,16 @@ class ModelConfig(Strict):
 
     weights: str = Field(
         "none",
-        description="initial weights: none, imagenet (found offline: --weights-dir, OCUSEG_WEIGHTS or torch's own "
-        "hub cache), the path of a file, or that of a bundle whose encoder is of the same architecture",
+        description="initial weights: none, imagenet (read from --weights-dir, OCUSEG_WEIGHTS or torch's hub cache), or the path of a "
+        "weights file or of a bundle with the same encoder architecture",
     )
     weights_for: Literal["encoder", "network"] = Field(
-        "encoder", description="network: all of a bundle's network goes on learning, as after new pictures or outlines; encoder: that alone"
+        "encoder",
+        description="network: load a bundle's whole network, to train it further on new images or labels; encoder: only its encoder",
     )
-    weights_partial: bool = Field(False, description="take what fits of weights of another architecture, instead of refusing them")
+    weights_partial: bool = Field(
+        False, description="load the tensors that match from weights of another architecture, instead of refusing them"
+    )
 
     @property
     def volumes(self) -> bool:

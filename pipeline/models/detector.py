@@ -21,9 +21,16 @@ from pipeline.types import Target
 Sizes = list[tuple[int, int]]
 
 LowestScore = Annotated[float, Field(ge=0, lt=1, exclude=True, description="taken from task.score_threshold")]
-LargestOverlap = Annotated[float, Field(gt=0, le=1, description="overlap (IoU) above which the less likely of one class's boxes goes")]
+LargestOverlap = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1,
+        description="IoU threshold of non-maximum suppression, per class",
+    ),
+]
 FrozenStages = Annotated[
-    int, Field(ge=0, le=5, description="first stages of the encoder (of 5) that stay as loaded, where weights are given")
+    int, Field(ge=0, le=5, description="number of encoder stages (of 5, from the image on) that stay frozen when weights are loaded")
 ]
 
 

@@ -44,21 +44,23 @@ class DetrConfig(DetectorConfig):
     name: Literal["detr"] = "detr"
     backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, resnet18, resnet50")
     frozen_stages: FrozenStages = 2
-    stride: Literal[16, 32] = Field(32, description="of the features that the transformer sees; at 16 four times as many, from two depths")
-    queries: int = Field(100, ge=1, description="most objects an image; a few times the usual number of objects learns sooner")
-    width: int = Field(256, ge=8, multiple_of=4, description="features of the transformer (d_model)")
+    stride: Literal[16, 32] = Field(
+        32, description="stride of the features passed to the transformer; 16 gives four times as many, from two depths"
+    )
+    queries: int = Field(100, ge=1, description="maximum number of objects per image; a small multiple of the usual number trains fastest")
+    width: int = Field(256, ge=8, multiple_of=4, description="width of the transformer (d_model)")
     heads: int = Field(8, ge=1, description="attention heads")
     encoder_layers: int = Field(6, ge=0)
     decoder_layers: int = Field(6, ge=1)
-    feedforward: int = Field(2048, ge=1, description="features between a layer's two linear maps")
+    feedforward: int = Field(2048, ge=1, description="width of the feed-forward layers")
     dropout: float = Field(0.1, ge=0, lt=1)
     points: bool = Field(
         True,
-        description="each query has a point of the image, looks around it at first and says its box relative to it; false: the paper's, "
-        "which has to learn where to look and takes many times as long",
+        description="each query has a reference point, attends around it at first and predicts its box relative to it; false: as in the "
+        "paper, which learns where to attend and takes many times as long to train",
     )
-    auxiliary: bool = Field(True, description="each decoder layer has the loss, not only the last")
-    no_object: float = Field(0.1, gt=0, description="weight of queries that stand for no object, in the class loss")
+    auxiliary: bool = Field(True, description="apply the loss to every decoder layer, not only to the last")
+    no_object: float = Field(0.1, gt=0, description="class-loss weight of queries without an object")
 
     @model_validator(mode="after")
     def _fits(self) -> DetrConfig:

@@ -23,9 +23,9 @@ class DynUNetConfig(VolumeModelConfig):
     name: Literal["dynunet"] = "dynunet"
     widths: tuple[int, ...] = Field((32, 64, 128, 256, 512), min_length=3, description="channels at each depth, finest first")
     slice_halvings: int | None = Field(None, ge=0, description=SLICE_HALVINGS)
-    residual: bool = Field(False, description="blocks that add their input to their output")
+    residual: bool = Field(False, description="use residual blocks")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability")
-    deep_supervision: int = Field(0, ge=0, le=4, description="how many coarser decoder outputs also get a loss (0: none)")
+    deep_supervision: int = Field(0, ge=0, le=4, description="number of coarser decoder outputs that also have a loss; 0: none")
 
     @model_validator(mode="after")
     def _fits(self) -> DynUNetConfig:

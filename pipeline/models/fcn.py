@@ -33,11 +33,13 @@ DENSE = 4096  # width of the classifier's dense layers in the paper and in the f
 
 class FCNConfig(ModelConfig):
     name: Literal["fcn"] = "fcn"
-    encoder: Literal["vgg16", "resnet18", "resnet50"] = Field("vgg16", description="the classifier that is read as a convolution")
-    step: Literal[8, 16, 32] = Field(8, description="side in pixels of the finest scores: FCN-8s, FCN-16s or FCN-32s")
-    width: float = Field(1.0, gt=0, le=1, description="share of VGG-16's channels; imagenet needs 1")
+    encoder: Literal["vgg16", "resnet18", "resnet50"] = Field(
+        "vgg16", description="classification network that is made fully convolutional"
+    )
+    step: Literal[8, 16, 32] = Field(8, description="stride in pixels of the finest score map: FCN-8s, FCN-16s or FCN-32s")
+    width: float = Field(1.0, gt=0, le=1, description="fraction of VGG-16's channels; weights: imagenet requires 1")
     dense_width: int = Field(DENSE, ge=8, description="channels of VGG-16's fc6 and fc7 as convolutions; 4096 in the paper")
-    norm: Norm = Field("none", description="VGG-16: none as in the paper, or batch")
+    norm: Norm = Field("none", description="normalisation of VGG-16: none as in the paper, or batch")
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout probability after fc6 and fc7")
 
 

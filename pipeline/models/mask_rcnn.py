@@ -21,7 +21,7 @@ from pipeline.types import Target
 class MaskRCNNConfig(RCNNConfig):
     name: Literal["mask_rcnn"] = "mask_rcnn"
     mask_width: int = Field(256, ge=1, description="channels of the mask head")
-    mask_layers: int = Field(4, ge=1, description="convolutions of the mask head before it is doubled to 28 x 28")
+    mask_layers: int = Field(4, ge=1, description="convolutions of the mask head before upsampling to 28 x 28")
 
 
 class MaskRCNN(RCNN):

@@ -32,11 +32,11 @@ class MobileNetUNetConfig(ModelConfig):
         (16, 32, 64, 96),
         min_length=2,
         max_length=4,
-        description="decoder's channels at strides 2, 4, 8 and 16; with fewer the encoder, too, ends one halving after the last",
+        description="decoder channels at strides 2, 4, 8 and 16; with fewer values, the encoder ends one halving after the last",
     )
     norm: Literal["batch", "frozen"] = Field(
         "batch",
-        description="encoder's normalisation: batch learns; frozen stays as loaded, for batches of few images",
+        description="normalisation of the encoder: batch is trained; frozen keeps the loaded statistics, for small batches",
     )
 
     @model_validator(mode="after")

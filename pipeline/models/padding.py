@@ -103,8 +103,8 @@ def check_slice_halvings(slice_halvings: int | None, dims: Dims, halvings: int) 
 
 
 SLICE_HALVINGS = (
-    "how many of the coarsest levels of a network of volumes also halve the number of slices; the others halve rows and columns alone, as "
-    "is right where slices lie further apart than pixels (OCT: 0 to 2); null: all of them"
+    "number of coarsest levels of a volume network that also halve the number of slices; the others halve only rows and columns, which "
+    "suits slices that lie further apart than pixels (OCT: 0 to 2); null: all levels"
 )
 
 

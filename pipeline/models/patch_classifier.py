@@ -27,14 +27,16 @@ from pipeline.models.padding import AnySize
 
 class PatchClassifierConfig(ModelConfig):
     name: Literal["patch_classifier"] = "patch_classifier"
-    window: int = Field(33, ge=5, description="side of a patch in pixels; odd, so that it has a middle")
-    widths: tuple[int, ...] = Field((32, 48, 64), min_length=1, description="channels of each convolution; after each, half the side")
+    window: int = Field(33, ge=5, description="side of a patch in pixels; odd, so that it has a centre pixel")
+    widths: tuple[int, ...] = Field(
+        (32, 48, 64), min_length=1, description="channels of each convolution; each is followed by a halving of the side"
+    )
     hidden: int = Field(128, ge=1, description="width of the dense layer")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability before the last layer")
-    centres: int = Field(512, ge=1, description="pixels of a crop whose patches are classified in training")
-    stride: int = Field(4, ge=1, description="prediction asks every so many pixels; 1 asks all")
-    enlargement: Literal["nearest", "bilinear"] = Field("bilinear", description="how pixels between those get their answer")
-    chunk: int = Field(512, ge=1, description="patches classified at once in prediction: bounds its memory")
+    centres: int = Field(512, ge=1, description="patches classified per training crop")
+    stride: int = Field(4, ge=1, description="spacing in pixels of the patches classified in prediction; 1: every pixel")
+    enlargement: Literal["nearest", "bilinear"] = Field("bilinear", description="interpolation between those pixels")
+    chunk: int = Field(512, ge=1, description="patches classified at once in prediction; limits its memory")
 
     @model_validator(mode="after")
     def _fits(self) -> PatchClassifierConfig:

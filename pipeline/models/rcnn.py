@@ -42,18 +42,22 @@ LOSSES = {
 
 class RCNNConfig(NMSConfig):
     backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, resnet18, resnet50")
-    imagenet: Version = Field("v1", description="which of torchvision's ImageNet weights, where weights is imagenet")
+    imagenet: Version = Field("v1", description="version of torchvision's ImageNet weights, for weights: imagenet")
     frozen_stages: FrozenStages = 2
-    fpn_channels: int = Field(256, ge=1, description="channels of each of the pyramid's levels")
+    fpn_channels: int = Field(256, ge=1, description="channels of each pyramid level")
     heads: Literal["v1", "v2"] = Field(
-        "v1", description="v1: the papers'; v2: normalised convolutions in the heads and two in the proposal network (Li et al.)"
+        "v1", description="v1: as in the papers; v2: normalised convolutions in the heads, and two in the proposal network (Li et al.)"
     )
-    anchors: Anchors | None = Field(None, description="reference boxes of the five levels, or null: fitted to the training boxes")
-    rpn_samples: int = Field(256, ge=2, description="anchors an image that the proposal network's losses look at")
-    rpn_before_nms: tuple[int, int] = Field((2000, 1000), description="best proposals of each level, in training and in prediction")
-    rpn_after_nms: tuple[int, int] = Field((2000, 1000), description="proposals an image after merging, in training and in prediction")
-    roi_samples: int = Field(512, ge=2, description="proposals an image that the heads learn from")
-    roi_positive: float = Field(0.25, gt=0, lt=1, description="largest share of objects among them")
+    anchors: Anchors | None = Field(None, description="anchors of the five levels; null: fitted to the training boxes")
+    rpn_samples: int = Field(256, ge=2, description="anchors per image in the proposal network's losses")
+    rpn_before_nms: tuple[int, int] = Field(
+        (2000, 1000), description="proposals kept per level before non-maximum suppression, in training and in prediction"
+    )
+    rpn_after_nms: tuple[int, int] = Field(
+        (2000, 1000), description="proposals kept per image after non-maximum suppression, in training and in prediction"
+    )
+    roi_samples: int = Field(512, ge=2, description="proposals per image that train the heads")
+    roi_positive: float = Field(0.25, gt=0, lt=1, description="maximum fraction of positives among them")
     representation: int = Field(1024, ge=1, description="width of the box head's fully connected layers")
     score_threshold: LowestScore = 0.05
 

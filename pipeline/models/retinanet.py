@@ -37,9 +37,7 @@ class RetinaNetConfig(dense.DenseConfig):
     backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, resnet18, resnet50")
     width: int = Field(256, ge=8, multiple_of=8, description="channels of the pyramid and the heads")
     head_layers: int = Field(4, ge=1, le=4, description="convolutions in each head before its last")
-    anchors: Anchors | None = Field(
-        None, description="reference boxes at strides 8, 16, 32, 64, 128, or null: fitted to the training boxes"
-    )
+    anchors: Anchors | None = Field(None, description="anchors at strides 8, 16, 32, 64 and 128; null: fitted to the training boxes")
 
     def with_fitted_anchors(self, sizes: npt.NDArray[np.float32]) -> Self:
         return self if self.anchors is not None else self.model_copy(update={"anchors": _three_an_octave(fitted_anchors(sizes, finest=8))})

@@ -27,7 +27,7 @@ from pipeline.models.weights import Loaded
 
 class SegNetConfig(ModelConfig):
     name: Literal["segnet"] = "segnet"
-    width: float = Field(1.0, gt=0, le=1, description="share of VGG-16's channels, in encoder and decoder; imagenet needs 1")
+    width: float = Field(1.0, gt=0, le=1, description="fraction of VGG-16's channels, in encoder and decoder; weights: imagenet requires 1")
 
 
 class SegNet(AnySize):

@@ -20,7 +20,7 @@ from pipeline.models.padding import Framed
 
 class SegResNetConfig(VolumeModelConfig):
     name: Literal["segresnet"] = "segresnet"
-    width: int = Field(16, ge=1, description="features at full resolution; each coarser level doubles them")
+    width: int = Field(16, ge=1, description="channels at full resolution, doubled at each coarser level")
     blocks: tuple[int, ...] = Field((1, 2, 2, 4), min_length=2, description="residual blocks of the encoder at each depth, finest first")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability after the first convolution")
 

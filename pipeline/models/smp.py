@@ -54,9 +54,11 @@ CLASSIFIER = ("fc.", "classifier.", "last_linear.", "head.", "heads.")
 
 class SmpConfig(ModelConfig):
     name: Literal["smp"] = "smp"
-    decoder: Decoder = Field("unet", description="what makes pixels of the encoder's features")
+    decoder: Decoder = Field("unet", description="decoder architecture")
     encoder: str = Field(
-        "resnet18", min_length=1, description="a name of the library's, or tu- and a name of timm's; dpt needs one of timm's transformers"
+        "resnet18",
+        min_length=1,
+        description="an encoder of segmentation-models-pytorch, or tu- followed by a timm model; dpt requires a timm transformer",
     )
 
 

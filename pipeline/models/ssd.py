@@ -51,10 +51,10 @@ NEGATIVES = 3  # hard negatives for each positive, and as many for each image if
 class SSDConfig(dense.DenseConfig):
     name: Literal["ssd"] = "ssd"
     variant: Literal["vgg16", "lite"] = Field("vgg16", description="vgg16: SSD300; lite: SSDLite on MobileNetV2")
-    width: float = Field(1.0, gt=0, le=1, description="share of the channels (MobileNetV2 keeps all of its own)")
+    width: float = Field(1.0, gt=0, le=1, description="fraction of the channels (MobileNetV2 keeps all of its own)")
     anchors: tuple[float, float, float, float, float, float, float] | None = Field(
         None,
-        description="sides of the default boxes at strides 8 to 256 in working pixels and a seventh where the last level's range ends, or "
+        description="sides of the default boxes at strides 8 to 256 in working pixels, and a seventh that ends the last level's range; "
         "null: fitted to the training boxes",
     )
 

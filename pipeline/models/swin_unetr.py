@@ -19,9 +19,11 @@ from pipeline.models.padding import Framed
 
 class SwinUnetrConfig(VolumeModelConfig):
     name: Literal["swin_unetr"] = "swin_unetr"
-    width: int = Field(24, ge=12, multiple_of=12, description="features of the finest level; each of four coarser ones doubles them")
-    depths: tuple[int, int, int, int] = Field((2, 2, 2, 2), description="transformer blocks a stage, in pairs (plain and shifted windows)")
-    heads: tuple[int, int, int, int] = Field((3, 6, 12, 24), description="attention heads a stage")
+    width: int = Field(24, ge=12, multiple_of=12, description="channels of the finest level, doubled at each of four coarser levels")
+    depths: tuple[int, int, int, int] = Field(
+        (2, 2, 2, 2), description="transformer blocks per stage, in pairs (plain and shifted windows)"
+    )
+    heads: tuple[int, int, int, int] = Field((3, 6, 12, 24), description="attention heads per stage")
     window: int = Field(7, ge=2, description="side of an attention window, in patches of 2 pixels")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability")
     residual_stages: bool = Field(False, description="a residual convolution before each stage (SwinUNETR-V2)")

@@ -30,21 +30,19 @@ class UNetConfig(VolumeModelConfig):
     name: Literal["unet"] = "unet"
     widths: tuple[int, ...] = Field((32, 64, 128, 256, 512), min_length=2, description="channels at each depth, finest first")
     first_stride: Literal[1, 2] = Field(
-        2, description="1 keeps the first width at full resolution, four times the work: for structures a pixel or two wide"
+        2, description="1: the first level works at full resolution, at four times the cost, for structures one or two pixels wide"
     )
     residual_units: int = Field(2, ge=0, description="convolutions in a residual unit; 0 for plain convolutions")
     norm: Literal["instance", "batch", "group"] = Field("instance", description="normalisation layer")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability")
-    attention_gates: bool = Field(
-        False, description="weigh what the encoder hands across by where the coarser levels look (Attention U-Net)"
-    )
+    attention_gates: bool = Field(False, description="weight skip connections by attention from the coarser level (Attention U-Net)")
     slice_halvings: int | None = Field(None, ge=0, description=SLICE_HALVINGS)
-    deep_supervision: int = Field(0, ge=0, le=4, description="how many coarser decoder outputs also get a loss (0: none)")
+    deep_supervision: int = Field(0, ge=0, le=4, description="number of coarser decoder outputs that also have a loss; 0: none")
     head_width: int = Field(
         0,
         ge=0,
-        description="features at full resolution before a last 1 x 1 convolution; 0: MONAI's own lean head, which decodes straight into"
-        " the classes (faster, but it normalises the logits themselves: give a width where images may hold none of a class)",
+        description="channels at full resolution before the last 1 x 1 convolution; 0: MONAI's own head, which decodes directly into the"
+        " classes (faster, but it normalises the logits: set a width if images may contain none of a class)",
     )
 
     @model_validator(mode="after")

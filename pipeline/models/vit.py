@@ -41,13 +41,13 @@ TORCHVISION = {
 
 class VitConfig(VolumeModelConfig):
     name: Literal["vit"] = "vit"
-    image_size: int = Field(512, ge=4, description="side in pixels of the images to be trained on: positions are learned for this size")
+    image_size: int = Field(512, ge=4, description="side in pixels of the training images; position embeddings are learnt for this size")
     patch: Literal[4, 8, 16, 32] = Field(16, description="side of a patch in pixels")
-    width: int = Field(768, ge=1, description="features of a patch")
+    width: int = Field(768, ge=1, description="width of the transformer")
     layers: int = Field(12, ge=1, description="transformer blocks")
     heads: int = Field(12, ge=1, description="attention heads")
-    feedforward: int = Field(3072, ge=1, description="features between a block's two linear maps")
-    decoder_width: int = Field(16, ge=1, description="features of the decoder at full resolution; each coarser level doubles them")
+    feedforward: int = Field(3072, ge=1, description="width of the feed-forward layers")
+    decoder_width: int = Field(16, ge=1, description="decoder channels at full resolution, doubled at each coarser level")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability; above 0 attention needs far more memory")
 
     @model_validator(mode="after")

@@ -34,15 +34,15 @@ class LittleWNetConfig(ModelConfig):
     widths: tuple[int, ...] = Field((8, 16, 32), min_length=2, description="channels at each depth of both U-Nets, finest first")
     between: Literal["sigmoid", "softmax"] = Field(
         "sigmoid",
-        description="what makes probabilities of the first U-Net's logits: sigmoid for one class or overlapping ones, softmax for several"
-        " that exclude each other",
+        description="activation of the first U-Net's output: sigmoid for one class or overlapping classes, softmax for several exclusive"
+        " classes",
     )
     unshuffle: Literal[1, 2, 4] = Field(
         1,
-        description="side of the squares of pixels that are channels inside the U-Nets: with 2 a step takes about a third of the time"
-        " that it takes with 1, which is the paper's",
+        description="pixel-unshuffle factor: the U-Nets work on squares of this side as channels; 1: as in the paper; 2 takes about a third"
+        " of the time per step",
     )
-    deep_supervision: Literal[0, 1] = Field(1, description="1: the first U-Net's output also gets a loss; 0: only the second's")
+    deep_supervision: Literal[0, 1] = Field(1, description="1: the first U-Net's output also has a loss; 0: only the second's")
 
     @model_validator(mode="after")
     def _fits(self) -> LittleWNetConfig:

@@ -44,18 +44,21 @@ class YoloV3Config(NMSConfig):
     neck: int = Field(512, ge=16, multiple_of=8, description="channels of the neck at stride 32, halved at 16 and again at 8; 128 is light")
     anchors: tuple[tuple[float, float], ...] | None = Field(
         None,
-        description="nine base boxes, width and height in working pixels, the smallest three for stride 8; null: by k-means from the "
-        "training boxes (the paper's, from COCO, where there are none)",
+        description="nine anchors as (width, height) in working pixels, smallest three for stride 8; null: by k-means from the training "
+        "boxes (without any, the paper's, from COCO)",
     )
-    box_loss: BoxLoss = Field("ciou", description="ciou: 1 - complete IoU; squared: the paper's, on the four raw numbers")
+    box_loss: BoxLoss = Field("ciou", description="ciou: 1 - complete IoU; squared: as in the paper, on the four raw outputs")
     also_above: float | None = Field(
         0.3,
         ge=0,
         lt=1,
-        description="base boxes whose width and height have more than this IoU with an object's answer for it too; null: only the best",
+        description="anchors of a higher IoU with an object's shape than this are assigned to it as well; null: only the best one",
     )
     ignore_above: float = Field(
-        0.5, gt=0, le=1, description="outputs that overlap an object by more and do not answer for it learn nothing"
+        0.5,
+        gt=0,
+        le=1,
+        description="outputs that overlap an object by a higher IoU than this without being assigned to it are ignored in the loss",
     )
     score_threshold: LowestScore = 0.001
     nms: LargestOverlap = 0.45

@@ -43,16 +43,19 @@ class DetectionConfig(TaskConfig):
 
     name: Literal["detection"] = "detection"
     losses: dict[str, float] = Field({}, description="loss weights by name, 1 where none is given; 0 disables")
-    score_threshold: float = Field(0.05, ge=0, lt=1, description="objects that score less are never kept")
-    detections: int = Field(100, ge=1, description="objects kept of an image, the highest-scoring")
+    score_threshold: float = Field(0.05, ge=0, lt=1, description="objects with a lower score are discarded")
+    detections: int = Field(100, ge=1, description="maximum number of objects kept per image, by score")
     tile: TileSides | None = Field(
-        None, description="predict by overlapping tiles of (rows, columns), one number for squares, or null for whole images"
+        None, description="predict in overlapping tiles of (rows, columns), one number for squares; null: whole images"
     )
     tile_overlap: float = Field(
-        0.25, ge=0, lt=1, description="overlap of neighbouring tiles; objects smaller than it are seen whole by at least one tile"
+        0.25,
+        ge=0,
+        lt=1,
+        description="overlap of neighbouring tiles as a fraction of their side; objects smaller than it lie whole in at least one tile",
     )
     headline: Literal["ap50", "ap", "dice"] = Field(
-        "ap50", description="the validation score that chooses the best epoch: average precision of boxes, or the masks' Dice"
+        "ap50", description="validation score that selects the best epoch: average precision of boxes, or Dice of masks"
     )
 
     def outputs(self, label_map: LabelMap) -> int:

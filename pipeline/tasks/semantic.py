@@ -29,13 +29,15 @@ class SemanticConfig(TaskConfig):
 
     name: Literal["semantic"] = "semantic"
     losses: dict[str, float] = Field(
-        {"dice": 1.0, "cross_entropy": 1.0}, min_length=1, description="weight of each loss: dice, cross_entropy, focal, cldice, tversky"
+        {"dice": 1.0, "cross_entropy": 1.0},
+        min_length=1,
+        description="weights of the losses by name: dice, cross_entropy, focal, cldice, tversky",
     )
     tile: TileSides | None = Field(
-        None, description="predict by overlapping tiles of (rows, columns), one number for squares, or null for whole images"
+        None, description="predict in overlapping tiles of (rows, columns), one number for squares; null: whole images"
     )
-    tile_slices: int | None = Field(None, ge=1, description="slices of a tile of a volume, or null for all of them at once")
-    tile_overlap: float = Field(0.25, ge=0, lt=1, description="overlap of neighbouring tiles")
+    tile_slices: int | None = Field(None, ge=1, description="slices per tile of a volume; null: all slices at once")
+    tile_overlap: float = Field(0.25, ge=0, lt=1, description="overlap of neighbouring tiles as a fraction of their side")
     flips: bool = Field(False, description="average the prediction over flips (test-time augmentation)")
 
     def outputs(self, label_map: LabelMap) -> int:
