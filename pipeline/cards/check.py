@@ -104,7 +104,7 @@ def check_draft(text: str, folder: Path, *, progress: ProgressCallback | None = 
 
 
 def card_statistics(card: DataCard, root: Path, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
-    """Cases, patients, parts, sizes, the mean share of each class inside the field of view, and how many objects are labelled.
+    """Cases, patients, parts, sizes, each class by its role, its mean fraction of the field of view, and how many objects are labelled.
 
     Cases whose files cannot be used (:func:`check_card` names them) count as cases and nowhere else.
     """
@@ -112,7 +112,7 @@ def card_statistics(card: DataCard, root: Path, *, progress: ProgressCallback | 
     cases = found.cases
     sizes: Counter[str] = Counter()
     counts: Counter[str] = Counter()
-    shares: dict[str, list[float]] = {name: [] for name in card.label_map.names}
+    fractions: dict[str, list[float]] = {name: [] for name in card.label_map.names}
     for done, case in enumerate(cases, 1):
         if progress is not None:
             progress(done, len(cases))
@@ -135,14 +135,15 @@ def card_statistics(card: DataCard, root: Path, *, progress: ProgressCallback | 
         if inside.shape != scan.geometry.plane or not inside.any():
             continue
         for name, layer in zip(card.label_map.names, card.label_map.layers(mask), strict=True):
-            shares[name].append(float(layer[..., inside].mean()))
+            fractions[name].append(float(layer[..., inside].mean()))
     return {
         "cases": len(cases),
         "unlabelled": found.unlabelled,
         "patients": len({case.key.patient for case in cases}),
         "parts": dict(Counter(case.part or "none" for case in cases)),
         "sizes": dict(sizes),
-        "share_of_pixels": {name: float(np.mean(values)) if values else None for name, values in shares.items()},
+        "roles": {name: role or "none" for name, role in zip(card.label_map.names, card.label_map.roles, strict=True)},
+        "fraction_of_pixels": {name: float(np.mean(values)) if values else None for name, values in fractions.items()},
         "objects": {name: counts[name] for name in card.label_map.names},
         "second_reader": sum(bool(case.second_reader) for case in cases),
     }

@@ -84,7 +84,7 @@ def _verdict(cases: int, found: Sequence[Problem]) -> str:
 
 
 def _counted(value: Any) -> str:
-    """A count, or counts by name, on one line; a share of pixels as a percentage."""
+    """A count, or counts by name, on one line; a fraction of pixels as a percentage."""
     if not isinstance(value, dict):
         return str(value)
     shown = {name: f"{100 * n:.2f} %" if isinstance(n, float) else "unknown" if n is None else str(n) for name, n in value.items()}

@@ -110,6 +110,7 @@ class Task(nn.Module):
         if len(parts) < len(evidence):
             return ScanScores(measures, evidence, None)
         pixels = ScanPixels.of(parts, self.label_map, encoding or self.label_map, len(geometry.shape) == 3)
+        parts.clear()  # a volume holds copies of them now
         measures |= pixel_scores(pixels) | (detailed_scores(pixels, geometry) if detail else {})
         return ScanScores(measures, evidence, pixels)
 

@@ -109,7 +109,7 @@ def test_every_kind_of_label_gives_the_same_objects(root: Path, kind: str) -> No
     assert sum(statistics["objects"].values()) == 2
     if kind == "yolo_boxes":
         assert target.mask is nothing.mask is target.instance_masks is nothing.instance_masks is None
-        assert statistics["share_of_pixels"] == {"bleeding": None, "drusen": None}
+        assert statistics["fraction_of_pixels"] == {"bleeding": None, "drusen": None}
         with pytest.raises(CardError, match=r"case a_U_0_a: its labels are boxes.*; score it against a card with masks"):
             read_target_mask(card, full)
         return
