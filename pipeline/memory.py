@@ -24,6 +24,7 @@ _SHARE_OF_WORKERS = 0.5
 _DECODING_BYTES_PER_PIXEL = 10
 """RGB as decoded, once more with its channels in front, and what a decoder holds beside them."""
 _MOST_PIXELS = 400_000_000
+_MOST_WORKERS = 16
 
 
 def machine_memory() -> int:
@@ -128,17 +129,19 @@ class Budget:
         self._held: dict[int, int] = {}
         self._turn, self._passed = 0, set[int]()
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._short = False
 
     def take(self, number: int, size: int) -> None:
         """Wait for the turn of ``number`` and until there is room."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or (number == self._turn and self._has_room(size)))
+            self._short = False
             self._held[number] = size
         self.skip(number)
 
     def _has_room(self, size: int) -> bool:
-        return not self._held or sum(self._held.values()) + size <= self._size
+        self._short = bool(self._held) and sum(self._held.values()) + size > self._size
+        return not self._short
 
     def skip(self, number: int) -> None:
         """``number`` takes nothing any more."""
@@ -154,6 +157,11 @@ class Budget:
         with self._changed:
             self._held.pop(number, None)
             self._changed.notify_all()
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody whose turn it is waits for room."""
+        return self._short
 
     def close(self) -> None:
         """Let go of everybody who waits."""
@@ -202,3 +210,10 @@ class Limits:
         worker = max(int(total * _SHARE_OF_WORKERS) // max(workers, 1), 1)
         fits = min(_MOST_PIXELS, worker // _DECODING_BYTES_PER_PIXEL)
         return cls(max_pixels if max_pixels is not None else fits, total, worker, time_s)
+
+
+def usual_workers(cores: int) -> int:
+    """How many files to read at once on a machine of so many cores: no more than can decode images of the largest size, but two."""
+    total = memory_setting() or int(machine_memory() * _SHARE_OF_MACHINE)
+    fits = int(total * _SHARE_OF_WORKERS) // (_MOST_PIXELS * _DECODING_BYTES_PER_PIXEL)
+    return max(2, min(cores, fits, _MOST_WORKERS))

@@ -29,6 +29,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import BundleError, ConfigError, OcusegError, TrainingError
 from pipeline.models.base import MODELS, Network, to_channels_last
 from pipeline.models.detector import NMSConfig
+from pipeline.models.precision import Precision
 from pipeline.registry import explain
 from pipeline.tasks.base import TASKS, Task
 from pipeline.tracking.provenance import PACKAGES
@@ -44,7 +45,8 @@ class Bundle:
     """A loaded bundle. ``task`` is in evaluation mode on the device asked for, with the thresholds.
 
     ``thresholds`` and ``metrics`` are by class name and by metric name; ``spacing_mm`` is the ([slices,] rows, columns) of the training
-    images in their source frame, or None; ``input_channels`` counts channels of the network's input.
+    images in their source frame, or None; ``input_channels`` counts channels of the network's input; ``precision`` is what prediction
+    calculates in where the hardware has it: training's, if its masks are those of float32 (training/precision_gate.py).
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Bundle:
     spacing_mm: Spacing | None
     card_sha256: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    precision: Precision = "float32"
     task: Task = field(repr=False, kw_only=True)
 
 
@@ -101,7 +104,7 @@ def save_bundle(
 
     Returns
     -------
-    The bundle's id: 12 hexadecimal digits of a SHA-256 over weights, config, label map and thresholds. The same training gives
+    The bundle's id: 12 hexadecimal digits of a SHA-256 over weights, config, label map, thresholds and precision. The same training gives
     the same id.
 
     Raises
@@ -127,6 +130,7 @@ def save_bundle(
             "card_sha256": card_sha256,
             "metrics": {name: float(value) for name, value in metrics.items()},
             "versions": _versions(),
+            "precision": task.precision,
         }
         record["id"] = _identity(record, _sha256(folder / WEIGHTS))
         finds_objects = config.task.need == "objects"  # type: ignore[attr-defined]
@@ -185,6 +189,7 @@ def load_bundle(path: Path, device: str | torch.device = "cpu") -> Bundle:
         spacing_mm=None if record["spacing_mm"] is None else tuple(record["spacing_mm"]),
         card_sha256=record["card_sha256"],
         versions=record["versions"],
+        precision=record.get("precision", "float32"),
         task=task.to(device),
     )
 
@@ -259,6 +264,8 @@ def _settings(path: Path, record: Mapping[str, Any]) -> tuple[RunConfig, LabelMa
 
 def _identity(record: Mapping[str, Any], weights_sha256: str) -> str:
     parts = {key: record[key] for key in ("config", "label_map", "thresholds", "input_channels", "modality")}
+    if record["precision"] != "float32":
+        parts["precision"] = record["precision"]
     return hashlib.sha256((weights_sha256 + _canonical(parts)).encode()).hexdigest()[:12]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.cards.card import Name
+from pipeline.models.precision import Precision
 from pipeline.types import LabelMap, Modality, Role
 
 FORMAT = 1
@@ -60,6 +61,7 @@ class BundleRecord(_Fields):
     card_sha256: Sha256
     metrics: dict[str, Annotated[float, Field(allow_inf_nan=True)]]
     versions: dict[str, str]
+    precision: Precision = "float32"  # of bundles before there was a choice
     files: dict[FileName, Sha256]
 
     @model_validator(mode="after")

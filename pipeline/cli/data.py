@@ -69,12 +69,16 @@ def add_to(app: typer.Typer) -> None:
     app.command("index")(command(index))
 
 
-def limits_of(max_pixels: int | None, memory_limit: str | None, workers: int) -> Limits:
+def limits_of(max_pixels: int | None, memory_limit: str | None, workers: int | None) -> Limits:
     """What one file may take, as the options say or this machine allows."""
-    from pipeline.memory import Limits
+    from pipeline.memory import Limits, usual_workers
 
     if memory_limit is not None:
         os.environ["OCUSEG_MEMORY_LIMIT"] = memory_limit
+    if workers is None:
+        from pipeline.training.platform import usable_cores  # brings torch along
+
+        workers = usual_workers(usable_cores())
     return Limits.chosen(max_pixels, workers=workers)
 
 

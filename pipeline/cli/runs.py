@@ -227,13 +227,16 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also keep each class's probabilities (of a segmentation bundle).")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Files read at once.")] = 2,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Files read, and results written, at once (default: as cores and memory allow).")
+    ] = None,
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
     device: Device = "auto",
     plugin: Plugin = None,
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
+    profile: Annotated[bool, typer.Option("--profile", help="At the end, say where the time went.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Segment every scan in a folder, or find its objects, as the bundle was trained to; every file ends in the ledger."""
@@ -242,11 +245,13 @@ def predict(
     for path in plugin or []:
         load_plugin(path)
     from pipeline.inference.folder import predict_folder
+    from pipeline.inference.profile import Profile
     from pipeline.scans.identity import Pseudonyms, default_key_path
 
     limits = limits_of(max_pixels, memory_limit, workers)
     follow(follow_links)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
+    spent = Profile()
     with progress("predicting") as advance:
         counts = predict_folder(
             bundle,
@@ -258,8 +263,10 @@ def predict(
             pseudonyms=pseudonyms,
             limits=limits,
             progress=advance,
+            profile=spent,
         )
-    emit(counts, as_json, [*ends(counts), f"written: {out}; next: {program('ocuseg')} report {out}"])
+    told = counts | ({"profile": spent.to_json()} if profile else {})
+    emit(told, as_json, [*ends(counts), *(spent.lines() if profile else ()), f"written: {out}; next: {program('ocuseg')} report {out}"])
     if not counts.get("done"):
         raise typer.Exit(EXIT_NOTHING_USABLE)
     if counts.get("rejected", 0) or counts.get("failed", 0):

@@ -88,19 +88,26 @@ class CompactImage:
     placement: Placement
 
     def to_float(
-        self, top: int = 0, left: int = 0, rows: int | None = None, columns: int | None = None, *, channels: int | None = None
+        self,
+        top: int = 0,
+        left: int = 0,
+        rows: int | None = None,
+        columns: int | None = None,
+        *,
+        channels: int | None = None,
+        device: Any = "cpu",
     ) -> tuple[Tensor, Tensor]:
         """(image float32, valid bool) of a window of the working frame; the same pixels for every window.
 
         ``channels``: what the network takes; a grey image is repeated to it. Every step before treats channels alike, so that this
-        is the same as repeating the stored pixels.
+        is the same as repeating the stored pixels. The window travels to ``device`` as stored and becomes float32 there.
         """
         import torch
 
         window = (slice(top, None if rows is None else top + rows), slice(left, None if columns is None else left + columns))
-        pixels = torch.from_numpy(np.array(self.pixels[:, window[0], window[1]]))
-        valid = torch.from_numpy(np.array(self.valid[window]))
-        offset, scale = torch.from_numpy(self.offset)[:, None, None], torch.from_numpy(self.scale)[:, None, None]
+        pixels = torch.from_numpy(np.array(self.pixels[:, window[0], window[1]])).to(device)
+        valid = torch.from_numpy(np.array(self.valid[window])).to(device)
+        offset, scale = (torch.from_numpy(part)[:, None, None].to(device) for part in (self.offset, self.scale))
         image = normalise(pixels, offset, scale, self.clamp, valid)
         return image if channels is None or image.shape[0] != 1 else image.repeat(channels, 1, 1), valid
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from pipeline.atomic import sync, write_text
 from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.object_files import FoundObjects, write_objects
+from pipeline.inference.profile import Profile
 from pipeline.inference.surface_files import write_fluid_components, write_surfaces
 from pipeline.measurements.surfaces import Surfaces
 from pipeline.scans.browser_copy import browser_copy
@@ -59,7 +60,7 @@ def mask_dtype(label_map: LabelMap) -> type[np.uint8] | type[np.uint16]:
     return np.uint8 if largest <= np.iinfo(np.uint8).max else np.uint16
 
 
-def write_case(out: Path, result: CaseResult, label_map: LabelMap) -> None:
+def write_case(out: Path, result: CaseResult, label_map: LabelMap, profile: Profile | None = None) -> None:
     """Write ``out/cases/<case>`` whole or not at all.
 
     Raises
@@ -69,6 +70,19 @@ def write_case(out: Path, result: CaseResult, label_map: LabelMap) -> None:
     staged = out / ".staging" / result.case
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
+    profile = profile or Profile()
+    with profile.stage("encode"):
+        _write_files(staged, result, label_map)
+    with profile.stage("write"):
+        for path in staged.iterdir():
+            sync(path)
+        sync(staged)
+        final = out / "cases" / result.case
+        staged.rename(final)
+        sync(final.parent)
+
+
+def _write_files(staged: Path, result: CaseResult, label_map: LabelMap) -> None:
     scan = result.scan
     planes = _write_planes(staged, scan, result.mask)
     write_nifti(staged / "mask.nii.gz", result.mask, scan.geometry)
@@ -83,12 +97,6 @@ def write_case(out: Path, result: CaseResult, label_map: LabelMap) -> None:
         if result.mask.ndim == 3:
             of_layers["fluid_components"] = write_fluid_components(staged, result.mask, label_map, scan.geometry)
     write_json(staged / CASE_FILE, _record(result, label_map, planes, of_layers).to_json())
-    for path in staged.iterdir():
-        sync(path)
-    sync(staged)
-    final = out / "cases" / result.case
-    staged.rename(final)
-    sync(final.parent)
 
 
 def _write_planes(folder: Path, scan: Scan, mask: npt.NDArray[np.unsignedinteger[Any]]) -> list[PlaneRecord]:

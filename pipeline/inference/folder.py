@@ -1,7 +1,8 @@
 """A whole hospital folder through a bundle: reading, network and writing overlap, every file is accounted for, nothing is lost.
 
-Reader threads have processes decode, and normalise, ahead; this thread runs the network; writer threads encode and save behind it.
-The windows between them are short, so memory does not grow with the folder. Each file's end is written to the journal before the
+Reader threads have processes decode, and normalise, ahead; this thread runs the network, on a GPU on several photographs of one size
+together; writer threads make masks of what it found, encode and save behind it. The windows between them are short, so memory does not
+grow with the folder. Each file's end is written to the journal before the
 ledger knows of it. A process that is killed leaves finished cases and nothing else; started again, it does what is missing:
 
 * a case folder appears by one rename, so it is whole or it is not there;
@@ -13,39 +14,38 @@ ledger knows of it. A process that is killed leaves finished cases and nothing e
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.errors import ConfigError, OcusegError, ScanError
-from pipeline.inference.case_files import CaseResult, mask_dtype, recorded_sha256, write_case
-from pipeline.inference.infer import infer
+from pipeline.inference.batching import Batching, Result
+from pipeline.inference.case_files import mask_dtype, recorded_sha256
 from pipeline.inference.journal import Entry, Journal
 from pipeline.inference.object_files import gather_coco
 from pipeline.inference.out_folder import open_out
 from pipeline.inference.pieces import Piece, Pieces, volume_of
 from pipeline.inference.predict import Predictor, PreprocessedScan
-from pipeline.inference.reading import File, Read, Writing, failed, read_file
-from pipeline.memory import Budget, Limits, available_memory
+from pipeline.inference.profile import Profile
+from pipeline.inference.reading import File, Read, read_file
+from pipeline.inference.writing import Job, Writers
+from pipeline.memory import Budget, Limits, available_memory, usual_workers
 from pipeline.scans.identity import Pseudonyms, roles_that_counted, tell_of_roles, warn_of_one_patient
 from pipeline.scans.originals import Originals
 from pipeline.scans.place import Role
 from pipeline.scans.record import PASSING, Opened, pixels_sha256, stamp_of, token_of
 from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
-from pipeline.training.platform import prepare_machine
+from pipeline.training.platform import prepare_machine, usable_cores
 from pipeline.types import CaseKey, ProgressCallback, Scan
 
 log = logging.getLogger(__name__)
 
-_WRITERS = 2
+_LOOK_AGAIN_S = 0.05
 
 
 def predict_folder(
@@ -55,20 +55,22 @@ def predict_folder(
     *,
     device: str = "auto",
     probabilities: bool = False,
-    workers: int = 2,
+    workers: int | None = None,
     pseudonyms: Pseudonyms | None = None,
     limits: Limits | None = None,
     progress: ProgressCallback | None = None,
+    profile: Profile | None = None,
 ) -> dict[str, int]:
     """Segment every scan below ``folder`` into ``out``; begin, or go on where an earlier call ended.
 
     Parameters
     ----------
     probabilities: also keep each class's probabilities (float16, ``probabilities.npz``).
-    workers: files read at once.
+    workers: files read, and results written, at once; as many as cores and memory allow, where nothing is given.
     pseudonyms: makes the names of cases; the published key of :meth:`Pseudonyms.unkeyed` is used without it (public data only).
     limits: what one file may take; what fits this machine, where nothing is given.
     progress: called with files finished, files in all, and a word on the current state.
+    profile: is told where the time goes.
 
     Returns
     -------
@@ -79,6 +81,7 @@ def predict_folder(
     ------
     BundleError: the bundle is not usable. ConfigError: ``out`` is not (see :func:`open_out`).
     """
+    profile = profile or Profile()
     bundle = load_bundle(bundle_path, device="cpu")
     names = pseudonyms or Pseudonyms.unkeyed()
     mask_dtype(bundle.label_map)
@@ -88,7 +91,8 @@ def predict_folder(
     with open_out(out, folder, bundle, names, probabilities), closing(Journal(out / "journal.sqlite", names)) as journal:
         try:
             total = sum(1 for _ in walk(folder)) if progress is not None else None
-            run = _Run(Predictor(bundle, prepare_machine(device)), folder, out, names, journal, probabilities, workers, limits)
+            at_once = workers or usual_workers(usable_cores())
+            run = _Run(Predictor(bundle, prepare_machine(device)), folder, out, names, journal, probabilities, at_once, limits, profile)
             run.go(lambda done, note: progress(done, total, note) if progress is not None else None)
         except BaseException:
             # Also after Ctrl-C what is in the journal is what the ledger says; on a full disk the first error is the one to tell.
@@ -114,12 +118,15 @@ class _Run:
         probabilities: bool,
         workers: int,
         limits: Limits | None,
+        profile: Profile,
     ) -> None:
         self.predictor, self.folder, self.out, self.names, self.journal = predictor, folder, out, names, journal
-        self.keep_probabilities, self.workers = probabilities, max(1, workers)
+        self.workers = max(1, workers)
         self.limits = limits or Limits.chosen(workers=self.workers)
         self.bundle: Bundle = predictor.bundle
-        self.writing: deque[Writing] = deque()
+        self.profile = profile
+        self.writers = Writers(out, self.bundle.label_map, self.workers, self._enter, profile)
+        self.batching = Batching(predictor, profile, probabilities, self._hand_over, self._fail)
         self.originals, self.pieces, self.roles = Originals(), Pieces(), Counter[Role]()
         for entry in journal.results():
             self.originals.add(entry.token, entry.case, entry.sha256, entry.instance, entry.pixels)
@@ -130,7 +137,7 @@ class _Run:
         self.tell = tell
         with (
             ThreadPoolExecutor(self.workers, "ocuseg-read") as readers,
-            ThreadPoolExecutor(_WRITERS, "ocuseg-write") as writers,
+            closing(self.writers),
             Pool(self.folder, self.names, self.limits) as pool,
             closing(self.originals),
             closing(self.pieces),
@@ -139,25 +146,32 @@ class _Run:
             budget = Budget(min(self.limits.total_bytes, available_memory()) // 2)
             try:
                 for number, file in enumerate(self._files()):
-                    reading.append(readers.submit(read_file, file, number, pool, self.predictor, budget))
+                    reading.append(readers.submit(read_file, file, number, pool, self.predictor, budget, self.profile))
                     # Results are taken in the order of the walk, so that of two equal files the first is always the original.
                     if len(reading) > self.workers:
-                        self._take(reading.popleft().result(), writers)
+                        self._take(self._next(reading.popleft(), budget))
                 while reading:
-                    self._take(reading.popleft().result(), writers)
+                    self._take(self._next(reading.popleft(), budget))
+                self.batching.run()
                 for pieces, pixels in self.pieces.groups():
                     if pixels <= self.limits.max_pixels:
-                        self._take_series(pieces, [*readers.map(pool.scan, (piece.file.path for piece in pieces))], writers)
+                        self._take_series(pieces, [*readers.map(pool.scan, (piece.file.path for piece in pieces))])
                         continue
                     why = ScanError("no_volume", f"a file of a series of {pixels:,} pixels, more than max_pixels: no volume was made of it")
                     for piece in pieces:
-                        self._take_series([piece], [*readers.map(pool.scan, [piece.file.path])], writers, why)
+                        self._take_series([piece], [*readers.map(pool.scan, [piece.file.path])], why)
             finally:
                 budget.close()
                 for future in reading:
                     future.cancel()
-                while self.writing:
-                    self._settle()
+
+    def _next(self, future: Future[Read], budget: Budget) -> Read:
+        """A file that has been read; should it wait for memory that photographs hold which wait for each other, these wait no longer."""
+        while self.batching.entries and not future.done():
+            wait([future], timeout=_LOOK_AGAIN_S)
+            if budget.is_waited_for:
+                self.batching.run()
+        return future.result()
 
     def _files(self) -> Iterator[File]:
         """Files that need work; those whose end is known are counted and passed over."""
@@ -188,18 +202,20 @@ class _Run:
             return (self.out / "cases" / entry.case).is_dir()
         return entry.status != "failed" and entry.code not in PASSING
 
-    def _take(self, read: Read, writers: ThreadPoolExecutor) -> None:
+    def _take(self, read: Read) -> None:
         """Runs in this thread: enter what was refused or is known already, else the network, then hand over to a writer."""
         with ExitStack() as held:
             held.callback(read.release)
-            self._finish(read, writers, held)
+            self._finish(read, held)
 
-    def _finish(self, read: Read, writers: ThreadPoolExecutor, held: ExitStack) -> None:
+    def _finish(self, read: Read, held: ExitStack) -> None:
         if read.ready is None:
             self._enter(read.entry())
             return
         scan = read.ready.scan
         entry = self._done(read.file, scan, read.seconds)
+        if any(_may_be_one(other, entry) for other in self.batching.entries):
+            self.batching.run()  # whether this one is a duplicate hangs on what becomes of the other
         other = self.originals.find(entry.token, entry.sha256, entry.instance, entry.pixels)
         if other is not None and other.kind != "conflict":
             what = "file" if other.kind == "same_content" else "SOP Instance UID and the same pixels"
@@ -211,8 +227,7 @@ class _Run:
             self.originals.add(entry.token, entry.case, entry.sha256, entry.instance, entry.pixels)
             self.pieces.add(entry.series, read.file, new=True, note=note, pixels=scan.pixels.size)
             return
-        if name := self._predict(read.ready.noted(note), entry, writers, held=held):
-            self.originals.add(entry.token, name, entry.sha256, entry.instance, entry.pixels)
+        self._predict(read.ready.noted(note), entry, held=held)
 
     def _done(self, file: File, scan: Scan, seconds: float) -> Entry:
         instance = "" if scan.sop_instance_uid is None else self.names.token("image", scan.sop_instance_uid)
@@ -220,9 +235,7 @@ class _Run:
         case, pixels = str(scan.case), pixels_sha256(scan)
         return Entry(file.token, file.stamp, scan.sha256, instance, case, "done", "", "", seconds, pixels, series)
 
-    def _take_series(
-        self, pieces: Sequence[Piece], opened: Sequence[Opened], writers: ThreadPoolExecutor, why: ScanError | None = None
-    ) -> None:
+    def _take_series(self, pieces: Sequence[Piece], opened: Sequence[Opened], why: ScanError | None = None) -> None:
         """The files of one series: a volume where they make one, else pictures that say why not (``why``, where it is known)."""
         found: list[tuple[Piece, Scan]] = []
         for piece, one in zip(pieces, opened, strict=True):
@@ -241,7 +254,7 @@ class _Run:
                 reasons = [f"slice {number} of {len(entries)} of a volume" for number in range(1, len(entries) + 1)]
                 parts = [replace(e, status="part", code="slice", reason=r) for e, r in zip(entries, reasons, strict=True)][1:]
                 notes = "; ".join(dict.fromkeys(piece.note for piece, _ in found if piece.note))
-                self._predict(ready.noted(notes), replace(entries[0], sha256=volume.sha256), writers, parts)
+                self._predict(ready.noted(notes), replace(entries[0], sha256=volume.sha256), parts)
                 return
         for piece, scan in found:
             if piece.new:
@@ -251,40 +264,37 @@ class _Run:
                 except ScanError as error:
                     self._enter(piece.file.refused(error, scan.sha256))
                 else:
-                    self._predict(ready.noted(note), self._done(piece.file, scan, 0.0), writers)
+                    self._predict(ready.noted(note), self._done(piece.file, scan, 0.0))
 
-    def _predict(
-        self, ready: PreprocessedScan, entry: Entry, writers: ThreadPoolExecutor, parts: Sequence[Entry] = (), held: ExitStack | None = None
-    ) -> str:
-        """The network, then over to a writer, or what is there already; the case's name, "" where the network failed.
+    def _predict(self, ready: PreprocessedScan, entry: Entry, parts: Sequence[Entry] = (), held: ExitStack | None = None) -> None:
+        """The network, then over to a writer, or what is there already; a photograph may wait for others of its size.
 
-        A writer lets go of what ``held`` holds when it is done.
+        What ``held`` holds is let go of when the case is done.
         """
         name, is_there = self._folder_name(ready.scan.case, ready.scan.sha256)
         entry = replace(entry, case=name, reason="; ".join(ready.scan.warnings))
         parts = [replace(part, case=name) for part in parts]
         if is_there:
+            self._note_original(entry)
             self._enter(entry, *parts)
-            return name
-        began = time.perf_counter()
-        try:
-            result = self._infer(ready, name, entry.seconds)
-        except Exception as error:  # one scan must not end the run
-            log.warning("case %s failed: %s", name, type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
-            if isinstance(error, torch.OutOfMemoryError):
-                torch.cuda.empty_cache()
-            seconds = time.perf_counter() - began
-            self._enter(*failed([replace(entry, seconds=seconds), *parts], error))
-            return ""
-        while len(self.writing) > _WRITERS:
-            self._settle()
-        future = writers.submit(self._write, result, ExitStack() if held is None else held.pop_all())
-        self.writing.append(Writing(replace(entry, seconds=result.seconds), parts, future))
-        return name
+            return
+        self.batching.add(Job(ready, entry, parts, ExitStack() if held is None else held.pop_all()))
+
+    def _hand_over(self, job: Job, result: Result) -> None:
+        self._note_original(job.entry)
+        self.writers.submit(job, result)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        job.held.close()
+        self._enter(*job.failed(error, "failed"))
+
+    def _note_original(self, entry: Entry) -> None:
+        if not entry.series:  # a slice was noted when it was put aside
+            self.originals.add(entry.token, entry.case, entry.sha256, entry.instance, entry.pixels)
 
     def _folder_name(self, case: CaseKey, sha256: str) -> tuple[str, bool]:
         """A name that no other content has, and whether this content's result is already there."""
-        busy = {w.entry.case: w.entry.sha256 for w in self.writing}
+        busy = {entry.case: entry.sha256 for entry in (*self.batching.entries, *self.writers.entries)}
         for key in (case, replace(case, image=f"{case.image[:51]}-{sha256[:12]}")):
             name = str(key)
             written = recorded_sha256(self.out / "cases" / name)
@@ -293,33 +303,17 @@ class _Run:
                 return name, written is not None
         raise ScanError("malformed", "two cases have one name and the same beginning of their SHA-256")
 
-    def _infer(self, ready: PreprocessedScan, name: str, read_seconds: float) -> CaseResult:
-        return infer(self.predictor, ready, name, read_seconds, keep_probabilities=self.keep_probabilities)
-
-    def _write(self, result: CaseResult, held: ExitStack) -> float:
-        """Runs in a writer thread; seconds it took."""
-        began = time.perf_counter()
-        with held:
-            write_case(self.out, result, self.bundle.label_map)
-        return time.perf_counter() - began
-
-    def _settle(self) -> None:
-        """Wait for the oldest case on its way to the disk and enter how it ended."""
-        oldest = self.writing.popleft()
-        try:
-            entries = [replace(oldest.entry, seconds=oldest.entry.seconds + oldest.future.result()), *oldest.parts]
-        except Exception as error:  # a full disk, a scan that cannot be encoded: this case failed, the next may not
-            log.warning(
-                "case %s could not be written: %s", oldest.entry.case, type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG)
-            )
-            entries = failed([oldest.entry, *oldest.parts], error)
-        self._enter(*entries)
-
     def _enter(self, *entries: Entry) -> None:
+        if entries:
+            self.journal.record(*entries)
         for entry in entries:
-            self.journal.record(entry)
             self._count(entry.status)
 
     def _count(self, status: str) -> None:
         self.finished += 1
         self.tell(self.finished, status)
+
+
+def _may_be_one(one: Entry, other: Entry) -> bool:
+    """Whether two files may hold one picture, or have one name."""
+    return one.sha256 == other.sha256 or one.case == other.case or bool(one.instance and one.instance == other.instance)

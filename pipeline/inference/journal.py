@@ -120,12 +120,14 @@ class Journal:
         """Finished cases and the parts of volumes, in the order in which they were entered."""
         yield from self._select("status IN ('done', 'part') ORDER BY id", ())
 
-    def record(self, entry: Entry) -> None:
-        """Write one entry through to the disk. It replaces what was known of the file, except results of earlier content."""
+    def record(self, *entries: Entry) -> None:
+        """Write entries through to the disk, together. Each replaces what was known of its file, except results of earlier content."""
         marks = ", ".join("?" * len(fields(Entry)))
         with self._refusals(), self._database:
-            self._database.execute("DELETE FROM entries WHERE token = ? AND (status != 'done' OR sha256 = ?)", (entry.token, entry.sha256))
-            self._database.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES ({marks})", astuple(entry))  # noqa: S608 (fixed names)
+            for entry in entries:
+                same = "token = ? AND (status != 'done' OR sha256 = ?)"
+                self._database.execute(f"DELETE FROM entries WHERE {same}", (entry.token, entry.sha256))  # noqa: S608 (fixed names)
+                self._database.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES ({marks})", astuple(entry))  # noqa: S608 (fixed names)
 
     def forget_folder(self, token: str) -> None:
         """A folder that could not be listed, and now can be, is accounted for by its files."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,17 @@ from pipeline.bundles.bundle import Bundle
 from pipeline.datasets.normalise import CompactImage, preprocess
 from pipeline.errors import ScanError
 from pipeline.memory import fits_memory
+from pipeline.models.precision import precision_here
 from pipeline.tasks.fov import restrict_to_fov
-from pipeline.types import Batch, Prediction, Scan
+from pipeline.types import Batch, CaseKey, Prediction, Scan
 
 log = logging.getLogger(__name__)
 
 _FAR_OFF = 1.5
 """Spacing that differs by more than this factor from training's is worth a warning."""
+
+_PIXELS_AT_ONCE, _MOST_AT_ONCE = 2**23, 16
+"""Of a batch on a GPU: eight photographs of 1000 x 1000, or that many B-scans. More are no faster, and wait for each other's files."""
 
 _FINISHING_BYTES = 12
 """What the last step before a network and the first one behind it hold of each value."""
@@ -45,13 +51,14 @@ class PreprocessedScan:
 class Predictor:
     """A bundle on a device.
 
-    ``ready`` may run in any thread; ``predict`` and ``slices`` use the network and belong to one thread.
+    ``ready`` and ``finished`` may run in any thread; ``predict``, ``slices`` and ``together`` use the network and belong to one thread.
     """
 
     def __init__(self, bundle: Bundle, device: str | torch.device = "cpu") -> None:
         self.bundle = bundle
         self.device = torch.device(device)
         self.task = bundle.task.to(self.device).eval()
+        self.task.precision = precision_here(bundle.precision, self.device.type)
 
     def predict(self, scan: Scan, *, valid: npt.NDArray[np.bool_] | None = None) -> Prediction:
         """The whole scan in its source frame: probabilities float32 (K, H, W), or (K, D, H, W) of a volume; objects of a picture.
@@ -84,28 +91,47 @@ class Predictor:
         ScanError: the network looks at neighbouring slices, and these do not lie on each other in the working frame.
         """
         for batch, prepared in self.batches(ready, valid=valid):
-            with torch.inference_mode():
-                predictions = self.task.predict(batch)
-            for prediction, reduced in zip(predictions, prepared, strict=True):
-                shown = restrict_to_fov(prediction, reduced.source_valid)
-                yield replace(shown, bundle_id=self.bundle.id, warnings=(*shown.warnings, *ready.warnings))
+            for prediction, reduced in zip(self._run(batch), prepared, strict=True):
+                yield self.finished(prediction, reduced, ready.warnings)
+
+    def together(self, scans: Sequence[PreprocessedScan]) -> list[Prediction]:
+        """Photographs in one batch, as the network gives them: each is still to be :meth:`finished`, in any thread."""
+        return self._run(self._batch([_photograph(one) for one in scans], [one.scan.case for one in scans]))
+
+    def finished(self, prediction: Prediction, reduced: CompactImage, warnings: Sequence[str]) -> Prediction:
+        """What the network found of an image, inside its field of view, with what must be told of it."""
+        shown = restrict_to_fov(prediction, reduced.source_valid)
+        return replace(shown, bundle_id=self.bundle.id, warnings=(*shown.warnings, *warnings))
+
+    def at_once(self, pixels: int) -> int:
+        """How many images of so many pixels (rows times columns) go together: one on a CPU, and on a GPU as many as keep it busy."""
+        return 1 if self.device.type == "cpu" or self.task.volumes else max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // pixels))
+
+    def _run(self, batch: Batch) -> list[Prediction]:
+        with torch.inference_mode():
+            return self.task.predict(batch)
 
     def batches(self, ready: PreprocessedScan, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[tuple[Batch, list[CompactImage]]]:
-        """What the network gets to see, and how each plane of it was prepared: one plane at a time, or one volume of all planes."""
+        """What the network gets to see, and how each plane of it was prepared: some planes at a time, or one volume of all planes."""
         planes = self._planes(ready, valid)
         if self.task.volumes:
             prepared = list(planes)
             if any(reduced.placement != prepared[0].placement for reduced in prepared):
                 raise ScanError("unsupported", "its slices have fields of view of different size, but the network looks at slices together")
-            parts = [reduced.to_float(channels=self._stored_channels()) for reduced in prepared]
+            parts = [reduced.to_float(channels=self._stored_channels(), device=self.device) for reduced in prepared]
             image, inside = torch.stack([part[0] for part in parts], dim=1), torch.stack([part[1] for part in parts])
-            yield Batch([image], [inside], [prepared[0].placement], [ready.scan.case]).to(self.device), prepared
+            yield Batch([image], [inside], [prepared[0].placement], [ready.scan.case]), prepared
             return
-        for reduced in planes:
-            if not fits_memory(_FINISHING_BYTES * max(reduced.pixels.size, reduced.source_valid.size * len(self.bundle.label_map))):
-                raise MemoryError
-            image, inside = reduced.to_float(channels=self._stored_channels())
-            yield Batch([image], [inside], [reduced.placement], [ready.scan.case]).to(self.device), [reduced]
+        while group := list(islice(planes, self.at_once(math.prod(ready.scan.geometry.plane)))):
+            yield self._batch(group, [ready.scan.case] * len(group)), group
+
+    def _batch(self, prepared: Sequence[CompactImage], cases: Sequence[CaseKey]) -> Batch:
+        """Raises MemoryError where the steps around the network would take more than there is."""
+        largest = max(max(one.pixels.size, one.source_valid.size * len(self.bundle.label_map)) for one in prepared)
+        if not fits_memory(_FINISHING_BYTES * len(prepared) * largest):
+            raise MemoryError
+        parts = [one.to_float(channels=self._stored_channels(), device=self.device) for one in prepared]
+        return Batch([image for image, _ in parts], [inside for _, inside in parts], [one.placement for one in prepared], cases)
 
     def _planes(self, ready: PreprocessedScan, valid: npt.NDArray[np.bool_] | None) -> Iterator[CompactImage]:
         if ready.reduced is not None:
@@ -147,6 +173,12 @@ class Predictor:
         # A file that does not say what it shows is taken for what the bundle knows.
         modality = self.bundle.modality if scan.modality == "unknown" else scan.modality
         return preprocess(plane, self.bundle.config.data.normalise, modality, valid)
+
+
+def _photograph(ready: PreprocessedScan) -> CompactImage:
+    if ready.reduced is None:
+        raise ValueError("a volume is predicted by itself")
+    return ready.reduced
 
 
 def _far_off(own: float | None, trained: float | None) -> bool:

@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ScanError
 from pipeline.inference.journal import Entry, Status
 from pipeline.inference.predict import Predictor, PreprocessedScan
+from pipeline.inference.profile import Profile
 from pipeline.memory import Budget
 from pipeline.scans.record import Opened, status_of
 from pipeline.scans.workers import Pool
@@ -60,28 +60,22 @@ class Read:
         return Entry(self.file.token, self.file.stamp, self.sha256, "", self.case, self.status, self.code, self.reason, self.seconds)
 
 
-@dataclass(frozen=True, eq=False)
-class Writing:
-    """A case on its way to the disk."""
-
-    entry: Entry
-    parts: Sequence[Entry]
-    future: Future[float]
-
-
-def read_file(file: File, number: int, pool: Pool, predictor: Predictor, budget: Budget) -> Read:
+def read_file(file: File, number: int, pool: Pool, predictor: Predictor, budget: Budget, profile: Profile) -> Read:
     """Runs in a reader thread: let a process decode it, refuse what does not fit, normalise. ``number`` in the order of the files."""
     began = time.perf_counter()
     case, opened = "", Opened()
     status: Status = "failed"
     release = partial(budget.give_back, number)
     try:
-        opened = pool.scan(file.path, lambda shape, itemsize: budget.take(number, _bytes_under_way(shape, itemsize)))
+        with profile.stage("read and decode"):
+            opened = pool.scan(file.path, lambda shape, itemsize: budget.take(number, _bytes_under_way(shape, itemsize)))
         if opened.scan is None:
             raise opened.error or AssertionError
         case = str(opened.scan.case)
         check_modality(opened.scan, predictor.bundle)
-        return Read(file, time.perf_counter() - began, predictor.ready(opened.scan), sha256=opened.scan.sha256, case=case, release=release)
+        with profile.stage("normalise"):
+            ready = predictor.ready(opened.scan)
+        return Read(file, time.perf_counter() - began, ready, sha256=opened.scan.sha256, case=case, release=release)
     except ScanError as error:
         status, code, reason = status_of(error.code), error.code, str(error)
     except Exception as error:  # one file must not end the run

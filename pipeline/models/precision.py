@@ -42,6 +42,11 @@ def choose_precision(wanted: Literal["auto", "float32", "bfloat16"], device: str
     return "bfloat16" if wanted == "bfloat16" or (wanted == "auto" and native) else "float32"
 
 
+def precision_here(recorded: Precision, device: str) -> Precision:
+    """What a bundle's network calculates in on ``device``: as recorded, but never in a format that the hardware only emulates."""
+    return recorded if has_bfloat16(device) else "float32"
+
+
 def autocast(device: str | torch.device, precision: Precision) -> torch.autocast:
     """A context in which networks on ``device`` calculate in ``precision``; weights, and what torch deems too delicate, stay float32."""
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

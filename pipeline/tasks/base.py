@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.datasets.preprocess import TargetKind
 from pipeline.models.base import Family, Network
+from pipeline.models.precision import Precision
 from pipeline.registry import OneOrTwo, Registry, Strict
 from pipeline.tasks.pixels import ScanPixels, detailed_scores, pixel_scores
 from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Prediction, Target
@@ -63,7 +64,8 @@ class Task(nn.Module):
     ``volumes``: the network looks at neighbouring slices, so that an image of a batch is a volume (types/sample.py, Batch).
     ``uses_thresholds``: whether a threshold decides on each class, rather than the highest of all classes' probabilities.
     ``headline`` names the entry of :meth:`summarise` by which the best epoch is chosen (higher is better). ``thresholds`` are the
-    decision thresholds by class name that ``score`` uses; empty: the family's defaults.
+    decision thresholds by class name that ``score`` uses; empty: the family's defaults. ``precision``: what the network calculates in
+    while it predicts, of the families that have been compared with float32 (inference/ and training/ set it).
     """
 
     network: Network
@@ -72,6 +74,7 @@ class Task(nn.Module):
     uses_thresholds: bool = True
     headline: str
     thresholds: Mapping[str, float]
+    precision: Precision = "float32"
 
     @abc.abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -99,6 +99,26 @@ def tile_that_fits(network: nn.Module, run: Callable[[Tensor], Any], x: Tensor) 
     raise MemoryError
 
 
+def smaller_tile(tile: tuple[int, int] | None, x: Tensor) -> tuple[int, int] | None:
+    """The next smaller square than ``tile``, or than all of ``x`` (..., H, W); None where there is none."""
+    largest = max(x.shape[-2:] if tile is None else tile)
+    return next(((side, side) for side in _TILES if side < largest), None)
+
+
+def images_at_once(network: nn.Module, run: Callable[[Tensor], Any], x: Tensor, most: int) -> int:
+    """How many images like ``x`` (1, C, [D,] H, W), up to ``most``, ``run`` may give to ``network`` together.
+
+    On a CPU one: several together are no faster there, as was measured on networks of this repository, and take as much more memory.
+    """
+    if x.device.type == "cpu" or most < 2:
+        return 1
+    free = _SHARE * free_memory(x.device)
+    if most * math.prod(x.shape[2:]) * _NEVER_MORE <= free:
+        return most
+    needed = bytes_needed(network, run, x)(math.prod(x.shape[-2:]))
+    return max(1, min(most, int(free // max(needed, 1))))
+
+
 def in_pieces(tile: tuple[int, int]) -> str:
     """The warning of a case that a smaller machine saw otherwise than the bundle's settings say."""
     return f"seen in pieces of {tile[0]} x {tile[1]} pixels, because the memory did not suffice for larger ones"

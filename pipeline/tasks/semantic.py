@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import reduce
+from itertools import groupby
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,12 +18,15 @@ from torch.nn import functional
 from pipeline.metrics.overlap import Confusion
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD, DiceSearch, decide
 from pipeline.models.base import Family, Network, memory_format
+from pipeline.models.precision import autocast
 from pipeline.registry import unknown_name
 from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig, TileSides
-from pipeline.tasks.fitting import in_pieces, tile_that_fits
+from pipeline.tasks.fitting import images_at_once, in_pieces, smaller_tile, tile_that_fits
 from pipeline.tasks.losses import LOSSES, activate
 from pipeline.tasks.pixels import count_scores, pixel_summary
 from pipeline.types import IGNORE, Batch, LabelMap, Measure, Placement, Prediction, Target
+
+_TILES_AT_ONCE = 16
 
 
 class SemanticConfig(TaskConfig):
@@ -98,11 +103,7 @@ class SemanticTask(Task):
         was_training = self.training
         self.eval()
         try:
-            return [
-                prediction
-                for image, placement in zip(batch.images, batch.placements, strict=True)
-                for prediction in self._predict(image, placement)
-            ]
+            return [prediction for images, placements in _of_one_size(batch) for prediction in self._predict(images, placements)]
         finally:
             self.train(was_training)
 
@@ -115,7 +116,7 @@ class SemanticTask(Task):
         was_training = self.training
         self.eval()
         try:
-            maps = [self._probabilities(image, self._tile(image[None])) for image in batch.images]
+            maps = [own for images, _ in _of_one_size(batch) for own in self._probabilities(images)[0]]
         finally:
             self.train(was_training)
         planes = []
@@ -151,12 +152,16 @@ class SemanticTask(Task):
         """Boolean layers (K, H, W) by ``thresholds``."""
         return decide(_probabilities(prediction), self.label_map, self.thresholds)
 
-    def _predict(self, image: Tensor, placement: Placement) -> list[Prediction]:
-        """One Prediction a plane of an image (C, [D,] H, W)."""
-        tile = self._tile(image[None])
+    def _predict(self, x: Tensor, placements: Sequence[Placement]) -> list[Prediction]:
+        """One Prediction a plane of images (B, C, [D,] H, W), as many of them at once as memory allows."""
+        probabilities, tile = self._probabilities(x)
+        if len(set(placements)) == 1:
+            maps = list(placements[0].to_source(probabilities).cpu().numpy())
+        else:
+            maps = [placement.to_source(own).cpu().numpy() for own, placement in zip(probabilities, placements, strict=True)]
         warnings = () if tile is None or tile == self.config.tile else (in_pieces(tile),)
-        maps = placement.to_source(self._probabilities(image, tile)).cpu().numpy()
-        return [Prediction(probabilities=plane, warnings=warnings) for plane in (np.moveaxis(maps, 1, 0) if self.volumes else maps[None])]
+        planes = [plane for own in maps for plane in (np.moveaxis(own, 1, 0) if self.volumes else own[None])]
+        return [Prediction(probabilities=plane, warnings=warnings) for plane in planes]
 
     def _tile(self, x: Tensor) -> tuple[int, int] | None:
         """(rows, columns) of tiles by which images (B, C, [D,] H, W) are seen: as configured, or less for lack of memory; None: whole."""
@@ -165,37 +170,77 @@ class SemanticTask(Task):
         piece = piece[:, :, :slices] if self.volumes and slices is not None else piece
         return tile_that_fits(self.network, self.network, piece) or tile
 
-    def _probabilities(self, image: Tensor, tile: tuple[int, int] | None) -> Tensor:
-        """Network-frame image (C, [D,] H, W) -> foreground probabilities float32 (K, [D,] H, W)."""
-        x = image[None].contiguous(memory_format=memory_format(self.network))
-        flips: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.config.flips else [()]
-        total = torch.zeros(())
-        for axes in flips:
-            probabilities = activate(self._logits(x.flip(axes) if axes else x, tile), self.label_map.independent)
-            total = total.to(probabilities) + (probabilities.flip(axes) if axes else probabilities)
-        probabilities = (total / len(flips))[0]
-        return probabilities if self.label_map.independent else probabilities[1:]
+    def _probabilities(self, x: Tensor) -> tuple[Tensor, tuple[int, int] | None]:
+        """Network-frame images (B, C, [D,] H, W) -> foreground probabilities float32 (B, K, [D,] H, W), and the tiles they were seen by."""
+        tile, together = self._tile(x[:1]), True
+        while True:
+            try:
+                return self._in_batches(x, tile, together), tile
+            except torch.OutOfMemoryError:  # other programs use the GPU, too: what seemed free was not
+                smaller = tile if together else smaller_tile(tile, x)
+                if not together and smaller is None:
+                    raise
+            tile, together = smaller, False
+            torch.cuda.empty_cache()
 
-    def _logits(self, x: Tensor, tile: tuple[int, int] | None) -> Tensor:
-        """(B, C, [D,] H, W) -> float32 logits of the same size, whole or by tiles."""
+    def _in_batches(self, x: Tensor, tile: tuple[int, int] | None, together: bool) -> Tensor:
+        """``together``: the images, their flips and tiles in batches, where they fit."""
+        flips: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.config.flips else [()]
+        whole = tile is None or (x.shape[-2] <= tile[0] and x.shape[-1] <= tile[1])
+        most = len(x) * len(flips) if together and whole else 1
+        room = images_at_once(self.network, self.network, x[:1], most)
+        if room < len(x):
+            parts = [self._averaged(part, tile, [[axes] for axes in flips], together) for part in x.split(room)]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+        step = room // len(x)
+        return self._averaged(x, tile, [flips[at : at + step] for at in range(0, len(flips), step)], together)
+
+    def _averaged(self, x: Tensor, tile: tuple[int, int] | None, groups: Sequence[Sequence[tuple[int, ...]]], together: bool) -> Tensor:
+        """The mean over flips, of which those of a group are one batch."""
+        total = torch.zeros(())
+        for flips in groups:
+            views = [x.flip(axes) if axes else x for axes in flips]
+            batch = (views[0] if len(views) == 1 else torch.cat(views)).contiguous(memory_format=memory_format(self.network))
+            probabilities = activate(self._logits(batch, tile, together), self.label_map.independent)
+            for axes, part in zip(flips, probabilities.chunk(len(flips)), strict=True):
+                total = total.to(part) + (part.flip(axes) if axes else part)
+        probabilities = total / sum(map(len, groups))
+        return probabilities if self.label_map.independent else probabilities[:, 1:]
+
+    def _logits(self, x: Tensor, tile: tuple[int, int] | None, together: bool = False) -> Tensor:
+        """(B, C, [D,] H, W) -> float32 logits of the same size, whole or by tiles, of which several go ``together``."""
         *depth, rows, columns = x.shape[2:]
         thick = [min(self.config.tile_slices or slices, slices) for slices in depth]
         if (tile is None or (rows <= tile[0] and columns <= tile[1])) and thick == depth:
-            logits: Tensor = self.network(x)
-            return logits.float()
+            return self._run(x)
         from monai.inferers.utils import sliding_window_inference  # importing MONAI takes six seconds
 
-        run: Callable[[Tensor], Tensor] = lambda tiles: self.network(tiles).float()  # noqa: E731
+        size = tile or (rows, columns)
+        piece = x[:1, ..., : size[0], : size[1]]
         tiled: Tensor = sliding_window_inference(
             x,
-            roi_size=(*thick, *(tile or (rows, columns))),
-            sw_batch_size=1,
-            predictor=run,
+            roi_size=(*thick, *size),
+            sw_batch_size=images_at_once(self.network, self.network, piece, _TILES_AT_ONCE if together else 1),
+            predictor=self._run,
             overlap=self.config.tile_overlap,
             mode="gaussian",
             padding_mode="replicate",
         )
         return tiled
+
+    def _run(self, x: Tensor) -> Tensor:
+        # In training the loop has chosen, and is not overruled.
+        with nullcontext() if self.precision == "float32" else autocast(x.device, self.precision):
+            logits: Tensor = self.network(x)
+        return logits.float()
+
+
+def _of_one_size(batch: Batch) -> Iterator[tuple[Tensor, tuple[Placement, ...]]]:
+    """Neighbours of a batch that have one size, (B, C, [D,] H, W), with their placements."""
+    pairs = zip(batch.images, batch.placements, strict=True)
+    for _, group in groupby(pairs, key=lambda pair: pair[0].shape):
+        images, placements = zip(*group, strict=True)
+        yield images[0][None] if len(images) == 1 else torch.stack(images), placements
 
 
 def stack(maps: Sequence[Tensor] | Tensor, fill: float = 0) -> Tensor:
@@ -239,7 +284,7 @@ def decide_on_device(probabilities: Tensor, label_map: LabelMap, thresholds: Map
                 layers[cls.index - 1] &= reached[places[outer]]
         return layers
     # One after the other, as NumPy adds along a first axis: the same sums to the bit.
-    background = 1 - functools.reduce(torch.add, probabilities)
+    background = 1 - reduce(torch.add, probabilities)
     most_probable = torch.cat([background[None], probabilities]).argmax(dim=0)
     return foreground_layers(most_probable, label_map)
 

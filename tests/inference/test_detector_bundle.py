@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.bundles.bundle import build_task, load_bundle, save_bundle
 from pipeline.config import RunConfig, parse_config
-from pipeline.inference import folder
+from pipeline.inference.batching import Batching
 from pipeline.inference.folder import predict_folder
 from pipeline.models.base import MODELS
 from pipeline.models.detector import Detections, Detector, Sizes
@@ -148,7 +148,7 @@ def test_stopped_midway_and_started_again_it_ends_like_one_that_never_stopped(
     put(tmp_path / "scans", 4)
     run(saved, tmp_path, "whole")
     begun = []
-    real = folder._Run._infer
+    real = Batching._results
 
     def stopped(*arguments: Any) -> Any:
         begun.append(0)
@@ -157,7 +157,7 @@ def test_stopped_midway_and_started_again_it_ends_like_one_that_never_stopped(
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder._Run, "_infer", stopped)
+        patch.setattr(Batching, "_results", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(saved, tmp_path)
     assert not (tmp_path / "out" / "coco.json").exists()

@@ -204,7 +204,7 @@ def test_one_failing_case_is_tried_again_next_time(tmp_path: Path, bundle: Bundl
 
 def test_a_full_disk_fails_the_case_not_the_run(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(tmp_path / "scans", 3)
-    from pipeline.inference import folder as module
+    from pipeline.inference import writing as module
 
     write, calls = module.write_case, []
 

@@ -75,15 +75,15 @@ def test_killed_at_any_time_again_and_again(tmp_path: Path) -> None:
 STOPPED = """
 import sys, time
 from pipeline.cli import app
-from pipeline.inference import folder
-real, begun = folder._Run._infer, []
+from pipeline.inference.batching import Batching
+real, begun = Batching._results, []
 def infer(*arguments):
     begun.append(0)
     if len(begun) == 3:
         print("at the third", flush=True)
         time.sleep(600)
     return real(*arguments)
-folder._Run._infer = infer
+Batching._results = infer
 app(sys.argv[1:])
 """
 

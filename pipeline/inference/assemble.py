@@ -1,8 +1,9 @@
-"""The network on one scan, and what it found, ready to be written."""
+"""What the network found of one scan, ready to be written."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,23 @@ from pipeline.inference.object_files import FoundObject, FoundObjects, compact
 from pipeline.inference.predict import Predictor, PreprocessedScan
 from pipeline.measurements.by_role import SURFACES
 from pipeline.measurements.surfaces import Surfaces
+from pipeline.types import Prediction
 
 
-def infer(predictor: Predictor, ready: PreprocessedScan, name: str, read_seconds: float, *, keep_probabilities: bool) -> CaseResult:
-    """Masks, objects and surfaces of a scan in its source frame. ``name`` is the case's, ``read_seconds`` what reading it took."""
+def assemble(
+    predictor: Predictor,
+    ready: PreprocessedScan,
+    predictions: Iterable[Prediction],
+    name: str,
+    seconds_before: float,
+    *,
+    keep_probabilities: bool,
+) -> CaseResult:
+    """Masks, objects and surfaces of a scan in its source frame, from the finished prediction of each plane.
+
+    ``name`` is the case's, ``seconds_before`` what was spent on it before. Where the network runs as ``predictions`` are taken, this
+    belongs to its thread.
+    """
     began = time.perf_counter()
     label_map, dtype = predictor.bundle.label_map, mask_dtype(predictor.bundle.label_map)
     masks: list[npt.NDArray[np.unsignedinteger]] = []
@@ -24,7 +38,7 @@ def infer(predictor: Predictor, ready: PreprocessedScan, name: str, read_seconds
     depths: list[npt.NDArray[np.float32]] = []
     has_masks = True
     warnings: tuple[str, ...] = ()
-    for plane, prediction in enumerate(predictor.slices(ready)):
+    for plane, prediction in enumerate(predictions):
         layers = predictor.layers(prediction)
         if layers is None:
             masks.append(np.zeros(ready.scan.geometry.plane, dtype))
@@ -48,5 +62,5 @@ def infer(predictor: Predictor, ready: PreprocessedScan, name: str, read_seconds
         if len(found.objects) < sum(map(len, objects)):
             warnings += (f"only the likeliest {len(found.objects)} objects were kept",)
     surfaces = Surfaces(label_map.surface_names, np.concatenate(depths, axis=1)) if depths else None
-    seconds = read_seconds + time.perf_counter() - began
+    seconds = seconds_before + time.perf_counter() - began
     return CaseResult(ready.scan, name, mask, chances, warnings, predictor.bundle.id, seconds, found, surfaces)

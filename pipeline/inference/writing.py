@@ -1,0 +1,82 @@
+"""Cases on their way to the disk, in threads: masks are made, encoded and saved while the network looks at the next ones."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.inference.case_files import CaseResult, write_case
+from pipeline.inference.journal import Entry
+from pipeline.inference.predict import PreprocessedScan
+from pipeline.inference.profile import Profile
+from pipeline.inference.reading import failed
+from pipeline.types import LabelMap
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A case, and how its files will have ended when it is done. ``held`` lets go of the memory that was reserved for it."""
+
+    ready: PreprocessedScan
+    entry: Entry
+    parts: Sequence[Entry]
+    held: ExitStack
+
+    def failed(self, error: Exception, did: str) -> list[Entry]:
+        """The entries of a case that could not be ``did``."""
+        kind, details = type(error).__name__, log.isEnabledFor(logging.DEBUG)
+        log.warning("case %s %s: %s", self.entry.case, did, kind, exc_info=error if details else None)
+        return failed([self.entry, *self.parts], error)
+
+
+class Writers:
+    """``workers`` threads, and no more cases waiting for them than that. ``enter`` is told, in the caller's thread, how files ended."""
+
+    def __init__(self, out: Path, label_map: LabelMap, workers: int, enter: Callable[..., None], profile: Profile) -> None:
+        self._out, self._label_map, self._workers, self._enter, self._profile = out, label_map, workers, enter, profile
+        self._pool = ThreadPoolExecutor(workers, "ocuseg-write")
+        self._waiting: deque[tuple[Job, Future[float]]] = deque()
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Of the cases that are not on the disk yet."""
+        return [job.entry for job, _ in self._waiting]
+
+    def submit(self, job: Job, result: Callable[[], CaseResult]) -> None:
+        """Have a case written; ``result`` is made in the writer's thread."""
+        self.settle(self._workers)
+        self._waiting.append((job, self._pool.submit(self._write, job, result)))
+
+    def _write(self, job: Job, result: Callable[[], CaseResult]) -> float:
+        """Seconds that the case took from its reading on."""
+        with job.held:
+            done = result()
+            began = time.perf_counter()
+            write_case(self._out, done, self._label_map, self._profile)
+        return done.seconds + time.perf_counter() - began
+
+    def settle(self, at_most: int = 0) -> None:
+        """Enter how the oldest cases ended, until no more than ``at_most`` are left; together, as entries wait for the disk."""
+        ended: list[Entry] = []
+        while self._waiting and (len(self._waiting) > at_most or self._waiting[0][1].done()):
+            job, future = self._waiting.popleft()
+            try:
+                ended += [replace(job.entry, seconds=future.result()), *job.parts]
+            except Exception as error:  # a full disk, a scan that cannot be encoded: this case failed, the next may not
+                ended += job.failed(error, "could not be written")
+        self._enter(*ended)
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        try:
+            self.settle()
+        finally:
+            self._pool.shutdown()
