@@ -24,8 +24,8 @@ from pipeline.studies.table import markdown
 
 NOTE = (
     f"Differences (row - column) on the same images; * : the {LEVEL:.0%} interval (paired bootstrap over patients, {DRAWS} draws, not "
-    "corrected for the number of pairs) leaves 0 out. Without * the difference is within noise. One training each: another seed may "
-    "change more than that."
+    "corrected for the number of pairs) excludes 0. Without * the difference is within noise. Each row is one training: another seed may "
+    "change more than this."
 )
 
 FEW = 6
@@ -132,9 +132,9 @@ def told(rows: Sequence[Row], found: Sequence[Difference]) -> list[str]:
         lines += ["", _sentence(score, names, own)]
     fewest = min((difference.patients for difference in found), default=FEW)
     chance = f"even a difference of one sign in all of them comes by chance in 1 of {2 ** (fewest - 1)} comparisons (sign test)"
-    few = f" Patients tested: {fewest}, too few for such intervals: {chance}, so take * for a hint." if fewest < FEW else ""
+    few = f" Patients tested: {fewest}, too few for such intervals: {chance}, so * is only a hint." if fewest < FEW else ""
     if fewest < FEWEST_PATIENTS:
-        few = f" Patients tested: {fewest}, so that there are no intervals and nobody can tell which differences are noise."
+        few = f" Patients tested: {fewest}, so there are no intervals, and noise cannot be told from real differences."
     return [*lines, "", NOTE + few] if lines else []
 
 

@@ -339,7 +339,7 @@ def test_only_the_same_images_are_compared_and_an_undefined_score_leaves_its_ima
     assert not difference.real
     text = "\n".join(told(single, [replace(difference, patients=2)]))
     assert "Too few patients to tell these from it" in text
-    assert "Patients tested: 2, so that there are no intervals" in text
+    assert "Patients tested: 2, so there are no intervals" in text
     assert told([], []) == []
 
 
