@@ -7,15 +7,19 @@ out, a whole batch at a time.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from pipeline.datasets.geometric import Matrix, Turn, elastic_control, warp_canvas, warp_margin, warp_matrix
 from pipeline.registry import Strict
 from pipeline.types import Modality
+
+Numbers = dict[str, npt.NDArray[np.float32]]
 
 NOISE_PLACES = 2**20
 """Noise of a plane begins at one of so many places of a table of random numbers (transform.py)."""
@@ -60,7 +64,7 @@ class Plan:
     """Everything random about one sample.
 
     ``region`` is (top, left, rows, columns) in the whole sample, and may reach past its edge; it is turned by ``turn``, and warped by
-    ``matrix`` (None: not at all) and the elastic displacement to a result of ``size`` (rows, columns). ``numbers``: small float32 tensors
+    ``matrix`` (None: not at all) and the elastic displacement to a result of ``size`` (rows, columns). ``numbers``: small float32 arrays
     of what happens then, by name: ``matrix`` (4), ``control`` (2, gy, gx), ``gain`` and ``bias`` (C), ``gamma``, ``blur`` (a standard
     deviation), ``noise`` (a standard deviation) and ``places`` (C, D), each there only where the configuration has it.
     ``canvas``: (rows, columns), one for all results of a size, that hold every region once it is turned; None: the region's own.
@@ -71,7 +75,7 @@ class Plan:
     size: tuple[int, int]
     turn: Turn = field(default_factory=Turn)
     matrix: Matrix | None = None
-    numbers: dict[str, Tensor] = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=dict)
     canvas: tuple[int, int] | None = None
     whole: bool = False
 
@@ -101,7 +105,8 @@ class Augment:
 
     def draw(self, size: tuple[int, int], generator: torch.Generator, centre: tuple[int, int] | None = None) -> Plan:
         """A plan for a sample of ``size`` (rows, columns); ``centre`` (row, column) is a pixel that the crop should hold in its middle."""
-        u = torch.rand(7, generator=generator, dtype=torch.float64).tolist()
+        # One call for all: each costs more than a crop takes to cut on a GPU.
+        u = torch.rand(10 + 2 * self.channels, generator=generator, dtype=torch.float64).tolist()
         config = self.config
         result = self.crop or size
         quarters = 0
@@ -116,34 +121,35 @@ class Augment:
             for extent, wanted, place, middle in zip(size, window, u[1:3], centre or (None, None), strict=True)
         )
         if not config.warps:
-            return Plan((top, left, *window), result, turn, None, self._intensities(generator))
+            return Plan((top, left, *window), result, turn, None, self._intensities(u[7:], generator))
         low, high = config.scale
         zoom = math.exp(math.log(low) + u[4] * (math.log(high) - math.log(low)))
         matrix = warp_matrix((2 * u[3] - 1) * config.rotation_deg, zoom)
         above, aside = turn.size(*warp_margin(result, matrix, config.elastic))
         region = (top - above, left - aside, window[0] + 2 * above, window[1] + 2 * aside)
-        numbers = {"matrix": torch.tensor(matrix)}
+        numbers = {"matrix": np.array(matrix, dtype=np.float32)}
         if config.elastic > 0:
-            numbers["control"] = elastic_control(result, config.elastic, generator)
+            numbers["control"] = elastic_control(result, config.elastic, generator).numpy()
         canvas = warp_canvas(result, config.rotation_deg, low, config.elastic)
-        return Plan(region, result, turn, matrix, numbers | self._intensities(generator), canvas)
+        return Plan(region, result, turn, matrix, numbers | self._intensities(u[7:], generator), canvas)
 
-    def _intensities(self, generator: torch.Generator) -> dict[str, Tensor]:
-        config, numbers = self.config, dict[str, Tensor]()
-        gain, bias = (torch.rand(2, self.channels, generator=generator) * 2 - 1).unbind(0)
-        gamma, blur, noise = torch.rand(3, generator=generator)
+    def _intensities(self, u: Sequence[float], generator: torch.Generator) -> Numbers:
+        """``u``: three numbers and two a channel, each even in 0..1."""
+        config, numbers = self.config, Numbers()
+        gamma, blur, noise = u[:3]
+        gain, bias = np.array(u[3:], dtype=np.float32).reshape(2, self.channels) * 2 - 1
         if config.gain > 0:
             numbers["gain"] = 1 + config.gain * gain
         if config.bias > 0:
             numbers["bias"] = config.bias * bias
         if config.gamma > 0:
-            numbers["gamma"] = 1 + config.gamma * (2 * gamma - 1)
+            numbers["gamma"] = np.array(1 + config.gamma * (2 * gamma - 1), dtype=np.float32)
         if config.blur_sigma > 0:
-            numbers["blur"] = config.blur_sigma * blur
+            numbers["blur"] = np.array(config.blur_sigma * blur, dtype=np.float32)
         if config.noise > 0:
-            numbers["noise"] = config.noise * noise
+            numbers["noise"] = np.array(config.noise * noise, dtype=np.float32)
             # Below 2 ** 24 float32 holds every integer.
-            numbers["places"] = torch.randint(NOISE_PLACES, (self.channels, self.slices), generator=generator).float()
+            numbers["places"] = torch.randint(NOISE_PLACES, (self.channels, self.slices), generator=generator).float().numpy()
         return numbers
 
 

@@ -18,8 +18,9 @@ import torch
 import torch.utils.data
 
 from pipeline.datasets.augment import Plan
+from pipeline.datasets.resident import DeviceStore
 from pipeline.datasets.store import CaseStore
-from pipeline.datasets.windows import Source, StoredPlane, Windows, cut
+from pipeline.datasets.windows import Source, Windows
 from pipeline.errors import OcusegError
 from pipeline.types import Batch, CaseKey
 
@@ -61,34 +62,18 @@ class Job:
         """One Windows where all results are of one size, else one a sample."""
         try:
             if len({plan.size for _, plan in self.samples}) == 1:
-                return [cut(source, self.samples, self.slices, pinned=pinned)]
-            return [cut(source, [sample], self.slices, pinned=pinned) for sample in self.samples]
+                return [source.cut(self.samples, self.slices, pinned=pinned)]
+            return [source.cut([sample], self.slices, pinned=pinned) for sample in self.samples]
         except Exception as error:  # whatever it is, the case must be named
             return self._culprit(source) or Failure.of(source.case_of(self.samples[0][0]), error)
 
     def _culprit(self, source: Source) -> Failure | None:
         for index, plan in self.samples:
             try:
-                cut(source, [(index, plan)], self.slices)
+                source.cut([(index, plan)], self.slices)
             except Exception as error:
                 return Failure.of(source.case_of(index), error)
         return None
-
-
-class DeviceStore:
-    """A store whose planes lie on a device, each brought there when it is first asked for."""
-
-    def __init__(self, store: CaseStore, device: torch.device) -> None:
-        self._store, self._device = store, device
-        self._planes: dict[int, StoredPlane] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def plane(self, index: int) -> StoredPlane:
-        if index not in self._planes:
-            self._planes[index] = self._store.plane(index).to(self._device)
-        return self._planes[index]
 
 
 class Feed:
@@ -103,7 +88,7 @@ class Feed:
         self._pool: Pool | None = None
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         if device.type == "cuda" and store.nbytes(keys) <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
-            self._source = DeviceStore(store, device)
+            self._source = DeviceStore(store, store.indices(keys), device)
         elif workers > 0:
             self._pool = Pool(store, workers, method)
 

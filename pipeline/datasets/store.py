@@ -22,11 +22,12 @@ from pipeline.cards.card import CardCase, DataCard, read_scan
 from pipeline.cards.labels import CocoLabel
 from pipeline.cards.objects import Objects
 from pipeline.cards.targets import WeakMasks
+from pipeline.datasets.augment import Plan
 from pipeline.datasets.cache import CACHE_VERSION, CachedCase, load_case, save_case
 from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.places import Places
 from pipeline.datasets.preprocess import TargetKind, preprocess_case
-from pipeline.datasets.windows import StoredPlane
+from pipeline.datasets.windows import StoredPlane, Windows, cut
 from pipeline.errors import CardError, OcusegError, ScanError
 from pipeline.scans.open import content_sha256
 from pipeline.types import CaseKey, LabelMap, Placement, ProgressCallback, Scan, Target
@@ -169,6 +170,10 @@ class CaseStore:
         kept = self._kept[key]
         mask = self.working_mask(index)
         return StoredPlane(kept.pixels[slice_index], kept.valid[slice_index], mask, kept.offset[slice_index], kept.scale[slice_index])
+
+    def cut(self, wanted: Sequence[tuple[int, Plan]], slices: int | None = None, *, pinned: bool = False) -> Windows:
+        """The regions that plans ask for (windows.cut)."""
+        return cut(self, wanted, slices, pinned=pinned)
 
     @property
     def clamp(self) -> bool:

@@ -12,17 +12,19 @@ import torch
 from torch import Tensor
 
 from pipeline.cards.objects import Objects
-from pipeline.datasets.augment import Plan
+from pipeline.datasets.augment import Numbers, Plan
 from pipeline.datasets.geometric import clipped_boxes, remains, warp_boxes
 from pipeline.types import CaseKey, Placement
 
 _EIGHT = 8
+Level = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+"""Offset and scale of a plane, float32 (C) each."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredPlane:
     """One picture or slice in the working frame: ``pixels`` (C, h, w), ``valid`` bool (h, w) and ``mask`` int (h, w) or None, all
-    arrays, or all tensors of one device; ``offset`` and ``scale`` float32 (C), as in :class:`normalise.CompactImage`."""
+    arrays; ``offset`` and ``scale`` float32 (C), as in :class:`normalise.CompactImage`."""
 
     pixels: Any
     valid: Any
@@ -34,23 +36,16 @@ class StoredPlane:
     def nbytes(self) -> int:
         return sum(int(array.nbytes) for array in (self.pixels, self.valid, self.mask) if array is not None)
 
-    def to(self, device: torch.device) -> StoredPlane:
-        """The same with its arrays as tensors on a device."""
-        moved: dict[str, Any] = {
-            name: None if array is None else torch.from_numpy(np.ascontiguousarray(array)).to(device)
-            for name, array in (("pixels", self.pixels), ("valid", self.valid), ("mask", self.mask))
-        }
-        return replace(self, **moved)
-
 
 class Source(Protocol):
-    """What windows are cut from (store.CaseStore, feed.DeviceStore)."""
+    """What windows are cut from (store.CaseStore, resident.DeviceStore)."""
 
     @property
     def channels(self) -> int: ...
     @property
     def clamp(self) -> bool: ...
     def plane(self, index: int) -> StoredPlane: ...
+    def cut(self, wanted: Sequence[tuple[int, Plan]], slices: int | None = None, *, pinned: bool = False) -> Windows: ...
     def case_of(self, index: int) -> CaseKey: ...
     def block(self, index: int, slices: int) -> Sequence[int]: ...
     def placement(self, index: int) -> Placement: ...
@@ -134,29 +129,45 @@ def cut(source: Source, wanted: Sequence[tuple[int, Plan]], slices: int | None =
     depth, first = slices or 1, stacks[0][0]
     sizes = [plan.canvas or plan.turn.size(*plan.region[2:]) for plan in plans]
     canvas = max(rows for rows, _ in sizes), max(columns for _, columns in sizes)
-    device = first.pixels.device if isinstance(first.pixels, Tensor) else torch.device("cpu")
-    kinds = {_torch_type(stack[0].pixels.dtype) for stack in stacks}
-    mask_type = None if first.mask is None else _torch_type(first.mask.dtype)
-    options: dict[str, Any] = {"device": device, "pin_memory": pinned and device.type == "cpu"}
-    pixels = torch.empty(len(plans), source.channels, depth, *canvas, dtype=kinds.pop() if len(kinds) == 1 else torch.float32, **options)
+    kinds = {torch_type(stack[0].pixels.dtype) for stack in stacks}
+    mask_type = None if first.mask is None else torch_type(first.mask.dtype)
+    pixels = torch.empty(
+        len(plans), source.channels, depth, *canvas, dtype=kinds.pop() if len(kinds) == 1 else torch.float32, pin_memory=pinned
+    )
     planes = 1 + (0 if mask_type is None else mask_type.itemsize)
-    labels = torch.empty(len(plans), planes, depth, *canvas, dtype=torch.uint8, **options)
+    labels = torch.empty(len(plans), planes, depth, *canvas, dtype=torch.uint8, pin_memory=pinned)
     # Arrays are copied by numpy, which turns them on the way.
-    pixels_to, labels_to = (pixels, labels) if isinstance(first.pixels, Tensor) else (pixels.numpy(), labels.numpy())
+    pixels_to, labels_to = pixels.numpy(), labels.numpy()
     for slot, (plan, stack) in enumerate(zip(plans, stacks, strict=True)):
         for level in range(depth):
             _paste(pixels_to[slot, :, level], labels_to[slot, :, level], stack[level] if level < len(stack) else None, plan)
-    rows = [_numbers(plan, stack, source.channels, depth) for plan, stack in zip(plans, stacks, strict=True)]
-    layout = tuple((name, tuple(number.shape)) for name, number in rows[0].items())
-    numbers = torch.stack([torch.cat([number.flatten() for number in row.values()]) for row in rows])
+    levels = [[(plane.offset, plane.scale) for plane in stack] for stack in stacks]
+    return gathered(source, wanted, slices, pixels, labels, levels, mask_type)
+
+
+def gathered(
+    source: Source,
+    wanted: Sequence[tuple[int, Plan]],
+    slices: int | None,
+    pixels: Tensor,
+    labels: Tensor,
+    levels: Sequence[Sequence[Level]],
+    mask_type: torch.dtype | None,
+) -> Windows:
+    """Windows of pixels and labels that are cut already, with all that goes with them; ``levels`` of each sample's slices."""
+    plans = [plan for _, plan in wanted]
+    rows = [_numbers(plan, stack, source.channels, slices or 1) for plan, stack in zip(plans, levels, strict=True)]
+    layout = tuple((name, number.shape) for name, number in rows[0].items())
+    numbers = torch.from_numpy(np.stack([np.concatenate([number.ravel() for number in row.values()]) for row in rows]))
     placements = tuple(source.placement(index) if plan.whole else Placement.identity(*plan.size) for index, plan in wanted)
     cases = tuple(source.case_of(index) for index, _ in wanted)
+    canvas = int(pixels.shape[-2]), int(pixels.shape[-1])
     objects = None if slices is not None else _objects(source, wanted, canvas)
     return Windows(pixels, labels, numbers, layout, plans[0].size, source.clamp, slices is not None, mask_type, cases, placements, objects)
 
 
-def _torch_type(kind: Any) -> torch.dtype:
-    return kind if isinstance(kind, torch.dtype) else torch.from_numpy(np.empty(0, dtype=kind)).dtype
+def torch_type(kind: Any) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype=kind)).dtype
 
 
 def _paste(pixels: Any, labels: Any, plane: StoredPlane | None, plan: Plan) -> None:
@@ -176,20 +187,17 @@ def _paste(pixels: Any, labels: Any, plane: StoredPlane | None, plan: Plan) -> N
     labels[0, y1:y2, x1:x2] = plan.turn.array(plane.valid[inside])
     if plane.mask is not None:
         wide = len(labels) - 1
-        as_bytes = plane.mask[inside].view(torch.uint8 if isinstance(plane.mask, Tensor) else np.uint8)
+        as_bytes = plane.mask[inside].view(np.uint8)
         for byte in range(wide):
             labels[1 + byte, y1:y2, x1:x2] = plan.turn.array(as_bytes[..., byte::wide])
 
 
-def _numbers(plan: Plan, stack: Sequence[StoredPlane], channels: int, depth: int) -> dict[str, Tensor]:
+def _numbers(plan: Plan, stack: Sequence[Level], channels: int, depth: int) -> Numbers:
     """What one sample needs on the device beside pixels; grey images count as colour ones, and slices behind the last as it."""
     levels = [stack[min(level, len(stack) - 1)] for level in range(depth)]
-    offset, scale = (
-        torch.from_numpy(np.stack([np.broadcast_to(getattr(plane, name), channels) for plane in levels], axis=1))
-        for name in ("offset", "scale")
-    )
+    offset, scale = (np.stack([np.broadcast_to(level[which], channels) for level in levels], axis=1) for which in (0, 1))
     rows, columns = plan.turn.size(*plan.region[2:])
-    return {"offset": offset, "scale": scale, "middle": torch.tensor([columns / 2, rows / 2]), **plan.numbers}
+    return {"offset": offset, "scale": scale, "middle": np.array([columns / 2, rows / 2], dtype=np.float32), **plan.numbers}
 
 
 def _objects(source: Source, wanted: Sequence[tuple[int, Plan]], canvas: tuple[int, int]) -> FoundObjects | None:
@@ -217,7 +225,8 @@ def _moved(objects: Objects, plan: Plan, with_masks: bool) -> tuple[Tensor, Tens
     if with_masks:
         a, b, c, d = plan.matrix
         return boxes, labels, torch.tensor([float(mask.sum()) for mask in objects.masks or ()]) / (a * d - b * c)
-    uncut = warp_boxes(boxes, plan.matrix, plan.turn.size(*objects.plane), plan.numbers.get("control"), plan.size)
+    control = torch.from_numpy(plan.numbers["control"]) if "control" in plan.numbers else None
+    uncut = warp_boxes(boxes, plan.matrix, plan.turn.size(*objects.plane), control, plan.size)
     boxes = clipped_boxes(uncut, plan.size)
     left = remains(boxes, _sides(boxes), _sides(uncut))
     return boxes[left], labels[left], areas[left]

@@ -14,7 +14,7 @@ from pipeline.datasets.augment import Augment, AugmentConfig, Plan
 from pipeline.datasets.geometric import Turn, boxes_of
 from pipeline.datasets.store import CaseStore
 from pipeline.datasets.transform import to_batch
-from pipeline.datasets.windows import StoredPlane, cut
+from pipeline.datasets.windows import StoredPlane, Windows, cut
 from pipeline.types import IGNORE, Batch, CaseKey, Placement, Target
 
 KEY = CaseKey("a", "R", "0", "x")
@@ -69,6 +69,9 @@ class Samples:
         zeros, ones = np.zeros(self.channels, np.float32), np.ones(self.channels, np.float32)
         image, valid = (one.image[:, level], one.valid[level]) if deep else (one.image, one.valid)
         return StoredPlane(image.numpy(), valid.numpy(), flat, zeros, ones)
+
+    def cut(self, wanted: Sequence[tuple[int, Plan]], slices: int | None = None, *, pinned: bool = False) -> Windows:
+        return cut(self, wanted, slices, pinned=pinned)
 
     def block(self, index: int, slices: int) -> range:
         return range(index, index + slices)

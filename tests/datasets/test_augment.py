@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -223,7 +224,7 @@ def test_a_right_eye_mirrored_to_a_left_one_gives_the_mirrored_sample(masks: boo
     plan = Augment(off(rotation_deg=30.0, scale=(0.8, 1.3)) if warps else off(), crop).draw((ROWS, COLUMNS), generator(seed))
     top, start, rows, columns = plan.region
     a, b, c, d = plan.matrix or (1.0, 0.0, 0.0, 1.0)
-    numbers = {"matrix": torch.tensor([a, -b, -c, d])} if warps else {}
+    numbers = {"matrix": np.array([a, -b, -c, d], dtype=np.float32)} if warps else {}
     mirrored = replace(
         plan, region=(top, COLUMNS - start - columns, rows, columns), matrix=(a, -b, -c, d) if warps else None, numbers=numbers
     )

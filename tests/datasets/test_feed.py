@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from pipeline.datasets.augment import AugmentConfig
-from pipeline.datasets.feed import DeviceStore, Feed, Pool, ahead
+from pipeline.datasets.feed import Feed, Pool, ahead
 from pipeline.datasets.loader import TrainingLoader
 from pipeline.datasets.places import Places
-from pipeline.datasets.windows import cut
+from pipeline.datasets.resident import DeviceStore
 from pipeline.errors import TrainingError
 from tests.cards.conftest import SmallSet
 from tests.datasets.test_loader import Sampling, same, stored
@@ -100,13 +100,12 @@ def test_the_thread_works_ahead_and_ends_with_its_iteration() -> None:
     assert len(made) < 6
 
 
-def test_planes_are_brought_to_the_device_once(small_set: SmallSet) -> None:
+def test_cases_on_a_device_are_cut_as_those_in_memory(small_set: SmallSet) -> None:
     store = stored(small_set)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    resident = DeviceStore(store, device)
-    assert resident.plane(3) is resident.plane(3)
+    resident = DeviceStore(store, store.indices(store.keys()), device)
     job = TrainingLoader(store, store.keys(), Sampling(augment=ALL), 4, 0, 0)._job(0)
-    there, here = (cut(source, job.samples) for source in (resident, store))  # type: ignore[union-attr]
+    there, here = (source.cut(job.samples) for source in (resident, store))  # type: ignore[union-attr]
     assert torch.equal(there.pixels.cpu(), here.pixels)
     assert torch.equal(there.labels.cpu(), here.labels)
     assert there.placements == here.placements

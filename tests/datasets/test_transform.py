@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.datasets.augment import Augment, AugmentConfig, Plan
 from pipeline.datasets.geometric import Turn
+from pipeline.datasets.resident import DeviceStore
 from pipeline.datasets.transform import to_batch
 from pipeline.datasets.windows import StoredPlane, Windows, cut
 from pipeline.types import Batch, Target
@@ -173,7 +174,7 @@ def test_cpu_and_gpu_agree(config: AugmentConfig, seed: int, masks: bool, crop: 
     device = torch.device("cuda")
     source = Stored(kinds_of_samples(masks), "uint8")
     windows = cut(source, drawn(Augment(config, crop), seed, 4))
-    resident = cut(OnDevice(source.samples, "uint8"), drawn(Augment(config, crop), seed, 4))
+    resident = on_device(source).cut(drawn(Augment(config, crop), seed, 4))
     here = to_batch(windows, config)
     for there in (to_batch(windows.to(device), config), to_batch(resident.to(device), config)):
         assert there.images[0].device.type == "cuda"
@@ -188,22 +189,18 @@ def test_cpu_and_gpu_agree(config: AugmentConfig, seed: int, masks: bool, crop: 
             assert torch.allclose(a.boxes, b.boxes.cpu(), atol=1e-3 if not masks else 1)  # type: ignore[arg-type, union-attr]
 
 
-class OnDevice(Stored):
-    """As feed.DeviceStore holds them; on the CPU without a GPU."""
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def plane(self, index: int) -> StoredPlane:
-        return super().plane(index).to(self.device)
-
-
 @settings(max_examples=25, deadline=None)
 @given(configs, st.integers(0, 10_000), st.sampled_from(["uint8", "uint16", "float32"]), st.sampled_from([None, (40, 56), (90, 120)]))
-def test_tensors_are_cut_as_arrays_are(config: AugmentConfig, seed: int, kind: str, crop: Any) -> None:
+def test_cases_on_a_device_are_cut_as_arrays_are(config: AugmentConfig, seed: int, kind: str, crop: Any) -> None:
     samples, wanted = kinds_of_samples(masks=True), drawn(Augment(config, crop), seed, 4)
-    arrays, tensors = cut(Stored(samples, kind), wanted), cut(OnDevice(samples, kind), wanted)
-    assert tensors.pixels.device.type == OnDevice.device.type
-    assert same_bytes(arrays, tensors)
+    source = Stored(samples, kind)
+    assert same_bytes(cut(source, wanted), on_device(source).cut(wanted))
+
+
+def on_device(source: Stored) -> DeviceStore:
+    """On the CPU where there is no GPU."""
+    indices = range(0, 1000 * len(source.samples), 1000)
+    return DeviceStore(source, indices, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def same_bytes(one: Windows, other: Windows) -> bool:
