@@ -35,7 +35,8 @@ def to_batch(windows: Windows, config: AugmentConfig | None = None) -> Batch:
     """
     numbers, labels, found = windows.named(), windows.labels, windows.found
     valid = labels[:, :1].view(torch.bool)  # (B, 1, D, R, Q)
-    image = normalise(windows.pixels, numbers["offset"][..., None, None], numbers["scale"][..., None, None], windows.clamp, valid)
+    inside = valid.float()  # a product of floats takes half as long as one of a float and a bool
+    image = normalise(windows.pixels, numbers["offset"][..., None, None], numbers["scale"][..., None, None], windows.clamp, inside)
     bits = None if found is None else found.bits
     if "matrix" in numbers:
         places = source_points(numbers["matrix"], numbers["middle"], numbers.get("control"), windows.size)
@@ -44,8 +45,9 @@ def to_batch(windows: Windows, config: AugmentConfig | None = None) -> Batch:
         labels = take(labels.flatten(1, 2), index).view(*labels.shape[:3], *windows.size)
         bits = None if bits is None else take(bits, index)
         valid = labels[:, :1].view(torch.bool)
-        image.mul_(valid)
-    image = _intensities(image, valid, numbers, config or AugmentConfig())
+        inside = valid.float()
+        image.mul_(inside)
+    image = _intensities(image, inside, numbers, config or AugmentConfig())
     level = slice(None) if windows.volumes else 0
     masks = _masks(windows, labels, level)
     targets = [Target(mask=None if masks is None else masks[place]) for place in range(len(windows))]
@@ -62,9 +64,9 @@ def _masks(windows: Windows, labels: Tensor, level: slice | int) -> Tensor | Non
     return labels[:, 1:, level].movedim(1, -1).contiguous().view(windows.mask_type).squeeze(-1).long()
 
 
-def _intensities(image: Tensor, valid: Tensor, numbers: dict[str, Tensor], config: AugmentConfig) -> Tensor:
-    """Gain and bias, gamma, blur, noise of (B, C, D, rows, columns), which is changed; always 0 outside the field of view, as
-    normalisation left it. The slices of a volume are changed alike, but for the noise."""
+def _intensities(image: Tensor, inside: Tensor, numbers: dict[str, Tensor], config: AugmentConfig) -> Tensor:
+    """Gain and bias, gamma, blur, noise of (B, C, D, rows, columns), which is changed; always 0 outside the field of view (where
+    ``inside`` is 0, not 1), as normalisation left it. The slices of a volume are changed alike, but for the noise."""
     if not numbers.keys() & {"gain", "bias", "gamma", "blur", "noise"}:
         return image
     if "gain" in numbers:
@@ -72,17 +74,17 @@ def _intensities(image: Tensor, valid: Tensor, numbers: dict[str, Tensor], confi
     if "bias" in numbers:
         image.add_(numbers["bias"][:, :, None, None, None])
     if "gamma" in numbers:
-        image = _gamma(image, valid, numbers["gamma"][:, None, None, None, None])
+        image = _gamma(image, inside, numbers["gamma"][:, None, None, None, None])
     if "blur" in numbers:
         image = _blur(image, numbers["blur"], math.ceil(_BLUR_REACH * config.blur_sigma))
     if "noise" in numbers:
         image.add_(_noise(image.shape, numbers["places"]).mul_(numbers["noise"][:, None, None, None, None]))
-    return image.mul_(valid)
+    return image.mul_(inside)
 
 
-def _gamma(image: Tensor, valid: Tensor, exponent: Tensor) -> Tensor:
+def _gamma(image: Tensor, inside: Tensor, exponent: Tensor) -> Tensor:
     """The range of each sample's valid pixels, as 0..1, to a power."""
-    outside = (~valid).to(image.dtype).mul_(_FAR)
+    outside = (1 - inside).mul_(_FAR)
     low = (image + outside).amin(dim=(1, 2, 3, 4), keepdim=True)
     high = (image - outside).amax(dim=(1, 2, 3, 4), keepdim=True)
     spread = (high - low).clamp(min=1e-6)
@@ -131,8 +133,9 @@ def _with_objects(targets: list[Target], found: FoundObjects, bits: Tensor | Non
 
 def _unpacked(planes: Tensor, count: int) -> Tensor:
     """Bits uint8 (P, rows, columns) -> bool (count, rows, columns)."""
-    shifts = torch.arange(8, device=planes.device, dtype=torch.uint8)[:, None, None]
-    return ((planes[:, None] >> shifts) & 1).flatten(0, 1)[:count].bool()
+    numbers = torch.arange(count, device=planes.device)
+    bit = (2 ** (numbers % 8)).to(torch.uint8)[:, None, None]
+    return planes.index_select(0, numbers // 8).bitwise_and_(bit).bool()
 
 
 def _fitted(instances: list[Tensor], labels: list[Tensor], found: FoundObjects) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
