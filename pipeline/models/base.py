@@ -71,6 +71,7 @@ class Network(nn.Module):
     ``loss_mask``: after a forward pass in training, bool that broadcasts to (B, 1, H, W): the pixels that have logits, where not all do.
     ``compilable``: torch.compile makes one graph of it for images of one size, in training and in evaluation mode. False where what is
     computed depends on what is found.
+    ``slow_in_channels_last``: whether a training step on a CPU takes longer in that memory format; of most networks it takes half.
     ``fixed_when_exported``: an exported graph takes images of one size only.
     ``not_exportable``: why it cannot be exported (ONNX); empty where it can.
     """
@@ -80,6 +81,7 @@ class Network(nn.Module):
     min_batch_size: int = 1
     loss_mask: Tensor | None = None
     compilable: bool = True
+    slow_in_channels_last: bool = False
     fixed_when_exported: bool = False
     not_exportable: str = ""
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ConfigError, TrainingError
+from pipeline.models.base import Network
 
 log = logging.getLogger(__name__)
 
@@ -86,18 +87,21 @@ def fast_convolutions(one_size: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def channels_last_is_safe(network: nn.Module, device: str) -> bool:
-    """Whether ``network`` may be trained in channels_last (the fast format) on ``device``.
+def channels_last_suits(network: nn.Module, device: str) -> bool:
+    """Whether ``network`` is to be trained in channels_last (the fast format of most) on ``device``.
 
-    On a CPU, oneDNN's gradient of a strided 1 x 1 convolution of fewer than 16 channels writes past its workspace in that format:
-    wrong gradients, or a crash much later (github.com/uxlfoundation/oneDNN/issues/6035; found here with torch 2.14.1). Volumes are
-    taken to be as images in this.
+    On a CPU, some networks say that they are slower in it, and oneDNN's gradient of a strided 1 x 1 convolution of fewer than 16
+    channels writes past its workspace in that format: wrong gradients, or a crash much later
+    (github.com/uxlfoundation/oneDNN/issues/6035; found here with torch 2.14.1). Volumes are taken to be as images in this.
     """
     return device != "cpu" or not any(
-        isinstance(layer, nn.Conv2d | nn.Conv3d)
-        and set(layer.kernel_size) == {1}
-        and max(layer.stride) > 1
-        and layer.in_channels // layer.groups < 16
+        (isinstance(layer, Network) and layer.slow_in_channels_last)
+        or (
+            isinstance(layer, nn.Conv2d | nn.Conv3d)
+            and set(layer.kernel_size) == {1}
+            and max(layer.stride) > 1
+            and layer.in_channels // layer.groups < 16
+        )
         for layer in network.modules()
     )
 

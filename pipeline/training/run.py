@@ -33,7 +33,7 @@ from pipeline.training.finish import conclude
 from pipeline.training.interrupt import Interrupt
 from pipeline.training.loop import fit, steps_per_epoch
 from pipeline.training.optimise import AveragedWeights, make_optimizer
-from pipeline.training.platform import channels_last_is_safe, enough_memory, fast_convolutions, prepare_machine
+from pipeline.training.platform import channels_last_suits, enough_memory, fast_convolutions, prepare_machine
 from pipeline.training.result import TrainingResult
 from pipeline.training.run_folder import Data, open_run_dir, prepare_data, record_run, without_names
 from pipeline.training.setup import Setup
@@ -162,7 +162,7 @@ def make_task(config: RunConfig, data: Data, device: torch.device, new: bool) ->
         raise ConfigError(f"train.batch_size: {config.model.name} is trained on batches of at least {least}")  # type: ignore[attr-defined]
     loaded = load_weights(task, config) if new else None
     task.to(device)
-    if config.train.channels_last and channels_last_is_safe(task, device.type):
+    if config.train.channels_last and channels_last_suits(task, device.type):
         to_channels_last(task)
     return task, loaded
 

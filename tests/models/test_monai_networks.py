@@ -12,7 +12,7 @@ from torch import nn
 from pipeline.models.base import MODELS
 from pipeline.models.dynunet import DynUNet, DynUNetConfig
 from pipeline.models.swin_unetr import SwinUnetrConfig
-from pipeline.training.platform import channels_last_is_safe
+from pipeline.training.platform import channels_last_suits
 
 TINY: dict[str, dict[str, Any]] = {
     "dynunet": {"widths": (4, 8, 12), "deep_supervision": 1},
@@ -71,9 +71,9 @@ def test_dynunet_gives_what_monais_own_way_of_calling_gives() -> None:
 
 
 def test_residual_blocks_of_few_channels_stay_out_of_channels_last_on_a_cpu() -> None:
-    assert not channels_last_is_safe(DynUNet(DynUNetConfig(widths=(4, 8, 12), residual=True), 1, 2), "cpu")
-    assert channels_last_is_safe(DynUNet(DynUNetConfig(widths=(16, 32, 64), residual=True), 1, 2), "cpu")
-    assert channels_last_is_safe(DynUNet(DynUNetConfig(widths=(4, 8, 12)), 1, 2), "cpu")
+    assert not channels_last_suits(DynUNet(DynUNetConfig(widths=(4, 8, 12), residual=True), 1, 2), "cpu")
+    assert channels_last_suits(DynUNet(DynUNetConfig(widths=(16, 32, 64), residual=True), 1, 2), "cpu")
+    assert channels_last_suits(DynUNet(DynUNetConfig(widths=(4, 8, 12)), 1, 2), "cpu")
 
 
 def test_heads_that_do_not_divide_a_stage_are_refused() -> None:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.models.anchors import Anchors, LevelAnchors, Sizes, coverage, fitted_anchors, kmeans_anchors, overlap
 from pipeline.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from pipeline.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
+from pipeline.models.sparse_gradient import SparseGradientConv2d
 from pipeline.types import Target
 
 SMALL: dict[str, Any] = {
@@ -195,3 +196,24 @@ def test_stages_are_frozen_only_where_weights_are_given() -> None:
 
     assert learns("none") == {True}
     assert learns("imagenet") == {True, False}
+
+
+@pytest.mark.parametrize("places", [0, 3, 40])
+def test_a_gradient_of_few_places_is_that_of_the_ordinary_convolution(places: int) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(5, 7, 3, padding=1).double()
+    sparse = SparseGradientConv2d.of(nn.Conv2d(5, 7, 3, padding=1).double())
+    sparse.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 5, 6, 9, dtype=torch.float64)
+    chosen = torch.randperm(2 * 6 * 9)[:places]  # of 40 places the gradient is computed densely
+    flat = torch.zeros(2 * 6 * 9, 7, dtype=torch.float64)
+    flat[chosen] = torch.randn(places, 7, dtype=torch.float64)
+    wanted = flat.view(2, 6, 9, 7).permute(0, 3, 1, 2)
+    found = []
+    for layer in (plain, sparse):
+        image = x.clone().requires_grad_()
+        out = layer(image)
+        out.backward(wanted)
+        found.append((out.detach(), image.grad, layer.weight.grad, layer.bias.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

@@ -110,6 +110,6 @@ def test_threads_are_shared_out_and_the_environment_has_the_last_word(monkeypatc
 
 def test_the_convolution_that_corrupts_memory_is_kept_out_of_channels_last() -> None:
     broken = nn.Sequential(nn.Conv2d(3, 12, 3, 2), nn.Conv2d(12, 24, 1, stride=2))
-    assert not platform.channels_last_is_safe(broken, "cpu")
-    assert platform.channels_last_is_safe(broken, "cuda")
-    assert platform.channels_last_is_safe(nn.Sequential(nn.Conv2d(16, 24, 1, stride=2), nn.Conv2d(12, 24, 1)), "cpu")
+    assert not platform.channels_last_suits(broken, "cpu")
+    assert platform.channels_last_suits(broken, "cuda")
+    assert platform.channels_last_suits(nn.Sequential(nn.Conv2d(16, 24, 1, stride=2), nn.Conv2d(12, 24, 1)), "cpu")

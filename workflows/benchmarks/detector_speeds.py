@@ -67,7 +67,7 @@ class Side:
         from pipeline.config import load_config
         from pipeline.datasets.loader import CaseStore, TrainingLoader
         from pipeline.training.optimise import make_optimizer
-        from pipeline.training.platform import channels_last_is_safe
+        from pipeline.training.platform import channels_last_suits
 
         config = load_config(run)
         self.card = load_card(config.data.card)
@@ -79,7 +79,7 @@ class Side:
         self.task = build_task(self.config, store.channels, self.card.label_map)
         if model.weights != "none":
             self.task.network.load_encoder(model.weights)
-        if config.train.channels_last and channels_last_is_safe(self.task, "cpu"):
+        if config.train.channels_last and channels_last_suits(self.task, "cpu"):
             self.task.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.task, config.train)
         for group in self.optimizer.param_groups:

@@ -131,7 +131,7 @@ class Ours:
         from pipeline.config import parse_config
         from pipeline.datasets.loader import CaseStore, TrainingLoader
         from pipeline.training.optimise import make_optimizer
-        from pipeline.training.platform import channels_last_is_safe
+        from pipeline.training.platform import channels_last_suits
 
         rows, columns = options.size
         weights = str(options.weights) if pretrained(options) else "none"
@@ -162,7 +162,7 @@ class Ours:
         if weights != "none":
             self.task.network.load_encoder(weights)
         self.task.to(device)
-        if config.train.channels_last and channels_last_is_safe(self.task, device):
+        if config.train.channels_last and channels_last_suits(self.task, device):
             self.task.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.task, config.train)
         self.batches = itertools.chain.from_iterable(

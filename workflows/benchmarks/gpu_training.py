@@ -127,10 +127,10 @@ class Parts:
     def task(self, device: str) -> Any:
         from pipeline.bundles.bundle import build_task
         from pipeline.models.base import to_channels_last
-        from pipeline.training.platform import channels_last_is_safe
+        from pipeline.training.platform import channels_last_suits
 
         task = build_task(self.config, self.store.channels, self.card.label_map).to(device)
-        if self.config.train.channels_last and channels_last_is_safe(task, device):
+        if self.config.train.channels_last and channels_last_suits(task, device):
             to_channels_last(task)
         return task
 
