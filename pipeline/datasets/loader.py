@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -152,16 +154,23 @@ class TrainingLoader:
         return min(max(int(row), 0), size[0] - 1), min(max(int(column), 0), size[1] - 1)
 
 
-def evaluation_batches(store: CaseStore, keys: Sequence[CaseKey], *, volumes: bool = False) -> Iterator[tuple[Batch, list[int]]]:
-    """(batch of one whole image in the working frame, its sample index) for every sample of these cases, in their order.
+def evaluation_batches(
+    store: CaseStore, keys: Sequence[CaseKey], *, volumes: bool = False, pixels: int = 0
+) -> Iterator[tuple[Batch, list[int]]]:
+    """(batch of whole images in the working frame, their sample indices) for every sample of these cases, in their order.
 
-    ``volumes``: one batch a case instead, with the volume of all its slices and their sample indices.
+    ``pixels``: neighbours of one size come together, so many pixels at most; 0: each image alone. ``volumes``: one batch a case instead,
+    with the volume of all its slices and their sample indices.
     """
-    for key in keys:
-        indices = store.indices([key])
-        for first in indices[:1] if volumes else indices:
-            windows = cut(store, [(first, Plan.unchanged(*store.size(first)))], len(indices) if volumes else None)
-            yield to_batch(windows), indices if volumes else [first]
+    if volumes:
+        for key in keys:
+            indices = store.indices([key])
+            yield to_batch(cut(store, [(indices[0], Plan.unchanged(*store.size(indices[0])))], len(indices))), indices
+        return
+    for size, group in itertools.groupby(store.indices(keys), key=store.size):
+        most = max(1, pixels // math.prod(size))
+        while together := list(itertools.islice(group, most)):
+            yield to_batch(cut(store, [(index, Plan.unchanged(*size)) for index in together], None)), together
 
 
 def _feed(store: CaseStore, keys: Sequence[CaseKey], device: torch.device, workers: int) -> Feed:

@@ -29,6 +29,11 @@ KEPT_BYTES = 2**28
 """Predictions of validation images that are kept between choosing thresholds and scoring."""
 
 
+def pixels_at_once(device: Any) -> int:
+    """Pixels of images of one size that ``device`` is given together: one small image leaves most of a GPU idle, and keeps a CPU busy."""
+    return 0 if torch.device(device).type == "cpu" else 2**22
+
+
 @dataclass(frozen=True)
 class Scored:
     """Measures of one image; ``slice_index`` is 0 for a picture. ``evidence`` is what the task's pooled scores need of it."""
@@ -138,7 +143,9 @@ def score_images(
     known: dict[int, Scored] = {}
     counted: list[tuple[Sequence[int], Tensor]] = []
     lost: list[tuple[Sequence[int], Mapping[str, Tensor]]] = []
-    for cpu_batch, indices in evaluation_batches(store, keys, volumes=task.volumes):
+    # Losses are of one image each: some of them are no means over the images of a batch.
+    pixels = 0 if losses else pixels_at_once(device)
+    for cpu_batch, indices in evaluation_batches(store, keys, volumes=task.volumes, pixels=pixels):
         batch = cpu_batch.to(device)
         with torch.inference_mode():
             counts = task.count(batch)

@@ -80,3 +80,20 @@ def test_scores_are_those_of_a_validation(store: CaseStore) -> None:
     assert all(one.losses == {} for one in theirs)
     measured = score_images(task, store, store.keys(), "cpu", losses=True)
     assert all(one.losses.keys() == {"class", "box"} for one in measured)
+
+
+def test_images_of_one_size_together_score_as_each_alone(store: CaseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU is given them; four images of one size, of which three fit into a batch."""
+    rows, columns = 44, 60
+    sizes: list[int] = []
+
+    class Noting(Counting):
+        def predict(self, batch: Batch) -> list[Prediction]:
+            sizes.append(len(batch))
+            return super().predict(batch)
+
+    alone = score_images(Noting(), store, store.keys(), "cpu")
+    monkeypatch.setattr(validation, "pixels_at_once", lambda device: 3 * rows * columns)
+    together = score_images(Noting(), store, store.keys(), "cpu")
+    assert sizes == [1, 1, 1, 1, 3, 1]
+    assert [(one.case, one.slice_index, one.measures) for one in together] == [(one.case, one.slice_index, one.measures) for one in alone]
