@@ -213,7 +213,7 @@ def validate(setup: Setup, task: Task, state: State) -> dict[str, float]:
     began = time.monotonic()
     mine = setup.split.validation[accelerator.process_index :: accelerator.num_processes]
     stop, losses = (lambda: raise_if_interrupted(setup)), setup.config.train.validation_loss
-    with autocast(accelerator.device, setup.precision), eager(task.network):
+    with eager(task.network):
         scored = gather(accelerator, score_images(scored_task, setup.store, mine, accelerator.device, stop, losses=losses))
     metrics = {f"validation/{name}": value for name, value in summary(task, scored).items()}
     metrics["validation/seconds"] = time.monotonic() - began

@@ -122,6 +122,7 @@ def train(
         # What comes from the data (anchors) belongs to the bundle; the run's own config stays as it was asked for.
         config = with_fitted_anchors(with_card(config, data.card.name), data)
         task, loaded = make_task(config, data, accelerator.device, new)
+        task.precision = precision  # in which validation predicts, too
         state = make_state(config, task)
         thaw = GradualUnfreezing(task.network, config.train.unfreeze_at)
         # From here on each process draws random numbers of its own (dropout); all began with the same weights.
