@@ -474,7 +474,7 @@ def test_statistics_pass_over_what_cannot_be_used(small_set: SmallSet) -> None:
     write_png(small_set.root / "labels" / "b_L.png", np.zeros((84, 60), np.uint8))
     statistics = card_statistics(small_set.card, small_set.root)
     assert (statistics["cases"], statistics["sizes"]) == (12, {"60 x 84": 11})
-    assert 0 < statistics["share_of_pixels"]["vessel"] < 1
+    assert 0 < statistics["fraction_of_pixels"]["vessel"] < 1
 
 
 OVERLAPPING = {
@@ -815,7 +815,7 @@ def test_the_phantom_card_fits_what_the_phantom_writes(tmp_path: Path) -> None:
     card = load_card("phantom")
     assert check_card(card, tmp_path / "card") == []
     statistics = card_statistics(card, tmp_path / "card")
-    assert 0.02 < statistics["share_of_pixels"]["vessel"] < 0.25
+    assert 0.02 < statistics["fraction_of_pixels"]["vessel"] < 0.25
     assert {case.key.patient for case in find_cases(card, tmp_path / "card")} == {"P0001"}
 
 
