@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.bundles.bundle import save_bundle
+from pipeline.datasets.loader import evaluation_batches
 from pipeline.models.precision import autocast
 from pipeline.tasks.base import Task
 from pipeline.training.checkpoint import Progress, State
 from pipeline.training.compiling import eager
 from pipeline.training.loop import raise_if_interrupted, steps_per_epoch, stop_reason
+from pipeline.training.precision_gate import gated_precision
 from pipeline.training.result import TrainingResult
 from pipeline.training.run_folder import Data, earlier_result, record_result
 from pipeline.training.setup import Setup
 from pipeline.training.timing import TimeSpent, validation_seconds
 from pipeline.training.validation import Predictions, overlay_picture, score_image, summary
+from pipeline.types import Batch
 
 log = logging.getLogger(__name__)
 
 EXAMPLES = 4  # validation cases of which a picture (of a volume, the middle slice) goes into the record
+
+GATE_CASES = 16  # validation cases on which the number format of prediction is compared with float32
 
 
 def conclude(setup: Setup, data: Data, task: Task, state: State, start_up_s: float) -> TrainingResult:
@@ -35,8 +40,10 @@ def conclude(setup: Setup, data: Data, task: Task, state: State, start_up_s: flo
         return result_of(setup, earlier.id, earlier.metrics, message)
     fitted = time.monotonic()
     use_best(task, state)
-    with autocast(setup.accelerator.device, setup.precision), eager(task.network):
-        metrics = finish(setup, task, state)
+    with eager(task.network):
+        task.precision = gated_precision(task, gate_batches(setup, task.volumes), setup.precision)
+        with autocast(setup.accelerator.device, task.precision):
+            metrics = finish(setup, task, state)
     spent = time_spent(setup, progress, start_up_s, time.monotonic() - fitted)
     setup.tracker.numbers(spent.metrics())
     if shortfall := spent.shortfall(setup.config.train):
@@ -78,6 +85,13 @@ def use_best(task: Task, state: State) -> None:
         task.load_state_dict(state.best_weights)
     elif state.average is not None:
         task.load_state_dict(state.average.network.state_dict())
+
+
+def gate_batches(setup: Setup, volumes: bool) -> Iterator[Batch]:
+    """Validation images on the device, an image or volume at a time."""
+    for batch, _ in evaluation_batches(setup.store, setup.split.validation[:GATE_CASES], volumes=volumes):
+        raise_if_interrupted(setup)
+        yield batch.to(setup.accelerator.device)
 
 
 def finish(setup: Setup, task: Task, state: State) -> dict[str, float]:

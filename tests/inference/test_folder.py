@@ -34,8 +34,8 @@ from tests.scans.test_nifti_header import drawn, uncoded
 KEY = Pseudonyms(b"a site key for tests")
 
 
-def run(tmp_path: Path, **options: object) -> dict[str, int]:
-    return predict_folder(tmp_path / "bundle", tmp_path / "scans", tmp_path / "out", device="cpu", pseudonyms=KEY, **options)  # type: ignore[arg-type]
+def run(tmp_path: Path, out: str = "out", **options: object) -> dict[str, int]:
+    return predict_folder(tmp_path / "bundle", tmp_path / "scans", tmp_path / out, device="cpu", pseudonyms=KEY, **options)  # type: ignore[arg-type]
 
 
 def ledger(out: Path) -> list[dict[str, str]]:
@@ -431,3 +431,34 @@ def test_folders_that_were_taken_for_no_patients_are_counted_and_not_named(
     caplog.clear()
     index_folder(root / "Meier", tmp_path / "d.sqlite", pseudonyms=names, workers=0)
     assert "taken for" not in caplog.text
+
+
+def test_photographs_of_one_size_go_together_and_one_that_fails_does_so_alone(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write_folder(tmp_path / "scans", 6)
+    assert run(tmp_path, "alone") == counts(done=6)
+    bad = str(open_scan(paths[1], pseudonyms=KEY, root=tmp_path / "scans").case)
+    predict, sizes = BrightTask.predict, []
+
+    def stumble(self: BrightTask, batch):  # type: ignore[no-untyped-def]
+        sizes.append(len(batch))
+        if bad in map(str, batch.cases):
+            raise RuntimeError
+        return predict(self, batch)
+
+    monkeypatch.setattr("pipeline.inference.predict.Predictor.at_once", lambda self, pixels: 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(BrightTask, "predict", stumble)
+        assert run(tmp_path) == counts(done=5, failed=1)
+    assert sizes == [4, 1, 1, 1, 1, 2]
+    assert run(tmp_path) == counts(done=6)
+    for case in (tmp_path / "alone" / "cases").iterdir():
+        assert (case / "mask_000.png").read_bytes() == (tmp_path / "out" / "cases" / case.name / "mask_000.png").read_bytes()
+
+
+def test_of_two_equal_files_in_one_batch_the_second_is_a_duplicate(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *_ = write_folder(tmp_path / "scans", 2)
+    (first.parent / f"{first.stem}_copy{first.suffix}").write_bytes(first.read_bytes())
+    monkeypatch.setattr("pipeline.inference.predict.Predictor.at_once", lambda self, pixels: 8)
+    assert run(tmp_path) == counts(done=2, duplicate=1)
