@@ -113,6 +113,25 @@ def test_a_stopped_run_goes_on_and_ends_close_to_one_that_was_never_stopped(root
     assert resumed.metrics["validation/dice"] == pytest.approx(whole.metrics["validation/dice"], abs=0.1)
 
 
+def test_a_training_step_waits_for_nothing(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch raises at every call that would wait for the GPU; the first steps may, while they choose algorithms and make buffers."""
+    from pipeline.training import loop
+
+    take_step, steps = loop.take_step, []
+
+    def guarded(*arguments: Any) -> None:
+        torch.cuda.set_sync_debug_mode("default" if len(steps) < 3 else "error")
+        try:
+            take_step(*arguments)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        steps.append(1)
+
+    monkeypatch.setattr(loop, "take_step", guarded)
+    train(tiny_config(root, train__epochs=2, train__ema=0.9), root, tmp_path / "run")
+    assert len(steps) == 12
+
+
 @pytest.mark.parametrize("share", [0.0, 0.2], ids=["windows travel", "cases lie on the device"])
 def test_the_device_makes_the_samples_that_the_cpu_makes(root: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     """Also while it is busy: every batch is asked for before the work of the one before is done."""
