@@ -67,7 +67,7 @@ def test_card_check_counts_what_is_there(unlabelled: tuple[Path, Path]) -> None:
         "2 cases, 0 problems",
     ]
     statistics = json.loads(RUN.invoke(app, [*arguments, "--json"]).stdout)["statistics"]
-    assert statistics["share_of_pixels"] == {"vessel": 0.5}
+    assert statistics["fraction_of_pixels"] == {"vessel": 0.5}
 
 
 def test_card_new_says_how_far_it_is(unlabelled: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
