@@ -62,7 +62,8 @@ def test_card_check_counts_what_is_there(unlabelled: tuple[Path, Path]) -> None:
         "patients: 1",
         "parts: none 2",
         "sizes: 60 x 84 2",
-        "share of pixels: vessel 50.00 %",
+        "roles: vessel vessel",
+        "fraction of pixels: vessel 50.00 %",
         "objects: vessel 2",
         "2 cases, 0 problems",
     ]
