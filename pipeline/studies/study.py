@@ -31,6 +31,8 @@ from pipeline.types import ProgressCallback, no_progress
 log = logging.getLogger(__name__)
 MOST_TAG = 5000
 """Characters that any MLflow server takes as a tag."""
+ANSWER_S = 120.0
+"""How long a study waits for its MLflow run: on a busy machine the sender alone needs half a minute to start."""
 
 MEMORY = {
     "cpu": "Peak memory: growth of the process over its size before the run (data, network, activations), sampled 20 times a second.",
@@ -190,7 +192,7 @@ def _prefixed(advance: ProgressCallback, text: str) -> ProgressCallback:
 
 def _parent(tracker: Tracker) -> str | None:
     """The study's MLflow run, once a server has answered; without one the children stand by themselves, and it is said."""
-    run_id = tracker.wait_for_run()
+    run_id = tracker.wait_for_run(ANSWER_S)
     if run_id is None:
         log.warning("MLflow does not answer: the runs of this study will not be shown as its children")
     return run_id
