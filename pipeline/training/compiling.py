@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, TrainConfig
 from pipeline.models.base import Network
 from pipeline.models.precision import Precision, autocast
 
@@ -36,9 +36,14 @@ def why_not_compiled(config: RunConfig, network: Network, device: str, steps: in
         return ""
     if device != "cuda":
         return "on a CPU it seldom pays; train.compile: on does it all the same"
-    if steps < COMPILE_STEPS or (train.minutes is not None and train.minutes < COMPILE_MINUTES):
+    if not is_long(train, steps):
         return "the run is too short for it to pay"
     return ""
+
+
+def is_long(train: TrainConfig, steps: int) -> bool:
+    """Whether a minute at the start of a run of so many steps is well spent."""
+    return steps >= COMPILE_STEPS and (train.minutes is None or train.minutes >= COMPILE_MINUTES)
 
 
 def compile_network(network: Network, images: Tensor, precision: Precision, *, graphs: bool) -> bool:

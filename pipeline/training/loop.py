@@ -24,7 +24,7 @@ from pipeline.errors import InterruptedRun
 from pipeline.models.precision import autocast
 from pipeline.tasks.base import Task
 from pipeline.training.checkpoint import Progress, State, load_checkpoint, newest
-from pipeline.training.compiling import eager
+from pipeline.training.compiling import eager, is_long
 from pipeline.training.history import cut_history
 from pipeline.training.keeper import Keeper
 from pipeline.training.meter import LossMeter
@@ -95,7 +95,9 @@ def train_epoch(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task:
     meter, began, first_batch = LossMeter(progress), time.monotonic(), progress.batch
     pace.look(progress.step)
     task.train()
-    with fast_convolutions(config.data.crop is not None):
+    # On an H200 cuDNN took half a minute to try its algorithms on a U-Net with a MobileNetV2 encoder.
+    tries_pay = is_long(train, len(batches) // train.accumulate * train.epochs)
+    with fast_convolutions(config.data.crop is not None and tries_pay):
         # Each group of `accumulate` batches is one step of the optimiser.
         for group in grouped(batches.batches(progress.batch), train.accumulate):
             share = run_share((progress.epoch + progress.batch / len(batches)) / train.epochs, pace.seconds, train.minutes)

@@ -186,7 +186,7 @@ class Ours:
         torch.stack(list(losses.values())).sum().backward()
         norm = torch.nn.utils.clip_grad_norm_(self.task.parameters(), self.config.train.clip_norm or math.inf)
         if not math.isfinite(norm.item()):
-            sys.exit("ocuseg: the gradient is not finite")
+            raise RuntimeError("ocuseg: the gradient is not finite")
         self.optimizer.step()
         self.optimizer.zero_grad()
         return spent(start, loaded, clock(self.device))
@@ -232,6 +232,8 @@ class Peer:
         ).to(device)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(trained, lr=rate(options.batch), momentum=0.9, weight_decay=1e-4, nesterov=True)
+        # The recipe's warm-up, without which a network from scratch diverges.
+        self.warm_up = torch.optim.lr_scheduler.LinearLR(self.optimizer, start_factor=1e-3, total_iters=1000)
         loader = torch.utils.data.DataLoader(
             self.data,
             options.batch,
@@ -255,10 +257,11 @@ class Peer:
         loaded = clock(self.device)
         losses = sum(self.model(images, targets).values())
         if not math.isfinite(losses.item()):
-            sys.exit("torchvision: the loss is not finite")
+            raise RuntimeError("torchvision: the loss is not finite")
         self.optimizer.zero_grad()
         losses.backward()
         self.optimizer.step()
+        self.warm_up.step()
         return spent(start, loaded, clock(self.device))
 
     def start_predicting(self) -> None:
