@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from pipeline.atomic import write_text
 from pipeline.errors import ConfigError
 
@@ -178,15 +180,13 @@ def sender_lock(run_dir: Path) -> Iterator[bool]:
     """Whether this process alone may deliver; the system releases the lock when its holder dies."""
     path = run_dir / "tracking" / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
-        try:
-            import fcntl
-        except ImportError:  # Windows: a second sender is then not noticed, and MLflow itself drops what arrives twice
-            yield True
-            return
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
