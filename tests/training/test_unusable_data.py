@@ -75,10 +75,11 @@ def test_a_case_larger_than_the_limit_is_named(root: Path) -> None:
 import sys
 from pathlib import Path
 from pipeline.cards.card import load_card
+from pipeline.cards.find_cases import find_cases
 from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.store import CaseStore
 card, root = load_card(sys.argv[1]), Path(sys.argv[2])
-CaseStore(card, card.cases(root), root, NormaliseConfig())
+CaseStore(card, find_cases(card, root), root, NormaliseConfig())
 """
     command = [sys.executable, "-c", program, tiny_config(root).data.card, str(root)]
     environment = os.environ | {"OCUSEG_MAX_PIXELS": str(2 * COLUMNS * ROWS), "OMP_NUM_THREADS": "1"}
