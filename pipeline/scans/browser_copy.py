@@ -1,8 +1,8 @@
 """A photograph's own data, passed on to be shown by a browser: lossless, and without anything that may tell whose it is.
 
 Encoding a photograph anew takes longer than all else that is done with it beside the network, and makes it several times as large.
-What is kept are the segments or chunks without which no pixel can be decoded; comments, EXIF, XMP, colour profiles, thumbnails and
-whatever lies behind the end go.
+What is kept are a JPEG's tables, frame and scans, and a PNG's header, palette and rows; comments, EXIF, XMP, colour profiles, thumbnails
+and whatever lies behind the end go.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _SHOWN_FRAMES = (0xC0, 0xC1, 0xC2)
 """Baseline, extended and progressive DCT: what browsers decode."""
 _TABLES = (0xC4, 0xDB, 0xDD)
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_SAMPLES = {0: 1, 2: 3, 3: 1}
+_LOOKED_UP = 3
+_SAMPLES = {0: 1, 2: 3, _LOOKED_UP: 1}
 """Samples of a pixel by a PNG's colour type: grey, RGB, palette."""
 
 
@@ -101,17 +102,24 @@ def _png_picture_only(data: bytes, size: tuple[int, int]) -> bytes | None:
         chunks = list(png_chunks(io.BytesIO(data)))
     except ScanError:
         return None
-    if not chunks or chunks[0][0] != b"IHDR" or any(kind not in (b"IHDR", b"PLTE", b"IDAT", b"IEND") for kind, _ in chunks):
+    if len(chunks) < 3 or chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13 or chunks[-1][0] != b"IEND":
         return None
-    columns, rows, depth, colour, *_, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
-    if (rows, columns) != size or depth != 8 or colour not in _SAMPLES or interlaced:
+    header, picture = chunks[0], chunks[1:-1]
+    if any(kind not in (b"PLTE", b"IDAT") for kind, _ in picture):
+        return None
+    columns, rows, depth, colour, *_, interlaced = struct.unpack(">IIBBBBB", header[1])
+    # Where colours are not looked up in it, a palette is a mere suggestion, and may hold any bytes.
+    palettes = [content for kind, content in picture if kind == b"PLTE"] if colour == _LOOKED_UP else []
+    if (rows, columns) != size or depth != 8 or colour not in _SAMPLES or interlaced or len(palettes) != (colour == _LOOKED_UP):
         return None
     # Behind the end of the compressed rows anything could be hidden.
     stream, expected = zlib.decompressobj(), rows * (columns * _SAMPLES[colour] + 1)
     try:
-        found = stream.decompress(b"".join(content for kind, content in chunks if kind == b"IDAT"), expected + 1)
+        packed = b"".join(content for kind, content in picture if kind == b"IDAT")
+        found = stream.decompress(packed, expected + 1)
     except zlib.error:
         return None
     if len(found) != expected or not stream.eof or stream.unused_data:
         return None
-    return SIGNATURE + b"".join(chunk(kind, content) for kind, content in chunks)
+    parts = [header, *((b"PLTE", palette) for palette in palettes), (b"IDAT", packed), (b"IEND", b"")]
+    return SIGNATURE + b"".join(chunk(kind, content) for kind, content in parts)

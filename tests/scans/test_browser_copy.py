@@ -90,6 +90,33 @@ def test_a_png_keeps_its_pixels_and_loses_every_name(channels: int) -> None:
     assert (decoded(copy) == pixels(channels)).all()
 
 
+@pytest.mark.parametrize("kind", [b"PLTE", b"IEND", b"IHDR"])
+def test_a_png_chunk_that_holds_more_than_it_needs_tells_nothing(kind: bytes) -> None:
+    """A truecolour picture needs no palette, and neither the end nor the header has room for a name; readers take all three."""
+    data = encoded(pixels(), "PNG")
+    header, rows = data[8:33], data[33 : data.index(b"IEND") - 4]
+    palette, end = b"", chunk(b"IEND", b"")
+    if kind == b"PLTE":
+        palette = chunk(kind, NAME + b"!")
+    elif kind == b"IEND":
+        end = chunk(kind, NAME)
+    else:
+        header = chunk(kind, header[8:21] + NAME)
+    file = SIGNATURE + header + palette + rows + end
+    assert NAME in file
+    found = browser_copy(file, SIZE)
+    assert (found is None) == (kind == b"IHDR")
+    assert found is None or (NAME not in found[1] and (decoded(found[1]) == pixels()).all())
+
+
+def test_a_png_that_looks_its_colours_up_keeps_its_palette() -> None:
+    file = io.BytesIO()
+    Image.fromarray(pixels()).quantize(200).save(file, "PNG")
+    found = browser_copy(file.getvalue(), SIZE)
+    assert found is not None
+    assert (np.asarray(Image.open(io.BytesIO(found[1])).convert("RGB")) == np.asarray(Image.open(file).convert("RGB"))).all()
+
+
 def test_a_png_with_something_behind_its_rows_is_encoded_anew() -> None:
     data = encoded(pixels(1), "PNG")
     at = data.index(b"IDAT") - 4
