@@ -1,7 +1,7 @@
 """The cup-to-disc ratios of a finished study of folds (configs/disc_cup_folds.yaml) compared with the experts' own.
 
-    ocuseg compare disc_cup_folds --root DRISHTI --out studies/disc_cup
-    .venv/bin/python workflows/disc_cup_folds.py --study studies/disc_cup --root DRISHTI
+    ocuseg compare disc_cup_folds --root DRISHTI
+    .venv/bin/python workflows/disc_cup_folds.py --root DRISHTI
 
 The experts' ratios are read from Drishti-GS1's ``splits.json`` (``cdr_values_per_expert``).
 """
@@ -23,7 +23,7 @@ from pipeline.studies.one_run import read_rows
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--study", type=Path, default=Path("studies") / "disc_cup", help="--out folder of the finished study")
+    parser.add_argument("--study", type=Path, default=Path("studies") / "disc_cup_folds", help="--out folder of the finished study")
     parser.add_argument("--root", type=Path, required=True, help="Drishti-GS1, with its splits.json")
     options = parser.parse_args()
     experts = options.root / "splits.json"

@@ -1,8 +1,8 @@
 """Surfaces that the networks of a finished study (configs/oct_surfaces.yaml) find in real Spectralis scans, beside the device's lines.
 
     ocuseg phantom studies/oct_phantoms --oct-only --patients 24 --seed 1
-    ocuseg compare oct_surfaces --root studies/oct_phantoms/card --out studies/oct_surfaces
-    .venv/bin/python workflows/oct_surfaces.py --study studies/oct_surfaces --vol SPECTRALIS
+    ocuseg compare oct_surfaces --root studies/oct_phantoms/card
+    .venv/bin/python workflows/oct_surfaces.py --vol SPECTRALIS
 
 Two networks have learnt from the same phantom scans in the same time: one sees a B-scan at a time, one its neighbours too. For the
 phantoms' test patients this prints the error of each surface in um, and how far surfaces jump from B-scan to B-scan beside how far the true

@@ -37,7 +37,12 @@ def compare(
         list[Path], typer.Argument(help="Study file, or several run files, runs of studies (STUDY/RUN) or folders; or names in configs/.")
     ],
     root: Roots,
-    out: Out = Path("studies/compare"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the study; an unfinished one is continued. Default: studies/STUDY, or studies/compare for several configs."
+        ),
+    ] = None,
     budget_minutes: Minutes = None,
     split: Annotated[
         Literal["validation", "test"] | None, typer.Option(help="Part to score (default: test, or as the study file says).")
@@ -66,6 +71,8 @@ def compare(
     from pipeline.studies.design import evaluation_sets, folds_of, over_folds, with_budget
     from pipeline.studies.study import run_study
 
+    # By its name, so that one study never writes over another.
+    out = out or Path("studies") / (configs[0].stem if len(configs) == 1 else "compare")
     study = study_of(configs)
     wanted = [with_budget(load_config(file, override or ()), budget_minutes) for path in configs for file in run_files(path)]
     tested_on = {} if study is None else study.tested_on or {}

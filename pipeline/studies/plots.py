@@ -66,20 +66,16 @@ def validation_curves(rows: Sequence[Row]) -> tuple[str, dict[str, Curve]]:
     return measure.removeprefix("validation/"), curves
 
 
-def draw_lines(curves: Mapping[str, Curve], title: str, x_label: str, y_label: str, intervals: Mapping[str, Ends] | None = None) -> Picture:
-    """Lines (x, y) by legend text, with a mark at each point, and its interval (low, high) where ``intervals`` has them by the same text.
+def draw_lines(curves: Mapping[str, Curve], title: str, x_label: str, y_label: str) -> Picture:
+    """Lines (x, y) by legend text, with a mark at each point.
 
     y ends at 1 and begins at a tenth below all values, so that what is told apart near 1 can be seen."""
     wide = len(curves) > MOST_INSIDE
-    lows = [*(value for _, y in curves.values() for value in y), *(low for ends in (intervals or {}).values() for low, _ in ends)]
-    lowest = max(math.floor(10 * min(lows, default=0.0) - 0.5) / 10, 0.0)
+    lowest = max(math.floor(10 * min((value for _, y in curves.values() for value in y), default=0.0) - 0.5) / 10, 0.0)
     room = 0.02 * (1 - lowest)
     figure, axes = figure_of(title=title, xlabel=x_label, ylabel=y_label, ylim=(lowest - room, 1 + room), wide=wide)
     for place, (text, (x, y)) in enumerate(curves.items()):
-        ends = (intervals or {}).get(text)
-        bars: Any = None if ends is None else np.clip([[v - low, high - v] for v, (low, high) in zip(y, ends, strict=True)], 0, None).T
-        style = _STYLES[place // 10 % len(_STYLES)]
-        axes.errorbar(x, y, bars, label=text, marker=".", linestyle=style, linewidth=1.6, capsize=2)
+        axes.plot(x, y, label=text, marker=".", linestyle=_STYLES[place // 10 % len(_STYLES)], linewidth=1.6)
     axes.set_xlim(left=0, right=1.03 * max((max(x) for x, _ in curves.values()), default=1))  # room for a mark at the end
     _legend(axes, wide)
     return picture_of(figure)

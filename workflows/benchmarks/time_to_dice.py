@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def run_ours(root: Path, minutes: float, folder: Path) -> dict[str, object]:
-    """Train by the config that the README names, shortened to ``minutes``; curve and test Dice."""
+    """Train by `chase_vessels_little`, shortened to ``minutes``; curve and test Dice."""
     from pipeline.config import load_config
     from pipeline.evaluation.evaluate import evaluate
     from pipeline.training.run import train
