@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pipeline.cards.labels import (
     BACKGROUND_NAME,
     IGNORE_NAME,
+    ColoursLabel,
     FieldOfViewSource,
     InstancesLabel,
     LabelSource,
     MasksLabel,
     PixelSource,
+    ValuesLabel,
     meanings,
     read_placed,
 )
@@ -37,9 +39,6 @@ from pipeline.registry import Colour, Strict, explain
 from pipeline.resources import shipped
 from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, Modality, Part, Scan, Spacing
 from pipeline.yaml_mapping import read_mapping
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class ClassFields(Strict):
     colour: Colour
     code: str | None = Field(None, description='DICOM code "SCHEME:VALUE", or null where no verified one exists')
     role: Literal["optic_disc", "optic_cup", "vessel", "fluid"] | None = Field(
-        None, description="what the class is, where no code says it: this chooses what is measured of it, and its name never does"
+        None, description="what the class is, where its code does not say it; measurements are chosen by this, never by the name"
     )
     inside: str | None = Field(None, description="the class that this one is a part of: a cup is found only where its disc is found, too")
 
@@ -137,8 +136,11 @@ class CardFields(Strict):
                 if name not in names and name not in (BACKGROUND_NAME, IGNORE_NAME):
                     raise ValueError(f"labels speak of class {name!r}, but classes are: {', '.join(names)}")
             if not self.overlapping:
-                rules = getattr(source, "colours", None)
-                said = [r.means for r in rules] if rules else list(getattr(source, "values", {}).values())
+                said: list[Any] = []
+                if isinstance(source, ColoursLabel):
+                    said = [rule.means for rule in source.colours]
+                elif isinstance(source, ValuesLabel):
+                    said = list(source.values.values())
                 if any(isinstance(meaning, list) and len(meaning) > 1 for meaning in said):
                     raise ValueError("one value means several classes, which needs overlapping: true")
         kinds: dict[str, str] = {}

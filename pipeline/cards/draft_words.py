@@ -18,14 +18,13 @@ PARTS: dict[str, str] = {
     "testing": "test",
 }
 VIEW = re.compile(r"fov|field.?of.?view", re.IGNORECASE)
+_PERSON = "manual|expert|reader|observer|grader|annotator|rater"
 READER = re.compile(
-    r"(?<![a-z])(?:(?:1st|2nd|first|second)[_\- ]?)?(?:manual|expert|reader|observer|grader|annotator|rater|ho)s?(?:[_\- ]?[\dab])?"
+    rf"(?<![a-z])(?:(?:1st|2nd|first|second)[_\- ]?)?(?:{_PERSON}|ho)s?(?:[_\- ]?[\dab])?"
     r"(?![a-z0-9])|1st|2nd",
     re.IGNORECASE,
 )
-SECOND = re.compile(
-    r"2nd|second|(?:manual|expert|reader|observer|grader|annotator|rater|mask|label|gt)s?.?(?:2|b)(?![a-z0-9])", re.IGNORECASE
-)
+SECOND = re.compile(rf"2nd|second|(?:{_PERSON}|mask|label|gt)s?.?(?:2|b)(?![a-z0-9])", re.IGNORECASE)
 AGREEMENT = re.compile(r"soft|prob|agree|heat", re.IGNORECASE)
 NUMBERED = re.compile(r"instance|(?<![a-z])ids?(?![a-z])|object", re.IGNORECASE)
 # Only endings that name a format: what follows the last dot of "Doe.Jane" is no extension.
@@ -37,7 +36,8 @@ EXTENSION = re.compile(
 # Whole words that name a kind of file. Nothing open-ended: "seg.*" and "val.*" would also be Segers and Valentina.
 _KIND = re.compile(
     r"(?:images?|imgs?|originals?|scans?|photos?|photographs?|pictures?|raw|data|datasets?|sets?|masks?|labels?|lbls?|annos?|targets?|inputs?|seg|segs|segmentations?"
-    r"|gt|ground|truths?|groundtruths?|annotations?|manuals?|experts?|readers?|observers?|graders?|annotators?|raters?|second|first|ho"
+    r"|gt|ground|truths?|groundtruths?|annotations?|second|first|ho"
+    rf"|(?:{_PERSON})s?"
     r"|fov|fundus|cfp|octa?|slo|volumes?|bscans?|vessels?|arter(?:y|ies)|veins?|av|dis[ck]s?|cups?|optic|fovea|macula|lesions?|exudates?"
     r"|hard|soft|ha?emorrhages?|microaneurysms?|fluids?|layers?|computed|auto|automatic"
     r"|corrected|final|binary|colou?rs?|rgb|gr[ae]y|full|half|size|resized|cropped|small|instances?|ids?|objects?|semantic|panoptic"

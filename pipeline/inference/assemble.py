@@ -60,7 +60,7 @@ def assemble(
     if objects:
         found = FoundObjects.of(objects, has_masks, label_map, predictor.task.thresholds)
         if len(found.objects) < sum(map(len, objects)):
-            warnings += (f"only the likeliest {len(found.objects)} objects were kept",)
+            warnings += (f"only the highest-scoring {len(found.objects)} objects were kept",)
     surfaces = Surfaces(label_map.surface_names, np.concatenate(depths, axis=1)) if depths else None
     seconds = seconds_before + time.perf_counter() - began
     return CaseResult(ready.scan, name, mask, chances, warnings, predictor.bundle.id, seconds, found, surfaces)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pipeline.types import Measure
 
 FloatArray = npt.NDArray[np.float64]
+_Ways = tuple[FloatArray, FloatArray] | str
 
 
 def hd95(pred: npt.ArrayLike, true: npt.ArrayLike, spacing: Sequence[float] | None = None, valid: npt.ArrayLike | None = None) -> Measure:
@@ -22,8 +23,19 @@ def hd95(pred: npt.ArrayLike, true: npt.ArrayLike, spacing: Sequence[float] | No
 
     ``pred`` and ``true`` bool (H, W) or (D, H, W); ``spacing`` in mm in the same order as the axes, or None for pixels.
     """
-    definition = "larger of the two directed 95th percentiles of outline distances"
+    return _hd95(_distances(pred, true, spacing, valid), spacing)
+
+
+def hd95_and_assd(
+    pred: npt.ArrayLike, true: npt.ArrayLike, spacing: Sequence[float] | None = None, valid: npt.ArrayLike | None = None
+) -> tuple[Measure, Measure]:
+    """:func:`hd95` and :func:`assd` from distances that are computed once."""
     ways = _distances(pred, true, spacing, valid)
+    return _hd95(ways, spacing), _assd(ways, spacing)
+
+
+def _hd95(ways: _Ways, spacing: Sequence[float] | None) -> Measure:
+    definition = "larger of the two directed 95th percentiles of outline distances"
     if isinstance(ways, str):
         return Measure(None, _unit(spacing), definition, ways)
     return Measure(float(max(np.percentile(way, 95) for way in ways)), _unit(spacing), definition)
@@ -31,8 +43,11 @@ def hd95(pred: npt.ArrayLike, true: npt.ArrayLike, spacing: Sequence[float] | No
 
 def assd(pred: npt.ArrayLike, true: npt.ArrayLike, spacing: Sequence[float] | None = None, valid: npt.ArrayLike | None = None) -> Measure:
     """Average symmetric surface distance: the mean over the pixels of both outlines of the distance to the other one."""
+    return _assd(_distances(pred, true, spacing, valid), spacing)
+
+
+def _assd(ways: _Ways, spacing: Sequence[float] | None) -> Measure:
     definition = "mean distance of both outlines' pixels to the other outline"
-    ways = _distances(pred, true, spacing, valid)
     if isinstance(ways, str):
         return Measure(None, _unit(spacing), definition, ways)
     return Measure(float(np.concatenate(ways).mean()), _unit(spacing), definition)
@@ -60,9 +75,7 @@ MISSED = "the prediction misses the structure"
 INVENTED = "the reference does not hold the structure"
 
 
-def _distances(
-    pred: npt.ArrayLike, true: npt.ArrayLike, spacing: Sequence[float] | None, valid: npt.ArrayLike | None
-) -> tuple[FloatArray, FloatArray] | str:
+def _distances(pred: npt.ArrayLike, true: npt.ArrayLike, spacing: Sequence[float] | None, valid: npt.ArrayLike | None) -> _Ways:
     """Distances (prediction's outline to reference's, and back), or why there are none."""
     from scipy.ndimage import distance_transform_edt
 

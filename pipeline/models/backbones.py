@@ -9,6 +9,7 @@ MobileNetV2 take the first block's).
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -46,7 +47,7 @@ class FrozenBatchNorm2d(nn.Module):
         return (x * scale.to(x.dtype)[:, None, None]).add_(shift.to(x.dtype)[:, None, None])
 
 
-class Features(nn.Module):
+class Features(nn.Module, abc.ABC):
     """An encoder cut into stages.
 
     ``forward``: float (B, C, H, W) -> [(B, ``widths[i]``, H / s, W / s) for s in 4, 8, 16, 32], sides rounded up.
@@ -59,9 +60,9 @@ class Features(nn.Module):
     first: str  # entry of the first layer's kernel
     unused: tuple[str, ...]  # beginnings of the file's entries that belong to the classifier
 
+    @abc.abstractmethod
     def stages(self) -> list[list[nn.Module]]:
         """Modules in the order they are passed, by the stride at their end: 2, 4, 8, 16, 32."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = []

@@ -85,10 +85,6 @@ class Network(nn.Module):
     fixed_when_exported: bool = False
     not_exportable: str = ""
 
-    @property
-    def exportable(self) -> bool:
-        return not self.not_exportable
-
     def encoder_stages(self) -> Stages:
         """The part that weights of another network may fill, and that may learn more slowly or later; none where it has no such part."""
         return ()
@@ -100,7 +96,7 @@ class Network(nn.Module):
         ------
         ConfigError: there is no such file, it is of another architecture, or this network has no encoder that a file could fill.
         """
-        raise ConfigError(f"model.weights: {type(self).__name__} has no encoder that could be filled; write none")
+        raise ConfigError(f"model.weights: {type(self).__name__} has no encoder to load weights into; set model.weights: none")
 
 
 def memory_format(network: nn.Module) -> torch.memory_format:

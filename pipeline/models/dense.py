@@ -15,7 +15,7 @@ from pipeline.models.detector import Detections, FrozenStages, NMSConfig, boxes_
 from pipeline.types import Target
 
 BACKGROUND, BETWEEN = -1, -2
-CANDIDATES = 1000  # so many of an image's likeliest boxes, of all levels and classes, may suppress each other
+CANDIDATES = 1000  # so many of an image's highest-scoring boxes, of all levels and classes, may suppress each other
 LARGEST_GROWTH = math.log(1000 / 16)  # of an anchor's side: exp() of an untrained network must stay finite
 
 
@@ -82,7 +82,7 @@ def decode(codes: Tensor, candidates: Tensor) -> Tensor:
 
 
 def select(boxes: Tensor, scores: Tensor, size: tuple[int, int], config: NMSConfig) -> Detections:
-    """The objects of one image of (rows, columns) ``size``, likeliest first, from boxes (A, 4) and scores (A, K)."""
+    """The objects of one image of (rows, columns) ``size``, highest-scoring first, from boxes (A, 4) and scores (A, K)."""
     from torchvision.ops import batched_nms, clip_boxes_to_image
 
     flat = scores.flatten()

@@ -48,7 +48,7 @@ class DetectorConfig(ModelConfig):
 
 
 class NMSConfig(DetectorConfig):
-    """Settings of a detector that finds an object many times and keeps the likeliest (non-maximum suppression).
+    """Settings of a detector that finds an object many times and keeps the highest-scoring (non-maximum suppression).
 
     How many objects are kept, and from which score on, is the task's to say (``with_limits``); older files said it of the model too.
     """
@@ -63,7 +63,7 @@ class NMSConfig(DetectorConfig):
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Objects found in one image, likeliest first, in the image's own pixels.
+    """Objects found in one image, highest-scoring first, in the image's own pixels.
 
     ``boxes`` float32 (N, 4) xyxy, inside the image · ``labels`` int64 (N), 1..K · ``scores`` float32 (N) in 0..1 · ``masks``
     float32 (N, M, M), the probability of each object's mask on a grid over its box, or None.

@@ -187,7 +187,7 @@ class Detr(Detector):
         return set_losses(logits, boxes, labels, truths, self.config.no_object)
 
     def batch_detections(self, images: Tensor, sizes: Sizes) -> list[Detections]:
-        """The likeliest class of each query, as in the paper: no suppression."""
+        """The highest-scoring class of each query, as in the paper: no suppression."""
         from torchvision.ops import clip_boxes_to_image
 
         logits, boxes = self.outputs(images, sizes)

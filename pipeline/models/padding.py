@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Sequence
 
@@ -13,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.models.base import Dims, Network
 
 
-class AnySize(Network):
+class AnySize(Network, abc.ABC):
     """A network for pixels whose :meth:`logits` need sides that are multiples of ``multiple`` (of one for each axis, where it has
     several); made to take any size.
 
@@ -24,9 +25,9 @@ class AnySize(Network):
     to pad cannot be asked of sizes that are not known yet. The caller pads with :func:`pad_to_multiple`.
     """
 
+    @abc.abstractmethod
     def logits(self, images: Tensor) -> Tensor | list[Tensor]:
         """Float (B, C, ...), sides multiples of ``multiple``, two at least -> logits (B, K, ...), or a list of them."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         if images.ndim != self.dims + 2:

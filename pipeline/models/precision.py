@@ -35,7 +35,7 @@ def choose_precision(wanted: Literal["auto", "float32", "bfloat16"], device: str
     if wanted == "bfloat16" and not native:
         log.warning(
             "precision: this machine's %s only emulates bfloat16: a convolution takes %.0f times as long as in float32; "
-            "write auto, which takes what the hardware does itself",
+            "set train.precision: auto, which uses bfloat16 only where the hardware supports it",
             "GPU" if device == "cuda" else "CPU",
             bfloat16_slowdown(device),
         )

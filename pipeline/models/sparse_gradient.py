@@ -46,21 +46,27 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (gradient,), (x, weight) = gradients, ctx.saved_tensors
-        gradient, seen = gradient.to(weight.dtype), x.to(weight.dtype)
-        image, row, column = (gradient != 0).any(dim=1).nonzero(as_tuple=True)
-        number, channels, rows, columns = x.shape
-        if len(image) > DENSE * number * rows * columns:
-            of_x, of_weight = torch.ops.aten.convolution_backward(
-                gradient, seen, weight, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (True, True, False)
-            )[:2]
-            return of_x.to(x.dtype), of_weight, gradient.sum(dim=(0, 2, 3))
-        at = gradient[image, :, row, column]  # (P, out)
-        windows = functional.pad(seen, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)[image, :, row, column]  # (P, in, 3, 3)
-        of_weight = (at.T @ windows.flatten(1)).view_as(weight)
-        back = (at @ weight.flatten(1)).view(-1, channels, 9).transpose(1, 2)  # (P, 9, in)
-        step = torch.arange(3, device=x.device)
-        places = (image[:, None, None] * (rows + 2) + row[:, None, None] + step[:, None]) * (columns + 2) + column[:, None, None] + step
-        padded = seen.new_zeros(number * (rows + 2) * (columns + 2), channels)
-        padded.index_add_(0, places.flatten(), back.reshape(-1, channels))
-        of_x = padded.view(number, rows + 2, columns + 2, channels)[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
-        return of_x.to(x.dtype).contiguous(), of_weight, at.sum(dim=0)
+        with torch.autocast(gradient.device.type, enabled=False):  # its products would come in another format than its sums
+            return _gradients(gradient, x, weight)
+
+
+def _gradients(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of input, weight and bias."""
+    gradient, seen = gradient.to(weight.dtype), x.to(weight.dtype)
+    image, row, column = (gradient != 0).any(dim=1).nonzero(as_tuple=True)
+    number, channels, rows, columns = x.shape
+    if len(image) > DENSE * number * rows * columns:
+        of_x, of_weight = torch.ops.aten.convolution_backward(
+            gradient, seen, weight, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (True, True, False)
+        )[:2]
+        return of_x.to(x.dtype), of_weight, gradient.sum(dim=(0, 2, 3))
+    at = gradient[image, :, row, column]  # (P, out)
+    windows = functional.pad(seen, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)[image, :, row, column]  # (P, in, 3, 3)
+    of_weight = (at.T @ windows.flatten(1)).view_as(weight)
+    back = (at @ weight.flatten(1)).view(-1, channels, 9).transpose(1, 2)  # (P, 9, in)
+    step = torch.arange(3, device=x.device)
+    places = (image[:, None, None] * (rows + 2) + row[:, None, None] + step[:, None]) * (columns + 2) + column[:, None, None] + step
+    padded = seen.new_zeros(number * (rows + 2) * (columns + 2), channels)
+    padded.index_add_(0, places.flatten(), back.reshape(-1, channels))
+    of_x = padded.view(number, rows + 2, columns + 2, channels)[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
+    return of_x.to(x.dtype).contiguous(), of_weight, at.sum(dim=0)

@@ -69,7 +69,7 @@ class YoloV3Config(NMSConfig):
         if anchors is None:
             return None
         if len(anchors) != BASES * len(STRIDES) or min(min(sides) for sides in anchors) <= 0:
-            raise ValueError(f"needs {BASES * len(STRIDES)} base boxes with positive width and height")
+            raise ValueError(f"needs {BASES * len(STRIDES)} anchors of positive width and height")
         return tuple(sorted(anchors, key=lambda sides: sides[0] * sides[1]))
 
     def with_fitted_anchors(self, sizes: npt.NDArray[np.float32]) -> Self:

@@ -12,7 +12,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,6 @@ from pydicom.uid import (
 from pipeline.types import Laterality
 
 Syntax = Literal["explicit", "implicit", "rle", "jpeg2000", "jpegls", "jpeg"]
-SYNTAXES: tuple[Syntax, ...] = get_args(Syntax)
 
 _UIDS: dict[Syntax, UID] = {
     "explicit": ExplicitVRLittleEndian,

@@ -129,7 +129,7 @@ def tell_of_roles(roles: Counter[Role]) -> None:
     """Say how many images have their patient from a place in which folders were taken for no patient's."""
     if roles:
         counted = ", ".join(f"{role} ({count} images)" for role, count in sorted(roles.items()))
-        logger.info("folders above images without a Patient ID were taken for no patient's, because their names are those of: %s", counted)
+        logger.info("folder names above images without a Patient ID were not taken as a patient's, because they read as: %s", counted)
 
 
 def stated_patient(patient_id: str) -> str:

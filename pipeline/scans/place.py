@@ -8,6 +8,7 @@ folder is named by a date or visit. A file below no patient's folder is a patien
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import re
 import unicodedata
@@ -44,7 +45,12 @@ class Place:
 
 
 def read_folders(folders: Sequence[str]) -> Place:
-    """What the names of folders say, from the root down."""
+    """What the names of folders say, from the root down; files of one folder come one after the other."""
+    return _read(tuple(folders))
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(folders: tuple[str, ...]) -> Place:
     roles: list[Role | None] = []
     for index, name in enumerate(folders):
         within = _number(name, 2) and roles[-1:] == ["a date or visit"]  # 2024/03/17

@@ -15,10 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.datasets.preprocess import TargetKind
+from pipeline.metrics.overlap import Confusion
 from pipeline.models.base import Family, Network
 from pipeline.models.precision import Precision
 from pipeline.registry import OneOrTwo, Registry, Strict
-from pipeline.tasks.pixels import ScanPixels, detailed_scores, pixel_scores
+from pipeline.tasks.pixels import ScanPixels, count_scores, detailed_scores, pixel_scores
 from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Prediction, Target
 
 TASKS = Registry("task.name", "pipeline.tasks")
@@ -50,12 +51,12 @@ class TaskConfig(Strict):
     family: ClassVar[Family]
     need: ClassVar[TargetKind] = "masks"
 
+    @abc.abstractmethod
     def outputs(self, label_map: LabelMap) -> int:
         """What the network's builder gets as ``out_channels``: channels of pixels, or classes of objects."""
-        raise NotImplementedError
 
 
-class Task(nn.Module):
+class Task(nn.Module, abc.ABC):
     """A network together with its losses and its way of predicting.
 
     The training loop calls ``forward`` and sums the named losses; evaluation calls ``predict`` and ``score``. Neither asks
@@ -114,7 +115,7 @@ class Task(nn.Module):
             return ScanScores(measures, evidence, None)
         pixels = ScanPixels.of(parts, self.label_map, encoding or self.label_map, len(geometry.shape) == 3)
         parts.clear()  # a volume holds copies of them now
-        measures |= pixel_scores(pixels) | (detailed_scores(pixels, geometry) if detail else {})
+        measures |= detailed_scores(pixels, geometry) if detail else pixel_scores(pixels)
         return ScanScores(measures, evidence, pixels)
 
     def reference(self, target: Target, encoding: LabelMap | None = None) -> Reference | None:
@@ -131,13 +132,13 @@ class Task(nn.Module):
         return {}
 
     def count(self, batch: Batch) -> Tensor | None:
-        """What :meth:`count_scores` needs of each plane of labelled whole images, int64 (planes, ...) on the batch's device, so that
-        nothing else leaves it; None where :meth:`score` needs the predictions themselves."""
+        """What :meth:`count_scores` needs of labelled whole images: tp, fp and fn pixels of each class, int64 (planes, K, 3), on the
+        batch's device, so that nothing else leaves it; None where :meth:`score` needs the predictions themselves."""
         return None
 
     def count_scores(self, counts: Tensor) -> dict[str, Measure]:
-        """The scores, as of :meth:`score`, of one plane that was counted; ``counts`` is on the CPU."""
-        raise NotImplementedError
+        """The scores, as of :meth:`score`, of one plane that was counted; ``counts`` (K, 3) is on the CPU."""
+        return count_scores(self.label_map.names, [Confusion(*numbers) for numbers in counts.tolist()])
 
     @torch.no_grad()
     def validation_losses(self, batch: Batch) -> dict[str, Tensor]:

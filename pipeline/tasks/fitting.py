@@ -121,7 +121,7 @@ def images_at_once(network: nn.Module, run: Callable[[Tensor], Any], x: Tensor, 
 
 def in_pieces(tile: tuple[int, int]) -> str:
     """The warning of a case that a smaller machine saw otherwise than the bundle's settings say."""
-    return f"seen in pieces of {tile[0]} x {tile[1]} pixels, because the memory did not suffice for larger ones"
+    return f"predicted in tiles of {tile[0]} x {tile[1]} pixels, because larger ones did not fit into memory"
 
 
 def free_memory(device: torch.device) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.metrics.overlap import Confusion, Found, Presence, aupr, auroc, cldice, measure, overlap_measures
-from pipeline.metrics.surface import assd, hd95
+from pipeline.metrics.surface import hd95_and_assd
 from pipeline.types import Geometry, LabelMap, Measure, Role
 
 Layers = npt.NDArray[np.bool_]
@@ -49,7 +50,7 @@ class ScanPixels:
         roles = tuple(ours.roles[place] or theirs.roles[theirs.names.index(name)] for place, name in zip(places, names, strict=True))
         return cls(names, roles, places, together(layers), together(truth), together(known)[0], probabilities)
 
-    @property
+    @functools.cached_property
     def found(self) -> Layers:
         """``layers`` of the classes that are scored, (S, [D,] H, W)."""
         return self.layers[list(self.places)]
@@ -72,25 +73,25 @@ def count_scores(names: Sequence[str], counts: Sequence[Confusion]) -> dict[str,
 
 
 def detailed_scores(pixels: ScanPixels, geometry: Geometry) -> dict[str, Measure]:
-    """What an evaluation wants to know of each class beside :func:`pixel_scores`.
+    """:func:`pixel_scores`, and what else an evaluation wants to know of each class.
 
     ``tn``, ``pixel_accuracy``, ``sensitivity``, ``specificity`` · of a picture's vessels ``cldice``, of what is no vessel the distances of
     outlines ``hd95_px``, ``assd_px``; of a volume in mm or not at all, because slices lie much further apart than pixels ·
     ``auroc`` and ``aupr`` where there are probabilities.
     """
-    measures: dict[str, Measure] = {}
     known = pixels.known
+    all_counts = [Confusion.of(guess, true, known) for guess, true in zip(pixels.found, pixels.truth, strict=True)]
+    measures = count_scores(pixels.names, all_counts)
     for index, (name, role) in enumerate(zip(pixels.names, pixels.roles, strict=True)):
-        guess, true = pixels.layers[pixels.places[index]], pixels.truth[index]
-        counts = Confusion.of(guess, true, known)
+        guess, true, counts = pixels.found[index], pixels.truth[index], all_counts[index]
         scores = overlap_measures(counts) | {"tn": Measure(counts.tn, "px", "pixels of neither mask")}
         if role == "vessel":
             if guess.ndim == 2:
                 scores["cldice"] = measure("cldice", cldice(guess, true, known))
         elif guess.ndim == 2:
-            scores["hd95_px"], scores["assd_px"] = hd95(guess, true, valid=known), assd(guess, true, valid=known)
+            scores["hd95_px"], scores["assd_px"] = hd95_and_assd(guess, true, valid=known)
         elif (spacing_mm := geometry.voxel_mm) is not None:
-            scores["hd95_mm"], scores["assd_mm"] = hd95(guess, true, spacing_mm, known), assd(guess, true, spacing_mm, known)
+            scores["hd95_mm"], scores["assd_mm"] = hd95_and_assd(guess, true, spacing_mm, known)
         else:
             scores["hd95_mm"] = scores["assd_mm"] = Measure(None, "mm", "distance of outlines", "the spacing of an axis is not known")
         if pixels.probabilities is not None:

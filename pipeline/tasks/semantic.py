@@ -15,7 +15,6 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.metrics.overlap import Confusion
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD, DiceSearch, decide
 from pipeline.models.base import Family, Network, memory_format
 from pipeline.models.precision import autocast
@@ -23,7 +22,7 @@ from pipeline.registry import unknown_name
 from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig, TileSides
 from pipeline.tasks.fitting import images_at_once, in_pieces, smaller_tile, tile_that_fits
 from pipeline.tasks.losses import LOSSES, activate
-from pipeline.tasks.pixels import count_scores, pixel_summary
+from pipeline.tasks.pixels import pixel_summary
 from pipeline.types import IGNORE, Batch, LabelMap, Measure, Placement, Prediction, Target
 
 _TILES_AT_ONCE = 16
@@ -129,9 +128,6 @@ class SemanticTask(Task):
             planes.append(sums.movedim(1, 0) if self.volumes else sums[None])
         return torch.cat(planes)
 
-    def count_scores(self, counts: Tensor) -> dict[str, Measure]:
-        return count_scores(self.label_map.names, [Confusion(*numbers) for numbers in counts.tolist()])
-
     def summarise(self, scores: Sequence[Mapping[str, Measure]], evidence: Sequence[Any] = ()) -> dict[str, float]:
         """Means over images that hold a class (``dice/vessel``), pooled pixels (``dice_pooled/vessel``), means over classes (``dice``)."""
         return pixel_summary(self.label_map, scores, super().summarise(scores))
@@ -186,7 +182,8 @@ class SemanticTask(Task):
     def _in_batches(self, x: Tensor, tile: tuple[int, int] | None, together: bool) -> Tensor:
         """``together``: the images, their flips and tiles in batches, where they fit."""
         flips: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.config.flips else [()]
-        whole = tile is None or (x.shape[-2] <= tile[0] and x.shape[-1] <= tile[1])
+        slices = self.config.tile_slices if self.volumes else None
+        whole = (tile is None or (x.shape[-2] <= tile[0] and x.shape[-1] <= tile[1])) and (slices is None or x.shape[2] <= slices)
         most = len(x) * len(flips) if together and whole else 1
         room = images_at_once(self.network, self.network, x[:1], most)
         if room < len(x):
@@ -215,11 +212,11 @@ class SemanticTask(Task):
             return self._run(x)
         from monai.inferers.utils import sliding_window_inference  # importing MONAI takes six seconds
 
-        size = tile or (rows, columns)
-        piece = x[:1, ..., : size[0], : size[1]]
+        size = (*thick, *(tile or (rows, columns)))
+        piece = x[(slice(1), slice(None), *map(slice, size))]
         tiled: Tensor = sliding_window_inference(
             x,
-            roi_size=(*thick, *size),
+            roi_size=size,
             sw_batch_size=images_at_once(self.network, self.network, piece, _TILES_AT_ONCE if together else 1),
             predictor=self._run,
             overlap=self.config.tile_overlap,
@@ -264,11 +261,10 @@ def foreground_layers(masks: Tensor, label_map: LabelMap) -> Tensor:
 
 def one_channel_a_class(masks: Tensor, label_map: LabelMap) -> Tensor:
     """Masks int64 (B, [D,] H, W) -> float32 (B, C, [D,] H, W), zeros and ones: K channels if independent, else K + 1, background first."""
-    if label_map.overlapping:
-        known = masks.clamp(min=0)
-        return torch.stack([(known >> (c.index - 1)) & 1 for c in label_map.classes], dim=1).float()
-    first = 1 if label_map.independent else 0
-    return torch.stack([masks == index for index in range(first, len(label_map) + 1)], dim=1).float()
+    layers = foreground_layers(masks, label_map)
+    if not label_map.independent:
+        layers = torch.cat([(masks == 0)[None], layers])
+    return layers.movedim(0, 1).float().contiguous()
 
 
 def decide_on_device(probabilities: Tensor, label_map: LabelMap, thresholds: Mapping[str, float]) -> Tensor:

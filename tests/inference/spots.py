@@ -37,6 +37,9 @@ class SpotConfig(TaskConfig):
     need: ClassVar[TargetKind] = "objects"
     name: str = "spots"
 
+    def outputs(self, label_map: LabelMap) -> int:
+        return len(label_map)
+
 
 class SpotTask(Task):
     """Objects are connected pieces of at least 4 red pixels. Stands in for a network, not for the tasks' own code."""

@@ -422,10 +422,10 @@ def test_folders_that_were_taken_for_no_patients_are_counted_and_not_named(
     index_folder(root, tmp_path / "c.sqlite", pseudonyms=names, workers=0)
     for _ in range(2):  # the second call finds everything done
         predict_folder(bundle.path, root, tmp_path / "out", device="cpu", pseudonyms=names, workers=1)
-    said = [record.getMessage() for record in caplog.records if "taken for no patient's" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "not taken as a patient's" in record.getMessage()]
     assert len(said) == 3
     assert set(said) == {
-        "folders above images without a Patient ID were taken for no patient's, because their names are those of: "
+        "folder names above images without a Patient ID were not taken as a patient's, because they read as: "
         "a date or visit (1 images), a kind of image (1 images), an eye (2 images)"
     }
     caplog.clear()

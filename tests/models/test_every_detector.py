@@ -169,7 +169,7 @@ def a_batch(target: Target, placement: Placement | None = None) -> Batch:
 
 
 def assert_same(one: Detections, other: Detections) -> None:
-    """The likeliest objects are the same but for rounding; which of two near ties comes first, or survives, is not asked."""
+    """The highest-scoring objects are the same but for rounding; which of two near ties comes first, or survives, is not asked."""
     torch.testing.assert_close(one.scores[:5], other.scores[:5], rtol=1e-2, atol=1e-4)
     for box, label, score in zip(one.boxes[:5], one.labels[:5], one.scores[:5], strict=True):
         near = ((other.boxes - box).abs().amax(1) < 0.05) & (other.labels == label) & ((other.scores - score).abs() < 1e-3)
@@ -235,7 +235,7 @@ def test_any_image_size_and_any_number_of_channels(name: str, number: int, size:
 
 
 @EVERY
-def test_objects_are_found_inside_the_image_likeliest_first(name: str, number: int) -> None:
+def test_objects_are_found_inside_the_image_highest_scoring_first(name: str, number: int) -> None:
     net, _ = trained(name, number)
     for found in net.detect(IMAGES):
         check(found, ROWS, COLUMNS, net.has_masks)

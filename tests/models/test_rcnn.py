@@ -159,7 +159,7 @@ def _iou(box: Tensor, target: Target) -> float:
     return float(box_iou(box[None], target.boxes)[0, 0])
 
 
-def test_proposals_lie_inside_the_image_likeliest_first() -> None:
+def test_proposals_lie_inside_the_image_highest_scoring_first() -> None:
     torch.manual_seed(0)
     net = FasterRCNN(FasterRCNNConfig(**SMALL), 3, 2).eval()
     small, large = net.proposals([an_image()[:, :37, :53], an_image()])
@@ -217,3 +217,12 @@ def test_a_gradient_of_few_places_is_that_of_the_ordinary_convolution(places: in
         found.append((out.detach(), image.grad, layer.weight.grad, layer.bias.grad))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_gradient_of_few_places_may_be_asked_for_in_another_format() -> None:
+    sparse, x = SparseGradientConv2d.of(nn.Conv2d(5, 7, 3, padding=1)), torch.randn(2, 5, 6, 9, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        sparse(x)[:, :, 2, 3].sum().backward()
+    inside, x.grad = x.grad, None
+    sparse(x)[:, :, 2, 3].sum().backward()
+    torch.testing.assert_close(inside, x.grad, rtol=0.02, atol=0.02)

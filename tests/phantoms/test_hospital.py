@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import subprocess
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pydicom
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ConfigError
-from pipeline.phantoms.dicom import SYNTAXES, Syntax, VisitRecord, make_uid, photograph, tomography, write_dicom
+from pipeline.phantoms.dicom import Syntax, VisitRecord, make_uid, photograph, tomography, write_dicom
 from pipeline.phantoms.fundus import draw_fundus
 from pipeline.phantoms.hospital import write_hospital
 from pipeline.phantoms.oct import OCT_LABELS, draw_oct
@@ -41,6 +42,9 @@ def errors(path: Path) -> list[str]:
     lines = (done.stdout + done.stderr).splitlines()
     assert any("Ophthalmic" in line for line in lines), "dciodvfy did not recognise the object"
     return [line for line in lines if line.startswith("Error")]
+
+
+SYNTAXES = get_args(Syntax)
 
 
 @pytest.mark.parametrize(("syntax", "depth"), [(s, d) for s in SYNTAXES for d in (8, 16) if (s, d) != ("jpeg", 16)])

@@ -61,7 +61,7 @@ def test_where_memory_runs_out_images_go_one_by_one_then_in_tiles(monkeypatch: p
     assert len(full) == 1
     room = 128 * 128
     (first, _) = task.predict(batch)
-    assert first.warnings == ("seen in pieces of 128 x 128 pixels, because the memory did not suffice for larger ones",)
+    assert first.warnings == ("predicted in tiles of 128 x 128 pixels, because larger ones did not fit into memory",)
     room = 1
     with pytest.raises(torch.OutOfMemoryError):
         task.predict(batch)

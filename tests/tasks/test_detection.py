@@ -124,7 +124,7 @@ def test_a_mask_that_reaches_past_the_source_is_cut_and_not_squeezed() -> None:
     assert np.flatnonzero(prediction.instance_masks[0, 20]).tolist() == list(range(10, 30))
 
 
-def test_only_the_likeliest_are_kept_and_what_lies_in_the_padding_is_nothing() -> None:
+def test_only_the_highest_scoring_are_kept_and_what_lies_in_the_padding_is_nothing() -> None:
     image = drawn(*SHAPE, *[(left, 3, left + 4, 9, 1) for left in range(2, 60, 8)])
     (prediction,) = task(detections=3).predict(batch([image]))
     assert prediction.scores is not None

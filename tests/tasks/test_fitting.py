@@ -67,7 +67,7 @@ def test_a_picture_that_does_not_fit_is_seen_in_pieces_and_says_so(monkeypatch: 
     needed = fitting.bytes_needed(task.network, task.network, batch.images[0][None])
     memory(monkeypatch, 1.3 * needed(256 * 256) / 0.8)
     (pieces,) = task.predict(batch)
-    assert pieces.warnings == ("seen in pieces of 256 x 256 pixels, because the memory did not suffice for larger ones",)
+    assert pieces.warnings == ("predicted in tiles of 256 x 256 pixels, because larger ones did not fit into memory",)
     assert pieces.probabilities.shape == whole.probabilities.shape == (1, 300, 420)
     assert np.abs(pieces.probabilities - whole.probabilities).mean() < 0.02
     memory(monkeypatch, 1000)
@@ -82,7 +82,7 @@ def test_objects_are_found_in_pieces_too(monkeypatch: pytest.MonkeyPatch) -> Non
     needed = fitting.bytes_needed(task.network, detect, batch.images[0][None])
     memory(monkeypatch, 1.3 * needed(256 * 256) / 0.8)
     (found,) = task.predict(batch)
-    assert found.warnings == ("seen in pieces of 256 x 256 pixels, because the memory did not suffice for larger ones",)
+    assert found.warnings == ("predicted in tiles of 256 x 256 pixels, because larger ones did not fit into memory",)
 
 
 def test_what_fits_by_far_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from pipeline.models.base import Network
+from pipeline.tasks.base import Task
 from pipeline.tasks.semantic import SemanticConfig, SemanticTask, one_channel_a_class
 from pipeline.types import Batch, CaseKey, Geometry, LabelClass, LabelMap, Placement, Prediction, Target
 
@@ -213,3 +214,12 @@ def test_counts_give_the_scores_of_predictions(label_map: LabelMap, flips: bool)
 def test_what_stands_elsewhere_in_the_source_is_not_counted_here() -> None:
     placement = Placement(source=(20, 24), crop=(0, 0, 20, 24), resized=(10, 12))
     assert task().count(batch([noise(1, 10, 12)], [torch.zeros(10, 12, dtype=torch.int64)], [placement])) is None
+
+
+def test_a_task_that_cannot_predict_is_none() -> None:
+    class Half(Task):
+        def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+            return {}
+
+    with pytest.raises(TypeError, match="predict"):
+        Half()

@@ -97,6 +97,22 @@ def test_tiles_are_as_thick_as_asked_for_and_agree_with_the_whole_volume(setting
     assert set(tiled.network.seen) == {largest}  # type: ignore[arg-type]
 
 
+def test_memory_is_measured_on_a_tile_and_never_on_all_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them at once are what ``tile_slices`` is there to avoid."""
+    measured = []
+
+    def noted(network: Any, run: Any, images: torch.Tensor, most: int) -> int:
+        measured.append((tuple(images.shape[2:]), most))
+        return 1
+
+    monkeypatch.setattr("pipeline.tasks.semantic.images_at_once", noted)
+    image = noise(2, 32, 70, 51)
+    all_slices(task(tile_slices=4, flips=True), image)
+    all_slices(task(tile=32, tile_slices=4), image)
+    assert all(most == 1 or shape[0] == 4 for shape, most in measured)
+    assert {shape for shape, most in measured if most > 1} == {(4, 70, 51), (4, 32, 32)}
+
+
 def test_losses_of_validation_are_of_the_tiles_that_prediction_sees() -> None:
     """What is predicted by tiles may not fit into memory as a whole."""
     image, mask = noise(2, 9, 40, 51), torch.randint(0, 3, (9, 40, 51), generator=torch.Generator().manual_seed(1))

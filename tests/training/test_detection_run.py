@@ -121,7 +121,7 @@ def test_a_detector_is_trained_resumed_and_bundled_like_any_network(root: Path, 
 def test_what_cannot_be_trained_is_said_before_training(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"task\.headline: dice needs a network with masks"):
         train_tiny(config(root, TINY_BOXES, task="{name: detection, headline: dice}"), root, tmp_path / "a")
-    with pytest.raises(ConfigError, match=r"model\.weights: Network has no encoder that could be filled; write none"):
+    with pytest.raises(ConfigError, match=r"model\.weights: Network has no encoder to load weights into; set model\.weights: none"):
         # A stand-in, because building a U-Net imports MONAI, which takes longer than all of this file.
         load_weights(SimpleNamespace(network=Network()), tiny_config(root, "{name: unet, weights: imagenet}"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"there is no file"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from pipeline.models.base import Network
 from pipeline.tasks.semantic import SemanticConfig, SemanticTask
 from pipeline.training.precision_gate import gated_precision
-from pipeline.types import Batch, CaseKey, LabelClass, LabelMap, Placement
+from pipeline.types import Batch, CaseKey, LabelClass, LabelMap, Placement, Prediction
 
 VESSEL = LabelMap((LabelClass(1, "vessel", (255, 0, 0)),))
 ROWS, COLUMNS = 37, 53
@@ -48,6 +49,19 @@ def test_pixels_far_from_the_threshold_are_the_same() -> None:
 def test_pixels_at_the_threshold_are_not() -> None:
     image = 1 + torch.rand(1, ROWS, COLUMNS) * 1e-3  # bfloat16 keeps no digit of what tells them apart
     assert gated_precision(task(1.0, -1.0005), batches(image), "bfloat16") == "float32"
+
+
+def test_a_network_that_finds_boxes_is_asked_once() -> None:
+    asked = []
+
+    class Boxes(SemanticTask):
+        def predict(self, batch: Batch) -> list[Prediction]:
+            asked.append(self.precision)
+            return [Prediction(boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), scores=np.zeros(0, np.float32))]
+
+    own = Boxes(SemanticConfig(), Steps(8.0, 0.0), VESSEL)
+    assert gated_precision(own, batches(torch.zeros(1, ROWS, COLUMNS)) * 3, "bfloat16") == "float32"
+    assert asked == ["float32"]
 
 
 def test_without_images_nothing_is_known() -> None:

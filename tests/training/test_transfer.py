@@ -186,7 +186,7 @@ def test_weights_that_are_not_there_are_said_before_the_data_are_read(root: Path
 
 def test_a_network_without_an_encoder_says_so(root: Path, monkeypatch: pytest.MonkeyPatch, first: Path) -> None:
     config = tiny_config(root, model__weights="imagenet")
-    with pytest.raises(ConfigError, match="UNet has no encoder that could be filled"):
+    with pytest.raises(ConfigError, match="UNet has no encoder to load weights into"):
         load_weights(build_task(config, 3, BLOB), config)
     monkeypatch.delattr("pipeline.models.unet.UNet.encoder_stages")
     config = tiny_config(root, model__weights=first)

@@ -214,7 +214,7 @@ def test_a_run_file_says_slices_if_and_only_if_its_network_is_of_volumes() -> No
 
 
 @pytest.mark.parametrize(
-    ("model", "sentence"), [("unet", "UNet has no encoder that could be filled"), ("vit", "of images, not of volumes")]
+    ("model", "sentence"), [("unet", "UNet has no encoder to load weights into"), ("vit", "of images, not of volumes")]
 )
 def test_weights_of_images_do_not_fill_a_network_of_volumes(data: Path, tmp_path: Path, model: str, sentence: str) -> None:
     small = {"unet": "widths: [4, 8]", "vit": "image_size: 16, patch: 8, width: 16, layers: 3, heads: 2, feedforward: 16, decoder_width: 4"}

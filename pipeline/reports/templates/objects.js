@@ -115,7 +115,7 @@ window.ocusegObjects = (found, { overlay, layers, look, redraw }) => {
     byId("object-summary").textContent = all.length ? `${grouped(total)} of ${grouped(all.length)} objects at these scores` : found.readable ? "No object was found" : "Objects unknown: their file cannot be read";
     const hidden = items.length - shown;
     byId("object-rest").textContent = !items.length ? (found.readable ? "No object was found." : "") : `${grouped(shown)} listed` + (hidden ? `, ${grouped(hidden)} below the score or switched off.` : ".");
-    byId("object-paper").textContent = shown > ON_PAPER ? ` The ${ON_PAPER} likeliest are printed.` : "";
+    byId("object-paper").textContent = shown > ON_PAPER ? ` The ${ON_PAPER} highest-scoring ones are printed.` : "";
     for (const [name, pool] of [["objects", all], ["sliceObjects", items]]) {
       document.querySelectorAll(name === "objects" ? "[data-objects]" : "[data-slice-objects]").forEach((cell) => {
         if (!found.readable) return;
@@ -184,7 +184,7 @@ window.ocusegObjects = (found, { overlay, layers, look, redraw }) => {
     relight();
   }
 
-  /* ---- labels: beside their box, never on another box or label; likeliest first; where there is no room, none ---- */
+  /* ---- labels: beside their box, never on another box or label; highest-scoring first; where there is no room, none ---- */
   function place(box, pane, now) {
     view = { box, pane };
     if (now) layout(); else relight();
