@@ -18,7 +18,7 @@ import torch
 import torch.utils.data
 
 from pipeline.datasets.augment import Plan
-from pipeline.datasets.resident import DeviceStore
+from pipeline.datasets.resident import DeviceStore, Layout
 from pipeline.datasets.store import CaseStore
 from pipeline.datasets.windows import Source, Windows
 from pipeline.errors import OcusegError
@@ -30,6 +30,9 @@ T = TypeVar("T")
 DEVICE_SHARE = 0.2
 """Cases that take no more than this share of a GPU's free memory lie on it, and no pixel travels. Most of the memory is for a network's
 activations, which grow with the batch; of 80 GB a fifth still holds 5,000 photographs of 1,000 x 1,000 pixels."""
+
+NOT_THE_CASES = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+"""Errors of the machine, which met a case by chance: they name none, and who started the run says what helps."""
 
 _AHEAD = 2
 _PREFETCH = 2
@@ -64,6 +67,8 @@ class Job:
             if len({plan.size for _, plan in self.samples}) == 1:
                 return [source.cut(self.samples, self.slices, pinned=pinned)]
             return [source.cut([sample], self.slices, pinned=pinned) for sample in self.samples]
+        except NOT_THE_CASES:
+            raise
         except Exception as error:  # whatever it is, the case must be named
             return self._culprit(source) or Failure.of(source.case_of(self.samples[0][0]), error)
 
@@ -71,6 +76,8 @@ class Job:
         for index, plan in self.samples:
             try:
                 source.cut([(index, plan)], self.slices)
+            except NOT_THE_CASES:
+                raise
             except Exception as error:
                 return Failure.of(source.case_of(index), error)
         return None
@@ -87,8 +94,9 @@ class Feed:
         self._source: Source = store
         self._pool: Pool | None = None
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        if device.type == "cuda" and store.nbytes(keys) <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
-            self._source = DeviceStore(store, store.indices(keys), device)
+        layout = Layout.of(store, store.indices(keys)) if device.type == "cuda" else None
+        if layout is not None and layout.nbytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+            self._source = DeviceStore(store, layout, device)
         elif workers > 0:
             self._pool = Pool(store, workers, method)
 

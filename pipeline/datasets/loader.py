@@ -12,7 +12,7 @@ import torch
 
 from pipeline.cards.objects import Objects
 from pipeline.datasets.augment import Augment, AugmentConfig, Plan
-from pipeline.datasets.feed import Failure, Feed, Job
+from pipeline.datasets.feed import NOT_THE_CASES, Failure, Feed, Job
 from pipeline.datasets.store import CaseStore
 from pipeline.datasets.transform import to_batch
 from pipeline.datasets.windows import cut
@@ -101,6 +101,8 @@ class TrainingLoader:
             index = self._indices[position % len(self._indices)]
             try:
                 samples.append(self._draw(position, index))
+            except NOT_THE_CASES:
+                raise
             except Exception as error:  # whatever it is, the case must be named
                 return Failure.of(self._store.case_of(index), error)
         return Job(tuple(samples), self._data.slices)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,28 +11,66 @@ import torch
 from torch import Tensor
 
 from pipeline.datasets.augment import Plan
-from pipeline.datasets.windows import Level, Source, Windows, gathered, torch_type
+from pipeline.datasets.windows import Level, Source, Windows, gathered, one_mask_type, torch_type
+
+
+@dataclass(frozen=True, eq=False)
+class PlaneInfo:
+    """What is known of a plane without its arrays; ``first_pixel`` and ``first_label`` are its places in the two flat tensors."""
+
+    size: tuple[int, int]
+    channels: int
+    level: Level
+    first_pixel: int
+    first_label: int
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How planes lie in two flat tensors: ``pixels`` numbers of one ``kind``, channel by channel, and ``labels`` bytes, the field of
+    view and then the mask's bytes, lowest first. Of images of several kinds all become float32."""
+
+    kind: torch.dtype
+    mask_type: torch.dtype | None
+    planes: Mapping[int, PlaneInfo]
+    pixels: int
+    labels: int
+
+    @classmethod
+    def of(cls, store: Source, indices: Sequence[int]) -> Layout:
+        """Of these samples, which are looked at one by one: a set may hold more files than a process may have open."""
+        planes: dict[int, PlaneInfo] = {}
+        kinds, mask_kinds = set[torch.dtype](), set[Any]()
+        pixels = labels = 0
+        for index in indices:
+            plane = store.plane(index)
+            rows, columns = plane.valid.shape
+            planes[index] = PlaneInfo((rows, columns), len(plane.pixels), (plane.offset, plane.scale), pixels, labels)
+            kinds.add(torch_type(plane.pixels.dtype))
+            mask_kinds.add(None if plane.mask is None else plane.mask.dtype)
+            pixels += len(plane.pixels) * rows * columns
+            labels += rows * columns * (1 if plane.mask is None else 1 + plane.mask.dtype.itemsize)
+        return cls(kinds.pop() if len(kinds) == 1 else torch.float32, one_mask_type(mask_kinds), planes, pixels, labels)
+
+    @property
+    def nbytes(self) -> int:
+        return self.pixels * self.kind.itemsize + self.labels
 
 
 class DeviceStore:
-    """A source of which some samples' planes lie on a device, all in two flat tensors: pixels, channel by channel, and labels, the
-    field of view and then the mask's bytes, lowest first."""
+    """A source of which some samples' planes lie on a device, as their layout says."""
 
-    def __init__(self, store: Source, indices: Sequence[int], device: torch.device) -> None:
-        self._store, self._device = store, device
-        planes = [store.plane(index) for index in indices]
-        kinds = {torch_type(plane.pixels.dtype) for plane in planes}
-        kind = kinds.pop() if len(kinds) == 1 else torch.float32
-        self._mask_type = None if planes[0].mask is None else torch_type(planes[0].mask.dtype)
-        self._sizes = {index: plane.valid.shape for index, plane in zip(indices, planes, strict=True)}
-        self._channels = {index: len(plane.pixels) for index, plane in zip(indices, planes, strict=True)}
-        self._levels: dict[int, Level] = {index: (plane.offset, plane.scale) for index, plane in zip(indices, planes, strict=True)}
+    def __init__(self, store: Source, layout: Layout, device: torch.device) -> None:
+        self._store, self._layout, self._device = store, layout, device
         # The bits of uint16, of which torch can do little, pass as int16.
-        self._kind, stored = kind, torch.int16 if kind == torch.uint16 else kind
-        pixels = [torch.from_numpy(np.array(plane.pixels)).to(kind).view(stored) for plane in planes]
-        self._pixels, self._first_pixel = _flat(pixels, indices, device)
-        self._labels, self._first_label = _flat([_label_planes(plane.valid, plane.mask) for plane in planes], indices, device)
-        self._planes = 1 + (0 if self._mask_type is None else self._mask_type.itemsize)
+        stored = torch.int16 if layout.kind == torch.uint16 else layout.kind
+        self._pixels = torch.empty(layout.pixels, dtype=stored, device=device)
+        self._labels = torch.empty(layout.labels, dtype=torch.uint8, device=device)
+        # One plane after the other: neither memory nor open files for a second copy of the whole set.
+        for index, info in layout.planes.items():
+            plane = store.plane(index)
+            _put(self._pixels, info.first_pixel, torch.from_numpy(np.array(plane.pixels)).to(layout.kind).view(stored))
+            _put(self._labels, info.first_label, _label_planes(plane.valid, plane.mask))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -49,8 +87,9 @@ class DeviceStore:
         for entries, (_, plan), stack in zip(table, wanted, stacks, strict=True):
             way = _way(plan)
             for entry, index in zip(entries, stack, strict=False):
-                h, w = self._sizes[index]
-                entry[:] = (1, h, w, *way, self._first_pixel[index], self._first_label[index], h * w if self._channels[index] > 1 else 0)
+                plane = self._layout.planes[index]
+                h, w = plane.size
+                entry[:] = (1, h, w, *way, plane.first_pixel, plane.first_label, h * w if plane.channels > 1 else 0)
         numbers = torch.from_numpy(table)
         if self._device.type == "cuda":
             numbers = numbers.pin_memory()
@@ -64,13 +103,14 @@ class DeviceStore:
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width) & (down < high) & (across < wide) & (there > 0)
         place = torch.where(inside, row * width + column, 0)  # (B, D, rows, columns)
         channel = torch.arange(channels, device=self._device)[:, None, None, None]
-        pixels = self._pixels[(place + pixel)[:, None] + step[:, None] * channel].mul_(inside[:, None]).view(self._kind)
-        byte = torch.arange(self._planes, device=self._device)[:, None, None, None]
+        pixels = self._pixels[(place + pixel)[:, None] + step[:, None] * channel].mul_(inside[:, None]).view(self._layout.kind)
+        mask_type = self._layout.mask_type
+        byte = torch.arange(1 if mask_type is None else 1 + mask_type.itemsize, device=self._device)[:, None, None, None]
         labels = self._labels[(place + label)[:, None] + (height * width)[:, None] * byte]
         outside = torch.where(byte > 0, 0xFF, 0).to(torch.uint8)  # not valid, and all bytes of IGNORE
         labels = torch.where(inside[:, None], labels, outside)
-        levels = [[self._levels[index] for index in stack] for stack in stacks]
-        return gathered(self._store, wanted, slices, pixels, labels, levels, self._mask_type)
+        levels = [[self._layout.planes[index].level for index in stack] for stack in stacks]
+        return gathered(self._store, wanted, slices, pixels, labels, levels, mask_type)
 
 
 _COLUMNS = 14
@@ -96,7 +136,5 @@ def _label_planes(valid: Any, mask: Any) -> Tensor:
     return torch.from_numpy(np.concatenate(planes))
 
 
-def _flat(planes: Sequence[Tensor], indices: Sequence[int], device: torch.device) -> tuple[Tensor, dict[int, int]]:
-    """All planes behind each other on the device, and where each begins."""
-    starts = accumulate((plane.numel() for plane in planes[:-1]), initial=0)
-    return torch.cat([plane.flatten() for plane in planes]).to(device), dict(zip(indices, starts, strict=True))
+def _put(flat: Tensor, start: int, piece: Tensor) -> None:
+    flat[start : start + piece.numel()].copy_(piece.flatten())

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import logging
-import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -165,10 +164,10 @@ class CaseStore:
         return shape[1], shape[2]
 
     def plane(self, index: int) -> StoredPlane:
-        """The arrays of a sample, as they are kept."""
+        """The arrays of a sample, as they are kept; no mask where there are objects, of which detectors learn."""
         key, slice_index = self._samples[index]
         kept = self._kept[key]
-        mask = self.working_mask(index)
+        mask = self.working_mask(index) if kept.objects is None else None
         return StoredPlane(kept.pixels[slice_index], kept.valid[slice_index], mask, kept.offset[slice_index], kept.scale[slice_index])
 
     def cut(self, wanted: Sequence[tuple[int, Plan]], slices: int | None = None, *, pinned: bool = False) -> Windows:
@@ -186,11 +185,6 @@ class CaseStore:
     def placement(self, index: int) -> Placement:
         """From the source frame of a sample to the working frame."""
         return self._kept[self.case_of(index)].placement
-
-    def nbytes(self, keys: Sequence[CaseKey]) -> int:
-        """Of the arrays that samples of these cases are cut from."""
-        arrays = [array for key in keys for array in (self._kept[key].pixels, self._kept[key].valid, self._kept[key].mask)]
-        return sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays if array is not None)
 
     @property
     def on_disk(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -24,17 +24,13 @@ Level = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 @dataclass(frozen=True, eq=False)
 class StoredPlane:
     """One picture or slice in the working frame: ``pixels`` (C, h, w), ``valid`` bool (h, w) and ``mask`` int (h, w) or None, all
-    arrays; ``offset`` and ``scale`` float32 (C), as in :class:`normalise.CompactImage`."""
+    arrays; ``offset`` and ``scale`` float32 (C), as in :class:`normalise.CompactImage`. A sample with objects has no mask."""
 
     pixels: Any
     valid: Any
     mask: Any
     offset: npt.NDArray[np.float32]
     scale: npt.NDArray[np.float32]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(int(array.nbytes) for array in (self.pixels, self.valid, self.mask) if array is not None)
 
 
 class Source(Protocol):
@@ -60,8 +56,7 @@ class Windows:
     mask, lowest first · ``numbers`` float32 (B, N): all small numbers, laid out as ``layout`` (name, shape) says · ``size`` (rows, columns)
     of the results. Around a region pixels are 0 and not valid, and the mask is IGNORE.
 
-    Of detection ``boxes`` float32 (B') and ``objects``, the number of each sample's; ``bits`` uint8 (B, P, R, Q): instance mask
-    n of a sample is bit n % 8 of plane n // 8.
+    ``found``: the objects of all samples, None where none were asked for. ``mask_type``: of the mask's bytes, None without masks.
     """
 
     pixels: Tensor
@@ -126,11 +121,11 @@ def cut(source: Source, wanted: Sequence[tuple[int, Plan]], slices: int | None =
     """
     plans = [plan for _, plan in wanted]
     stacks = [[source.plane(place) for place in source.block(index, slices or 1)] for index, _ in wanted]
-    depth, first = slices or 1, stacks[0][0]
+    depth = slices or 1
     sizes = [plan.canvas or plan.turn.size(*plan.region[2:]) for plan in plans]
     canvas = max(rows for rows, _ in sizes), max(columns for _, columns in sizes)
     kinds = {torch_type(stack[0].pixels.dtype) for stack in stacks}
-    mask_type = None if first.mask is None else torch_type(first.mask.dtype)
+    mask_type = one_mask_type({None if plane.mask is None else plane.mask.dtype for stack in stacks for plane in stack})
     pixels = torch.empty(
         len(plans), source.channels, depth, *canvas, dtype=kinds.pop() if len(kinds) == 1 else torch.float32, pin_memory=pinned
     )
@@ -168,6 +163,19 @@ def gathered(
 
 def torch_type(kind: Any) -> torch.dtype:
     return torch.from_numpy(np.empty(0, dtype=kind)).dtype
+
+
+def one_mask_type(kinds: Collection[Any]) -> torch.dtype | None:
+    """The type of the masks of all samples, of which ``kinds`` are the array types, None standing for a sample without a mask.
+
+    Raises
+    ------
+    ValueError: there is more than one; what lies under a mask that is not there is unknown, too.
+    """
+    if len(kinds) > 1:
+        raise ValueError("samples with a mask and without one, or with masks of several types, cannot be cut together")
+    (kind,) = kinds
+    return None if kind is None else torch_type(kind)
 
 
 def _paste(pixels: Any, labels: Any, plane: StoredPlane | None, plan: Plan) -> None:

@@ -16,9 +16,11 @@ from pipeline.cards.card import CardCase, DataCard, load_card
 from pipeline.cards.check import card_statistics, check_card
 from pipeline.cards.find_cases import find_cases
 from pipeline.cards.targets import read_target_mask, read_truth
-from pipeline.datasets.augment import AugmentConfig
+from pipeline.datasets.augment import AugmentConfig, Plan
 from pipeline.datasets.loader import CaseStore, TrainingLoader
 from pipeline.datasets.normalise import NormaliseConfig
+from pipeline.datasets.resident import DeviceStore, Layout
+from pipeline.datasets.transform import to_batch
 from pipeline.errors import CardError
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
@@ -272,18 +274,44 @@ def test_the_store_gives_objects_in_both_frames(root: Path, tmp_path: Path, kind
         assert one.target.labels is not None
         assert one.target.boxes is not None
         assert torch.allclose(one.target.boxes, one.placement.boxes_to_net(expected.boxes), atol=1.0)  # type: ignore[arg-type]
-        for mask, of_truth in ((one.target.instance_masks, truth.instance_masks), (one.target.mask, truth.mask)):
+        working_mask = store.working_mask(index)
+        for mask, of_truth in ((one.target.instance_masks, truth.instance_masks), (working_mask, truth.mask)):
             assert (mask is None) == (of_truth is None) == (kind == "yolo_boxes")
-        if one.target.mask is not None and one.target.instance_masks is not None:
-            assert one.target.instance_masks.shape[1:] == one.target.mask.shape == one.image.shape[-2:]
+        assert one.target.mask is None, "of a sample with objects no detector learns from a mask"
+        if working_mask is not None and one.target.instance_masks is not None:
+            assert one.target.instance_masks.shape[1:] == working_mask.shape == one.image.shape[-2:]
             union = one.target.instance_masks.any(dim=0) if len(one.target.labels) else torch.zeros_like(one.valid)
-            assert torch.equal(union, one.target.mask > 0)
+            assert torch.equal(union, torch.from_numpy(working_mask > 0))
     sizes = store.box_sizes(store.keys())
     boxes = sample(store, 0).target.boxes
     assert np.array_equal(sizes, boxes[:, 2:] - boxes[:, :2])  # type: ignore[index, arg-type]
     assert store.box_sizes([store.case_of(1)]).shape == (0, 2)
     again = CaseStore(card, find_cases(card, root), root, normalise, **options)
     assert torch.equal(sample(again, 0).target.boxes, boxes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("drawn", [0, 1])
+def test_boxes_beside_drawn_objects_are_learnt_as_boxes(root: Path, drawn: int) -> None:
+    """Of COCO files one may have masks and another boxes alone; no mask may then be made up of memory that nobody wrote."""
+    whole = json.loads((root / "coco.json").read_text())
+    for number, name in enumerate("ab"):
+        entries = [entry | {"image_id": number, "bbox": [x1, y1, x2 - x1, y2 - y1]} for entry, (x1, y1, x2, y2) in zip(
+            whole["annotations"], BOXES, strict=True)]  # fmt: skip
+        if number != drawn:
+            entries = [{key: value for key, value in entry.items() if key != "segmentation"} for entry in entries]
+        (root / f"{name}.json").write_text(json.dumps(whole | {"annotations": entries}))
+    card = make_card(**TWO, labels=[KINDS["coco"][0][0] | {"file": "{name}.json"}])
+    store = CaseStore(card, find_cases(card, root), root, NormaliseConfig(), need="objects")
+    assert [store.working_mask(index) is not None for index in range(2)] == [number == drawn for number in range(2)]
+    wanted = [(index, Plan.unchanged(*SHAPE)) for index in range(2)]
+    resident = DeviceStore(store, Layout.of(store, [0, 1]), torch.device("cpu"))
+    for source in (store, resident):
+        batch = to_batch(source.cut(wanted))
+        assert batch.masks is None
+        assert batch.targets is not None
+        for target in batch.targets:
+            assert target.mask is target.instance_masks is None
+            assert objects_by_box(target) == {tuple(map(float, box)): label for label, box in enumerate(BOXES, 1)}
 
 
 def test_ellipses_let_boxes_train_a_semantic_task_and_keep_the_boxes(root: Path) -> None:

@@ -16,8 +16,9 @@ from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.feed import Feed, Pool, ahead
 from pipeline.datasets.loader import TrainingLoader
 from pipeline.datasets.places import Places
-from pipeline.datasets.resident import DeviceStore
+from pipeline.datasets.resident import DeviceStore, Layout
 from pipeline.errors import TrainingError
+from pipeline.scans.raster import read_image, write_png
 from tests.cards.conftest import SmallSet
 from tests.datasets.test_loader import Sampling, same, stored
 
@@ -57,8 +58,6 @@ def worker_ids(feed: Feed) -> list[int]:
 
 def test_a_store_on_disk_is_handed_to_a_process_in_few_bytes(small_set: SmallSet, tmp_path: Path) -> None:
     store = stored(small_set)
-    pixels = sum(store.plane(index).nbytes for index in range(len(store)))
-    assert store.nbytes(store.keys()) == pixels
     for whole in (store, stored(small_set, cache="disk", cache_dir=tmp_path / "cache")):
         small = whole.for_processes(tmp_path / "copy")
         assert len(pickle.dumps(small)) < 3000 * len(store)
@@ -103,12 +102,47 @@ def test_the_thread_works_ahead_and_ends_with_its_iteration() -> None:
 def test_cases_on_a_device_are_cut_as_those_in_memory(small_set: SmallSet) -> None:
     store = stored(small_set)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    resident = DeviceStore(store, store.indices(store.keys()), device)
+    resident = DeviceStore(store, Layout.of(store, store.indices(store.keys())), device)
     job = TrainingLoader(store, store.keys(), Sampling(augment=ALL), 4, 0, 0)._job(0)
     there, here = (source.cut(job.samples) for source in (resident, store))  # type: ignore[union-attr]
     assert torch.equal(there.pixels.cpu(), here.pixels)
     assert torch.equal(there.labels.cpu(), here.labels)
     assert there.placements == here.placements
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["all of one kind", "one of 16 bits"])
+def test_the_bytes_that_a_device_would_hold_are_known_before(small_set: SmallSet, mixed: bool) -> None:
+    if mixed:
+        grey = read_image(small_set.root / "images" / "b_R.png")[..., 1]
+        write_png(small_set.root / "images" / "b_R.png", grey.astype(np.uint16) * 200)
+    store = stored(small_set)
+    layout = Layout.of(store, store.indices(store.keys()))
+    resident = DeviceStore(store, layout, torch.device("cpu"))
+    pixels = (11 * 3 + 1) * 4 if mixed else 12 * 3  # of different kinds all become float32
+    assert layout.nbytes == resident._pixels.nbytes + resident._labels.nbytes == 60 * 84 * (pixels + 12 * 2)
+    job = TrainingLoader(store, store.keys(), Sampling(augment=ALL), 4, 0, 0)._job(0)
+    there, here = (source.cut(job.samples) for source in (resident, store))  # type: ignore[union-attr]
+    assert torch.equal(there.pixels.float(), here.pixels.float())
+    assert torch.equal(there.labels, here.labels)
+
+
+def test_a_set_on_disk_goes_to_the_device_image_by_image(small_set: SmallSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one with more files than a process may have open, no more than one image's are."""
+    import psutil
+
+    store = stored(small_set, cache="disk", cache_dir=tmp_path / "cache")
+    process, plane, opened = psutil.Process(), store.plane, []
+
+    def counted(index: int) -> Any:
+        found = plane(index)
+        opened.append(process.num_fds())
+        return found
+
+    monkeypatch.setattr(store, "plane", counted)
+    before = process.num_fds()
+    DeviceStore(store, Layout.of(store, store.indices(store.keys())), torch.device("cpu"))
+    assert len(opened) == 2 * len(store)
+    assert max(opened) <= before + 6, "that of this image and of the one before"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU")
@@ -135,6 +169,29 @@ def test_the_culprit_of_a_batch_is_named(small_set: SmallSet, monkeypatch: pytes
     monkeypatch.setattr(store.places, "share_seen", lambda index, region: 1 / 0 if store.case_of(index) == bad else 1.0)
     with pytest.raises(TrainingError, match=f"case {bad}: .*ZeroDivisionError"):
         list(TrainingLoader(store, store.keys(), Sampling(), 4, 0, 0))
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError, torch.AcceleratorError], ids=lambda error: error.__name__)
+@pytest.mark.parametrize("where", ["drawn", "cut", "cut alone", "cut by a process"])
+def test_no_case_is_blamed_for_the_machine(small_set: SmallSet, monkeypatch: pytest.MonkeyPatch, where: str, error: Any) -> None:
+    store = stored(small_set)
+
+    def too_much(*_: Any, **__: Any) -> Any:
+        raise error("of the machine")
+
+    if where == "drawn":
+        monkeypatch.setattr(store.places, "share_seen", too_much)
+    elif where == "cut alone":  # of a batch that failed for another reason
+        cut, calls = store.cut, iter([ValueError("unlike"), error("of the machine")])
+        monkeypatch.setattr(store, "cut", lambda *a, **k: cut(*a, **k) if (what := next(calls, None)) is None else raised(what))
+    else:
+        monkeypatch.setattr(store, "plane", too_much)
+    with pytest.raises(error, match="of the machine"):
+        list(TrainingLoader(store, store.keys(), Sampling(workers=int(where == "cut by a process")), 4, 0, 0))
+
+
+def raised(error: Exception) -> Any:
+    raise error
 
 
 def test_places_are_what_a_look_at_every_pixel_finds() -> None:

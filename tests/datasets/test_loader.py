@@ -193,10 +193,13 @@ def test_cases_without_masks_are_refused_or_kept(small_set: SmallSet) -> None:
 def test_an_image_whose_labels_may_be_missing_has_an_empty_mask(small_set: SmallSet, tmp_path: Path, cache: Any) -> None:
     (small_set.root / "labels" / "a_L.png").unlink()
     small_set.card = make_card(labels=[make_card().labels[0].model_dump() | {"missing": "empty"}])
-    store = stored(small_set, cache=cache, cache_dir=tmp_path / "cache", need="either")
+    options = {"cache": cache, "cache_dir": tmp_path / "cache"}
+    store = stored(small_set, **options, need="either")
     assert len(store) == 12
-    mask = sample(store, 0).target.mask
+    mask, learnt = store.working_mask(0), sample(stored(small_set, **options), 0).target.mask
     assert mask is not None
+    assert learnt is not None
+    assert np.array_equal(mask, learnt)
     assert (mask.shape, bool(mask.any())) == ((60, 84), False)
     assert store.source_target(1).mask.any()
     assert store.manifest()[0]["labels_sha256"] == [None]

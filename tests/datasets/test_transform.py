@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.datasets.augment import Augment, AugmentConfig, Plan
 from pipeline.datasets.geometric import Turn
-from pipeline.datasets.resident import DeviceStore
+from pipeline.datasets.resident import DeviceStore, Layout
 from pipeline.datasets.transform import to_batch
 from pipeline.datasets.windows import StoredPlane, Windows, cut
 from pipeline.types import Batch, Target
@@ -141,6 +141,22 @@ def test_masks_of_every_width_arrive(kind: Any) -> None:
     assert torch.equal(found, torch.where(expected == 3, int(largest), expected))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kinds", [(np.int8, None), (None, np.int8), (np.int8, np.int16)])
+def test_masks_of_some_samples_alone_are_refused_not_made_up(kinds: tuple[Any, Any]) -> None:
+    one = telling_sample()
+
+    class Unlike(Stored):
+        def plane(self, index: int) -> StoredPlane:
+            plane, kind = super().plane(index), kinds[index // 1000]
+            return replace(plane, mask=None if kind is None else plane.mask.astype(kind))
+
+    source, wanted = Unlike([one, one]), drawn(Augment(AugmentConfig()), 1, 2)
+    for way in (lambda: cut(source, wanted), lambda: on_device(source)):
+        with pytest.raises(ValueError, match="with a mask and without one, or with masks of several types"):
+            way()
+    assert len(cut(source, wanted[:1])) == 1
+
+
 def test_noise_is_normal_and_differs_between_planes_and_samples() -> None:
     config = AugmentConfig(gain=0, bias=0, noise=1.0)
     flat = Sample(torch.zeros(3, 300, 220), torch.ones(300, 220, dtype=torch.bool), Target())
@@ -200,7 +216,7 @@ def test_cases_on_a_device_are_cut_as_arrays_are(config: AugmentConfig, seed: in
 def on_device(source: Stored) -> DeviceStore:
     """On the CPU where there is no GPU."""
     indices = range(0, 1000 * len(source.samples), 1000)
-    return DeviceStore(source, indices, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return DeviceStore(source, Layout.of(source, indices), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def same_bytes(one: Windows, other: Windows) -> bool:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from pipeline.datasets.store import CaseStore
 from pipeline.errors import TrainingError
 from pipeline.models import precision
 from pipeline.tasks.semantic import SemanticTask
@@ -39,6 +40,15 @@ def test_too_little_memory_names_the_settings_that_help(
     ) as caught:
         train_tiny(tiny_config(root, train__epochs=1), root, tmp_path / "run")
     assert caught.value.exit_code == 4
+
+
+def test_too_little_memory_for_a_sample_blames_no_case(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(self: CaseStore, index: int) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(CaseStore, "plane", too_much)
+    with pytest.raises(TrainingError, match=r"^memory did not suffice: lower train\.batch_size"):
+        train_tiny(tiny_config(root, train__epochs=1), root, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
