@@ -19,7 +19,7 @@ demo: $(VENV)/.core  ## phantom hospital -> train -> evaluate -> predict -> repo
 test: $(VENV)/.dev  ## everything; no network, no GPU
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -q
 
-matrix:  ## the tests under each Python of 3.11 to 3.14 that is here, each with a .venv-3.N of its own
+matrix:  ## the tests under each Python from 3.11 to 3.14 on the PATH, each with a .venv-3.N of its own
 	@failed=; for version in 3.11 3.12 3.13 3.14; do \
 	  python$$version -c '' 2>/dev/null || { echo "no python$$version here"; continue; }; \
 	  echo "Python $$version"; $(MAKE) -s test PYTHON=python$$version VENV=.venv-$$version || failed="$$failed $$version"; \

@@ -173,6 +173,7 @@ def test_only_the_data_set_tells_the_runs_of_cross_camera_apart() -> None:
     configs = [load_config(path) for path in run_files(CROSS)]
     assert [config.data.card for config in configs] == ["chase_db1", "hrf", "rossa_octa"]
     assert len({_without(config, "name", "data.card", "data.crops_per_image") for config in configs}) == 1
+    assert {(config.data.normalise.channels, config.data.augment.scale) for config in configs} == {("green", (0.7, 1.4))}
     study = load_study(CROSS)
     assert study is not None
     assert [own.card for own in (study.tested_on or {}).values()] == [config.data.card for config in configs]

@@ -18,7 +18,6 @@ from pipeline.cards.targets import read_truth
 from pipeline.errors import CardError
 from pipeline.scans.identity import Pseudonyms
 from tests.cards.conftest import SmallSet, make_card
-from tests.conftest import shared_faults
 
 TABLE = {"images": {"file": "{image}", "table": "list.csv"}, "labels": [{"kind": "values", "file": "{label}", "values": {255: "vessel"}}]}
 
@@ -178,14 +177,6 @@ def test_expressions_that_cannot_be_built_are_refused_by_pattern(expression: str
 def test_a_backslash_between_folders_is_said() -> None:
     with pytest.raises(CardError, match="write / between folders"):
         Pattern.compile("images\\{name}.png")
-
-
-@pytest.mark.parametrize("name", ["backslash", "blank_rows", "comma", "dot_slash", "semicolon", "tab", "utf16"])
-def test_the_drawn_tables_are_read(name: str) -> None:
-    from pipeline.cards.card import load_card
-
-    folder = shared_faults(f"names/table_{name}")
-    assert [case.key.patient for case in find_cases(load_card(str(folder / "card.md")), folder)] == ["P01", "P02", "P03", "P04"]
 
 
 def test_quotes_keep_separators_and_line_numbers_count_lines(tmp_path: Path) -> None:

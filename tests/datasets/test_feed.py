@@ -21,18 +21,20 @@ from pipeline.errors import TrainingError
 from pipeline.scans.raster import read_image, write_png
 from tests.cards.conftest import SmallSet
 from tests.datasets.test_loader import Sampling, same, stored
+from tests.patience import LONG_S
 
 ALL = AugmentConfig(rotation_deg=20, scale=(0.8, 1.2), elastic=4, gamma=0.3, blur_sigma=1, noise=0.1)
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_loader_processes_of_every_kind_give_the_same_batches(small_set: SmallSet, method: str) -> None:
-    store = stored(small_set)
+    store, alone = stored(small_set), stored(small_set)
     data, keys = Sampling(augment=ALL, workers=1), store.keys()
     store.feeds["cpu", 1, keys] = Feed(store, keys, torch.device("cpu"), 1, method)
     for epoch in range(2):
-        here = list(TrainingLoader(store, keys, Sampling(augment=ALL), 4, 0, epoch))
+        here = list(TrainingLoader(alone, keys, Sampling(augment=ALL), 4, 0, epoch))
         assert same(here, list(TrainingLoader(store, keys, data, 4, 0, epoch)))
+    assert list(store.feeds) == [("cpu", 1, keys)]
 
 
 def test_one_pool_serves_all_epochs_and_one_iteration_at_a_time(small_set: SmallSet) -> None:
@@ -79,6 +81,11 @@ def test_the_thread_keeps_the_order_and_hands_on_what_goes_wrong() -> None:
     assert list(ahead(iter(()))) == []
 
 
+def feeding() -> list[str]:
+    """Names of the threads that work ahead."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("feed")]
+
+
 def test_the_thread_works_ahead_and_ends_with_its_iteration() -> None:
     made = []
     third = threading.Event()
@@ -90,12 +97,14 @@ def test_the_thread_works_ahead_and_ends_with_its_iteration() -> None:
                 third.set()
             yield number
 
-    before = threading.active_count()
     iteration = ahead(numbers())
-    assert next(iteration) == 0
-    assert third.wait(60), "the next are made while one is in use"
-    iteration.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    try:
+        assert next(iteration) == 0
+        assert third.wait(LONG_S), "the next are made while one is in use"
+        assert feeding()
+    finally:
+        iteration.close()  # type: ignore[attr-defined]
+    assert not feeding()
     assert len(made) < 6
 
 

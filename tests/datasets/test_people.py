@@ -17,7 +17,6 @@ from pipeline.datasets.splits import SplitConfig
 from pipeline.errors import CardError
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.raster import write_png
-from tests.conftest import shared_faults
 from tests.scans.make import dicom, ramp, saved
 
 CARD = """---
@@ -71,9 +70,8 @@ def test_people_whose_names_differ_in_a_letter_that_no_file_name_keeps_are_diffe
     assert again.key.patient == same.key.patient == of["Müller"], "one name, whichever others are there and whoever wrote it"
 
 
-def test_the_names_of_a_public_set_with_eyes_glued_to_numbers() -> None:
-    folder = shared_faults("cards/papila_names")
-    cases = find_cases(parse_card((folder / "card.md").read_text(encoding="utf-8")), folder)
+def test_the_names_of_a_public_set_with_eyes_glued_to_numbers(tmp_path: Path) -> None:
+    _, cases = _cases(tmp_path, [f"images/RET{number}{eye}.png" for number in ("002", "004") for eye in ("OD", "OS")], "images/{name}.png")
     assert {(case.key.patient, case.key.eye) for case in cases} == {("RET002", "R"), ("RET002", "L"), ("RET004", "R"), ("RET004", "L")}
 
 

@@ -12,13 +12,15 @@ import threading
 import urllib.parse
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image, PngImagePlugin
 from typer.testing import CliRunner
@@ -32,8 +34,10 @@ from pipeline.scans.folder import index_folder
 from pipeline.scans.identity import Pseudonyms
 from pipeline.tracking.mlflow_store import connect
 from pipeline.tracking.sender import Sender
+from tests.patience import LONG_S
 from tests.scans.make import dicom, ramp, saved
 from tests.scans.test_vendor import volume as spectralis
+from tests.training.tiny import weights
 
 WHO = "Quagmire-Zebulon"
 WHEN = 1_234_567_891_123_456_789
@@ -195,8 +199,27 @@ class SenderThread:
 
     def finish(self, wait_seconds: float) -> None:
         self.ensure()
+        self.end()
+
+    def end(self) -> None:
         self._sender.finishing.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join(LONG_S)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def deliver_by_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Call it, and from then on records go out by threads. None of them outlives its test, however that ends."""
+    made: list[SenderThread] = []
+
+    def sender(*where: Any) -> SenderThread:
+        made.append(SenderThread(*where))
+        return made[-1]
+
+    yield lambda: monkeypatch.setattr("pipeline.tracking.tracker.SenderProcess", sender)
+    for thread in made:
+        thread.end()
 
 
 def _said(*arguments: object, codes: tuple[int, ...] = (0,)) -> str:
@@ -219,7 +242,7 @@ def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
 
 
 def test_nobodys_name_is_in_anything_that_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, deliver_by_threads: Callable[[], None]
 ) -> None:
     data, hospital, out = tmp_path / WHO / "set", tmp_path / WHO / "scans", tmp_path / "out"
     _training_set(data)
@@ -244,12 +267,17 @@ def test_nobodys_name_is_in_anything_that_is_written(
     (run_dir,) = (out / "runs").glob("planted-*")
     assert names.patient(f"{WHO}0") in (run_dir / "card.md").read_text()
     assert names.patient(f"{WHO}0") in (run_dir / "config.yaml").read_text()
-    monkeypatch.setattr("pipeline.tracking.tracker.SenderProcess", SenderThread)
+    deliver_by_threads()
     store = f"sqlite:///{out / 'runs' / 'mlflow.db'}"
     client = connect(store)
     (trained,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     repeated = _said("train", "--from-run", trained.info.run_id, "--tracking-uri", store, *on, "--out", out / "runs")
-    assert "identical" in repeated
+    assert "data: same (8 images)" in repeated
+    assert "(weights identical)" in repeated
+    (repetition,) = (folder for folder in (out / "runs").glob("planted-*") if folder != run_dir)
+    trained_weights, repeated_weights = weights(run_dir), weights(repetition)
+    assert trained_weights.keys() == repeated_weights.keys()
+    assert all(torch.equal(trained_weights[name], repeated_weights[name]) for name in trained_weights)
     printed += repeated + _said("evaluate", run_dir / "bundle", "--card", data / f"{WHO}.md", *on)
     assert any(name.startswith("values/test/planted_test/") for name in client.get_run(trained.info.run_id).data.metrics)
     index_folder(hospital, out / "catalogue.sqlite", pseudonyms=names, workers=1)
@@ -262,10 +290,10 @@ def test_nobodys_name_is_in_anything_that_is_written(
 
 
 def test_nor_is_it_where_objects_are_learnt_and_what_the_commands_print_is_for_the_screen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, deliver_by_threads: Callable[[], None]
 ) -> None:
     """A card drafted, checked and explained, detectors compared and cross-validated, a folder predicted and reported."""
-    monkeypatch.setattr("pipeline.tracking.tracker.SenderProcess", SenderThread)
+    deliver_by_threads()
     data, hospital, out = tmp_path / WHO / "set", tmp_path / WHO / "scans", tmp_path / "out"
     card = _objects(data)
     _hospital(hospital)
@@ -280,7 +308,9 @@ def test_nor_is_it_where_objects_are_learnt_and_what_the_commands_print_is_for_t
         "model: {name: retinanet, backbone: resnet18, width: 8, head_layers: 1}\n"
         "train: {epochs: 1, batch_size: 2, precision: float32}\n"
     )
-    _said("card", "new", data, "--out", out / "draft.md", "--labels", data / "objects.json", codes=(0, 2))
+    _said("card", "new", data, "--out", out / "draft.md")
+    assert [source.kind for source in load_card(str(out / "draft.md")).labels] == ["coco"]
+    assert _leaks(out) == []
     _said("card", "check", card, "--root", data)  # both name files for whoever sits in front of the screen, and write nothing
     _said("card", "explain", card, "--root", data)
     printed = _said("schema", "--out", out / "schema.json")

@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.models import weights
-from tests.conftest import shared_folder
+from tests.conftest import shared_weights
 
 
 @pytest.fixture
 def mobilenet(monkeypatch: pytest.MonkeyPatch) -> Path:
     """torchvision's ImageNet weights of MobileNetV2, found as a user's are, or a visible skip."""
-    path = shared_folder() / "weights" / "mobilenet_v2-b0353104.pth"
-    if not path.exists():
-        pytest.skip("MobileNetV2's ImageNet weights are not beside this checkout (OCUSEG_SHARED)")
+    path = shared_weights("mobilenet_v2-b0353104.pth")
     monkeypatch.setenv(weights.FOLDER, str(path.parent))
     return path

@@ -197,6 +197,7 @@ def test_one_seed_gives_one_network_and_one_training_step(name: str, settings: d
 def test_it_can_be_exported_with_free_height_and_width(name: str, settings: dict[str, Any]) -> None:
     net = network(name, settings).eval()
     assert not net.not_exportable
+    assert net.fixed_when_exported == (name == "swin_unetr")
     multiple = net.multiple
     assert isinstance(multiple, int)
     rows, columns = (multiple * torch.export.Dim(side, min=2, max=512) for side in ("rows", "columns"))

@@ -175,11 +175,11 @@ def test_outputs_that_overlap_an_object_but_do_not_answer_learn_nothing() -> Non
     target = Target(boxes=torch.tensor([[244.0, 149.0, 260.0, 179.0]]), labels=torch.tensor([1]))
     raw = blank(where)
     raw[0, number_of(0, 1, 20, 31), 4] = 20
-    no_progress = losses(raw, where, target)["objectness"]
+    alone = losses(raw, where, target)["objectness"]
     raw[0, number_of(0, 1, 20, 32), 4] = 3  # eight pixels aside: IoU 1/3, so it is wrong
-    assert losses(raw, where, target)["objectness"] == pytest.approx(no_progress + math.log1p(math.exp(3)), rel=1e-4)
+    assert losses(raw, where, target)["objectness"] == pytest.approx(alone + math.log1p(math.exp(3)), rel=1e-4)
     raw[0, number_of(0, 1, 20, 32), 0] = -20  # drawn within four pixels: IoU .6, so it is left alone
-    assert losses(raw, where, target)["objectness"] == pytest.approx(no_progress, abs=1e-4)
+    assert losses(raw, where, target)["objectness"] == pytest.approx(alone, abs=1e-4)
 
 
 def test_an_image_without_objects_teaches_objectness_alone() -> None:

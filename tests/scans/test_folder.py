@@ -108,7 +108,6 @@ def test_the_catalogue_counts_and_groups(hospital: Path, tmp_path: Path) -> None
         assert catalogue.outcomes()["duplicate", "same_content"] == 1
     with closing(sqlite3.connect(tmp_path / "c.sqlite")) as database, database:
         assert database.execute("SELECT count(*) FROM visits").fetchone() == (3,)
-    database.close()
 
 
 def test_no_word_of_a_person_or_a_place_is_in_the_catalogue(hospital: Path, tmp_path: Path) -> None:
@@ -124,7 +123,6 @@ def test_no_word_of_a_person_or_a_place_is_in_the_catalogue(hospital: Path, tmp_
     with closing(sqlite3.connect(tmp_path / "c.sqlite")) as database, database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         cells = {cell for table in tables for row in database.execute(f"SELECT * FROM {table}") for cell in row}
-    database.close()
     told = " ".join(str(cell).lower() for cell in cells if isinstance(cell, str))
     told = re.sub(r"(?<![a-z0-9])([a-z2-7]{16}|[0-9a-f]{64})(?![a-z0-9])", "IDENTIFIER", told)
     assert "IDENTIFIER" in told
@@ -193,7 +191,6 @@ def test_a_foreign_file_is_not_overwritten(hospital: Path, tmp_path: Path) -> No
     assert (tmp_path / "mine.txt").read_text() == "years of work"
     with closing(sqlite3.connect(tmp_path / "other.sqlite")) as database, database:
         database.execute("CREATE TABLE work (years)")
-    database.close()
     with pytest.raises(ConfigError, match="not a catalogue"):
         catalogue_of(hospital, tmp_path / "other.sqlite")
 

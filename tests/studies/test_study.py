@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, dump_config
 from pipeline.config.study_file import ENDLESS
 from pipeline.errors import ConfigError, InterruptedRun
 from pipeline.evaluation.row import Row, headlines, not_found, row_of, shown
@@ -20,12 +20,13 @@ from pipeline.studies import study as module
 from pipeline.studies.design import EvaluationSet, folds_of, over_folds, unequal, with_budget
 from pipeline.studies.differences import Difference, differences, told
 from pipeline.studies.matrix import draw_matrix, matrix
-from pipeline.studies.one_run import read_rows
+from pipeline.studies.one_run import Work, read_rows, rows_of_run, without_place
 from pipeline.studies.plots import plots, validation_curves
 from pipeline.studies.study import run_study
 from pipeline.tracking.mlflow_store import connect
 from pipeline.tracking.tracker import Tracker, open_tracker
 from pipeline.training.run_folder import alone
+from pipeline.types import no_progress
 from tests.training.tiny import tiny_config, write_data
 
 
@@ -36,6 +37,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def named(root: Path, name: str, **changes: object) -> RunConfig:
     return with_budget(tiny_config(root, train__epochs=1, **changes), None, name)
+
+
+def never(*args: object, **kwargs: object) -> None:
+    raise AssertionError("what is finished was done again")
 
 
 def flat(text: str) -> str:
@@ -85,9 +90,6 @@ def test_a_study_has_one_row_and_one_child_a_config_and_trains_nothing_twice(
     assert wide.info.status == "FINISHED"
     assert "| wide | " in parent.data.tags["mlflow.note.content"]
     assert parent.data.tags["ocuseg.failed"] == "none"
-
-    def never(*args: object, **kwargs: object) -> None:
-        raise AssertionError("a finished run was trained again")
 
     monkeypatch.setattr(one_run, "train", never)
     assert run_study("pair", configs, data, tmp_path).table() == table
@@ -160,6 +162,26 @@ def test_a_run_that_another_process_has_just_begun_keeps_its_config(tmp_path: Pa
     assert record.exists()
     assert not one_run._begun(tmp_path)
     assert not record.exists()
+
+
+def test_what_an_earlier_version_has_trained_is_not_trained_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that was not known then has its default."""
+    config = named(data, "early")
+    text = dump_config(without_place(config))
+    earlier = text.replace("  slices: null\n", "")
+    assert earlier != text
+    record = {"config": earlier, "bundle": "0123456789ab", "facts": {"steps": 6}, "summary": {"classes": {}}}
+    (tmp_path / "study_row.json").write_text(json.dumps(record), encoding="utf-8")
+    monkeypatch.setattr(one_run, "train", never)
+    monkeypatch.setattr(one_run, "evaluate", never)
+
+    def rows(config: RunConfig) -> list[Row]:
+        work = Work(data, [EvaluationSet(config.data.card, data)], "cpu", None, (), None)
+        return rows_of_run(config, work, tmp_path, no_progress)
+
+    assert [(row.name, row.bundle_id, row.facts) for row in rows(config)] == [("early", "0123456789ab", {"steps": 6})]
+    with pytest.raises(ConfigError, match="holds the run of another config"):
+        rows(named(data, "early", data__crops_per_image=2))
 
 
 @pytest.mark.parametrize(("tested", "part"), [(None, "validation"), (EvaluationSet("tiny", Path(), "all"), "all")])
@@ -417,6 +439,9 @@ def test_a_study_may_be_tested_on_other_data_sets_whose_class_has_another_name(
     assert [(row.name, row.tested_on, row.summary["card"]["name"]) for row in both.rows] == [("a", "own", "tiny"), ("a", "other", "other")]
     assert both.rows[1].scores == study.rows[0].scores
     assert both.rows[1].facts["steps"] == study.rows[0].facts["steps"]
+    parent = connect(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}").get_run(both.mlflow_run_id)
+    for row in both.rows:
+        assert parent.data.metrics[f"a/{row.tested_on}/dice blob"] == pytest.approx(row.scores["dice blob"])
     home = tmp_path / "out" / "far_study"
     lines = list(csv.DictReader(io.StringIO((home / "far.csv").read_text(encoding="utf-8"))))
     assert [line["tested on"] for line in lines] == ["own", "other"]
@@ -424,9 +449,6 @@ def test_a_study_may_be_tested_on_other_data_sets_whose_class_has_another_name(
     text = flat("\n".join(both.lines()))
     assert "| dice blob: run, tested on | own (2) | other (6) |" in text
     assert text.count("\n| a |") == 3 + 1  # two rows of scores, one of costs, one of the matrix
-
-    def never(*args: object, **kwargs: object) -> None:
-        raise AssertionError("what is finished was done again")
 
     monkeypatch.setattr(one_run, "train", never)
     (tmp_path / "out" / "a" / "study_row_on_other.json").unlink()  # as if interrupted between two sets

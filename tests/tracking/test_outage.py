@@ -86,11 +86,11 @@ def test_server_dies_twice_and_every_record_arrives_once(server: Server, tmp_pat
 
 
 def test_server_that_never_answers_is_left_behind(tmp_path: Path) -> None:
-    with socket.socket() as no_progress:  # takes connections, says nothing
-        no_progress.bind(("127.0.0.1", 0))
-        no_progress.listen()
+    with socket.socket() as silent:  # takes connections, says nothing
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
         run_dir = tmp_path / "run"
-        tracker = open_tracker(run_config(f"http://127.0.0.1:{no_progress.getsockname()[1]}"), run_dir)
+        tracker = open_tracker(run_config(f"http://127.0.0.1:{silent.getsockname()[1]}"), run_dir)
         begin(tracker)
         train(tracker, range(3))
         begun = time.monotonic()

@@ -94,6 +94,21 @@ def test_autocast_lets_a_network_calculate_in_the_chosen_format() -> None:
             assert layer(image).dtype == dtype
 
 
+@pytest.mark.parametrize(("chosen", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_a_training_calculates_in_the_chosen_format(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str, dtype: torch.dtype
+) -> None:
+    forward, seen = SemanticTask.forward, set()
+
+    def noted(self: SemanticTask, batch: Any) -> Any:
+        seen.add(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32)
+        return forward(self, batch)
+
+    monkeypatch.setattr(SemanticTask, "forward", noted)
+    train_tiny(tiny_config(root, train__epochs=1, train__precision=chosen), root, tmp_path / "run")
+    assert seen == {dtype}
+
+
 def test_the_slowdown_is_measured() -> None:
     assert 0.01 < precision.bfloat16_slowdown("cpu") < 1000
 
