@@ -98,7 +98,7 @@ class Feed:
         if layout is not None and layout.nbytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
             self._source = DeviceStore(store, layout, device)
         elif workers > 0:
-            self._pool = Pool(store, workers, method)
+            self._pool = Pool(store, keys, workers, method)
 
     def batches(self, jobs: Iterator[Job | Failure], make: Callable[[Windows], Batch]) -> Iterator[Batch | Failure]:
         windows = self._windows(jobs)
@@ -137,17 +137,17 @@ class Feed:
 
 
 class Pool:
-    """Loader processes that cut windows, for the whole of a run; one iteration at a time.
+    """Loader processes that cut windows of these cases, for the whole of a run; one iteration at a time.
 
     ``method``: fork, forkserver or spawn, None for Python's own choice. Processes that are not forked read the cases from files.
     """
 
-    def __init__(self, store: CaseStore, workers: int, method: str | None = None) -> None:
+    def __init__(self, store: CaseStore, keys: Sequence[CaseKey], workers: int, method: str | None = None) -> None:
         self.folder: Path | None = None
         if (method or multiprocessing.get_start_method()) != "fork":
             self.folder = Path(tempfile.mkdtemp(prefix="ocuseg-cases-"))
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-            store = store.for_processes(self.folder)
+            store = store.for_processes(self.folder, keys)
         self._jobs = _Jobs()
         self._turn = 0
         self._loader: Any = torch.utils.data.DataLoader(

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import logging
+import weakref
 from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,8 +38,8 @@ READ_REMEDY = "mend it, take it out, or leave out all that cannot be read by dat
 
 
 class CaseStore:
-    """Every given case, decoded and normalised; sample ``i`` is one picture, or one slice of a volume (which :meth:`volume` and
-    :meth:`window` also give whole, for networks that look at neighbouring slices).
+    """Every given case, decoded and normalised; sample ``i`` is one picture, or one slice of a volume (:meth:`cut` also gives
+    neighbouring slices together, for networks of volumes).
 
     Parameters
     ----------
@@ -83,8 +84,7 @@ class CaseStore:
         self._samples: list[tuple[CaseKey, int]] = []
         self._where: dict[CaseKey, range] = {}
         self.unreadable = {}
-        self.places = Places(self.working_valid, self.working_mask)
-        self.feeds: dict[Any, Any] = {}  # what brings samples to devices (feed.py), for as long as there is the store
+        self._renew()
         self._cases = {case.key: case for case in cases}
         with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
             for done, (case, kept) in enumerate(zip(cases, pool.map(self._keep_or_why, cases), strict=True), 1):
@@ -186,27 +186,34 @@ class CaseStore:
         """From the source frame of a sample to the working frame."""
         return self._kept[self.case_of(index)].placement
 
-    @property
-    def on_disk(self) -> bool:
-        return self._folder is not None
-
-    def for_processes(self, folder: Path) -> CaseStore:
-        """What processes need that only cut samples, little to pickle: arrays are in files, below ``folder`` if in memory so far."""
+    def for_processes(self, folder: Path, keys: Sequence[CaseKey]) -> CaseStore:
+        """What processes need that only cut samples of these cases, little to pickle: arrays are in files, below ``folder`` if in memory
+        so far, and none is of the source frame."""
         other = copy.copy(self)
-        other._folder, other._cases, other._hashes, other.feeds, other._kept = folder, {}, {}, {}, {}
-        other.places = Places(other.working_valid, other.working_mask)
-        for number, (key, kept) in enumerate(self._kept.items()):
+        other._folder, other._cases, other._hashes, other._kept = folder, {}, {}, {}
+        for number, key in enumerate(keys):
+            kept = replace(self._kept[key], fingerprint=np.zeros(0, np.float32), source_valid=None, source_mask=None, source_objects=None)
             there: CachedCase | None = kept
-            if not self.on_disk:
+            if self._folder is None:
                 save_case(kept, folder / str(number))
                 there = load_case(folder / str(number))
             if there is None:
                 raise CardError(f"case {key}: its arrays cannot be copied for the loader processes; check the disk of the temporary folder")
-            other._kept[key] = replace(there, fingerprint=np.zeros(0, np.float32), source_objects=None)
+            other._kept[key] = there
         return other
 
+    def _renew(self) -> None:
+        """What belongs to this very store. Nothing refers back to it in a circle, so that its arrays, processes and temporary files go
+        with it."""
+        self.places = Places(weakref.proxy(self))
+        self.feeds: dict[Any, Any] = {}  # what brings samples to devices (feed.py); a feed holds the store until this is cleared
+
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"feeds": {}}
+        return {name: value for name, value in self.__dict__.items() if name not in ("places", "feeds")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._renew()
 
     def working_mask(self, index: int) -> npt.NDArray[Any] | None:
         """The mask in the working frame as it is kept (a small integer type)."""

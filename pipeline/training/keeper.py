@@ -15,8 +15,8 @@ class Keeper:
     """Checkpoints, history and tracker of a run; every process has one, the first one writes.
 
     The history has each epoch at once, and loses on resuming what its checkpoint does not know. The tracker, which takes nothing
-    back, is told of an epoch when a checkpoint of it is about to be written: what an earlier process has recorded of a repeated epoch is
-    left out there, and what it has not is not lost.
+    back, is told of an epoch when a checkpoint of it is about to be written, or the run ends: what an earlier process has recorded
+    of a repeated epoch is left out there, and what it has not is not lost.
     """
 
     def __init__(self, setup: Setup, state: State) -> None:
@@ -30,7 +30,7 @@ class Keeper:
         setup, progress = self._setup, self.state.progress
         if setup.accelerator.is_main_process:
             append_history(setup.run_dir / "history.jsonl", progress.epoch, metrics)
-        self._untold.append((progress.epoch, metrics))
+            self._untold.append((progress.epoch, metrics))
         old = progress.seconds - self._saved >= 60 * setup.config.train.checkpoint_minutes
         if old or progress.finished or progress.best_epoch == progress.epoch:
             self.checkpoint()
@@ -65,4 +65,8 @@ class Keeper:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._writer.__exit__(kind, error, trace)
+        # Of a run that ends with an error, too, the record has what the history has.
+        try:
+            self._tell()
+        finally:
+            self._writer.__exit__(kind, error, trace)

@@ -139,7 +139,10 @@ def train(
             compile_if_it_pays(setup, task)
             model = accelerator.prepare_model(task)
             start_up = time.monotonic() - began
-            fit(setup, model, task, state)
+            try:
+                fit(setup, model, task, state)
+            finally:
+                data.store.feeds.clear()  # loader processes, their copy of the cases, what lies on the GPU
             result = conclude(setup, data, task, state, start_up)
         accelerator.wait_for_everyone()
     return result

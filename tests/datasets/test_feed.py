@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.feed import Feed, Pool, ahead
 from pipeline.datasets.loader import TrainingLoader
+from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.places import Places
 from pipeline.datasets.resident import DeviceStore, Layout
 from pipeline.errors import TrainingError
@@ -61,12 +65,61 @@ def worker_ids(feed: Feed) -> list[int]:
 def test_a_store_on_disk_is_handed_to_a_process_in_few_bytes(small_set: SmallSet, tmp_path: Path) -> None:
     store = stored(small_set)
     for whole in (store, stored(small_set, cache="disk", cache_dir=tmp_path / "cache")):
-        small = whole.for_processes(tmp_path / "copy")
+        small = whole.for_processes(tmp_path / "copy", store.keys())
         assert len(pickle.dumps(small)) < 3000 * len(store)
         job = TrainingLoader(store, store.keys(), Sampling(), 4, 0, 0)._job(0)
         (there,), (here,) = job.cut(pickle.loads(pickle.dumps(small))), job.cut(store)  # type: ignore[union-attr]
         assert torch.equal(there.pixels, here.pixels)
         assert torch.equal(there.labels, here.labels)
+
+
+def test_loader_processes_are_given_the_training_cases_and_nothing_of_the_source_frame(small_set: SmallSet, tmp_path: Path) -> None:
+    store = stored(small_set, NormaliseConfig(working_size=(48, 64)))
+    keys = store.keys()[3:8]
+    small = store.for_processes(tmp_path / "copy", keys)
+    assert len(list((tmp_path / "copy").iterdir())) == len(keys)
+    written = {path.name for path in (tmp_path / "copy").rglob("*.npy")}
+    assert written == {f"{name}.npy" for name in ("pixels", "valid", "mask", "offset", "scale", "fingerprint")}
+    assert all(value.size == 0 for value in small.fingerprints().values())
+    loader = TrainingLoader(store, keys, Sampling(), 4, 0, 0)
+    for job in map(loader._job, range(len(loader))):
+        (there,), (here,) = (job.cut(source) for source in (pickle.loads(pickle.dumps(small)), store))  # type: ignore[union-attr]
+        assert torch.equal(there.pixels, here.pixels)
+        assert torch.equal(there.labels, here.labels)
+
+
+def test_what_feeds_a_run_goes_with_it(small_set: SmallSet) -> None:
+    """At once, and not when a collector next looks for circles: loader processes, their copy of the cases, the store itself."""
+    store = stored(small_set)
+    keys = store.keys()
+    store.feeds["cpu", 1, keys] = Feed(store, keys, torch.device("cpu"), 1, "spawn")
+    list(TrainingLoader(store, keys, Sampling(workers=1, foreground_crops=0.5), 4, 0, 0))
+    (feed,) = store.feeds.values()
+    assert feed._pool is not None
+    folder, processes = feed._pool.folder, [psutil.Process(number) for number in worker_ids(feed)]
+    assert folder is not None
+    assert folder.is_dir()
+    gone = weakref.ref(feed), weakref.ref(store), weakref.ref(store.places)
+    del feed
+    gc.collect()
+    gc.disable()
+    try:
+        store.feeds.clear()
+        assert gone[0]() is None
+        assert not folder.exists()
+        psutil.wait_procs(processes, timeout=LONG_S)
+        assert not any(process.is_running() for process in processes)
+        del store
+        assert gone[1]() is gone[2]() is None
+    finally:
+        gc.enable()
+
+
+def test_a_pickled_store_is_a_whole_one(small_set: SmallSet) -> None:
+    store = stored(small_set)
+    other = pickle.loads(pickle.dumps(store))
+    data = Sampling(foreground_crops=0.5)
+    assert same(*(list(TrainingLoader(one, store.keys(), data, 4, 0, 0)) for one in (store, other)))
 
 
 def test_the_thread_keeps_the_order_and_hands_on_what_goes_wrong() -> None:
@@ -137,8 +190,6 @@ def test_the_bytes_that_a_device_would_hold_are_known_before(small_set: SmallSet
 
 def test_a_set_on_disk_goes_to_the_device_image_by_image(small_set: SmallSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one with more files than a process may have open, no more than one image's are."""
-    import psutil
-
     store = stored(small_set, cache="disk", cache_dir=tmp_path / "cache")
     process, plane, opened = psutil.Process(), store.plane, []
 
@@ -208,11 +259,15 @@ def test_places_are_what_a_look_at_every_pixel_finds() -> None:
     masks = {0: (random.random((37, 53)) < 0.02).astype(np.int8), 1: np.zeros((37, 53), np.int8), 2: None}
     reads = []
 
-    def valid(index: int) -> Any:
-        reads.append(index)
-        return np.pad(np.ones((20, 53), bool), ((0, 17), (0, 0)))
+    class Drawn:
+        def working_valid(self, index: int) -> Any:
+            reads.append(index)
+            return np.pad(np.ones((20, 53), bool), ((0, 17), (0, 0)))
 
-    places = Places(valid, masks.__getitem__)
+        def working_mask(self, index: int) -> Any:
+            return masks[index]
+
+    places = Places(Drawn())
     generator = torch.Generator().manual_seed(0)
     found = {places.foreground_pixel(0, generator) for _ in range(1000)}
     assert found == set(zip(*(axis.tolist() for axis in np.nonzero(masks[0])), strict=True))  # type: ignore[arg-type]
@@ -225,10 +280,10 @@ def test_places_are_what_a_look_at_every_pixel_finds() -> None:
 
 def test_a_pool_copies_what_is_in_memory_and_leaves_nothing(small_set: SmallSet) -> None:
     store = stored(small_set)
-    pool = Pool(store, 1, "spawn")
+    pool = Pool(store, store.keys(), 1, "spawn")
     folder = pool.folder
     assert folder is not None
     assert folder.is_dir()
     del pool
     assert not folder.exists()
-    assert Pool(store, 1, "fork").folder is None, "a forked process shares the memory"
+    assert Pool(store, store.keys(), 1, "fork").folder is None, "a forked process shares the memory"

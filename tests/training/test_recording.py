@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from pipeline.errors import TrainingError
 from pipeline.scans.raster import read_image
+from pipeline.tasks.semantic import SemanticTask
 from pipeline.tracking.tracker import Delivery
 from pipeline.training import run
 from pipeline.training.checkpoint import newest
+from pipeline.training.run_folder import Data, prepare_data
 from tests.training.tiny import COLUMNS, ROWS, tiny_config, write_data
 
 CAPTION = 16
@@ -60,6 +66,34 @@ class Recorder:
     def finish(self, status: str) -> Delivery:
         assert status == "FINISHED"
         return Delivery(1, 0, "an-mlflow-run")
+
+
+@pytest.mark.parametrize("data__workers", [0, 1])
+def test_a_run_that_fails_has_recorded_what_its_history_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data__workers: int) -> None:
+    """Of epochs without a checkpoint, too; and what fed it is gone."""
+    root = write_data(tmp_path / "data")
+    recorder, forward, steps, stores = Recorder(tmp_path / "run"), SemanticTask.forward, itertools.count(), []
+
+    def broken(self: SemanticTask, batch: Any) -> dict[str, torch.Tensor]:
+        factor = 1 if next(steps) < 14 else float("nan")
+        return {name: factor * loss for name, loss in forward(self, batch).items()}
+
+    def prepared(*arguments: Any) -> Data:
+        data = prepare_data(*arguments)
+        stores.append(data.store)
+        return data
+
+    monkeypatch.setattr(run, "open_tracker", lambda *_, **__: recorder)
+    monkeypatch.setattr(run, "prepare_data", prepared)
+    monkeypatch.setattr(SemanticTask, "forward", broken)
+    config = tiny_config(root, train__validate_every=99, data__workers=data__workers)
+    with pytest.raises(TrainingError, match="not finite in epoch 3"):
+        run.train(config, root, tmp_path / "run", device="cpu")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert [{"epoch": step, **metrics} for step, metrics, _ in recorder.epochs] == rows
+    assert newest(tmp_path / "run" / "checkpoints") is None
+    assert [store.feeds for store in stores] == [{}]
 
 
 def test_everything_is_recorded_and_epochs_before_their_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

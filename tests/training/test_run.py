@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -18,8 +19,11 @@ from pipeline.bundles.bundle import load_bundle
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, InterruptedRun, TrainingError
 from pipeline.tracking.record import with_card
+from pipeline.training import run
 from pipeline.training.checkpoint import newest
 from pipeline.training.run import new_run_dir
+from tests.datasets.test_feed import worker_ids
+from tests.patience import LONG_S
 from tests.training.tiny import last_state, tiny_config, train_tiny, weights, write_data
 
 
@@ -102,6 +106,26 @@ def test_every_setting_trains(root: Path, tmp_path: Path, changes: dict[str, Any
     assert len(history(tmp_path / "run")) == 2
     assert bool(result.metrics) == ("data__split__validation" not in changes)
     load_bundle(result.bundle)
+
+
+def test_loader_processes_end_with_the_last_step(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with the program: the final validation needs their memory, and a program may train several times."""
+    fit, conclude, workers = run.fit, run.conclude, []
+
+    def fitted(setup: Any, *arguments: Any) -> None:
+        fit(setup, *arguments)
+        (feed,) = setup.store.feeds.values()
+        workers.extend(psutil.Process(pid) for pid in worker_ids(feed))
+
+    def concluded(setup: Any, *arguments: Any) -> Any:
+        assert not setup.store.feeds
+        assert psutil.wait_procs(workers, timeout=LONG_S)[1] == []
+        return conclude(setup, *arguments)
+
+    monkeypatch.setattr(run, "fit", fitted)
+    monkeypatch.setattr(run, "conclude", concluded)
+    train_tiny(tiny_config(root, train__epochs=1, data__workers=1), root, tmp_path / "run")
+    assert len(workers) == 1
 
 
 def test_the_last_epoch_is_annealed_when_time_runs_out(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
