@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,6 @@ RANKS = (
     {"evaluation"},
     {"studies"},
     {"reports"},
-    {"review"},
     {"cli"},
     {"__main__"},
 )
@@ -91,6 +91,17 @@ def test_a_file_keeps_the_house_rules(path: Path) -> None:
             if call == "torch.load":
                 safe = [k for k in node.keywords if k.arg == "weights_only" and getattr(k.value, "value", None) is True]
                 assert safe, f"line {node.lineno}: torch.load without weights_only=True"
+
+
+def test_every_file_and_folder_has_its_place_in_the_import_order() -> None:
+    there = {part(path) for path in modules()} - {"__init__"}
+    assert there == set(RANK)
+
+
+def test_the_documented_order_is_the_one_that_is_guarded() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (order,) = re.findall(r"^ {4}(\{errors,.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+    assert [set(re.findall(r"\w+", names)) for names in order.split("<")] == list(RANKS)
 
 
 def test_no_circle_between_modules() -> None:
