@@ -239,7 +239,7 @@ def test_base_boxes_come_from_the_data_smallest_first_for_the_finest_scale() -> 
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValidationError, match="needs 9 base boxes"):
+    with pytest.raises(ValidationError, match="needs 9 anchors"):
         YoloV3Config(anchors=((1, 2), (3, 4)))
     with pytest.raises(ConfigError, match="no ImageNet weights v1 of 'darknet53'"):
         Darknet53(3, blocks=(1, 1, 1, 1, 1), width=2).load("imagenet")
