@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.errors import ConfigError, OcusegError, ScanError
-from pipeline.inference.batching import Batching, Result
+from pipeline.inference.batching import Batching
 from pipeline.inference.case_files import mask_dtype, recorded_sha256
 from pipeline.inference.journal import Entry, Journal
 from pipeline.inference.object_files import gather_coco
@@ -35,7 +35,7 @@ from pipeline.inference.reading import File, Read, read_file
 from pipeline.inference.writing import Job, Writers
 from pipeline.memory import Budget, Limits, available_memory, usual_workers
 from pipeline.scans.identity import Pseudonyms, roles_that_counted, tell_of_roles, warn_of_one_patient
-from pipeline.scans.originals import Originals
+from pipeline.scans.originals import Originals, Other
 from pipeline.scans.place import Role
 from pipeline.scans.record import PASSING, Opened, pixels_sha256, stamp_of, token_of
 from pipeline.scans.walk import walk
@@ -87,7 +87,7 @@ def predict_folder(
     mask_dtype(bundle.label_map)
     finds_objects = bundle.config.task.need == "objects"  # type: ignore[attr-defined]
     if finds_objects and probabilities:
-        raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option away")
+        raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option out")
     with open_out(out, folder, bundle, names, probabilities), closing(Journal(out / "journal.sqlite", names)) as journal:
         try:
             total = sum(1 for _ in walk(folder)) if progress is not None else None
@@ -126,10 +126,10 @@ class _Run:
         self.bundle: Bundle = predictor.bundle
         self.profile = profile
         self.writers = Writers(out, self.bundle.label_map, self.workers, self._enter, profile)
-        self.batching = Batching(predictor, profile, probabilities, self._hand_over, self._fail)
+        self.batching = Batching(predictor, profile, probabilities, self.writers.submit, self._fail)
         self.originals, self.pieces, self.roles = Originals(), Pieces(), Counter[Role]()
-        for entry in journal.results():
-            self.originals.add(entry.token, entry.case, entry.sha256, entry.instance, entry.pixels)
+        for entry in filter(self._stands, journal.results()):
+            self._note_original(entry)
         self.finished = 0
         self.tell: Callable[[int, str], None] = lambda done, note: None
 
@@ -137,10 +137,10 @@ class _Run:
         self.tell = tell
         with (
             ThreadPoolExecutor(self.workers, "ocuseg-read") as readers,
-            closing(self.writers),
             Pool(self.folder, self.names, self.limits) as pool,
             closing(self.originals),
             closing(self.pieces),
+            closing(self.writers),  # the first to close: it enters what it waits for, and originals are told of that
         ):
             reading: deque[Future[Read]] = deque()
             budget = Budget(min(self.limits.total_bytes, available_memory()) // 2)
@@ -152,14 +152,12 @@ class _Run:
                         self._take(self._next(reading.popleft(), budget))
                 while reading:
                     self._take(self._next(reading.popleft(), budget))
-                self.batching.run()
+                self.batching.run()  # volumes are read when no photograph holds memory
                 for pieces, pixels in self.pieces.groups():
-                    if pixels <= self.limits.max_pixels:
-                        self._take_series(pieces, [*readers.map(pool.scan, (piece.file.path for piece in pieces))])
-                        continue
-                    why = ScanError("no_volume", f"a file of a series of {pixels:,} pixels, more than max_pixels: no volume was made of it")
-                    for piece in pieces:
-                        self._take_series([piece], [*readers.map(pool.scan, [piece.file.path])], why)
+                    self._read_series(pieces, pixels, pool, readers)
+                # Slices of a series that makes no volume are photographs. Those that Ctrl-C finds waiting are in no journal: the next
+                # run makes them.
+                self.batching.run()
             finally:
                 budget.close()
                 for future in reading:
@@ -172,6 +170,18 @@ class _Run:
             if budget.is_waited_for:
                 self.batching.run()
         return future.result()
+
+    def _read_series(self, pieces: Sequence[Piece], pixels: int, pool: Pool, readers: ThreadPoolExecutor) -> None:
+        def opened(piece: Piece) -> Opened:
+            with self.profile.stage("read and decode"):
+                return pool.scan(piece.file.path)
+
+        if pixels <= self.limits.max_pixels:
+            self._take_series(pieces, [*readers.map(opened, pieces)])
+            return
+        why = ScanError("no_volume", f"a file of a series of {pixels:,} pixels, more than max_pixels: no volume was made of it")
+        for piece in pieces:
+            self._take_series([piece], [*readers.map(opened, [piece])], why)
 
     def _files(self) -> Iterator[File]:
         """Files that need work; those whose end is known are counted and passed over."""
@@ -197,9 +207,13 @@ class _Run:
                 yield File(path, token, stamp)
 
     def _stands(self, entry: Entry) -> bool:
-        """Whether an entry still holds: what failed or was not readable is tried again, and so is a result that somebody removed."""
+        """Whether an entry still holds: what failed or was not readable is tried again, and so are a result that somebody removed and
+        what was a duplicate of either."""
         if entry.status in ("done", "part"):
             return (self.out / "cases" / entry.case).is_dir()
+        if entry.status == "duplicate":
+            other = self._other(entry)
+            return other is not None and other.kind != "conflict"
         return entry.status != "failed" and entry.code not in PASSING
 
     def _take(self, read: Read) -> None:
@@ -214,9 +228,12 @@ class _Run:
             return
         scan = read.ready.scan
         entry = self._done(read.file, scan, read.seconds)
+        # Whether this one is a duplicate hangs on what becomes of the other.
         if any(_may_be_one(other, entry) for other in self.batching.entries):
-            self.batching.run()  # whether this one is a duplicate hangs on what becomes of the other
-        other = self.originals.find(entry.token, entry.sha256, entry.instance, entry.pixels)
+            self.batching.run()
+        if any(_may_be_one(other, entry) for other in self.writers.entries):
+            self.writers.settle()
+        other = self._other(entry)
         if other is not None and other.kind != "conflict":
             what = "file" if other.kind == "same_content" else "SOP Instance UID and the same pixels"
             self._enter(replace(entry, status="duplicate", code=other.kind, reason=f"the same {what} as {other.case}"))
@@ -224,10 +241,16 @@ class _Run:
         self.roles.update(roles_that_counted(entry.case, read.file.path, self.folder, self.names))
         note = f"{other.case} has the same SOP Instance UID and another picture; one of the two is named wrongly" if other else ""
         if scan.piece is not None:
-            self.originals.add(entry.token, entry.case, entry.sha256, entry.instance, entry.pixels)
+            self._note_original(entry)
             self.pieces.add(entry.series, read.file, new=True, note=note, pixels=scan.pixels.size)
             return
         self._predict(read.ready.noted(note), entry, held=held)
+
+    def _note_original(self, entry: Entry) -> None:
+        self.originals.add(entry.token, entry.case, entry.sha256, entry.instance, entry.pixels)
+
+    def _other(self, entry: Entry) -> Other | None:
+        return self.originals.find(entry.token, entry.sha256, entry.instance, entry.pixels)
 
     def _done(self, file: File, scan: Scan, seconds: float) -> Entry:
         instance = "" if scan.sop_instance_uid is None else self.names.token("image", scan.sop_instance_uid)
@@ -246,7 +269,7 @@ class _Run:
         if len(found) > 1:
             try:
                 volume, order = volume_of([scan for _, scan in found])
-                ready = self.predictor.ready(volume)
+                ready = self._ready(volume)
             except ScanError as error:
                 why = error
             else:
@@ -260,11 +283,15 @@ class _Run:
             if piece.new:
                 note = "; ".join(filter(None, (piece.note, str(why or ""))))
                 try:
-                    ready = self.predictor.ready(scan)
+                    ready = self._ready(scan)
                 except ScanError as error:
                     self._enter(piece.file.refused(error, scan.sha256))
                 else:
                     self._predict(ready.noted(note), self._done(piece.file, scan, 0.0))
+
+    def _ready(self, scan: Scan) -> PreprocessedScan:
+        with self.profile.stage("normalise"):
+            return self.predictor.ready(scan)
 
     def _predict(self, ready: PreprocessedScan, entry: Entry, parts: Sequence[Entry] = (), held: ExitStack | None = None) -> None:
         """The network, then over to a writer, or what is there already; a photograph may wait for others of its size.
@@ -275,22 +302,13 @@ class _Run:
         entry = replace(entry, case=name, reason="; ".join(ready.scan.warnings))
         parts = [replace(part, case=name) for part in parts]
         if is_there:
-            self._note_original(entry)
             self._enter(entry, *parts)
             return
         self.batching.add(Job(ready, entry, parts, ExitStack() if held is None else held.pop_all()))
 
-    def _hand_over(self, job: Job, result: Result) -> None:
-        self._note_original(job.entry)
-        self.writers.submit(job, result)
-
     def _fail(self, job: Job, error: Exception) -> None:
         job.held.close()
         self._enter(*job.failed(error, "failed"))
-
-    def _note_original(self, entry: Entry) -> None:
-        if not entry.series:  # a slice was noted when it was put aside
-            self.originals.add(entry.token, entry.case, entry.sha256, entry.instance, entry.pixels)
 
     def _folder_name(self, case: CaseKey, sha256: str) -> tuple[str, bool]:
         """A name that no other content has, and whether this content's result is already there."""
@@ -307,6 +325,8 @@ class _Run:
         if entries:
             self.journal.record(*entries)
         for entry in entries:
+            if entry.status == "done" and not entry.series:  # a slice was noted when it was put aside
+                self._note_original(entry)
             self._count(entry.status)
 
     def _count(self, status: str) -> None:

@@ -14,6 +14,7 @@ from pipeline.inference.predict import Predictor, PreprocessedScan
 from pipeline.models.detector import ProposingDetector
 from pipeline.scans.display import displayed
 from pipeline.scans.raster import write_png
+from pipeline.tasks.detection import DetectionConfig
 from pipeline.tasks.fov import centres_inside
 from pipeline.tasks.tiles import grid
 from pipeline.types import LabelClass, LabelMap, Scan
@@ -43,17 +44,18 @@ def proposals_of(
 
     network = predictor.task.network
     assert isinstance(network, ProposingDetector)
-    tile, overlap = (getattr(predictor.bundle.config.task, name, None) for name in ("tile", "tile_overlap"))
-    for batch, (reduced,) in predictor.batches(ready, valid=valid):
-        (image,), (placement,) = batch.images, batch.placements
+    task = predictor.bundle.config.task
+    assert isinstance(task, DetectionConfig)
+    batches = predictor.batches(ready, valid=valid)
+    for image, reduced in (plane for batch, prepared in batches for plane in zip(batch.images, prepared, strict=True)):
         rows, columns = image.shape[-2:]
-        tiles = grid(rows, columns, tile or (rows, columns), overlap or 0.0)
+        tiles = grid(rows, columns, task.tile or (rows, columns), task.tile_overlap)
         with torch.inference_mode():
             found = [network.proposals([part.of(image)])[0] for part in tiles]
         corners = [f.boxes + f.boxes.new_tensor([t.left, t.top, t.left, t.top]) for f, t in zip(found, tiles, strict=True)]
         boxes, scores = torch.cat(corners), torch.cat([f.scores for f in found])
         best = nms(boxes, scores, _SAME) if len(tiles) > 1 else torch.argsort(scores, descending=True, stable=True)
-        source = placement.boxes_to_source(boxes[best]).cpu().numpy().astype(np.float32)
+        source = reduced.placement.boxes_to_source(boxes[best]).cpu().numpy().astype(np.float32)
         yield source[centres_inside(source, reduced.source_valid)][:MOST]
 
 

@@ -66,13 +66,16 @@ class Writers:
     def settle(self, at_most: int = 0) -> None:
         """Enter how the oldest cases ended, until no more than ``at_most`` are left; together, as entries wait for the disk."""
         ended: list[Entry] = []
-        while self._waiting and (len(self._waiting) > at_most or self._waiting[0][1].done()):
-            job, future = self._waiting.popleft()
-            try:
-                ended += [replace(job.entry, seconds=future.result()), *job.parts]
-            except Exception as error:  # a full disk, a scan that cannot be encoded: this case failed, the next may not
-                ended += job.failed(error, "could not be written")
-        self._enter(*ended)
+        try:
+            while self._waiting and (len(self._waiting) > at_most or self._waiting[0][1].done()):
+                job, future = self._waiting[0]  # where Ctrl-C ends the wait, it stays for close()
+                try:
+                    ended += [replace(job.entry, seconds=future.result()), *job.parts]
+                except Exception as error:  # a full disk, a scan that cannot be encoded: this case failed, the next may not
+                    ended += job.failed(error, "could not be written")
+                self._waiting.popleft()
+        finally:
+            self._enter(*ended)
 
     def close(self) -> None:
         """Wait for what is under way."""

@@ -19,9 +19,13 @@ from pipeline.bundles.bundle import Bundle
 from pipeline.cards.find_cases import find_cases
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import evaluate, summary_lines
+from pipeline.inference.predict import Predictor
+from pipeline.inference.proposals import proposals_of
 from pipeline.models.detector import Detections, ProposingDetector, Sizes
 from pipeline.scans.nifti import write_nifti
+from pipeline.scans.open import open_scan
 from pipeline.scans.raster import read_image, write_png
+from pipeline.tasks.detection import DetectionConfig
 from pipeline.types import Geometry, Target
 from tests.conftest import shared_data
 from tests.inference.conftest import DISC_CUP, make_bundle
@@ -349,13 +353,18 @@ class Proposer(ProposingDetector):
         raise NotImplementedError
 
 
+def propose(bundle: Bundle) -> None:
+    bundle.task.network = Proposer()
+    object.__setattr__(bundle, "config", bundle.config.model_copy(update={"task": DetectionConfig()}))
+
+
 def test_proposals_are_counted_and_drawn(tmp_path: Path, use: Made) -> None:
     bundle = use()
     draw_images(tmp_path / "data")
     draw_masks(tmp_path)
     with pytest.raises(ConfigError, match="proposes nothing; faster_rcnn and mask_rcnn have proposals"):
         run(tmp_path, proposals=True)
-    bundle.task.network = Proposer()
+    propose(bundle)
     summary = run(tmp_path, proposals=True)
     shares = summary["detection"]["proposals"]
     assert shares["all"] == {"10": 0.0, "100": pytest.approx(2 / 3), "1000": pytest.approx(2 / 3)}
@@ -369,13 +378,11 @@ def test_proposals_are_counted_and_drawn(tmp_path: Path, use: Made) -> None:
 
 def test_boxes_of_proposals_come_back_to_the_source(tmp_path: Path, use: Made) -> None:
     from pipeline.cards.card import load_card, read_scan
-    from pipeline.inference.predict import Predictor
-    from pipeline.inference.proposals import proposals_of
 
     bundle = use()
     draw_images(tmp_path / "data", {"a_R": []})
     draw_masks(tmp_path, {"a_R": []})
-    bundle.task.network = Proposer()
+    propose(bundle)
     config = bundle.config
     data = config.data.model_copy(update={"normalise": config.data.normalise.model_copy(update={"working_size": (80, 114)})})
     object.__setattr__(bundle, "config", config.model_copy(update={"data": data}))
@@ -384,6 +391,19 @@ def test_boxes_of_proposals_come_back_to_the_source(tmp_path: Path, use: Made) -
     predictor = Predictor(bundle)
     (boxes,) = proposals_of(predictor, predictor.ready(read_scan(card, case)))
     assert boxes[-1].tolist() == [15, 10, 19, 12.5]
+
+
+def test_slices_that_a_gpu_sees_together_have_proposals_of_their_own(tmp_path: Path, use: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = use(modality="oct", input_channels=1)
+    propose(bundle)
+    write_nifti(tmp_path / "a.nii.gz", np.eye(20, dtype=np.uint8)[None].repeat(5, 0) * 200, Geometry((5, 20, 20)))
+    predictor = Predictor(bundle)
+    ready = predictor.ready(open_scan(tmp_path / "a.nii.gz"))
+    alone = list(proposals_of(predictor, ready))
+    monkeypatch.setattr(Predictor, "at_once", lambda self, pixels: 3)
+    together = list(proposals_of(predictor, ready))
+    assert len(alone) == len(together) == 5
+    assert all((a == b).all() and len(a) for a, b in zip(alone, together, strict=True))
 
 
 DISC_CARD = """---

@@ -8,7 +8,11 @@ import logging
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -16,6 +20,7 @@ import pytest
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ConfigError
+from pipeline.inference import writing
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.journal import Journal
 from pipeline.memory import Limits
@@ -204,9 +209,7 @@ def test_one_failing_case_is_tried_again_next_time(tmp_path: Path, bundle: Bundl
 
 def test_a_full_disk_fails_the_case_not_the_run(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(tmp_path / "scans", 3)
-    from pipeline.inference import writing as module
-
-    write, calls = module.write_case, []
+    write, calls = writing.write_case, []
 
     def full(*arguments: object) -> None:
         calls.append(1)
@@ -215,11 +218,80 @@ def test_a_full_disk_fails_the_case_not_the_run(tmp_path: Path, bundle: Bundle, 
         write(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_case", full)
+        patch.setattr(writing, "write_case", full)
         assert run(tmp_path) == counts(done=2, failed=1)
     (row,) = [row for row in ledger(tmp_path / "out") if row["status"] == "failed"]
     assert (row["code"], "No space left on device" in row["reason"]) == ("disk", True)
     assert run(tmp_path) == counts(done=3)
+
+
+def test_what_equals_a_file_that_failed_gets_the_result(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A case may fail as late as in a writer."""
+    (path,) = write_folder(tmp_path / "scans", 1)
+    shutil.copy(path, path.with_name("zz_copy.png"))
+    write, calls = writing.write_case, []
+
+    def full(*arguments: object) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device")
+        write(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(writing, "write_case", full)
+    assert run(tmp_path) == counts(done=1, failed=1)
+    assert run(tmp_path) == counts(done=1, duplicate=1)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("gone", ["failed", "removed"])
+def test_a_duplicate_whose_original_has_no_result_any_more_is_looked_at_again(tmp_path: Path, bundle: Bundle, gone: str) -> None:
+    """Folders that were begun before a case that fails had no duplicates; and results that somebody removed, with their file."""
+    (path,) = write_folder(tmp_path / "scans", 1)
+    shutil.copy(path, path.with_name("zz_copy.png"))
+    assert run(tmp_path) == counts(done=1, duplicate=1)
+    path.unlink()
+    assert run(tmp_path) == counts(done=1, duplicate=1)
+    (case,) = (tmp_path / "out" / "cases").iterdir()
+    shutil.rmtree(case)
+    if gone == "failed":
+        with closing(Journal(tmp_path / "out" / "journal.sqlite", KEY)) as journal:
+            journal.record(*(replace(entry, status="failed") for entry in journal if entry.status == "done"))
+    run(tmp_path)
+    rows = {row["token"]: row for row in ledger(tmp_path / "out")}
+    assert rows[token_of(path.with_name("zz_copy.png"), tmp_path / "scans", KEY)]["status"] == "done"
+
+
+class Stopped(ThreadPoolExecutor):
+    """Writers' threads; whoever waits for the second case is interrupted once."""
+
+    submitted = 0
+
+    def submit(self, *arguments: Any, **options: Any) -> Any:
+        future = super().submit(*arguments, **options)
+        self.submitted += 1
+        if self.submitted == 2:
+            result, interrupts = future.result, iter([KeyboardInterrupt])
+            future.done = lambda: False  # type: ignore[method-assign]
+
+            def waited() -> Any:
+                for interrupt in interrupts:
+                    raise interrupt
+                return result()
+
+            future.result = waited  # type: ignore[method-assign,assignment]
+        return future
+
+
+def test_interrupted_while_it_waits_for_a_writer_it_enters_every_finished_case(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "scans", 4)
+    monkeypatch.setattr(writing, "ThreadPoolExecutor", Stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, workers=1)
+    cases = {path.name for path in (tmp_path / "out" / "cases").iterdir()}
+    assert len(cases) >= 2
+    assert {row["case"] for row in ledger(tmp_path / "out")} == cases
 
 
 def test_a_second_call_looks_at_nothing_twice(tmp_path: Path, bundle: Bundle) -> None:

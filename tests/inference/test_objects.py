@@ -279,7 +279,7 @@ def test_ids_fit_into_sixteen_bits() -> None:
 def test_probabilities_are_refused(tmp_path: Path, use: Use) -> None:
     use()
     put(tmp_path / "scans", "P1", SPOTS)
-    with pytest.raises(ConfigError, match="none of pixels; leave the option away"):
+    with pytest.raises(ConfigError, match="none of pixels; leave the option out"):
         run(tmp_path, probabilities=True)
 
 

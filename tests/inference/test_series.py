@@ -58,11 +58,14 @@ def test_files_of_one_series_are_one_case_and_grow_with_it(tmp_path: Path, oct_b
     assert sorted({(row["token"], row["status"]) for row in rows}) == indexed(tmp_path)
 
 
+@pytest.mark.parametrize("at_once", [1, 8])
 def test_a_volume_that_does_not_fit_is_pictures_that_say_why_and_the_run_goes_on(
-    tmp_path: Path, oct_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, oct_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
+    """Also where, on a GPU, these pictures wait for more of their size."""
     write_series(tmp_path / "scans" / "A")
     ready = Predictor.ready
+    monkeypatch.setattr(Predictor, "at_once", lambda self, pixels: at_once)
 
     def little_memory(self: Predictor, scan: Scan, *arguments: Any, **options: Any) -> PreprocessedScan:
         if scan.geometry.slices > 1:
