@@ -28,9 +28,12 @@ class Profile:
         try:
             yield
         finally:
-            spent = time.perf_counter() - began
-            with self._lock:
-                self._seconds[name] += spent
+            self.add(name, time.perf_counter() - began)
+
+    def add(self, name: Stage, seconds: float) -> None:
+        """Seconds below zero are taken off: what went by within a stage and is none of it."""
+        with self._lock:
+            self._seconds[name] += seconds
 
     def count(self, images: int) -> None:
         with self._lock:

@@ -66,9 +66,16 @@ def read_file(file: File, number: int, pool: Pool, predictor: Predictor, budget:
     case, opened = "", Opened()
     status: Status = "failed"
     release = partial(budget.give_back, number)
+    classes = len(predictor.bundle.label_map)
+
+    def admit(shape: tuple[int, ...], itemsize: int) -> None:
+        asked = time.perf_counter()
+        budget.take(number, _bytes_under_way(shape, itemsize, classes))
+        profile.add("read and decode", asked - time.perf_counter())  # waiting is no reading
+
     try:
         with profile.stage("read and decode"):
-            opened = pool.scan(file.path, lambda shape, itemsize: budget.take(number, _bytes_under_way(shape, itemsize)))
+            opened = pool.scan(file.path, admit)
         if opened.scan is None:
             raise opened.error or AssertionError
         case = str(opened.scan.case)
@@ -86,9 +93,11 @@ def read_file(file: File, number: int, pool: Pool, predictor: Predictor, budget:
     return Read(file, time.perf_counter() - began, None, status, code, reason, opened.sha256 or "", case, release)
 
 
-def _bytes_under_way(shape: tuple[int, ...], itemsize: int) -> int:
-    """What a scan takes from its reading until its result is written: a picture with its normalisation, a volume with its mask."""
-    return math.prod(shape) * (itemsize + (8 if len(shape) == 3 else 2))
+def _bytes_under_way(shape: tuple[int, ...], itemsize: int, classes: int) -> int:
+    """What a scan takes from its reading until its result is written: a picture with its normalisation and its probabilities, a volume
+    with its mask."""
+    values = math.prod(shape)
+    return values * (itemsize + 8) + 4 * classes * math.prod(shape[1:]) if len(shape) == 3 else values * (itemsize + 2)
 
 
 def check_modality(scan: Scan, bundle: Bundle) -> None:
