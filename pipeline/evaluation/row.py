@@ -35,6 +35,11 @@ class Row:
         """The folder that evaluation wrote."""
         return self.run_dir / evaluation_folder(self.tested_on)
 
+    @property
+    def place(self) -> str:
+        """The run and, where there are several, the set that it was tested on."""
+        return f"{self.name} on {self.tested_on}" if self.tested_on else self.name
+
     def cells(self) -> dict[str, float | str | None]:
         """By column; the ends of an interval follow its score."""
         cells: dict[str, float | str | None] = {"name": self.name, **self._set()}

@@ -71,10 +71,12 @@ def card_name(card: str) -> str:
         return Path(card).stem
 
 
-def with_budget(config: RunConfig, minutes: float | None, name: str | None = None) -> RunConfig:
-    """``config`` under another name and, where given, a time budget instead of a number of epochs."""
-    train = config.train if minutes is None else config.train.model_copy(update={"minutes": minutes, "epochs": ENDLESS, "patience": None})
-    return config.model_copy(update={"train": train, "name": name or config.name})
+def with_budget(config: RunConfig, minutes: float | None) -> RunConfig:
+    """``config`` with a time budget, where one is given, instead of a number of epochs."""
+    if minutes is None:
+        return config
+    train = config.train.model_copy(update={"minutes": minutes, "epochs": ENDLESS, "patience": None})
+    return config.model_copy(update={"train": train})
 
 
 def folds_of(config: RunConfig, folds: int) -> list[RunConfig]:
@@ -105,10 +107,11 @@ def unequal(configs: Sequence[RunConfig]) -> list[str]:
 
 
 def over_folds(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Mean, lowest and highest of each score over the rows that define it."""
-    out = {}
-    for name in dict.fromkeys(name for row in rows for name in row.scores):
-        values = [value for row in rows if (value := row.scores.get(name)) is not None]
-        if values:
-            out[name] = {"mean": sum(values) / len(values), "lowest": min(values), "highest": max(values)}
-    return out
+    """Mean, lowest and highest of each score over the rows that define it; where there are several test sets, of each by itself
+    ("dice disc on SET")."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.scores.items():
+            if value is not None:
+                found.setdefault(f"{name} on {row.tested_on}" if row.tested_on else name, []).append(value)
+    return {name: {"mean": sum(values) / len(values), "lowest": min(values), "highest": max(values)} for name, values in found.items()}

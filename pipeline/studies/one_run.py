@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 RESULT = "study_row"
 """A run's row, as RESULT.json in its folder; of one of several sets as RESULT_on_SET.json."""
 
+PEAK = "peak memory GB"
+
 
 @dataclass(frozen=True)
 class Work:
@@ -125,6 +127,7 @@ def _begun(run_dir: Path) -> bool:
 
 def _trained(config: RunConfig, work: Work, run_dir: Path, advance: ProgressCallback) -> tuple[Path, Mapping[str, float]]:
     """The bundle, and what its training cost."""
+    over = (run_dir / "bundle").is_dir()
     with peak_memory(work.device) as peak:
         result = train(
             config,
@@ -137,7 +140,14 @@ def _trained(config: RunConfig, work: Work, run_dir: Path, advance: ProgressCall
             progress=advance,
             tags={} if work.parent is None else {"mlflow.parentRunId": work.parent},
         )
-    return result.bundle, training_facts(config, run_dir) | {"peak memory GB": peak.gigabytes}
+    memory = _known_memory(run_dir) if over else {PEAK: peak.gigabytes}
+    return result.bundle, training_facts(config, run_dir) | memory
+
+
+def _known_memory(run_dir: Path) -> dict[str, float]:
+    """What the rows of a training that was over say of its memory, which cannot be measured any more; nothing where there is none."""
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run_dir.glob(f"{RESULT}*.json"))]
+    return next(({PEAK: row["facts"][PEAK]} for row in rows if PEAK in row["facts"]), {})
 
 
 def _tested(bundle: Path, tested: EvaluationSet, work: Work, run_dir: Path, advance: ProgressCallback) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def frames_per_second(
     torch.utils.flop_counter counts them: convolutions and matrix products, nothing else.
 
     The first file warms up and does not count; at most IMAGES of the evaluated ones (``summary["scans"]``), at most LONGEST_S
-    seconds. Normalisation, network, and the way back to the source frame are all counted, one image at a time.
+    seconds. Normalisation, network, and the way back to the source frame are all counted, one file at a time; of a
+    volume on a GPU, several slices together.
     """
     bundle, card = load_bundle(bundle_path, device="cpu"), load_card(card_name)
     predictor = Predictor(bundle, prepare_machine(device))

@@ -60,7 +60,7 @@ class Study:
     def below(self) -> list[str]:
         """What stands below the table: what is missing from it, how to read it, and which rows differ."""
         without = [f"Failed, so there is no row: {name} ({reason})." for name, reason in self.failed.items()]
-        nothing = [f"{row.name}: {sentence}." for row in self.rows for sentence in not_found(row.summary)]
+        nothing = [f"{row.place}: {sentence}." for row in self.rows for sentence in not_found(row.summary)]
         return ["", *matrix(self.rows), *without, *nothing, *self.notes, *told(self.rows, self.differences)]
 
     def lines(self) -> list[str]:

@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +24,7 @@ from pipeline.studies.differences import Difference, differences, told
 from pipeline.studies.matrix import draw_matrix, matrix
 from pipeline.studies.one_run import Work, read_rows, rows_of_run, without_place
 from pipeline.studies.plots import plots, validation_curves
+from pipeline.studies.speed import Peak
 from pipeline.studies.study import run_study
 from pipeline.tracking.mlflow_store import connect
 from pipeline.tracking.tracker import Tracker, open_tracker
@@ -36,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def named(root: Path, name: str, **changes: object) -> RunConfig:
-    return with_budget(tiny_config(root, train__epochs=1, **changes), None, name)
+    return tiny_config(root, train__epochs=1, **changes).model_copy(update={"name": name})
 
 
 def never(*args: object, **kwargs: object) -> None:
@@ -232,6 +235,39 @@ def test_means_over_folds_leave_out_what_is_undefined() -> None:
     means = over_folds(rows)
     assert means["dice"] == pytest.approx({"mean": 0.4, "lowest": 0.2, "highest": 0.6})
     assert means["iou"]["mean"] == 0.5
+
+
+def test_means_over_folds_are_of_one_test_set_each() -> None:
+    scores = [("near", 0.9), ("far", 0.0), ("near", 0.9), ("far", 0.1)]
+    rows = [Row("fold", "", {}, {"dice": value}, {}, tested_on=name) for name, value in scores]
+    means = over_folds(rows)
+    assert list(means) == ["dice on near", "dice on far"]
+    assert means["dice on near"] == {"mean": 0.9, "lowest": 0.9, "highest": 0.9}
+    assert means["dice on far"] == pytest.approx({"mean": 0.05, "lowest": 0.0, "highest": 0.1})
+
+
+def test_what_was_never_found_is_told_of_its_test_set() -> None:
+    missed = {"classes": {"disc": {"held": 1, "missed": 1, "empty_right": 0, "empty_wrong": 0, "mean_per_image": {}}}, "images": 1}
+    for tested_on, place in (("far", "a on far"), ("", "a")):
+        study = module.Study([Row("a", "", {}, {}, missed, tested_on=tested_on)], Path(), None)
+        assert f"{place}: found no disc in the one image that holds it." in study.below()
+
+
+def test_the_memory_of_a_training_that_was_over_is_what_an_earlier_row_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study that gets further test sets measures nothing but how the finished run is opened."""
+    monkeypatch.setattr(one_run, "train", lambda *args, **options: SimpleNamespace(bundle=tmp_path / "bundle"))
+    monkeypatch.setattr(one_run, "training_facts", lambda config, run_dir: {"steps": 3})
+    monkeypatch.setattr(one_run, "peak_memory", lambda device: nullcontext(Peak(0.25)))
+    work = Work(tmp_path, (), "cpu", None, (), None)
+
+    def facts() -> dict[str, float]:
+        return dict(one_run._trained(tiny_config(tmp_path), work, tmp_path, no_progress)[1])
+
+    assert facts() == {"steps": 3, "peak memory GB": 0.25}
+    (tmp_path / "bundle").mkdir()
+    assert facts() == {"steps": 3}
+    (tmp_path / "study_row_on_near.json").write_text(json.dumps({"facts": {"peak memory GB": 1.5}}))
+    assert facts() == {"steps": 3, "peak memory GB": 1.5}
 
 
 def test_headlines_of_both_families() -> None:
@@ -438,7 +474,8 @@ def test_a_study_may_be_tested_on_other_data_sets_whose_class_has_another_name(
     both = run_study("far", [config], data, tmp_path / "out", tested=sets)
     assert [(row.name, row.tested_on, row.summary["card"]["name"]) for row in both.rows] == [("a", "own", "tiny"), ("a", "other", "other")]
     assert both.rows[1].scores == study.rows[0].scores
-    assert both.rows[1].facts["steps"] == study.rows[0].facts["steps"]
+    for fact in ("steps", "peak memory GB"):
+        assert both.rows[1].facts[fact] == study.rows[0].facts[fact]
     parent = connect(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}").get_run(both.mlflow_run_id)
     for row in both.rows:
         assert parent.data.metrics[f"a/{row.tested_on}/dice blob"] == pytest.approx(row.scores["dice blob"])
