@@ -312,12 +312,17 @@ model: {name: mask_rcnn, backbone: resnet18, fpn_channels: 8, representation: 16
     ],
 )
 def test_how_many_objects_are_kept_is_one_setting(
-    task: str, model: str, detections: int, score_threshold: float, said: str, caplog: pytest.LogCaptureFixture
+    task: str, model: str, detections: int, score_threshold: float, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Files of older versions said it of the model, too: what both came to is kept, and said once."""
+    """Files of older versions said it of the model, too: what both came to is kept, and said once; of a record nothing is said."""
     renamed_keys._warn.cache_clear()
+    recorded = parse_config(DETECTOR % (task, model))
+    assert recorded == RunConfig.model_validate(yaml.safe_load(DETECTOR % (task, model)))
+    assert caplog.messages == []
+    file = _write(tmp_path, "old.yaml", DETECTOR % (task, model))
     for _ in range(2):
-        config = parse_config(DETECTOR % (task, model))
+        config = load_config(file)
+    assert config == recorded
     assert (config.task.detections, config.task.score_threshold) == (detections, score_threshold)  # type: ignore[attr-defined]
     assert len(caplog.messages) == bool(said)
     assert said in "".join(caplog.messages)
@@ -352,7 +357,8 @@ def test_every_renamed_key_is_tried() -> None:
 def test_an_old_key_is_read_as_the_new_one_with_one_warning(
     old: str, new: str, value: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In a file, its base, an override, a recorded config, and a bundle's record (a mapping that no file layer has seen)."""
+    """In a file, its base and an override; a recorded config and a bundle's record (a mapping that no file layer has seen) stay as they
+    are, so nothing is said of them."""
     wanted = parse_config(PRETRAINED, [f"{new}={value}"])
     renamed_keys._warn.cache_clear()
     entry = f"train: {{{old.removeprefix('train.')}: {value}}}\n"
@@ -360,8 +366,9 @@ def test_an_old_key_is_read_as_the_new_one_with_one_warning(
     based = _write(tmp_path, "own.yaml", "base: old.yaml\nname: x\n")
     recorded = dump_config(wanted).replace(new.removeprefix("train."), old.removeprefix("train."))
     assert old.removeprefix("train.") in recorded
-    configs = [load_config(file), load_config(based), parse_config(PRETRAINED, [f"{old}={value}"]), parse_config(recorded)]
-    configs.append(RunConfig.model_validate(yaml.safe_load(recorded)))
+    configs = [parse_config(recorded), RunConfig.model_validate(yaml.safe_load(recorded))]
+    assert caplog.messages == []
+    configs += [load_config(file), load_config(based), parse_config(PRETRAINED, [f"{old}={value}"])]
     assert all(config == wanted for config in configs)
     assert caplog.messages == [f"{old} is now {new}; use the new key"]
     assert old.removeprefix("train.") not in dump_config(configs[0])

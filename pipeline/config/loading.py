@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.layers import KEYS, OWN, merged, read_text, set_override
-from pipeline.config.renamed_keys import current_key, with_current_keys
+from pipeline.config.renamed_keys import current_key, with_current_keys, with_detector_limits_in_task
 from pipeline.config.run_config import RunConfig
 from pipeline.config.study_file import StudyFile, parse_study
 from pipeline.errors import ConfigError
@@ -35,7 +35,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     ------
     ConfigError: one sentence a fault, each naming the dotted key, the value and the fix.
     """
-    return _checked(merged(path), overrides, path.name)
+    return _checked(merged(path), overrides, path.name, recorded=False)
 
 
 def named_by_changes(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
@@ -95,13 +95,14 @@ def load_study(path: Path) -> StudyFile | None:
 
 
 def parse_config(text: str, overrides: Sequence[str] = (), where: str = "config") -> RunConfig:
-    """The same from YAML (or JSON) text, which has no base."""
-    return _checked(with_current_keys(read_mapping(text, where, KEYS, ConfigError), where), overrides, where)
+    """The same from YAML (or JSON) text as it is recorded: it has no base, and nothing is said of renamed keys in it."""
+    return _checked(with_current_keys(read_mapping(text, where, KEYS, ConfigError), where, recorded=True), overrides, where, recorded=True)
 
 
-def _checked(data: dict[str, Any], overrides: Sequence[str], where: str) -> RunConfig:
+def _checked(data: dict[str, Any], overrides: Sequence[str], where: str, *, recorded: bool) -> RunConfig:
     for override in overrides:
         set_override(data, override)
+    data = with_detector_limits_in_task(data, recorded=recorded)
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:

@@ -1,4 +1,7 @@
-"""Keys of earlier versions: a config that still uses one is read as if it used the new key, with one warning."""
+"""Keys of earlier versions: a config that still uses one is read as if it used the new key; a file that a person writes, with one warning.
+
+Records (a bundle's config, that of a run or of a study's row) stay as they are, and nothing is said of them.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ _MERGED = (("detections", 100, min), ("score_threshold", 0.05, max))
 """Detector settings that both ``model`` and ``task`` once had: name, default, and which of two values was the one in force."""
 
 
-def with_current_keys(data: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """``data`` with each renamed key under its new name. ``data`` itself is not changed.
+def with_current_keys(data: Mapping[str, Any], where: str = "", *, recorded: bool = False) -> dict[str, Any]:
+    """``data`` with each renamed key under its new name, without a warning where it is ``recorded``. ``data`` itself is not changed.
 
     Raises
     ------
@@ -34,7 +37,8 @@ def with_current_keys(data: Mapping[str, Any], where: str = "") -> dict[str, Any
         section = _section(current, old)
         if section is None or _last(old) not in section:
             continue
-        _warn(old, new)
+        if not recorded:
+            _warn(old, new)
         target = _section(current, new)
         if target is not None and _last(new) in target:
             place = f"{where}: " if where else ""
@@ -75,7 +79,7 @@ def _set(data: dict[str, Any], key: str, entry: Mapping[str, Any] | None = None)
     node |= entry or {}
 
 
-def with_detector_limits_in_task(data: dict[str, Any]) -> dict[str, Any]:
+def with_detector_limits_in_task(data: dict[str, Any], *, recorded: bool = False) -> dict[str, Any]:
     """``model.detections`` and ``model.score_threshold`` moved to the task, where the stricter of both values holds."""
     model, task = (data.get(name) for name in ("model", "task"))
     if not isinstance(model, dict) or not isinstance(task, dict) or task.get("name") != "detection":
@@ -86,7 +90,7 @@ def with_detector_limits_in_task(data: dict[str, Any]) -> dict[str, Any]:
         # With tiles the model's number was a limit per tile, not per image.
         if isinstance(value, int | float) and isinstance(own, int | float) and not (key == "detections" and task.get("tile")):
             task[key] = stricter(value, own)
-            if task[key] != own:
+            if task[key] != own and not recorded:
                 _warn(f"model.{key}", f"task.{key}", f": read as task.{key}={task[key]}")
     return data | {"model": model, "task": task}
 

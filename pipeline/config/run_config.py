@@ -166,7 +166,7 @@ class RunConfig(Strict):
     @model_validator(mode="before")
     @classmethod
     def _keys_of_earlier_versions(cls, data: Any) -> Any:
-        return with_detector_limits_in_task(with_current_keys(data)) if isinstance(data, dict) else data
+        return with_detector_limits_in_task(with_current_keys(data, recorded=True), recorded=True) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _one_family(self) -> RunConfig:
