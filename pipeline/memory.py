@@ -213,7 +213,8 @@ class Limits:
 
 
 def usual_workers(cores: int) -> int:
-    """How many files to read at once on a machine of so many cores: no more than can decode images of the largest size, but two."""
+    """How many files to read at once on a machine of so many cores: no more than can decode images of the largest size, and at
+    least two."""
     total = memory_setting() or int(machine_memory() * _SHARE_OF_MACHINE)
     fits = int(total * _SHARE_OF_WORKERS) // (_MOST_PIXELS * _DECODING_BYTES_PER_PIXEL)
     return max(2, min(cores, fits, _MOST_WORKERS))

@@ -57,13 +57,15 @@ def schema(
     study: Annotated[bool, typer.Option("--study", help="Of a study file, instead of a run file.")] = False,
 ) -> None:
     """Print the JSON Schema of a run file (configs/schema.json), study file (study_schema.json) or data card (card_schema.json)."""
-    from pipeline.cards.explain import card_schema
-    from pipeline.config import schema as run_schema
-    from pipeline.config import study_schema
-
     if card and study:
         raise ConfigError("--card and --study exclude each other; one schema is printed")
-    text = card_schema() if card else study_schema() if study else run_schema()
+    if card:
+        from pipeline.cards.explain import card_schema as made
+    elif study:
+        from pipeline.config import study_schema as made
+    else:
+        from pipeline.config import schema as made
+    text = made()
     if out is None:
         print(text, end="")
     else:

@@ -179,7 +179,7 @@ class RunConfig(Strict):
         volumes: bool = model.volumes  # type: ignore[attr-defined]
         if volumes and self.data.slices is None:
             raise ValueError(f"data.slices is missing: model {model.name!r} has dims 3; say how many slices a training crop has, such as 9")  # type: ignore[attr-defined]
-        for key, value in (("data.slices", self.data.slices), ("task.tile_slices", getattr(task, "tile_slices", None))):
+        for key, value in (("data.slices", self.data.slices), ("task.tile_slices", task.slices_at_once)):  # type: ignore[attr-defined]
             if value is not None and not volumes:
                 raise ValueError(f"{key}: {value} is for a network of volumes; leave it out, or take a model with dims: 3, such as unet")
         if self.train.unfreeze_at is not None and model.weights == "none":  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, ValidationError
 
@@ -11,6 +11,7 @@ from pipeline.config.renamed_keys import with_current_keys
 from pipeline.errors import ConfigError
 from pipeline.registry import Strict, explain, unknown_name
 from pipeline.resources import find_run_file
+from pipeline.types import EvaluatedPart
 
 ENDLESS = 1_000_000
 """Epochs of a run that only its time limit ends."""
@@ -24,7 +25,7 @@ class TestSet(Strict):
 
     card: str = Field(description="a card's name in data_cards/, or a path to one")
     root: str | None = Field(None, description="folder of the data set, relative to the study file; null: as --root says")
-    part: Literal["train", "validation", "test", "all"] = Field("test", description="part of the data set; all: a set no run has seen")
+    part: EvaluatedPart = Field("test", description="part of the data set; all: a set no run has seen")
     classes: dict[str, str] = Field({}, description="our class name: the card's name for it, where they differ")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from pipeline.atomic import write_text
 from pipeline.bundles.bundle import Bundle, load_bundle
@@ -35,11 +35,10 @@ from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import content_sha256
 from pipeline.scans.raster import write_png
 from pipeline.training.platform import enough_memory, prepare_machine
-from pipeline.types import LabelMap, ProgressCallback
+from pipeline.types import EvaluatedPart, LabelMap, ProgressCallback
 
 log = logging.getLogger(__name__)
 
-Part = Literal["train", "validation", "test", "all"]
 REMEDY = "train a bundle with a smaller task.tile (of volumes task.tile_slices), or score with --device cpu"
 
 __all__ = ["evaluate", "summary_lines"]
@@ -98,8 +97,8 @@ def evaluate(
     LeakError: an image of the scored part was trained or validated on. CardError: files of a case cannot be used or do not fit, by
     its name. ConfigError: no such part. OSError: ``out`` cannot be made or written. TrainingError: too little GPU memory.
     """
-    if part not in get_args(Part):
-        raise ConfigError(f"--split {part!r}: must be one of {', '.join(get_args(Part))}")
+    if part not in get_args(EvaluatedPart):
+        raise ConfigError(f"--split {part!r}: must be one of {', '.join(get_args(EvaluatedPart))}")
     bundle = load_bundle(bundle_path, device="cpu")
     card = load_card(card_name)
     _check_out(out, bundle)

@@ -51,6 +51,11 @@ class TaskConfig(Strict):
     family: ClassVar[Family]
     need: ClassVar[TargetKind] = "masks"
 
+    @property
+    def slices_at_once(self) -> int | None:
+        """Slices of a volume that are seen together (``task.tile_slices``); None where that is not limited."""
+        return None
+
     @abc.abstractmethod
     def outputs(self, label_map: LabelMap) -> int:
         """What the network's builder gets as ``out_channels``: channels of pixels, or classes of objects."""

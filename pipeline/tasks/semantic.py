@@ -44,6 +44,10 @@ class SemanticConfig(TaskConfig):
     tile_overlap: float = Field(0.25, ge=0, lt=1, description="overlap of neighbouring tiles as a fraction of their side")
     flips: bool = Field(False, description="average the prediction over flips (test-time augmentation)")
 
+    @property
+    def slices_at_once(self) -> int | None:
+        return self.tile_slices
+
     def outputs(self, label_map: LabelMap) -> int:
         return label_map.channels
 

@@ -16,15 +16,16 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from pipeline.atomic import write_text
 from pipeline.errors import ConfigError
+from pipeline.lock import locked
 
 
 @dataclass(frozen=True)
@@ -180,13 +181,10 @@ def sender_lock(run_dir: Path) -> Iterator[bool]:
     """Whether this process alone may deliver; the system releases the lock when its holder dies."""
     path = run_dir / "tracking" / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(path, Timeout(str(path))))
+            alone = True
+        except Timeout:
+            alone = False
+        yield alone

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pipeline.types.label import IGNORE, LabelClass, LabelMap, Role
 from pipeline.types.on_disk import OnDisk
-from pipeline.types.part import PARTS, Part
+from pipeline.types.part import PARTS, EvaluatedPart, Part
 from pipeline.types.progress import ProgressCallback, duration, no_progress
 from pipeline.types.result import Measure, Prediction, Unit
 from pipeline.types.sample import Batch, Placement, Target
@@ -31,6 +31,7 @@ __all__ = [
     "PARTS",
     "Batch",
     "CaseKey",
+    "EvaluatedPart",
     "Geometry",
     "LabelClass",
     "LabelMap",

@@ -82,8 +82,8 @@ class GeometryRecord(Record):
 
 
 class CaseRecord(Record):
-    """``case.json``. ``seconds``: reading and network · ``layers`` and ``fluid_components`` (before: ``pockets``) of a bundle with
-    layers, the latter of volumes alone."""
+    """``case.json``. ``seconds``: reading, network and making the masks · ``layers`` and ``fluid_components`` (before: ``pockets``) of a
+    bundle with layers, the latter of volumes alone."""
 
     case: str
     modality: Modality = "unknown"
