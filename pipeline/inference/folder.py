@@ -211,7 +211,8 @@ class _Run:
         what was a duplicate of either."""
         if entry.status in ("done", "part"):
             return (self.out / "cases" / entry.case).is_dir()
-        if entry.status == "duplicate":
+        if entry.status == "duplicate" and (entry.instance or not entry.series):
+            # A volume is entered under its own hash, so that of its first slice nothing but the UID is found.
             other = self._other(entry)
             return other is not None and other.kind != "conflict"
         return entry.status != "failed" and entry.code not in PASSING

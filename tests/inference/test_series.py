@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from pipeline.bundles.bundle import Bundle
@@ -17,7 +19,7 @@ from pipeline.scans.catalogue import Catalogue
 from pipeline.scans.folder import index_folder
 from pipeline.scans.open import open_scan
 from pipeline.types import Scan
-from tests.inference.conftest import make_bundle, picture, write_folder
+from tests.inference.conftest import BrightTask, make_bundle, picture, write_folder
 from tests.inference.test_folder import KEY, counts, ledger, run
 from tests.scans.make import dicom, ramp, saved
 from tests.scans.test_series import write_series
@@ -56,6 +58,23 @@ def test_files_of_one_series_are_one_case_and_grow_with_it(tmp_path: Path, oct_b
     shown = np.stack([open_scan(case / f"image_{k:03d}.png").pixels[0] for k in range(4)])
     assert (np.argsort(shown[:, 0, 0]) == np.argsort(volume[:, 0, 0])).all()
     assert sorted({(row["token"], row["status"]) for row in rows}) == indexed(tmp_path)
+
+
+@pytest.mark.parametrize("uid", [True, False])
+def test_copies_of_every_slice_stay_duplicates(tmp_path: Path, oct_bundle: Bundle, uid: bool) -> None:
+    folder, copies = tmp_path / "scans" / "A", tmp_path / "scans" / "copies"
+    write_series(folder)
+    copies.mkdir()
+    for path in folder.iterdir():
+        if not uid:
+            dataset = pydicom.dcmread(path)
+            del dataset.SOPInstanceUID
+            dataset.save_as(path)
+        shutil.copy(path, copies)
+    for _ in range(2):
+        assert run(tmp_path) == counts(done=1, part=3, duplicate=4)
+    assert isinstance(oct_bundle.task, BrightTask)
+    assert len(oct_bundle.task.seen) == 4
 
 
 @pytest.mark.parametrize("at_once", [1, 8])
