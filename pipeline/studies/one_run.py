@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 RESULT = "study_row"
 """A run's row, as RESULT.json in its folder; of one of several sets as RESULT_on_SET.json."""
 
+COST = "study_cost.json"
+"""What a run's training needed that its own record does not say, in its folder."""
+
 PEAK = "peak memory GB"
 
 
@@ -127,7 +130,7 @@ def _begun(run_dir: Path) -> bool:
 
 def _trained(config: RunConfig, work: Work, run_dir: Path, advance: ProgressCallback) -> tuple[Path, Mapping[str, float]]:
     """The bundle, and what its training cost."""
-    over = (run_dir / "bundle").is_dir()
+    over, cost = (run_dir / "bundle").is_dir(), run_dir / COST
     with peak_memory(work.device) as peak:
         result = train(
             config,
@@ -140,14 +143,11 @@ def _trained(config: RunConfig, work: Work, run_dir: Path, advance: ProgressCall
             progress=advance,
             tags={} if work.parent is None else {"mlflow.parentRunId": work.parent},
         )
-    memory = _known_memory(run_dir) if over else {PEAK: peak.gigabytes}
-    return result.bundle, training_facts(config, run_dir) | memory
-
-
-def _known_memory(run_dir: Path) -> dict[str, float]:
-    """What the rows of a training that was over say of its memory, which cannot be measured any more; nothing where there is none."""
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run_dir.glob(f"{RESULT}*.json"))]
-    return next(({PEAK: row["facts"][PEAK]} for row in rows if PEAK in row["facts"]), {})
+    known = json.loads(cost.read_text(encoding="utf-8")) if cost.is_file() else {}
+    if not over:  # of a training that was over, only what it said itself is known
+        known = {PEAK: max(peak.gigabytes, known.get(PEAK, 0.0))}
+        write_json(cost, known)
+    return result.bundle, training_facts(config, run_dir) | known
 
 
 def _tested(bundle: Path, tested: EvaluationSet, work: Work, run_dir: Path, advance: ProgressCallback) -> dict[str, Any]:

@@ -253,21 +253,23 @@ def test_what_was_never_found_is_told_of_its_test_set() -> None:
         assert f"{place}: found no disc in the one image that holds it." in study.below()
 
 
-def test_the_memory_of_a_training_that_was_over_is_what_an_earlier_row_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A study that gets further test sets measures nothing but how the finished run is opened."""
+def test_the_memory_of_a_training_that_was_over_is_what_it_said_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study that gets further test sets, or whose test failed, measures nothing but how the finished run is opened."""
     monkeypatch.setattr(one_run, "train", lambda *args, **options: SimpleNamespace(bundle=tmp_path / "bundle"))
     monkeypatch.setattr(one_run, "training_facts", lambda config, run_dir: {"steps": 3})
-    monkeypatch.setattr(one_run, "peak_memory", lambda device: nullcontext(Peak(0.25)))
     work = Work(tmp_path, (), "cpu", None, (), None)
 
-    def facts() -> dict[str, float]:
+    def facts(gigabytes: float) -> dict[str, float]:
+        monkeypatch.setattr(one_run, "peak_memory", lambda device: nullcontext(Peak(gigabytes)))
         return dict(one_run._trained(tiny_config(tmp_path), work, tmp_path, no_progress)[1])
 
-    assert facts() == {"steps": 3, "peak memory GB": 0.25}
     (tmp_path / "bundle").mkdir()
-    assert facts() == {"steps": 3}
-    (tmp_path / "study_row_on_near.json").write_text(json.dumps({"facts": {"peak memory GB": 1.5}}))
-    assert facts() == {"steps": 3, "peak memory GB": 1.5}
+    assert facts(0.25) == {"steps": 3}
+    (tmp_path / "bundle").rmdir()
+    assert facts(1.5) == {"steps": 3, "peak memory GB": 1.5}
+    assert facts(0.5) == {"steps": 3, "peak memory GB": 1.5}  # resumed; its first part needed more
+    (tmp_path / "bundle").mkdir()
+    assert facts(0.25) == {"steps": 3, "peak memory GB": 1.5}
 
 
 def test_headlines_of_both_families() -> None:
