@@ -17,10 +17,10 @@ from pipeline.errors import ConfigError
 _CGROUPS, _MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _UNIT = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
-_SHARE_OF_MACHINE = 0.75
-_SHARE_OF_FREE = 0.8
+_FRACTION_OF_MACHINE = 0.75
+_FRACTION_OF_FREE = 0.8
 _LITTLE = 256 << 20
-_SHARE_OF_WORKERS = 0.5
+_WORKERS_FRACTION = 0.5
 _DECODING_BYTES_PER_PIXEL = 10
 """RGB as decoded, once more with its channels in front, and what a decoder holds beside them."""
 _MOST_PIXELS = 400_000_000
@@ -114,10 +114,10 @@ def give_back_freed_memory() -> None:
 
 def fits_memory(size: int) -> bool:
     """Whether ``size`` bytes more can be taken now; little always can."""
-    if size <= _LITTLE or size <= _SHARE_OF_FREE * available_memory():
+    if size <= _LITTLE or size <= _FRACTION_OF_FREE * available_memory():
         return True
     give_back_freed_memory()
-    return size <= _SHARE_OF_FREE * available_memory()
+    return size <= _FRACTION_OF_FREE * available_memory()
 
 
 class Budget:
@@ -206,8 +206,8 @@ class Limits:
             if not re.fullmatch(r"[1-9]\d{0,14}", text.strip()):
                 raise ConfigError(f"OCUSEG_MAX_PIXELS {text!r} is not a whole number above 0")
             max_pixels = int(text)
-        total = memory if memory is not None else int(machine_memory() * _SHARE_OF_MACHINE)
-        worker = max(int(total * _SHARE_OF_WORKERS) // max(workers, 1), 1)
+        total = memory if memory is not None else int(machine_memory() * _FRACTION_OF_MACHINE)
+        worker = max(int(total * _WORKERS_FRACTION) // max(workers, 1), 1)
         fits = min(_MOST_PIXELS, worker // _DECODING_BYTES_PER_PIXEL)
         return cls(max_pixels if max_pixels is not None else fits, total, worker, time_s)
 
@@ -215,6 +215,6 @@ class Limits:
 def usual_workers(cores: int) -> int:
     """How many files to read at once on a machine of so many cores: no more than can decode images of the largest size, and at
     least two."""
-    total = memory_setting() or int(machine_memory() * _SHARE_OF_MACHINE)
-    fits = int(total * _SHARE_OF_WORKERS) // (_MOST_PIXELS * _DECODING_BYTES_PER_PIXEL)
+    total = memory_setting() or int(machine_memory() * _FRACTION_OF_MACHINE)
+    fits = int(total * _WORKERS_FRACTION) // (_MOST_PIXELS * _DECODING_BYTES_PER_PIXEL)
     return max(2, min(cores, fits, _MOST_WORKERS))

@@ -37,7 +37,7 @@ class Look:
 
 @dataclass
 class _Seen:
-    """One file: ``flat`` is the share of neighbours on an object that are equal, ``single`` how many of its values are one piece."""
+    """One file: ``flat`` is the fraction of neighbours on an object that are equal, ``single`` how many of its values are one piece."""
 
     shape: tuple[int, ...]
     values: tuple[Any, ...] | None
@@ -131,7 +131,7 @@ def _colours(stored: npt.NDArray[Any]) -> tuple[tuple[int, int, int], ...] | Non
 
 
 def _flat(planes: npt.NDArray[Any]) -> float:
-    """Share of horizontal neighbours that are equal, among those that are both not background; 1 where there are none."""
+    """Fraction of horizontal neighbours that are equal, among those that are both not background; 1 where there are none."""
     rows = planes[len(planes) // 2] if len(planes) > 1 else planes[0]
     left, right = rows[:, :-1], rows[:, 1:]
     both = (left != 0) & (right != 0)
@@ -149,7 +149,7 @@ def _bimodal(stored: npt.NDArray[Any]) -> bool:
 
 
 def _single(planes: npt.NDArray[Any], values: tuple[int, ...]) -> float:
-    """Share of the values of which every plane holds one piece, corners included."""
+    """Fraction of the values of which each plane holds a single piece, corners included."""
     from scipy.ndimage import find_objects, label
 
     if not values:

@@ -19,13 +19,13 @@ from pipeline.types import LabelMap, OnDisk, Placement, Target
 Boxes = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-LEAST_SHARE = 0.15
-"""An object of which a crop keeps less than this share is dropped from it: its sliver looks like no object of its class, and a
-loss for missing it, or a reward for finding it, would teach the crop's edge. A round lesion of which this share is left is a cap
+MIN_FRACTION_LEFT = 0.15
+"""An object of which a crop keeps less than this fraction is dropped from it: its sliver looks like no object of its class, and a
+loss for missing it, or a reward for finding it, would teach the crop's edge. A round lesion of which this fraction is left is a cap
 a fifth of its diameter high."""
 
 _REACH = 0.01
-"""Boxes may reach past the image by this share of its side (annotation tools round and let the mouse slip), and are clipped."""
+"""Boxes may reach past the image by this fraction of its side (annotation tools round and let the mouse slip), and are clipped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,20 +179,20 @@ class Objects:
         return fitted(placement.net, pieces, self.labels)
 
     def window(self, top: int, left: int, rows: int, columns: int) -> Objects:
-        """Cut to a window, as ``geometric.cut`` does with whole masks; what keeps less than ``LEAST_SHARE`` is dropped."""
+        """Cut to a window, as ``geometric.cut`` does with whole masks; what keeps less than ``MIN_FRACTION_LEFT`` is dropped."""
         offset = np.array([left, top, left, top], dtype=np.float32)
         boxes = (self.boxes - offset).clip(0, np.array([columns, rows, columns, rows], dtype=np.float32))
         sides = boxes[:, 2:] - boxes[:, :2]
         if self.masks is None:
             whole = (self.boxes[:, 2:] - self.boxes[:, :2]).prod(axis=1)
-            kept = (sides >= 1).all(axis=1) & (sides.prod(axis=1) >= LEAST_SHARE * whole)
+            kept = (sides >= 1).all(axis=1) & (sides.prod(axis=1) >= MIN_FRACTION_LEFT * whole)
             return Objects((rows, columns), boxes[kept], self.labels[kept])
         pieces, labels = [], []
         touched = self.touched()
         for index in np.flatnonzero((sides > 0).all(axis=1)).tolist():
             mask, (up, start, _, _) = self.masks[index], touched[index].tolist()
             piece = mask[max(top - up, 0) : max(top + rows - up, 0), max(left - start, 0) : max(left + columns - start, 0)]
-            if piece.sum() >= LEAST_SHARE * mask.sum():
+            if piece.sum() >= MIN_FRACTION_LEFT * mask.sum():
                 pieces.append((max(up - top, 0), max(start - left, 0), piece))
                 labels.append(int(self.labels[index]))
         return fitted((rows, columns), pieces, labels)

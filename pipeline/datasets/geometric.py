@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as nn_functional
 from torch import Tensor
 
-from pipeline.cards.objects import LEAST_SHARE
+from pipeline.cards.objects import MIN_FRACTION_LEFT
 
 # Control points of an elastic displacement lie this many pixels apart.
 _ELASTIC_GRID_PX = 48
@@ -179,9 +179,9 @@ def clipped_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def remains(boxes: Tensor, areas: Tensor, whole: Tensor) -> Tensor:
-    """bool (N): which objects are still there: at least a pixel wide and high, with ``LEAST_SHARE`` of ``whole`` (N), the area that
+    """bool (N): which objects are still there: at least a pixel wide and high, with ``MIN_FRACTION_LEFT`` of ``whole`` (N), the area that
     they would have with nothing cut off."""
-    return (boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1) & (areas >= LEAST_SHARE * whole)
+    return (boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1) & (areas >= MIN_FRACTION_LEFT * whole)
 
 
 def boxes_of(instance_masks: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 _GATE = 0.9
 """Half the width of the gap a contour may pass through, in half pixels; 1 would let it touch the pixel centres."""
-_RING_SHARE = 0.015
-_LESION_SHARE = 0.06
+_RING_FRACTION = 0.015
+_LESION_FRACTION = 0.06
 _MOST_RINGS = 400
 _MOST_EDGES = 250_000
 _INWARDS = ((0, 1), (-1, 0), (0, -1), (1, 0))
@@ -185,10 +185,10 @@ def small_finding_rings(layer: npt.NDArray[np.bool_]) -> list[tuple[float, float
     bounds = np.array([(b[0].start, b[0].stop, b[1].start, b[1].stop) for b in boxes], dtype=float)
     size = np.hypot(bounds[:, 1] - bounds[:, 0], bounds[:, 3] - bounds[:, 2])
     diagonal = math.hypot(*layer.shape)
-    if size.max() > _LESION_SHARE * diagonal:
+    if size.max() > _LESION_FRACTION * diagonal:
         return []
     chosen = np.argsort(-size, kind="stable")
-    chosen = chosen[size[chosen] < _RING_SHARE * diagonal][:_MOST_RINGS]
+    chosen = chosen[size[chosen] < _RING_FRACTION * diagonal][:_MOST_RINGS]
     radius = np.maximum(0.5 * size[chosen] + 0.004 * diagonal, 0.01 * diagonal)
     x = bounds[chosen, 2:].mean(axis=1)
     y = bounds[chosen, :2].mean(axis=1)

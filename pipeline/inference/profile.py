@@ -54,7 +54,7 @@ class Profile:
         """The table that ``--profile`` prints."""
         found = self.to_json()
         images, total = max(self._images, 1), max(sum(self._seconds.values()), 1e-9)
-        out = [f"{'stage':<16}{'seconds':>9}{'ms/image':>10}{'share':>7}"]
+        out = [f"{'stage':<16}{'seconds':>9}{'ms/image':>10}{'of all':>7}"]
         out += [f"{n:<16}{s:>9.2f}{1e3 * s / images:>10.1f}{s / total:>7.0%}" for n, s in self._seconds.items()]
         speed = self._images / max(found["seconds"], 1e-9)
         return [

@@ -6,7 +6,7 @@ transformers (Apache-2.0), built from its configuration; nothing is downloaded.
 What differs: the image encoder is one of backbones.py, so that ImageNet weights come from the same files as everywhere, and its
 normalisation learns where there are none (transformers would freeze it at random). Weights begin as in the authors' code (Xavier in
 the transformer, N(0, 1) queries): transformers, meant to load trained ones, begins with N(0, .02), where all queries are alike. The
-set loss is the paper's, written here: transformers' sums across processes, so that a validation with uneven shares would never end,
+set loss is the paper's, written here: transformers' sums across processes, so that a validation with uneven parts would never end,
 and it stops at the first number that is not finite instead of showing it in the loss.
 
 DETR is known to need hundreds of epochs. ``points`` (default; ``false`` is the paper's) gives it what later papers found missing, in
@@ -128,7 +128,7 @@ class Detr(Detector):
         return features.stages()
 
     def outputs(self, images: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
-        """Logits (L, B, queries, classes + 1), "no object" last, and boxes (L, B, queries, 4): centre, width, height as shares of the
+        """Logits (L, B, queries, classes + 1), "no object" last, and boxes (L, B, queries, 4): centre, width, height as fractions of the
         image's own sides. L decoder layers, the last one last; float32."""
         model = self.net.model
         seen = model.input_projection(self._features(images))
@@ -181,7 +181,7 @@ class Detr(Detector):
         for target, (rows, columns) in zip(targets, sizes, strict=True):
             own, classes = boxes_and_labels(target)
             labels.append(classes - 1)
-            truths.append(_shares(own.to(boxes), rows, columns))
+            truths.append(_fractions(own.to(boxes), rows, columns))
         if not self.config.auxiliary:
             logits, boxes = logits[-1:], boxes[-1:]
         return set_losses(logits, boxes, labels, truths, self.config.no_object)
@@ -192,9 +192,9 @@ class Detr(Detector):
 
         logits, boxes = self.outputs(images, sizes)
         found = []
-        for probabilities, shares, (rows, columns) in zip(logits[-1].softmax(-1)[..., :-1], boxes[-1], sizes, strict=True):
+        for probabilities, centred, (rows, columns) in zip(logits[-1].softmax(-1)[..., :-1], boxes[-1], sizes, strict=True):
             scores, labels = probabilities.max(-1)
-            inside = clip_boxes_to_image(_corners(shares) * _sides(shares, rows, columns), (rows, columns))
+            inside = clip_boxes_to_image(_corners(centred) * _sides(centred, rows, columns), (rows, columns))
             order = scores.argsort(descending=True, stable=True)
             order = order[(inside[order, 2:] > inside[order, :2]).all(1)]
             found.append(Detections(inside[order], labels[order] + 1, scores[order]))
@@ -204,9 +204,10 @@ class Detr(Detector):
 def set_losses(logits: Tensor, boxes: Tensor, labels: Sequence[Tensor], truths: Sequence[Tensor], no_object: float) -> dict[str, Tensor]:
     """Losses ``class``, ``box`` (L1) and ``giou``, times the paper's weights and summed over the L decoder layers given.
 
-    ``logits`` (L, B, Q, K + 1), ``boxes`` (L, B, Q, 4) shares; for each image ``labels`` int64 (T) 0..K - 1 and ``truths`` (T, 4). Each
-    object is matched to the one query that costs least in all (Kuhn, 1955); the other queries are to say "no object". With more
-    objects than queries the costliest have none. Where nothing is matched, box and giou are 0.
+    ``logits`` (L, B, Q, K + 1), ``boxes`` (L, B, Q, 4): centre, width, height as fractions of the image's sides; for each image
+    ``labels`` int64 (T) 0..K - 1 and ``truths`` (T, 4). Objects and queries are matched one to one at the least total cost (Kuhn, 1955);
+    unmatched queries are trained to predict "no object". With more objects than queries the costliest objects stay unmatched. Where
+    nothing is matched, box and giou are 0.
     """
     from torchvision.ops import generalized_box_iou_loss  # importing torchvision takes a second
 
@@ -254,14 +255,14 @@ def _sides(like: Tensor, rows: int, columns: int) -> Tensor:
     return like.new_tensor([columns, rows, columns, rows])
 
 
-def _shares(boxes: Tensor, rows: int, columns: int) -> Tensor:
-    """Boxes (N, 4) xyxy in pixels -> centre, width and height as shares of the image's sides."""
+def _fractions(boxes: Tensor, rows: int, columns: int) -> Tensor:
+    """Boxes (N, 4) xyxy in pixels -> centre, width and height as fractions of the image's sides."""
     return torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1) / _sides(boxes, rows, columns)
 
 
-def _corners(shares: Tensor) -> Tensor:
-    """Centre, width, height (..., 4) -> xyxy inside the unit square's reach."""
-    centre, half = shares[..., :2], shares[..., 2:] / 2
+def _corners(centred: Tensor) -> Tensor:
+    """Centre, width, height (..., 4) -> xyxy."""
+    centre, half = centred[..., :2], centred[..., 2:] / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 
 

@@ -25,7 +25,7 @@ from pipeline.models.backbones import build_backbone
 from pipeline.models.base import MODELS, ModelConfig
 from pipeline.models.blocks import RELU_KERNELS, LearnedEnlargement, Norm, begin_as, convolution
 from pipeline.models.padding import AnySize
-from pipeline.models.vgg import load_vgg16, share, vgg16_blocks
+from pipeline.models.vgg import load_vgg16, scaled_width, vgg16_blocks
 from pipeline.models.weights import Loaded
 
 DENSE = 4096  # width of the classifier's dense layers in the paper and in the file
@@ -79,7 +79,7 @@ class _VGG(nn.Module):
     def __init__(self, config: FCNConfig, in_channels: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(nn.Sequential(*block) for block in vgg16_blocks(in_channels, config.width, config.norm))
-        third, fourth, dense = share(256, config.width), share(512, config.width), config.dense_width
+        third, fourth, dense = scaled_width(256, config.width), scaled_width(512, config.width), config.dense_width
         self.fc6 = convolution(fourth, dense, 7, norm=config.norm)
         self.fc7 = convolution(dense, dense, 1, norm=config.norm)
         self.dropout = nn.Dropout(config.dropout)

@@ -21,7 +21,7 @@ from torch.nn import functional
 from pipeline.models.base import MODELS, ModelConfig
 from pipeline.models.blocks import RELU_KERNELS, begin_as, convolution
 from pipeline.models.padding import AnySize
-from pipeline.models.vgg import BLOCKS, load_vgg16, share, vgg16_blocks
+from pipeline.models.vgg import BLOCKS, load_vgg16, scaled_width, vgg16_blocks
 from pipeline.models.weights import Loaded
 
 
@@ -38,7 +38,7 @@ class SegNet(AnySize):
     def __init__(self, config: SegNetConfig, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.encoder = nn.ModuleList(nn.Sequential(*block) for block in vgg16_blocks(in_channels, config.width, "batch"))
-        widths = [share(channels, config.width) for channels, _ in BLOCKS]
+        widths = [scaled_width(channels, config.width) for channels, _ in BLOCKS]
         blocks = []
         for width, narrower, (_, number) in zip(widths, [widths[0], *widths[:-1]], BLOCKS, strict=True):
             layers = [convolution(width, width) for _ in range(number - 1)] + [convolution(width, narrower)]

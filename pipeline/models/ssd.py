@@ -37,7 +37,7 @@ from pipeline.models.backbones import build_encoder
 from pipeline.models.base import MODELS
 from pipeline.models.blocks import RELU_KERNELS, begin_as
 from pipeline.models.detector import Detections, Detector, Sizes
-from pipeline.models.vgg import load_vgg16, share, vgg16_blocks
+from pipeline.models.vgg import load_vgg16, scaled_width, vgg16_blocks
 from pipeline.models.weights import Loaded
 from pipeline.types import Target
 
@@ -130,7 +130,7 @@ class _VGG(nn.Module):
 
     def __init__(self, config: SSDConfig, in_channels: int) -> None:
         super().__init__()
-        of = partial(share, of=config.width)
+        of = partial(scaled_width, fraction=config.width)
         layers: list[nn.Module] = []
         for block in vgg16_blocks(in_channels, config.width):
             layers += [nn.MaxPool2d(2), *block] if layers else block
@@ -173,7 +173,7 @@ class _Lite(nn.Module):
     def __init__(self, config: SSDConfig, in_channels: int) -> None:
         super().__init__()
         self.backbone = build_encoder("mobilenet_v2", in_channels, config.weights, config.frozen_stages)
-        added = [share(width, config.width) for width in (512, 256, 256)]
+        added = [scaled_width(width, config.width) for width in (512, 256, 256)]
         self.widths = [*self.backbone.widths[1:], *added]
         self.extra = nn.ModuleList(_separable(a, b) for a, b in zip(self.widths[2:], added, strict=False))
         begin_as(self.extra, RELU_KERNELS)

@@ -3,7 +3,7 @@
 Paper: Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015, arXiv:1409.1556.
 Layers and the names of their entries are torchvision's (BSD-3-Clause); the code is our own.
 
-What differs: any number of channels, a share of the widths, and batch normalisation if wanted.
+What differs: any number of channels, a fraction of the widths, and batch normalisation if wanted.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ DENSE_PLACES = ("0", "3")
 """Where the file's ``features`` have a convolution, and its ``classifier`` the first two dense layers."""
 
 
-def share(width: int, of: float) -> int:
-    """The share ``of`` ``width`` channels, a multiple of eight."""
-    return max(8, int(width * of) // 8 * 8)
+def scaled_width(channels: int, fraction: float) -> int:
+    """``fraction`` of ``channels``, rounded down to a multiple of eight; at least eight."""
+    return max(8, int(channels * fraction) // 8 * 8)
 
 
 def vgg16_blocks(in_channels: int, width: float = 1.0, norm: Norm = "none") -> list[list[nn.Module]]:
@@ -36,7 +36,7 @@ def vgg16_blocks(in_channels: int, width: float = 1.0, norm: Norm = "none") -> l
     for channels, number in BLOCKS:
         layers: list[nn.Module] = []
         for _ in range(number):
-            after = share(channels, width)
+            after = scaled_width(channels, width)
             layers += convolution(before, after, norm=norm)
             before = after
         blocks.append(layers)

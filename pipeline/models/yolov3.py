@@ -1,9 +1,9 @@
 """YOLOv3, our own.
 
-Paper: Redmon, Farhadi, "YOLOv3: An Incremental Improvement", 2018, arXiv:1804.02767; base boxes by k-means as in Redmon, Farhadi,
+Paper: Redmon, Farhadi, "YOLOv3: An Incremental Improvement", 2018, arXiv:1804.02767; anchors by k-means as in Redmon, Farhadi,
 "YOLO9000", CVPR 2017, arXiv:1612.08242. With Darknet-53, a neck of 512 and 80 classes it has the authors' 61,949,149 parameters.
 
-What differs by default: box loss by complete IoU (``box_loss: squared`` is the paper's), more than one base box may answer for an
+What differs by default: box loss by complete IoU (``box_loss: squared`` is the paper's), more than one anchor may be assigned to an
 object (``also_above: null`` is the paper's), losses by their mean (see yolo_loss.py), and objectness starts at one in a hundred
 (Lin et al., "Focal Loss", ICCV 2017, arXiv:1708.02002, section 3.3), without which ten thousand empty outputs drown the few others at
 first. Light encoders (``backbone``, ``neck``) take the place of Darknet-53 where two cores must do.
@@ -32,9 +32,9 @@ from pipeline.models.yolo_loss import BoxLoss, decode, places_of, yolo_losses
 from pipeline.types import Target
 
 STRIDES = (8, 16, 32)
-BASES = 3  # base boxes a scale
+PER_SCALE = 3  # anchors
 COCO = ((10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326))
-"""The paper's base boxes, from COCO at 416 x 416."""
+"""The paper's anchors, from COCO at 416 x 416."""
 PRIOR = 0.01  # objectness before training
 
 
@@ -68,8 +68,8 @@ class YoloV3Config(NMSConfig):
     def _nine(cls, anchors: tuple[tuple[float, float], ...] | None) -> tuple[tuple[float, float], ...] | None:
         if anchors is None:
             return None
-        if len(anchors) != BASES * len(STRIDES) or min(min(sides) for sides in anchors) <= 0:
-            raise ValueError(f"needs {BASES * len(STRIDES)} anchors of positive width and height")
+        if len(anchors) != PER_SCALE * len(STRIDES) or min(min(sides) for sides in anchors) <= 0:
+            raise ValueError(f"needs {PER_SCALE * len(STRIDES)} anchors of positive width and height")
         return tuple(sorted(anchors, key=lambda sides: sides[0] * sides[1]))
 
     def with_fitted_anchors(self, sizes: npt.NDArray[np.float32]) -> Self:
@@ -77,7 +77,7 @@ class YoloV3Config(NMSConfig):
             return self
         from pipeline.models.anchors import kmeans_anchors
 
-        found = kmeans_anchors(sizes, BASES * len(STRIDES), seed=0)
+        found = kmeans_anchors(sizes, PER_SCALE * len(STRIDES), seed=0)
         anchors = sorted(((float(width), float(height)) for width, height in found), key=lambda sides: sides[0] * sides[1])
         return self.model_copy(update={"anchors": tuple(anchors)})
 
@@ -94,9 +94,9 @@ class Scale(nn.Module):
             Convolution(width, 2 * width, 3),
             Convolution(2 * width, width, 1),
         )
-        last = nn.Conv2d(2 * width, BASES * outputs, 1)
+        last = nn.Conv2d(2 * width, PER_SCALE * outputs, 1)
         nn.init.normal_(last.weight, std=0.01)
-        bias = torch.zeros(BASES, outputs)
+        bias = torch.zeros(PER_SCALE, outputs)
         bias[:, 4] = -math.log((1 - PRIOR) / PRIOR)
         last.bias = nn.Parameter(bias.flatten())
         self.head = nn.Sequential(Convolution(width, 2 * width, 3), last)
@@ -115,7 +115,7 @@ class YoloV3(Detector):
         super().__init__()
         self.config, self.encoder, self.outputs = config, encoder, 5 + classes
         anchors = torch.tensor(config.anchors or COCO, dtype=torch.float32)
-        self.register_buffer("anchors", anchors.reshape(len(STRIDES), BASES, 2), persistent=False)  # the configuration has them
+        self.register_buffer("anchors", anchors.reshape(len(STRIDES), PER_SCALE, 2), persistent=False)  # the configuration has them
         widths = [config.neck // 2 ** (2 - level) for level in range(len(STRIDES))]
         self.reduce = nn.ModuleList(Convolution(coarse, coarse // 2, 1) for coarse in widths[1:])
         skipped = encoder.widths[1:]
@@ -141,7 +141,7 @@ class YoloV3(Detector):
                 feature = torch.cat([risen, feature], dim=1)
             coarser, output = self.scales[level](feature)
             batch, _, rows, columns = output.shape
-            outputs.insert(0, output.view(batch, BASES, self.outputs, rows, columns).permute(0, 1, 3, 4, 2))
+            outputs.insert(0, output.view(batch, PER_SCALE, self.outputs, rows, columns).permute(0, 1, 3, 4, 2))
         return outputs
 
     def batch_losses(self, images: Tensor, sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:

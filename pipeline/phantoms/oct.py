@@ -281,7 +281,7 @@ def _scan(
     down = surfaces.astype(np.float32)[:, :, None, :]
 
     def below(index: int) -> npt.NDArray[np.float32]:
-        """Share of each pixel that lies deeper than a surface."""
+        """Fraction of each pixel that lies deeper than a surface."""
         return np.asarray(np.clip(centres - down[index] + 0.5, 0, 1))
 
     signal = np.full(labels.shape, reflectance[0], dtype=np.float32)

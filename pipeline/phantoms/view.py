@@ -75,7 +75,7 @@ def paint_vessels(branches: tuple[npt.NDArray[np.float64], ...], view: View, ref
         dy, dx = (grid.ravel()[None] for grid in np.meshgrid(step, step, indexing="ij"))
         column, row = np.rint(x).astype(int) + dx, np.rint(y).astype(int) + dy
         distance = np.hypot(column - x, row - y).astype(np.float32)
-        # Blood column: the chord through a round tube; narrower than a pixel, its share of the pixel.
+        # Blood column: the chord through a round tube; narrower than a pixel, the fraction of the pixel that it covers.
         chord = np.sqrt(np.clip(1 - (distance / (radius + 0.35)) ** 2, 0, 1))
         amount = chord * np.clip(radius + 0.5 - distance, 0, 1) * np.minimum(1.0, 0.30 + radius / 2.4)
         if size > 2:

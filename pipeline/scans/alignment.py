@@ -22,7 +22,7 @@ Matrix = npt.NDArray[np.float64]
 Indices = tuple[int, int, int]
 
 _WITHIN = 0.25
-"""Corners may miss their pixels by this share of one: rounded decimals and float32 miss them by far less, another grid by more."""
+"""Corners may miss their pixels by this fraction of one: rounded decimals and float32 miss them by far less, another grid by more."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 # The longest side at which the field of view is sought; its edge is then placed to within a source pixel or two.
 _WORKING_SIDE = 512
-# Where the threshold lies between the level of the surround and that of bright retina; the best on CHASE_DB1.
-_SHARE = 0.12
-# A largest piece below this share of the picture is no field of view.
+# Where the threshold lies, as a fraction of the way from the level of the surround to that of bright retina; the best on CHASE_DB1.
+_THRESHOLD = 0.12
+# A largest piece below this fraction of the picture is no field of view.
 _SMALLEST = 0.1
-# A field of view fills this share of its convex hull at least; what fills less is texture (OCT angiography), not a disc.
+# A field of view fills at least this fraction of its convex hull; what fills less is texture (OCT angiography), not a disc.
 _SOLID = 0.85
 
 
@@ -41,7 +41,7 @@ def detect_field_of_view(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     dark, bright = np.percentile(brightest, [0.5, 95])
     if bright <= dark:
         return everything
-    above = brightest > dark + _SHARE * (bright - dark)
+    above = brightest > dark + _THRESHOLD * (bright - dark)
     # Thin bridges to lettering and specks of noise are cut before the largest piece is chosen.
     above = _opened(above.astype(np.uint8), 5).astype(bool)
     pieces, count = ndimage.label(above)

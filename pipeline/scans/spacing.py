@@ -12,7 +12,7 @@ from pipeline.types import Geometry
 
 LARGEST_MM = 60.0
 """No picture of an eye shows more: the retina from edge to edge measures some 45 mm along its curve."""
-_SAME = 0.01  # pixdim and affine agree within this share; float32 and rounded decimals lie far closer
+_SAME = 0.01  # pixdim and affine agree within this fraction; float32 and rounded decimals lie far closer
 
 
 def check_spacing(geometry: Geometry) -> tuple[Geometry, tuple[str, ...]]:

@@ -21,8 +21,8 @@ from pipeline.memory import available_memory, give_back_freed_memory
 _PROBES = (128, 256)
 """Rows and columns of the pieces on which a network is measured."""
 _TILES = (2048, 1024, 512, 256, 128)
-_SHARE = 0.8
-"""Of the memory that is free: the rest is for what libraries hold beside tensors, and for other threads."""
+_USED_FRACTION = 0.8
+"""Fraction of the free memory that a network may take: the rest is for what libraries hold beside tensors, and for other threads."""
 _NEVER_MORE = 8192
 """Bytes that no network here holds of a pixel: an image that fits by this is not worth a measurement."""
 
@@ -86,11 +86,11 @@ def tile_that_fits(network: nn.Module, run: Callable[[Tensor], Any], x: Tensor) 
     MemoryError: not even the smallest does.
     """
     rows, columns = x.shape[-2:]
-    if x.shape[0] * math.prod(x.shape[2:]) * _NEVER_MORE <= _SHARE * free_memory(x.device):
+    if x.shape[0] * math.prod(x.shape[2:]) * _NEVER_MORE <= _USED_FRACTION * free_memory(x.device):
         return None
     needed = bytes_needed(network, run, x)
     give_back_freed_memory()
-    free = _SHARE * free_memory(x.device)
+    free = _USED_FRACTION * free_memory(x.device)
     if needed(rows * columns) <= free:
         return None
     for side in _TILES:
@@ -112,7 +112,7 @@ def images_at_once(network: nn.Module, run: Callable[[Tensor], Any], x: Tensor, 
     """
     if x.device.type == "cpu" or most < 2:
         return 1
-    free = _SHARE * free_memory(x.device)
+    free = _USED_FRACTION * free_memory(x.device)
     if most * math.prod(x.shape[2:]) * _NEVER_MORE <= free:
         return most
     needed = bytes_needed(network, run, x)(math.prod(x.shape[-2:]))

@@ -22,7 +22,7 @@ CONTAINED = 0.5
 """A cut piece of which at least this fraction lies in a whole object of its class is a part of it."""
 AGREE = 0.5
 """Pieces whose parts in the tiles' common strip have this intersection over the smaller part belong together."""
-REACH_PX, REACH_SHARE = 2.0, 0.05
+REACH_PX, REACH_FRACTION = 2.0, 0.05
 """A box that ends within so many pixels, or this fraction of its own extent, of a seam is taken to be cut by it: no box is exact."""
 
 
@@ -135,7 +135,7 @@ def _groups(boxes: Tensor, labels: Tensor, views: Tensor, tile_of: Tensor, size:
 def _cut(boxes: Tensor, views: Tensor, size: tuple[int, int]) -> Tensor:
     """bool (N): whether a box ends at an edge of its tile that is not the image's own."""
     extent = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-    reach = (REACH_SHARE * extent).clamp(min=REACH_PX)
+    reach = (REACH_FRACTION * extent).clamp(min=REACH_PX)
     end = boxes.new_tensor([0, 0, size[1], size[0]])
     return (((boxes - views).abs() <= reach) & (views != end)).any(dim=1)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.cards.objects import LEAST_SHARE, Objects
+from pipeline.cards.objects import MIN_FRACTION_LEFT, Objects
 from pipeline.datasets.augment import Augment, AugmentConfig, Plan
 from pipeline.datasets.geometric import Turn, boxes_of
 from pipeline.datasets.store import CaseStore
@@ -134,7 +134,7 @@ def reference_cut(one: Sample, top: int, left: int, rows: int, columns: int) -> 
         if target.instance_masks is not None:
             instances = pick(target.instance_masks, 0)
             whole, areas, boxes = target.instance_masks.sum(dim=(1, 2)), instances.sum(dim=(1, 2)), boxes_of(instances)
-        kept = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(dim=1) & (areas >= LEAST_SHARE * whole)
+        kept = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(dim=1) & (areas >= MIN_FRACTION_LEFT * whole)
         boxes, labels, instances = boxes[kept], labels[kept], None if instances is None else instances[kept]
     mask = None if target.mask is None else pick(target.mask, IGNORE)
     placement = Placement.identity(rows, columns) if (top, left, rows, columns) != (0, 0, height, width) else one.placement

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cards.objects import LEAST_SHARE
+from pipeline.cards.objects import MIN_FRACTION_LEFT
 from pipeline.datasets.augment import Augment, AugmentConfig
 from pipeline.datasets.geometric import Turn, boxes_of
 from pipeline.types import IGNORE, Target
@@ -102,7 +102,7 @@ def check_aligned(out: Sample, source: Sample, growth: float = 1.0) -> None:
         assert len(kept) <= 1
         if not kept:
             area = float(source.target.instance_masks[number - 1].sum())
-            assert thin(there[number - 1]) or float(there[number - 1].sum()) < LEAST_SHARE * growth * area
+            assert thin(there[number - 1]) or float(there[number - 1].sum()) < MIN_FRACTION_LEFT * growth * area
             continue
         instance = out.target.instance_masks[kept[0]]
         assert torch.equal(instance[inside], there[number - 1][inside])
@@ -255,11 +255,11 @@ def test_an_object_of_which_a_crop_keeps_a_sliver_is_dropped() -> None:
     source = telling_sample()  # object 1: columns 10 to 40, rows 8 to 23
     bare = replace(source, target=Target(source.target.mask, source.target.boxes, source.target.labels))
     for sample in (source, bare):
-        share = 30 * LEAST_SHARE
+        least = 30 * MIN_FRACTION_LEFT
         for kept in range(1, 12):
             out = moved(sample, (0, 0, ROWS, 10 + kept))
-            assert (1 in out.target.labels.tolist()) == (kept >= share)
-            assert out.target.boxes.tolist() == ([[10, 8, 10 + kept, 23]] if kept >= share else [])
+            assert (1 in out.target.labels.tolist()) == (kept >= least)
+            assert out.target.boxes.tolist() == ([[10, 8, 10 + kept, 23]] if kept >= least else [])
 
 
 @settings(max_examples=60, deadline=None)

@@ -366,9 +366,9 @@ def test_proposals_are_counted_and_drawn(tmp_path: Path, use: Made) -> None:
         run(tmp_path, proposals=True)
     propose(bundle)
     summary = run(tmp_path, proposals=True)
-    shares = summary["detection"]["proposals"]
-    assert shares["all"] == {"10": 0.0, "100": pytest.approx(2 / 3), "1000": pytest.approx(2 / 3)}
-    assert shares["by_class"]["kind2"]["100"] == 0.5
+    recall = summary["detection"]["proposals"]
+    assert recall["all"] == {"10": 0.0, "100": pytest.approx(2 / 3), "1000": pytest.approx(2 / 3)}
+    assert recall["by_class"]["kind2"]["100"] == 0.5
     assert sorted(p.name for p in (tmp_path / "out" / "proposals").iterdir()) == ["c_L_0_c-L.png", "c_R_0_c-R.png", "d_R_0_d-R.png"]
     drawn, plain = read_image(tmp_path / "out" / "proposals" / "d_R_0_d-R.png"), canvas([])
     assert (drawn[20, 30:38] == 255).all()

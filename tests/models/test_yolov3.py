@@ -1,4 +1,4 @@
-"""YOLOv3: its size as published, its box arithmetic, who answers for what, and its losses in closed form."""
+"""YOLOv3: its size as published, its box arithmetic, assignment, and its losses in closed form."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def places(rows: int = 352, columns: int = 544) -> Places:
     return places_of([(rows // stride, columns // stride) for stride in STRIDES], STRIDES, ANCHORS)
 
 
-def number_of(scale: int, base: int, row: int, column: int, rows: int = 352, columns: int = 544) -> int:
+def number_of(scale: int, anchor: int, row: int, column: int, rows: int = 352, columns: int = 544) -> int:
     """The number of an output, counted by hand."""
     before = sum(3 * (rows // stride) * (columns // stride) for stride in STRIDES[:scale])
-    return before + (base * (rows // STRIDES[scale]) + row) * (columns // STRIDES[scale]) + column
+    return before + (anchor * (rows // STRIDES[scale]) + row) * (columns // STRIDES[scale]) + column
 
 
 def parameters(net: torch.nn.Module) -> int:
@@ -57,7 +57,7 @@ def test_parameters_are_as_published() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["darknet53", "mobilenet_v2", "resnet18"])
-def test_outputs_are_three_base_boxes_a_cell_at_three_scales(backbone: str) -> None:
+def test_outputs_are_three_anchors_a_cell_at_three_scales(backbone: str) -> None:
     config = YoloV3Config(backbone=backbone, neck=32)
     encoder = Darknet53(1, blocks=(1, 1, 1, 1, 1), width=2) if backbone == "darknet53" else build(config, 1, 4).encoder
     net = YoloV3(config, encoder, 4).eval()
@@ -74,7 +74,7 @@ def test_features_of_darknet_halve_and_double() -> None:
     assert net.widths == (8, 16, 32, 64)
 
 
-def test_outputs_are_numbered_by_scale_base_box_row_and_column() -> None:
+def test_outputs_are_numbered_by_scale_anchor_row_and_column() -> None:
     where = places()
     assert len(where.cell) == 3 * (44 * 68 + 22 * 34 + 11 * 17)
     number = number_of(1, 2, 5, 30)
@@ -84,9 +84,9 @@ def test_outputs_are_numbered_by_scale_base_box_row_and_column() -> None:
     assert torch.cat([scale.flatten(1, 3) for scale in scales], 1)[0, number].tolist() == [1] * 7
 
 
-def test_a_box_is_decoded_from_its_cell_and_base_box() -> None:
+def test_a_box_is_decoded_from_its_cell_and_anchor() -> None:
     where, raw = places(), torch.zeros(3 * (44 * 68 + 22 * 34 + 11 * 17), 4)
-    number = number_of(2, 0, 3, 7)  # base box 116 x 90
+    number = number_of(2, 0, 3, 7)  # anchor 116 x 90
     raw[number] = torch.tensor([0.0, math.log(3), math.log(0.5), 0.0])  # sigmoid: 1/2 and 3/4
     left, top, right, bottom = decode(raw, where)[number].tolist()
     assert ((left + right) / 2, (top + bottom) / 2) == (pytest.approx(7.5 * 32), pytest.approx(3.75 * 32))
@@ -106,13 +106,13 @@ def test_widths_and_heights_overlap_in_closed_form() -> None:
     torch.testing.assert_close(shown, torch.tensor([[1.0, 100 / 300, 0.5]]))
 
 
-def test_an_object_is_answered_by_the_likest_base_box_in_the_cell_of_its_centre() -> None:
-    box = torch.tensor([[200.0, 100.0, 260.0, 219.0]])  # 60 x 119 around (230, 159.5): base box 59 x 119, the third of stride 16
+def test_an_object_is_assigned_the_best_anchor_in_the_cell_of_its_centre() -> None:
+    box = torch.tensor([[200.0, 100.0, 260.0, 219.0]])  # 60 x 119 around (230, 159.5): anchor 59 x 119, the third of stride 16
     _, outputs, objects = assign([box], places(), ANCHORS, None)
     assert (outputs.tolist(), objects.tolist()) == ([number_of(1, 2, 159 // 16, 230 // 16)], [0])
 
 
-def test_objects_in_one_place_are_all_answered_for() -> None:
+def test_objects_in_one_place_all_get_an_anchor() -> None:
     box = torch.tensor([200.0, 100.0, 260.0, 219.0])
     _, outputs, objects = assign([torch.stack([box] * 9)], places(), ANCHORS, None)
     assert len(set(outputs.tolist())) == 9
@@ -120,19 +120,19 @@ def test_objects_in_one_place_are_all_answered_for() -> None:
     assert outputs[0] == number_of(1, 2, 9, 14)
     cells = {(int(x), int(y), int(s)) for (x, y), s in zip(places().cell[outputs], places().stride[outputs, 0], strict=True)}
     assert cells == {(28, 19, 8), (14, 9, 16), (7, 4, 32)}  # the same centre on each scale
-    assert len(assign([torch.stack([box] * 10)], places(), ANCHORS, None)[0]) == 9  # there is no tenth base box
+    assert len(assign([torch.stack([box] * 10)], places(), ANCHORS, None)[0]) == 9  # there is no tenth anchor
 
 
-def test_further_base_boxes_answer_only_where_they_are_like_enough_and_free() -> None:
+def test_further_anchors_are_assigned_only_where_their_iou_is_high_enough_and_they_are_free() -> None:
     boxes = torch.tensor([[200.0, 100.0, 260.0, 219.0], [100.0, 100.0, 110.0, 120.0]])
-    liked = (size_iou(boxes[:, 2:] - boxes[:, :2], ANCHORS.reshape(-1, 2)) > 0.3).sum(1).tolist()
+    near = (size_iou(boxes[:, 2:] - boxes[:, :2], ANCHORS.reshape(-1, 2)) > 0.3).sum(1).tolist()
     _, outputs, objects = assign([boxes], places(), ANCHORS, 0.3)
-    assert [objects.tolist().count(number) for number in (0, 1)] == liked
-    assert min(liked) > 1
-    assert len(set(outputs.tolist())) == sum(liked)
+    assert [objects.tolist().count(number) for number in (0, 1)] == near
+    assert min(near) > 1
+    assert len(set(outputs.tolist())) == sum(near)
     rivals = assign([boxes[[0, 0]]], places(), ANCHORS, 0.3)[2].tolist()
     assert rivals[:2] == [0, 1]  # the second's own is never taken by the first's further ones
-    assert len(rivals) == liked[0]
+    assert len(rivals) == near[0]
 
 
 def test_a_centre_on_the_images_edge_belongs_to_the_last_cell() -> None:
@@ -142,7 +142,7 @@ def test_a_centre_on_the_images_edge_belongs_to_the_last_cell() -> None:
 
 def test_losses_of_one_cell_in_closed_form() -> None:
     where = places()
-    number = number_of(0, 1, 20, 31)  # base box 16 x 30
+    number = number_of(0, 1, 20, 31)  # anchor 16 x 30
     raw = blank(where)
     raw[0, number] = torch.tensor([0.3, -0.2, 0.1, 0.4, 1.0, 0.5, -1.5])
     centre = (31.5 * 8, 20.25 * 8)
@@ -170,7 +170,7 @@ def test_complete_iou_in_closed_form() -> None:
     assert losses(raw, where, target, box_loss="ciou")["box"] == pytest.approx(1 - overlap + distance, rel=1e-5)
 
 
-def test_outputs_that_overlap_an_object_but_do_not_answer_learn_nothing() -> None:
+def test_outputs_that_overlap_an_object_but_are_not_assigned_learn_nothing() -> None:
     where = places()
     target = Target(boxes=torch.tensor([[244.0, 149.0, 260.0, 179.0]]), labels=torch.tensor([1]))
     raw = blank(where)
@@ -222,12 +222,12 @@ def test_a_score_is_objectness_times_class_and_unlikely_boxes_are_dropped(monkey
     scales[0][0, 1, 2, 3] = torch.tensor([0.0, 0.0, 0.0, 0.0, math.log(9), math.log(4), -math.log(4)])  # 0.9 * (0.8, 0.2)
     monkeypatch.setattr(net, "raw", lambda images: scales)
     (found,) = net.detect([torch.zeros(1, 64, 96)])
-    torch.testing.assert_close(found.boxes, torch.tensor([[28.0 - 8, 20 - 15, 28 + 8, 20 + 15]]))  # base box 16 x 30
+    torch.testing.assert_close(found.boxes, torch.tensor([[28.0 - 8, 20 - 15, 28 + 8, 20 + 15]]))  # anchor 16 x 30
     assert found.labels.tolist() == [1]
     torch.testing.assert_close(found.scores, torch.tensor([0.72]))
 
 
-def test_base_boxes_come_from_the_data_smallest_first_for_the_finest_scale() -> None:
+def test_anchors_come_from_the_data_smallest_first_for_the_finest_scale() -> None:
     shapes = np.array([(8 * k, 6 * k) for k in range(1, 10)], np.float32)
     config = YoloV3Config(**LIGHT).with_fitted_anchors(np.repeat(shapes, 5, axis=0))
     assert config.anchors == tuple((8.0 * k, 6.0 * k) for k in range(1, 10))

@@ -44,7 +44,7 @@ def test_half_a_mask_is_half_a_box_whatever_the_scale() -> None:
 
 
 def test_a_linear_mask_is_read_off_linearly() -> None:
-    """Cell i of 4 holds (i + 1/2) / 4, so the mask at a place is the place's share of the box, to the outer half cells."""
+    """Cell i of 4 holds (i + 1/2) / 4, so the mask at a place is the place's fraction of the box, to the outer half cells."""
     ramp = ((torch.arange(4) + 0.5) / 4).expand(4, 4)
     found = probabilities(ramp, torch.tensor([10.0, 0.0, 90.0, 8.0]), (0, 10, 8, 80))
     expected = ((torch.arange(80) + 0.5) / 80).clamp(1 / 8, 7 / 8)

@@ -2,7 +2,7 @@
 
     python workflows/benchmarks/gpu.py --out results [--data ../shared/data] [--only little,predict] [--budget 420] [--smoke]
 
-Each section has a share of the time and is cut off when that is used up; what was measured until then stands in ``gpu.json`` and
+Each section has a part of the time and is cut off when that is used up; what was measured until then stands in ``gpu.json`` and
 ``gpu.md``, which are written anew after every section. A section that fails says so in the table, and the next one follows.
 
 ``product`` rates are those of `train` as everybody calls it, seen through its progress: loading, network, optimiser and checkpoints, not
@@ -59,7 +59,7 @@ SMOKE = Sizes(
 
 TARGETS = {  # on an H100 or H200 with 16 cores
     "little U-Net, batch 16: product": "1,000 crops/s",
-    "kernel share of a step": "80 %",
+    "kernel fraction of a step": "80 %",
     "disc transfer: Drishti Dice": "0.94 after 20 s",
     "predict: photographs of 999 x 960": "60 a second",
     "Mask R-CNN: training": "1.5 x torchvision",
@@ -70,7 +70,7 @@ OURS = ("pipeline.training.run", "pipeline.inference.folder", "pipeline.evaluati
 
 
 class TimeUp(BaseException):
-    """A section's share of the time is used up. No Exception, so that nothing takes it for a failed case."""
+    """A section's part of the time is used up. No Exception, so that nothing takes it for a failed case."""
 
 
 @dataclass
@@ -151,9 +151,9 @@ def main() -> None:
         run = Run(device, SMOKE if options.smoke else Sizes(), options.data.resolve(), Path(work), options.out, head)
         print("\n".join(f"{name}: {value}" for name, value in head.items()), flush=True)
         for name in names:
-            share, section = chosen[name]
+            seconds, section = chosen[name]
             try:
-                go(run, name, section, share * (4 if options.smoke else 1), deadline)
+                go(run, name, section, seconds * (4 if options.smoke else 1), deadline)
             finally:
                 run.write()
     print(f"\n{(options.out / 'gpu.md').read_text()}")
@@ -162,19 +162,19 @@ def main() -> None:
         sys.exit(1)
 
 
-def go(run: Run, name: str, section: Callable[[Run], None], share: float, deadline: float) -> None:
-    """One section, within its share and what is left of the whole."""
+def go(run: Run, name: str, section: Callable[[Run], None], seconds: float, deadline: float) -> None:
+    """One section, within its ``seconds`` and what is left of the whole."""
     left = deadline - time.monotonic()
-    if left < min(share / 3, 20):
+    if left < min(seconds / 3, 20):
         run.add(f"{name}: skipped", None, note="the time is used up")
         return
-    print(f"{name} (at most {min(share, left):.0f} s)", flush=True)
+    print(f"{name} (at most {min(seconds, left):.0f} s)", flush=True)
     began = time.monotonic()
     try:
-        with within(min(share, left)):
+        with within(min(seconds, left)):
             section(run)
     except TimeUp:
-        run.add(f"{name}: cut off", None, note=f"after its {min(share, left):.0f} s")
+        run.add(f"{name}: cut off", None, note=f"after its {min(seconds, left):.0f} s")
     except Exception as error:
         traceback.print_exc(limit=-6)
         run.add(f"{name}: FAILED", None, note=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")

@@ -256,7 +256,7 @@ class Rate:
 
     def tell_kernels(self, run: Run, name: str) -> None:
         if self.problem:
-            run.add(f"kernel share of a step, {name}", None, note=self.problem[:200])
+            run.add(f"kernel fraction of a step, {name}", None, note=self.problem[:200])
         elif self.kernel_ms:
             note = f"{name}: {self.kernel_ms:.2f} of {self.step_ms:.2f} ms, {self.kernels:.0f} kernels by {self.launches:.0f} launches"
-            run.add(f"kernel share of a step, {name}", 100 * self.kernel_ms / self.step_ms, "%", note)
+            run.add(f"kernel fraction of a step, {name}", 100 * self.kernel_ms / self.step_ms, "%", note)
