@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pipeline.models.base import MODELS, VolumeModelConfig
+from pipeline.models.lean_monai import lean_monai
 from pipeline.models.padding import SLICE_HALVINGS, Framed, check_slice_halvings, enlarged, product, strides
 
 
@@ -42,7 +43,8 @@ class DynUNet(Framed):
     file can keep, and stacks coarser outputs on a new axis."""
 
     def __init__(self, config: DynUNetConfig, in_channels: int, out_channels: int) -> None:
-        from monai.networks.nets import DynUNet as MonaiDynUNet  # importing MONAI takes six seconds
+        with lean_monai():
+            from monai.networks.nets import DynUNet as MonaiDynUNet
 
         levels = len(config.widths)
         steps = [1, *strides((2,) * (levels - 1), config.dims, config.slice_halvings)]

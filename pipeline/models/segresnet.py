@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pipeline.models.base import MODELS, VolumeModelConfig
+from pipeline.models.lean_monai import lean_monai
 from pipeline.models.padding import Framed
 
 
@@ -33,7 +34,8 @@ class SegResNetConfig(VolumeModelConfig):
 
 class SegResNet(Framed):
     def __init__(self, config: SegResNetConfig, in_channels: int, out_channels: int) -> None:
-        from monai.networks.nets import SegResNet as MonaiSegResNet  # importing MONAI takes six seconds
+        with lean_monai():
+            from monai.networks.nets import SegResNet as MonaiSegResNet
 
         levels = len(config.blocks)
         net = MonaiSegResNet(

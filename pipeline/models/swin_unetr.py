@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pipeline.models.base import MODELS, VolumeModelConfig
+from pipeline.models.lean_monai import lean_monai
 from pipeline.models.padding import Framed
 
 
@@ -42,7 +43,8 @@ class SwinUnetr(Framed):
     compilable = False  # MONAI asks NumPy whether an image has the right size
 
     def __init__(self, config: SwinUnetrConfig, in_channels: int, out_channels: int) -> None:
-        from monai.networks.nets import SwinUNETR  # importing MONAI takes six seconds
+        with lean_monai():
+            from monai.networks.nets import SwinUNETR
 
         net = SwinUNETR(
             in_channels=in_channels,

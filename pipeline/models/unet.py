@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.models.base import MODELS, Dims, VolumeModelConfig
+from pipeline.models.lean_monai import lean_monai
 from pipeline.models.padding import SLICE_HALVINGS, Framed, check_slice_halvings, convolution_class, enlarged, product, strides
 from pipeline.models.prelu import PReLU, with_quick_prelu
 
@@ -83,7 +84,8 @@ class UNet(Framed):
     """MONAI's UNet; with deep supervision every coarser output is brought to full size, so that each loss sees the target as drawn."""
 
     def __init__(self, config: UNetConfig, in_channels: int, out_channels: int) -> None:
-        from monai.networks.nets import UNet as MonaiUNet  # importing MONAI takes six seconds
+        with lean_monai():
+            from monai.networks.nets import UNet as MonaiUNet
 
         steps = strides(config.strides, config.dims, config.slice_halvings)
         last = config.head_width or out_channels

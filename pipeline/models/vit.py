@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from pipeline.errors import ConfigError
 from pipeline.models.base import MODELS, VolumeModelConfig
+from pipeline.models.lean_monai import lean_monai
 from pipeline.models.padding import AnySize, convolution_class
 from pipeline.models.weights import Loaded, first_layer, load
 
@@ -82,7 +83,8 @@ class Encoder(nn.Module):
 
     def __init__(self, config: VitConfig, in_channels: int) -> None:
         super().__init__()
-        from monai.networks.blocks.transformerblock import TransformerBlock  # importing MONAI takes six seconds
+        with lean_monai():
+            from monai.networks.blocks.transformerblock import TransformerBlock
 
         levels = config.patch.bit_length() - 1
         self.taken = [config.layers * (level + 1) // levels for level in range(levels)]
@@ -153,8 +155,9 @@ class Vit(AnySize):
 
     def __init__(self, config: VitConfig, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        from monai.networks.blocks.dynunet_block import UnetOutBlock
-        from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
+        with lean_monai():
+            from monai.networks.blocks.dynunet_block import UnetOutBlock
+            from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
 
         self.multiple, self.dims = config.patch, config.dims
         self.encoder = Encoder(config, in_channels)

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD, DiceSearch, decide
 from pipeline.models.base import Family, Network, memory_format
+from pipeline.models.lean_monai import lean_monai
 from pipeline.models.precision import autocast
 from pipeline.registry import unknown_name
 from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig, TileSides
@@ -214,7 +215,8 @@ class SemanticTask(Task):
         thick = [min(self.config.tile_slices or slices, slices) for slices in depth]
         if (tile is None or (rows <= tile[0] and columns <= tile[1])) and thick == depth:
             return self._run(x)
-        from monai.inferers.utils import sliding_window_inference  # importing MONAI takes six seconds
+        with lean_monai():
+            from monai.inferers.utils import sliding_window_inference
 
         size = (*thick, *(tile or (rows, columns)))
         piece = x[(slice(1), slice(None), *map(slice, size))]
