@@ -26,6 +26,7 @@ RANKS = (
     {"tracking"},
     {"bundles"},
     {"training"},
+    {"planning"},
     {"inference"},
     {"evaluation"},
     {"studies"},

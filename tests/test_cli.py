@@ -23,7 +23,7 @@ def lines(text: str) -> list[str]:
     ("arguments", "said"),
     [
         (["train", "phantom_little"], "--root is missing"),
-        (["train"], "give exactly one of CONFIG, --resume RUN, --from-run ID, --send RUN"),
+        (["train"], "give exactly one of CONFIG, --card CARD, --resume RUN, --from-run ID, --send RUN"),
         (["train", "absent.yaml", "--root", "."], "absent.yaml: there is no such run file"),
         (["train", "phantom_little", "--root", "absent"], "--root 'absent' is not a folder"),
         (["train", "phantom_little", "--root", ".", "--set", "model.name=unett"], "did you mean 'unet'?"),

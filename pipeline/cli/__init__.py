@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import about, cards, data, demo, runs, studies
+from pipeline.cli import about, cards, data, demo, plans, runs, studies
 
 app = typer.Typer(
     name="ocuseg",
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 data.add_to(app)
 cards.add_to(app)
+plans.add_to(app)
 runs.add_to(app)
 studies.add_to(app)
 about.add_to(app)

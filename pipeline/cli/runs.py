@@ -46,6 +46,7 @@ def train(
     config: Annotated[
         Path | None, typer.Argument(help="YAML run file, a run of a study (STUDY/RUN), or the name of one in configs/.")
     ] = None,
+    card: Annotated[str | None, typer.Option(help="Without a CONFIG: plan one for this card first, as `ocuseg plan` does.")] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that holds the data set.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for runs; each gets a folder of its own.")] = Path("runs"),
     override: Annotated[list[str] | None, typer.Option("--set", help="Change one setting: dotted.key=value. May be repeated.")] = None,
@@ -61,11 +62,12 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a network, record the run in MLflow, and leave a bundle."""
-    given = [
-        name for name, value in (("CONFIG", config), ("--resume", resume), ("--from-run", from_run), ("--send", send)) if value is not None
-    ]
+    ways = (("CONFIG", config), ("--card", card), ("--resume", resume), ("--from-run", from_run), ("--send", send))
+    given = [name for name, value in ways if value is not None]
     if len(given) != 1:
-        raise ConfigError(f"give exactly one of CONFIG, --resume RUN, --from-run ID, --send RUN (given: {', '.join(given) or 'none'})")
+        raise ConfigError(
+            f"give exactly one of CONFIG, --card CARD, --resume RUN, --from-run ID, --send RUN (given: {', '.join(given) or 'none'})"
+        )
     if send is not None:
         from pipeline.tracking.tracker import send_unsent
 
@@ -94,20 +96,36 @@ def train(
             )
         return emit(comparison.to_json(), as_json, comparison.lines())
 
-    from pipeline.config import load_config, named_by_changes
+    from pipeline.config import load_config, named_by_changes, parse_config
+    from pipeline.planning.plan import make_plan
     from pipeline.training.platform import choose_device
     from pipeline.training.run import new_run_dir, train
 
+    plan = None
     if resume is not None:
         settings, run_dir = load_config(resume / "config.yaml", override or ()), resume
     else:
-        assert config is not None
-        settings = named_by_changes(load_config(config, override or ()), override or ())
         choose_device(device)  # before there is a folder for a run that cannot begin
+        if config is not None:
+            settings = load_config(config, override or ())
+        else:
+            assert card is not None
+            with progress("planning") as advance:
+                plan = make_plan(card, root, device=device, key_path=site_key, progress=advance)
+            settings = parse_config(plan.text, override or (), where="plan")
+        settings = named_by_changes(settings, override or ())
         run_dir = new_run_dir(out, settings.name)
     with progress("training") as advance:
         result = train(
-            settings, root, run_dir, device=device, resume=resume is not None, key_path=site_key, plugins=plugin or (), progress=advance
+            settings,
+            root,
+            run_dir,
+            device=device,
+            resume=resume is not None,
+            key_path=site_key,
+            plugins=plugin or (),
+            progress=advance,
+            plan=None if plan is None else plan.kept,
         )
     emit(result.to_json(), as_json, result.lines())
 

@@ -78,6 +78,7 @@ def train(
     given: RecordedInputs | None = None,
     plugins: Sequence[Path] = (),
     tags: Mapping[str, str] | None = None,
+    plan: str | None = None,
 ) -> TrainingResult:
     """Train as ``config`` says on the data set below ``root``, and leave everything in ``run_dir``.
 
@@ -91,6 +92,7 @@ def train(
     given: the card and the split of a recorded run, which is to be repeated (training/repeat.py).
     plugins: files of code that the caller has loaded; their hashes are recorded.
     tags: further tags of the MLflow run, such as its parent's id.
+    plan: the run file as it was planned, reasons included; a new run keeps it as plan.yaml beside its config.
 
     Raises
     ------
@@ -131,6 +133,8 @@ def train(
         if main:
             if loaded is not None:
                 write_text(run_dir / "encoder_weights.csv", table_texts("encoder_weights", loaded.rows())["encoder_weights.csv"])
+            if plan is not None:
+                write_text(run_dir / "plan.yaml", plan)
             record_run(run_dir, data, about)
         accelerator.wait_for_everyone()
         with open_tracker(config, run_dir, active=main, resume=resume) as tracker:
