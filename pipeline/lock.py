@@ -13,19 +13,21 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def locked(path: Path, busy: Exception) -> Iterator[None]:
-    """Hold the lock file ``path``, made where it is missing; the system lets go of it even when the process is killed.
+def locked(path: Path, busy: Exception | None) -> Iterator[None]:
+    """Hold the lock file ``path``, created if missing; the system releases it even when the process is killed.
+
+    busy: what to raise while another process holds it; None waits until it is free.
 
     Raises
     ------
-    busy: another process holds it. OSError: the file cannot be made.
+    busy. OSError: the file cannot be created.
     """
-    path.touch()  # what keeps the file from being made is no matter of locks
+    path.touch()  # fails here, with its own reason, if the file cannot be created
     lock = FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(blocking=busy is None)
     except Timeout:
-        raise busy from None
+        raise (busy or TimeoutError(path.name)) from None
     except OSError:
         log.warning("the file system of folder %s has no locks; do not use the folder from two processes at once", path.parent.name)
     try:

@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.lock import locked
+from tests.patience import LONG_S
 
 KILLED_WITH_A_CHILD = """
 import os, sys, time
@@ -34,6 +37,22 @@ def test_only_one_holds_it_and_then_the_next(tmp_path: Path) -> None:
             locked(tmp_path / ".lock", ConfigError("busy")),
         ):
             pass
+
+
+def test_who_is_given_no_error_waits_until_it_is_free(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with locked(tmp_path / ".lock", None):
+            order.append("second")
+
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path / ".lock", None):
+            waiting = pool.submit(second)
+            time.sleep(0.2)
+            order.append("first")
+        waiting.result(timeout=LONG_S)
+    assert order == ["first", "second"]
 
 
 def test_a_child_that_outlives_its_killed_parent_does_not_hold_it(tmp_path: Path) -> None:

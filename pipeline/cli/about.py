@@ -16,7 +16,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program t
 def add_to(app: typer.Typer) -> None:
     app.command("models")(command(models))
     app.command("info")(command(info))
-    app.command("schema")(command(schema))
+    app.command("schema")(command(print_schema))
 
 
 def models(as_json: AsJson = False) -> None:
@@ -51,7 +51,7 @@ def info(as_json: AsJson = False) -> None:
     emit(facts, as_json, lines)
 
 
-def schema(
+def print_schema(
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of standard output.")] = None,
     card: Annotated[bool, typer.Option("--card", help="Of the YAML of a data card, instead of a run file.")] = False,
     study: Annotated[bool, typer.Option("--study", help="Of a study file, instead of a run file.")] = False,
@@ -59,14 +59,18 @@ def schema(
     """Print the JSON Schema of a run file (configs/schema.json), study file (study_schema.json) or data card (card_schema.json)."""
     if card and study:
         raise ConfigError("--card and --study exclude each other; one schema is printed")
-    if card:
-        from pipeline.cards.explain import card_schema as made
-    elif study:
-        from pipeline.config import study_schema as made
-    else:
-        from pipeline.config import schema as made
-    text = made()
+    text = _schema(card, study)
     if out is None:
         print(text, end="")
     else:
         out.write_text(text, encoding="utf-8")
+
+
+def _schema(card: bool, study: bool) -> str:
+    if card:
+        from pipeline.cards.explain import card_schema  # without torch, which a run file's schema imports with the networks
+
+        return card_schema()
+    from pipeline.config import schema, study_schema
+
+    return study_schema() if study else schema()

@@ -22,7 +22,7 @@ from pipeline.inference.object_files import FoundObjects, write_objects
 from pipeline.inference.profile import Profile
 from pipeline.inference.surface_files import write_fluid_components, write_surfaces
 from pipeline.measurements.surfaces import Surfaces
-from pipeline.scans.browser_copy import browser_copy
+from pipeline.scans.browser_copy import SHOWN, browser_copy
 from pipeline.scans.display import displayed
 from pipeline.scans.files import open_regular
 from pipeline.scans.nifti import write_nifti
@@ -124,7 +124,10 @@ def _browser_copy(scan: Scan) -> tuple[str, bytes] | None:
         return None
     try:
         with open_regular(scan.source) as file:
-            data = file.read(scan.pixels.nbytes)  # a larger one is better encoded anew
+            start = file.read(8)
+            if not start.startswith(SHOWN):
+                return None
+            data = start + file.read(scan.pixels.nbytes)  # a larger one is better encoded anew
     except (ScanError, OSError):
         return None
     return browser_copy(data, scan.geometry.plane) if hashlib.sha256(data).hexdigest() == scan.sha256 else None

@@ -117,13 +117,14 @@ class MobileNetV2Features(Features):
     def expanded(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) -> the widened maps that each further halving begins with, at strides 2, 4, 8 and 16,
         and the last map at stride 32 (or as far as it goes); of ``expanded_widths`` channels."""
+        from torchvision.models.mobilenetv2 import InvertedResidual
+
         maps = []
         for block in self.features:
-            layers = getattr(block, "conv", None)
-            if layers is not None and len(layers) == 4 and layers[1][0].stride == (2, 2):
-                x = layers[0](x)
+            if isinstance(block, InvertedResidual) and block.stride == 2:
+                x = block.conv[0](x)
                 maps.append(x)
-                x = layers[1:](x)  # a block that halves has no shortcut
+                x = block.conv[1:](x)  # a block that halves has no shortcut
             else:
                 x = block(x)
         return [*maps, x]

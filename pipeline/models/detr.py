@@ -212,14 +212,15 @@ def set_losses(logits: Tensor, boxes: Tensor, labels: Sequence[Tensor], truths: 
     from torchvision.ops import generalized_box_iou_loss  # importing torchvision takes a second
 
     layer, image, query, number = match(logits, boxes, labels, truths)
+    all_labels, all_truths = torch.cat(list(labels)), torch.cat(list(truths))
     wanted = torch.full(logits.shape[:3], logits.shape[-1] - 1, device=logits.device)
-    wanted[layer, image, query] = torch.cat(list(labels))[number]
-    found, truth = boxes[layer, image, query], torch.cat(list(truths))[number]
+    wanted[layer, image, query] = all_labels[number]
+    found, truth = boxes[layer, image, query], all_truths[number]
     near = functional.l1_loss(found, truth, reduction="sum")
     overlap = generalized_box_iou_loss(_corners(found), _corners(truth), reduction="sum")
     weight = torch.ones_like(logits[0, 0, 0])
     weight[-1] = no_object
-    count = max(len(torch.cat(list(labels))), 1)
+    count = max(len(all_labels), 1)
     # The weights of a layer's queries sum to the same in each, so that the sum of the layers' means is a mean of all times their number.
     kind = functional.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight) * len(logits)
     return {"class": CLASS * kind, "box": BOX * near / count, "giou": GIOU * overlap / count}

@@ -13,9 +13,18 @@ import struct
 import zlib
 
 from pipeline.errors import ScanError
+from pipeline.scans.jpeg import Frame, frame_of
 from pipeline.scans.png_chunks import SIGNATURE, chunk, png_chunks
 
+_JPEG = b"\xff\xd8"
+SHOWN = (_JPEG, SIGNATURE)
+"""How files begin whose data a browser may show."""
+
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+"""Less its last byte, the colour transform."""
+_OF_COLOURS = (0xE0, 0xEE)
+"""JFIF and Adobe; behind the frame, where decoders differ on whether they count, the picture is encoded anew."""
 _SHOWN_FRAMES = (0xC0, 0xC1, 0xC2)
 """Baseline, extended and progressive DCT: what browsers decode."""
 _TABLES = (0xC4, 0xDB, 0xDD)
@@ -31,7 +40,7 @@ def browser_copy(data: bytes, size: tuple[int, int]) -> tuple[str, bytes] | None
 
     ``size``: (rows, columns) that it was decoded to.
     """
-    if data.startswith(b"\xff\xd8"):
+    if data.startswith(_JPEG):
         copy, extension = jpeg_picture_only(data, size), "jpg"
     elif data.startswith(SIGNATURE):
         copy, extension = _png_picture_only(data, size), "png"
@@ -42,48 +51,48 @@ def browser_copy(data: bytes, size: tuple[int, int]) -> tuple[str, bytes] | None
 
 def jpeg_picture_only(data: bytes, size: tuple[int, int]) -> bytes | None:
     """The JPEG file ``data`` with nothing but its picture (ITU-T T.81 annex B); None as of :func:`browser_copy`."""
-    if _turned(data):
+    frame = frame_of(data)
+    if frame is None or not _is_plain(frame, size) or _turned(data):
         return None
-    kept, frame, jfif, adobe, at = [], b"", False, b"", 2
+    kept, framed, at = [_head(frame)], False, 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == 0xFF:  # a fill byte
             at += 1
             continue
-        segment, content = data[at : at + 2 + length], data[at + 4 : at + 2 + length]
+        segment = data[at : at + 2 + length]
         at += 2 + length
         if marker in _TABLES:
             kept.append(segment)
-        elif marker in _SHOWN_FRAMES and not frame:
-            frame = content
+        elif marker in _SHOWN_FRAMES and not framed and length == 8 + 3 * len(frame.components):
+            framed = True
             kept.append(segment)
-        elif marker == 0xDA and frame:
+        elif marker == 0xDA and framed:
             end = _NEXT_MARKER.search(data, at)
             if end is None:
                 return None
             kept += [segment, data[at : end.start()]]
             at = end.start()
             if data[at + 1] == 0xD9:
-                head = _head(frame, size, jfif, adobe)
-                return None if head is None else b"".join([head, *kept, b"\xff\xd9"])
-        elif marker == 0xE0 and content.startswith(b"JFIF"):
-            jfif = True
-        elif marker == 0xEE and content.startswith(b"Adobe") and len(content) >= 12:
-            adobe = content[:12]
-        elif not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+                return b"".join([*kept, b"\xff\xd9"])
+        elif not (0xE0 <= marker <= 0xEF or marker == 0xFE) or (framed and marker in _OF_COLOURS):
             return None
     return None
 
 
-def _head(frame: bytes, size: tuple[int, int], jfif: bool, adobe: bytes) -> bytes | None:
-    """What stands before the tables: how the colours are to be taken, said as plainly as it can be."""
-    components = frame[6::3]
-    if len(frame) < 6 or frame[0] != 8 or struct.unpack(">HH", frame[1:5]) != size:
-        return None
-    if len(components) not in (1, 3) or (len(components) == 3 and not jfif and not adobe and components != b"\x01\x02\x03"):
-        return None
-    colours = b"\xff\xee\x00\x0e" + adobe if adobe else b""
-    return b"\xff\xd8" + (_JFIF if jfif or not adobe else b"") + colours
+def _is_plain(frame: Frame, size: tuple[int, int]) -> bool:
+    """Whether every program decodes the frame to the same ``size`` (rows, columns) and colours."""
+    marked = frame.jfif or frame.adobe is not None
+    names = tuple(name for name, *_ in frame.components)
+    return (frame.rows, frame.columns, frame.precision) == (*size, 8) and (
+        len(names) == 1 or (len(names) == 3 and (marked or names == (1, 2, 3)))
+    )
+
+
+def _head(frame: Frame) -> bytes:
+    """The start of the file, with the markers that say how colours are encoded."""
+    adobe = b"" if frame.adobe is None else _ADOBE + bytes([frame.adobe])
+    return _JPEG + (_JFIF if frame.jfif or not adobe else b"") + adobe
 
 
 def _turned(data: bytes) -> bool:

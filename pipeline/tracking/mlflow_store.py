@@ -13,12 +13,13 @@ import re
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline.atomic import atomic_path
 from pipeline.errors import ConfigError
+from pipeline.lock import locked
 from pipeline.tracking.spool import Record, Sent, Spool
 
 RUN_KEY = "ocuseg.run"
@@ -89,20 +90,13 @@ def connect(uri: str) -> Any:
 
 @contextmanager
 def _alone_in(uri: str) -> Iterator[None]:
-    """Keep others out of a SQLite database's folder: runs that start together must not make its tables together."""
-    folder = Path(uri.removeprefix("sqlite:///")).parent
-    if not uri.startswith("sqlite:///") or os.name != "posix" or not folder.is_dir():
+    """Wait for others to be done with a SQLite database: runs that start together must not create its tables together."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    with ExitStack() as held:
+        if uri.startswith("sqlite:///"):
+            with suppress(OSError):  # a folder that is missing or read-only: connecting says what is wrong with it
+                held.enter_context(locked(path.with_name(f".{path.name}.lock"), busy=None))
         yield
-        return
-    import fcntl
-
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a network disk without locks: MLflow then complains, and the sender tries again
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _make_database(path: Path) -> None:

@@ -26,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A database that MLflow has just made."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     connect(f"sqlite:///{path}")
-    assert [p.name for p in path.parent.iterdir()] == ["mlflow.db"]
+    assert {p.name for p in path.parent.iterdir()} == {"mlflow.db", ".mlflow.db.lock"}
     return path.read_bytes()
 
 

@@ -119,7 +119,7 @@ def test_records_leave_the_disk_once_they_have_arrived(recorded: Path) -> None:
 
 def test_no_login_name_no_path_and_no_mlruns(recorded: Path) -> None:
     runs = recorded.parent
-    assert sorted(path.name for path in runs.iterdir()) == ["mlartifacts", "mlflow.db", "run"]
+    assert sorted(path.name for path in runs.iterdir()) == [".mlflow.db.lock", "mlartifacts", "mlflow.db", "run"]
     tags = only_run(client_beside(recorded)).data.tags
     assert "mlflow.user" not in tags
     assert tags["mlflow.source.name"] == "ocuseg train"

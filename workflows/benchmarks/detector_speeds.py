@@ -20,8 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from photographs import SHARED
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("OCUSEG_SHARED", REPOSITORY.parent / "shared"))
 WARM_UP = 2
 
 

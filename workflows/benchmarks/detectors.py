@@ -21,7 +21,6 @@ import argparse
 import itertools
 import logging
 import math
-import os
 import random
 import statistics
 import sys
@@ -30,8 +29,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from photographs import SHARED
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("OCUSEG_SHARED", REPOSITORY.parent / "shared"))
 ROOT = SHARED / "data" / "idrid_codras_boxes"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2-b0353104.pth"
 FROZEN = 2  # first stages of the encoder (strides 2 and 4) that are not trained where there are ImageNet weights

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SHARED = Path(os.environ.get("OCUSEG_SHARED", Path(__file__).resolve().parents[3] / "shared"))
-ROOT = SHARED / "data" / "chase_db1"
+from photographs import CHASE
+
 BATCH = 4
 CROP = (384, 384)
 CROPS_PER_IMAGE = 4
@@ -31,7 +31,7 @@ CROPS_PER_IMAGE = 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder of CHASE_DB1, as data_cards/chase_db1.md describes it")
+    parser.add_argument("--root", type=Path, default=CHASE, help="folder of CHASE_DB1, as data_cards/chase_db1.md describes it")
     parser.add_argument("--epochs", type=int, default=5, help="timed epochs of each")
     parser.add_argument("--workers", type=int, default=0, help="loader processes of each")
     arguments = parser.parse_args()

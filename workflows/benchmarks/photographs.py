@@ -1,4 +1,4 @@
-"""A folder of many photographs for the benchmarks: those of CHASE_DB1, repeated, each a file of its own."""
+"""Where the benchmarks' photographs lie, and a folder of many: those of CHASE_DB1, repeated, each a file of its own."""
 
 from __future__ import annotations
 

@@ -14,21 +14,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from photographs import CHASE
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("OCUSEG_SHARED", REPOSITORY.parent / "shared"))
 CONFIG = REPOSITORY / "configs" / "chase_vessels_little.yaml"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--root", type=Path, default=SHARED / "data" / "chase_db1")
+    parser.add_argument("--root", type=Path, default=CHASE)
     parser.add_argument("--minutes", type=float, default=5.0, help="training time for each")
     parser.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
