@@ -170,6 +170,7 @@ def test_every_command_has_help() -> None:
         "predict",
         "report",
         "models",
+        "networks",
         "info",
         "schema",
         "demo",
@@ -187,8 +188,8 @@ def test_nothing_is_overwritten_by_phantoms(tmp_path: Path) -> None:
     assert "is not empty" in result.stderr
 
 
-def test_models_and_info_and_schema_are_read_by_programs() -> None:
-    models = json.loads(RUN.invoke(app, ["models", "--json"]).stdout)
+def test_networks_and_info_and_schema_are_read_by_programs() -> None:
+    models = json.loads(RUN.invoke(app, ["networks", "--json"]).stdout)
     assert any(row["name"] == "unet" and row["settings"]["residual_units"] == 2 for row in models)
     assert "site_key" in json.loads(RUN.invoke(app, ["info", "--json"]).stdout)
     assert json.loads(RUN.invoke(app, ["schema"]).stdout)["title"] == "RunConfig"

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.atomic import new_folder
 from pipeline.bundles.model_card import model_card
 from pipeline.bundles.record import FORMAT, BundleRecord
+from pipeline.bundles.shipped_models import find_bundle
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, ConfigError, OcusegError, TrainingError
 from pipeline.models.base import MODELS, Network, to_channels_last
@@ -152,13 +153,14 @@ def _writing() -> Iterator[None]:
         raise TrainingError(f"the bundle cannot be written ({why}); make room where the run's folder is, then resume the run") from error
 
 
-def load_bundle(path: Path, device: str | torch.device = "cpu") -> Bundle:
-    """Read and verify a bundle.
+def load_bundle(path: Path | str, device: str | torch.device = "cpu") -> Bundle:
+    """Read and verify a bundle: a folder, or the name of a model that comes with ocuseg (bundles/shipped_models.py).
 
     Raises
     ------
     BundleError: a file is missing or altered, or the bundle was made for something this installation does not have.
     """
+    path = find_bundle(path)
     record = _read_record(path)
     config, label_map = _settings(path, record)
     try:
@@ -226,8 +228,6 @@ def _read_record(path: Path) -> dict[str, Any]:
             raise BundleError(f"bundle {path.name}: {RECORD} is larger than any bundle's; copy the bundle again")
         record = json.loads(file.read_text(encoding="utf-8"))
         own_hash = _own_hash(record) if isinstance(record, dict) else ""
-    except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(f"{path.name}: is not a bundle (no {RECORD} in it); give the folder `bundle` of a finished run") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"bundle {path.name}: {RECORD} cannot be read ({error.__class__.__name__}); copy the bundle again") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:

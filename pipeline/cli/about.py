@@ -1,25 +1,57 @@
-"""What is installed and what may be chosen: ``models``, ``info``, ``schema``."""
+"""What is installed and what may be chosen: ``models``, ``networks``, ``info``, ``schema``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli.console import command, emit, table
 from pipeline.errors import ConfigError
 
+if TYPE_CHECKING:
+    from pipeline.bundles.shipped_models import ShippedModel
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
 def add_to(app: typer.Typer) -> None:
     app.command("models")(command(models))
+    app.command("networks")(command(networks))
     app.command("info")(command(info))
     app.command("schema")(command(print_schema))
 
 
-def models(as_json: AsJson = False) -> None:
+def models(
+    name: Annotated[str | None, typer.Argument(help="Show this model's card.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the trained models that come with ocuseg, or show the model card of one."""
+    from pipeline.bundles.shipped_models import names, read_model
+
+    if name is not None:
+        model = read_model(name)
+        return emit(facts_of(model) | {"card": model.card}, as_json, [model.card.rstrip("\n")])
+    found = [read_model(one) for one in names()]
+    rows = [[one.name, one.what, one.modality, f"{one.size / 1e6:.1f} MB", scores_line(one)] for one in found]
+    lines = table(["name", "what", "kind of scan", "size", "scores"], rows) if rows else ["no model comes with this version"]
+    emit([facts_of(one) for one in found], as_json, lines)
+
+
+def facts_of(model: ShippedModel) -> dict[str, Any]:
+    """What ``--json`` tells of a model that comes with ocuseg."""
+    keys = ("on", "score", "value", "low", "high")
+    facts = {key: getattr(model, key) for key in ("name", "id", "what", "modality", "classes", "size")}
+    return facts | {"scores": [dict(zip(keys, row, strict=True)) for row in model.scores]}
+
+
+def scores_line(model: ShippedModel) -> str:
+    """The scores in words: "Dice vessel 0.815 on CHASE_DB1 test"."""
+    return "; ".join(f"{score} {value:.3f} on {data}" for data, score, value, _, _ in model.scores) or "see its card"
+
+
+def networks(as_json: AsJson = False) -> None:
     """List the networks a config may name, with their settings."""
     from pipeline.models.base import MODELS
 

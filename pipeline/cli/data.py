@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.console import command, emit, progress
-from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, BundleError, ConfigError
+from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
 from pipeline.resources import find_run_file
 from pipeline.scans.walk import FOLLOW_LINKS
 
@@ -101,10 +101,10 @@ def existing_run_file(path: Path) -> Path:
 
 
 def existing_bundle(path: Path) -> Path:
-    """A folder that may be a bundle; what is in it is checked when it is loaded, which takes longer."""
-    if not os.path.lexists(path / "bundle.json"):
-        raise BundleError(f"{path.name}: is not a bundle (no bundle.json in it); give the folder `bundle` of a finished run")
-    return path
+    """The folder of a bundle, or of the model that comes with ocuseg; what is in it is checked when it is loaded, which takes longer."""
+    from pipeline.bundles.shipped_models import find_bundle
+
+    return find_bundle(path)
 
 
 def phantom(

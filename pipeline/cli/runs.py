@@ -25,6 +25,7 @@ from pipeline.cli.data import (
 )
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_REJECTED, ConfigError
 
+BundlePath = Annotated[Path, typer.Argument(help="Bundle folder that training left, or the name of a model that comes with ocuseg.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Plugin = Annotated[list[Path] | None, typer.Option(help="Python file that registers models, losses or tasks of your own.")]
 WeightsDir = Annotated[
@@ -173,11 +174,16 @@ def load_plugin(path: Path) -> None:
 
 
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder that training left.")],
+    bundle: BundlePath,
     card: Annotated[str, typer.Option(help="Card of the labelled data.")],
     root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
     split: Annotated[str, typer.Option(help="Part to score: train, validation, test or all.")] = "test",
-    out: Annotated[Path | None, typer.Option(help="Folder for summary.json, tables and curves (default: beside the bundle).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for summary.json, tables and curves (default: beside the bundle; evaluations/NAME for a model of ocuseg's own)."
+        ),
+    ] = None,
     classes: Annotated[
         list[str] | None, typer.Option(help="OURS=THEIRS: the bundle's class and what the card calls it. May be repeated.")
     ] = None,
@@ -194,17 +200,19 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a bundle against labels: native resolution, inside the field of view, with patient-bootstrap intervals."""
-    existing_bundle(bundle)
+    bundle = existing_bundle(bundle)
     existing_folder(root, "--root")
     for path in plugin or []:
         load_plugin(path)
+    from pipeline.bundles.shipped_models import is_shipped
     from pipeline.cards.card import load_card
     from pipeline.evaluation.evaluate import evaluate, summary_lines
     from pipeline.evaluation.recording import record_evaluation
     from pipeline.tracking.mlflow_store import resolve_uri
 
     follow(follow_links)
-    folder = out or bundle.parent / "evaluation" / f"{load_card(card).name}_{split}"
+    beside = Path("evaluations") / bundle.name if is_shipped(bundle) else bundle.parent / "evaluation"
+    folder = out or beside / f"{load_card(card).name}_{split}"
     resolve_uri(tracking, folder)  # a URI that cannot be used is said before the work
     with progress("evaluating") as advance:
         summary = evaluate(
@@ -239,7 +247,7 @@ def same_classes(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def predict(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder that training left.")],
+    bundle: BundlePath,
     folder: Annotated[Path, typer.Argument(help="A hospital's folder tree of raw scans.")],
     out: Annotated[Path, typer.Option(help="Folder for masks, objects and ledger; an unfinished one is finished.")],
     probabilities: Annotated[
@@ -258,7 +266,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Segment every scan in a folder, or find its objects, as the bundle was trained to; every file ends in the ledger."""
-    existing_bundle(bundle)
+    bundle = existing_bundle(bundle)
     existing_folder(folder, "folder")
     for path in plugin or []:
         load_plugin(path)

@@ -84,7 +84,8 @@ def check_file(path: Path) -> None:
     """Raise ConfigError where a weights file is not there."""
     if not path.is_file():
         raise ConfigError(
-            f"model.weights: there is no file {path.name!r}; write none, imagenet, the path of a .pth or .safetensors file, or of a bundle"
+            f"model.weights: there is no file {path.name!r}; write none, imagenet, shipped:NAME, or the path of a bundle or of a .pth or "
+            ".safetensors file"
         )
 
 

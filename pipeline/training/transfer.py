@@ -14,8 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from pipeline.bundles.bundle import RECORD, WEIGHTS, load_bundle
+from pipeline.bundles.shipped_models import PREFIX, find_bundle
 from pipeline.config import RunConfig, TrainConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import BundleError, ConfigError
 from pipeline.models.base import Network, Stages
 from pipeline.models.weights import Loaded, Partial, check_file, fill, first_layer
 from pipeline.tasks.base import Task
@@ -27,14 +28,21 @@ log = logging.getLogger(__name__)
 def check_source(config: RunConfig) -> None:
     """Raise ConfigError where what ``model.weights`` names is not there, or is no bundle where one is needed: reads nothing."""
     model: Any = config.model
-    if model.weights_for == "network" and not _is_bundle(model.weights):
-        raise ConfigError("model.weights_for: network needs model.weights to be the path of a bundle; only the encoder has other sources")
-    if model.weights not in ("none", "imagenet") and not _is_bundle(model.weights):
+    bundle = _bundle(model.weights)
+    if model.weights_for == "network" and bundle is None:
+        raise ConfigError(
+            "model.weights_for: network needs model.weights to be a bundle's path or shipped:NAME; only the encoder has other sources"
+        )
+    if model.weights not in ("none", "imagenet") and bundle is None:
         check_file(Path(model.weights))
 
 
-def _is_bundle(weights: str) -> bool:
-    return (Path(weights) / RECORD).is_file()
+def _bundle(weights: str) -> Path | None:
+    """The bundle that ``model.weights`` means, by its path or as ``shipped:NAME``; None where it means something else."""
+    try:
+        return find_bundle(weights) if weights.startswith(PREFIX) or (Path(weights) / RECORD).is_file() else None
+    except BundleError as error:
+        raise ConfigError(f"model.weights: {error}") from None
 
 
 def load_weights(task: Task, config: RunConfig) -> Loaded | None:
@@ -49,8 +57,8 @@ def load_weights(task: Task, config: RunConfig) -> Loaded | None:
     if model.weights == "none":
         return None
     network = task.network
-    if _is_bundle(model.weights):
-        loaded = _from_bundle(network, Path(model.weights), model.weights_for == "network", model.weights_partial)
+    if (bundle := _bundle(model.weights)) is not None:
+        loaded = _from_bundle(network, bundle, model.weights_for == "network", model.weights_partial)
     else:
         loaded = network.load_encoder(Partial(model.weights) if model.weights_partial else model.weights)
     parts = [f"{len(loaded.loaded)} entries of {loaded.file} loaded", f"{len(loaded.mismatched)} adapted", f"{len(loaded.skipped)} skipped"]
