@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.cards.objects import PackedObjects
-from pipeline.datasets.normalise import CompactImage
 from pipeline.types import OnDisk, Placement
 
 # Raise when the cached arrays of the same files under the same configuration would come out differently.
@@ -57,19 +56,6 @@ class CachedCase:
     def placement(self) -> Placement:
         p = self.about["placement"]
         return Placement(tuple(p["source"]), tuple(p["crop"]), tuple(p["resized"]), tuple(p["pad"]))
-
-    def reduced(self, index: int) -> CompactImage:
-        """Slice ``index`` as normalisation left it."""
-        source_valid = self.valid if self.source_valid is None else self.source_valid
-        return CompactImage(
-            self.pixels[index],
-            self.valid[index],
-            source_valid[index],
-            self.offset[index],
-            self.scale[index],
-            self.about["clamp"],
-            self.placement,
-        )
 
 
 def save_case(kept: CachedCase, folder: Path) -> None:

@@ -50,6 +50,11 @@ class NormaliseConfig(Strict):
         None, description="resize to (rows, columns), padded to keep the aspect ratio; null: keep the source's size"
     )
 
+    @property
+    def clamps(self) -> bool:
+        """Whether the network's input is clamped to 0..1."""
+        return self.method == "percentile"
+
     @model_validator(mode="after")
     def _fits(self) -> NormaliseConfig:
         low, high = self.percentiles
@@ -63,20 +68,12 @@ class NormaliseConfig(Strict):
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """``image`` float32 (C, h, w), 0 outside ``valid`` bool (h, w), both in the working frame that ``placement`` leads to."""
-
-    image: Tensor
-    valid: Tensor
-    placement: Placement
-
-
-@dataclass(frozen=True, eq=False)
 class CompactImage:
-    """Everything of :class:`Prepared` before its last step, in few bytes: what a cache keeps.
+    """A normalised image before the last step, in few bytes: what a cache keeps.
 
-    ``pixels`` (C, h, w) in the working frame: integers as stored wherever no filter made fractions of them. The network's input
-    is ((pixels - offset) * scale), clamped to 0..1 if ``clamp``, 0 outside ``valid``; ``offset`` and ``scale`` are float32 (C).
+    ``pixels`` (C, h, w) in the working frame, to which ``placement`` leads: integers as stored wherever no filter made fractions of
+    them; ``valid`` bool (h, w) there, ``source_valid`` bool (H, W) in the source frame. The network's input is
+    ((pixels - offset) * scale), clamped to 0..1 if ``clamp``, 0 outside ``valid``; ``offset`` and ``scale`` are float32 (C).
     """
 
     pixels: npt.NDArray[Any]
@@ -87,26 +84,15 @@ class CompactImage:
     clamp: bool
     placement: Placement
 
-    def to_float(
-        self,
-        top: int = 0,
-        left: int = 0,
-        rows: int | None = None,
-        columns: int | None = None,
-        *,
-        channels: int | None = None,
-        device: Any = "cpu",
-    ) -> tuple[Tensor, Tensor]:
-        """(image float32, valid bool) of a window of the working frame; the same pixels for every window.
+    def to_float(self, *, channels: int | None = None, device: Any = "cpu") -> tuple[Tensor, Tensor]:
+        """The network's input float32 (C, h, w) and ``valid`` bool (h, w), both on ``device``.
 
         ``channels``: what the network takes; a grey image is repeated to it. Every step before treats channels alike, so that this
-        is the same as repeating the stored pixels. The window travels to ``device`` as stored and becomes float32 there.
+        is the same as repeating the stored pixels. Pixels travel to ``device`` as stored and become float32 there.
         """
         import torch
 
-        window = (slice(top, None if rows is None else top + rows), slice(left, None if columns is None else left + columns))
-        pixels = torch.from_numpy(np.array(self.pixels[:, window[0], window[1]])).to(device)
-        valid = torch.from_numpy(np.array(self.valid[window])).to(device)
+        pixels, valid = (torch.from_numpy(np.array(part)).to(device) for part in (self.pixels, self.valid))
         offset, scale = (torch.from_numpy(part)[:, None, None].to(device) for part in (self.offset, self.scale))
         image = normalise(pixels, offset, scale, self.clamp, valid)
         return image if channels is None or image.shape[0] != 1 else image.repeat(channels, 1, 1), valid
@@ -120,23 +106,16 @@ def normalise(pixels: Tensor, offset: Tensor, scale: Tensor, clamp: bool, valid:
     return (image.clamp_(0, 1) if clamp else image).mul_(valid)
 
 
-def prepare(pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality, valid: npt.NDArray[np.bool_] | None = None) -> Prepared:
-    """One image (C, H, W) as stored -> the network's input in its working frame.
+def preprocess(
+    pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality, valid: npt.NDArray[np.bool_] | None = None
+) -> CompactImage:
+    """One image (C, H, W) as stored -> its working frame, up to the last step. Integer pixels stay integers of the same kind, also when
+    resized (rounded to a whole level, as an image file of that size would be), so that a cache is a quarter of the float32 input and
+    yet exact.
 
     Parameters
     ----------
     valid: the card's or the user's field of view, bool (H, W), or None.
-    """
-    reduced = preprocess(pixels, config, modality, valid)
-    image, inside = reduced.to_float()
-    return Prepared(image, inside, reduced.placement)
-
-
-def preprocess(
-    pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality, valid: npt.NDArray[np.bool_] | None = None
-) -> CompactImage:
-    """The same up to the last step. Integer pixels stay integers of the same kind, also when resized (rounded to half a level, as
-    an image file of that size would be), so that a cache is a quarter of the float32 input and yet exact.
 
     Raises
     ------
@@ -158,7 +137,7 @@ def preprocess(
     if working.dtype not in (np.uint8, np.uint16, np.int16):
         working = working.astype(np.float32)
     offset, scale = _statistics(working, inside, config, _least_contrast(chosen))
-    return CompactImage(np.ascontiguousarray(working), inside, source_valid, offset, scale, config.method == "percentile", placement)
+    return CompactImage(np.ascontiguousarray(working), inside, source_valid, offset, scale, config.clamps, placement)
 
 
 def choose_field_of_view(

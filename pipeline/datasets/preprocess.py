@@ -64,9 +64,7 @@ def preprocess_case(
         "rows": volume.shape[2],
         "columns": volume.shape[3],
         "channels": volume.shape[0],
-        "laterality": scan.geometry.laterality,
         "warnings": list(scan.warnings),
-        "clamp": slices[0].clamp,
         "placement": {name: list(getattr(placement, name)) for name in ("source", "crop", "resized", "pad")},
     }
     return CachedCase(

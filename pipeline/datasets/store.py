@@ -176,7 +176,7 @@ class CaseStore:
 
     @property
     def clamp(self) -> bool:
-        return any(kept.about["clamp"] for kept in self._kept.values())
+        return self.normalise.clamps
 
     def block(self, index: int, slices: int) -> range:
         """Samples of this slice and those behind it in its volume, at most ``slices``."""
@@ -311,8 +311,7 @@ class CaseStore:
                 kept = load_case(folder)
                 if kept is None:
                     raise CardError(f"case {case.key}: its cached arrays cannot be read back; check the disk of the cache folder")
-            about = kept.about | {"part": case.part, "laterality": case.key.eye if case.key.eye != "U" else kept.about["laterality"]}
-            return replace(kept, about=about)
+            return replace(kept, about=kept.about | {"part": case.part})
         except OSError as error:
             raise CardError(f"case {case.key}: a file cannot be read ({error.strerror or type(error).__name__})") from error
         except OcusegError as error:

@@ -115,11 +115,6 @@ class Snapshots:
         return copies
 
 
-def save_checkpoint(folder: Path, state: State, random_states: list[dict[str, Any]]) -> Path:
-    """Write the run's state now; see :func:`write_snapshot`."""
-    return write_snapshot(folder, Snapshots().take(state, random_states))
-
-
 def write_snapshot(folder: Path, snapshot: Snapshot) -> Path:
     """Write a run's state; older checkpoints go once the new one is complete. Call it in one process only.
 

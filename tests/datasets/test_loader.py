@@ -16,7 +16,7 @@ from pipeline.cards.find_cases import find_cases
 from pipeline.cards.targets import read_target_mask
 from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.loader import CaseStore, TrainingLoader, evaluation_batches
-from pipeline.datasets.normalise import NormaliseConfig, prepare
+from pipeline.datasets.normalise import NormaliseConfig, preprocess
 from pipeline.errors import CardError, TrainingError
 from pipeline.registry import Strict
 from pipeline.scans.nifti import write_nifti
@@ -57,14 +57,15 @@ def same(first: list[Batch], second: list[Batch]) -> bool:
     [NormaliseConfig(), NormaliseConfig(working_size=(96, 80)), NormaliseConfig(background_sigma=5.0, channels="green")],
     ids=["plain", "letterbox", "background"],
 )
-def test_the_store_gives_what_prepare_gives(small_set: SmallSet, tmp_path: Path, cache: Any, normalise: NormaliseConfig) -> None:
+def test_the_store_gives_what_preprocess_gives(small_set: SmallSet, tmp_path: Path, cache: Any, normalise: NormaliseConfig) -> None:
     store = stored(small_set, normalise, cache=cache, cache_dir=tmp_path / "cache")
     assert len(store) == 12
     for index, case in enumerate(find_cases(small_set.card, small_set.root)):
         one = sample(store, index)
-        expected = prepare(read_scan(small_set.card, case).pixels, normalise, "fundus")
-        assert torch.equal(one.image, expected.image)
-        assert torch.equal(one.valid, expected.valid)
+        expected = preprocess(read_scan(small_set.card, case).pixels, normalise, "fundus")
+        image, valid = expected.to_float()
+        assert torch.equal(one.image, image)
+        assert torch.equal(one.valid, valid)
         assert one.placement == expected.placement
         assert one.case == case.key
         mask = read_target_mask(small_set.card, case)
@@ -215,8 +216,8 @@ def test_grey_pictures_among_colour_ones_are_repeated_as_in_prediction(
     store = stored(small_set, normalise, cache=cache, cache_dir=tmp_path / "cache")
     assert store.channels == 3
     assert "1 of 12 images are grey" in caplog.text
-    expected = prepare(np.repeat(grey[None], 3, axis=0), normalise, "fundus")
-    assert torch.equal(sample(store, 0).image, expected.image)
+    expected, _ = preprocess(np.repeat(grey[None], 3, axis=0), normalise, "fundus").to_float()
+    assert torch.equal(sample(store, 0).image, expected)
     shapes = {i.shape for b in TrainingLoader(store, store.keys(), Sampling(), 4, 0, 0) for i in b.images}
     assert shapes == {(3, 24, 32)}
     assert stored(small_set, NormaliseConfig(channels="grey")).channels == 1
@@ -351,7 +352,7 @@ def test_a_volume_becomes_one_sample_a_slice(tmp_path: Path, cache: Any) -> None
         volume, label = volumes["p1_R" if index < 4 else "p2_L"]
         assert store.slice_of(index) == index % 4
         assert np.array_equal(store.source_target(index).mask, label[index % 4])
-        assert torch.equal(sample(store, index).image, prepare(volume[None, index % 4], normalise, "oct").image)
+        assert torch.equal(sample(store, index).image, preprocess(volume[None, index % 4], normalise, "oct").to_float()[0])
     assert store.indices([store.keys()[1]]) == [4, 5, 6, 7]
     config = Sampling(crop=None, crops_per_image=1, augment=AugmentConfig(gain=0, bias=0, horizontal_flip=0))
     crops = {tuple(i.flatten().tolist()) for b in TrainingLoader(store, store.keys(), config, 2, 0, 0) for i in b.images}

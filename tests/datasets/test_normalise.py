@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.datasets.normalise import NormaliseConfig, prepare, preprocess, to_working, working_placement
+from pipeline.datasets.normalise import NormaliseConfig, preprocess, to_working, working_placement
 from pipeline.scans.field_of_view import detect_field_of_view
 from pipeline.scans.raster import read_image
-from pipeline.types import Placement
+from pipeline.types import Modality, Placement
 from tests.conftest import shared_data
 
 
@@ -28,6 +28,10 @@ def photograph(valid: np.ndarray, seed: int = 0, dtype: type = np.uint8) -> np.n
     scale = 1 if dtype == np.uint8 else 200
     image = random.normal(loc=[[[150]], [[90]], [[50]]], scale=12, size=(3, *valid.shape)).clip(30, 255) * scale
     return np.where(valid, image, random.integers(0, 4, size=image.shape) * scale).astype(dtype)
+
+
+def network_input(pixels: np.ndarray, config: NormaliseConfig, modality: Modality, valid: np.ndarray | None = None) -> torch.Tensor:
+    return preprocess(pixels, config, modality, valid).to_float()[0]
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> float:
@@ -70,28 +74,29 @@ def test_field_of_view_against_the_masks_of_chase() -> None:
 def test_zscore_inside_the_field_of_view_and_zero_outside() -> None:
     valid = disc(60, 84, 25)
     image = photograph(valid)
-    prepared = prepare(image, NormaliseConfig(), "fundus", valid)
-    assert prepared.image.dtype == torch.float32
-    assert prepared.placement == Placement.identity(60, 84)
-    assert torch.equal(prepared.valid, torch.from_numpy(valid))
-    inside = prepared.image[:, prepared.valid].double()
+    compact = preprocess(image, NormaliseConfig(), "fundus", valid)
+    out, out_valid = compact.to_float()
+    assert out.dtype == torch.float32
+    assert compact.placement == Placement.identity(60, 84)
+    assert torch.equal(out_valid, torch.from_numpy(valid))
+    inside = out[:, out_valid].double()
     assert torch.allclose(inside.mean(dim=1), torch.zeros(3, dtype=torch.float64), atol=1e-5)
     assert torch.allclose(inside.std(dim=1, unbiased=False), torch.ones(3, dtype=torch.float64), atol=1e-5)
-    assert not prepared.image[:, ~prepared.valid].any()
-    brighter = prepare((image.astype(np.uint16) * 3 + 20), NormaliseConfig(), "fundus", valid)
-    assert torch.allclose(brighter.image, prepared.image, atol=1e-4), "gain and offset of the camera do not matter"
+    assert not out[:, ~out_valid].any()
+    brighter = network_input((image.astype(np.uint16) * 3 + 20), NormaliseConfig(), "fundus", valid)
+    assert torch.allclose(brighter, out, atol=1e-4), "gain and offset of the camera do not matter"
 
 
 def test_what_lies_outside_does_not_matter() -> None:
     valid = disc(60, 84, 25)
     image = photograph(valid)
     other = np.where(valid, image, 255).astype(np.uint8)
-    assert torch.equal(prepare(image, NormaliseConfig(), "fundus", valid).image, prepare(other, NormaliseConfig(), "fundus", valid).image)
+    assert torch.equal(network_input(image, NormaliseConfig(), "fundus", valid), network_input(other, NormaliseConfig(), "fundus", valid))
 
 
 def test_percentile_is_what_it_says() -> None:
     image = np.arange(101, dtype=np.uint8).repeat(2).reshape(1, 2, 101)
-    out = prepare(image, NormaliseConfig(method="percentile", percentiles=(10, 90)), "oct").image
+    out = network_input(image, NormaliseConfig(method="percentile", percentiles=(10, 90)), "oct")
     expected = ((torch.from_numpy(image).double() - 10) / 80).clamp(0, 1)
     assert torch.allclose(out.double(), expected, atol=1e-6)
 
@@ -109,7 +114,7 @@ def test_channels() -> None:
 
 def test_a_flat_channel_becomes_zero_not_infinite() -> None:
     image = np.stack([np.full((5, 7), 80, np.uint8), np.arange(35, dtype=np.uint8).reshape(5, 7), np.zeros((5, 7), np.uint8)])
-    out = prepare(image, NormaliseConfig(field_of_view="whole"), "fundus").image
+    out = network_input(image, NormaliseConfig(field_of_view="whole"), "fundus")
     assert torch.isfinite(out).all()
     assert not out[0].any()
     assert not out[2].any()
@@ -120,10 +125,10 @@ def test_a_flat_channel_becomes_zero_not_infinite() -> None:
 def test_rounding_noise_is_not_blown_up_and_faint_signal_is_kept(config: NormaliseConfig) -> None:
     random = np.random.default_rng(0)
     for dark in (random.integers(0, 2, (1, 60, 84), dtype=np.uint8), np.full((1, 60, 84), 80, np.uint8), np.full((1, 60, 84), 0.3)):
-        assert not prepare(dark, config, "oct").image.any()
+        assert not network_input(dark, config, "oct").any()
     faint = random.integers(0, 12, (1, 60, 84), dtype=np.uint8)
-    assert prepare(faint, config, "oct").image.std() > 0.1
-    assert prepare(faint / np.float32(1e4), config, "oct").image.std() > 0.1, "fractions may be as small as they like"
+    assert network_input(faint, config, "oct").std() > 0.1
+    assert network_input(faint / np.float32(1e4), config, "oct").std() > 0.1, "fractions may be as small as they like"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +140,7 @@ def test_which_field_of_view_is_used(choice: Any, modality: Any, given: bool, ex
     valid = disc(120, 168, 52)
     card = np.zeros_like(valid)
     card[40:80, 50:120] = True
-    used = prepare(photograph(valid), NormaliseConfig(field_of_view=choice), modality, card if given else None).valid.numpy()
+    used = preprocess(photograph(valid), NormaliseConfig(field_of_view=choice), modality, card if given else None).valid
     assert {"given": np.array_equal(used, card), "disc": iou(used, valid) > 0.97, "all": used.all()}[expected]
 
 
@@ -144,10 +149,10 @@ def test_working_diameter_scales_the_field_of_view_and_leaves_near_ones_alone() 
     for wanted, scale in ((130, 0.5), (520, 2.0), (250, 1.0), (270, 1.0)):
         placement = working_placement(valid, NormaliseConfig(working_diameter_px=wanted))
         assert placement.resized == (round(300 * scale), round(400 * scale))
-    half = prepare(photograph(valid), NormaliseConfig(working_diameter_px=130), "fundus", valid)
-    assert half.image.shape == (3, 150, 200)
-    assert abs(int(np.ptp(np.flatnonzero(half.valid.any(dim=0)))) + 1 - 130) <= 1
-    inside = half.image[:, half.valid]
+    half, half_valid = preprocess(photograph(valid), NormaliseConfig(working_diameter_px=130), "fundus", valid).to_float()
+    assert half.shape == (3, 150, 200)
+    assert abs(int(np.ptp(np.flatnonzero(half_valid.any(dim=0)))) + 1 - 130) <= 1
+    inside = half[:, half_valid]
     assert torch.allclose(inside.mean(dim=1), torch.zeros(3), atol=1e-4)
 
 
@@ -181,7 +186,7 @@ def test_background_removal_flattens_illumination_only() -> None:
     vessel = np.zeros_like(slope)
     vessel[:, 135:140] = -40
     image = ((slope + vessel) * valid)[None].repeat(3, 0).astype(np.uint8)
-    out = prepare(image, NormaliseConfig(background_sigma=20), "fundus", valid).image[0].numpy()
+    out = network_input(image, NormaliseConfig(background_sigma=20), "fundus", valid)[0].numpy()
     core = disc(200, 280, 60)
     left, right = out[:, :130][core[:, :130]].mean(), out[:, 145:][core[:, 145:]].mean()
     assert abs(left - right) < 0.2
@@ -193,7 +198,7 @@ def test_clahe_evens_contrast_and_stays_inside() -> None:
     valid = disc(128, 176, 58)
     image = photograph(valid)
     image[:, :, :88] //= 3
-    plain, even = (prepare(image, NormaliseConfig(clahe=c), "fundus", valid).image[1].numpy() for c in (None, 0.03))
+    plain, even = (network_input(image, NormaliseConfig(clahe=c), "fundus", valid)[1].numpy() for c in (None, 0.03))
     halves = np.arange(176)[None].repeat(128, 0) < 70, np.arange(176)[None].repeat(128, 0) > 106
     assert abs(even[halves[0] & valid].mean() - even[halves[1] & valid].mean()) < abs(
         plain[halves[0] & valid].mean() - plain[halves[1] & valid].mean()
@@ -202,28 +207,20 @@ def test_clahe_evens_contrast_and_stays_inside() -> None:
 
 
 @pytest.mark.parametrize(
-    "config",
-    [NormaliseConfig(), NormaliseConfig(working_size=(96, 64)), NormaliseConfig(clahe=0.02), NormaliseConfig(background_sigma=8),
-     NormaliseConfig(method="percentile")],
-)  # fmt: skip
-def test_a_window_is_the_same_pixels_as_the_whole(config: NormaliseConfig) -> None:
+    "config", [NormaliseConfig(), NormaliseConfig(working_size=(96, 64)), NormaliseConfig(clahe=0.02), NormaliseConfig(method="percentile")]
+)
+def test_pixels_stay_integers_wherever_no_filter_makes_fractions(config: NormaliseConfig) -> None:
     valid = disc(60, 84, 25)
-    image = photograph(valid)
-    reduced = preprocess(image, config, "fundus", valid)
-    whole = prepare(image, config, "fundus", valid)
-    part, part_valid = reduced.to_float(7, 11, 20, 31)
-    assert torch.equal(part, whole.image[:, 7:27, 11:42])
-    assert torch.equal(part_valid, whole.valid[7:27, 11:42])
-    if config.background_sigma is None:
-        assert np.issubdtype(reduced.pixels.dtype, np.integer), "a cache keeps integers wherever no filter made fractions"
+    assert np.issubdtype(preprocess(photograph(valid), config, "fundus", valid).pixels.dtype, np.integer)
+    assert preprocess(photograph(valid), NormaliseConfig(background_sigma=8), "fundus", valid).pixels.dtype == np.float32
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32, np.float64, np.int32, np.uint32])
 def test_every_stored_dtype_is_taken(dtype: Any) -> None:
     image = np.random.default_rng(0).normal(1000, 50, size=(1, 20, 30)).astype(dtype)
-    out = prepare(image, NormaliseConfig(), "oct").image
+    out = network_input(image, NormaliseConfig(), "oct")
     assert abs(float(out.std(unbiased=False)) - 1) < 1e-4
-    assert prepare(image, NormaliseConfig(working_size=(64, 64)), "oct").image.shape == (1, 64, 64)
+    assert network_input(image, NormaliseConfig(working_size=(64, 64)), "oct").shape == (1, 64, 64)
 
 
 @pytest.mark.parametrize(

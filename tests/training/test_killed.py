@@ -71,7 +71,7 @@ def test_at_every_single_step_of_saving_a_complete_checkpoint_is_there(tmp_path:
     """Every operation on the disk is once the last one: the newest checkpoint must load, and be the old or the new one."""
     from pipeline import atomic
     from pipeline.training import checkpoint
-    from pipeline.training.checkpoint import Progress, State, load_checkpoint, random_state, save_checkpoint
+    from pipeline.training.checkpoint import Progress, Snapshots, State, load_checkpoint, random_state, write_snapshot
 
     def state(epoch: int) -> State:
         torch.manual_seed(epoch)
@@ -80,6 +80,9 @@ def test_at_every_single_step_of_saving_a_complete_checkpoint_is_there(tmp_path:
         network(torch.ones(1, 3)).sum().backward()
         optimizer.step()
         return State(Progress(epoch=epoch), network, optimizer, best_weights=network.state_dict())
+
+    def save(folder: Path, epoch: int) -> None:
+        write_snapshot(folder, Snapshots().take(state(epoch), [random_state()]))
 
     stop_at, done = 0, 0
 
@@ -95,7 +98,7 @@ def test_at_every_single_step_of_saving_a_complete_checkpoint_is_there(tmp_path:
 
     for stop_at in range(1, 60):
         folder = tmp_path / str(stop_at)
-        save_checkpoint(folder, state(1), [random_state()])
+        save(folder, 1)
         with monkeypatch.context() as patch:
             patch.setattr(Path, "mkdir", counted(Path.mkdir))
             patch.setattr(Path, "rename", counted(Path.rename))
@@ -106,7 +109,7 @@ def test_at_every_single_step_of_saving_a_complete_checkpoint_is_there(tmp_path:
             patch.setattr(atomic.shutil, "rmtree", counted(atomic.shutil.rmtree))
             done = 0
             try:
-                save_checkpoint(folder, state(2), [random_state()])
+                save(folder, 2)
                 completed = True
             except Killed:
                 completed = False
@@ -119,7 +122,7 @@ def test_at_every_single_step_of_saving_a_complete_checkpoint_is_there(tmp_path:
         assert all(
             torch.equal(a, b) for a, b in zip(loaded.network.state_dict().values(), state(epoch).network.state_dict().values(), strict=True)
         )
-        save_checkpoint(folder, state(4), [random_state()])
+        save(folder, 4)
         assert [path.name for path in folder.iterdir()] == ["000004-00000000"]
         if completed:
             break
