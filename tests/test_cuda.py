@@ -132,10 +132,10 @@ def test_a_training_step_waits_for_nothing(root: Path, tmp_path: Path, monkeypat
     assert len(steps) == 12
 
 
-@pytest.mark.parametrize("share", [0.0, 0.2], ids=["windows travel", "cases lie on the device"])
-def test_the_device_makes_the_samples_that_the_cpu_makes(root: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.2], ids=["windows travel", "cases lie on the device"])
+def test_the_device_makes_the_samples_that_the_cpu_makes(root: Path, monkeypatch: pytest.MonkeyPatch, fraction: float) -> None:
     """Also while it is busy: every batch is asked for before the work of the one before is done."""
-    monkeypatch.setattr(feed, "DEVICE_SHARE", share)
+    monkeypatch.setattr(feed, "DEVICE_FRACTION", fraction)
     config = tiny_config(root, data__augment=ALL)
     store, busy = store_of(config, root, need="objects"), torch.ones(4096, 4096, device=DEVICE)
     batches = []

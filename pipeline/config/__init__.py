@@ -2,10 +2,11 @@
 
 from pipeline.config.editor_schema import schema, study_schema
 from pipeline.config.loading import dump_config, load_config, named_by_changes, parse_config, run_files
-from pipeline.config.run_config import DataConfig, RunConfig, TrackingConfig, TrainConfig
+from pipeline.config.run_config import DataConfig, Minutes, RunConfig, TrackingConfig, TrainConfig
 
 __all__ = [
     "DataConfig",
+    "Minutes",
     "RunConfig",
     "TrackingConfig",
     "TrainConfig",

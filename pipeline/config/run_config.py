@@ -55,6 +55,9 @@ class DataConfig(Strict):
     cache: Literal["memory", "disk"] = Field("memory", description="where decoded, normalised images are cached")
 
 
+Epoch = Annotated[int, Field(ge=1)]
+
+
 class Minutes(Strict):
     """A time in place of a number of epochs."""
 
@@ -98,10 +101,11 @@ class TrainConfig(Strict):
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="torch.compile the network; auto: on a GPU, with crops of one size, if the run is long enough to pay for it"
     )
-    validate_every: Annotated[int, Field(ge=1)] | Minutes = Field(
+    validate_every: Epoch | Minutes | Annotated[tuple[Epoch, ...], Field(min_length=1)] = Field(
         1,
         description="epochs between validations, or {minutes: 2}: at the end of the first epoch at least this long after the last "
-        "validation; which epoch is best then depends on the speed of the machine",
+        "validation (which epoch is best then depends on the speed of the machine), or a list of the epochs to validate after, which "
+        "a repetition of such a run gets; the last epoch is always validated",
     )
     checkpoint_minutes: float = Field(
         1.0,

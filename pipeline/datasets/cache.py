@@ -1,8 +1,8 @@
-"""What is kept of a decoded, normalised case, and the folder that holds it on disk.
+"""The arrays of a decoded, normalised case, and the folder that holds them on disk.
 
-CachedCase is what normalisation leaves before its last step (normalise.CompactImage): stored integers plus one offset and scale a channel,
-a quarter of the float32 input and exactly equal to it. Masks are kept in the smallest integer that holds them, objects as boxes
-and bits.
+Images are as normalisation leaves them before its last step (normalise.CompactImage): stored integers with one offset and scale per
+channel, which take a quarter of the float32 input's memory and give exactly its values. Masks are kept in the smallest integer that
+holds them, objects as boxes and bits.
 """
 
 from __future__ import annotations
@@ -58,18 +58,18 @@ class CachedCase:
         return Placement(tuple(p["source"]), tuple(p["crop"]), tuple(p["resized"]), tuple(p["pad"]))
 
 
-def save_case(kept: CachedCase, folder: Path) -> None:
+def save_case(case: CachedCase, folder: Path) -> None:
     """Write all arrays to a folder that appears whole or not at all."""
     staged = folder.with_name(f".{folder.name}-{uuid4().hex}")
     staged.mkdir(parents=True)
     try:
         for name in _ARRAYS:
-            array = getattr(kept, name)
+            array = getattr(case, name)
             if array is not None:
                 np.save(staged / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-        for name, part, array in _object_arrays(kept):
+        for name, part, array in _object_arrays(case):
             np.save(staged / f"{name}-{part}.npy", array, allow_pickle=False)
-        (staged / "about.json").write_text(json.dumps(kept.about), encoding="utf-8")
+        (staged / "about.json").write_text(json.dumps(case.about), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder, ignore_errors=True)  # left unreadable by a full or failing disk
         try:
@@ -98,9 +98,9 @@ def load_case(folder: Path) -> CachedCase | None:
         return None
 
 
-def _object_arrays(kept: CachedCase) -> Iterator[tuple[str, str, npt.NDArray[Any]]]:
+def _object_arrays(case: CachedCase) -> Iterator[tuple[str, str, npt.NDArray[Any]]]:
     for name in _OBJECTS:
-        packed = getattr(kept, name)
+        packed = getattr(case, name)
         for part in fields(PackedObjects) if packed is not None else ():
             array = getattr(packed, part.name)
             if array is not None:

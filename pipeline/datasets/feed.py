@@ -27,12 +27,12 @@ from pipeline.types import Batch, CaseKey
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-DEVICE_SHARE = 0.2
-"""Cases that take no more than this share of a GPU's free memory lie on it, and no pixel travels. Most of the memory is for a network's
-activations, which grow with the batch; of 80 GB a fifth still holds 5,000 photographs of 1,000 x 1,000 pixels."""
+DEVICE_FRACTION = 0.2
+"""Cases that take at most this fraction of a GPU's free memory are kept on it, so that no pixel travels. Most of the memory is for a
+network's activations, which grow with the batch; a fifth of 80 GB still holds 5,000 photographs of 1,000 x 1,000 pixels."""
 
 NOT_THE_CASES = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
-"""Errors of the machine, which met a case by chance: they name none, and who started the run says what helps."""
+"""Errors of the machine, which hit a case by chance: they name none, and the caller says what helps."""
 
 _AHEAD = 2
 _PREFETCH = 2
@@ -87,15 +87,25 @@ class Feed:
     """The way from a store to a device, the same for all epochs of a run.
 
     On a GPU a thread works ahead: it cuts, copies and transforms the next batches on a stream of its own while the network computes.
+    ``workers``: loader processes, 0: none; ``method``: as of :class:`Pool`. ``resident``: keep the cases on a GPU where they fit.
     """
 
-    def __init__(self, store: CaseStore, keys: Sequence[CaseKey], device: torch.device, workers: int, method: str | None = None) -> None:
+    def __init__(
+        self,
+        store: CaseStore,
+        keys: Sequence[CaseKey],
+        device: torch.device,
+        workers: int = 0,
+        method: str | None = None,
+        *,
+        resident: bool = True,
+    ) -> None:
         self._device = device
         self._source: Source = store
         self._pool: Pool | None = None
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        layout = Layout.of(store, store.indices(keys)) if device.type == "cuda" else None
-        if layout is not None and layout.nbytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        layout = Layout.of(store, store.indices(keys)) if device.type == "cuda" and resident else None
+        if layout is not None and layout.nbytes <= DEVICE_FRACTION * torch.cuda.mem_get_info(device)[0]:
             self._source = DeviceStore(store, layout, device)
         elif workers > 0:
             self._pool = Pool(store, keys, workers, method)

@@ -15,7 +15,6 @@ from pipeline.datasets.augment import Augment, AugmentConfig, Plan
 from pipeline.datasets.feed import NOT_THE_CASES, Failure, Feed, Job
 from pipeline.datasets.store import CaseStore
 from pipeline.datasets.transform import to_batch
-from pipeline.datasets.windows import cut
 from pipeline.errors import TrainingError
 from pipeline.types import Batch, CaseKey
 
@@ -46,7 +45,7 @@ class TrainingLoader:
     """One epoch of training batches of ``batch_size`` for process ``rank`` of ``world``; may be iterated again, with the same result.
 
     The stream has ``crops_per_image`` crops of every sample in random order; the global batch number n holds positions
-    n * B to (n + 1) * B - 1 with B = batch_size * world, and each process takes its share of it. The last global batch is filled
+    n * B to (n + 1) * B - 1 with B = batch_size * world, and each process takes its part of it. The last global batch is filled
     up from the start of the order, so that all batches are full and nothing is left out. ``len()`` is the number of batches.
 
     With ``data.slices`` a crop is a block of that many neighbouring slices, which begins at random. A volume counts as many samples as
@@ -125,7 +124,7 @@ class TrainingLoader:
                 )
         for _ in range(_DRAWS):
             plan = self._augment.draw(size, generator, centre)
-            if centre is not None or store.places.share_seen(index, plan.region) >= _LEAST_VALID:
+            if centre is not None or store.places.valid_fraction(index, plan.region) >= _LEAST_VALID:
                 break
         return index, plan
 
@@ -157,22 +156,37 @@ class TrainingLoader:
 
 
 def evaluation_batches(
-    store: CaseStore, keys: Sequence[CaseKey], *, volumes: bool = False, pixels: int = 0
+    store: CaseStore, keys: Sequence[CaseKey], device: torch.device | str = "cpu", *, volumes: bool = False, pixels: int = 0
 ) -> Iterator[tuple[Batch, list[int]]]:
     """(batch of whole images in the working frame, their sample indices) for every sample of these cases, in their order.
 
-    ``pixels``: neighbours of one size come together, so many pixels at most; 0: each image alone. ``volumes``: one batch a case instead,
-    with the volume of all its slices and their sample indices.
+    Pixels travel to ``device`` as stored and are normalised there, as in training. ``pixels``: neighbours of one size come together,
+    so many pixels at most; 0: each image alone. ``volumes``: one batch a case instead, with the volume of all its slices and their
+    sample indices.
+
+    Raises
+    ------
+    TrainingError: a case whose arrays cannot be read any more, by its name.
     """
-    if volumes:
-        for key in keys:
-            indices = store.indices([key])
-            yield to_batch(cut(store, [(indices[0], Plan.unchanged(*store.size(indices[0])))], len(indices))), indices
-        return
-    for size, group in itertools.groupby(store.indices(keys), key=store.size):
-        most = max(1, pixels // math.prod(size))
-        while together := list(itertools.islice(group, most)):
-            yield to_batch(cut(store, [(index, Plan.unchanged(*size)) for index in together], None)), together
+    groups = [store.indices([key]) for key in keys] if volumes else list(_of_one_size(store, store.indices(keys), pixels))
+    jobs = (_whole(store, group, volumes) for group in groups)
+    for item, group in zip(Feed(store, keys, torch.device(device), resident=False).batches(jobs, to_batch), groups, strict=True):
+        if isinstance(item, Failure):
+            raise TrainingError(f"case {item.case}: cannot be made into an input of the network ({item.why})")
+        yield item, group
+
+
+def _of_one_size(store: CaseStore, indices: Sequence[int], pixels: int) -> Iterator[list[int]]:
+    """Neighbours of one size, at most ``pixels`` together but at least one sample."""
+    for size, group in itertools.groupby(indices, key=store.size):
+        while together := list(itertools.islice(group, max(1, pixels // math.prod(size)))):
+            yield together
+
+
+def _whole(store: CaseStore, indices: Sequence[int], volume: bool) -> Job:
+    """Whole samples, each by itself or all as the slices of one volume."""
+    plan = Plan.unchanged(*store.size(indices[0]))
+    return Job(((indices[0], plan),), len(indices)) if volume else Job(tuple((index, plan) for index in indices), None)
 
 
 def _feed(store: CaseStore, keys: Sequence[CaseKey], device: torch.device, workers: int) -> Feed:

@@ -28,8 +28,8 @@ class Places:
         self._coarse: dict[int, npt.NDArray[np.bool_]] = {}
         self._labelled: dict[int, npt.NDArray[np.int64] | None] = {}
 
-    def share_seen(self, index: int, region: tuple[int, int, int, int]) -> float:
-        """The share of a region (top, left, rows, columns) that lies in the field of view, nearly."""
+    def valid_fraction(self, index: int, region: tuple[int, int, int, int]) -> float:
+        """The approximate fraction of a region (top, left, rows, columns) that lies in the field of view."""
         if index not in self._coarse:
             self._coarse[index] = np.array(self._planes.working_valid(index)[::_STEP, ::_STEP])
         top, left, rows, columns = region

@@ -170,7 +170,7 @@ def make_split(card: _Named, cases: Sequence[_Case], config: SplitConfig, seed: 
             f"{_few(sorted({key.patient for key in pool}))}"
         )
     if config.source == "random" and config.test > 0:
-        held = set([p for p in patients if p not in config.named][: _share(config.test, everyone)])
+        held = set([p for p in patients if p not in config.named][: _count(config.test, everyone)])
         test, pool = _part(pool, held)
         patients = [p for p in patients if p not in held]
     if config.folds is not None:
@@ -189,13 +189,13 @@ def make_split(card: _Named, cases: Sequence[_Case], config: SplitConfig, seed: 
         # Whom the card would have validated, and nobody names, is trained on.
         validation, pool = _part([*pool, *validation], set(config.validation_patients))
     elif not validation and config.validation > 0:
-        share = _share(config.validation, everyone)
-        validation, pool = _part(pool, set([p for p in patients if p not in config.named][:share]))
+        held = set([p for p in patients if p not in config.named][: _count(config.validation, everyone)])
+        validation, pool = _part(pool, held)
     if config.train_patients is not None:
         chosen = set(config.train_patients)
         (pool, _), (_, validation) = _part([*pool, *validation], chosen), _part(validation, chosen)
     if not pool:
-        raise ConfigError(f"data.split: card {card.name} has {everyone} patient(s), which leaves no one to train on; lower the shares")
+        raise ConfigError(f"data.split: card {card.name} has {everyone} patient(s), which leaves no one to train on; lower the fractions")
     if config.limit is not None:
         order = _shuffled({key.patient for key in pool}, seed)
         pool, _ = _part(pool, set(order[: config.limit]))
@@ -206,8 +206,8 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def _share(share: float, patients: int) -> int:
-    return max(1, round(share * patients))
+def _count(fraction: float, patients: int) -> int:
+    return max(1, round(fraction * patients))
 
 
 def _part(keys: Sequence[CaseKey], patients: set[str]) -> tuple[list[CaseKey], list[CaseKey]]:

@@ -1,14 +1,12 @@
-"""Decoded, normalised cases, made once and kept compactly: in memory, or on disk and mapped into memory (datasets/cache.py)."""
+"""Decoded, normalised cases, made once and cached compactly: in memory, or on disk and mapped into memory (datasets/cache.py)."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import logging
 import weakref
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +17,16 @@ import numpy.typing as npt
 import torch
 
 from pipeline.cards.card import CardCase, DataCard, read_scan
-from pipeline.cards.labels import CocoLabel
 from pipeline.cards.objects import Objects
 from pipeline.cards.targets import WeakMasks
 from pipeline.datasets.augment import Plan
-from pipeline.datasets.cache import CACHE_VERSION, CachedCase, load_case, save_case
+from pipeline.datasets.cache import CachedCase, load_case, save_case
 from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.places import Places
-from pipeline.datasets.preprocess import TargetKind, preprocess_case
+from pipeline.datasets.preprocess import TargetKind
+from pipeline.datasets.reading import CaseReader
 from pipeline.datasets.windows import StoredPlane, Windows, cut
-from pipeline.errors import CardError, OcusegError, ScanError
-from pipeline.scans.open import content_sha256
+from pipeline.errors import CardError
 from pipeline.types import CaseKey, LabelMap, Placement, ProgressCallback, Scan, Target
 
 log = logging.getLogger(__name__)
@@ -77,50 +74,30 @@ class CaseStore:
         if cache == "disk" and cache_dir is None:
             raise ValueError("a disk cache needs cache_dir")
         self.card, self.normalise, self.root = card, normalise, root
-        self._need, self._weak_masks = need, weak_masks
-        self._folder = cache_dir if cache == "disk" else None
-        self._hashes: dict[Path, str] = {}
-        self._kept: dict[CaseKey, CachedCase] = {}
+        self._on_disk = cache == "disk"
+        self._cached: dict[CaseKey, CachedCase] = {}
         self._samples: list[tuple[CaseKey, int]] = []
         self._where: dict[CaseKey, range] = {}
         self.unreadable = {}
         self._renew()
         self._cases = {case.key: case for case in cases}
+        reader = CaseReader(card, normalise, need, weak_masks, cache_dir if self._on_disk else None)
         with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
-            for done, (case, kept) in enumerate(zip(cases, pool.map(self._keep_or_why, cases), strict=True), 1):
-                if isinstance(kept, CachedCase):
-                    self._kept[case.key] = kept
-                    self._where[case.key] = range(len(self._samples), len(self._samples) + len(kept.pixels))
-                    self._samples += [(case.key, index) for index in range(len(kept.pixels))]
+            for done, (case, loaded) in enumerate(zip(cases, pool.map(reader.load_or_error, cases), strict=True), 1):
+                if isinstance(loaded, CachedCase):
+                    self._cached[case.key] = loaded
+                    self._where[case.key] = range(len(self._samples), len(self._samples) + len(loaded.pixels))
+                    self._samples += [(case.key, index) for index in range(len(loaded.pixels))]
                 elif skip_unreadable:
-                    self.unreadable[case.key] = str(kept)
+                    self.unreadable[case.key] = str(loaded)
                 else:
                     pool.shutdown(cancel_futures=True)
-                    raise CardError(f"{kept}; {READ_REMEDY}") from kept.__cause__
+                    raise CardError(f"{loaded}; {READ_REMEDY}") from loaded.__cause__
                 if progress is not None:
                     progress(done, len(cases))
-        if self.unreadable:
-            first = next(iter(self.unreadable.values()))
-            log.warning("%d of %d cases cannot be read and are left out: %s", len(self.unreadable), len(cases), first)
-        warned = Counter(text for kept in self._kept.values() for text in kept.about["warnings"])
-        if warned:
-            number = sum(bool(kept.about["warnings"]) for kept in self._kept.values())
-            most = "; ".join(f"{text} ({count})" for text, count in warned.most_common(3))
-            log.warning("%d of %d images were read with warnings, which `ocuseg card check` lists: %s", number, len(self._kept), most)
-        counts = Counter(kept.pixels.shape[1] for kept in self._kept.values())
+        counts = Counter(cached.pixels.shape[1] for cached in self._cached.values())
         self._channels = max(counts, default=0)
-        if len(counts) > 1:
-            log.warning(
-                "%d of %d images are grey and repeated to colour; data.normalise.channels: grey makes all alike", counts[1], len(cases)
-            )
-        labelled, seen = (
-            sum(len(p.boxes) for k in self._kept.values() if (p := getattr(k, name)) is not None) for name in ("source_objects", "objects")
-        )
-        if seen < labelled:
-            log.warning(
-                "%d of %d objects are smaller than a pixel at the working scale and are not learnt; leave data.normalise at the "
-                "source's own scale and set data.crop", labelled - seen, labelled,
-            )  # fmt: skip
+        self._warn(counts)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -136,7 +113,7 @@ class CaseStore:
 
     def keys(self) -> tuple[CaseKey, ...]:
         """The cases, in the order of the samples."""
-        return tuple(self._kept)
+        return tuple(self._cached)
 
     def indices(self, keys: Sequence[CaseKey]) -> list[int]:
         """Samples of these cases, in this order."""
@@ -160,15 +137,17 @@ class CaseStore:
 
     def size(self, index: int) -> tuple[int, int]:
         """(rows, columns) of a sample in the working frame."""
-        shape = self._kept[self._samples[index][0]].valid.shape
+        shape = self._cached[self._samples[index][0]].valid.shape
         return shape[1], shape[2]
 
     def plane(self, index: int) -> StoredPlane:
-        """The arrays of a sample, as they are kept; no mask where there are objects, of which detectors learn."""
+        """The arrays of a sample, as they are cached; no mask where there are objects, of which detectors learn."""
         key, slice_index = self._samples[index]
-        kept = self._kept[key]
-        mask = self.working_mask(index) if kept.objects is None else None
-        return StoredPlane(kept.pixels[slice_index], kept.valid[slice_index], mask, kept.offset[slice_index], kept.scale[slice_index])
+        cached = self._cached[key]
+        mask = self.working_mask(index) if cached.objects is None else None
+        return StoredPlane(
+            cached.pixels[slice_index], cached.valid[slice_index], mask, cached.offset[slice_index], cached.scale[slice_index]
+        )
 
     def cut(self, wanted: Sequence[tuple[int, Plan]], slices: int | None = None, *, pinned: bool = False) -> Windows:
         """The regions that plans ask for (windows.cut)."""
@@ -184,22 +163,24 @@ class CaseStore:
 
     def placement(self, index: int) -> Placement:
         """From the source frame of a sample to the working frame."""
-        return self._kept[self.case_of(index)].placement
+        return self._cached[self.case_of(index)].placement
 
     def for_processes(self, folder: Path, keys: Sequence[CaseKey]) -> CaseStore:
         """What processes need that only cut samples of these cases, little to pickle: arrays are in files, below ``folder`` if in memory
         so far, and none is of the source frame."""
         other = copy.copy(self)
-        other._folder, other._cases, other._hashes, other._kept = folder, {}, {}, {}
+        other._on_disk, other._cases, other._cached = True, {}, {}
         for number, key in enumerate(keys):
-            kept = replace(self._kept[key], fingerprint=np.zeros(0, np.float32), source_valid=None, source_mask=None, source_objects=None)
-            there: CachedCase | None = kept
-            if self._folder is None:
-                save_case(kept, folder / str(number))
+            cached = replace(
+                self._cached[key], fingerprint=np.zeros(0, np.float32), source_valid=None, source_mask=None, source_objects=None
+            )
+            there: CachedCase | None = cached
+            if not self._on_disk:
+                save_case(cached, folder / str(number))
                 there = load_case(folder / str(number))
             if there is None:
                 raise CardError(f"case {key}: its arrays cannot be copied for the loader processes; check the disk of the temporary folder")
-            other._kept[key] = there
+            other._cached[key] = there
         return other
 
     def _renew(self) -> None:
@@ -216,20 +197,20 @@ class CaseStore:
         self._renew()
 
     def working_mask(self, index: int) -> npt.NDArray[Any] | None:
-        """The mask in the working frame as it is kept (a small integer type)."""
+        """The mask in the working frame as it is cached (a small integer type)."""
         key, slice_index = self._samples[index]
-        mask = self._kept[key].mask
+        mask = self._cached[key].mask
         return None if mask is None else np.asarray(mask[slice_index])
 
     def working_objects(self, index: int) -> Objects | None:
         """The objects in the working frame, or None where none were asked for."""
         key, slice_index = self._samples[index]
-        packed = self._kept[key].objects
+        packed = self._cached[key].objects
         return None if packed is None else packed.unpack(slice_index, self.size(index))
 
     def box_sizes(self, keys: Sequence[CaseKey]) -> npt.NDArray[np.float32]:
         """(N, 2): width and height, in working pixels, of every box of these cases."""
-        boxes = [packed.boxes for key in keys if (packed := self._kept[key].objects) is not None]
+        boxes = [packed.boxes for key in keys if (packed := self._cached[key].objects) is not None]
         return np.concatenate([b[:, 2:] - b[:, :2] for b in boxes]) if boxes else np.zeros((0, 2), dtype=np.float32)
 
     def labelled_classes(self, keys: Sequence[CaseKey]) -> set[str]:
@@ -241,27 +222,27 @@ class CaseStore:
         for key in keys:
             if len(found) == len(names):
                 break
-            kept = self._kept[key]
-            if kept.source_objects is not None:
-                found |= {names[label - 1] for label in np.unique(kept.source_objects.labels).tolist()}
+            cached = self._cached[key]
+            if cached.source_objects is not None:
+                found |= {names[label - 1] for label in np.unique(cached.source_objects.labels).tolist()}
                 continue
-            mask, valid = (kept.mask, kept.valid) if kept.source_mask is None else (kept.source_mask, kept.source_valid)
+            mask, valid = (cached.mask, cached.valid) if cached.source_mask is None else (cached.source_mask, cached.source_valid)
             if mask is not None and valid is not None:
                 found |= self.label_map.held(np.asarray(mask)[np.asarray(valid)])
         return found
 
     def working_valid(self, index: int) -> npt.NDArray[np.bool_]:
         key, slice_index = self._samples[index]
-        return np.asarray(self._kept[key].valid[slice_index])
+        return np.asarray(self._cached[key].valid[slice_index])
 
     def source_target(self, index: int) -> Target:
         """What is true of a sample in the source frame: its mask, encoded by the card's label map, and its objects as labelled."""
         key, slice_index = self._samples[index]
-        kept = self._kept[key]
-        stored = kept.mask if kept.source_mask is None else kept.source_mask
+        cached = self._cached[key]
+        stored = cached.mask if cached.source_mask is None else cached.source_mask
         mask = None if stored is None else stored[slice_index]
-        if kept.source_objects is not None:
-            return kept.source_objects.unpack(slice_index, kept.placement.source).target(mask)
+        if cached.source_objects is not None:
+            return cached.source_objects.unpack(slice_index, cached.placement.source).target(mask)
         if mask is None:
             raise CardError(f"case {key}: card {self.card.name} has no label of the first reader for it")
         return Target(mask=torch.from_numpy(np.array(mask, dtype=np.int64)))
@@ -269,79 +250,47 @@ class CaseStore:
     def valid_in_source(self, index: int) -> npt.NDArray[np.bool_]:
         """Field of view, bool (H, W), in the source frame."""
         key, slice_index = self._samples[index]
-        kept = self._kept[key]
-        return np.array((kept.valid if kept.source_valid is None else kept.source_valid)[slice_index])
+        cached = self._cached[key]
+        return np.array((cached.valid if cached.source_valid is None else cached.source_valid)[slice_index])
 
     def fingerprints(self) -> dict[CaseKey, npt.NDArray[np.float32]]:
-        return {key: np.array(kept.fingerprint) for key, kept in self._kept.items()}
+        return {key: np.array(cached.fingerprint) for key, cached in self._cached.items()}
 
     def hashes(self) -> dict[CaseKey, str]:
         """SHA-256 of each case's image file."""
-        return {key: kept.about["sha256"] for key, kept in self._kept.items()}
+        return {key: cached.about["sha256"] for key, cached in self._cached.items()}
 
     def manifest(self, keys: Collection[CaseKey] | None = None) -> list[dict[str, Any]]:
         """What was read (of ``keys`` alone, where given), for the run's record: case, hashes, sizes. No path and no name of a file."""
         names = ("sha256", "labels_sha256", "field_of_view_sha256", "slices", "rows", "columns", "channels", "part", "warnings")
         return [
-            {"case": str(key)} | {name: kept.about[name] for name in names}
-            for key, kept in self._kept.items()
+            {"case": str(key)} | {name: cached.about[name] for name in names}
+            for key, cached in self._cached.items()
             if keys is None or key in keys
         ]
 
-    def _keep_or_why(self, case: CardCase) -> CachedCase | CardError:
-        """What is kept of a case, or why its files cannot be read; files that do not fit the card are raised."""
-        try:
-            return self._keep(case)
-        except CardError as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, ScanError | OSError):
-                cause = cause.__cause__
-            if cause is None:
-                raise
-            return error
-
-    def _keep(self, case: CardCase) -> CachedCase:
-        try:
-            if self._folder is None:
-                return self._decoded(case)
-            folder = self._folder / self._digest(case)
-            kept = load_case(folder)
-            if kept is None:
-                save_case(self._decoded(case), folder)
-                kept = load_case(folder)
-                if kept is None:
-                    raise CardError(f"case {case.key}: its cached arrays cannot be read back; check the disk of the cache folder")
-            return replace(kept, about=kept.about | {"part": case.part})
-        except OSError as error:
-            raise CardError(f"case {case.key}: a file cannot be read ({error.strerror or type(error).__name__})") from error
-        except OcusegError as error:
-            text = str(error)
-            raise CardError(text if text.startswith(f"case {case.key}") else f"case {case.key}: {text}") from error
-
-    def _decoded(self, case: CardCase) -> CachedCase:
-        hashes = [None if path is None else self._label_sha256(path) for _, path in case.labels]
-        return preprocess_case(self.card, case, self.normalise, self._need, self._weak_masks, hashes)
-
-    def _label_sha256(self, path: Path) -> str:
-        """Of a label file, which may be one for many cases."""
-        if path not in self._hashes:
-            self._hashes[path] = content_sha256(path)
-        return self._hashes[path]
-
-    def _digest(self, case: CardCase) -> str:
-        """Name of the cache folder: the content of every file and all that shapes the arrays."""
-        basis = {
-            "version": CACHE_VERSION,
-            "image": content_sha256(case.image),
-            # By its name an image is found in a COCO file.
-            "name": case.image.name if any(isinstance(source, CocoLabel) for source, _ in case.labels) else None,
-            "labels": [[source.model_dump(), None if path is None else self._label_sha256(path)] for source, path in case.labels],
-            "field_of_view": None if case.field_of_view is None else content_sha256(case.field_of_view),
-            "field_of_view_source": None if self.card.field_of_view is None else self.card.field_of_view.model_dump(),
-            "need": self._need,
-            "weak_masks": self._weak_masks,
-            "normalise": self.normalise.model_dump(),
-            "label_map": self.card.label_map.to_json(),
-            "modality": self.card.modality,
-        }
-        return hashlib.sha256(json.dumps(basis, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    def _warn(self, channels: Mapping[int, int]) -> None:
+        """Say what is wrong with cases that can be used all the same; ``channels``: how many images have one, and three."""
+        if self.unreadable:
+            first = next(iter(self.unreadable.values()))
+            log.warning("%d of %d cases cannot be read and are left out: %s", len(self.unreadable), len(self._cases), first)
+        warned = Counter(text for cached in self._cached.values() for text in cached.about["warnings"])
+        if warned:
+            number = sum(bool(cached.about["warnings"]) for cached in self._cached.values())
+            most = "; ".join(f"{text} ({count})" for text, count in warned.most_common(3))
+            log.warning("%d of %d images were read with warnings, which `ocuseg card check` lists: %s", number, len(self._cached), most)
+        if len(channels) > 1:
+            log.warning(
+                "%d of %d images are grey and repeated to colour; data.normalise.channels: grey makes all alike",
+                channels[1],
+                len(self._cached),
+            )
+        labelled, seen = (
+            sum(len(p.boxes) for k in self._cached.values() if (p := getattr(k, name)) is not None)
+            for name in ("source_objects", "objects")
+        )
+        if seen < labelled:
+            log.warning(
+                "%d of %d objects are smaller than a pixel at the working scale and are not learnt; leave data.normalise at the "
+                "source's own scale and set data.crop", labelled - seen, labelled,
+            )  # fmt: skip

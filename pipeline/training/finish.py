@@ -9,7 +9,6 @@ from typing import Any
 
 from pipeline.bundles.bundle import save_bundle
 from pipeline.datasets.loader import evaluation_batches
-from pipeline.models.precision import autocast
 from pipeline.tasks.base import Task
 from pipeline.training.checkpoint import Progress, State
 from pipeline.training.compiling import eager
@@ -30,20 +29,19 @@ GATE_CASES = 16  # validation cases on which the number format of prediction is 
 
 
 def conclude(setup: Setup, data: Data, task: Task, state: State, start_up_s: float) -> TrainingResult:
-    """The bundle, its record and the result, made by the first process; the others have nothing to say."""
+    """The bundle, its record and the result, made by the first process; the others return a result without a bundle's identity."""
     bundle, progress = setup.run_dir / "bundle", state.progress
     if not setup.accelerator.is_main_process:
         return TrainingResult(setup.run_dir, bundle, "", {}, None)
     earlier = earlier_result(setup.run_dir, progress.step)
     if earlier is not None:
-        message = f"nothing was left to train: {stop_reason(progress, setup.config.train)}; the bundle is the one that was there"
+        message = f"nothing was left to train: {stop_reason(progress, setup.config.train)}; the existing bundle is kept"
         return result_of(setup, earlier.id, earlier.metrics, message)
     fitted = time.monotonic()
     use_best(task, state)
     with eager(task.network):
         task.precision = gated_precision(task, gate_batches(setup, task.volumes), setup.precision)
-        with autocast(setup.accelerator.device, task.precision):
-            metrics = finish(setup, task, state)
+        metrics = final_validation(setup, task, state)
     spent = time_spent(setup, progress, start_up_s, time.monotonic() - fitted)
     setup.tracker.numbers(spent.metrics())
     if shortfall := spent.shortfall(setup.config.train):
@@ -67,20 +65,20 @@ def conclude(setup: Setup, data: Data, task: Task, state: State, start_up_s: flo
 
 
 def result_of(setup: Setup, identity: str, metrics: Mapping[str, float], message: str | None = None, time: str = "") -> TrainingResult:
-    """The result, once the record is closed; its message adds what did not reach the tracking server."""
+    """The result, once the record is closed; its message also says what has not reached the tracking server."""
     delivery = setup.tracker.finish("FINISHED")
-    said = ". ".join(filter(None, (message, delivery.message))) or None
-    return TrainingResult(setup.run_dir, setup.run_dir / "bundle", identity, dict(metrics), delivery.run_id, said, time)
+    sentences = ". ".join(filter(None, (message, delivery.message))) or None
+    return TrainingResult(setup.run_dir, setup.run_dir / "bundle", identity, dict(metrics), delivery.run_id, sentences, time)
 
 
 def time_spent(setup: Setup, progress: Progress, start_up_s: float, final_s: float) -> TimeSpent:
-    """Where the time of a run went that has just been finished."""
+    """How the time of a finished run was spent."""
     validation_s = validation_seconds(setup.run_dir / "history.jsonl")
     return TimeSpent(start_up_s, progress.seconds, validation_s, final_s, progress.step, steps_per_epoch(setup))
 
 
 def use_best(task: Task, state: State) -> None:
-    """Give the task the weights of the best validation, or the last ones (averaged, if so configured) without any."""
+    """Load the weights of the best validation into the task or, without validation, the last ones (averaged, if so configured)."""
     if state.best_weights is not None:
         task.load_state_dict(state.best_weights)
     elif state.average is not None:
@@ -89,13 +87,13 @@ def use_best(task: Task, state: State) -> None:
 
 def gate_batches(setup: Setup, volumes: bool) -> Iterator[Batch]:
     """Validation images on the device, an image or volume at a time."""
-    for batch, _ in evaluation_batches(setup.store, setup.split.validation[:GATE_CASES], volumes=volumes):
+    for batch, _ in evaluation_batches(setup.store, setup.split.validation[:GATE_CASES], setup.accelerator.device, volumes=volumes):
         raise_if_interrupted(setup)
-        yield batch.to(setup.accelerator.device)
+        yield batch
 
 
-def finish(setup: Setup, task: Task, state: State) -> dict[str, float]:
-    """Thresholds, a table of the validation images, curves and example pictures; gives the bundle's metrics."""
+def final_validation(setup: Setup, task: Task, state: State) -> dict[str, float]:
+    """Choose thresholds, record a table of the validation images, curves and example pictures; returns the bundle's metrics."""
     keys, device = setup.split.validation, setup.accelerator.device
     if not keys:
         return {}

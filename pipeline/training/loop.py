@@ -24,12 +24,12 @@ from pipeline.errors import InterruptedRun
 from pipeline.models.precision import autocast
 from pipeline.tasks.base import Task
 from pipeline.training.checkpoint import Progress, State, load_checkpoint, newest
+from pipeline.training.clock import Clock
 from pipeline.training.compiling import eager, is_long
 from pipeline.training.history import cut_history
 from pipeline.training.keeper import Keeper
 from pipeline.training.meter import LossMeter
-from pipeline.training.optimise import average_buffers, clip_gradient, learning_rate, run_share, set_rate
-from pipeline.training.pace import Pace
+from pipeline.training.optimise import average_buffers, clip_gradient, learning_rate, run_fraction, set_rate
 from pipeline.training.platform import fast_convolutions
 from pipeline.training.setup import Setup
 from pipeline.training.validation import Scored, score_images, summary
@@ -39,12 +39,12 @@ log = logging.getLogger(__name__)
 
 
 def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, state: State) -> None:
-    """Train until the epochs, the time or the patience are used up; ``state`` holds the result.
+    """Train until the epochs are done, the time is up or the patience is exhausted; ``state`` holds the result.
 
     Parameters
     ----------
     model: ``task`` as Accelerate prepared it (DistributedDataParallel); calling it gives the named losses.
-    state: the state to begin with; a checkpoint in the run's folder, where there is one, goes before it.
+    state: the state to begin with; an existing checkpoint in the run's folder overrides it.
 
     Raises
     ------
@@ -52,70 +52,67 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
     TrainingError: a loss or gradient that is not finite, with its parts and the cases; a case that cannot be loaded.
     """
     progress, train = state.progress, setup.config.train
-    take_up(setup, state)
-    pace = Pace(setup.accelerator, setup.interrupt, progress.seconds)
+    resume(setup, state)
+    clock = Clock(setup.accelerator, setup.interrupt, progress)
     with Keeper(setup, state) as keeper:
         while progress.epoch < train.epochs and not progress.finished:
-            metrics = train_epoch(setup, model, task, state, pace)
-            if pace.stop:
+            metrics = train_epoch(setup, model, task, state, clock)
+            if clock.stop_requested:
                 keeper.checkpoint(wait=True)
                 raise interrupted(setup)
-            last = run_share((progress.epoch + 1) / train.epochs, pace.seconds, train.minutes) >= 1
-            if last or validation_is_due(progress, train):
+            if validation_is_due(progress, train):
                 try:
                     metrics |= validate(setup, task, state)
                 except InterruptedRun:
                     keeper.checkpoint(wait=True)
                     raise
-                pace.look(progress.step)
-                progress.validated = pace.seconds
+                clock.sync()
+                progress.validated = progress.seconds
             progress.epoch, progress.batch, progress.running = progress.epoch + 1, 0, {}
-            progress.seconds = pace.seconds
-            progress.finished = last or bool(stop_reason(progress, train))
+            progress.finished = bool(stop_reason(progress, train))
             keeper.end_epoch(metrics)
 
 
-def take_up(setup: Setup, state: State) -> None:
-    """Go on from the newest checkpoint, where there is one."""
+def resume(setup: Setup, state: State) -> None:
+    """Continue from the newest checkpoint, where there is one."""
     progress, accelerator = state.progress, setup.accelerator
     found = newest(setup.checkpoints)
     if found is not None:
         load_checkpoint(found, state, accelerator.process_index)
-        # Settings may have changed: what had come to its end goes on where there is more to do now.
+        # Settings may have changed: a finished run continues where there is more to do now.
         progress.finished = progress.finished and bool(stop_reason(progress, setup.config.train))
         log.info("resuming after %d epochs and %d batches", progress.epoch, progress.batch)
     if accelerator.is_main_process:
         cut_history(setup.run_dir / "history.jsonl", progress.epoch)
 
 
-def train_epoch(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, state: State, pace: Pace) -> dict[str, float]:
-    """The rest of an epoch, or as far as there is time and nobody asks to stop; gives its numbers, all of which are finite."""
+def train_epoch(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, state: State, clock: Clock) -> dict[str, float]:
+    """Train the rest of an epoch, or until the time is up or the run is asked to stop; returns its numbers, all of them finite."""
     config, train, progress = setup.config, setup.config.train, state.progress
     batches = epoch_batches(setup, progress.epoch)
     meter, began, first_batch = LossMeter(progress), time.monotonic(), progress.batch
-    pace.look(progress.step)
+    clock.sync()
     task.train()
     # On an H200 cuDNN took half a minute to try its algorithms on a U-Net with a MobileNetV2 encoder.
-    tries_pay = is_long(train, len(batches) // train.accumulate * train.epochs)
+    tries_pay = is_long(train, steps_per_epoch(setup) * train.epochs)
     with fast_convolutions(config.data.crop is not None and tries_pay):
         # Each group of `accumulate` batches is one step of the optimiser.
         for group in grouped(batches.batches(progress.batch), train.accumulate):
-            share = run_share((progress.epoch + progress.batch / len(batches)) / train.epochs, pace.seconds, train.minutes)
-            if pace.stop or share >= 1:
+            done = run_fraction((progress.epoch + progress.batch / len(batches)) / train.epochs, progress.seconds, train.minutes)
+            if clock.stop_requested or done >= 1:
                 break
-            set_rate(state.optimizer, learning_rate(share, train))
-            setup.thaw.apply(share)
+            set_rate(state.optimizer, learning_rate(done, train))
+            setup.unfreezing.apply(done)
             take_step(setup, model, task, state, meter, group)
             progress.batch += len(group)
             progress.step += 1
-            if due := pace.due(progress.step):
+            if due := clock.is_due():
                 meter.read()
-            tell(setup, task, progress, meter, len(batches), pace.seconds)
+            show_progress(setup, task, progress, meter, len(batches))
             if due:
-                pace.look(progress.step)
+                clock.sync()
     meter.read()
-    pace.look(progress.step)
-    progress.seconds = pace.seconds
+    clock.sync()
     average_buffers(task)
     if state.average is not None:
         average_buffers(state.average.network)
@@ -145,19 +142,24 @@ def take_step(
         state.average.update(task)
 
 
-def tell(setup: Setup, task: Task, progress: Progress, meter: LossMeter, batches: int, seconds: float) -> None:
-    """Show how far the run has come, in batches; where the time is used up first, it decides how many there will be."""
+def show_progress(setup: Setup, task: Task, progress: Progress, meter: LossMeter, batches: int) -> None:
+    """Report how many batches are done, and how many to expect: those of all epochs, or as many as the time limit allows."""
     train = setup.config.train
     done = progress.epoch * batches + progress.batch
-    expected = round(done / run_share(done / (train.epochs * batches), seconds, train.minutes))
+    expected = round(done / run_fraction(done / (train.epochs * batches), progress.seconds, train.minutes))
     setup.advance(done, max(done, expected), note(progress, meter, task.headline))
 
 
 def validation_is_due(progress: Progress, train: TrainConfig) -> bool:
-    """Whether to validate at the end of the epoch that is being trained."""
-    if isinstance(train.validate_every, int):
-        return (progress.epoch + 1) % train.validate_every == 0
-    return progress.seconds - progress.validated >= 60 * train.validate_every.minutes
+    """Whether to validate after the epoch that has just been trained: as configured, and always after the last one."""
+    epoch, every = progress.epoch + 1, train.validate_every
+    if run_fraction(epoch / train.epochs, progress.seconds, train.minutes) >= 1:
+        return True
+    if isinstance(every, int):
+        return epoch % every == 0
+    if isinstance(every, tuple):
+        return epoch in every
+    return progress.seconds - progress.validated >= 60 * every.minutes
 
 
 def epoch_batches(setup: Setup, epoch: int) -> TrainingLoader:
@@ -181,13 +183,13 @@ def interrupted(setup: Setup) -> InterruptedRun:
 
 
 def stop_reason(progress: Progress, train: TrainConfig) -> str:
-    """Why a run that has come to the end of an epoch is over, or "" where it goes on."""
+    """Why a run ends after the epochs that are complete, or "" where it continues."""
     if progress.epoch >= train.epochs:
-        return f"all of train.epochs ({train.epochs}) are done"
+        return f"all epochs are done (train.epochs: {train.epochs})"
     if train.minutes is not None and progress.seconds >= 60 * train.minutes:
-        return f"all of train.minutes ({train.minutes:g}) have passed"
+        return f"the time limit is reached (train.minutes: {train.minutes:g})"
     if train.patience is not None and progress.stale >= train.patience:
-        return f"as many validations as train.patience ({train.patience}) were no better than the best"
+        return f"the score has stopped improving (train.patience: {train.patience})"
     return ""
 
 
@@ -199,14 +201,14 @@ def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 
 def note(progress: Progress, meter: LossMeter, headline: str) -> str:
-    """Where a run is, for a person; the loss is of the batches that have been looked at."""
+    """Where a run is, for a person; the loss is the mean over the batches whose losses have been read."""
     loss = f", loss {progress.running['loss'] / meter.batches:.3f}" if meter.batches else ""
     best = "" if progress.best is None else f", best {headline} {progress.best:.4f}"
     return f"epoch {progress.epoch + 1}{loss}{best}"
 
 
 def validate(setup: Setup, task: Task, state: State) -> dict[str, float]:
-    """Score the validation cases (shared out among the processes) and keep the weights when they are the best so far."""
+    """Score the validation cases (divided among the processes) and keep the weights when they are the best so far."""
     if not setup.split.validation:
         state.best_weights = None  # nothing to choose by: the last weights are the result
         return {}
@@ -229,7 +231,7 @@ def validate(setup: Setup, task: Task, state: State) -> dict[str, float]:
 
 
 def raise_if_interrupted(setup: Setup) -> None:
-    """Leave a long validation early; several processes only stop between steps, where all of them do."""
+    """Leave a long validation early; several processes stop only between steps, where all of them do so together."""
     if setup.interrupt.asked and setup.accelerator.num_processes == 1:
         raise interrupted(setup)
 

@@ -17,8 +17,8 @@ from pipeline.config import TrainConfig
 def make_optimizer(network: nn.Module, config: TrainConfig, factors: Mapping[nn.Parameter, float] | None = None) -> torch.optim.Optimizer:
     """AdamW, or SGD with Nesterov momentum 0.9. Biases, norms and activation slopes (one dimension) are not decayed.
 
-    ``factors``: of the learning rate of some parameters (:func:`pipeline.training.transfer.rate_factors`); :func:`set_rate` obeys
-    them. Parameters of factor 1 are in the first groups.
+    ``factors``: of the learning rate of some parameters (:func:`pipeline.training.transfer.rate_factors`), by which :func:`set_rate`
+    multiplies it. Parameters of factor 1 are in the first groups.
     """
     known = factors or {}
     trained = [p for p in network.parameters() if p.requires_grad]
@@ -35,7 +35,7 @@ def make_optimizer(network: nn.Module, config: TrainConfig, factors: Mapping[nn.
 
 
 def clip_gradient(parameters: Iterable[nn.Parameter], largest: float | None) -> torch.Tensor:
-    """Bring the gradient to a norm of at most ``largest``; gives the norm it had, a scalar that nobody has waited for."""
+    """Scale the gradient to a norm of at most ``largest``; returns the norm before, a scalar on the device (nothing waits for it)."""
     if largest is None:
         return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
     return torch.nn.utils.clip_grad_norm_(parameters, largest, foreach=True)
@@ -48,7 +48,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def learning_rate(done: float, config: TrainConfig) -> float:
-    """The learning rate when the share ``done`` (0..1) of the run lies behind; 0 < rate <= ``config.learning_rate``.
+    """The learning rate when the fraction ``done`` (0..1) of the run is over; 0 < rate <= ``config.learning_rate``.
 
     one_cycle: cosine from 1/25 of the peak up and down to 1/250,000 of it, Smith & Topin, arXiv:1708.07120; cosine: linear warm-up,
     then cosine down to 1/1000; constant: linear warm-up, then the peak.
@@ -56,23 +56,23 @@ def learning_rate(done: float, config: TrainConfig) -> float:
     peak, warmup = config.learning_rate, config.warmup
     done = min(max(done, 0.0), 1.0)
     if done < warmup:
-        share = done / warmup
-        return _cosine(peak / 25, peak, share) if config.schedule == "one_cycle" else peak * max(share, 1e-3)
+        risen = done / warmup
+        return _cosine(peak / 25, peak, risen) if config.schedule == "one_cycle" else peak * max(risen, 1e-3)
     if config.schedule == "constant":
         return peak
     end = peak / 250_000 if config.schedule == "one_cycle" else peak / 1000
     return _cosine(peak, end, (done - warmup) / (1 - warmup))
 
 
-def _cosine(first: float, last: float, share: float) -> float:
-    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
+def _cosine(first: float, last: float, fraction: float) -> float:
+    return last + (first - last) * (1 + math.cos(math.pi * fraction)) / 2
 
 
-def run_share(steps: float, seconds: float, minutes: float | None) -> float:
-    """The share of a run that lies behind, from the share of its steps and, with a time budget, of its time: what is further.
+def run_fraction(steps: float, seconds: float, minutes: float | None) -> float:
+    """The fraction of a run that is over: that of its steps or, with a time limit, that of its time, whichever is larger.
 
-    It never falls, and reaches 1 with whichever comes to its end first, so the schedule always ends fully annealed. A run with a
-    time budget depends on the machine's speed and cannot be repeated bit by bit.
+    It never falls, and reaches 1 when steps or time are used up, so the schedule always ends fully annealed. A run with a time limit
+    depends on the machine's speed and cannot be repeated bit by bit.
     """
     return min(1.0, max(steps, 0.0 if minutes is None else seconds / (60 * minutes)))
 
@@ -81,8 +81,8 @@ class AveragedWeights:
     """Exponential moving average of a network's weights (buffers are copied): smoother than the last step's, often better.
 
     The first steps count more (decay (1 + n) / (10 + n) until that exceeds ``decay``), so that the random start is forgotten. All
-    weights are averaged by torch's multi-tensor function; its AveragedModel around that keeps its count of steps in a tensor, and
-    waits for the device at each step to read it.
+    weights are averaged by torch's multi-tensor function. torch's AveragedModel is not used because it keeps its count of steps in a
+    tensor, and waits for the device at each step to read it.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -112,7 +112,7 @@ def _by_kind(tensors: Iterable[torch.Tensor]) -> list[list[torch.Tensor]]:
 def average_buffers(network: nn.Module) -> None:
     """Give every process of a distributed training the mean of all processes' BatchNorm statistics.
 
-    While training, each process normalises by its own share of the batch (SyncBatchNorm does not exist on a CPU), so with BatchNorm
+    While training, each process normalises by its own part of the batch (SyncBatchNorm does not exist on a CPU), so with BatchNorm
     two processes of two images do not equal one of four: use instance or group norm where that matters.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):

@@ -1,4 +1,4 @@
-"""Whether a bundle's network may predict in the format it was trained in: only where that finds the same pixels as float32."""
+"""Whether a bundle's network may predict in the number format it was trained in: only where the masks agree with those of float32."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pipeline.types import Batch
 log = logging.getLogger(__name__)
 
 LEAST_AGREEMENT = 0.9995
-"""Of the pixels of all images: a twentieth of a percent may end in another class."""
+"""Fraction of the pixels of all images: 0.05 % may end in another class."""
 
 
 def gated_precision(task: Task, batches: Iterable[Batch], wanted: Precision) -> Precision:
-    """``wanted`` where ``task`` finds as good as the same pixels in it, else float32; also of networks that find no pixels but boxes,
-    and where there is nothing to compare on. ``batches`` of validation images, on the task's device."""
+    """``wanted`` where ``task`` predicts nearly the same pixels in it as in float32, else float32; float32 also for networks that
+    predict only boxes, and where there is no image to compare on. ``batches`` of validation images, on the task's device."""
     if wanted == "float32":
         return wanted
     same = total = 0
@@ -29,7 +29,7 @@ def gated_precision(task: Task, batches: Iterable[Batch], wanted: Precision) -> 
     try:
         for batch in batches:
             expected = _layers(task, batch, "float32")
-            if not expected:  # boxes: there are no pixels to compare
+            if not expected:  # boxes only: there are no pixels to compare
                 return "float32"
             for chosen, exact in zip(_layers(task, batch, wanted), expected, strict=True):
                 same += int(np.count_nonzero((chosen == exact).all(axis=0)))
@@ -40,7 +40,10 @@ def gated_precision(task: Task, batches: Iterable[Batch], wanted: Precision) -> 
         return "float32"
     agreed = same / total
     passed = agreed >= LEAST_AGREEMENT
-    log.info("%.4f %% of pixels are found as in float32: the bundle predicts in %s", 100 * agreed, wanted if passed else "float32")
+    log.info(
+        "%s agrees with float32 on %.4f %% of pixels (at least %.2f %% needed): the bundle predicts in %s",
+        wanted, 100 * agreed, 100 * LEAST_AGREEMENT, wanted if passed else "float32",
+    )  # fmt: skip
     return wanted if passed else "float32"
 
 

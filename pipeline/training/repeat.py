@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from pipeline.config import RunConfig, parse_config
+from pipeline.config import Minutes, RunConfig, parse_config
 from pipeline.datasets.splits import Split
 from pipeline.errors import ConfigError
 from pipeline.tracking.mlflow_store import connect, metric_name, resolve_uri
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What MLflow holds of a run, checked and parsed."""
+    """What MLflow holds of a run, checked and parsed. ``validated``: the epochs after which it was validated, counted from 1."""
 
     run_id: str
     config: RunConfig
@@ -35,6 +35,7 @@ class RecordedRun:
     environment: dict[str, Any]
     metrics: dict[str, float]
     weights_sha256: str | None
+    validated: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Comparison:
     notes: tuple[str, ...] = field(default=())
 
     def lines(self) -> list[str]:
-        """For a person: one line that says it all, then what explains a difference; nothing in the other processes of a distributed run."""
+        """For a person: a summary in one line, then what may explain a difference; nothing in the other processes of a distributed run."""
         if int(os.environ.get("RANK", "0")) > 0:
             return []
         data = f"same ({self.images} images)" if not self.data else f"differs: {self.data}"
@@ -86,7 +87,7 @@ class Comparison:
 
 
 def headline(numbers: Mapping[str, Any]) -> str | None:
-    """The number that people ask for first: a Dice, of the test part if there is one."""
+    """The name of the most important number: a Dice, of the test part if there is one."""
     ranked = sorted(numbers, key=lambda name: ("dice" not in name.lower(), "test" not in name.lower(), name.count("/"), name))
     return ranked[0] if ranked else None
 
@@ -109,6 +110,7 @@ def fetch_run(run_id: str, *, uri: str | None, beside: Path) -> RecordedRun:
         with TemporaryDirectory() as temporary:
             folder = Path(client.download_artifacts(run_id, "provenance", temporary))
             texts = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+        validations = client.get_metric_history(run_id, "validation/seconds")
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"--from-run {run_id}: its record cannot be read from MLflow ({reason[:200]})") from error
@@ -126,7 +128,26 @@ def fetch_run(run_id: str, *, uri: str | None, beside: Path) -> RecordedRun:
         environment=json.loads(texts["environment.json"]),
         metrics=numbers,
         weights_sha256=run.data.tags.get("ocuseg.weights_sha256"),
+        validated=tuple(sorted({validation.step for validation in validations})),
     )
+
+
+def repeatable_config(recorded: RecordedRun) -> RunConfig:
+    """The run's config; validations that followed the clock (``train.validate_every: {minutes: ...}``) come after the recorded epochs.
+
+    Raises
+    ------
+    ConfigError: the record does not say which epochs those were.
+    """
+    config = recorded.config
+    if not isinstance(config.train.validate_every, Minutes) or not recorded.split.validation:
+        return config
+    if not recorded.validated:
+        raise ConfigError(
+            f"--from-run {recorded.run_id}: it was validated by the clock (train.validate_every), and its record does not say after which "
+            "epochs; train it anew from its config"
+        )
+    return config.model_copy(update={"train": config.train.model_copy(update={"validate_every": recorded.validated})})
 
 
 def check_data(recorded: RecordedRun, present: Sequence[Mapping[str, Any]]) -> ManifestDifference:
@@ -152,7 +173,7 @@ def compare_code(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[boo
 def compare_result(
     recorded: RecordedRun, metrics: Mapping[str, float | None], weights_sha256: str
 ) -> tuple[Literal["identical", "equal", "close", "differs", "unknown"], dict[str, tuple[float, float]]]:
-    """How well the repetition agrees, and the pairs of numbers."""
+    """How well the repetition agrees, and the pairs of numbers (recorded, repeated) by name."""
     now = {metric_name(name): float(value) for name, value in metrics.items() if value is not None}
     pairs = {name: (before, now[name]) for name, before in recorded.metrics.items() if name in now}
     if recorded.weights_sha256 == weights_sha256:
@@ -196,8 +217,8 @@ def repeat_run(
     code_same, code = compare_code(recorded.environment.get("code", {}), code_version(plugins))
     if not code_same:
         log.warning("the code is not what run %s was trained with (%s)", run_id, code)
-    tracking = recorded.config.tracking.model_copy(update={"uri": tracking_uri})
-    config = recorded.config.model_copy(update={"tracking": tracking})
+    config = repeatable_config(recorded)
+    config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": tracking_uri})})
     differences: list[ManifestDifference] = []
     result = train(
         config,

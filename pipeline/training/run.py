@@ -49,7 +49,7 @@ LONGEST_WAIT = datetime.timedelta(hours=12)  # of one process for another, such 
 def new_run_dir(out: Path, name: str) -> Path:
     """A folder of its own for a run: ``out``/NAME-DATE-TIME, made here so that nobody else takes it.
 
-    Of several processes (torchrun) only the first makes one; :func:`train` tells the others which.
+    Of several processes (torchrun) only the first makes one, which :func:`train` passes on to the others.
     """
     if int(os.environ.get("RANK", "0")) > 0:
         return out / name
@@ -106,7 +106,7 @@ def train(
     allow_tf32(chosen)
     accelerator = make_accelerator(config, chosen)
     main = accelerator.is_main_process
-    run_dir = told_by_the_first(accelerator, run_dir)
+    run_dir = broadcast_run_dir(accelerator, run_dir)
     advance = progress if progress is not None and main else no_progress
     config = without_names(config, run_dir, key_path, given)
     with (
@@ -126,7 +126,7 @@ def train(
         task, loaded = make_task(config, data, accelerator.device, new)
         task.precision = precision  # in which validation predicts, too
         state = make_state(config, task)
-        thaw = GradualUnfreezing(task.network, config.train.unfreeze_at)
+        unfreezing = GradualUnfreezing(task.network, config.train.unfreeze_at)
         # From here on each process draws random numbers of its own (dropout); all began with the same weights.
         torch.manual_seed(config.seed * 1_000_003 + accelerator.process_index)
         about = environment(str(accelerator.device), plugins)
@@ -138,7 +138,7 @@ def train(
             record_run(run_dir, data, about)
         accelerator.wait_for_everyone()
         with open_tracker(config, run_dir, active=main, resume=resume) as tracker:
-            setup = Setup(config, data.store, data.split, run_dir, accelerator, precision, tracker, advance, interrupt, thaw)
+            setup = Setup(config, data.store, data.split, run_dir, accelerator, precision, tracker, advance, interrupt, unfreezing)
             start_record(setup, data, task, about, loaded, given, tags or {})
             compile_if_it_pays(setup, task)
             model = accelerator.prepare_model(task)
@@ -152,14 +152,14 @@ def train(
     return result
 
 
-def told_by_the_first(accelerator: Any, run_dir: Path) -> Path:
-    """The first process's folder, in every process: only that one's is new (:func:`new_run_dir`)."""
+def broadcast_run_dir(accelerator: Any, run_dir: Path) -> Path:
+    """The run folder of the first process, which alone has made one (:func:`new_run_dir`), in every process."""
     if accelerator.num_processes == 1:
         return run_dir
     from accelerate.utils import broadcast_object_list
 
-    told: Path = broadcast_object_list([run_dir])[0]
-    return told
+    folder: Path = broadcast_object_list([run_dir])[0]
+    return folder
 
 
 def make_task(config: RunConfig, data: Data, device: torch.device, new: bool) -> tuple[Task, Loaded | None]:
@@ -215,17 +215,21 @@ def start_record(
 
 
 def compile_if_it_pays(setup: Setup, task: Task) -> None:
-    """Have torch compile the network, where ``train.compile`` says so and it holds."""
+    """Compile the network, where ``train.compile`` asks for it or it pays, and where that works."""
     config, accelerator = setup.config, setup.accelerator
     why = why_not_compiled(config, task.network, accelerator.device.type, steps_per_epoch(setup) * config.train.epochs)
     if why:
-        log.log(logging.WARNING if config.train.compile == "on" else logging.DEBUG, "the network is not compiled: %s", why)
+        log.log(
+            logging.WARNING if config.train.compile == "on" else logging.DEBUG,
+            "train.compile: the network is not compiled, because %s",
+            why,
+        )
         return
     assert config.data.crop is not None
     shape = (config.train.batch_size, setup.store.channels, *([config.data.slices] if config.data.slices else []), *config.data.crop)
     images = torch.zeros(shape, device=accelerator.device).contiguous(memory_format=memory_format(task.network))
     task.train()
-    # Of several batches a step the gradients are kept, and several processes exchange them.
+    # CUDA graphs reuse the memory of gradients, which accumulation keeps from batch to batch and several processes exchange.
     graphs = config.train.accumulate == 1 and accelerator.num_processes == 1
     with fast_convolutions(one_size=True):
         compile_network(task.network, images, setup.precision, graphs=graphs)
@@ -244,7 +248,7 @@ def make_accelerator(config: RunConfig, device: str) -> Any:
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-    # A batch without any object leaves the parts of a detector without gradient that look at objects; so is what has yet to thaw.
+    # Parts of a detector that look at objects get no gradient from a batch without any; nor do frozen stages.
     unused = config.task.need == "objects" or config.train.unfreeze_at is not None  # type: ignore[attr-defined]
     AcceleratorState._reset_state()  # one program may train several times, each with a precision of its own
     # Threads of a process group that still wait for others when the interpreter ends would abort it.

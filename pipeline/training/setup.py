@@ -29,7 +29,7 @@ class Setup:
     tracker: Tracker
     advance: ProgressCallback
     interrupt: Interrupt
-    thaw: GradualUnfreezing
+    unfreezing: GradualUnfreezing
 
     @property
     def checkpoints(self) -> Path:

@@ -24,10 +24,10 @@ class TimeSpent:
 
     def line(self) -> str:
         """One sentence for a person."""
-        share = self.validation_s / self.training_s if self.training_s > 0 else 0.0
+        validating = self.validation_s / self.training_s if self.training_s > 0 else 0.0
         return (
             f"time: {duration(self.start_up_s)} to start and read the cases, {duration(self.training_s)} for {self.steps} steps "
-            f"({self.steps / self.steps_per_epoch:.1f} epochs), {share:.0%} of it validation, "
+            f"({self.steps / self.steps_per_epoch:.1f} epochs), {validating:.0%} of it validation, "
             f"{duration(self.final_s)} for the final validation"
         )
 

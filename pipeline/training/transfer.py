@@ -122,10 +122,10 @@ def rate_factors(network: Network, train: TrainConfig) -> dict[nn.Parameter, flo
 
 
 class GradualUnfreezing:
-    """Stages of an encoder that stay as loaded until their share of the run has come (``train.unfreeze_at``), the last stage first.
+    """Stages of an encoder that stay as loaded until their fraction of the run is over (``train.unfreeze_at``), the last stage first.
 
-    What does not learn yet needs no gradient, which saves its time, and is in evaluation mode, so that its normalisation stays, too.
-    What the network itself has frozen for good stays so.
+    A frozen stage needs no gradient, which saves time, and is in evaluation mode, so that its running statistics stay as they are.
+    What the network itself has frozen for good is never unfrozen.
     """
 
     def __init__(self, network: Network, unfreeze_at: Sequence[float] | None) -> None:
@@ -135,10 +135,10 @@ class GradualUnfreezing:
             raise ConfigError(f"train.unfreeze_at: names {len(self.unfreeze_at)} stages, but the encoder has {len(stages)}")
         self.stages = [(stage, [p for p in stage.parameters() if p.requires_grad]) for stage in stages]
 
-    def apply(self, share: float) -> None:
-        """Freeze and thaw as is right when ``share`` (0..1) of the run lies behind; the network is in training mode."""
+    def apply(self, done: float) -> None:
+        """Freeze and unfreeze the stages for when the fraction ``done`` (0..1) of the run is over; the network is in training mode."""
         for number, (stage, parameters) in enumerate(self.stages):
-            learns = number < len(self.unfreeze_at) and share >= self.unfreeze_at[number]
+            learns = number < len(self.unfreeze_at) and done >= self.unfreeze_at[number]
             stage.train(learns)
             for parameter in parameters:
                 parameter.requires_grad_(learns)

@@ -52,9 +52,9 @@ class Scored:
 class Predictions:
     """(sample index, prediction with truth and field of view in the source frame) of every image of some cases, in their order.
 
-    It may be gone through several times. The network sees an image once, as long as what it said of all fits into KEPT_BYTES; what
-    no longer fits is predicted anew each time. The slices of a volume share the room evenly, so that all of their probabilities are kept
-    or none: a part of them would be of no use.
+    It may be iterated several times. Each image is predicted once, as long as all predictions fit into KEPT_BYTES; those that do not
+    fit are predicted anew each time. The room left is divided evenly among the slices of a volume, so that the probabilities of all of
+    them are kept or of none: a part would be of no use.
     """
 
     def __init__(self, task: Task, store: CaseStore, keys: Sequence[CaseKey], device: Any) -> None:
@@ -112,9 +112,9 @@ class _Packed:
 
 
 def _predicted(task: Task, store: CaseStore, keys: Sequence[CaseKey], device: Any) -> Iterator[tuple[int, Labelled]]:
-    for batch, indices in evaluation_batches(store, keys, volumes=task.volumes):
+    for batch, indices in evaluation_batches(store, keys, device, volumes=task.volumes):
         with torch.inference_mode():
-            found = _labelled_all(task, store, batch.to(device), indices)
+            found = _labelled_all(task, store, batch, indices)
         yield from found
 
 
@@ -145,15 +145,14 @@ def score_images(
     lost: list[tuple[Sequence[int], Mapping[str, Tensor]]] = []
     # Losses are of one image each: some of them are no means over the images of a batch.
     pixels = 0 if losses else pixels_at_once(device)
-    for cpu_batch, indices in evaluation_batches(store, keys, volumes=task.volumes, pixels=pixels):
-        batch = cpu_batch.to(device)
+    for batch, indices in evaluation_batches(store, keys, device, volumes=task.volumes, pixels=pixels):
         with torch.inference_mode():
             counts = task.count(batch)
             if counts is not None:
                 counted.append((indices, counts))
             else:
                 known |= {index: score_image(task, store, index, parts) for index, parts in _labelled_all(task, store, batch, indices)}
-        if losses:  # the slices of a volume share a batch, and its losses
+        if losses:  # all slices of a volume are in one batch, and have its losses
             lost.append((indices, task.validation_losses(batch)))
         each()
     if counted:

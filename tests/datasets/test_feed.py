@@ -210,7 +210,7 @@ def test_a_set_on_disk_goes_to_the_device_image_by_image(small_set: SmallSet, tm
 def test_a_gpu_is_fed_the_same_stream(small_set: SmallSet, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     store = stored(small_set)
     if way != "resident":
-        monkeypatch.setattr("pipeline.datasets.feed.DEVICE_SHARE", 0.0)
+        monkeypatch.setattr("pipeline.datasets.feed.DEVICE_FRACTION", 0.0)
     data = Sampling(workers=1 if way == "workers" else 0)
     there = list(TrainingLoader(store, store.keys(), data, 4, 0, 0, device="cuda"))
     assert all(batch.images[0].device.type == "cuda" for batch in there)
@@ -226,7 +226,7 @@ def test_batches_may_begin_in_the_middle(small_set: SmallSet) -> None:
 def test_the_culprit_of_a_batch_is_named(small_set: SmallSet, monkeypatch: pytest.MonkeyPatch) -> None:
     store = stored(small_set)
     bad = store.keys()[7]
-    monkeypatch.setattr(store.places, "share_seen", lambda index, region: 1 / 0 if store.case_of(index) == bad else 1.0)
+    monkeypatch.setattr(store.places, "valid_fraction", lambda index, region: 1 / 0 if store.case_of(index) == bad else 1.0)
     with pytest.raises(TrainingError, match=f"case {bad}: .*ZeroDivisionError"):
         list(TrainingLoader(store, store.keys(), Sampling(), 4, 0, 0))
 
@@ -240,7 +240,7 @@ def test_no_case_is_blamed_for_the_machine(small_set: SmallSet, monkeypatch: pyt
         raise error("of the machine")
 
     if where == "drawn":
-        monkeypatch.setattr(store.places, "share_seen", too_much)
+        monkeypatch.setattr(store.places, "valid_fraction", too_much)
     elif where == "cut alone":  # of a batch that failed for another reason
         cut, calls = store.cut, iter([ValueError("unlike"), error("of the machine")])
         monkeypatch.setattr(store, "cut", lambda *a, **k: cut(*a, **k) if (what := next(calls, None)) is None else raised(what))
@@ -274,7 +274,7 @@ def test_places_are_what_a_look_at_every_pixel_finds() -> None:
     assert places.foreground_pixel(1, generator) is places.foreground_pixel(2, generator) is None
     assert places.labelled([0, 1, 2]) == [0]
     for region, share in (((0, 0, 20, 53), 1.0), ((20, 0, 17, 53), 0.0), ((12, 4, 16, 20), 0.5), ((-20, -53, 40, 106), 0.25)):
-        assert abs(places.share_seen(0, region) - share) < 0.12
+        assert abs(places.valid_fraction(0, region) - share) < 0.12
     assert reads == [0], "read once"
 
 

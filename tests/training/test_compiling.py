@@ -86,4 +86,4 @@ def test_the_pass_that_tries_it_changes_nothing() -> None:
 def test_a_network_that_says_so_is_not_compiled(tmp_path: Path) -> None:
     network = Network()
     network.compilable = False
-    assert "depends on what it sees" in why_not_compiled(tiny_config(tmp_path, train__compile="on"), network, "cuda", COMPILE_STEPS)
+    assert "depends on the image" in why_not_compiled(tiny_config(tmp_path, train__compile="on"), network, "cuda", COMPILE_STEPS)

@@ -13,8 +13,8 @@ import torch
 
 from pipeline.errors import TrainingError
 from pipeline.training.checkpoint import Progress
+from pipeline.training.clock import SYNC_STEPS, Clock
 from pipeline.training.meter import LossMeter
-from pipeline.training.pace import LOOK_STEPS, Pace
 from pipeline.types import Batch, CaseKey, Placement
 from tests.training.tiny import tiny_config, train_tiny, weights, write_data
 
@@ -73,14 +73,14 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
 
 
-def test_a_loop_that_looks_up_seldom_trains_the_same_and_keeps_nothing_bad(
+def test_a_loop_that_synchronises_seldom_trains_the_same_and_keeps_nothing_bad(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipeline.tasks.semantic import SemanticTask
 
     config = tiny_config(root, train__epochs=2, train__ema=0.9)
     train_tiny(config, root, tmp_path / "often")
-    monkeypatch.setattr(Pace, "due", lambda self, step: False)
+    monkeypatch.setattr(Clock, "is_due", lambda self: False)
     train_tiny(config, root, tmp_path / "seldom")
     often, seldom = weights(tmp_path / "often"), weights(tmp_path / "seldom")
     assert all(torch.equal(often[name], seldom[name]) for name in often)
@@ -117,16 +117,18 @@ class Unasked:
     asked = False
 
 
-@pytest.mark.parametrize(("seconds_a_step", "interval"), [(0.01, LOOK_STEPS), (0.1, 10), (3.0, 1)])
+@pytest.mark.parametrize(("seconds_a_step", "interval"), [(0.01, SYNC_STEPS), (0.1, 10), (3.0, 1)])
 def test_a_device_is_waited_for_about_once_a_second(monkeypatch: pytest.MonkeyPatch, seconds_a_step: float, interval: int) -> None:
     now = 0.0
-    monkeypatch.setattr("pipeline.training.pace.time.monotonic", lambda: now)
-    pace = Pace(Machine(), Unasked(), 0.0)  # type: ignore[arg-type]
-    looked = []
-    for step in range(1, 200):
+    monkeypatch.setattr("pipeline.training.clock.time.monotonic", lambda: now)
+    progress = Progress()
+    clock = Clock(Machine(), Unasked(), progress)  # type: ignore[arg-type]
+    synced = []
+    for progress.step in range(1, 200):
         now += seconds_a_step
-        if pace.due(step):
-            pace.look(step)
-            looked.append(step)
-    assert looked[0] == 1
-    assert all(b - a == pytest.approx(interval, abs=1) for a, b in itertools.pairwise(looked))
+        if clock.is_due():
+            clock.sync()
+            synced.append(progress.step)
+            assert progress.seconds == now
+    assert synced[0] == 1
+    assert all(b - a == pytest.approx(interval, abs=1) for a, b in itertools.pairwise(synced))

@@ -14,7 +14,7 @@ from torch import nn
 from pipeline.config import TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.training import platform
-from pipeline.training.optimise import AveragedWeights, learning_rate, make_optimizer, run_share
+from pipeline.training.optimise import AveragedWeights, learning_rate, make_optimizer, run_fraction
 
 SCHEDULES = ["one_cycle", "cosine", "constant"]
 
@@ -49,10 +49,10 @@ def test_it_rises_then_falls_and_is_always_positive(schedule: str, done: float, 
 
 
 def test_the_share_of_a_run_is_of_what_ends_first() -> None:
-    assert run_share(0.4, 1e9, None) == 0.4
-    assert run_share(0.4, 60, 2) == 0.5
-    assert run_share(0.6, 60, 2) == 0.6
-    assert run_share(0.1, 500, 2) == 1.0
+    assert run_fraction(0.4, 1e9, None) == 0.4
+    assert run_fraction(0.4, 60, 2) == 0.5
+    assert run_fraction(0.6, 60, 2) == 0.6
+    assert run_fraction(0.1, 500, 2) == 1.0
 
 
 def test_only_weights_of_more_than_one_dimension_decay() -> None:

@@ -15,14 +15,14 @@ from uuid import uuid4
 
 import pytest
 
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, TrainConfig
 from pipeline.datasets.splits import Split
 from pipeline.errors import ConfigError
 from pipeline.tracking import provenance
 from pipeline.tracking.provenance import environment
 from pipeline.tracking.record import RecordedInputs
 from pipeline.tracking.tracker import open_tracker
-from pipeline.training.repeat import RecordedRun, compare_code, compare_result, fetch_run, headline, repeat_run
+from pipeline.training.repeat import RecordedRun, compare_code, compare_result, fetch_run, headline, repeat_run, repeatable_config
 from pipeline.types import CaseKey
 from tests.training.recorded import CARD, client_beside, run_config
 
@@ -167,6 +167,16 @@ def test_agreement_of_results() -> None:
     assert compare_result(recorded(), {"dice": 0.8, "loss": 1.0}, "x" * 64)[0] == "differs"
     assert compare_result(recorded(), {"dice": 0.8, "loss": None}, "x" * 64)[0] == "differs"
     assert compare_result(recorded(weights_sha256=None, metrics={}), {"dice": 0.8}, "x" * 64) == ("unknown", {})
+
+
+def test_validations_by_the_clock_come_again_after_the_same_epochs() -> None:
+    by_the_clock = run_config()
+    by_the_clock = by_the_clock.model_copy(update={"train": TrainConfig.model_validate({"validate_every": {"minutes": 2}})})
+    again = repeatable_config(recorded(config=by_the_clock, validated=(3, 7, 9)))
+    assert again.train == TrainConfig.model_validate({"validate_every": [3, 7, 9]})
+    assert repeatable_config(recorded(validated=(1, 2))).train.validate_every == 1, "as configured"
+    with pytest.raises(ConfigError, match=r"^--from-run abc: it was validated by the clock .* does not say after which epochs"):
+        repeatable_config(recorded(config=by_the_clock))
 
 
 def test_agreement_of_code() -> None:

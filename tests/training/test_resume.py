@@ -80,7 +80,7 @@ def test_a_finished_run_goes_on_when_it_is_given_more_and_says_when_nothing_is_l
     record = tmp_path / "run" / "bundle" / "bundle.json"
     before = record.stat()
     nothing = train(3)
-    assert nothing.message == "nothing was left to train: all of train.epochs (3) are done; the bundle is the one that was there"
+    assert nothing.message == "nothing was left to train: all epochs are done (train.epochs: 3); the existing bundle is kept"
     assert nothing.message in nothing.lines()
     assert (nothing.bundle_id, nothing.metrics) == (more.bundle_id, more.metrics)
     assert (record.stat().st_mtime_ns, record.stat().st_ino) == (before.st_mtime_ns, before.st_ino)

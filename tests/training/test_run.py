@@ -130,26 +130,28 @@ def test_loader_processes_end_with_the_last_step(root: Path, tmp_path: Path, mon
 
 def test_the_last_epoch_is_annealed_when_time_runs_out(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
-    monkeypatch.setattr("pipeline.training.pace.time", SimpleNamespace(monotonic=lambda: float(next(clock))))  # a look takes a second
+    monkeypatch.setattr(
+        "pipeline.training.clock.time", SimpleNamespace(monotonic=lambda: float(next(clock)))
+    )  # every synchronisation takes a second
     config = tiny_config(root, train__epochs=100_000, train__minutes=1)
     train_tiny(config, root, tmp_path / "run")
     rates = [row["learning_rate"] for row in history(tmp_path / "run")]
-    assert 3 < len(rates) < 10  # an epoch looks at least six times
+    assert 3 < len(rates) < 10  # an epoch synchronises at least six times
     assert rates[-1] < 0.2 * max(rates)
     # Resumed, a run whose time is up stays as it is.
     before = weights(tmp_path / "run")
     result = train_tiny(config, root, tmp_path / "run", resume=True)
-    assert "all of train.minutes (1) have passed" in result.message
+    assert "the time limit is reached (train.minutes: 1)" in result.message
     assert len(history(tmp_path / "run")) == len(rates)
     assert all(torch.equal(before[name], value) for name, value in weights(tmp_path / "run").items())
 
 
 def test_validations_by_time_come_at_the_first_epochs_end_after_it(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
-    monkeypatch.setattr("pipeline.training.pace.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr("pipeline.training.clock.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     train_tiny(tiny_config(root, train__epochs=12, train__validate_every="{minutes: 0.5}"), root, tmp_path / "run")
     validated = [row["epoch"] for row in history(tmp_path / "run") if "validation/dice" in row]
-    # Six steps and two looks more an epoch: four of them make half a minute.
+    # An epoch synchronises after each of its six steps and twice more: four of them make half a minute.
     assert validated == [4, 8, 12]
 
 
