@@ -1,4 +1,4 @@
-"""The network on one case after another, or on several photographs of one size together."""
+"""The network on one case after another, or on several photographs of one size together, and what it found made ready to be written."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from pipeline.inference.assemble import assemble
-from pipeline.inference.case_files import CaseResult
+from pipeline.inference.case_files import CaseResult, mask_dtype
 from pipeline.inference.journal import Entry
+from pipeline.inference.object_files import FoundObject, FoundObjects, compact
 from pipeline.inference.predict import Predictor, PreprocessedScan
 from pipeline.inference.profile import Profile
 from pipeline.inference.writing import Job
+from pipeline.measurements.by_role import SURFACES
+from pipeline.measurements.surfaces import Surfaces
 from pipeline.types import Prediction
 
 Result = Callable[[], CaseResult]
@@ -94,9 +98,59 @@ class Batching:
             return self._assembled(job, [self._predictor.finished(found, job.ready.reduced, job.ready.warnings)], seconds_before)
 
     def _assembled(self, job: Job, predictions: Iterable[Prediction], seconds_before: float) -> CaseResult:
-        return assemble(self._predictor, job.ready, predictions, job.entry.case, seconds_before, keep_probabilities=self._keep)
+        return _assemble(self._predictor, job.ready, predictions, job.entry.case, seconds_before, keep_probabilities=self._keep)
 
 
 def _size(ready: PreprocessedScan) -> tuple[int, ...] | None:
     """What photographs must have in common to go together; None of a volume."""
     return None if ready.reduced is None else ready.reduced.pixels.shape
+
+
+def _assemble(
+    predictor: Predictor,
+    ready: PreprocessedScan,
+    predictions: Iterable[Prediction],
+    name: str,
+    seconds_before: float,
+    *,
+    keep_probabilities: bool,
+) -> CaseResult:
+    """Masks, objects and surfaces of a scan in its source frame, from the finished prediction of each plane.
+
+    ``name`` is the case's, ``seconds_before`` what was spent on it before. Where the network runs as ``predictions`` are taken, this
+    belongs to its thread.
+    """
+    began = time.perf_counter()
+    label_map, dtype = predictor.bundle.label_map, mask_dtype(predictor.bundle.label_map)
+    masks: list[npt.NDArray[np.unsignedinteger]] = []
+    kept: list[npt.NDArray[np.float16]] = []
+    objects: list[list[FoundObject]] = []
+    depths: list[npt.NDArray[np.float32]] = []
+    has_masks = True
+    warnings: tuple[str, ...] = ()
+    for plane, prediction in enumerate(predictions):
+        layers = predictor.layers(prediction)
+        if layers is None:
+            masks.append(np.zeros(ready.scan.geometry.plane, dtype))
+        else:
+            masks.append(label_map.mask(layers).astype(dtype))
+        warnings = tuple(dict.fromkeys((*warnings, *prediction.warnings)))
+        if prediction.boxes is not None:
+            objects.append(compact(prediction, plane))
+            has_masks = has_masks and prediction.instance_masks is not None
+        if SURFACES.places(label_map) and prediction.probabilities is not None:
+            depths.append(SURFACES.measure(prediction.probabilities, label_map).depth)
+        if keep_probabilities:
+            assert prediction.probabilities is not None
+            kept.append(prediction.probabilities.astype(np.float16))
+    flat = ready.scan.pixels.ndim == 3
+    mask = masks[0] if flat else np.stack(masks)
+    chances = None if not kept else kept[0] if flat else np.stack(kept, axis=1)
+    found = None
+    if objects:
+        found = FoundObjects.of(objects, has_masks, label_map, predictor.task.thresholds)
+        if len(found.objects) < sum(map(len, objects)):
+            warnings += (f"only the highest-scoring {len(found.objects)} objects were kept",)
+    surfaces = Surfaces(label_map.surface_names, np.concatenate(depths, axis=1)) if depths else None
+    seconds = seconds_before + time.perf_counter() - began
+    return CaseResult(ready.scan, name, mask, chances, warnings, predictor.bundle.id, seconds, found, surfaces)

@@ -24,7 +24,6 @@ from torch.nn import functional
 from pipeline.models.base import MODELS, Dims, VolumeModelConfig
 from pipeline.models.lean_monai import lean_monai
 from pipeline.models.padding import SLICE_HALVINGS, Framed, check_slice_halvings, convolution_class, enlarged, product, strides
-from pipeline.models.prelu import PReLU, with_quick_prelu
 
 
 class UNetConfig(VolumeModelConfig):
@@ -136,6 +135,44 @@ class UNet(Framed):
         inner = self._decoder_outputs(skip.get_submodule("submodule"), encoded, level + 1)
         kept = self.gates[level](encoded, inner[0]) if self.gates else encoded
         return [up(torch.cat([kept, inner[0]], dim=1)), *inner]
+
+
+class PReLU(nn.PReLU):
+    """:class:`torch.nn.PReLU` of one slope: the same numbers, parameter and name.
+
+    torch's own gradient goes through a map pixel by pixel on a CPU (a fifth of a U-Net's training step); here it is made of
+    vectorised operations.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        learns = torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling()
+        return _OneSlope.apply(x, self.weight) if learns else super().forward(x)
+
+
+class _OneSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: Tensor, slope: Tensor) -> Tensor:
+        context.save_for_backward(x, slope)
+        return functional.leaky_relu(x, slope.item())
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        x, slope = context.saved_tensors
+        of_slope = None
+        if context.needs_input_grad[1]:
+            of_slope = x.clamp(max=0).mul_(gradient).sum(dtype=slope.dtype).view_as(slope)
+        return torch.ops.aten.leaky_relu_backward(gradient, x, slope.item(), False), of_slope
+
+
+def with_quick_prelu(network: nn.Module) -> nn.Module:
+    """The network with each of its PReLUs of one slope as :class:`PReLU`, weights kept."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.PReLU and child.num_parameters == 1:
+                quick = PReLU()
+                quick.weight = child.weight
+                setattr(module, name, quick)
+    return network
 
 
 def _norm(config: UNetConfig, last: int) -> str | tuple[str, dict[str, int]]:

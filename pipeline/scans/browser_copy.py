@@ -14,7 +14,7 @@ import zlib
 
 from pipeline.errors import ScanError
 from pipeline.scans.jpeg import Frame, frame_of
-from pipeline.scans.png_chunks import SIGNATURE, chunk, png_chunks
+from pipeline.scans.png import SIGNATURE, chunk, png_chunks
 
 _JPEG = b"\xff\xd8"
 SHOWN = (_JPEG, SIGNATURE)

@@ -19,10 +19,9 @@ import numpy.typing as npt
 from pipeline.atomic import atomic_path
 from pipeline.errors import ScanError
 from pipeline.scans import tiff
-from pipeline.scans.deep_png import is_deep_colour, read_deep_colour
 from pipeline.scans.files import MAX_PIXELS, Format, check_finite, check_pixels, decoding, open_regular, sniff_file
 from pipeline.scans.jpeg import check_jpeg, check_length
-from pipeline.scans.png_chunks import SIGNATURE, chunk, declared_size, picture_only
+from pipeline.scans.png import SIGNATURE, chunk, declared_size, is_deep_colour, picture_only, read_deep_colour
 from pipeline.scans.quiet import libtiff_errors, quiet
 from pipeline.scans.web_formats import check_depth, webp_pixels
 

@@ -7,11 +7,9 @@ Nothing here imports torch or any reader, so that the command line stays quick.
 from __future__ import annotations
 
 from pipeline.types.label import IGNORE, LabelClass, LabelMap, Role
-from pipeline.types.on_disk import OnDisk
-from pipeline.types.part import PARTS, EvaluatedPart, Part
 from pipeline.types.progress import ProgressCallback, duration, no_progress
 from pipeline.types.result import Measure, Prediction, Unit
-from pipeline.types.sample import Batch, Placement, Target
+from pipeline.types.sample import PARTS, Batch, EvaluatedPart, OnDisk, Part, Placement, Target
 from pipeline.types.scan import (
     CaseKey,
     Geometry,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.types.check import require
+from pipeline.types.scan import require
 
 IGNORE = -1
 

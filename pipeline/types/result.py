@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.types.check import require
+from pipeline.types.scan import require
 
 Unit = Literal["1", "px", "mm", "mm2", "um", "deg"]
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.types.check import require
-from pipeline.types.scan import CaseKey
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.types.scan import CaseKey, require
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Part = Literal["train", "validation", "test"]
+EvaluatedPart = Literal["train", "validation", "test", "all"]
+"""Of a data set that is scored; ``all`` of one that no run has seen."""
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,3 +176,20 @@ class Batch:
         for target in self.targets or ():
             fields = target.mask, target.boxes, target.labels, target.instance_masks
             yield from (tensor for tensor in fields if tensor is not None)
+
+
+class OnDisk:
+    """An array in a file that is mapped when it is indexed, and only then: a mapping holds a file open, and a process may hold
+    about a thousand. What indexing gives is copy-on-write, so that a stray write never reaches the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        whole = self[...]
+        self.shape: tuple[int, ...] = whole.shape
+        self.dtype = whole.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, place: Any) -> npt.NDArray[Any]:
+        return np.asarray(np.load(self._path, mmap_mode="c", allow_pickle=False)[place])

@@ -12,8 +12,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.types.check import require
-
 Laterality = Literal["R", "L"]
 LateralitySource = Literal["tag", "functional_group", "filename", "card", "user", "unknown"]
 SpacingSource = Literal["tag", "axial_length", "user", "unknown"]
@@ -29,6 +27,12 @@ def known_spacing(axes: Iterable[float | None]) -> Spacing | None:
     """``axes`` as Geometry takes them: None as a whole where no axis is known."""
     spacing = tuple(axes)
     return None if all(axis is None for axis in spacing) else spacing
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError(message) unless ``condition``: how every core type checks itself."""
+    if not condition:
+        raise ValueError(message)
 
 
 @dataclass(frozen=True)

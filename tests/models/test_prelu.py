@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.models.prelu import PReLU, with_quick_prelu
+from pipeline.models.unet import PReLU, with_quick_prelu
 
 
 @pytest.mark.parametrize("slope", [0.25, 0.0, -0.5, 1.5])

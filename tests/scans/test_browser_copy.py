@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pipeline.scans.browser_copy import browser_copy
-from pipeline.scans.png_chunks import SIGNATURE, chunk
+from pipeline.scans.png import SIGNATURE, chunk
 
 NAME = b"Doe^Jane"
 SIZE = (37, 53)
