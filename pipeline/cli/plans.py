@@ -1,4 +1,4 @@
-"""A run file from the data: ``plan``."""
+"""A run without a run file of one's own: ``plan``, ``finetune``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.console import command, emit, program, progress
-from pipeline.cli.data import AsJson, FollowLinks, SiteKey, existing_folder, follow
-from pipeline.cli.runs import Device, WeightsDir, use_weights
+from pipeline.cli.data import AsJson, FollowLinks, SiteKey, existing_bundle, existing_folder, follow
+from pipeline.cli.runs import Device, Plugin, WeightsDir, load_plugin, same_classes, use_weights
 from pipeline.errors import ConfigError
 
 
 def add_to(app: typer.Typer) -> None:
     app.command("plan")(command(plan))
+    app.command("finetune")(command(finetune))
 
 
 def plan(
@@ -44,3 +45,40 @@ def plan(
     facts = facts_lines(made.facts)
     next_step = f"planned {out}; read it, then: {program('ocuseg')} train {shlex.quote(str(out))} --root {shlex.quote(str(root))}"
     emit({"plan": str(out), "config": made.config.model_dump(mode="json"), "facts": facts}, as_json, [*facts, next_step])
+
+
+def finetune(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder that training left.")],
+    card: Annotated[str, typer.Option(help="Card of the labelled images: a name, or a path.")],
+    root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
+    out: Annotated[Path, typer.Option(help="Folder for runs; each gets a folder of its own.")] = Path("runs"),
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser, about.")] = 300,
+    patients: Annotated[
+        int | None, typer.Option(min=1, help="Train on at most so many patients (default: all of the training part).")
+    ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option(help="OURS=THEIRS: the bundle's class and what the card calls it. May be repeated.")
+    ] = None,
+    override: Annotated[list[str] | None, typer.Option("--set", help="Change one setting: dotted.key=value. May be repeated.")] = None,
+    device: Device = "auto",
+    plugin: Plugin = None,
+    follow_links: FollowLinks = False,
+    site_key: SiteKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Teach a bundle's network further on a few labelled images, and tell its scores on the test part before and after."""
+    bundle = existing_bundle(bundle)
+    existing_folder(root, "--root")
+    for path in plugin or []:
+        load_plugin(path)
+    follow(follow_links)
+    from pipeline.studies.finetune import finetune, prepare
+    from pipeline.training.platform import choose_device
+
+    choose_device(device)
+    todo = prepare(
+        bundle, card, root, same=same_classes(classes or ()), steps=steps, patients=patients, overrides=override or (), key_path=site_key
+    )
+    with progress("finetuning") as advance:
+        found = finetune(todo, out, device=device, key_path=site_key, plugins=plugin or (), progress=advance)
+    emit(found.to_json(), as_json, found.lines())

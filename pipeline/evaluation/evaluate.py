@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -35,7 +35,7 @@ from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import content_sha256
 from pipeline.scans.raster import write_png
 from pipeline.training.platform import enough_memory, prepare_machine
-from pipeline.types import EvaluatedPart, LabelMap, ProgressCallback
+from pipeline.types import CaseKey, EvaluatedPart, LabelMap, ProgressCallback
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ def evaluate(
     key_path: Path | None = None,
     classes: Mapping[str, str] | None = None,
     proposals: bool = False,
+    keys: Collection[CaseKey] | None = None,
     progress: ProgressCallback | None = None,
 ) -> dict[str, Any]:
     """Score one part of a labelled data set and write ``out/per_image.csv`` and ``out/summary.json``, each atomically.
@@ -87,6 +88,7 @@ def evaluate(
     key_path: site key of a private card's pseudonyms.
     classes: {the bundle's class: the card's} where one thing has two names.
     proposals: also score what the detector's proposal network proposes, and draw it for a few images (``out/proposals``).
+    keys: the cases that make up the part, in place of those by card or frozen split.
 
     Returns
     -------
@@ -102,7 +104,7 @@ def evaluate(
     bundle = load_bundle(bundle_path, device="cpu")
     card = load_card(card_name)
     _check_out(out, bundle)
-    plan = _plan(bundle, card, root, part, key_path, classes or {})
+    plan = _plan(bundle, card, root, part, key_path, classes or {}, keys)
     predictor = Predictor(bundle, prepare_machine(device))
     if proposals:
         check_proposals(predictor)
@@ -120,11 +122,23 @@ def evaluate(
     return summary
 
 
-def _plan(bundle: Bundle, card: DataCard, root: Path, part: str, key_path: Path | None, classes: Mapping[str, str]) -> _Plan:
+def _plan(
+    bundle: Bundle,
+    card: DataCard,
+    root: Path,
+    part: str,
+    key_path: Path | None,
+    classes: Mapping[str, str],
+    keys: Collection[CaseKey] | None,
+) -> _Plan:
     """Choose the cases, refuse what the bundle was trained on, and find the classes that bundle and card share."""
     trained = trained_on(bundle)
     known = find_cases(card, root, pseudonyms=None if key_path is None else Pseudonyms.load_or_create(key_path))
-    cases, warnings = select(bundle, card, known, part, trained)
+    warnings: list[str] = []
+    if keys is None:
+        cases, warnings = select(bundle, card, known, part, trained)
+    else:
+        cases = [case for case in known if case.key in keys]
     hashes = {}
     for case in cases:
         with _named(case):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.planning.choice import Choice, percent
@@ -10,32 +11,36 @@ from pipeline.planning.facts import SetFacts
 from pipeline.planning.frame import Frame
 from pipeline.planning.machine import Machine
 from pipeline.planning.network import is_detection
+from pipeline.types import Part
 
 FEW_PATIENTS, HARDLY_ANY = 25, 5
 
 
-def plan_split(facts: SetFacts) -> tuple[Choice, float]:
-    """``data.split``, and about which fraction of the images outside the test part is trained on."""
-    split: dict[str, Any] = {"source": "official" if facts.parts else "random"}
-    share = 0.1 if facts.patients < FEW_PATIENTS and facts.parts else 0.2
+def plan_split(parts: Mapping[Part, int], patients: int) -> tuple[Choice, float]:
+    """``data.split``, and about which fraction of the images outside the test part is trained on.
+
+    ``parts``: images of each official part, none where there are no such parts · ``patients`` outside the test part.
+    """
+    split: dict[str, Any] = {"source": "official" if parts else "random"}
+    share = 0.1 if patients < FEW_PATIENTS and parts else 0.2
     trained = 1.0
-    if facts.parts:
+    if parts:
         why = "The card's own parts are kept, so that results compare with others'."
-        if "validation" not in facts.parts:
+        if "validation" not in parts:
             split["validation"], trained = share, 1 - share
-            why += f" It names no validation part: {percent(share)} of the {facts.patients} training patients choose epoch and thresholds."
-        if "test" not in facts.parts:
+            why += f" It names no validation part: {percent(share)} of the {patients} training patients choose epoch and thresholds."
+        if "test" not in parts:
             why += " It names no test part: keep a set apart, or cross-validate."
-    elif facts.patients < 2:
+    elif patients < 2:
         split |= {"validation": 0.0, "test": 0.0}
         why = "All images are of one patient, so nobody is left to validate or test on: what comes out is not known to be worth anything."
-    elif facts.patients < HARDLY_ANY:
-        split, trained = split | {"validation": 0.2, "test": 0.0}, 1 - 1 / facts.patients
-        why = f"Only {facts.patients} patients: one validates, none is left to test on. Label more, or test on another set."
+    elif patients < HARDLY_ANY:
+        split, trained = split | {"validation": 0.2, "test": 0.0}, 1 - 1 / patients
+        why = f"Only {patients} patients: one validates, none is left to test on. Label more, or test on another set."
     else:
         split, trained = split | {"validation": share, "test": 0.2}, 0.8 - share
-        why = f"The card names no parts, so the {facts.patients} patients are parted at random (by the seed), eyes of one person together."
-        if facts.patients < FEW_PATIENTS:
+        why = f"The card names no parts, so the {patients} patients are parted at random (by the seed), eyes of one person together."
+        if patients < FEW_PATIENTS:
             why += " With so few, test each of them once: `ocuseg crossvalidate` on this file."
     split["near_duplicates"] = "drop_from_train"
     return Choice(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -103,8 +103,8 @@ def measure(card: DataCard, cases: Sequence[CardCase], progress: ProgressCallbac
     ------
     NothingUsableError: not one image of the sample can be read.
     """
-    official = all(case.part is not None for case in cases) and any(case.part == "train" for case in cases)
-    pool = [case for case in cases if not official or case.part == "train"]
+    parts = official_parts(cases)
+    pool = [case for case in cases if not parts or case.part == "train"]
     seen = _Seen(card)
     chosen = spread(pool, IMAGES)
     for number, case in enumerate(chosen, 1):
@@ -114,14 +114,13 @@ def measure(card: DataCard, cases: Sequence[CardCase], progress: ProgressCallbac
         progress(number, len(chosen), "measuring images")
     if not seen.planes:
         raise NothingUsableError(f"card {card.name}: none of the {seen.unreadable} images looked at can be read: {seen.why}")
-    untested = [case for case in cases if not official or case.part != "test"]
     slices = round(statistics.median(seen.slices))
     return SetFacts(
         card=card.name,
         modality=card.modality,
         images=len(cases),
-        patients=len({case.key.patient for case in untested}),
-        parts={part: count for part, count in Counter(case.part for case in cases).items() if part} if official else {},
+        patients=untested_patients(cases, parts),
+        parts=parts,
         samples=len(pool) * slices,
         measured=seen.measured,
         unreadable=seen.unreadable,
@@ -136,6 +135,17 @@ def measure(card: DataCard, cases: Sequence[CardCase], progress: ProgressCallbac
         layers=bool(card.label_map.layered),
         classes=tuple(found.facts() for found in seen.classes),
     )
+
+
+def official_parts(cases: Sequence[CardCase]) -> dict[Part, int]:
+    """Images of each part that the card names; none where it leaves one without, or has no training part."""
+    counts = Counter(case.part for case in cases)
+    return {} if counts[None] or not counts["train"] else {part: count for part, count in counts.items() if part is not None}
+
+
+def untested_patients(cases: Sequence[CardCase], parts: Mapping[Part, int]) -> int:
+    """People outside the official test part; all of them where there are no ``parts``."""
+    return len({case.key.patient for case in cases if not parts or case.part != "test"})
 
 
 def spread(cases: Sequence[CardCase], most: int) -> list[CardCase]:

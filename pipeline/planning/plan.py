@@ -57,7 +57,7 @@ def make_plan(
 
 def plan_text(card_name: str, facts: SetFacts, machine: Machine) -> str:
     """The run file for what is known of data and machine."""
-    split, trained = plan_split(facts)
+    split, trained = plan_split(facts.parts, facts.patients)
     frame, (normalise, crop) = plan_frame(facts, machine, is_detection(facts))
     network = plan_network(facts, frame, machine)
     training = facts.samples * trained

@@ -26,9 +26,14 @@ class Steps:
     why: str
 
 
+def crops_per_image(images: float) -> int:
+    """Training samples of an image in an epoch, so that epochs of small sets are worth their overhead."""
+    return min(max(round(EPOCH_SAMPLES / max(images, 1)), 1), MOST_CROPS)
+
+
 def plan_sampling(facts: SetFacts, frame: Frame, training: float) -> list[Choice]:
     """``training``: images (slices) that are trained on."""
-    crops = min(max(round(EPOCH_SAMPLES / max(training, 1)), 1), MOST_CROPS)
+    crops = crops_per_image(training)
     seen = f"About {training:.0f} training {'slices' if facts.slices > 1 else 'images'}: "
     few = f"{crops} crops of each make an epoch long enough to be worth its overhead." if crops > 1 else "one sample of each is an epoch."
     return [Choice("data.crops_per_image", crops, seen + few), _foreground(facts, frame)]

@@ -36,12 +36,15 @@ def lines(number: int) -> npt.NDArray[np.bool_]:
 
 
 def disc(number: int) -> npt.NDArray[np.bool_]:
-    return np.asarray((Y - 95 - number) ** 2 + (X - 110 - number) ** 2 <= (DISC_PX / 2) ** 2)
+    y, x = np.random.default_rng(number).integers(-25, 25, 2)
+    return np.asarray((Y - 99 - y) ** 2 + (X - 115 - x) ** 2 <= (DISC_PX / 2) ** 2)
 
 
 def photograph(mask: npt.NDArray[np.bool_], number: int) -> npt.NDArray[np.uint8]:
+    """Brighter inside the mask, on a ground of patches that no other picture has: near copies would be taken out of training."""
     rng = np.random.default_rng(number)
-    grey = rng.normal(110, 8, (*mask.shape, 3)) + 70 * mask[..., None]
+    ground = np.kron(rng.normal(100, 15, (5, 6)), np.ones((40, 40)))[: mask.shape[0], : mask.shape[1], None]
+    grey = ground + rng.normal(0, 8, (*mask.shape, 3)) + 70 * mask[..., None]
     return np.asarray((grey * FIELD[..., None]).clip(0, 255), dtype=np.uint8)
 
 
@@ -62,10 +65,11 @@ def thin(root: Path) -> None:
     _card(root, "octa", 'labels: [{kind: values, file: "labels/{patient}.png", values: {255: line}}]', "line")
 
 
-def round_(root: Path) -> None:
+def round_(root: Path, first: int = 0) -> None:
+    """``first``: number of the first picture, so that another set has other ones."""
     for number in range(8):
-        mask = disc(number) & FIELD
-        _write(root, number, photograph(mask, number), mask.astype(np.uint8) * 255)
+        mask = disc(first + number) & FIELD
+        _write(root, number, photograph(mask, first + number), mask.astype(np.uint8) * 255)
     _card(root, "fundus", 'labels: [{kind: values, file: "labels/{patient}.png", values: {255: disc}}]', "disc")
 
 
