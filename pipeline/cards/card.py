@@ -54,7 +54,7 @@ class ClassFields(Strict):
     role: Literal["optic_disc", "optic_cup", "vessel", "fluid"] | None = Field(
         None, description="what the class is, where its code does not say it; measurements are chosen by this, never by the name"
     )
-    inside: str | None = Field(None, description="the class that this one is a part of: a cup is found only where its disc is found, too")
+    inside: str | None = Field(None, description="the class that this one is part of: a cup is kept only where its disc is found too")
 
     @field_validator("name")
     @classmethod
@@ -69,7 +69,7 @@ class ImageFields(Strict):
 
     file: str = Field(description="pattern of the image files; fields patient, eye, visit, part and name have a meaning")
     table: InFolder | None = Field(None, description="CSV file in the data set's folder; commas, semicolons or tabs")
-    columns: dict[str, str] = Field(default_factory=dict, description="fields under which other columns are known: {patient: PatientNo}")
+    columns: dict[str, str] = Field(default_factory=dict, description="fields whose columns have other names: {patient: PatientNo}")
 
 
 class PartFields(Strict):
@@ -79,12 +79,12 @@ class PartFields(Strict):
     patients: dict[Part, list[str]] | None = Field(None, description="IDs of patients, of private data also their pseudonyms")
     names: dict[Part, list[str]] | None = Field(None, description="image names without extension; * and ? and [abc] as in a shell")
     file: InFolder | None = Field(None, description="JSON file in the data set's folder: part -> list of image names")
-    key: str | None = Field(None, description="key of that file under which the parts stand")
+    key: str | None = Field(None, description="key in that file that holds the parts")
 
     @model_validator(mode="after")
     def _one_way(self) -> PartFields:
         if sum(v is not None for v in (self.field, self.patients, self.names, self.file)) != 1:
-            raise ValueError("say the parts in exactly one way: field, patients, names or file")
+            raise ValueError("give the parts in exactly one way: field, patients, names or file")
         return self
 
 
@@ -99,16 +99,16 @@ class CardFields(Strict):
     )
     licence: str
     citation: str
-    source: str = Field(description="where the data set officially is")
+    source: str = Field(description="the data set's official location")
     how_to_get: str
     known_faults: list[str] = Field(default_factory=list)
     device: str | None = None
     spacing_mm: Spacing | None = Field(
-        None, description="(rows, columns) or (slices, rows, columns), null for an axis of which it is not known; fills what a file lacks"
+        None, description="(rows, columns) or (slices, rows, columns), null for an axis of unknown spacing; used where a file states none"
     )
-    laterality: Laterality | None = Field(None, description="where every image shows the same eye side")
+    laterality: Laterality | None = Field(None, description="set if every image shows the same eye")
     classes: list[ClassFields] = Field(
-        default_factory=list, description="none where no file labels anything: such a set can be read, not learnt"
+        default_factory=list, description="empty if no file labels anything: such a set can be read, but not trained on"
     )
     overlapping: bool = Field(False, description="whether one pixel may belong to several classes (the cup lies in the disc)")
     layers: list[str] = Field(
@@ -130,11 +130,11 @@ class CardFields(Strict):
     def _consistent(self) -> CardFields:
         names = self.stored_map.names  # made here, so that its own checks are a card's, too
         if not names and (self.labels or self.second_reader):
-            raise ValueError("classes: is missing, and there are labels; say which classes they speak of")
+            raise ValueError("classes: is missing, but there are labels; name the classes that they hold")
         for source in (*self.labels, *self.second_reader):
             for name in meanings(source):
                 if name not in names and name not in (BACKGROUND_NAME, IGNORE_NAME):
-                    raise ValueError(f"labels speak of class {name!r}, but classes are: {', '.join(names)}")
+                    raise ValueError(f"labels name class {name!r}, but classes are: {', '.join(names)}")
             if not self.overlapping:
                 said: list[Any] = []
                 if isinstance(source, ColoursLabel):
@@ -146,7 +146,7 @@ class CardFields(Strict):
         kinds: dict[str, str] = {}
         for name, way in ((name, s.objects) for s in self.labels if isinstance(s, PixelSource) for name in meanings(s)):
             if kinds.setdefault(name, way) != way:
-                raise ValueError(f"labels say both components and one of the objects of class {name!r}; say one of them")
+                raise ValueError(f"labels give both components and one for the objects of class {name!r}; choose one")
         try:
             patterns = self.patterns
         except CardError as error:
@@ -212,7 +212,7 @@ class DataCard(CardFields):
         if set(self.layers) & set(names) and not card.label_map.layered:
             log.warning("card %s: data.classes leaves out a layer between others, so no surface is measured; choose all between", self.name)
         elif card.label_map.layered and within:
-            much = "where there is much of it, surfaces go astray; choose it, too"
+            much = "where there is much of it, surfaces are misplaced; choose it too"
             log.warning("card %s: data.classes leaves out %s, which may lie between layers: %s", self.name, ", ".join(within), much)
         return card
 
@@ -258,7 +258,7 @@ def load_card(name_or_path: str) -> DataCard:
             known = _names()
             near = difflib.get_close_matches(name_or_path, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}; or give the path of a card's .md file"
-            raise CardError(f"no data card is called {name_or_path!r}; {hint}")
+            raise CardError(f"there is no data card {name_or_path!r}; {hint}")
         path = found[0]
     try:
         text = read_plain_text(path).replace("\r\n", "\n")
@@ -320,7 +320,7 @@ def read_field_of_view(card: DataCard, case: CardCase, scan: Scan) -> npt.NDArra
     try:
         stored = read_placed(case.field_of_view, scan.geometry, card.field_of_view.place)
     except OcusegError as error:
-        raise CardError(f"case {case.key}: its field-of-view file is not usable: {error}") from error
+        raise CardError(f"case {case.key}: its field-of-view file cannot be used: {error}") from error
     if stored.ndim == 3 and stored.shape[-1] == 3:
         stored = stored.max(axis=-1)
     return np.asarray(stored >= card.field_of_view.at_least)

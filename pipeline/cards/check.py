@@ -65,7 +65,7 @@ def check_card(
 def _check(card: DataCard, root: Path, found: Found, progress: ProgressCallback | None) -> list[Problem]:
     problems = [Problem(file, message) for file, message in found.left_over]
     packed = archives_line(*archives_below(root))
-    sidecars = f"{found.sidecars} files of a Mac (._*) hold no image and are left out" if found.sidecars else ""
+    sidecars = f"{found.sidecars} macOS sidecar files (._*) hold no image and are left out" if found.sidecars else ""
     problems += [Problem("", told, "warning") for told in (packed, sidecars) if told]
     if not found.cases:
         other = next(filter(card.patterns[0].fits_but_for_case, names_below(root)[0]), None)
@@ -79,7 +79,7 @@ def _check(card: DataCard, root: Path, found: Found, progress: ProgressCallback 
     by_name = sum(case.patient_from == "name" for case in found.cases)
     if card.identifiers == "private" and by_name:
         where = "the pattern of the images does not" if card.images.table is None else "the table does not"
-        text = f"{where} say where the {{patient}} stands: each of {by_name} names, less the eye, counts as one"
+        text = f"{where} give the {{patient}}: each of {by_name} names, without the eye, counts as one patient"
         problems.append(Problem("", text, "to complete"))
     shared: set[Problem] = set()
     labelled: dict[CaseKey, set[str]] = {}
@@ -209,9 +209,7 @@ def _class_problems(card: DataCard, cases: list[CardCase], labelled: dict[CaseKe
         of = "" if not held else "training " if training and not set(held) & set(training) else None
         if of is not None:
             where = f"{len(training) if of else len(cases)} {of}cases"
-            problems.append(
-                Problem("", f"not one pixel or object of class {name!r} is labelled in the {where}; mend the labels or the card")
-            )
+            problems.append(Problem("", f"no pixel or object of class {name!r} is labelled in the {where}; mend the labels or the card"))
     return problems
 
 

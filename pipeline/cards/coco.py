@@ -75,7 +75,7 @@ def _parse(path: Path, _changed: int, _size: int) -> CocoFile | str:
         return str(error)
     except (ValueError, RecursionError) as error:
         place = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        return f"this is not COCO JSON, nor JSON at all{place}; export it again"
+        return f"this is not JSON, so not COCO JSON either{place}; export it again"
 
 
 def _checked(data: Any) -> CocoFile:
@@ -100,14 +100,14 @@ def _checked(data: Any) -> CocoFile:
     lost = sum(len(entries) for image, entries in by_image.items() if image not in known)
     if objects and lost == len(objects):
         said = f"image_id {next(iter(by_image))!r}, images have {min(known, default='none')!r}"
-        raise CardError(f"annotations: not one belongs to an image that the file lists ({said}); export it again with its images")
+        raise CardError(f"annotations: none belongs to an image that the file lists ({said}); export it again with its images")
     bare = [entry["id"] for entry in objects if not entry["segmentation"]]
     drawn = len(objects) - len(bare)
     among = f"among others with one (the first: object {bare[0]})" if bare else ""
     for count, fault in (
         (crowds, "marks %d objects as crowds; they are left out"),
         (lost, "has %d objects of images that it does not list; they are left out"),
-        (drawn and len(bare), f"has %d objects without a mask {among}; of all of them only the boxes are taken"),
+        (drawn and len(bare), f"has %d objects without a mask {among}; only the boxes of all objects are used"),
         (sum(map(_leftovers, objects)), "has %d outlines of one or two points beside whole ones; they enclose nothing and are left out"),
     ):
         if count:
@@ -129,7 +129,7 @@ def _images(data: Any) -> dict[str, tuple[CocoImage, ...]]:
         listed.append(CocoImage(_id(entry, "id", place), _path(str(_value(entry, "file_name", place))), plane))
     twice = [name for name, count in Counter(image.id for image in listed).items() if count > 1]
     if twice:
-        raise CardError(f"images: {len(twice)} ids stand more than once, the first is {twice[0]!r}; export the file again")
+        raise CardError(f"images: {len(twice)} ids occur more than once, the first is {twice[0]!r}; export the file again")
     names = [PurePosixPath(image.path).name for image in listed]
     if all(_UPLOADED.match(name) for name in names):
         names = [_UPLOADED.sub("", name, count=1) for name in names]
@@ -149,10 +149,10 @@ def _path(file_name: str) -> str:
 
 
 def _entries(data: Any, section: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("images[0]", entry) of a section; CardError where it is no list of objects."""
+    """("images[0]", entry) of a section; CardError where it is not a list of objects."""
     listed = data.get(section) if isinstance(data, dict) else None
     if not isinstance(listed, list):
-        fault = f"{section!r} is no list" if isinstance(data, dict) and section in data else f"the key {section!r} is missing"
+        fault = f"{section!r} is not a list" if isinstance(data, dict) and section in data else f"the key {section!r} is missing"
         raise CardError(f"this is not COCO JSON with images, annotations and categories ({fault})")
     for number, entry in enumerate(listed):
         if not isinstance(entry, dict):
@@ -193,7 +193,7 @@ def from_coco(path: Path, image: Path, plane: tuple[int, int], classes: Mapping[
         raise CardError("the COCO file does not list this image; complete it, or say missing: empty in the card")
     if entry.plane not in (None, plane):
         said, real = (f"{columns} x {rows}" for rows, columns in (entry.plane, plane))
-        turned = " (the sides are exchanged: the picture was turned, or height and width are)" if entry.plane == plane[::-1] else ""
+        turned = " (the sides are swapped: the picture was turned, or height and width are)" if entry.plane == plane[::-1] else ""
         raise CardError(f"the COCO file says {said} pixels, but the image has {real}{turned}")
     boxes, pieces, labels, called = [], [], [], []
     for annotation in coco.annotations.get(entry.id, []):
@@ -242,7 +242,7 @@ def _mask(annotation: dict[str, Any], plane: tuple[int, int], *, sized: bool) ->
     try:
         if isinstance(shape, dict):
             if tuple(shape["size"]) != plane:
-                turned = "; its sides are exchanged" if tuple(shape["size"]) == plane[::-1] else ""
+                turned = "; its sides are swapped" if tuple(shape["size"]) == plane[::-1] else ""
                 raise CardError(f"the mask of {name} is {shape['size']}, but the image is {list(plane)} (rows, columns){turned}")
             runs = rle.frPyObjects(shape, rows, columns) if isinstance(shape["counts"], list) else shape
             extent = ""

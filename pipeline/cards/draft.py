@@ -106,7 +106,7 @@ class _Draft:
             self._new_class("class_1")
         lost = [why for group, why in self.roles.left_out if group.is_label and why.startswith(("no label's name", "of another size"))]
         if lost and not sources:
-            self.open.append(f"what looks like labels is left out ({', '.join(sorted(set(lost)))}): see the table below")
+            self.open.append(f"files that look like labels are left out ({', '.join(sorted(set(lost)))}): see the table below")
         front |= {"classes": self.classes, "labels": sources}
         if len(sources) > 1 or any(s["kind"] in ("yolo_boxes", "coco", "dicom_seg") for s in sources):
             front["overlapping"] = True
@@ -142,11 +142,11 @@ class _Draft:
         images = self.roles.images
         pattern = images.pattern(self.name)
         if "{patient" not in pattern and not self.public:
-            self.open.append("each name, less the eye, counts as a patient of its own; say where the patient stands in the name: {patient}")
+            self.open.append("each name, without the eye, counts as a patient of its own; mark the patient's part of the name: {patient}")
         if not images.named:
             self.open.append("the pattern of the images also fits other files; make it exact, with {name:REGEX} for instance")
         if "{eye}" not in pattern and any(states_eye(token) for token in re.split(r"[_\-./ ]", next(iter(images.files.values())))):
-            self.open.append("say where the eye stands in the name: {eye}")
+            self.open.append("mark the eye's part of the name: {eye}")
         front: dict[str, Any] = {
             "name": name,
             "title": f"{UNFINISHED}: what this is, in one line",
@@ -203,7 +203,7 @@ class _Draft:
         one = base if base != "class" else "class_1"
         if look.kind == "agreement":
             half = 128 if look.top > 127 else look.top / 2
-            self.open.append(f"a pixel of {base} counts from the value {half} on, of {look.top:g} at most: say at_least as it is meant")
+            self.open.append(f"pixels of {base} count from value {half} up (the highest is {look.top:g}); set at_least as it is meant")
             return {"kind": "threshold", "file": file, "means": self._new_class(one), "at_least": half}
         if look.kind == "objects":
             source: dict[str, Any] = {"kind": "instances", "file": file}

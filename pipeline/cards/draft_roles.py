@@ -38,7 +38,7 @@ class OpenQuestionError(CardError):
 
     def __init__(self, question: Question) -> None:
         options = "; ".join(f"{words}: {' '.join(option(key, value) for key, value in takes.items())}" for words, takes in question.answers)
-        super().__init__(f"{question.text} Say it by one of: {options}")
+        super().__init__(f"{question.text} Answer with one of: {options}")
         self.question = question
 
 
@@ -84,7 +84,7 @@ def _assigned(groups: Sequence[Group], top: Path, takes: Takes) -> Roles | Quest
     shown = ", ".join(g.shown for g in pictures)
     for key, role in takes.items():
         if key != "--missing" and not any(_given(g, {key: role}) for g in groups):
-            raise CardError(f"no files fit {key!r}, of which --take or --labels speaks; there are: {shown}")
+            raise CardError(f"no files fit {key!r}, which --take or --labels names; there are: {shown}")
     images = _images(pictures, given, any(role == "labels" for role in given.values()))
     if isinstance(images, Question):
         return images
@@ -120,7 +120,7 @@ def _images(pictures: Sequence[Group], given: Mapping[int, str], chosen: bool) -
         if any(not g.named for g in pictures):
             raise CardError(_unnamed(pictures))
         raise CardError(
-            "every picture in the folder looks like a label, by its few values; put the images beside them, or say which they are: "
+            "every picture in the folder looks like a label (it has few values); put the images beside them, or say which they are: "
             "--take 'FOLDER=images'"
         )
 
@@ -139,8 +139,8 @@ def _images(pictures: Sequence[Group], given: Mapping[int, str], chosen: bool) -
 def _unnamed(pictures: Sequence[Group]) -> str:
     names = ", ".join(sorted({g.shown.rpartition("/")[0] for g in pictures if not g.named}))
     return (
-        f"no word of the folders {names} says what they hold, and a name that may be somebody's is not written unasked; say what they "
-        "are by --take 'FOLDER=images', --take 'FOLDER=labels', or that the set's names are nobody's by --public"
+        f"no word in the folder names {names} says what they hold, and a name that may identify somebody is not written unasked; say what "
+        "they are with --take 'FOLDER=images', --take 'FOLDER=labels', or that no name identifies anybody with --public"
     )
 
 
@@ -151,8 +151,8 @@ def _which(nameless: Sequence[Group]) -> Question:
     pairs = [(one, two) for one in folders for two in folders if one != two] if len(folders) == 2 else []
     answers += [(f"in {one}, and {two} is a second reader's", {one: "labels", two: "second_reader"}) for one, two in pairs]
     if len(folders) > 1:
-        answers.append(("in all of them, each another class", dict.fromkeys(folders, "labels")))
-    return Question(f"Labels lie in {' and '.join(folders)}, whose names go into the card if they are taken: which are they?", answers)
+        answers.append(("in all of them, each a different class", dict.fromkeys(folders, "labels")))
+    return Question(f"Labels lie in {' and '.join(folders)}; names that are used go into the card: which are the labels?", answers)
 
 
 def _why_not(group: Group, images: Group, role: str | None) -> str | None:
@@ -160,12 +160,12 @@ def _why_not(group: Group, images: Group, role: str | None) -> str | None:
     if role == "nothing":
         return "you said nothing"
     if not group.named and role is None:
-        return "no word of its name says what it is, and it may be somebody's: name it by --take, or all by --public"
+        return "no word in its name says what it is, and it may identify somebody: name it with --take, or allow all names with --public"
     if not group.is_label and role is None:
         return "pictures, not labels"
     matched = group.matched(images)
     if not matched or 2 * len(matched) < min(len(images.files), len(group.files)):
-        return "no label's name fits the name of an image"
+        return "no label has a name that fits an image"
     sizes = [{_plane(shape) for shape in g.look.shapes} for g in (group, images) if g.look is not None]
     return None if len(sizes) == 2 and sizes[0] & sizes[1] else "of another size than the images"
 
@@ -211,7 +211,7 @@ def _labels(roles: Roles, fitting: list[Group], given: Mapping[int, str], top: P
             elif number == 0 and first.look is not None and group.look is not None and first.look.values == group.look.values:
                 roles.second.append((group, first))
             else:
-                roles.left_out.append((group, "another reader of the same; a card has two"))
+                roles.left_out.append((group, "a third reader of the same; a card has two"))
     roles.second += [(g, repeats) for g in seconds if (repeats := _repeated(g, roles.labels)) is not None]
     return _twice(roles, given, top) or _kinds(roles, given) or _gaps(roles, takes) or roles
 

@@ -85,7 +85,7 @@ def search_folder(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None
     keys: dict[CaseKey, str] = {}
     for path, fields in rows.items():
         if card.images.table is not None and path not in listed:
-            found.left_over.append((path, "is named by the table but is not there"))
+            found.left_over.append((path, "is named in the table but does not exist"))
             continue
         matched: list[list[tuple[LabelSource, Path | None]]] = []
         missing: list[int] = []
@@ -278,7 +278,7 @@ class _Namer:
         by_name = [path for path, fields in rows.items() if not fields.get("patient") and not self.places[path].patient]
         self.eyes = eyes_in_names(_name(path, rows[path]) for path in by_name)
         if self.eyes.rule:
-            log.info("card %s: eyes and patients are told by the names of the images: %s", card.name, self.eyes.rule)
+            log.info("card %s: eyes and patients are read from the names of the images: %s", card.name, self.eyes.rule)
         strange = [text for fields in rows.values() if (text := fields.get("eye", "")) and not eye_of(text)]
         strange = [text for text in strange if not re.fullmatch(r"u|ou|b|both|unknown|n/?a|none|-", text.strip().lower())]
         if strange:

@@ -24,7 +24,8 @@ Meaning = str | list[str]
 class _Source(Strict):
     file: str = Field(description="pattern of the label files, with the fields of the image pattern, and {stem} for the image's name")
     missing: Literal["skip", "empty"] = Field(
-        "skip", description="an image without this file: skip: no label (where it is said, no fault); empty: none of its classes is there"
+        "skip",
+        description="an image without this file: skip: it has no label (no fault if set explicitly); empty: it holds none of the classes",
     )
 
 
@@ -32,7 +33,7 @@ Place = Literal["geometry", "array", "rows_up"]
 _PLACE = Field(
     description="how a NIfTI or DICOM label lies on its image. geometry: by the affines of both, flips and orders of axes exactly; an "
     "image without one (PNG) lies as ITK places it, columns to the left, rows to the back; a label without one as it is stored. array: "
-    "pixel by pixel as both are stored, whatever the headers say. rows_up: so, too, but the label's rows run from the bottom up"
+    "pixel by pixel as both are stored, whatever the headers say. rows_up: the same, but with the label's rows from the bottom up"
 )
 
 
@@ -48,7 +49,7 @@ class _Pixels(_Placed):
     objects: Literal["components", "one"] = Field(
         "components",
         description="what a detector takes for one object: components: pixels of a class that touch, corners included (lesions); "
-        "one: all pixels of a class in an image, right where there is one of it (disc, cup), so that stray pixels are no objects",
+        "one: all pixels of a class in an image, right if there is only one (disc, cup), so that stray pixels do not become objects",
     )
 
 
@@ -102,13 +103,13 @@ class ClassesFrom(Strict):
     csv: str | None = Field(None, description="pattern of a CSV file, of each image or one for all; each row is an object")
     path: str = Field(
         "",
-        description="JSON: keys, with dots between, under which the objects stand, as a list or by number; fields of the image's pattern "
-        "are filled in ({name}), and a list on the way is gone through",
+        description="JSON: keys, joined by dots, that lead to the objects, a list or entries by number; fields of the image's pattern "
+        "are filled in ({name}), and lists on the way are searched",
     )
-    image: str | None = Field(None, description="key or column that names the image, where one table speaks of many")
+    image: str | None = Field(None, description="key or column that names the image, where one table covers many images")
     id: str = Field("id", description="key or column of the object's number")
     category: str = Field("category", description="key or column of what the object is")
-    values: dict[str, str] = Field(min_length=1, description="what stands there: class, or background to leave the object out")
+    values: dict[str, str] = Field(min_length=1, description="what the value means: a class, or background to leave the object out")
     leave_out: dict[str, list[str | int | float | bool]] = Field(
         default_factory=dict, description="key or column: values at which an object is left out, such as {uncertain: [true]}"
     )
@@ -124,7 +125,7 @@ class ClassesFrom(Strict):
     @model_validator(mode="after")
     def _one_file(self) -> ClassesFrom:
         if (self.json_file is None) == (self.csv is None):
-            raise ValueError("say json: PATTERN or csv: PATTERN, one of them")
+            raise ValueError("give either json: PATTERN or csv: PATTERN")
         if self.csv is not None and self.path:
             raise ValueError("a CSV has rows and no path")
         return self
@@ -148,7 +149,7 @@ class InstancesLabel(_Placed):
     @model_validator(mode="after")
     def _one_way(self) -> InstancesLabel:
         if (self.means is None) == (self.classes_from is None):
-            raise ValueError("say means: CLASS, or classes_from: a table of each object's class; one of them")
+            raise ValueError("give either means: CLASS or classes_from: a table of each object's class")
         if self.min_area_px is not None and self.max_area_px is not None and self.min_area_px > self.max_area_px:
             raise ValueError("min_area_px is above max_area_px, so every object would be left out")
         return self
@@ -334,7 +335,7 @@ def _look_up(plane: npt.NDArray[Any], table: Mapping[int, int], what: str) -> np
         shown = [f"({v >> 16}, {v >> 8 & 255}, {v & 255})" if what == "colour" else str(v) for v in values[:5].tolist()]
         more = f" and {len(values) - 5} more" if len(values) > 5 else ""
         what = f"{what} {', '.join(shown)}{more} in {int(strange.sum())} pixels"
-        raise CardError(f"the label holds {what}, which the card does not name; name them, or mend it (JPEG blurs values: say at_least)")
+        raise CardError(f"the label holds {what}, which the card does not name; name them, or correct the label (JPEG blurs: use at_least)")
     return np.asarray(codes[found])
 
 

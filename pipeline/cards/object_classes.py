@@ -53,7 +53,7 @@ def _entries(source: ClassesFrom, path: Path, fields: Mapping[str, str]) -> Iter
     try:
         about = path.stat()
     except OSError:
-        raise LabelFileError(path, "is not there, though the card takes the objects' classes from it") from None
+        raise LabelFileError(path, "does not exist, though the card takes the objects' classes from it") from None
     with _lock:  # one thread parses, the others wait for it
         data = _parse(path, source.csv is not None, about.st_mtime_ns, about.st_size)
     if isinstance(data, str):

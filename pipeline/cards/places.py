@@ -25,11 +25,11 @@ def place_below(text: str, what: str) -> str:
 
     Raises
     ------
-    CardError: it is absolute, leads out of the folder, or is no path; begins with ``what`` ("images.table").
+    CardError: it is absolute, leads out of the folder, or is not a path; begins with ``what`` ("images.table").
     """
     place = composed(text).replace("\\", "/")
     if "\0" in place:
-        raise CardError(f"{what}: {text!r} is no path")
+        raise CardError(f"{what}: {text!r} is not a path")
     short = posixpath.normpath(place) if place else ""
     if short.startswith("/") or short == ".." or short.startswith("../") or re.match(r"[A-Za-z]:", short):
         raise CardError(f"{what}: {text!r} does not lie in the data set's folder; paths are relative to it, and all files lie below it")

@@ -15,7 +15,7 @@ def read_plain_text(path: Path) -> str:
 
     Raises
     ------
-    CardError: it is no regular file (a pipe would never end), or no text; says the line.
+    CardError: it is not a regular file (a pipe would never end), or no text; says the line.
     """
     return decode_text(read_regular(path))
 
@@ -23,7 +23,7 @@ def read_plain_text(path: Path) -> str:
 def read_regular(path: Path) -> bytes:
     """The bytes of a regular file, or CardError for a pipe, a device or a folder."""
     if path.exists() and not path.is_file():
-        raise CardError("it is no regular file")
+        raise CardError("it is not a regular file")
     return path.read_bytes()
 
 

@@ -36,7 +36,7 @@ def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
                 header = values
                 twice = [name for name, count in Counter(filter(None, header)).items() if count > 1]
                 if twice:
-                    raise CardError(f"column {twice[0]!r} stands twice in its header; give each column a name of its own")
+                    raise CardError(f"column {twice[0]!r} occurs twice in its header; give each column a name of its own")
                 continue
             if any(values[len(header) :]):
                 raise CardError(
@@ -44,7 +44,7 @@ def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
                 )
             rows.append((reader.line_num, {name: value for name, value in zip(header, values, strict=False) if name}))
     except csv.Error as error:
-        raise CardError(f"line {reader.line_num} is not right ({error})") from None
+        raise CardError(f"line {reader.line_num} cannot be read ({error})") from None
     if not header:
         raise CardError("it is empty; its first line must name the columns")
     return rows

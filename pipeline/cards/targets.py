@@ -68,7 +68,7 @@ def read_target_mask(card: DataCard, case: CardCase, *, reader: Reader = "first"
 
 def boxes_only(case: CardCase, remedy: str) -> CardError:
     """What to say where masks are needed and boxes are all there is."""
-    return CardError(f"case {case.key}: its labels are boxes, which say nothing of single pixels; {remedy}")
+    return CardError(f"case {case.key}: its labels are boxes, which say nothing about single pixels; {remedy}")
 
 
 def read_truth(
@@ -106,7 +106,7 @@ def read_truth(
 @lru_cache(maxsize=10_000)
 def _tell_twins(case: CaseKey, twins: int) -> None:
     """Once a case, however often it is read."""
-    log.warning("case %s: %d of its objects are in its labels twice, to the last bit; each counts once", case, twins)
+    log.warning("case %s: %d of its objects occur twice in its labels, bit for bit; each counts once", case, twins)
 
 
 class _Image:

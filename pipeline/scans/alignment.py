@@ -90,8 +90,8 @@ def align(array: Array, own: Geometry, onto: Geometry) -> Array:
         elif (own.nifti is None) != (onto.nifti is None) and (rows_run_up(own) or rows_run_up(onto)):
             raise ScanError(
                 "misplaced",
-                "the header of one of label and image has no codes, and its offset is that of dcm2niix, which stores rows from the bottom "
-                "up; say in the card place: rows_up where rows run the other way in the label, or place: array where they run alike",
+                "the header of either the label or the image has no codes, and its offset is that of dcm2niix, which stores rows from the "
+                "bottom up; write place: rows_up in the card if rows run the other way in the label, or place: array if they run alike",
             )
     return volume[0] if len(onto.shape) == 2 and volume.shape[0] == 1 else volume if len(onto.shape) == 3 else array
 
@@ -103,8 +103,8 @@ def _laid(volume: Array, own: Matrix, box: Indices, onto: Geometry, image: Indic
             return laid.apply(volume)
     raise ScanError(
         "misplaced",
-        f"the label does not lie on its image: {difference(own, box, maps[0][0], image)}; draw it on this image, or say in the card "
-        "place: array where the arrays correspond as they are stored",
+        f"the label does not lie on its image: {difference(own, box, maps[0][0], image)}; draw it on this image, or write "
+        "place: array in the card if the arrays correspond as they are stored",
     )
 
 
@@ -124,7 +124,7 @@ def difference(own: Matrix, box: Indices, onto: Matrix, image: Indices) -> str:
         voxels = [" x ".join(f"{length:.4g}" for length in side) for side in zip(*sizes, strict=True)]
         said.append(f"its voxels measure {voxels[0]} mm, the image's {voxels[1]} mm")
     middles = [affine @ [*((n - 1) / 2 for n in shape[::-1]), 1] for affine, shape in ((own, box), (onto, image))]
-    said.append(f"the middles of the two lie {float(np.linalg.norm(middles[0] - middles[1])):.3g} mm apart")
+    said.append(f"their centres lie {float(np.linalg.norm(middles[0] - middles[1])):.3g} mm apart")
     return ", ".join(said)
 
 

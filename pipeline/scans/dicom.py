@@ -119,7 +119,7 @@ def read_dataset(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Any:
         implicit, _ = dataset.original_encoding
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
     if headerless and not any(keyword in dataset for keyword in ("SOPClassUID", "Rows", "StudyInstanceUID", "Modality")):
-        raise ScanError("not_an_image", "this is no image format that ocuseg knows")
+        raise ScanError("not_an_image", "this is not an image format that ocuseg knows")
     return dataset
 
 

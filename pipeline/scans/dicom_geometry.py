@@ -90,11 +90,11 @@ def contradicted_laterality(dataset: Any, told: Laterality | None) -> Iterator[s
     image, series = (str(dataset.get(keyword) or "").strip().upper() for keyword in ("ImageLaterality", "Laterality"))
     if image not in ("", "R", "L", "B", "U"):
         shown = image if eye_of(image) else "another word"
-        yield f"the tag Image Laterality holds {shown}, where DICOM knows R, L, B and U: the eye is unknown"
+        yield f"the tag Image Laterality holds {shown}, where DICOM allows R, L, B and U: the eye is unknown"
     if series in ("R", "L") and told is None and not image:
         yield f"only the series' tag Laterality states an eye ({series}), which is often wrong for eyes: the eye is unknown"
     elif series in ("R", "L") and told not in (None, series):
-        yield f"the series' tag Laterality states {series}, the picture's own {told}, which counts; look which is true"
+        yield f"the series' tag Laterality states {series}, the picture's own {told}, which counts; check which is true"
 
 
 def _same_for_all(values: list[Vector | None]) -> Vector | None:

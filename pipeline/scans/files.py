@@ -119,7 +119,7 @@ def decoding(what: str) -> Iterator[None]:
     except ScanError:
         raise
     except MemoryError:
-        raise ScanError("too_large", f"decoding {what} takes more memory than a file may; {MORE_MEMORY}") from None
+        raise ScanError("too_large", f"decoding {what} takes more memory than one file may use; {MORE_MEMORY}") from None
     except OSError as error:
         # Pillow speaks of broken data by OSErrors without an errno.
         if error.errno is not None:

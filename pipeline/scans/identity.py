@@ -77,7 +77,7 @@ class Pseudonyms:
             if not os.path.lexists(path):
                 _make_key(path)
             if not path.is_file():
-                what = "a folder" if path.is_dir() else "no file, or a link to none"
+                what = "a folder" if path.is_dir() else "not a file, or a broken link"
                 raise ConfigError(f"the site key {str(path)!r} is {what}; set OCUSEG_SITE_KEY (or --site-key) to the key's file")
             with path.open("rb") as file:
                 content = file.read(_MAX_KEY_BYTES + 1)
@@ -152,7 +152,7 @@ def _make_key(path: Path) -> None:
             return
     finally:
         staged.unlink()
-    logger.info("a new site key was made: %s; keep a copy: pseudonyms can only be repeated with it", path)
+    logger.info("a new site key was created: %s; keep a copy: only this key gives the same pseudonyms again", path)
 
 
 def _written(key: bytes) -> str:
@@ -170,7 +170,7 @@ def _key_in(content: bytes) -> bytes:
     remedy = "restore it from a copy; another key would change every pseudonym"
     own = content.strip()
     if len(content) > _MAX_KEY_BYTES:
-        raise ConfigError(f"the site key's file has more than {_MAX_KEY_BYTES >> 20} MiB, which is no key; {remedy}")
+        raise ConfigError(f"the site key's file has more than {_MAX_KEY_BYTES >> 20} MiB, too much for a key; {remedy}")
     if not own.strip(b"\0"):
         raise ConfigError(f"the site key's file is {'damaged (only zeros)' if own else 'empty'}; {remedy}")
     text = _text_of(own)
@@ -180,7 +180,7 @@ def _key_in(content: bytes) -> bytes:
         digits = "".join(text.split("-")[2:10])
         key = bytes.fromhex(digits) if re.fullmatch(r"[0-9a-fA-F]{64}", digits) else b""
         if not key or _written(key) != text.lower():
-            raise ConfigError(f"the site key is damaged or not whole (its check fails); {remedy}")
+            raise ConfigError(f"the site key is damaged or incomplete (its check fails); {remedy}")
         return key
     if len(own) < 16:
         raise ConfigError(f"the site key is shorter than 16 bytes; {remedy}")

@@ -105,7 +105,7 @@ def _scaling(header: Any) -> tuple[float | None, float | None]:
     try:
         slope, intercept = header.get_slope_inter()
     except HeaderDataError:
-        raise ScanError("malformed", "the NIfTI header scales its numbers by one that is none (scl_inter); export it again") from None
+        raise ScanError("malformed", "the NIfTI header scales its values by no number (scl_inter); export it again") from None
     return slope, intercept
 
 

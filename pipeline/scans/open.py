@@ -127,8 +127,8 @@ def _unknown(path: Path) -> ScanError:
     if path.suffix.lower() == ".img" and path.with_suffix(".hdr").is_file():
         return ScanError("unsupported", "header and image lie in two files (.hdr, .img); convert them to one NIfTI file (.nii)")
     if path.name.startswith("._"):
-        return ScanError("not_an_image", "a Mac left this beside another file (._*); it holds no image")
-    return ScanError("not_an_image", "this is no image format that ocuseg knows")
+        return ScanError("not_an_image", "this is a macOS sidecar file (._*); it holds no image")
+    return ScanError("not_an_image", "this is not an image format that ocuseg knows")
 
 
 def content_sha256(path: Path) -> str:

@@ -151,7 +151,7 @@ def contradicted_eye(geometry: Geometry, path: Path, root: Path | None) -> Itera
         if told is None:
             yield f"the file's {where} states the {_EYES[side]} eye and nothing confirms it: the eye is unknown"
         else:
-            yield f"the file's {where} states the {_EYES[side]} eye, its tags the {_EYES[told]} one, which counts; look which is true"
+            yield f"the file's {where} states the {_EYES[side]} eye, its tags the {_EYES[told]} one, which counts; check which is true"
 
 
 def stem_of_name(name: str) -> str:

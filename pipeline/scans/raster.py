@@ -52,7 +52,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Pixels:
         if kind not in RASTER_FORMATS:
             if not file.read(1):
                 raise ScanError("empty", "the file is empty")
-            raise ScanError("not_an_image", "this is no picture in a format that is read (PNG, TIFF, JPEG and others)")
+            raise ScanError("not_an_image", "this is not a picture in a supported format (PNG, TIFF, JPEG and others)")
         pages = read_pages(file, kind, max_pixels)
     if len(pages) > 1:
         raise ScanError("unsupported", f"the picture has {len(pages)} pages where one is needed")

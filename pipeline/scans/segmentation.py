@@ -77,7 +77,7 @@ def read_segmentation(path: Path, image: Geometry, sop_instance_uid: str | None 
     with quiet(), open_regular(path) as file, decoding("the DICOM segmentation"):
         dataset = read_dataset(file)
         if str(dataset.get("SOPClassUID")) != SEGMENTATION or str(dataset.get("SegmentationType")) != "BINARY":
-            raise ScanError("unsupported", "this is no binary DICOM segmentation; export it as one (Segmentation Type BINARY)")
+            raise ScanError("unsupported", "this is not a binary DICOM segmentation; export it as one (Segmentation Type BINARY)")
         rows, columns, frames = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames", 1))
         check_pixels(rows * columns * frames, MAX_PIXELS)
         segments = {int(item.SegmentNumber): Segment(int(item.SegmentNumber), str(item.SegmentLabel)) for item in dataset.SegmentSequence}
@@ -143,7 +143,7 @@ def _referred(frame: Mask, source: Any, image: Geometry) -> tuple[Indices, Mask]
     if number is None and image.slices > 1:
         raise ScanError(
             "unsupported",
-            "nothing says which slice each frame of the segmentation lies on, no positions in both files and no references; add them",
+            "nothing says which slice each frame of the segmentation belongs to: the files have neither positions nor references; add them",
         )
     return (number or 0, 0, 0), frame[None]
 

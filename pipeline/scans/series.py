@@ -83,7 +83,7 @@ def _by_position(pieces: Sequence[SeriesSlice], positions: Sequence[npt.NDArray[
 
 
 def _no_volume(why: str) -> ScanError:
-    return ScanError("no_volume", f"a file of a series that is no volume: {why}")
+    return ScanError("no_volume", f"part of a series that does not form a volume: {why}")
 
 
 def stack(scans: Sequence[Scan], arrangement: Arrangement) -> Scan:

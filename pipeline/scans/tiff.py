@@ -85,7 +85,8 @@ def read_by_tifffile(file: BinaryIO, max_pixels: int) -> list[tuple[Pixels, int]
             except ValueError:
                 name = getattr(page.compression, "name", "unknown")
                 raise ScanError(
-                    "unsupported", f"TIFF pictures of {page.dtype.name} numbers with {name} compression are not read; export without"
+                    "unsupported",
+                    f"TIFF pictures of {page.dtype.name} numbers with {name} compression are not read; export uncompressed",
                 ) from None
             array = np.moveaxis(array, 0, 2) if page.axes == "SYX" else array
             array = array.astype(np.float32) if array.dtype == np.float16 else array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -142,7 +142,7 @@ class _Worker:
 
 
 def too_large() -> ScanError:
-    return ScanError("too_large", f"decoding it takes more memory than a file may; {MORE_MEMORY}")
+    return ScanError("too_large", f"decoding it takes more memory than one file may use; {MORE_MEMORY}")
 
 
 class Pool:

@@ -324,7 +324,7 @@ def test_the_check_names_a_class_of_which_nothing_is_labelled(small_set: SmallSe
         values[0, 0] = 2
         write_png(paths[-1], values)
     (problem,) = check_card(make_card(classes=classes, labels=labels, **({"parts": parts} if part else {})), small_set.root)
-    assert problem.message.startswith("not one pixel or object of class 'lesion' is labelled in the ")
+    assert problem.message.startswith("no pixel or object of class 'lesion' is labelled in the ")
     assert ("training cases" in problem.message) == bool(part)
 
 
@@ -419,7 +419,7 @@ def test_the_check_says_what_is_to_complete_and_that_no_pattern_names_the_patien
     assert check_card(make_card(**unnamed), small_set.root) == [], "the names of a public set are known to be right"
     (problem,) = check_card(make_card(**unnamed, identifiers="private"), small_set.root)
     assert problem.file == ""
-    assert "where the {patient} stands: each of 12 names" in problem.message
+    assert "give the {patient}: each of 12 names" in problem.message
     assert check_card(make_card(identifiers="private"), small_set.root) == []
     (problem,) = check_card(make_card(citation="TO COMPLETE, or: none", known_faults=["TO COMPLETE: all"]), small_set.root)
     assert problem.message == "the card still says TO COMPLETE in: citation, known_faults"
@@ -464,7 +464,7 @@ def test_an_image_whose_labels_may_be_missing_is_empty_not_left_out(small_set: S
     assert card_statistics(card, small_set.root)["cases"] == 12
     card = make_card(labels=[boxes])
     (problem,) = check_card(card, small_set.root)
-    assert "not one pixel or object of class 'vessel'" in problem.message
+    assert "no pixel or object of class 'vessel'" in problem.message
     with pytest.raises(CardError, match="boxes"):
         read_target_mask(card, find_cases(card, small_set.root)[0])
 
@@ -756,7 +756,7 @@ def test_a_card_without_labels_is_read_and_not_learnt() -> None:
 
 
 def test_labels_without_classes_are_refused() -> None:
-    with pytest.raises(CardError, match="classes: is missing, and there are labels"):
+    with pytest.raises(CardError, match="classes: is missing, but there are labels"):
         make_card(classes=None)
 
 
@@ -799,7 +799,7 @@ def test_a_card_of_boxes_says_that_it_has_no_masks() -> None:
     card = load_card("idrid_codras")
     cases = find_cases(card, root)
     assert len(cases) == 500
-    with pytest.raises(CardError, match="boxes, which say nothing of single pixels"):
+    with pytest.raises(CardError, match="boxes, which say nothing about single pixels"):
         read_target_mask(card, cases[0])
 
 
@@ -828,7 +828,7 @@ def test_what_a_mac_leaves_is_no_image_and_archives_are_told(small_set: SmallSet
     said = [(p.severity, p.message) for p in check_card(small_set.card, small_set.root)]
     assert said == [
         ("warning", "1 archive holds 1 image: unpack it"),
-        ("warning", "12 files of a Mac (._*) hold no image and are left out"),
+        ("warning", "12 macOS sidecar files (._*) hold no image and are left out"),
     ]
 
 

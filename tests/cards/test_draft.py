@@ -88,7 +88,7 @@ def test_readers_who_are_named_are_asked_for(tmp_path: Path) -> None:
     for n in range(4):
         for folder, end, array in (("stare-images", "", picture(n)), ("by-ah", ".ah", marks(n)), ("by-vk", ".vk", marks(n, side=5))):
             put(tmp_path / folder / f"im{n:03}{end}.ppm", array)
-    with pytest.raises(CardError, match="no word of the folders by-ah, by-vk, stare-images"):
+    with pytest.raises(CardError, match="no word in the folder names by-ah, by-vk, stare-images"):
         draft_card(tmp_path)
     card = drafted(tmp_path, takes={"stare-images": "images", "by-ah": "labels", "by-vk": "second_reader"})
     assert labels_of(card) == [("values", "by-ah/{name}.ah.ppm")]
@@ -186,7 +186,7 @@ def test_labels_with_loss_and_how_many_readers_agree(tmp_path: Path) -> None:
         put(tmp_path / "softmap_disc" / f"p{n}.png", marks(n + 9, (64, 128, 191, 255), 3))
     card = drafted(tmp_path)
     assert {(s.kind, getattr(s, "at_least", None)) for s in card.labels} == {("threshold", 128)}
-    assert sum("say at_least as it is meant" in fault for fault in card.known_faults) == 2
+    assert sum("set at_least as it is meant" in fault for fault in card.known_faults) == 2
     (tmp_path / "softmap_disc").rename(tmp_path / "disc")
     with pytest.raises(CardError, match="how many readers agree: --take 'disc/"):
         draft_card(tmp_path, labels=tmp_path / "disc")

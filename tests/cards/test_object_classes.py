@@ -129,7 +129,7 @@ def test_a_wrong_table_is_told_once_by_its_name(root: Path, content: Any, said: 
 def test_a_table_that_is_not_there_and_one_that_is_none(root: Path) -> None:
     made = card({"json": "all.json"}, leave_out=[65535])
     assert [(p.file, p.message) for p in check_card(made, root)] == [
-        ("all.json", "is not there, though the card takes the objects' classes from it")
+        ("all.json", "does not exist, though the card takes the objects' classes from it")
     ]
     (root / "all.json").write_text("{", encoding="utf-8")
     (problem,) = check_card(made, root)
@@ -154,8 +154,8 @@ def test_a_wrong_coco_file_is_told_once_by_its_name(root: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "fault"),
     [
-        ({"classes_from": None}, "say means: CLASS, or classes_from"),
-        ({"classes_from": {"json": "a.json"}, "means": "exudate"}, "one of them"),
+        ({"classes_from": None}, "give either means: CLASS or classes_from"),
+        ({"classes_from": {"json": "a.json"}, "means": "exudate"}, "give either means"),
         ({"classes_from": {"json": "a.json", "csv": "a.csv"}}, "json: PATTERN or csv: PATTERN"),
         ({"classes_from": {"csv": "a.csv", "path": "x"}}, "no path"),
         ({"classes_from": {"json": "{who}.json"}}, "uses {who}"),

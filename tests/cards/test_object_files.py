@@ -129,7 +129,7 @@ def test_text_is_read_by_its_mark_and_else_named_by_its_line(tmp_path: Path, enc
         with pytest.raises(CardError, match=r"line 2 is not UTF-\d+ text; save the file as UTF-8"):
             read_plain_text(path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CardError, match="no regular file"):
+    with pytest.raises(CardError, match="not a regular file"):
         read_plain_text(tmp_path / "pipe")
 
 
@@ -205,7 +205,7 @@ def test_what_a_file_says_and_nobody_gets_is_told(tmp_path: Path, caplog: pytest
     assert orphans == "a COCO file has 1 objects of images that it does not list; they are left out"
     assert (
         bare
-        == "a COCO file has 1 objects without a mask among others with one (the first: object 1); of all of them only the boxes are taken"
+        == "a COCO file has 1 objects without a mask among others with one (the first: object 1); only the boxes of all objects are used"
     )
 
 
@@ -300,12 +300,12 @@ def test_coco_objects_that_are_none(tmp_path: Path, annotation: dict[str, Any], 
     ("change", "said"),
     [
         (lambda data: data["images"][1].pop("file_name"), "images[1] has no 'file_name'"),
-        (lambda data: data["images"][1].update(id="7"), "images: 1 ids stand more than once, the first is '7'"),
+        (lambda data: data["images"][1].update(id="7"), "images: 1 ids occur more than once, the first is '7'"),
         (lambda data: data["images"][0].update(height="tall"), "images[0]: height and width are 'tall' and 30"),
         (lambda data: data["categories"].append({"id": 5.0, "name": "x"}), "categories[2]: an earlier category has the same id"),
         (lambda data: data["annotations"][0].pop("image_id"), "annotations[0] has no 'image_id'"),
-        (lambda data: data["annotations"][0].update(image_id="x7"), "annotations: not one belongs to an image"),
-        (lambda data: data.update(annotations={}), "'annotations' is no list"),
+        (lambda data: data["annotations"][0].update(image_id="x7"), "annotations: none belongs to an image"),
+        (lambda data: data.update(annotations={}), "'annotations' is not a list"),
         (lambda data: data.pop("annotations"), "the key 'annotations' is missing"),
         (lambda data: data["annotations"].insert(0, 3), "annotations[0] holds no keys"),
     ],

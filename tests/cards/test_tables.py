@@ -64,7 +64,7 @@ def test_one_table_however_it_was_saved(small_set: SmallSet, change: object) -> 
     [
         (lambda text: text.encode("latin-1"), "table 'list.csv': line 2 is not UTF-8 text; save the file as UTF-8"),
         (lambda text: text.replace("Müller", "Müller, Hans"), "line 2 has 5 values for 4 columns; put what holds ',' in quotes"),
-        (lambda text: text.replace("eye", "image"), "column 'image' stands twice"),
+        (lambda text: text.replace("eye", "image"), "column 'image' occurs twice"),
         (lambda text: "\r\n ,,\r\n", "it is empty"),
         (lambda text: text + text.splitlines()[1], "line 3: line 2 has the same image"),
         (lambda text: text + ",labels/x.png,P,OD", "line 3: column 'image' is empty"),

@@ -101,7 +101,7 @@ def test_every_kind_of_label_gives_the_same_objects(root: Path, kind: str) -> No
     card = make_card(**TWO, labels=labels)
     said = [problem.message for problem in check_card(card, root)]
     assert len(said) == 2 - len(set(classes))
-    assert all("not one pixel or object of class" in message for message in said)
+    assert all("no pixel or object of class" in message for message in said)
     full, empty = find_cases(card, root)
     target, nothing = (read_target(card, case) for case in (full, empty))
     boxes = {tuple(np.round(box, 4)): label for box, label in objects_by_box(target).items()}
@@ -176,7 +176,7 @@ def test_all_pixels_of_a_class_may_be_one_object(root: Path) -> None:
     assert list(found[0]) == [(30, 10, 50, 20), (5, 30, 25, 50), (83, 59, 84, 60)]
     assert found[1] == {(5, 10, 84, 60): 2}
     both = [{"kind": "values", "file": "values/{name}.png", "values": {1: "drusen"}, "objects": way} for way in ("one", "components")]
-    with pytest.raises(CardError, match="both components and one of the objects of class 'drusen'"):
+    with pytest.raises(CardError, match="both components and one for the objects of class 'drusen'"):
         make_card(**TWO, labels=both)
 
 
@@ -230,7 +230,7 @@ def test_an_object_that_stands_twice_counts_once_and_is_told_once(root: Path, ki
     assert once.objects is not None
     assert np.array_equal(twice.objects[0].boxes, once.objects[0].boxes)
     assert len(once.objects[0]) > 0
-    assert caplog.text.count(f"case {case.key}: {len(once.objects[0])} of its objects are in its labels twice") == 1
+    assert caplog.text.count(f"case {case.key}: {len(once.objects[0])} of its objects occur twice in its labels") == 1
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ def test_float32_and_rounded_decimals_are_no_difference() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (np.array([[1, 0, 0, 0.5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "the middles of the two lie 0.5 mm apart"),
-        (np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0.6], [0, 0, 0, 1.0]]), "the middles of the two lie 0.6 mm apart"),
+        (np.array([[1, 0, 0, 0.5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "their centres lie 0.5 mm apart"),
+        (np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0.6], [0, 0, 0, 1.0]]), "their centres lie 0.6 mm apart"),
         (oblique(np.radians(20), (1, 1, 1), (0, 0, 0)), "turned by (20|28|2[0-9].*) degrees"),
         (np.diag([1.0, 2.0, 1.0, 1.0]), "its voxels measure .* mm, the image's "),
     ],

@@ -104,7 +104,7 @@ def test_what_is_no_key_is_said_in_one_sentence(tmp_path: Path) -> None:
     assert "empty" in _refused(path, b" \n")
     assert "only zeros" in _refused(path, bytes(80))
     assert "1 MiB" in _refused(path, b"x" * (1 << 21))
-    for place, word in ((tmp_path, "a folder"), (tmp_path / "link", "a link to none")):
+    for place, word in ((tmp_path, "a folder"), (tmp_path / "link", "a broken link")):
         if place.name == "link":
             place.symlink_to(tmp_path / "nothing")
         with pytest.raises(ConfigError, match=word):
