@@ -48,7 +48,7 @@ def plan(
 
 
 def finetune(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder that training left.")],
+    bundle: Annotated[Path, typer.Argument(help="A model that comes with ocuseg (`ocuseg models`), or the bundle folder of a run.")],
     card: Annotated[str, typer.Option(help="Card of the labelled images: a name, or a path.")],
     root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
     out: Annotated[Path, typer.Option(help="Folder for runs; each gets a folder of its own.")] = Path("runs"),

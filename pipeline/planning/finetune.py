@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundles.bundle import Bundle
+from pipeline.bundles.shipped_models import PREFIX, is_shipped
 from pipeline.cards.card import CardCase, DataCard
 from pipeline.config import RunConfig
 from pipeline.datasets.splits import SplitConfig, make_split
@@ -125,5 +126,5 @@ def _by_role(role: Role | None, label_map: LabelMap) -> str | None:
 
 
 def bundle_weights(path: Path) -> str:
-    """What ``model.weights`` names a bundle by, from wherever the run is started."""
-    return str(path.resolve())
+    """What ``model.weights`` names a bundle by, from wherever the run is started: a model that comes with ocuseg by its name."""
+    return f"{PREFIX}{path.name}" if is_shipped(path) else str(path.resolve())

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from pipeline.cards.card import load_card
 from pipeline.cards.find_cases import find_cases
 from pipeline.cli import app
-from pipeline.config import parse_config
+from pipeline.config import load_config, parse_config
 from pipeline.planning.facts import ClassFacts, SetFacts, measure
 from pipeline.planning.machine import Machine
 from pipeline.planning.plan import plan_text
@@ -171,3 +171,13 @@ def test_plan_writes_a_file_that_is_not_overwritten_and_train_plans_by_itself(
     assert [line for line in kept.splitlines() if "card:" not in line] == [
         line for line in out.read_text(encoding="utf-8").splitlines() if "card:" not in line
     ]
+
+
+def test_the_comparison_with_hand_made_configs_gives_each_the_same_steps() -> None:
+    from workflows.planned_configs import HAND_MADE, with_steps
+
+    for name in HAND_MADE.values():
+        config = with_steps(load_config(Path(name)), images=98, steps=600)
+        an_epoch = -(-98 * config.data.crops_per_image // config.train.batch_size)
+        assert config.train.epochs * an_epoch == pytest.approx(600, abs=an_epoch / 2)
+        assert config.train.minutes is None
