@@ -6,6 +6,7 @@ name, the script's absolute path and the working directory's repository as tags.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.atomic import atomic_path
@@ -102,20 +104,48 @@ def _alone_in(uri: str) -> Iterator[None]:
 def _make_database(path: Path) -> None:
     """MLflow's tables in a SQLite file that is not there yet, or that a killed process left half made and without a run.
 
-    MLflow makes them in dozens of steps, and never again opens a file in which some of them are missing. So they are made under
-    another name, which is taken away again where the process dies, and the file gets its own by one rename.
+    MLflow makes them in dozens of steps, and never again opens a file in which some of them are missing. So they are made elsewhere,
+    and the file gets its name by one rename.
     """
     if path.exists() and not _is_half_made(path):
         return
-    from mlflow import MlflowClient
+    from mlflow.utils.uri import resolve_uri_if_local
 
+    empty = _empty_database()
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.deserialize(empty)
+        # Where MLflow would put it: below the working directory of the process that makes the database.
+        database.execute("UPDATE experiments SET artifact_location = ?", (resolve_uri_if_local("./mlruns/0"),))
+        database.commit()
+        whole = database.serialize()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as staged:
-        staged.unlink(missing_ok=True)
-        client = MlflowClient(tracking_uri=f"sqlite:///{staged}", registry_uri=f"sqlite:///{staged}")
+        staged.write_bytes(whole)
+
+
+@functools.cache
+def _empty_database() -> bytes:
+    """A database that MLflow has just made, without a place. Its migrations take three seconds, so a process lets it do so once."""
+    from mlflow import MlflowClient
+
+    with TemporaryDirectory(prefix="ocuseg-") as folder:
+        path = Path(folder) / "mlflow.db"
+        client = MlflowClient(tracking_uri=f"sqlite:///{path}", registry_uri=f"sqlite:///{path}")
         client.search_registered_models(max_results=1)  # the registry's own tables, too
-        for store in (client._tracking_client.store, client._get_registry_client().store):
-            store.engine.dispose()
+        release(client)
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("UPDATE experiments SET artifact_location = ''")
+            database.commit()
+            database.execute("VACUUM")  # what was overwritten would otherwise stay in the file, and go into each copy
+        return path.read_bytes()
+
+
+def release(client: Any) -> None:
+    """Close the file of a client's database, so that another one may take its place; MLflow keeps it open as long as the process lives."""
+    for part in (client._tracking_client, getattr(client, "_registry_client_lazy", None)):
+        engine = getattr(getattr(part, "store", None), "engine", None)  # a server's address has none
+        if engine is not None:
+            engine.dispose()
 
 
 def _is_half_made(path: Path) -> bool:
@@ -147,6 +177,9 @@ class Deliverer:
 
     def __init__(self, client: Any, key: str, artifacts: Path | None, spool: Spool, sent: Sent) -> None:
         self._client, self._key, self._artifacts, self._spool, self._sent = client, key, artifacts, spool, sent
+
+    def close(self) -> None:
+        release(self._client)
 
     def deliver(self, records: Sequence[Record]) -> None:
         """Deliver one record, or several of the kind ``metrics`` in one request.

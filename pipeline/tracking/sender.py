@@ -1,12 +1,13 @@
-"""The process that carries a run's records to MLflow: ``python -m pipeline.tracking.sender``, started by the Tracker.
+"""The process that carries the records of runs to MLflow: ``python -m pipeline.tracking.sender``, started by the Tracker.
 
 A process of its own, because importing and calling MLflow then takes neither time nor memory from training, no thread
 of it is there when loader workers fork, a server that hangs can be left behind at the end by killing one process, and
 when training itself is killed the records already on disk still go out.
 
-It speaks with its parent through standard input: the first line is a JSON object (``run_dir``, ``uri``, ``artifacts``,
-``key``, and as ``parent`` its process id), the line ``finish`` or the end of input asks it to deliver what is there and leave. It
-answers through ``RUN/tracking/sent.json``.
+It serves one run after another, and speaks with its parent through standard input: a JSON object (``run_dir``, ``uri``, ``artifacts``,
+``key``, the ``environment`` of this run, and as ``parent`` its process id) gives it a run, the line ``finish`` or the end of input asks
+it to deliver what is there. A byte on standard output says that it is through with the run; how far it has come is in
+``RUN/tracking/sent.json``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import OcusegError
 from pipeline.parent import when_parent_ends
@@ -92,6 +95,11 @@ class Sender:
             for record in batch:
                 self._spool.discard_files(record.number)
 
+    def close(self) -> None:
+        """Let go of the database."""
+        if self._deliverer is not None:
+            self._deliverer.close()
+
     def _batch(self) -> list[Record]:
         """The next record; of numbers, as many records as one request takes."""
         batch, values = [self._pending[0]], len(self._pending[0].body.get("values", ()))
@@ -130,24 +138,67 @@ def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
+def _write_to(path: Path | str) -> None:
+    """Whatever is printed from here on goes to the end of this file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(path, "ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+
+
+class Service:
+    """Serves the runs that the parent gives, one after another; between them it holds no file or folder of a run."""
+
+    def __init__(self) -> None:
+        self._sender: Sender | None = None
+
+    def orphaned(self) -> None:
+        """The parent is gone: see the run that is being served through, and end."""
+        if self._sender is None:
+            time.sleep(POLL_SECONDS * 5)  # a run that was given in the parent's last moment is still to be served
+        if self._sender is not None:
+            self._sender.orphaned()
+        os._exit(0)
+
+    def serve(self, settings: Mapping[str, Any]) -> None:
+        """Deliver one run, until the next line asks to finish."""
+        artifacts = None if settings["artifacts"] is None else Path(settings["artifacts"])
+        run_dir = Path(settings["run_dir"])
+        os.environ.clear()
+        os.environ.update(settings["environment"])
+        _write_to(run_dir / "tracking" / "sender.log")
+        if artifacts is not None:
+            # MLflow gives the experiment "Default" a folder below the working directory when it makes a database.
+            artifacts.parent.mkdir(parents=True, exist_ok=True)
+            os.chdir(artifacts.parent)
+        sender = self._sender = Sender(run_dir, settings["uri"], artifacts, settings["key"])
+
+        def listen() -> None:
+            sys.stdin.readline()
+            sender.finishing.set()
+
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        sender.run()
+        sender.close()
+        os.chdir(Path(__file__).anchor)
+        _write_to(os.devnull)
+        self._sender = None
+
+
 def main() -> None:
-    settings = json.loads(sys.stdin.readline())
-    run_dir = Path(settings["run_dir"])
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    artifacts = settings["artifacts"]
-    if artifacts is not None:
-        # MLflow gives the experiment "Default" a folder below the working directory when it makes a database.
-        Path(artifacts).parent.mkdir(parents=True, exist_ok=True)
-        os.chdir(Path(artifacts).parent)
-    sender = Sender(run_dir, settings["uri"], None if artifacts is None else Path(artifacts), settings["key"])
-
-    def listen() -> None:
-        sys.stdin.readline()
-        sender.finishing.set()
-
-    threading.Thread(target=listen, daemon=True).start()
-    when_parent_ends(settings["parent"], sender.orphaned)
-    sender.run()
+    service = Service()
+    parent = None
+    while line := sys.stdin.readline():
+        settings = json.loads(line)
+        if parent is None:
+            parent = settings["parent"]
+            when_parent_ends(parent, service.orphaned)
+        service.serve(settings)
+        answers.write(b".")
 
 
 if __name__ == "__main__":

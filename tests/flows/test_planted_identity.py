@@ -8,14 +8,12 @@ import io
 import json
 import os
 import sqlite3
-import threading
 import urllib.parse
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -33,8 +31,6 @@ from pipeline.reports.worklist import write_report
 from pipeline.scans.folder import index_folder
 from pipeline.scans.identity import Pseudonyms
 from pipeline.tracking.mlflow_store import connect
-from pipeline.tracking.sender import Sender
-from tests.patience import LONG_S
 from tests.scans.make import dicom, ramp, saved
 from tests.scans.test_vendor import volume as spectralis
 from tests.training.tiny import weights
@@ -186,42 +182,6 @@ def _leaks(folder: Path) -> list[str]:
     return found
 
 
-class SenderThread:
-    """Delivers to MLflow as a run's sender does, without the start of a process: the run of one test has that."""
-
-    def __init__(self, run_dir: Path, uri: str, artifacts: Path | None, key: str) -> None:
-        self._sender = Sender(run_dir, uri, artifacts, key)
-        self._thread = threading.Thread(target=self._sender.run, daemon=True)
-
-    def ensure(self) -> None:
-        if self._thread.ident is None:
-            self._thread.start()
-
-    def finish(self, wait_seconds: float) -> None:
-        self.ensure()
-        self.end()
-
-    def end(self) -> None:
-        self._sender.finishing.set()
-        if self._thread.ident is not None:
-            self._thread.join(LONG_S)
-        assert not self._thread.is_alive()
-
-
-@pytest.fixture
-def deliver_by_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Call it, and from then on records go out by threads. None of them outlives its test, however that ends."""
-    made: list[SenderThread] = []
-
-    def sender(*where: Any) -> SenderThread:
-        made.append(SenderThread(*where))
-        return made[-1]
-
-    yield lambda: monkeypatch.setattr("pipeline.tracking.tracker.SenderProcess", sender)
-    for thread in made:
-        thread.end()
-
-
 def _said(*arguments: object, codes: tuple[int, ...] = (0,)) -> str:
     """What a command prints, in lower case, but for the paths that it was given."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -242,7 +202,7 @@ def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
 
 
 def test_nobodys_name_is_in_anything_that_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, deliver_by_threads: Callable[[], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     data, hospital, out = tmp_path / WHO / "set", tmp_path / WHO / "scans", tmp_path / "out"
     _training_set(data)
@@ -267,7 +227,6 @@ def test_nobodys_name_is_in_anything_that_is_written(
     (run_dir,) = (out / "runs").glob("planted-*")
     assert names.patient(f"{WHO}0") in (run_dir / "card.md").read_text()
     assert names.patient(f"{WHO}0") in (run_dir / "config.yaml").read_text()
-    deliver_by_threads()
     store = f"sqlite:///{out / 'runs' / 'mlflow.db'}"
     client = connect(store)
     (trained,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
@@ -290,10 +249,9 @@ def test_nobodys_name_is_in_anything_that_is_written(
 
 
 def test_nor_is_it_where_objects_are_learnt_and_what_the_commands_print_is_for_the_screen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, deliver_by_threads: Callable[[], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A card drafted, checked and explained, detectors compared and cross-validated, a folder predicted and reported."""
-    deliver_by_threads()
     data, hospital, out = tmp_path / WHO / "set", tmp_path / WHO / "scans", tmp_path / "out"
     card = _objects(data)
     _hospital(hospital)

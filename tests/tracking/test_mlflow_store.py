@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.tracking.mlflow_store import Deliverer, connect
+from pipeline.tracking import mlflow_store
+from pipeline.tracking.mlflow_store import Deliverer, connect, release
 from pipeline.tracking.spool import Sent, Spool
 
 
@@ -30,24 +33,69 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def test_dying_while_the_tables_are_made_leaves_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["made", "named"])
+def test_dying_while_the_tables_are_made_leaves_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     import mlflow
 
-    class Killed(BaseException):
-        pass
-
-    def die(tracking_uri: str, **_: Any) -> None:
+    def die_making(tracking_uri: str, **_: Any) -> None:
         run_sql(Path(tracking_uri.removeprefix("sqlite:///")), "CREATE TABLE experiments (name TEXT)")
         raise Killed
 
+    def die_naming(*_: object) -> None:
+        raise Killed
+
     with monkeypatch.context() as patch:
-        patch.setattr(mlflow, "MlflowClient", die)
+        if moment == "made":
+            patch.setattr(mlflow, "MlflowClient", die_making)
+            patch.setattr(mlflow_store, "_empty_database", mlflow_store._empty_database.__wrapped__)  # as in a new process
+        else:
+            patch.setattr(os, "replace", die_naming)
         with pytest.raises(Killed):
             connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    assert not (tmp_path / "mlflow.db").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [".mlflow.db.lock"]
     # As kill -9 would leave it, with the staged file still there.
     run_sql(tmp_path / ".mlflow.db.part", "CREATE TABLE experiments (name TEXT)")
     assert connect(f"sqlite:///{tmp_path / 'mlflow.db'}").search_experiments()[0].name == "Default"
+
+
+def tables_of(path: Path) -> dict[str, list[Any]]:
+    """The words of a database's definitions, in which SQLAlchemy puts constraints in any order, and its rows without times."""
+    with closing(sqlite3.connect(path)) as database:
+        made = dict(database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        rows = {name: database.execute(f'SELECT * FROM "{name}"').fetchall() for name in tables}
+    held = {name: [tuple(v for v in row if not (isinstance(v, int) and v > 10**12)) for row in rows[name]] for name in rows}
+    return {name: [sorted(re.findall(r"\w+", sql)), held.get(name)] for name, sql in made.items()}
+
+
+def test_a_copy_of_an_empty_database_is_what_mlflow_makes_at_that_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of the copy's second owner: MLflow notes the folder in which it was made."""
+    from mlflow import MlflowClient
+
+    for name in ("first_owner", "second_owner"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        connect(f"sqlite:///{tmp_path / name / 'mlflow.db'}")
+    assert b"first_owner" not in (tmp_path / "second_owner" / "mlflow.db").read_bytes()
+    assert f"{tmp_path}/second_owner/mlruns/0" in str(tables_of(tmp_path / "second_owner" / "mlflow.db")["experiments"])
+    client = MlflowClient(f"sqlite:///{tmp_path / 'own.db'}", f"sqlite:///{tmp_path / 'own.db'}")
+    client.search_registered_models(max_results=1)
+    assert tables_of(tmp_path / "second_owner" / "mlflow.db") == tables_of(tmp_path / "own.db")
+
+
+def test_a_database_that_was_taken_away_is_made_anew_by_the_same_process(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    for _ in range(2):
+        client = connect(uri)
+        client.create_run("0")
+        release(client)
+        (tmp_path / "mlflow.db").rename(tmp_path / "away.db")
+    with closing(sqlite3.connect(tmp_path / "away.db")) as database:
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (1,)
 
 
 @pytest.mark.parametrize(

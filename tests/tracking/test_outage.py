@@ -119,7 +119,7 @@ def test_records_of_a_killed_training_still_go_out(tmp_path: Path) -> None:
         begin(tracker)
         for step in range(5):
             tracker.epoch(step, {"loss": float(step)})
-        print("recorded", tracker._sender._process.pid, flush=True)
+        print("recorded", tracker._sender.pid, flush=True)
         time.sleep(600)
         """
     )

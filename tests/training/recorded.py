@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig, parse_config
-from pipeline.tracking.mlflow_store import connect
+from pipeline.tracking.mlflow_store import connect, release
 from pipeline.tracking.tracker import Tracker
 from tests.patience import LONG_S
 
@@ -55,6 +55,8 @@ class Server:
             self.port = probe.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
+        # Its tables, which take the server three seconds, and this process none when it has made some before.
+        release(connect(f"sqlite:///{folder / 'server.db'}"))
 
     def up(self) -> None:
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
