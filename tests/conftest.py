@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -13,6 +14,8 @@ settings.register_profile("ocuseg", deadline=None, derandomize=True)
 settings.load_profile("ocuseg")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# There is one fork server for all tests of a process, and it reads this when the first of them needs it.
+multiprocessing.set_forkserver_preload(["tests.training.preloaded"])
 
 
 def shared_folder() -> Path:

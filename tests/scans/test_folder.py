@@ -265,7 +265,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_one_file(tmp_path: Path, monkeypa
         write_png(root / f"{name}.png", ramp(6, 11) + index)
     (tmp_path / "stand_in.py").write_text(STAND_IN)
     monkeypatch.setattr(workers, "_COMMAND", [sys.executable, str(tmp_path / "stand_in.py")])
-    found = {p.stem: (r.status, r.code) for p, r in scan_folder(root, pseudonyms=NAMES, workers=2, limits=Limits.chosen(time_s=15))}
+    found = {p.stem: (r.status, r.code) for p, r in scan_folder(root, pseudonyms=NAMES, workers=2, limits=Limits.chosen(time_s=5))}
     assert found == {
         "a": ("read", ""),
         "crash 1": ("rejected", "crashed"),

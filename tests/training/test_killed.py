@@ -36,17 +36,12 @@ def epochs_of(run_dir: Path) -> int:
 
 def test_killed_again_and_again_it_ends_like_a_run_that_never_was(tmp_path: Path) -> None:
     root = write_data(tmp_path / "data")
-    config = tiny_config(
-        root,
-        "{name: unet, widths: [4, 8], residual_units: 1, dropout: 0.1}",
-        train__epochs=40,
-        train__ema=0.95,
-        train__checkpoint_minutes=0,
-    )
+    model = "{name: unet, widths: [4, 8], residual_units: 1, dropout: 0.1}"
+    config = tiny_config(root, model, train__epochs=17, train__ema=0.95, train__checkpoint_minutes=0)
     dice = random.Random(5)
-    for kill in range(5):
-        goal = epochs_of(tmp_path / "run") + dice.randrange(1, 4)
-        process = start(config, root, tmp_path / "run", resume=kill > 0, progress=NotTooFar(6 * 6))
+    for kill in range(4):
+        goal = epochs_of(tmp_path / "run") + dice.randrange(1, 3)
+        process = start(config, root, tmp_path / "run", resume=kill > 0, progress=NotTooFar(4 * 6))
         with ended([process]):
             wait_until(lambda process=process, goal=goal: not process.is_alive() or epochs_of(tmp_path / "run") >= goal)
             process.join(dice.uniform(0, 0.1))  # somewhere in the epochs that follow, or in saving them
@@ -60,7 +55,7 @@ def test_killed_again_and_again_it_ends_like_a_run_that_never_was(tmp_path: Path
         assert whole.keys() == killed.keys()
         assert [name for name in whole if not torch.equal(whole[name], killed[name])] == []
     lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
-    assert len(lines) == 40
+    assert len(lines) == 17
 
 
 class Killed(BaseException):

@@ -116,7 +116,6 @@ def start(
 ) -> BaseProcess:
     """Train in another process, forked from one that has imported everything already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["monai.networks.nets.unet", "accelerate", "pipeline.training.run"])
     process = context.Process(target=target, args=(config, root, run_dir, arguments, dict(environment or {})))
     process.start()
     return process
