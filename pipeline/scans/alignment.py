@@ -1,8 +1,8 @@
 """One array brought onto the grid of another by the affines of both: flips and orders of axes, exactly. Nothing is resampled.
 
 An image without an affine (PNG, TIFF, JPEG, DICOM without positions) lies as ITK, and so ITK-SNAP, 3D Slicer and SimpleITK, place
-it: columns run to the patient's left, rows to the back, slices upwards, the first pixel is at the origin; its pixels are as large
-as the label says. nibabel centres an image of a NIfTI header without codes; a label that lies so is understood, too.
+it: columns run to the patient's left, rows to the back, slices upwards, the first pixel is at the origin; its pixel size is the
+label's. nibabel centres an image whose NIfTI header has no codes; a label placed that way is accepted too.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ def grid_map(own: Matrix, box: Indices, onto: Matrix, image: Indices) -> GridMap
 def align(array: Array, own: Geometry, onto: Geometry) -> Array:
     """``array`` of the geometry ``own``, ([slices,] rows, columns[, 3]), as an array of the image ``onto``.
 
-    One without an affine, or of another number of pixels along its axes, is given back as it is stored, for the caller to check its
-    shape; a single slice counts as a picture.
+    An array without an affine, or with a different number of pixels along its axes, is returned as stored, for the caller to check
+    its shape; a single slice counts as a picture.
 
     Raises
     ------
-    ScanError: ``misplaced``: it does not lie on the image pixel by pixel; says by how much.
+    ScanError: ``misplaced``: its pixels do not coincide with the image's; the message says by how much.
     """
     volume = array if len(own.shape) == 3 else array[None]
     box, image = _three(own.shape), _three(onto.shape)
@@ -109,7 +109,7 @@ def _laid(volume: Array, own: Matrix, box: Indices, onto: Geometry, image: Indic
 
 
 def difference(own: Matrix, box: Indices, onto: Matrix, image: Indices) -> str:
-    """How far two grids lie from each other, in words: turn, size of voxels, distance of middles."""
+    """How far two grids lie from each other, in words: rotation, voxel size, distance of the centres."""
     laid = grid_map(own, box, onto, image)
     axes, theirs = own[:3, [2, 1, 0]], onto[:3, [2, 1, 0]]
     turns, sizes = [], []
@@ -143,7 +143,7 @@ def _frames(onto: Geometry, own: Matrix, box: Indices) -> list[Matrix]:
 
 
 def rows_run_up(geometry: Geometry) -> bool:
-    """Whether a NIfTI header without codes has the offset that dcm2niix leaves in that of a picture without a place."""
+    """Whether a NIfTI header without codes has the offset that dcm2niix writes for a picture without a position."""
     rows = geometry.plane[0]
     return geometry.affine is None and geometry.nifti is not None and rows > 1 and geometry.nifti.srow[1] == (0.0, 1.0, 0.0, 1.0 - rows)
 

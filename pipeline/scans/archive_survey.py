@@ -1,4 +1,4 @@
-"""A folder's ZIP archives, for those who look for images in it and find too few."""
+"""The images inside a folder's ZIP archives, for commands that find too few images in the folder itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ZIP archives: how many images lie in them, so that nobody takes a folder of archives for a folder without images."""
+"""ZIP archives: how many images they hold, so that a folder of archives is not mistaken for one without images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def unread_zip(file: BinaryIO) -> ScanError:
 
 
 def archive_counts(reasons: Iterable[str]) -> dict[str, int]:
-    """{"archives": n, "images_in_archives": m} of all reasons that :func:`unread_zip` gave; {} where there is none."""
+    """{"archives": n, "images_in_archives": m} summed over the reasons given by :func:`unread_zip`; {} if there are none."""
     images = [int(said[1]) for said in map(_SAID.fullmatch, reasons) if said]
     return {"archives": len(images), "images_in_archives": sum(images)} if images else {}
 
@@ -40,7 +40,7 @@ def archives_line(archives: int, images: int) -> str:
 
 
 def images_in(file: BinaryIO) -> int:
-    """Entries that begin as an image does; of each only the first kilobyte is unpacked."""
+    """Number of entries that begin like an image; only the first kilobyte of each is unpacked."""
     with decoding("the archive"):
         file.seek(0)
         try:

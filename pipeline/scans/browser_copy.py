@@ -1,8 +1,8 @@
-"""A photograph's own data, passed on to be shown by a browser: lossless, and without anything that may tell whose it is.
+"""A photograph's own data, passed on for a browser to show: lossless, and without anything that may identify the patient.
 
-Encoding a photograph anew takes longer than all else that is done with it beside the network, and makes it several times as large.
-What is kept are a JPEG's tables, frame and scans, and a PNG's header, palette and rows; comments, EXIF, XMP, colour profiles, thumbnails
-and whatever lies behind the end go.
+Re-encoding a photograph takes longer than everything else done with it except the network, and makes it several times as large.
+A JPEG's tables, frame and scans and a PNG's header, palette and rows are kept; comments, EXIF, XMP, colour profiles, thumbnails and
+anything after the end are dropped.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ SHOWN = (_JPEG, SIGNATURE)
 
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
-"""Less its last byte, the colour transform."""
+"""Without its last byte, the colour transform."""
 _OF_COLOURS = (0xE0, 0xEE)
-"""JFIF and Adobe; behind the frame, where decoders differ on whether they count, the picture is encoded anew."""
+"""JFIF and Adobe; after the frame header decoders differ on whether they count, so the picture is re-encoded."""
 _SHOWN_FRAMES = (0xC0, 0xC1, 0xC2)
 """Baseline, extended and progressive DCT: what browsers decode."""
 _TABLES = (0xC4, 0xDB, 0xDD)
@@ -35,8 +35,8 @@ _SAMPLES = {0: 1, 2: 3, _LOOKED_UP: 1}
 
 
 def browser_copy(data: bytes, size: tuple[int, int]) -> tuple[str, bytes] | None:
-    """(file extension, content) that a browser shows as the pixels of the picture file ``data``, or None where it must be encoded anew:
-    another format, more than 8 bits, another orientation, transparency, colours that programs take differently.
+    """(file extension, content) that a browser shows as the pixels of the picture file ``data``, or None if it must be re-encoded:
+    another format, more than 8 bits, another orientation, transparency, colours that programs interpret differently.
 
     ``size``: (rows, columns) that it was decoded to.
     """
@@ -50,7 +50,7 @@ def browser_copy(data: bytes, size: tuple[int, int]) -> tuple[str, bytes] | None
 
 
 def jpeg_picture_only(data: bytes, size: tuple[int, int]) -> bytes | None:
-    """The JPEG file ``data`` with nothing but its picture (ITU-T T.81 annex B); None as of :func:`browser_copy`."""
+    """The JPEG file ``data`` with nothing but its picture (ITU-T T.81 annex B); None as for :func:`browser_copy`."""
     frame = frame_of(data)
     if frame is None or not _is_plain(frame, size) or _turned(data):
         return None
@@ -96,13 +96,13 @@ def _head(frame: Frame) -> bytes:
 
 
 def _turned(data: bytes) -> bool:
-    """Whether EXIF or XMP says that the picture is shown another way up; read as the pixels' reader does it."""
+    """Whether EXIF or XMP says that the picture is shown rotated or mirrored; read as the pixel reader does it."""
     from PIL import JpegImagePlugin
 
     try:
         with JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as image:
             return image.getexif().get(0x0112, 1) in range(2, 9)
-    except Exception:  # a broken block says nothing of orientation, there as here
+    except Exception:  # a broken block states no orientation, in the reader as here
         return False
 
 
@@ -117,11 +117,11 @@ def _png_picture_only(data: bytes, size: tuple[int, int]) -> bytes | None:
     if any(kind not in (b"PLTE", b"IDAT") for kind, _ in picture):
         return None
     columns, rows, depth, colour, *_, interlaced = struct.unpack(">IIBBBBB", header[1])
-    # Where colours are not looked up in it, a palette is a mere suggestion, and may hold any bytes.
+    # In a truecolour picture a palette is only a suggestion, and may hold any bytes.
     palettes = [content for kind, content in picture if kind == b"PLTE"] if colour == _LOOKED_UP else []
     if (rows, columns) != size or depth != 8 or colour not in _SAMPLES or interlaced or len(palettes) != (colour == _LOOKED_UP):
         return None
-    # Behind the end of the compressed rows anything could be hidden.
+    # Anything could be hidden after the end of the compressed rows.
     stream, expected = zlib.decompressobj(), rows * (columns * _SAMPLES[colour] + 1)
     try:
         packed = b"".join(content for kind, content in picture if kind == b"IDAT")

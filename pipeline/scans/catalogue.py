@@ -1,7 +1,7 @@
 """The catalogue: one SQLite file that accounts for every file of a tree, by tokens only.
 
-Rows lie in the order of the walk, and nothing of the moment of writing goes in, so the same tree under the same key always
-gives the same file. It is written beside its place and moved there when complete.
+Rows are in the order of the walk, and nothing depends on the time of writing, so the same tree with the same key always gives the
+same file. It is written next to its final path and moved there when complete.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.scans.record import FileRecord
 from pipeline.scans.series import arrange, from_text
 
 READER = 4
-"""Raise when a file may be read differently than before: catalogues of another number are not built upon."""
+"""Raise when files may be read differently than before: catalogues with another number are not continued."""
 
 _COLUMNS = tuple(field.name for field in fields(FileRecord))
 _SCHEMA = """
@@ -52,7 +52,7 @@ class Catalogue:
         with refusals(f"the catalogue {path.name!r}", damaged, foreign), closed_on_error(opened(path)) as self._database:
             about = dict(self._database.execute("SELECT name, value FROM about"))
         self.current = about.get("reader") == READER
-        """Whether its records are as this version would make them."""
+        """Whether this version would make the same records."""
 
     def __enter__(self) -> Catalogue:
         return self
@@ -73,7 +73,7 @@ class Catalogue:
                 yield FileRecord(*row)
 
     def get(self, token: str) -> FileRecord | None:
-        """The record of one file, if it is in."""
+        """The record of one file, if there is one."""
         row = self._database.execute(f"SELECT {_LIST} FROM files WHERE token = ?", (token,)).fetchone()  # noqa: S608
         return FileRecord(*row) if row else None
 
@@ -82,7 +82,7 @@ class Catalogue:
         return {(status, code): count for status, code, count in self._database.execute("SELECT status, code, files FROM outcomes")}
 
     def with_warnings(self) -> int:
-        """How many images were read that a person should look at, for what they hold or for what other files say."""
+        """Number of images that were read and need a person's attention, for their own content or because of other files."""
         query = "SELECT count(*) FROM files WHERE status = 'read' AND (warnings != '' OR code NOT IN ('', 'volume'))"
         return int(self._database.execute(query).fetchone()[0])
 
@@ -99,7 +99,7 @@ _LIST = ", ".join(f'"{name}"' for name in _COLUMNS)
 
 
 class CatalogueWriter:
-    """Fills a new catalogue file, row by row; what is in after a kill can be read again."""
+    """Fills a new catalogue file row by row; after a kill, the rows written so far can be read."""
 
     def __init__(self, path: Path) -> None:
         with closed_on_error(sqlite3.connect(path)) as self._database:
@@ -121,7 +121,7 @@ class CatalogueWriter:
             self._database.commit()
 
     def join(self) -> None:
-        """Once all files are in, what they say of each other: both sides of a conflict tell it, and slices of a volume become one image and
+        """Once all files are in, what they say of each other: both sides of a conflict are marked, slices of a volume become one image, and
         its parts. A volume's record is its first slice's, with the number of all in ``slices``; what cannot be a volume says why.
         """
         self._database.execute(

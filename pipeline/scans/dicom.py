@@ -76,7 +76,7 @@ def read_dicom(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root:
 
 
 def _piece_of(dataset: Any, pixels: npt.NDArray[Any], case: CaseKey, names: Pseudonyms) -> SeriesSlice | None:
-    """What makes a B-scan a slice of a volume that was stored one slice a file; None of a file that names no series."""
+    """What identifies a B-scan as a slice of a volume stored one slice per file; None for a file that names no series."""
     series = text_of(dataset, "SeriesInstanceUID")
     if not series:
         return None
@@ -91,11 +91,11 @@ def _piece_of(dataset: Any, pixels: npt.NDArray[Any], case: CaseKey, names: Pseu
 
 
 def read_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) -> CaseKey:
-    """Whose picture an open DICOM file holds, by its tags: no pixel is decoded.
+    """The patient, eye and visit of an open DICOM file, from its tags; no pixel is decoded.
 
     Raises
     ------
-    ScanError: as :func:`read_dicom`, for what the tags alone show to be no scan.
+    ScanError: as :func:`read_dicom`, if the tags alone show that it is not a scan.
     """
     with quiet(), decoding("the DICOM file"):
         dataset = read_dataset(file)
@@ -124,9 +124,9 @@ def read_dataset(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Any:
 
 
 def _inflated(file: BinaryIO, max_pixels: int) -> BinaryIO:
-    """The file itself; or, of a deflated one, its contents, inflated step by step (pydicom would inflate all before anybody could look).
+    """The file itself, or the contents of a deflated one, inflated step by step (pydicom would inflate everything first).
 
-    What comes out first says how much there should be; what is far more is refused.
+    The header, which comes first, states the size; far more than that is refused.
     """
     from pydicom.dataset import FileMetaDataset
     from pydicom.filereader import read_dataset
@@ -181,7 +181,7 @@ def code_of(dataset: Any, keyword: str) -> str:
 
 
 def modality_of(dataset: Any) -> Modality:
-    """What kind of picture of the eye it is; ScanError when it is none.
+    """The modality of the picture; ScanError if it does not show an eye.
 
     Ophthalmic photographs count as fundus unless the acquisition device says otherwise; Secondary Capture says nothing.
     """

@@ -66,7 +66,7 @@ def decode_frames(dataset: Any, syntax: str, frames: int, raw: bool) -> npt.NDAr
 
 
 def _streams(dataset: Any, syntax: str, frames: int) -> list[bytes]:
-    """The compressed frames; refused what the decoders cannot read, or would only find out after reserving the memory for it."""
+    """The compressed frames. Refuses streams that the decoders cannot read, or would reject only after allocating their memory."""
     from pydicom.encaps import generate_frames
     from pydicom.pixels.utils import get_expected_length
 
@@ -111,7 +111,7 @@ def _check(stream: bytes, dataset: Any, syntax: str) -> None:
 
 
 def _check_rle(stream: bytes, pixels: int) -> None:
-    """Refuse runs that do not end with the picture (PS3.5 G): after damage too many or too few come out, and pydicom cuts the rest off."""
+    """Refuse runs that do not end with the picture (PS3.5 G): damage gives too many or too few, and pydicom cuts off the rest."""
     count, *offsets = struct.unpack_from("<16I", stream.ljust(64, b"\0"))
     bounds = [*offsets[:count], len(stream)]
     for begin, end in pairwise(bounds):
@@ -127,13 +127,13 @@ def _check_rle(stream: bytes, pixels: int) -> None:
 
 
 def _is_scrambled(stream: bytes, dataset: Any) -> bool:
-    """Zeiss instruments export JPEG 2000 with its bytes turned over by 5A (all, or some of them in another order)."""
+    """Zeiss instruments export JPEG 2000 with bytes XORed with 5A (all of them, or some in a different order)."""
     maker = f"{dataset.get('Manufacturer')} {dataset.get('ManufacturerModelName')}".lower()
     return _SCRAMBLED in stream or "zeiss" in maker or "cirrus" in maker
 
 
 def codestream_of(stream: bytes) -> tuple[int, int, int] | None:
-    """(rows, columns, bits) as a JPEG, JPEG-LS or JPEG 2000 stream states them itself; None when it is none of these.
+    """(rows, columns, bits) as a JPEG, JPEG-LS or JPEG 2000 stream states them itself; None for any other stream.
 
     JPEG: ITU-T T.81 B.2.2 (start of frame), JPEG-LS: T.87 (SOF55), JPEG 2000: T.800 A.5.1 (SIZ; bare or inside JP2 boxes).
     """

@@ -30,7 +30,7 @@ def macro(dataset: Any, frame: int, keyword: str) -> Any | None:
 
 
 def numbers(dataset: Any, keyword: str, count: int) -> Vector | None:
-    """``count`` finite numbers of a tag, or None when it is absent, of another length, or no number."""
+    """``count`` finite numbers of a tag, or None if it is absent, of another length, or not numeric."""
     if dataset is None:
         return None
     try:
@@ -71,7 +71,7 @@ def plane_affine(dataset: Any, frame: int) -> Vector | None:
 def laterality_of(dataset: Any, frames: int) -> tuple[Laterality | None, LateralitySource]:
     """Image Laterality (0020,0062), which OP and OPT must state; else Frame Laterality, where all frames agree; else nothing.
 
-    Laterality (0020,0060) is the series' and often wrong for eyes; it is not asked.
+    Laterality (0020,0060) belongs to the series and is often wrong for eyes; it is not used.
     """
     said = str(dataset.get("ImageLaterality") or "").strip().upper()
     if said in ("R", "L"):
@@ -86,7 +86,7 @@ def laterality_of(dataset: Any, frames: int) -> tuple[Laterality | None, Lateral
 
 
 def contradicted_laterality(dataset: Any, told: Laterality | None) -> Iterator[str]:
-    """What tags say of the eye beside ``told``, as sentences."""
+    """What tags other than the one used (``told``) say about the eye, as sentences."""
     image, series = (str(dataset.get(keyword) or "").strip().upper() for keyword in ("ImageLaterality", "Laterality"))
     if image not in ("", "R", "L", "B", "U"):
         shown = image if eye_of(image) else "another word"
@@ -107,8 +107,8 @@ def _same_for_all(values: list[Vector | None]) -> Vector | None:
 def _plane_spacing(dataset: Any, frame: int) -> Vector | None:
     """(row spacing, column spacing) in mm: Pixel Measures first, else Pixel Spacing (0028,0030); row spacing comes first in both.
 
-    Secondary Capture is converted from anything, and 1 mm a pixel is a converter's way to say nothing: there the tag counts
-    only beside Pixel Spacing Calibration Type (0028,0A02), which says how the size was found.
+    Secondary Capture is converted from anything, and converters write 1 mm a pixel when the size is unknown: there the tag counts
+    only together with Pixel Spacing Calibration Type (0028,0A02), which says how the size was determined.
     """
     spacing = numbers(macro(dataset, frame, "PixelMeasuresSequence"), "PixelSpacing", 2)
     captured = f"{dataset.get('SOPClassUID')}.".startswith(f"{SECONDARY_CAPTURE}.")  # the dot: ...1.1.77 is ophthalmic
@@ -167,7 +167,7 @@ def _slice_spacing(dataset: Any, positions: list[Vector | None], step: Vector | 
 def affine_of(plane: Vector | None, position: Vector | None, orientation: Vector | None, step: Vector | None, ndim: int) -> Vector | None:
     """(column, row, slice) -> patient LPS in mm (PS3.3 equation C.7.6.2.1-1).
 
-    A single plane has no step; its third column is the unit normal, which places the plane and says nothing of thickness.
+    A single plane has no step; its third column is the unit normal, which places the plane and says nothing about thickness.
     """
     if plane is None or position is None or orientation is None:
         return None

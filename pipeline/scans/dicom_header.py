@@ -1,4 +1,5 @@
-"""What a DICOM header must say of its pixels, completed where the standard leaves one answer, else asked for by name (PS3.3 C.7.6.3)."""
+"""What a DICOM header must state about its pixels; missing tags are filled in if the standard allows one value only, else named in the
+error (PS3.3 C.7.6.3)."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ _ONE_SAMPLE = (*GREY, "PALETTE COLOR")
 def complete_header(dataset: Any, frames: int, warnings: list[str]) -> str:
     """The photometric interpretation; ``dataset`` then has every tag that describes its pixels.
 
-    Samples per Pixel follows from the photometric interpretation, Bits Stored from High Bit, else from Bits Allocated. Colours are
-    taken to lie pixel by pixel and values to be unsigned where the header does not say, which is added to ``warnings``.
+    Samples per Pixel follows from the photometric interpretation, Bits Stored from High Bit, else from Bits Allocated. If the
+    header does not say, colours are taken to be stored pixel by pixel and values to be unsigned, with a note in ``warnings``.
 
     Raises
     ------
@@ -53,7 +54,7 @@ def complete_header(dataset: Any, frames: int, warnings: list[str]) -> str:
 
 
 def _holds(dataset: Any, frames: int, samples: int) -> bool:
-    """Whether uncompressed pixels are as many bytes as ``samples`` a pixel need (converters state one sample of colour pictures)."""
+    """Whether uncompressed pixels have the size that ``samples`` per pixel need (converters state one sample for colour pictures)."""
     if dataset.file_meta.TransferSyntaxUID.is_compressed:
         return False
     size = int(dataset.Rows) * int(dataset.Columns) * frames * samples * int(dataset.BitsAllocated) // 8

@@ -1,7 +1,7 @@
 """DICOM pixels as they are meant to be seen: decoded, in RGB or grey, rescaled, windowed, black where it is dark.
 
-Grey pixels take the way of PS3.3 C.11: modality (rescale or LUT), then VOI (LUT or the first window), then MONOCHROME1 is
-turned round. All of it is a function of the stored value alone, so up to 16 bits it is computed once for each possible value.
+Grey pixels go through the steps of PS3.3 C.11: modality (rescale or LUT), then VOI (LUT or the first window), then MONOCHROME1 is
+inverted. All of this depends on the stored value alone, so up to 16 bits it is computed once for each possible value.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _PARTIAL = np.array([[0.2568, 0.5041, 0.0979], [-0.1482, -0.2910, 0.4392], [0.43
 
 
 def decode_pixels(dataset: Any, frames: int, warnings: list[str] | None = None) -> Pixels:
-    """(C, H, W), or (C, D, H, W) of several frames; C is 1 or 3 (RGB).
+    """(C, H, W), or (C, D, H, W) for several frames; C is 1 or 3 (RGB).
 
     The stored dtype is kept where nothing is rescaled. Integer rescaling gives the smallest integer type that holds every
-    possible result, other rescaling float32; a window maps onto the full stored range, unsigned. What a person must know of the
-    header is added to ``warnings``.
+    possible result, other rescaling float32; a window maps onto the full stored range, unsigned. Doubtful points of the
+    header are added to ``warnings``.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def _from_partial(ybr: Pixels) -> Pixels:
 def _as_seen(dataset: Any, array: Pixels, photometric: str, warnings: list[str]) -> Pixels:
     """Grey frames (D, H, W) through modality, VOI and MONOCHROME1, each frame by its own functional groups.
 
-    A window or table under which nothing of the stored pixels can be seen is left out, and said.
+    A window or table that would make all stored pixels look alike is skipped, with a warning.
     """
     bits = int(dataset.get("BitsStored") or dataset.BitsAllocated)
     signed = array.dtype.kind == "i"
@@ -98,7 +98,7 @@ def _through_settings(array: Pixels, settings: list[dict[str, Any]], low: int, h
 
 
 def _without_stray_bits(array: Pixels, bits: int, signed: bool, low: int, high: int) -> Pixels:
-    """Bits above Bits Stored (old overlays) are no part of the value."""
+    """Bits above Bits Stored (old overlays) are not part of the value."""
     if array.size == 0 or (int(array.min()) >= low and int(array.max()) <= high):
         return array
     if signed:
@@ -110,7 +110,7 @@ def _without_stray_bits(array: Pixels, bits: int, signed: bool, low: int, high: 
 
 
 def _settings(dataset: Any, frame: int) -> dict[str, Any]:
-    """What turns a stored value into a seen one: rescale, modality LUT, VOI LUT, window; each None when it does not apply."""
+    """What turns a stored value into a displayed one: rescale, modality LUT, VOI LUT, window; each None if it does not apply."""
     values = macro(dataset, frame, "PixelValueTransformationSequence") or dataset
     slope, intercept = numbers(values, "RescaleSlope", 1), numbers(values, "RescaleIntercept", 1)
     rescale = None
@@ -171,7 +171,7 @@ def _alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def _curve(settings: dict[str, Any], stored: Any, low: int, high: int, photometric: str) -> Curve | None:
-    """The function from stored to seen values, or None where they are the same."""
+    """The function from stored to displayed values, or None if they are the same."""
     steps: list[Curve] = []
     lowest, highest = float(low), float(high)
     out: Any = stored

@@ -1,4 +1,4 @@
-"""A scan for the eye: 8 bit, in its own colours."""
+"""A scan for display: 8 bit, in its own colours."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy.typing as npt
 from pipeline.types import Scan
 
 _DISPLAYED = (0.5, 99.5)
-"""Percentiles of a 16-bit or floating-point scan that become black and white where it is shown."""
+"""Percentiles of a 16-bit or floating-point scan that are displayed as black and white."""
 
 
 def displayed(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Stored pixels (C, [D,] H, W) -> 8 bit for the eye, the same window for all slices; 8-bit pixels stay as they are."""
+    """Stored pixels (C, [D,] H, W) -> 8 bit for display, the same window for all slices; 8-bit pixels stay as they are."""
     if pixels.dtype == np.uint8:
         return pixels
     # Every 7th value is enough for two percentiles, and spares a second copy of a volume.

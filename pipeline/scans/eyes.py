@@ -1,4 +1,4 @@
-"""Which eye a word, a file's name or a whole set of names states: OD / OS, right / left, R / L, and their brothers in other languages.
+"""Which eye a word, a file's name or a whole set of names states: OD / OS, right / left, R / L, and their equivalents in other languages.
 
 =============  =========================  ==========================================
 right          left                       from
@@ -12,8 +12,8 @@ rechts, RA     links, LA                  German
 destro, DX     sinistro, SX               Italian
 =============  =========================  ==========================================
 
-A field that is there to state the eye may use any of them. In a file's name only a word counts that can hardly mean anything else; D and G,
-RA and LA and the like count where a set of names shows them in pairs. A single lower-case letter is too often a list index ("scan_l_2").
+A field meant for the eye may use any of them. In a file name only words that can hardly mean anything else count; D and G, RA and LA and
+the like count if a set of names shows them in pairs. A single lower-case letter is too often a list index ("scan_l_2").
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CLEAR: dict[str, Laterality] = {
 }
 """Words that state an eye in any case."""
 _CAPITAL: dict[str, Laterality] = {"R": "R", "RE": "R", "L": "L", "LE": "L", "OI": "L", "OG": "L", "OE": "L"}
-"""Words that state an eye in a name when they are written in capitals."""
+"""Words that state an eye in a name if written in capitals."""
 _STATED: dict[str, Laterality] = {
     **_CLEAR,
     **{word.lower(): side for word, side in _CAPITAL.items()},
@@ -39,14 +39,14 @@ _STATED: dict[str, Laterality] = {
     **dict.fromkeys(("g", "la", "sx"), "L"),
 }
 BOTH = "OU"
-"""Both eyes: of a name it says nothing about the side, and is no part of the patient's name."""
+"""Both eyes: says nothing about the side, and is not part of the patient's name."""
 
 PAIRS = (
     *(("OD", left) for left in ("OS", "OI", "OG", "OE")),
     *(("D", left) for left in "GEIS"),
     ("RE", "LE"), ("RA", "LA"), ("DX", "SX"),
 )  # fmt: skip
-"""(right, left) that are told apart from other words by a set of names alone; of two letters in any case."""
+"""(right, left) words that only a set of names can confirm; two-letter ones in any case."""
 _LIKE_AN_EYE = re.compile("[rldgeis]|o[dsige]|[rl][ea]|[ds]x|right|left", re.IGNORECASE)
 _FEWEST_PAIRS = 2
 
@@ -54,7 +54,7 @@ _WORD = re.compile(r"[0-9]+|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^A-Za-z0-9]+|[A-Z]")
 
 
 def eye_of(text: str | None) -> Laterality | None:
-    """The eye that a field states, in any case; None for what states none ("both", "0", None)."""
+    """The eye that a field states, in any case; None for words that state none ("both", "0", None)."""
     return _STATED.get(text.strip().lower()) if text else None
 
 
@@ -75,7 +75,7 @@ class _Word:
 
 
 def _words(stem: str) -> Iterator[_Word]:
-    """The words of a name, as separators, digits and a capital after small letters part them."""
+    """The words of a name, split at separators, digits and a capital after lower-case letters."""
     pieces = _WORD.findall(stem)
     for number, piece in enumerate(pieces):
         before, after = "".join(pieces[:number]), "".join(pieces[number + 1 :])
@@ -104,7 +104,7 @@ def laterality_from_name(stem: str) -> tuple[Laterality | None, str]:
     """The eye that a file's name states, and the name without that statement (so that both eyes share a patient).
 
     Only a clear word counts: OD, OS, right, left and the like in any case, a capital R, L, RE, LE, OI, OG or OE of its own or after digits.
-    Two words that contradict each other say nothing.
+    Two words that contradict each other count as none.
 
     >>> laterality_from_name("Image_01L")
     ('L', 'Image_01')
@@ -124,10 +124,10 @@ def laterality_from_name(stem: str) -> tuple[Laterality | None, str]:
 
 @dataclass(frozen=True)
 class NamedEyes:
-    """What a set of names says together.
+    """The eyes that a whole set of names states.
 
     ``of``: (eye or None, name without it) of each name; ``rule``: how eyes were read, in words, or "" where no name states one;
-    ``question``: two words in which names differ in pairs, as pictures of two eyes would, without being understood; and the first pair.
+    ``question``: two unknown words in which names differ in pairs, as pictures of two eyes would; ``example``: the first pair.
     """
 
     of: dict[str, tuple[Laterality | None, str]]
@@ -153,7 +153,7 @@ def eyes_in_names(stems: Iterable[str]) -> NamedEyes:
 
 
 def _pairs(stems: list[str], right: str, left: str) -> dict[str, tuple[str, str]]:
-    """(right, left) names by what is left of them; where the rest of a name stands for one of both alone, it is no pair."""
+    """(right, left) names by what is left of them; a rest that occurs with only one of the two is not a pair."""
     sides: tuple[dict[str, str], dict[str, str]] = {}, {}
     for stem in stems:
         for word in _words(stem):
@@ -164,7 +164,7 @@ def _pairs(stems: list[str], right: str, left: str) -> dict[str, tuple[str, str]
 
 
 def _question(stems: list[str]) -> tuple[tuple[str, str] | None, tuple[str, str] | None]:
-    """The two words by which nearly all names differ in pairs and in nothing else, and one pair; (None, None) without such words."""
+    """The two words that are the only difference between nearly all names in pairs, and one pair; (None, None) if there are none."""
     groups: dict[str, dict[str, str]] = {}
     for stem in stems:
         for word in _words(stem):

@@ -24,9 +24,9 @@ _SOLID = 0.85
 def detect_field_of_view(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Field of view of (C, H, W) in any dtype -> bool (H, W).
 
-    The brightest channel is parted from the surround by a threshold a little above the surround's own level; the largest
-    connected piece is kept and its convex hull filled, because dark rims and shadows are still retina. A picture that shows no
-    surround is all field of view.
+    The brightest channel is separated from the surround by a threshold a little above the surround's own level; the largest
+    connected piece is kept and its convex hull filled, because dark rims and shadows are still retina. A picture without a
+    surround is field of view everywhere.
     """
     import torch
     import torch.nn.functional as nn_functional
@@ -71,7 +71,7 @@ def _opened(piece: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
 def _filled_hull(piece: npt.NDArray[np.bool_], rows: int, columns: int) -> npt.NDArray[np.bool_]:
     """Convex hull of a piece, drawn on a grid of (rows, columns) over the same picture.
 
-    Each row of a convex shape is one interval, so two chains of edges are all there is to find.
+    Each row of a convex shape is one interval, so only two chains of edges need to be found.
     """
     height, width = piece.shape
     lines = np.flatnonzero(piece.any(axis=1))

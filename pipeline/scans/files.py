@@ -1,4 +1,4 @@
-"""Files as they come: opened without ever hanging, named by their content, hashed, and written whole or not at all."""
+"""Files of any kind: opened without ever hanging, identified by their content, hashed, and written whole or not at all."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ Format = Literal[
 ]
 
 MAX_PIXELS = Limits.chosen().max_pixels
-"""Declared pixels (all slices together) above which a file is refused before anything is decoded, unless another limit is given."""
+"""Declared pixels (all slices together) above which a file is refused before decoding, unless another limit is given."""
 
 MOST_BEHIND = 64
-"""MiB that are unpacked behind the pixels of a compressed file to come to its checksum."""
+"""MiB that may be unpacked after the pixels of a compressed file to reach its checksum."""
 
 MORE_MEMORY = "raise --memory-limit (or OCUSEG_MEMORY_LIMIT) if this machine has more"
 
@@ -110,7 +110,7 @@ def _unreadable(error: Exception) -> ScanError:
 
 @contextmanager
 def decoding(what: str) -> Iterator[None]:
-    """Turns whatever a decoder raises inside into a ScanError that says nothing of the file's contents.
+    """Turns whatever a decoder raises inside into a ScanError that reveals nothing of the file's contents.
 
     Decoders meet hostile bytes and raise almost anything; their messages quote header values, so only the type's name is kept.
     """
@@ -139,7 +139,7 @@ def check_pixels(pixels: int, limit: int) -> None:
 
 
 def check_finite(array: npt.NDArray[Any], what: str) -> None:
-    """Refuse numbers that are none: nobody can say what they show, and one of them spoils the scale of all."""
+    """Refuse NaN and infinity: they have no meaning in a picture, and one of them spoils the scale of all pixels."""
     import numpy as np
 
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -157,7 +157,7 @@ def sha256_of(file: BinaryIO) -> str:
 
 
 def inflate_head(data: bytes, size: int) -> bytes:
-    """The first ``size`` bytes that gzip ``data`` holds, or b"" when it is not gzip."""
+    """The first ``size`` bytes that gzip ``data`` holds, or b"" if it is not gzip."""
     try:
         return zlib.decompressobj(31).decompress(data, size)
     except zlib.error:
@@ -179,7 +179,7 @@ def _axes(analyze: bytes) -> int:
 
 
 def sniff_bytes(head: bytes) -> Format | None:
-    """What a file is, by its first kilobyte; None when it is nothing we know by name."""
+    """What a file is, by its first kilobyte; None if unknown."""
     if head[128:132] == b"DICM":
         return "dicom"
     for magic, name in _MAGIC:

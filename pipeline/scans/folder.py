@@ -31,13 +31,13 @@ log = logging.getLogger(__name__)
 __all__ = ["Counts", "FileRecord", "Status", "index_folder", "scan_folder"]
 
 _WINDOW = 64
-"""Files a worker may be ahead of the slowest one: what bounds memory while the order is kept."""
+"""How many files workers may be ahead of the slowest one; bounds the memory that keeping the order takes."""
 
 
 @dataclass
 class Counts:
     """What became of the files of a tree. ``codes`` counts (status, code); ``unchanged`` were taken from the last catalogue;
-    ``with_warnings`` were read, and a person should look at them; ``archives`` counts those that hold images, and these images."""
+    ``with_warnings`` were read, but need a person's attention; ``archives`` counts archives with images, and the images in them."""
 
     files: int = 0
     unchanged: int = 0
@@ -67,7 +67,7 @@ _REASONS = {
 
 
 def _settle(record: FileRecord, originals: Originals) -> FileRecord:
-    """The record, as a duplicate when its content or its picture came before, or in conflict with another picture of its UID."""
+    """The record, marked as a duplicate if its content or picture came before, or as a conflict if its UID had another picture."""
     if record.status != "read":
         return record
     other = originals.find(record.token, record.sha256, record.instance, record.pixels)
@@ -103,11 +103,11 @@ def scan_folder(
     ----------
     workers: processes that read; 0 reads in this one (no protection against a decoder that crashes or hangs).
     known: earlier catalogues; a file whose size and modification time are as recorded there is not opened.
-    limits: what one file may take; what fits this machine, where nothing is given.
-    leave_out: absolute paths that are not looked at.
+    limits: what one file may take; by default what fits this machine.
+    leave_out: absolute paths to skip.
     unchanged: called for each file that was taken from ``known``.
 
-    The first file of a content, or of a picture under a SOP Instance UID, is ``read``, later ones are ``duplicate``. Slices of a volume
+    The first file with a content, or with a picture and its SOP Instance UID, is ``read``, later ones are ``duplicate``. Slices of a volume
     are not joined yet. Paths stay in memory; a record holds none.
     """
     catalogues = [known] if isinstance(known, Catalogue) else list(known or ())
@@ -166,7 +166,7 @@ def index_folder(
 ) -> Counts:
     """Write the catalogue of ``root`` to ``out``, or bring the one there up to date.
 
-    Killed at any moment, the catalogue that was there stays as it was, and the next run goes on from what this one had read.
+    If it is killed, an existing catalogue stays as it was, and the next run continues from what this one had read.
     ``progress(done)`` is called after each file, ``on_file(path, record)`` with its record.
 
     Raises
@@ -219,7 +219,7 @@ def index_folder(
 
 
 def _keep_longer(staged: Path, left_over: Path) -> None:
-    """An interrupted run's catalogue becomes ``left_over``, unless the one before it had come further; a broken or old one goes."""
+    """An interrupted run's catalogue becomes ``left_over``, unless the one before it got further; a broken or old one is deleted."""
     lengths = []
     for path in (staged, left_over):
         length = -1

@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 Kind = Literal["patient", "visit", "image", "path", "stamp"]
 
 MANY_OF_ONE = 20
-"""Images of one patient, beside fewer of all others together, that are said."""
+"""From this many images of one patient on, a warning is given if all others together have fewer."""
 NO_VISIT = "0"
-"""The visit of a file that tells nothing about its visit."""
+"""The visit of a file that states none."""
 
 _NOBODY = re.compile(
     r"(anonym|anonymous|anonymi[sz]ed|anonymisiert|anonyme|anonimo|anonimizado|anon|unknown|unbekannt|inconnu|desconocido|unnamed"
@@ -38,19 +38,19 @@ _NOBODY = re.compile(
 )
 
 _MADE = "ocuseg-key"
-"""How a key begins that ocuseg has made: ocuseg-key, eight groups of eight hexadecimal digits, and a group that checks them."""
+"""How a key made by ocuseg begins: ocuseg-key, eight groups of eight hexadecimal digits, and a group that checks them."""
 _PART_OF_MADE = re.compile(r"([a-z-]*key-)?[0-9a-f]{0,8}(-[0-9a-f]{8})*-[0-9a-f]{0,8}|.*(-[0-9a-f]{8}){3}.*", re.DOTALL | re.IGNORECASE)
 _MAX_KEY_BYTES = 1 << 20
 
 
 def default_key_path() -> Path:
-    """Where the site key lies: $OCUSEG_SITE_KEY, else .config/ocuseg/site.key in the home folder."""
+    """Where the site key is kept: $OCUSEG_SITE_KEY, else .config/ocuseg/site.key in the home folder."""
     given = os.environ.get("OCUSEG_SITE_KEY")
     return Path(given) if given else Path.home() / ".config" / "ocuseg" / "site.key"
 
 
 class Pseudonyms:
-    """Tokens under one key (bytes, at least one)."""
+    """Makes tokens with one key (at least one byte)."""
 
     def __init__(self, key: bytes) -> None:
         if not key:
@@ -71,7 +71,7 @@ class Pseudonyms:
     def load_or_create(cls, path: Path) -> Pseudonyms:
         """The key in ``path``, or a new random one that is written there with mode 0600.
 
-        A key of your own may be any 16 bytes or more. Two processes that start at once agree on one key.
+        A key of your own may be any 16 bytes or more. Two processes that start at the same time use the same key.
         """
         try:
             if not os.path.lexists(path):
@@ -94,16 +94,16 @@ class Pseudonyms:
         return base64.b32encode(digest[:10]).decode().lower()
 
     def patient(self, name: str) -> str:
-        """The token of a patient's ID or name, whatever blanks surround it and however its accents are written.
+        """The token of a patient's ID or name, ignoring surrounding blanks and the way accents are encoded.
 
-        The issuer of an ID has no part in it: the same ID with and without one is one person, and so are equal IDs of two issuers. A key
-        is a site's; folders of another hospital whose numbers may collide are read with another key.
+        The issuer of an ID is ignored: the same ID with and without an issuer is one person, and so are equal IDs of two issuers. A key
+        belongs to one site; read another hospital's folders, whose numbers may collide, with another key.
         """
         return self.token("patient", same_text(name))
 
 
 def warn_of_one_patient(patients: Counter[str]) -> None:
-    """Say where most images of a folder count as one patient, as they do where one ID or folder stands for everybody.
+    """Warn if most images of a folder count as one patient, as they do if one ID or folder stands for everybody.
 
     ``patients``: images by patient.
     """
@@ -119,27 +119,27 @@ def warn_of_one_patient(patients: Counter[str]) -> None:
 
 
 def roles_that_counted(case: str, path: Path, root: Path, names: Pseudonyms) -> set[Role]:
-    """For what folders above a file were taken instead of a patient's, where ``case`` has its patient from its place, not from tags."""
+    """What the folders above a file were taken for instead of a patient's, if ``case`` got its patient from its place, not from tags."""
     roles = roles_passed(path, root)
     named = names.patient(patient_and_visit_from_place(path, root)[0]) if roles else ""
     return set(roles) if case.partition("_")[0] == named else set()
 
 
 def tell_of_roles(roles: Counter[Role]) -> None:
-    """Say how many images have their patient from a place in which folders were taken for no patient's."""
+    """Report how many images got their patient from a path in which some folders were not taken for a patient's."""
     if roles:
         counted = ", ".join(f"{role} ({count} images)" for role, count in sorted(roles.items()))
         logger.info("folder names above images without a Patient ID were not taken as a patient's, because they read as: %s", counted)
 
 
 def stated_patient(patient_id: str) -> str:
-    """A Patient ID as it tells people apart, or "" where it stands for nobody: empty, "ANONYMOUS", "unknown", "0"."""
+    """A Patient ID in the form that distinguishes people, or "" if it stands for nobody: empty, "ANONYMOUS", "unknown", "0"."""
     plain = same_text(patient_id)
     return "" if _NOBODY.fullmatch(plain.casefold()) else plain
 
 
 def _make_key(path: Path) -> None:
-    """Write a new random key with mode 0600, unless another process was first; its key is then ours, too."""
+    """Write a new random key with mode 0600, unless another process was first: then its key is used."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -156,12 +156,12 @@ def _make_key(path: Path) -> None:
 
 
 def _written(key: bytes) -> str:
-    """A key of 32 bytes as it stands in a file: groups, so that any part of it can be told from a key of one's own, and a check."""
+    """A key of 32 bytes as written to a file: in groups, so that a fragment is not mistaken for a key of your own, and with a check."""
     return "-".join((_MADE, *re.findall(".{8}", key.hex()), hashlib.sha256(key).hexdigest()[:8]))
 
 
 def _key_in(content: bytes) -> bytes:
-    """The key that a file's content states: made by ocuseg, with a check or (earlier) 64 hexadecimal digits alone, or a site's own.
+    """The key in a file's content: made by ocuseg (with a check, or earlier 64 hexadecimal digits alone), or the site's own.
 
     Raises
     ------
@@ -190,7 +190,7 @@ def _key_in(content: bytes) -> bytes:
 
 
 def _text_of(content: bytes) -> str | None:
-    """The content as text where an editor may have saved it (with a byte order mark, as UTF-16); None for other bytes."""
+    """The content as text, as an editor may have saved it (with a byte order mark, as UTF-16); None for other bytes."""
     for mark, encoding in ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
         if content.startswith(mark):
             return content.decode(encoding, "replace").strip()

@@ -1,7 +1,7 @@
-"""JPEG streams as files, DICOM and TIFF hold them: which colours their numbers are, and whether their data are whole.
+"""JPEG streams in files, DICOM and TIFF: how their colours are encoded, and whether their data are complete.
 
-ITU-T T.81 | ISO 10918-1; JFIF 1.02; the Adobe marker of TN 5116. libjpeg goes on after damage with what it makes up, and Pillow tells
-nobody; libjpeg-turbo's own interface (simplejpeg) tells.
+ITU-T T.81 | ISO 10918-1; JFIF 1.02; the Adobe marker of TN 5116. After damage libjpeg continues with invented pixels, and Pillow does not
+report it; libjpeg-turbo's own interface (simplejpeg) does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LEFT_OVER = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marke
 
 @dataclass(frozen=True)
 class Frame:
-    """What the start of frame states; ``components`` are (id, horizontal, vertical sampling). ``adobe`` is that marker's transform."""
+    """What the start of frame states; ``components`` are (id, horizontal, vertical sampling); ``adobe`` is the Adobe marker's transform."""
 
     rows: int
     columns: int
@@ -67,8 +67,8 @@ def frame_of(stream: bytes) -> Frame | None:
 def is_rgb(frame: Frame, stated: bool) -> bool:
     """Whether three components are red, green and blue rather than Y, Cb and Cr.
 
-    A marker decides. Without one, subsampled planes can only be colour differences, and components called R, G and B are that. Else
-    ``stated`` says what the header around the stream states.
+    A marker decides. Without one, subsampled planes can only be colour differences, and components named R, G and B are RGB. Otherwise
+    ``stated``, from the header around the stream, decides.
     """
     if frame.adobe is not None:
         return frame.adobe == 0
@@ -108,7 +108,7 @@ def check_length(size: int, pixels: int, what: str) -> None:
 
 
 def check_jpeg(stream: bytes, what: str = "the JPEG picture") -> None:
-    """Refuse a stream in which the decoder has to make up pixels; one that it cannot decode at all is left to the decoder in use.
+    """Refuse a stream in which the decoder has to make up pixels; one that cannot be decoded at all is left to the decoder in use.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def check_jpeg(stream: bytes, what: str = "the JPEG picture") -> None:
 
 
 def is_damage(said: str, stream: bytes) -> bool:
-    """Whether a libjpeg's words on ``stream`` mean that pixels were made up."""
+    """Whether libjpeg's message about ``stream`` means that pixels were made up."""
     left_over, end = _LEFT_OVER.match(said), stream.rfind(b"\xff\xd9")
     if left_over is not None and end >= 0 and len(set(stream[max(end - int(left_over[1]), 0) : end])) <= 1:
         return False  # some cameras fill the space before the end marker with one value

@@ -1,4 +1,4 @@
-"""NIfTI-1 and -2 in and out; where an image lies is in ``nifti_header.py``."""
+"""Reads and writes NIfTI-1 and -2; positions are in ``nifti_header.py``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 
 def read_nifti(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, Geometry]:
-    """An array (H, W), (D, H, W), or with RGB (..., 3) last, in the stored dtype (float32 where the header scales), and its Geometry.
+    """An array (H, W), (D, H, W), or with RGB (..., 3) last, in the stored dtype (float32 if the header scales), and its Geometry.
 
     Raises
     ------
@@ -39,9 +39,9 @@ def read_nifti(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, Geomet
 
 
 def _read_checksum(stream: BinaryIO) -> None:
-    """Read on behind the pixels, where damage may have shifted it, to gzip's checksum; without a limit a bomb would go on.
+    """Read past the pixels to gzip's checksum, which damage may have shifted; a limit stops decompression bombs.
 
-    Raises BadGzipFile, zlib.error or EOFError where it is not that of the data, or is missing.
+    Raises BadGzipFile, zlib.error or EOFError if it does not match the data or is missing.
     """
     try:
         for _ in range(MOST_BEHIND):
@@ -99,7 +99,7 @@ def _shape(header: Any) -> tuple[tuple[int, ...], bool]:
 
 
 def _scaling(header: Any) -> tuple[float | None, float | None]:
-    """(slope, intercept) of the stored numbers, None where the header states none."""
+    """(slope, intercept) of the stored numbers, None if the header states none."""
     from nibabel.spatialimages import HeaderDataError
 
     try:
@@ -126,8 +126,8 @@ def _values(array: Pixels, slope: float | None, intercept: float | None) -> Pixe
 def write_nifti(path: Path, array: Pixels, geometry: Geometry) -> None:
     """Write (H, W), (D, H, W) or uint8 RGB (..., 3) in ``geometry``; gzipped when the name ends in .gz; atomically.
 
-    ``open_scan`` of the result has the same pixels and an identical Geometry. Of a source that came as NIfTI, codes, units and every
-    other field that places the image pass through. bool becomes uint8. The same input always gives the same bytes.
+    ``open_scan`` of the result has the same pixels and an identical Geometry. For a source that was NIfTI, codes, units and every
+    other field that places the image are kept. bool becomes uint8. The same input always gives the same bytes.
     """
     import nibabel
 

@@ -1,4 +1,4 @@
-"""What a NIfTI header says of where an image lies, and back (https://nifti.nimh.nih.gov; 10.1016/j.jneumeth.2016.03.001).
+"""The position of an image from a NIfTI header, and back (https://nifti.nimh.nih.gov; 10.1016/j.jneumeth.2016.03.001).
 
 NIfTI counts (column, row, slice) and its world is RAS: x to the right, y to the front, z up. ocuseg's is DICOM's LPS. The one
 place where the two meet is :data:`_RAS_LPS`, which is its own inverse.
@@ -29,10 +29,10 @@ _SILENT.disabled = True
 
 
 def read_header(stream: BinaryIO) -> tuple[Any, NiftiFrame]:
-    """nibabel's header of an open NIfTI file of either version, and the fields of its place as they are stored.
+    """nibabel's header of an open NIfTI file of either version, and the fields of its position as stored.
 
-    nibabel mends a pixdim of 0 to 1 while it reads, which would make up a spacing, and refuses quaternions a little longer than 1,
-    which the reference library scales to 1: so does this.
+    nibabel changes a pixdim of 0 to 1 while reading, which would invent a spacing, and refuses quaternions slightly longer than 1, which
+    the reference library scales to 1, as this function does.
     """
     import nibabel
 
@@ -66,10 +66,10 @@ def _fields(frame: NiftiFrame) -> list[float]:
 
 
 def geometry_of(header: Any, frame: NiftiFrame, shape: tuple[int, ...]) -> Geometry:
-    """The Geometry of an image of ``shape`` ([slices,] rows, columns): what :func:`fill_header` noted, else what the fields say.
+    """The Geometry of an image of ``shape`` ([slices,] rows, columns): what :func:`fill_header` stored, else what the fields say.
 
-    Spacing is that of the affine, where a code says that there is one. Without a code pixdim counts only where the header names a
-    unit: it is 1 in every file whose writer knew no better.
+    Spacing is taken from the affine if a code says that there is one. Without a code, pixdim counts only if the header names a unit:
+    it is 1 in every file whose writer did not know it.
     """
     affine = _affine(header, frame, len(shape))
     if affine is not None:
@@ -85,12 +85,12 @@ def geometry_of(header: Any, frame: NiftiFrame, shape: tuple[int, ...]) -> Geome
 
 
 def stated_mm(frame: NiftiFrame) -> tuple[float, ...]:
-    """pixdim of (columns, rows, slices) in mm, which a header that names no unit is taken to mean; 0 where nothing is stated."""
+    """pixdim of (columns, rows, slices) in mm, also assumed if the header names no unit; 0 if nothing is stated."""
     return tuple(abs(size) * _TO_MM.get(frame.units & 7, 1.0) for size in frame.pixdim[1:])
 
 
 def _affine(header: Any, frame: NiftiFrame, dimensions: int) -> Matrix | None:
-    """Voxel (column, row, slice) to LPS in mm; None where no code says that the header places the image, or it cannot."""
+    """Voxel (column, row, slice) to LPS in mm; None if no code says that the header places the image, or its fields cannot."""
     if not (frame.qform_code or frame.sform_code):
         return None
     to_mm = _TO_MM.get(frame.units & 7, 1.0)
@@ -124,7 +124,7 @@ def _noted(header: Any, frame: NiftiFrame, shape: tuple[int, ...]) -> Geometry |
 
 
 def fill_header(header: Any, geometry: Geometry) -> None:
-    """Write ``geometry`` into a header of its shape: as the source's own fields where it came as NIfTI, else as an sform in mm.
+    """Write ``geometry`` into a header of its shape: as the source's own fields if it was NIfTI, else as an sform in mm.
 
     The fields are float32, so the exact Geometry goes along as a comment extension.
     """

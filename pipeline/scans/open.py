@@ -28,7 +28,7 @@ _UNREAD = {
 
 
 def sniff(path: Path) -> Format | None:
-    """What the file is, by its content; None when it is nothing we know by name. Raises ScanError when it cannot be read."""
+    """The file's format, by its content; None if unknown. Raises ScanError if it cannot be read."""
     with open_regular(path) as file:
         return sniff_file(file)
 
@@ -38,8 +38,8 @@ def open_scan(path: Path, *, pseudonyms: Pseudonyms | None = None, root: Path | 
 
     Parameters
     ----------
-    path: any file; its extension is not looked at.
-    pseudonyms: makes the tokens of the CaseKey. Without it they are made under a published key: for public data and tests only.
+    path: any file; its extension is ignored.
+    pseudonyms: makes the tokens of the CaseKey; by default with a published key, for public data and tests only.
     root: the folder below which the first folder names the patient and the second the visit, for files without tags.
     max_pixels: what a header may declare, all slices and frames together.
 
@@ -56,11 +56,11 @@ def open_scan(path: Path, *, pseudonyms: Pseudonyms | None = None, root: Path | 
 
 
 def case_by_tags(path: Path, *, pseudonyms: Pseudonyms, root: Path | None = None) -> CaseKey | None:
-    """Whose picture a DICOM or .vol file holds, as :func:`open_scan` says it but without decoding a pixel; None for other formats.
+    """The CaseKey of a DICOM or .vol file, as :func:`open_scan` gives it but without decoding a pixel; None for other formats.
 
     Raises
     ------
-    ScanError: the file cannot be read, or its tags show that it is no scan.
+    ScanError: the file cannot be read, or its tags show that it is not a scan.
     """
     with open_regular(path) as file:
         kind = sniff_file(file)
@@ -86,7 +86,7 @@ def decode_scan(
 
 
 def _nothing_to_see(pixels: npt.NDArray[Any]) -> tuple[str, ...]:
-    """Where no two pixels differ, in no channel, no network and no person can find anything."""
+    """Warnings for pictures or slices with one value everywhere, in which neither a network nor a person can find anything."""
     planes = pixels if pixels.ndim == 4 else pixels[:, None]
     flat = (planes.min(axis=(2, 3)) == planes.max(axis=(2, 3))).all(axis=0)
     if flat.all():
@@ -123,7 +123,7 @@ def _decode(file: BinaryIO, kind: Format | None, path: Path, sha256: str, names:
 
 
 def _unknown(path: Path) -> ScanError:
-    """What to say of a file without a known beginning: the numbers of a volume whose header is another file have none."""
+    """The error for a file without a known signature; the data file of a volume whose header is another file has none."""
     if path.suffix.lower() == ".img" and path.with_suffix(".hdr").is_file():
         return ScanError("unsupported", "header and image lie in two files (.hdr, .img); convert them to one NIfTI file (.nii)")
     if path.name.startswith("._"):
@@ -132,7 +132,7 @@ def _unknown(path: Path) -> ScanError:
 
 
 def content_sha256(path: Path) -> str:
-    """SHA-256 of a file as a Scan has it: of a header whose pixels are another file, of both.
+    """SHA-256 of a file as a Scan has it; for a header whose pixels are in another file, of both.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def _with_laterality(geometry: Geometry, laterality: Laterality | None) -> Geome
 
 
 def case_from_place(path: Path, root: Path | None, names: Pseudonyms, laterality: Laterality | None) -> CaseKey:
-    """Who and when, for a file that says neither itself: by its place below ``root``."""
+    """Patient and visit of a file that states neither: from its place below ``root``."""
     patient, visit = patient_and_visit_from_place(path, root)
     return CaseKey(
         names.patient(patient),

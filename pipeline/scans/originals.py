@@ -10,8 +10,8 @@ from pipeline.scans.database import TemporaryDatabase
 
 @dataclass(frozen=True)
 class Other:
-    """The earlier file that a file repeats, byte for byte or in its picture (``same_content``, ``same_instance``), or that has its SOP
-    Instance UID and another picture (``conflict``)."""
+    """The earlier file that a file repeats, byte for byte or in its picture (``same_content``, ``same_instance``), or that has the same
+    SOP Instance UID but another picture (``conflict``)."""
 
     kind: Literal["same_content", "same_instance", "conflict"]
     token: str
@@ -28,10 +28,10 @@ class Originals(TemporaryDatabase):
         )
 
     def find(self, token: str, sha256: str | None, instance: str | None, pixels: str | None) -> Other | None:
-        """What came before with this content or this UID; not the file itself, whose earlier content is no other file.
+        """The earlier file with this content or UID; an earlier version of the same file does not count.
 
-        Files with one UID are one picture sent twice where their pixels are equal, whatever a tag says; where they are not, something
-        made two pictures under one name, and neither may be dropped for the other.
+        Files with one UID and equal pixels are one picture sent twice, whatever their tags say; if the pixels differ, two pictures were
+        given the same name, and neither may be dropped.
         """
         query = 'SELECT token, "case" FROM seen WHERE token != ? AND '
         for kind, condition, values in (

@@ -1,8 +1,8 @@
-"""Whose picture a file without tags is, by the folders above it and its name.
+"""Patient and visit of a file without tags, from its name and the folders above it.
 
 Folders are read from the root down. One that is named by an eye ("OD", "right eye"), by a date or visit ("2024-01-02", "visit 1") or
-by a kind of thing ("images", "OCT", "export") is no patient; the first other one is, and the next one below it is the visit where no
-folder is named by a date or visit. A file below no patient's folder is a patient of its own, named by its stem less the eye.
+by a kind of thing ("images", "OCT", "export") is not a patient; the first other one is, and the next one below it is the visit if no
+folder is named by a date or visit. A file below no patient's folder is a patient of its own, named by its stem without the eye.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _VISIT = re.compile(r"(visit|visite|visita|besuch|baseline|follow ?up|month|week
 
 @dataclass(frozen=True)
 class Place:
-    """What folders say: names of patient and visit (None: nothing), the eye, and which kinds of name were taken for no patient."""
+    """What folders state: names of patient and visit (or None), the eye, and which kinds of names were not taken for a patient."""
 
     patient: str | None = None
     visit: str | None = None
@@ -45,7 +45,7 @@ class Place:
 
 
 def read_folders(folders: Sequence[str]) -> Place:
-    """What the names of folders say, from the root down; files of one folder come one after the other."""
+    """What the names of folders state, from the root down."""
     return _read(tuple(folders))
 
 
@@ -103,7 +103,7 @@ def _date(name: str) -> str | None:
 
 
 def _plain_date(name: str) -> str:
-    """A date with the year first as DICOM writes it, so that the visit is that of files with tags; any other name as it is."""
+    """A date in DICOM's order, so that the visit is the same as that of files with tags; any other name unchanged."""
     return (_date(name) or name) if re.match(r"\d{4}", name) else name
 
 
@@ -118,31 +118,31 @@ def place_below(path: Path, root: Path | None) -> tuple[str, ...]:
 
 
 def place_bytes(path: Path, root: Path | None) -> bytes:
-    """The place below ``root`` as one value to make a token of; any bytes a file name can hold."""
+    """The place below ``root`` as one value to make a token from; holds any bytes of a file name."""
     return os.fsencode("/".join(place_below(path, root)))
 
 
 def patient_and_visit_from_place(path: Path, root: Path | None) -> tuple[str, str | None]:
-    """What a file without tags tells of its patient and visit."""
+    """Patient and visit of a file without tags."""
     *folders, name = place_below(path, root)
     place = read_folders(folders)
     return place.patient or laterality_from_name(stem_of_name(name))[1] or name, place.visit
 
 
 def roles_passed(path: Path, root: Path | None) -> tuple[Role, ...]:
-    """What the folders between ``root`` and the patient's are taken for."""
+    """What the folders between ``root`` and the patient's folder are taken for."""
     return read_folders(place_below(path, root)[:-1]).passed
 
 
 def laterality_from_place(path: Path, root: Path | None) -> Laterality | None:
-    """The eye that a file's name states, else a folder above it; None where both state one and contradict each other."""
+    """The eye that a file's name states, else a folder above it; None if they contradict each other."""
     *folders, name = place_below(path, root)
     by_name, by_folder = laterality_from_name(stem_of_name(name))[0], read_folders(folders).eye
     return None if by_name and by_folder and by_name != by_folder else by_name or by_folder
 
 
 def contradicted_eye(geometry: Geometry, path: Path, root: Path | None) -> Iterator[str]:
-    """Where tags, the file's name and its folders do not state the same eye: what counts."""
+    """Warnings if tags, file name and folders do not state the same eye, and which one is used."""
     *folders, name = place_below(path, root)
     for where, side in (("name", laterality_from_name(stem_of_name(name))[0]), ("folder", read_folders(folders).eye)):
         told = geometry.laterality
@@ -160,9 +160,9 @@ def stem_of_name(name: str) -> str:
 
 
 def same_text(text: str) -> str:
-    """An ID or a name without what tells nobody apart: blanks at its ends, runs of blanks, control characters, ways to write an accent.
+    """An ID or a name without what does not distinguish people: blanks at its ends, runs of blanks, control characters, accent encodings.
 
-    Upper and lower case, leading zeros and punctuation stay: they may.
+    Case, leading zeros and punctuation are kept: they may distinguish people.
     """
     visible = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zs", "Zl", "Zp") else c for c in text)
     return unicodedata.normalize("NFC", " ".join(visible.split()))

@@ -37,11 +37,11 @@ def declared_size(file: BinaryIO) -> tuple[int, int]:
 
 
 def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """(type, content) of each chunk of an open PNG file that says something of the picture.
+    """(type, content) of each chunk of an open PNG file that affects the picture.
 
     Raises
     ------
-    ScanError: ``truncated``, ``malformed`` (what is no chunk, or has another checksum than it states).
+    ScanError: ``truncated``, ``malformed`` (not a chunk, or with a wrong checksum).
     """
     file.seek(len(SIGNATURE))
     while start := file.read(8):
@@ -73,7 +73,7 @@ def picture_only(file: BinaryIO) -> BinaryIO:
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk as the file has it: length, type, content, checksum."""
+    """A chunk as stored in a file: length, type, content, checksum."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
 
 

@@ -1,11 +1,11 @@
-"""Keeps the decoders' own chatter out of the user's sight while one of our readers runs.
+"""Suppresses the decoders' own messages while one of our readers runs.
 
-pydicom, Pillow, tifffile and nibabel warn and log about every oddity of a file, and quote header values (names, dates) as they
-do. What matters of it becomes the :class:`~pipeline.errors.ScanError`; the rest must neither flood a log nor carry an identity
+pydicom, Pillow, tifffile and nibabel warn and log about every oddity of a file and quote header values (names, dates).
+What matters becomes the :class:`~pipeline.errors.ScanError`; the rest must neither flood a log nor carry an identity
 into it. ``warnings.catch_warnings`` swaps the whole process's filters and is not safe with threads, so one filter is added
 instead that answers "ignore" only for these packages and only in a thread that is inside :func:`quiet`.
 
-C libraries print for themselves. libtiff takes a handler; libjpeg inside gdcm knows only the standard error stream.
+C libraries print by themselves. libtiff takes a handler; libjpeg inside gdcm can only print to standard error.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def _reading() -> bool:
 
 
 class _InAReader:
-    """Stands where a warnings filter has the compiled pattern of a module's name (PEP 230: anything with ``match``)."""
+    """Takes the place of the compiled module pattern in a warnings filter (PEP 230: anything with ``match``)."""
 
     def match(self, module: str) -> bool:
         return _reading() and module.split(".", 1)[0] in _PACKAGES
 
 
 class _Gate(logging.Handler):
-    """Ends the way of a package's records, its child loggers' too, unless they come from a thread that is in no reader.
+    """Drops a package's log records, its child loggers' too, if they come from a thread inside a reader.
 
     A filter on the package's logger would see nothing of what its child loggers log.
     """
@@ -71,7 +71,7 @@ _GATES = [_Gate(name) for name in _PACKAGES]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Inside, in this thread only, the decoders neither warn nor log. Re-entrant; leaves no trace when the last one leaves."""
+    """Inside it, in this thread only, the decoders neither warn nor log. Re-entrant; the last one to leave restores everything."""
     global _readers
     with _lock:
         _readers += 1
@@ -96,7 +96,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def libtiff_errors() -> Iterator[list[None]]:
-    """Inside, what Pillow's libtiff reports is not printed; the list has an entry for each error that it reported in this thread."""
+    """Inside it, messages of Pillow's libtiff are not printed; the list gets an entry for each error reported in this thread."""
     _take_over_libtiff()
     errors: list[None] = []
     _here.tiff = errors
@@ -108,7 +108,7 @@ def libtiff_errors() -> Iterator[list[None]]:
 
 @cache
 def _take_over_libtiff() -> tuple[Any, ...]:
-    """Pillow opens TIFF by a libtiff whose handlers are the process's; returns what must not be collected."""
+    """Installs a handler in Pillow's libtiff, whose handlers are process-wide; returns what must not be garbage-collected."""
     from PIL import _imaging
 
     kind = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)  # module, format, arguments
@@ -132,9 +132,9 @@ _LIBJPEG = ("Corrupt JPEG data", "Premature end of JPEG file", "Unsupported mark
 
 @contextmanager
 def libjpeg_lines() -> Iterator[list[str]]:
-    """Inside, what a libjpeg prints to the standard error stream is kept from it; afterwards the list holds those lines.
+    """Inside it, lines that libjpeg prints to standard error are withheld; afterwards the list holds them.
 
-    The stream is the process's own: one at a time, and what others write to it meanwhile is passed on.
+    The stream belongs to the whole process: one thread at a time, and what others write meanwhile is passed on.
     """
     lines: list[str] = []
     with _stream_lock, tempfile.TemporaryFile() as kept:

@@ -1,4 +1,4 @@
-"""PNG, TIFF, JPEG, JPEG 2000, WebP, AVIF, BMP, GIF and PNM: pixels as stored, the right way up; and PNG written whole or not at all.
+"""PNG, TIFF, JPEG, JPEG 2000, WebP, AVIF, BMP, GIF and PNM: pixels as stored, upright; and PNG written whole or not at all.
 
 Every image that is not DICOM or NIfTI, masks included, is decoded here, so that orientation tags, palettes, alpha and 16 bits
 mean the same thing everywhere.
@@ -39,8 +39,8 @@ _KEPT_MODES = ("L", "RGB", "F", "I", "I;16", "I;16B", "I;16L", "I;16N", "I;16S")
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Pixels:
     """One picture: (H, W) or (H, W, 3) RGB in the stored dtype.
 
-    The EXIF / TIFF orientation is carried out. 1-bit becomes uint8 0 / 255. A palette becomes its colours (grey ones become
-    (H, W)). Transparency is laid over black; of a picture that is black, it is the picture. CMYK and YCbCr become RGB.
+    The EXIF / TIFF orientation is applied. 1-bit becomes uint8 0 / 255. A palette becomes its colours (a grey one gives
+    (H, W)). Transparency is composed over black; if all colours are black, the alpha channel is the picture. CMYK and YCbCr become RGB.
 
     Raises
     ------
@@ -60,9 +60,9 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Pixels:
 
 
 def read_pages(file: BinaryIO, kind: Format, max_pixels: int = MAX_PIXELS, warnings: list[str] | None = None) -> list[Pixels]:
-    """Every page of an open picture, each as :func:`read_image` has it; reduced-size previews (TIFF) are left out.
+    """Every page of an open picture, each as :func:`read_image` returns it; reduced-size previews (TIFF) are left out.
 
-    What a person must know is added to ``warnings``; without the list it is refused.
+    Doubtful points are added to ``warnings``; without that list they are errors.
     """
     what = f"the {kind.upper()} picture"
     with quiet(), decoding(what):
@@ -79,7 +79,7 @@ def read_pages(file: BinaryIO, kind: Format, max_pixels: int = MAX_PIXELS, warni
 
 
 def _checked(file: BinaryIO, kind: Format, max_pixels: int) -> BinaryIO:
-    """What the decoder gets to see of a file: nothing that is damaged, too large, or no part of the picture, where that can be told."""
+    """The bytes of a file that the decoder gets: where it can be checked, nothing damaged, too large or not part of the picture."""
     if kind == "pnm":
         return _plain(file, max_pixels)
     if kind == "png":
@@ -92,7 +92,7 @@ def _checked(file: BinaryIO, kind: Format, max_pixels: int) -> BinaryIO:
 
 
 def _read_pages(file: BinaryIO, kind: Format, max_pixels: int) -> list[Pixels]:
-    """Pages (H, W) or (H, W, 2, 3 or 4), the right way up, alpha last."""
+    """Pages (H, W) or (H, W, 2, 3 or 4), upright, alpha last."""
     if kind == "tiff":
         return _read_tiff(file, max_pixels)
     if kind == "jp2":
@@ -140,7 +140,7 @@ def _read_tiff(file: BinaryIO, max_pixels: int) -> list[Pixels]:
 
 
 def _plain(file: BinaryIO, max_pixels: int) -> BinaryIO:
-    """PNM files are often kept gzipped (STARE): the bytes inside, as many as ``max_pixels`` RGB pixels of text can need."""
+    """PNM files are often gzipped (STARE): the bytes inside, as many as ``max_pixels`` RGB pixels of text can need."""
     if file.read(2) != b"\x1f\x8b":
         file.seek(0)
         return file
@@ -154,7 +154,7 @@ def _plain(file: BinaryIO, max_pixels: int) -> BinaryIO:
 
 
 def _open(file: BinaryIO, kind: Format) -> Image:
-    """The picture's header. Not by ``Image.open``: its limit on pixels is a global; ours is an argument."""
+    """The opened picture, header only. Not by ``Image.open``, whose limit on pixels is global; ours is an argument."""
     from PIL import (
         AvifImagePlugin,
         BmpImagePlugin,
@@ -200,7 +200,7 @@ def _array(image: Image) -> Pixels:
 
 
 def _grey_if_grey(rgb: Pixels) -> Pixels:
-    """Colours of a palette, (H, W, 3 or 4), as (H, W [, 2]) where all of them are grey."""
+    """Colours of a palette, (H, W, 3 or 4), as (H, W [, 2]) if all of them are grey."""
     if (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all():
         return np.ascontiguousarray(rgb[..., 0] if rgb.shape[-1] == 3 else rgb[..., 2:])
     return rgb
@@ -214,8 +214,7 @@ def _is_transparent(array: Pixels) -> bool:
 def _without_alpha(array: Pixels) -> Pixels:
     """(H, W), or (H, W, 2 or 4) with alpha, unsigned -> (H, W) or (H, W, 3) as it looks on black.
 
-    Where the colours are black everywhere, the alpha channel is the picture (masks are drawn so); where that is 0 everywhere, the
-    colours are.
+    If the colours are black everywhere, the alpha channel is the picture (as in some masks); if alpha is 0 everywhere, the colours are.
     """
     if array.ndim == 2 or array.shape[-1] == 3:
         return array
@@ -237,7 +236,7 @@ def _oriented(array: Pixels, image: Image) -> Pixels:
 
 
 def turn(array: Pixels, orientation: Any) -> Pixels:
-    """Carry out an EXIF / TIFF orientation (1..8; TIFF 6.0 p. 36): which edge of the picture the stored first row and column are."""
+    """Apply an EXIF / TIFF orientation (1..8; TIFF 6.0 p. 36): which edge of the picture the stored first row and column are."""
     turned = {
         2: lambda a: a[:, ::-1],
         3: lambda a: a[::-1, ::-1],
@@ -263,8 +262,8 @@ def write_png(path: Path, array: Pixels) -> None:
 def png_of(array: Pixels) -> bytes:
     """The PNG file of :func:`write_png`.
 
-    Every row is stored as its difference from the one above (filter 2) and compressed at zlib's fastest level: a third of the time that
-    an encoder takes which tries filters, for a file of the same size, and nearly all of it outside Python's lock.
+    Every row is stored as its difference from the one above (filter 2) and compressed at zlib's fastest level: a third of the time of an
+    encoder that tries several filters, for a file of the same size, and nearly all of it outside Python's lock.
     """
     grey = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
     if not grey and not (array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8):

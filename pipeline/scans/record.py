@@ -1,4 +1,4 @@
-"""What is known of one file of a hospital tree, without anything that leads back to a person or a place."""
+"""The record of one file of a hospital tree, without anything that leads back to a person or a place."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ Status = Literal["read", "part", "duplicate"] | Refused
 
 _NO_IMAGE = {"not_an_image", "not_a_file", "no_pixels"}
 PASSING = {"unreadable", "timeout", "crashed", "too_large", LINK, UNLISTED}
-"""Codes that tell of the moment or of a setting rather than of the file: it is tried again even when it has not changed."""
+"""Codes caused by the moment or a setting rather than by the file: it is tried again even if unchanged."""
 
 
 def status_of(code: str) -> Refused:
-    """What an error's code makes of a file, for the catalogue and the ledger alike: no picture, a link left alone, or rejected."""
+    """The status that an error code gives a file, in catalogue and ledger alike: not an image, a link not followed, or rejected."""
     return "not_an_image" if code in _NO_IMAGE else "not_followed" if code == LINK else "rejected"
 
 
 @dataclass(frozen=True)
 class FileRecord:
     """One file. ``token``, ``stamp`` and ``instance`` are HMACs of the relative path, of size and modification time, and of the SOP
-    Instance UID; ``pixels`` is the SHA-256 of the picture alone. ``series`` and ``piece`` tell a slice of a volume (scans/series.py).
+    Instance UID; ``pixels`` is the SHA-256 of the picture alone. ``series`` and ``piece`` identify a slice of a volume (scans/series.py).
 
     ``related`` is the token of the file that a duplicate repeats, that has the UID of a ``conflict``, or whose record stands for the
-    volume that a ``part`` belongs to. ``code`` and ``reason`` of a file that was read tell of such others, or are empty; ``warnings`` are
-    those of the Scan, joined by "; ". ``case`` is
-    ``str(CaseKey)``. A duplicate keeps what was read of it, so that it can take the place of an original that is removed.
+    volume that a ``part`` belongs to. ``code`` and ``reason`` of a file that was read describe such relations, or are empty; ``warnings``
+    are the Scan's, joined by "; ". ``case`` is ``str(CaseKey)``. A duplicate keeps what was read from it, so that it can replace an
+    original that is removed.
     """
 
     token: str
@@ -66,7 +66,7 @@ class FileRecord:
     piece: str | None = None
 
     def alone(self) -> FileRecord:
-        """The record as it is without regard to other files."""
+        """The record regardless of other files."""
         if self.status not in ("read", "part", "duplicate"):
             return self
         slices = self.slices if self.series is None else 1
@@ -74,9 +74,9 @@ class FileRecord:
 
 
 def stamp_of(path: Path, pseudonyms: Pseudonyms) -> str:
-    """A keyed hash of size and modification time of what the path leads to, else of the link itself: the same while nothing changed.
+    """A keyed hash of size and modification time of the path's target, or of a broken link itself: the same while nothing changed.
 
-    Keyed, because a scan's modification time is mostly the visit's date.
+    Keyed, because a scan's modification time is often the date of the visit.
     """
     for look in (os.stat, os.lstat):
         try:
@@ -90,19 +90,19 @@ def stamp_of(path: Path, pseudonyms: Pseudonyms) -> str:
 def rejection(
     path: Path, root: Path, pseudonyms: Pseudonyms, error: ScanError, sha256: str | None = None, kind: str | None = None
 ) -> FileRecord:
-    """The record of a file that is no Scan."""
+    """The record of a file that is not a Scan."""
     token, stamp = token_of(path, root, pseudonyms), stamp_of(path, pseudonyms)
     return FileRecord(token, stamp, sha256, status_of(error.code), error.code, str(error), format=kind)
 
 
 def token_of(path: Path, root: Path, pseudonyms: Pseudonyms) -> str:
-    """The token of a file's place below ``root``; it stays the same when the whole tree is moved."""
+    """The token of a file's path below ``root``; it stays the same if the whole tree is moved."""
     return pseudonyms.token("path", place_bytes(path, root))
 
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """What a look at one file gave: a Scan, or why there is none; its SHA-256 and format as far as they were found out."""
+    """The result of opening one file: a Scan, or why there is none; its SHA-256 and format as far as known."""
 
     scan: Scan | None = None
     error: ScanError | None = None
@@ -111,7 +111,7 @@ class Opened:
 
 
 def open_file(path: Path, root: Path, pseudonyms: Pseudonyms, max_pixels: int = MAX_PIXELS) -> Opened:
-    """Read one file to the end. Never raises for what a file holds."""
+    """Read one file to the end. Never raises because of its contents."""
     sha256: str | None = None
     kind: str | None = None
     try:
@@ -125,7 +125,7 @@ def open_file(path: Path, root: Path, pseudonyms: Pseudonyms, max_pixels: int = 
 
 
 def examine(path: Path, root: Path, pseudonyms: Pseudonyms, max_pixels: int = MAX_PIXELS) -> FileRecord:
-    """Read one file to the end and say what it is. Never raises for what a file holds."""
+    """Read one file to the end and return its record. Never raises because of its contents."""
     stamp = stamp_of(path, pseudonyms)
     return record_of(open_file(path, root, pseudonyms, max_pixels), path, root, pseudonyms, stamp)
 
@@ -160,7 +160,7 @@ def record_of(opened: Opened, path: Path, root: Path, pseudonyms: Pseudonyms, st
 
 
 def pixels_sha256(scan: Scan) -> str:
-    """SHA-256 of the picture alone, of a file that names it by a SOP Instance UID; "" of any other."""
+    """SHA-256 of the picture alone, for a file with a SOP Instance UID; "" for any other."""
     if scan.sop_instance_uid is None:
         return ""
     head = f"{scan.pixels.dtype.name} {scan.pixels.shape} ".encode("ascii")

@@ -1,7 +1,7 @@
 """DICOM segmentations (PS3.3 A.51): which pixels of which image each segment holds.
 
-Read by pydicom alone: highdicom refuses files that lack what a photograph cannot have (planes in the patient's space), among them
-those it wrote itself from an ophthalmic photograph.
+Read with pydicom alone: highdicom refuses files without planes in the patient's space, which a photograph cannot have, including files
+that it wrote itself from an ophthalmic photograph.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """``planes``: slice index to bool (H, W); slices that the file leaves out hold nothing of it."""
+    """``planes``: slice index to bool (H, W); slices that the file leaves out are empty."""
 
     number: int
     label: str
@@ -43,7 +43,7 @@ class Segment:
 
 
 def segment_labels(path: Path) -> dict[int, str] | None:
-    """Number and label of each segment by the header of a DICOM segmentation; None of any other file.
+    """Number and label of each segment from the header of a DICOM segmentation; None for any other file.
 
     Raises
     ------
@@ -60,14 +60,14 @@ def segment_labels(path: Path) -> dict[int, str] | None:
 
 
 def read_segmentation(path: Path, image: Geometry, sop_instance_uid: str | None = None) -> list[Segment]:
-    """The segments of an image, by number; one that holds nothing is listed, too.
+    """The segments of an image, by number; empty ones included.
 
-    A frame lies where its plane position and orientation say, flips and orders of axes included; where it or the image has none, on
-    the frame of the image that it refers to, rows and columns as stored.
+    A frame is placed by its plane position and orientation, flips and orders of axes included; if it or the image has none, on the
+    image frame that it refers to, rows and columns as stored.
 
     Parameters
     ----------
-    sop_instance_uid: the image's own, where it has one; frames that refer to another image are passed over.
+    sop_instance_uid: the image's own, if it has one; frames that refer to another image are skipped.
 
     Raises
     ------
@@ -110,9 +110,9 @@ def _source(derivation: Any) -> Any:
 
 
 def _placed(frame: Mask, affine: npt.NDArray[np.float64], image: Geometry, source: Any) -> tuple[Indices, Mask]:
-    """Where a frame begins in the image, and its pixels as they lie there, (slices, rows, columns), by both affines.
+    """Where a frame begins in the image, and its pixels in the image's order (slices, rows, columns), by both affines.
 
-    ``source``: the reference to this very image, where there is one: a slice that it names must be the one that the frame lies on.
+    ``source``: the reference to this image, if there is one: a slice that it names must be the one on which the frame lies.
     """
     assert image.affine is not None
     shape = (image.slices, *image.plane)
@@ -133,7 +133,7 @@ def _placed(frame: Mask, affine: npt.NDArray[np.float64], image: Geometry, sourc
 
 
 def _referred(frame: Mask, source: Any, image: Geometry) -> tuple[Indices, Mask]:
-    """As :func:`_placed`, by the number of the image's frame that a frame refers to."""
+    """As :func:`_placed`, by the image frame number that a frame refers to."""
     if rows_run_up(image):
         raise ScanError("mismatch", "the image's rows run from the bottom up, as dcm2niix stores them: give the DICOM image itself")
     if frame.shape != image.plane:

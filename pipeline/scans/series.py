@@ -1,7 +1,7 @@
-"""Volumes that were stored one slice a file: which files belong together, in which order, and the volume they make.
+"""Volumes stored one slice per file: which files belong together, in which order, and the volume they form.
 
-A key groups them (one series, patient, visit and eye: nothing else is ever mixed); what cannot be a volume says why, and its files
-stay pictures.
+A key groups them (one series, patient, visit and eye: nothing else is ever mixed); what does not form a volume says why, and its files
+remain pictures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PARALLEL = 1e-3
 
 @dataclass(frozen=True)
 class Arrangement:
-    """``order``: indices of the slices from first to last · ``step``: vector from slice to slice in mm, where it is the same for all ·
+    """``order``: indices of the slices from first to last · ``step``: vector from slice to slice in mm, if it is the same for all ·
     ``warnings``: what a person should know."""
 
     order: tuple[int, ...]
@@ -48,7 +48,7 @@ def arrange(pieces: Sequence[SeriesSlice]) -> Arrangement:
 
     Raises
     ------
-    ScanError: code ``no_volume``; the pictures are of different kinds, not parallel, twice at one place, or in no order.
+    ScanError: code ``no_volume``; the pictures are of different kinds, not parallel, two at one position, or without an order.
     """
     if len({piece.kind for piece in pieces}) > 1:
         raise _no_volume("its pictures differ in size or kind of pixels")
@@ -87,7 +87,7 @@ def _no_volume(why: str) -> ScanError:
 
 
 def stack(scans: Sequence[Scan], arrangement: Arrangement) -> Scan:
-    """The volume of the slices, (C, D, H, W), under the first one's name; ``sha256`` is of the slices' own, in order."""
+    """The volume of the slices, (C, D, H, W), named like the first one; ``sha256`` is computed from theirs, in order."""
     ordered = [scans[index] for index in arrangement.order]
     first = ordered[0]
     piece = first.piece

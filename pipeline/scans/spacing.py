@@ -1,4 +1,4 @@
-"""Stated spacing that cannot be true of an eye is not believed: sizes are in pixels then, and the scan says why."""
+"""Spacing that cannot be true for an eye is dropped: sizes are then in pixels, and a warning says why."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pipeline.scans.nifti_header import stated_mm
 from pipeline.types import Geometry
 
 LARGEST_MM = 60.0
-"""No picture of an eye shows more: the retina from edge to edge measures some 45 mm along its curve."""
+"""No picture of an eye shows more: the retina measures some 45 mm from edge to edge along its curve."""
 _SAME = 0.01  # pixdim and affine agree within this fraction; float32 and rounded decimals lie far closer
 
 
 def check_spacing(geometry: Geometry) -> tuple[Geometry, tuple[str, ...]]:
-    """``geometry`` without a spacing of the file that cannot be true, and what to say of it.
+    """``geometry`` without a stated spacing that cannot be true, and the warnings.
 
-    A pixel of exactly 1 mm is what converters write where they know no size. The affine stays, for masks to lie over their image.
+    Converters write pixels of exactly 1 mm if they do not know the size. The affine is kept, so that masks still lie over their image.
     """
     if geometry.spacing_source != "tag" or geometry.spacing_mm is None:
         return geometry, ()
@@ -34,7 +34,7 @@ def check_spacing(geometry: Geometry) -> tuple[Geometry, tuple[str, ...]]:
 
 
 def _disagreement(geometry: Geometry) -> tuple[str, ...]:
-    """Where pixdim and affine of a NIfTI header say two things, as some programs leave them."""
+    """The warning if pixdim and affine of a NIfTI header disagree, as some programs leave them."""
     if geometry.nifti is None or geometry.affine is None:
         return ()
     pixdim = stated_mm(geometry.nifti)[: len(geometry.shape)]

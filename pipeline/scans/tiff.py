@@ -1,6 +1,7 @@
-"""What TIFF 6.0 can hold beside 8-bit pictures, and what of a damaged file its decoders do not tell.
+"""TIFF 6.0 beyond 8-bit pictures, and damage that its decoders do not report.
 
-Pillow (libtiff) reads what is common. Several channels of more than 8 bits and numbers that it has no mode for are read by tifffile.
+Pillow (libtiff) reads the common kinds. Several channels of more than 8 bits, and number types without a Pillow mode, are read by
+tifffile.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def is_deep_colour(image: Image) -> bool:
 
 
 def true_values(image: Image, array: Pixels) -> Pixels:
-    """Pillow's array of one page as the numbers that the file means: Pillow reads signed bytes and long numbers as if they were others,
-    and turns round only what has at most 8 bits where white is zero."""
+    """Pillow's array of one page with the values that the file means: Pillow misreads signed bytes and long numbers, and inverts pictures
+    in which white is zero only up to 8 bits."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     bits, kind = int(tags.get(_BITS_PER_SAMPLE, (1,))[0]), int(tags.get(_SAMPLE_FORMAT, (1,))[0])
     if array.ndim == 2 and (bits, kind) == (8, _SIGNED):
@@ -46,7 +47,7 @@ def true_values(image: Image, array: Pixels) -> Pixels:
 
 
 def turned_round(array: Pixels) -> Pixels:
-    """White for black: defined for the numbers that have a largest one."""
+    """Inverted; defined for types with a largest value."""
     if array.dtype.kind != "u":
         raise ScanError(
             "unsupported", f"TIFF pictures of type {array.dtype.name} in which white is zero are not read; save with black as zero"
@@ -59,7 +60,7 @@ def read_by_tifffile(file: BinaryIO, max_pixels: int) -> list[tuple[Pixels, int]
 
     Raises
     ------
-    ScanError: ``unsupported``, with what it is that is not read; ``too_large``.
+    ScanError: ``unsupported``, naming what is not read; ``too_large``.
     """
     import tifffile
 
@@ -98,7 +99,7 @@ def read_by_tifffile(file: BinaryIO, max_pixels: int) -> list[tuple[Pixels, int]
 
 
 def check_segments(file: BinaryIO) -> None:
-    """Refuse damage that libtiff passes over: in JPEG strips, and behind the last line that a deflated strip has to give.
+    """Refuse damage that libtiff ignores: in JPEG strips, and after the last line of a deflated strip.
 
     Raises
     ------
@@ -122,7 +123,7 @@ def check_segments(file: BinaryIO) -> None:
 
 
 def _is_whole(deflated: bytes, most: int) -> bool:
-    """Whether a zlib stream ends with the checksum of what it holds; inflated step by step, and no further than ``most`` bytes."""
+    """Whether a zlib stream ends with the right checksum; inflated step by step, up to ``most`` bytes."""
     inflater, done = zlib.decompressobj(), 0
     try:
         while deflated and not inflater.eof and done <= most:

@@ -1,9 +1,9 @@
 """Heidelberg Spectralis raw exports (.vol, "HSF-OCT-"): B-scans, scale, eye, and the lines that the device drew.
 
 Layout, all little endian: a file header of 2048 bytes, the scanning laser picture (one byte a pixel), then each B-scan as its own
-header (256 bytes, the lines as float32 depths, padding up to BScanHdrSize) and float32 intensities (H, W). What follows is not read.
-Facts as documented by eyepy (10.21105/joss.05839) and github.com/halirutan/spectralis-raw-data. Of the personal fields only
-PatientID and VisitDate are looked at, and they become tokens.
+header (256 bytes, the lines as float32 depths, padding up to BScanHdrSize) and float32 intensities (H, W). The rest is not read.
+Format as documented by eyepy (10.21105/joss.05839) and github.com/halirutan/spectralis-raw-data. Of the personal fields only
+PatientID and VisitDate are read, and they become tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipeline.types import CaseKey, Geometry, Laterality, LateralitySource, Scan
 Floats = npt.NDArray[np.float32]
 
 SURFACES = {"ILM": 0, "BM": 1, "RNFL": 2}
-"""The lines that :func:`read_surfaces` returns, by their place in a B-scan header."""
+"""The lines that :func:`read_surfaces` returns, by their index in a B-scan header."""
 
 _HEADER, _B_HEADER = 2048, 256
 _NO_VALUE = 1e30  # the device writes the largest float32 where it has no intensity
@@ -39,7 +39,7 @@ _DAY_ZERO = datetime.date(1899, 12, 30)  # VisitDate counts days since then
 
 @dataclass(frozen=True)
 class _Header:
-    """What the file header states; it fits the file's length. Scales are None where they are not stated."""
+    """The file header, checked against the file's length. Scales are None if not stated."""
 
     shape: tuple[int, int, int]  # (B-scans, rows, columns)
     scale_mm: tuple[float | None, float | None, float | None]  # in the same order
@@ -55,12 +55,12 @@ class _Header:
 
 
 def read_vol(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: Path | None, max_pixels: int) -> Scan:
-    """The Scan in an open .vol file: uint8 pixels (1, rows, columns) of a single B-scan (a line, a circle), which is a picture,
-    else (1, B-scans, rows, columns), whatever the pattern (volume, star).
+    """The Scan in an open .vol file: uint8 pixels (1, rows, columns) for a single B-scan (a line, a circle), which is a picture, else
+    (1, B-scans, rows, columns), for any pattern (volume, star).
 
-    The grey values are those that the device displays: 255 times the fourth root of the stored reflectivity (0 to 1), rounded;
-    black where the device has no value. ``spacing_mm`` is ([Distance,] ScaleZ, ScaleX), each where it is stated: the B-scans of a
-    star have no distance that is one number; of a circle ScaleX runs along it.
+    The grey values are those that the device shows: 255 times the fourth root of the stored reflectivity (0 to 1), rounded;
+    black where the device has no value. ``spacing_mm`` is ([Distance,] ScaleZ, ScaleX), each if stated: the B-scans of a star have no
+    single distance; for a circle ScaleX is measured along it.
 
     Raises
     ------
@@ -81,11 +81,11 @@ def read_vol(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: P
 
 
 def read_vol_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) -> CaseKey:
-    """Whose scan an open .vol file holds, as :func:`read_vol` says it but without its pixels.
+    """The CaseKey of an open .vol file, as :func:`read_vol` gives it but without reading pixels.
 
     Raises
     ------
-    ScanError: as :func:`read_vol`, for what the file header alone shows.
+    ScanError: as :func:`read_vol`, as far as the file header shows it.
     """
     with decoding("the Spectralis file"):
         return _case(_read_header(file, MAX_PIXELS), path, root, names)
@@ -94,7 +94,7 @@ def read_vol_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | No
 def read_surfaces(path: Path, max_pixels: int = MAX_PIXELS) -> dict[str, Floats]:
     """The device's own lines of a .vol file: {"ILM", "BM", "RNFL"} -> float32 (B-scans, columns), row index from the top (0 based).
 
-    NaN where the device drew nothing or drew outside the picture; a line that it did not draw at all is NaN throughout.
+    NaN where the device drew nothing or outside the picture; a line that it did not draw at all is NaN everywhere.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def _read_header(file: BinaryIO, max_pixels: int) -> _Header:
 
 
 def _lines(file: BinaryIO, at: int, header: _Header) -> tuple[int, int]:
-    """How many lines the B-scan at ``at`` has, and where they begin in its header."""
+    """Number of lines of the B-scan at ``at``, and where they begin in its header."""
     head = _read(file, at, _B_HEADER)
     lines, start = struct.unpack_from("<2I", head, 48)
     if not head.startswith(b"HSF-BS-") or (lines and not _B_HEADER <= start <= header.b_header - 4 * lines * header.shape[2]):
@@ -190,7 +190,7 @@ def _text(field: bytes) -> str:
 
 
 def _date(days: float) -> str | None:
-    """YYYYMMDD of a day count; None for 0 (not stated) and for what is no date."""
+    """YYYYMMDD of a day count; None for 0 (not stated) and for invalid dates."""
     if not 1 <= days < 2_958_466:  # the year 10000
         return None
     return f"{_DAY_ZERO + datetime.timedelta(days=math.floor(days)):%Y%m%d}"
@@ -204,7 +204,7 @@ def _eye(header: _Header, path: Path, root: Path | None) -> tuple[Laterality | N
 
 
 def _case(header: _Header, path: Path, root: Path | None, names: Pseudonyms) -> CaseKey:
-    """As of DICOM: the header's PatientID and VisitDate win, so that one visit's exports belong together; else the place."""
+    """As for DICOM: the header's PatientID and VisitDate are preferred, so that one visit's exports belong together; else the place."""
     folder_patient, folder_visit = patient_and_visit_from_place(path, root)
     visit = header.visit or folder_visit
     return CaseKey(

@@ -1,7 +1,7 @@
-"""MetaImage (.mha, .mhd; itk.org/Wiki/MetaIO) and NRRD (teem.sourceforge.net/nrrd/format.html): a text header and plain numbers.
+"""MetaImage (.mha, .mhd; itk.org/Wiki/MetaIO) and NRRD (teem.sourceforge.net/nrrd/format.html): a text header and raw values.
 
-Both count (column, row, slice). What MetaImage calls TransformMatrix and NRRD space directions holds, for each index, the patient's
-axis along which it runs; ITK's world, as ours, is DICOM's LPS. The shape of the file's last axes is ours when read from behind.
+Both count (column, row, slice). MetaImage's TransformMatrix and NRRD's space directions hold, for each index, its direction in the
+patient; ITK's world is DICOM's LPS, as here. Our array shape is the file's sizes in reverse.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def data_file(file: BinaryIO, path: Path) -> Path | None:
 
 
 def joint_sha256(header: BinaryIO, data: Path) -> str:
-    """SHA-256 of a header and the file that it names: the headers of many volumes are the same."""
+    """SHA-256 of a header together with the file that it names, because headers of different volumes may be equal."""
     header.seek(0)
     digest = hashlib.sha256(header.read())
     with open_regular(data) as file:
@@ -114,7 +114,7 @@ def joint_sha256(header: BinaryIO, data: Path) -> str:
 
 
 def _beside(path: Path, name: str) -> Path:
-    """The data file of a header: in the same folder and no link, whatever the header says."""
+    """The data file of a header; only one in the same folder, and no link, is accepted."""
     other = path.parent / name
     if not re.fullmatch(r"[^/\\\0%]{1,200}", name) or name.upper() in (".", "..", "LIST") or other.is_symlink():
         raise ScanError("unsupported", "the volume's data lie in several files or another folder; save header and data as one .mha file")
@@ -122,7 +122,7 @@ def _beside(path: Path, name: str) -> Path:
 
 
 def _unpacked(file: BinaryIO, header: _Header, size: int) -> bytes:
-    """``size`` bytes of numbers, as their checksum says."""
+    """``size`` bytes of values, with their checksum verified."""
     begin = header.begin
     if begin < 0:
         begin = max(file.seek(0, 2) - size, 0)
@@ -145,7 +145,7 @@ def _unpacked(file: BinaryIO, header: _Header, size: int) -> bytes:
 
 
 def _steps(file: BinaryIO, inflater: Any) -> Iterator[bytes]:
-    """What is packed, a step at a time, until the stream ends, where its checksum is compared, or the file."""
+    """The unpacked data, step by step, until the stream ends (its checksum is then compared) or the file does."""
     left = b""
     while not inflater.eof:
         if not left and getattr(inflater, "needs_input", True):
@@ -217,7 +217,7 @@ def _nrrd_header(head: bytes) -> _Header:
 def _nrrd_space(
     fields: dict[str, str], vectors: list[str], axes: int
 ) -> tuple[tuple[float | None, ...], npt.NDArray[np.float64] | None, npt.NDArray[np.float64] | None]:
-    """Spacing, directions and origin; nothing of numbers whose unit is another than millimetres, or not stated without a space."""
+    """Spacing, directions and origin; none if the unit is not millimetres, or is not stated and there is no space."""
     units = set(re.findall(r'"([^"]*)"', fields.get("space units", fields.get("units", "")))) - {""}
     space = _SPACES.get(fields.get("space", "").lower())
     if units - {"mm"}:
@@ -245,7 +245,7 @@ def _spacing(stated: npt.NDArray[np.float64] | None) -> tuple[float | None, ...]
 
 
 def _geometry(header: _Header, axes: int) -> Geometry:
-    """As the header states it. An affine of pixels of 1 mm, which nobody measured, still tells which way the axes run."""
+    """As the header states it. An affine with unmeasured pixels of 1 mm still gives the directions of the axes."""
     shape = header.sizes[:axes][::-1]
     spacing = known_spacing(header.spacing[:axes][::-1])
     affine = None

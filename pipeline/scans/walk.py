@@ -1,4 +1,4 @@
-"""A folder's files as a stream: each in its own place once, links that lead elsewhere left alone, nothing passed over in silence."""
+"""A folder's files as a stream: each once, at its own place; links that lead elsewhere are not followed, nothing is skipped."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ FOLLOW_LINKS = "OCUSEG_FOLLOW_LINKS"
 """Environment variable that ``--follow-links`` sets to 1: :func:`walk` then follows links that leave the folder."""
 
 LINK, UNLISTED = "link_outside", "unlisted"
-"""Codes of a link that was left alone and of a folder that cannot be listed."""
+"""Codes of a link that was not followed and of a folder that cannot be listed."""
 
 
 def walk(root: Path, *, on_folder: Callable[[Path], None] | None = None) -> Iterator[tuple[Path, ScanError | None]]:
-    """Every file below ``root`` with None, sorted by the bytes of its name within each folder, as a stream; any name, no loops.
+    """Every file below ``root`` with None, sorted by the bytes of the names within each folder, as a stream; any name, no loops.
 
-    A link to a folder inside ``root`` is passed over, because that folder is visited in its own place; a link to a file inside is a
-    file. A link that leaves ``root`` is yielded with the error ``link_outside`` and not followed, unless ``$OCUSEG_FOLLOW_LINKS`` is 1:
+    A link to a folder inside ``root`` is skipped, because that folder is visited at its own place; a link to a file inside counts as
+    a file. A link that leaves ``root`` is yielded with the error ``link_outside`` and not followed, unless ``$OCUSEG_FOLLOW_LINKS`` is 1:
     then each folder outside is visited once. A folder that cannot be listed is yielded itself, with the error ``unlisted``.
     ``on_folder`` is called with each folder that was listed.
 
@@ -89,5 +89,5 @@ def names_below(root: Path) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def is_sidecar(name: str) -> bool:
-    """Whether a file is what a Mac leaves beside another on a disk that is not its own (AppleDouble): no image, whatever its ending."""
+    """Whether a file is a macOS sidecar file (AppleDouble, ._*): never an image, whatever its extension."""
     return name.rsplit("/", 1)[-1].startswith("._")

@@ -1,4 +1,4 @@
-"""What must be known of WebP and JPEG 2000 before their decoders see them (RFC 9649; ITU-T T.800 A.5.1)."""
+"""Checks of WebP and JPEG 2000 before their decoders see them (RFC 9649; ITU-T T.800 A.5.1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.errors import ScanError
 
 
 def webp_pixels(file: BinaryIO) -> int:
-    """Pixels of an open WebP file's canvas, as its first chunk states them; 0 where that is none."""
+    """Pixels of an open WebP file's canvas, as its first chunk states them; 0 if that is not valid."""
     file.seek(0)
     head = file.read(30)
     if len(head) < 30:

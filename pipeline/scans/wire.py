@@ -1,4 +1,4 @@
-"""How what a worker found in a file travels to its parent: one line of JSON, behind it the pixels as they lie in memory.
+"""How a worker's result travels to its parent: one line of JSON, followed by the pixels as they are in memory.
 
 Nothing is pickled: a decoder that a hostile file has taken over could otherwise run code in the parent.
 """
@@ -32,7 +32,7 @@ def path_from_text(text: str) -> Path:
 
 
 def pack(opened: Opened) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
-    """What JSON can hold, and the pixels in one block."""
+    """The result as JSON can hold it, and the pixels in one block."""
     head: dict[str, Any] = {"sha256": opened.sha256, "format": opened.format}
     if opened.error is not None:
         return {**head, "error": [opened.error.code, str(opened.error)]}, None
@@ -47,7 +47,7 @@ def pack(opened: Opened) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
 
 
 def room_for(head: dict[str, Any]) -> npt.NDArray[Any] | None:
-    """An array to read the pixels into, or None where none follow."""
+    """An array to read the pixels into, or None if none follow."""
     return np.empty(head["shape"], np.dtype(head["dtype"])) if "scan" in head else None
 
 

@@ -1,6 +1,6 @@
-"""The program of a process that decodes: ``python -m pipeline.scans.worker``, started by :mod:`pipeline.scans.workers`.
+"""The program of a decoding process: ``python -m pipeline.scans.worker``, started by :mod:`pipeline.scans.workers`.
 
-Settings come on the first line of standard input, then a job a line; answers go to standard output (:mod:`pipeline.scans.wire`).
+Settings come on the first line of standard input, then one job per line; answers go to standard output (:mod:`pipeline.scans.wire`).
 The site's key travels over the pipe, never over the command line.
 """
 
@@ -25,7 +25,7 @@ READY = b"\n"
 
 
 def limit_memory(size: int) -> None:
-    """No more than ``size`` bytes for this process's data, where the platform can refuse them; what asks for more gets a MemoryError."""
+    """Limit this process's data to ``size`` bytes where the platform supports it; allocating more raises MemoryError."""
     try:
         import resource
     except ImportError:

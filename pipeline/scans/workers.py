@@ -1,7 +1,7 @@
-"""Files decoded in processes of their own, with limits: what a decoder does to one of them costs one file, not the run.
+"""Files are decoded in processes of their own, with limits: a decoder that fails costs one file, not the run.
 
 A file whose decoder crashes, takes more than its time or asks for more than its memory is rejected (``crashed``, ``timeout``,
-``too_large``), and a new process takes the place of the one that is lost.
+``too_large``), and a new process replaces the lost one.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _Worker:
             self._process.stdin.flush()
 
     def ask(self, want: str, path: Path, admit: Admit | None = None) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
-        """What it answers on ``path``; pixels are taken over when ``admit`` returns.
+        """Its answer for ``path``; pixels are received once ``admit`` returns.
 
         Raises
         ------
@@ -96,7 +96,7 @@ class _Worker:
         return head, pixels
 
     def check(self) -> None:
-        """Runs in the watching thread: end it when its file takes too long or too much."""
+        """Runs in the watching thread: kill the process when its file takes too long or too much memory."""
         with self._lock:
             if self._began is None or self._verdict is not None:
                 return
@@ -109,7 +109,7 @@ class _Worker:
             self._process.kill()
 
     def _memory(self) -> int:
-        """Bytes of its own, without what it shares with other processes or maps from files."""
+        """Private memory in bytes, without what it shares with other processes or maps from files."""
         with suppress(psutil.Error):
             info = psutil.Process(self._process.pid).memory_info()
             return int(info.rss) - int(getattr(info, "shared", 0))
@@ -146,9 +146,9 @@ def too_large() -> ScanError:
 
 
 class Pool:
-    """Processes that decode files below ``root``: one for each thread that asks at the same time, made when one is needed.
+    """Processes that decode files below ``root``: one for each thread that uses the pool at the same time, started when needed.
 
-    On Linux a process ends with the thread that made it (:mod:`pipeline.parent`), so the threads that ask must last as long as the pool.
+    On Linux a process ends with the thread that made it (:mod:`pipeline.parent`), so the threads that use the pool must last as long as it.
     """
 
     def __init__(self, root: Path, pseudonyms: Pseudonyms, limits: Limits) -> None:
@@ -162,7 +162,7 @@ class Pool:
         self._watcher: threading.Thread | None = None
 
     def record(self, path: Path) -> FileRecord:
-        """What is known of a file. Never raises for what it holds."""
+        """The record of a file. Never raises because of its contents."""
         try:
             with self._borrowed() as worker:
                 head, _ = worker.ask("record", path)
@@ -171,9 +171,9 @@ class Pool:
         return FileRecord(**head)
 
     def scan(self, path: Path, admit: Admit | None = None) -> Opened:
-        """The scan in a file, or why there is none. Never raises for what it holds.
+        """The scan in a file, or why there is none. Never raises because of its contents.
 
-        ``admit`` is told the shape of the pixels and the bytes of each before this process takes them over, and may let it wait.
+        ``admit`` gets the shape of the pixels and the bytes of each before this process receives them, and may make it wait.
         """
         try:
             with self._borrowed() as worker:
@@ -218,7 +218,7 @@ class Pool:
                 worker.check()
 
     def close(self) -> None:
-        """End every process; what they were at is lost. A thread that still waits for an answer gets a rejection."""
+        """End every process and drop its work. A thread that still waits for an answer gets a rejection."""
         with self._lock:
             self._closed.set()
             for worker in self._all:
