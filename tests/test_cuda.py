@@ -17,8 +17,10 @@ from pipeline.cards.find_cases import find_cases
 from pipeline.config import RunConfig
 from pipeline.datasets import feed
 from pipeline.datasets.loader import CaseStore, TrainingLoader, evaluation_batches
+from pipeline.datasets.windows import Windows
 from pipeline.errors import InterruptedRun, TrainingError
 from pipeline.models.precision import choose_precision, has_bfloat16
+from pipeline.tasks.paste import paste
 from pipeline.types import Batch
 from tests.training.tiny import tiny_config, train_tiny, weights, write_data
 
@@ -191,6 +193,31 @@ def test_images_predicted_together_are_as_one_at_a_time_and_as_on_the_cpu(root: 
         maps = [torch.as_tensor(prediction.probabilities).cpu() for prediction in (one, single, reference)]
         assert float((maps[0] - maps[1]).abs().max()) < 0.01
         assert float(((maps[0] > 0.5) == (maps[2] > 0.5)).float().mean()) > 0.995
+
+
+def test_validation_images_travel_as_stored_and_are_those_of_the_cpu(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, moved, to = store_of(tiny_config(root), root), [], Windows.to
+
+    def recorded(self: Windows, device: torch.device) -> Windows:
+        moved.append(self.pixels.dtype)
+        return to(self, device)
+
+    monkeypatch.setattr(Windows, "to", recorded)
+    there = [batch for batch, _ in evaluation_batches(store, store.keys(), DEVICE)]
+    assert moved == [torch.uint8] * len(store)
+    for batch, (other, _) in zip(there, evaluation_batches(store, store.keys()), strict=True):
+        assert batch.images[0].device.type == batch.valid[0].device.type == DEVICE
+        torch.testing.assert_close(batch.images[0].cpu(), other.images[0])
+        assert torch.equal(batch.valid[0].cpu(), other.valid[0])
+
+
+def test_masks_are_pasted_as_on_the_cpu() -> None:
+    random = torch.Generator().manual_seed(0)
+    corners = 200 * torch.rand(60, 2, generator=random)
+    boxes = torch.cat([corners, corners + 90 * torch.rand(60, 2, generator=random)], dim=1)
+    masks, each = torch.rand(60, 28, 28, generator=random), [(number,) for number in range(60)]
+    there, here = (paste(each, boxes, masks.to(device), (240, 300), boxes) for device in (DEVICE, "cpu"))
+    assert (there != here).mean() < 1e-5
 
 
 def test_a_detector_takes_its_steps(root: Path, tmp_path: Path) -> None:

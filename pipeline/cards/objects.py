@@ -179,7 +179,7 @@ class Objects:
         return fitted(placement.net, pieces, self.labels)
 
     def window(self, top: int, left: int, rows: int, columns: int) -> Objects:
-        """Cut to a window, as ``geometric.cut`` does with whole masks; what keeps less than ``MIN_FRACTION_LEFT`` is dropped."""
+        """Cut to a window; what keeps less than ``MIN_FRACTION_LEFT`` is dropped."""
         offset = np.array([left, top, left, top], dtype=np.float32)
         boxes = (self.boxes - offset).clip(0, np.array([columns, rows, columns, rows], dtype=np.float32))
         sides = boxes[:, 2:] - boxes[:, :2]

@@ -216,9 +216,9 @@ class DetectionTask(Task):
             pieces = [found.pieces[number] for number in kept.tolist()]
             masks = paste(pieces, _unclipped(found.piece_boxes, placement), found.piece_masks, placement.source, boxes[kept])
         return Prediction(
-            boxes=boxes[kept].float().cpu().numpy(),
-            labels=found.labels[kept].cpu().numpy(),
-            scores=found.scores[kept].float().cpu().numpy(),
+            boxes=boxes[kept].numpy(),
+            labels=found.labels[kept].numpy(),
+            scores=found.scores[kept].numpy(),
             instance_masks=masks,
             warnings=() if tile is None or tile == self.config.tile else (in_pieces(tile),),
         )

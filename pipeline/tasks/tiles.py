@@ -42,10 +42,10 @@ class Tile:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Objects of a whole image, highest-scoring first. ``boxes`` (N, 4), ``labels`` (N), ``scores`` (N) as of Detections.
+    """Objects of a whole image, highest-scoring first. ``boxes`` (N, 4), ``labels`` (N), ``scores`` (N) as of Detections, on the CPU.
 
-    ``pieces``: of each object the rows of ``piece_boxes`` float32 (P, 4) and ``piece_masks`` float32 (P, M, M) (None without masks)
-    that show it; more than one where seams cut it.
+    ``pieces``: of each object the rows of ``piece_boxes`` float32 (P, 4), on the CPU, and ``piece_masks`` float32 (P, M, M), on the
+    network's device (None without masks), that show it; more than one where seams cut it.
     """
 
     boxes: Tensor
@@ -58,8 +58,17 @@ class Found:
     @classmethod
     def whole(cls, found: Detections) -> Found:
         """Objects of an image that was seen at once."""
-        own = tuple((number,) for number in range(len(found.boxes)))
-        return cls(found.boxes, found.labels, found.scores, own, found.boxes, found.masks)
+        boxes, labels, scores = on_cpu(found)
+        return cls(boxes, labels, scores, tuple((number,) for number in range(len(boxes))), boxes, found.masks)
+
+
+def on_cpu(found: Detections) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes float32 (N, 4), labels int64 (N) and scores float32 (N) by one transfer: the host waits for the device at each.
+
+    Of some hundred boxes each of the small steps that follow would cost more on a GPU than all of them on the CPU.
+    """
+    table = torch.cat([found.boxes.float(), found.labels[:, None].float(), found.scores[:, None].float()], dim=1).cpu()
+    return table[:, :4].contiguous(), table[:, 4].long(), table[:, 5].contiguous()
 
 
 def grid(rows: int, columns: int, tile: tuple[int, int], overlap: float) -> list[Tile]:
@@ -88,9 +97,8 @@ def merge(tiles: Sequence[Tile], found: Sequence[Detections], size: tuple[int, i
     views = torch.tensor([[t.left, t.top, t.left + t.columns, t.top + t.rows] for t in tiles], dtype=torch.float32)
     counts = torch.tensor([len(f.boxes) for f in found])
     tile_of = torch.repeat_interleave(torch.arange(len(tiles)), counts)
-    # Some hundred boxes: on a GPU each of the small steps below would cost more than all of them here.
-    boxes = torch.cat([f.boxes.cpu().float() for f in found]) + views[tile_of][:, [0, 1, 0, 1]]
-    labels, scores = torch.cat([f.labels.cpu() for f in found]), torch.cat([f.scores.cpu().float() for f in found])
+    boxes, labels, scores = (torch.cat(parts) for parts in zip(*map(on_cpu, found), strict=True))
+    boxes += views[tile_of][:, [0, 1, 0, 1]]
     masks = [f.masks for f in found if f.masks is not None]
     groups = _groups(boxes, labels, views[tile_of], tile_of, size)
 

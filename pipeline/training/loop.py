@@ -2,7 +2,8 @@
 
 An epoch is a function of the weights, the optimiser's state and the random state at its start: the sample stream depends on (seed,
 epoch, position) alone. So a run that was killed goes on from its newest checkpoint and, on a CPU, ends with the same weights to
-the bit as one that was not. (Not with a time budget, ``train.minutes``: its schedule follows the clock.)
+the bit as one that was not. (Not with a time limit, ``train.minutes``, whose schedule follows the clock; and where validations follow it,
+``train.validate_every: {minutes: ...}``, another epoch may be the best.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scoring a task on whole labelled images: native resolution, inside the field of view, an image at a time."""
+"""Scoring a task on whole labelled images, at their own resolution and inside the field of view."""
 
 from __future__ import annotations
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+import pipeline.tasks.paste as paste_module
 from pipeline.tasks.paste import blank, paste, probabilities
 
 FULL = torch.ones(1, 28, 28)
@@ -46,7 +49,7 @@ def test_half_a_mask_is_half_a_box_whatever_the_scale() -> None:
 def test_a_linear_mask_is_read_off_linearly() -> None:
     """Cell i of 4 holds (i + 1/2) / 4, so the mask at a place is the place's fraction of the box, to the outer half cells."""
     ramp = ((torch.arange(4) + 0.5) / 4).expand(4, 4)
-    found = probabilities(ramp, torch.tensor([10.0, 0.0, 90.0, 8.0]), (0, 10, 8, 80))
+    (found,) = probabilities(ramp[None], torch.tensor([[10.0, 0.0, 90.0, 8.0]]), torch.tensor([[0, 10]]), (8, 80))
     expected = ((torch.arange(80) + 0.5) / 80).clamp(1 / 8, 7 / 8)
     torch.testing.assert_close(found, expected.expand(8, 80), atol=1e-6, rtol=0)
 
@@ -57,6 +60,28 @@ def test_an_object_is_where_any_of_its_pieces_is_but_not_past_its_own_box() -> N
     wanted = np.zeros((40, 70), dtype=bool)
     wanted[5:20, 5:25] = wanted[8:30, 20:50] = True
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(("pixels", "padding", "most_groups"), [(2**20, 1.5, 14), (2**22, 8.0, 4), (500, 8.0, 18)])
+def test_objects_pasted_together_are_as_each_by_itself(
+    monkeypatch: pytest.MonkeyPatch, pixels: int, padding: float, most_groups: int
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    corners, sides = 60 * torch.rand(40, 2, generator=random) - 5, 50 * torch.rand(40, 2, generator=random) ** 2
+    boxes, masks = torch.cat([corners, corners + sides], dim=1), torch.rand(40, 28, 28, generator=random)
+    alone = np.concatenate([pasted(boxes[number : number + 1].tolist(), masks[number : number + 1]) for number in range(40)])
+    groups: list[int] = []
+    resample = paste_module.probabilities
+
+    def counted(masks: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        groups.append(len(masks))
+        return resample(masks, *arguments)
+
+    monkeypatch.setattr(paste_module, "probabilities", counted)
+    monkeypatch.setattr(paste_module, "_CPU", paste_module._Limits(pixels, padding))
+    np.testing.assert_array_equal(pasted(boxes.tolist(), masks), alone)
+    assert alone.any(axis=(1, 2)).sum() > 15
+    assert len(groups) <= most_groups, "the device is asked once a group"
 
 
 def test_torchvision_puts_an_ellipse_at_the_same_place() -> None:
