@@ -9,7 +9,8 @@ from pipeline.planning.facts import SetFacts
 from pipeline.planning.frame import FINEST_LINE_PX, Frame
 from pipeline.planning.machine import Machine
 
-LIGHT = "mobilenet_v2"
+LIGHT = {"mobilenet_v2": "mobilenet_unet", "efficientnet_lite0": "efficientnet_unet"}
+"""Encoders for a CPU, and the U-Net on each; the first whose weights lie on the machine is taken."""
 HEAVY = "resnet50"
 
 
@@ -36,9 +37,9 @@ def plan_network(facts: SetFacts, frame: Frame, machine: Machine) -> Network:
     task = _semantic_task(facts)
     if facts.thin or facts.modality == "oct":
         return _unet(facts, frame, machine, task)
-    if LIGHT in machine.pretrained:
+    if known := [unet for encoder, unet in LIGHT.items() if encoder in machine.pretrained]:
         why = "A U-Net on an encoder that has seen ImageNet: compact structures are learnt from few images and in a third of the steps."
-        model = [Choice("model.name", "mobilenet_unet", why), Choice("model.weights", "imagenet")]
+        model = [Choice("model.name", known[0], why), Choice("model.weights", "imagenet")]
         return Network([*task, *model], pretrained=True, bytes_per_px=2200, us_per_px=1.25)
     return _unet(facts, frame, machine, task)
 
@@ -69,6 +70,8 @@ def _unet(facts: SetFacts, frame: Frame, machine: Machine, task: list[Choice]) -
     else:
         widths = [32, 64, 128, 256, 320] if machine.gpu else [16, 32, 64, 96, 128]
         why = "A U-Net of five levels: what a pixel is depends on what lies far from it."
+        if facts.modality != "oct":
+            why += " With ImageNet weights on the machine (docs/models.md) it would have a pretrained encoder."
     if not machine.gpu:
         why += " Narrow, so that a CPU trains it in minutes."
     choices = [Choice("model.name", "unet", why), Choice("model.widths", widths)]
@@ -114,11 +117,11 @@ def _detector(facts: SetFacts, frame: Frame, machine: Machine) -> Network:
 
 
 def _encoder(machine: Machine) -> tuple[str, bool, str]:
-    for name in (HEAVY, LIGHT) if machine.gpu else (LIGHT,):
+    for name in (HEAVY, *LIGHT) if machine.gpu else LIGHT:
         if name in machine.pretrained:
             return name, True, f"Its encoder {name} begins from ImageNet weights, which lie on this machine."
     return (
         "resnet18",
         False,
-        "No ImageNet weights were found on this machine, so its encoder learns from scratch; `ocuseg models` says where to put them.",
+        "No ImageNet weights were found on this machine, so its encoder learns from scratch; docs/models.md says where to put them.",
     )

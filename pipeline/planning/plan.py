@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cards.card import load_card
+from pipeline.bundles.shipped_models import names, read_model
+from pipeline.cards.card import DataCard, load_card
 from pipeline.cards.find_cases import find_cases
 from pipeline.config import RunConfig, parse_config
+from pipeline.errors import BundleError
 from pipeline.planning.cases import plan_augment, plan_split, plan_storage
 from pipeline.planning.choice import Choice, percent, run_file
 from pipeline.planning.facts import ClassFacts, SetFacts, measure, require_classes
@@ -51,12 +54,23 @@ def make_plan(
     require_classes(card)
     machine = this_machine(device)
     facts = measure(card, find_cases(card, root, pseudonyms=site_pseudonyms(card, key_path)), progress)
-    text = plan_text(card_name, facts, machine)
-    return Plan(facts, machine, text, plan_text(card.name, facts, machine), parse_config(text, where="plan"))
+    text, kept = (plan_text(name, facts, machine, similar_models(card)) for name in (card_name, card.name))
+    return Plan(facts, machine, text, kept, parse_config(text, where="plan"))
 
 
-def plan_text(card_name: str, facts: SetFacts, machine: Machine) -> str:
-    """The run file for what is known of data and machine."""
+def similar_models(card: DataCard) -> list[str]:
+    """Names of the models that come with ocuseg and find some of the card's classes in images of its kind."""
+    found = []
+    for name in names():
+        with suppress(BundleError):
+            model = read_model(name)
+            if model.modality == card.modality and set(model.classes) & set(card.label_map.names):
+                found.append(name)
+    return found
+
+
+def plan_text(card_name: str, facts: SetFacts, machine: Machine, similar: Sequence[str] = ()) -> str:
+    """The run file for what is known of data and machine; ``similar`` models could be taught further instead."""
     split, trained = plan_split(facts.parts, facts.patients)
     frame, (normalise, crop) = plan_frame(facts, machine, is_detection(facts))
     network = plan_network(facts, frame, machine)
@@ -77,7 +91,7 @@ def plan_text(card_name: str, facts: SetFacts, machine: Machine) -> str:
         *network.settings,
         *plan_training(facts, frame, network, machine, training * sampling[0].value),
     ]
-    return run_file(_head(facts, machine), choices)
+    return run_file([*_head(facts, machine), *_instead(similar)], choices)
 
 
 def _head(facts: SetFacts, machine: Machine) -> Sequence[str]:
@@ -87,6 +101,10 @@ def _head(facts: SetFacts, machine: Machine) -> Sequence[str]:
         *facts_lines(facts),
         f"Machine: {machine}.",
     ]
+
+
+def _instead(similar: Sequence[str]) -> list[str]:
+    return [f"A model that comes with ocuseg finds some of these classes: `ocuseg finetune {name}` needs fewer images." for name in similar]
 
 
 def facts_lines(facts: SetFacts) -> list[str]:

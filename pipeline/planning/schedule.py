@@ -84,13 +84,12 @@ def plan_training(facts: SetFacts, frame: Frame, network: Network, machine: Mach
     steps = plan_steps(facts, frame, network, machine, batch)
     an_epoch = max(math.ceil(samples / batch), 1)
     epochs = max(round(steps.count / an_epoch), 1)
-    memory = (
-        "what fits the GPU's memory with room to spare" if machine.gpu else "enough for batch statistics, and little enough for many steps"
-    )
+    long = ", which is more than planned" if an_epoch > steps.count else ""
+    memory = "Fits the GPU's memory with room to spare." if machine.gpu else "Enough for batch statistics, little enough for many steps."
     rate, why_rate = _rate(facts, network)
     out = [
-        Choice("train.epochs", epochs, f"Of about {an_epoch} steps each. {steps.why}"),
-        Choice("train.batch_size", batch, f"{memory[0].upper()}{memory[1:]}."),
+        Choice("train.epochs", epochs, f"Of about {an_epoch} steps each{long}. {steps.why}"),
+        Choice("train.batch_size", batch, memory),
         Choice("train.learning_rate", rate, why_rate),
         Choice("train.schedule", "one_cycle"),
     ]

@@ -46,22 +46,30 @@ class Finetuning:
 
 @dataclass(frozen=True)
 class Finetuned:
-    """``before`` and ``after``: {class: {score, value, low, high}} on the same test images; None where there are none."""
+    """``images`` were trained on, ``tested`` scored · ``before`` and ``after``: {class: {score, value, low, high}} on the same test images,
+    None where there are none."""
 
     result: TrainingResult
     images: int
+    tested: int
     before: Scores | None
     after: Scores | None
 
     def to_json(self) -> dict[str, Any]:
-        return self.result.to_json() | {"training_images": self.images, "before": self.before, "after": self.after}
+        return self.result.to_json() | {
+            "training_images": self.images,
+            "test_images": self.tested,
+            "before": self.before,
+            "after": self.after,
+        }
 
     def lines(self) -> list[str]:
         if self.before is None or self.after is None:
             told = ["no test part: nobody knows what the network was worth before and is now; name one in the card, or label more"]
         else:
             scores = [(name, _told(self.before[name]), _told(own)) for name, own in self.after.items()]
-            told = [f"{name}: {before} before, {after} after {self.images} training images" for name, before, after in scores]
+            told = [f"{self.tested} test images, {self.images} training images"]
+            told += [f"{name}: {before} before, {after} after" for name, before, after in scores]
         return [*self.result.lines(), *told]
 
 
@@ -130,7 +138,7 @@ def finetune(
         told = record_evaluation(result.bundle, folder, json.loads((folder / "summary.json").read_text(encoding="utf-8")))
         result = replace(result, message=". ".join(filter(None, (result.message, told.sentence))))
     write_json(run_dir / NAME, {"training_images": todo.images, "before": before, "after": after})
-    return Finetuned(result, todo.images, before, after)
+    return Finetuned(result, todo.images, len(todo.tested), before, after)
 
 
 def _tested(

@@ -15,6 +15,7 @@ from pipeline.cards.card import load_card
 from pipeline.cards.find_cases import find_cases
 from pipeline.cli import app
 from pipeline.config import load_config, parse_config
+from pipeline.planning import plan
 from pipeline.planning.facts import ClassFacts, SetFacts, measure
 from pipeline.planning.machine import Machine
 from pipeline.planning.plan import plan_text
@@ -80,7 +81,8 @@ def test_every_planned_file_starts_a_training(sets: Path, tmp_path: Path, name: 
     text = planned(sets / name, LAPTOP)
     small = ["train.epochs=1", "data.crops_per_image=1", "train.precision=float32", "train.batch_size=3"]
     if "rcnn" in text:
-        small += ["model.fpn_channels=8", "model.representation=16", "data.normalise={working_diameter_px: 96}", "data.crop=null"]
+        small += ["model.fpn_channels=8", "model.representation=16", "model.rpn_before_nms=[60, 40]", "model.rpn_after_nms=[30, 20]"]
+        small += ["model.roi_samples=16", "data.normalise={working_diameter_px: 96}", "data.crop=null"]
     result = train_tiny(parse_config(text, small), sets / name, tmp_path / "run", plan=text)
     assert result.bundle.is_dir()
     assert (tmp_path / "run" / "plan.yaml").read_text(encoding="utf-8") == text
@@ -141,6 +143,32 @@ def test_a_gpu_gets_wider_networks_larger_crops_and_batches_and_more_steps() -> 
     steps = [plan["train"]["epochs"] * -(-18 * plan["data"]["crops_per_image"] // plan["train"]["batch_size"]) for plan in (slow, fast)]
     assert steps[0] == pytest.approx(3000, rel=0.02)
     assert steps[1] == pytest.approx(12000, rel=0.02)
+
+
+def test_models_that_come_with_ocuseg_are_offered_where_they_find_the_same(
+    sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.bundles import shipped_models
+
+    for name, classes in (("discs", ["disc", "cup"]), ("lines", ["line"]), ("damaged", [])):
+        (tmp_path / name).mkdir()
+        record = {"id": "0" * 12, "name": name, "config": {"description": ""}, "modality": "fundus"}
+        record |= {"label_map": {"classes": [{"name": cls} for cls in classes]}} if classes else {}
+        (tmp_path / name / "bundle.json").write_text(json.dumps(record), encoding="utf-8")
+    monkeypatch.setattr(plan, "names", lambda: shipped_models.names(tmp_path))
+    monkeypatch.setattr(plan, "read_model", lambda name: shipped_models.read_model(name, tmp_path))
+    card = load_card(str(sets / "round" / "card.md"))
+    assert plan.similar_models(card) == ["discs"]
+    told = plan_text("photographs", PHOTOGRAPHS, LAPTOP, ["discs"])
+    assert "# A model that comes with ocuseg finds some of these classes: `ocuseg finetune discs` needs fewer images." in told
+
+
+def test_a_set_in_which_nothing_was_found_and_one_of_a_million_slices_are_planned_too() -> None:
+    empty = values(replace(PHOTOGRAPHS, classes=(ClassFacts("vessel", "vessel", 0.0),)))
+    assert empty["data"]["foreground_crops"] == 0.0
+    huge = replace(PHOTOGRAPHS, images=20_000, samples=1_000_000, slices=50)
+    assert values(huge)["train"]["epochs"] == 1
+    assert "steps each, which is more than planned." in plan_text("photographs", huge, LAPTOP).replace("\n  # ", " ")
 
 
 def test_more_images_than_memory_lie_on_disk_and_broken_ones_are_left_out() -> None:
