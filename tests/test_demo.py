@@ -24,7 +24,7 @@ def test_what_is_far_too_low_is_named(scores: dict[str, float | None], named: li
     told = too_low("a small network", summary(**scores))
     assert len(told) == len(named)
     for text, name in zip(told, named, strict=True):
-        assert f"{scores[name] or 0:.3f} for {name}, where at least {LEAST_DICE[name]:.2f} is known" in text
+        assert f"{scores[name] or 0:.3f} for {name}, where at least {LEAST_DICE[name]:.2f} is expected" in text
 
 
 def test_every_class_of_the_demo_has_its_least_dice_and_no_training_follows_the_clock() -> None:

@@ -75,7 +75,7 @@ def info(as_json: AsJson = False) -> None:
     from pipeline.tracking.provenance import environment
 
     facts = dict(environment("cuda" if torch.cuda.is_available() else "cpu"))
-    facts["site_key"] = "present" if default_key_path().exists() else "not made yet (made on first use)"
+    facts["site_key"] = "present" if default_key_path().exists() else "not created yet (created on first use)"
     lines = table(
         ["what", "value"],
         [[key, ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value] for key, value in facts.items()],
@@ -85,12 +85,12 @@ def info(as_json: AsJson = False) -> None:
 
 def print_schema(
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of standard output.")] = None,
-    card: Annotated[bool, typer.Option("--card", help="Of the YAML of a data card, instead of a run file.")] = False,
-    study: Annotated[bool, typer.Option("--study", help="Of a study file, instead of a run file.")] = False,
+    card: Annotated[bool, typer.Option("--card", help="Schema of a data card instead of a run file.")] = False,
+    study: Annotated[bool, typer.Option("--study", help="Schema of a study file instead of a run file.")] = False,
 ) -> None:
     """Print the JSON Schema of a run file (configs/schema.json), study file (study_schema.json) or data card (card_schema.json)."""
     if card and study:
-        raise ConfigError("--card and --study exclude each other; one schema is printed")
+        raise ConfigError("--card and --study cannot be combined; one schema is printed")
     text = _schema(card, study)
     if out is None:
         print(text, end="")

@@ -32,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _card_of(name: str, root: Path, follow_links: bool) -> DataCard:
-    """The card, once the folder that it is to be held against is known to exist."""
+    """The card, after checking that the folder exists."""
     from pipeline.cards.card import load_card
 
     card = load_card(name)
@@ -47,7 +47,7 @@ def card_check(
     follow_links: FollowLinks = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check the files under ROOT against the card, say what is wrong with which file, and count what is there."""
+    """Check the files under ROOT against the card, list the faults by file, and count what is there."""
     from pipeline.cards.check import card_statistics, check_card
 
     card = _card_of(name, root, follow_links)
@@ -101,13 +101,13 @@ def card_new(
         list[str] | None,
         typer.Option(
             help="What a folder or the files of a pattern are: FOLDER=images, labels, classes, objects (numbered), agreement (of readers), "
-            "second_reader, field_of_view or nothing; once for each."
+            "second_reader, field_of_view or nothing. May be repeated."
         ),
     ] = None,
     missing: Annotated[
         str | None, typer.Option(help="Images without a label: empty (nothing is there) or skip (nobody has labelled them).")
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="Names of files and folders are nobody's and may stand in the card.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="File and folder names identify nobody and may appear in the card.")] = False,
     follow_links: FollowLinks = False,
 ) -> None:
     """Draft a card for a folder of your own, named like the file OUT, and check it; read it through and complete it."""
@@ -159,7 +159,7 @@ def _on_a_terminal() -> bool:
 
 
 def _answer(question: Question) -> dict[str, str]:
-    """Puts a question on the terminal until one of its answers is chosen; returns what that means."""
+    """Asks a question on the terminal until one of its answers is chosen; returns the options that the answer stands for."""
     lines = ["", question.text, *(f"  {number}: {words}" for number, (words, _) in enumerate(question.answers, 1))]
     typer.echo("\n".join(lines), err=True)
     numbers = [str(number) for number in range(1, len(question.answers) + 1)]
@@ -171,11 +171,11 @@ def _answer(question: Question) -> dict[str, str]:
 def card_explain(
     name: CardName,
     root: SetRoot,
-    examples: Annotated[int, typer.Option(min=0, help="Files to show of each kind.")] = 3,
+    examples: Annotated[int, typer.Option(min=0, help="Example files to show for each pattern.")] = 3,
     follow_links: FollowLinks = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the card's patterns match under ROOT: fields, patients, eyes, parts, and what is left over and why. Opens no picture."""
+    """Show what the card's patterns match under ROOT: fields, patients, eyes, parts, and what is left over and why. Opens no image."""
     from pipeline.cards.explain import explain_card
 
     told = explain_card(_card_of(name, root, follow_links), root, examples=examples)

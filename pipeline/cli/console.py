@@ -1,4 +1,4 @@
-"""How the command line speaks: one line an error, progress where somebody watches, JSON where a program reads."""
+"""Output of the command line: one line per error, progress for a terminal, JSON for a program."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # a console or file that knows no µ gets it escaped
+            if isinstance(stream, io.TextIOWrapper):  # a console or file whose encoding lacks µ gets it escaped
                 stream.reconfigure(errors="backslashreplace")
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
         logging.getLogger("pipeline").setLevel(logging.INFO)
@@ -50,13 +50,13 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            typer.echo("interrupted: what was finished is saved; run the same command again to go on", err=True)
+            typer.echo("interrupted: what was finished is saved; run the same command again to continue", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except BrokenPipeError:
             raise typer.Exit(0) from None
         except OSError as error:
             if error.strerror is None:
-                raise  # not from the system, so nothing that a user could mend
+                raise  # not from the system, so nothing that a user could fix
             typer.echo(f"error: {refusal(error, [*args, *kwargs.values()])}", err=True)
             raise typer.Exit(EXIT_USAGE) from None
 
@@ -72,7 +72,7 @@ def script(main: Callable[[], None]) -> None:
 
 
 def refusal(error: OSError, given: Iterable[Any]) -> str:
-    """What the system refused, and where: below a folder that the user gave only that folder is named, as the rest may name a patient."""
+    """What the system refused, and where. Below a folder that the user gave, only that folder is named: the rest may name a patient."""
     place = ""
     if isinstance(error.filename, str | bytes):
         path = Path(os.fsdecode(error.filename))
@@ -83,7 +83,7 @@ def refusal(error: OSError, given: Iterable[Any]) -> str:
 
 
 def program(name: str) -> str:
-    """How this installation's command ``name`` is called from here: by its name where the shell finds it, else by its path."""
+    """How to call this installation's command ``name`` from here: by its name if the shell finds it, else by its path."""
     beside = Path(sys.executable).with_name(name)  # not resolved: a virtual environment's python is a link out of it
     found = shutil.which(name)
     if not beside.exists() or (found is not None and Path(found).absolute() == beside.absolute()):
@@ -105,32 +105,32 @@ def table(headings: list[str], rows: list[list[Any]]) -> list[str]:
 
 
 class ProgressLines:
-    """Progress for a log file: a line on standard error every :data:`LINE_EVERY_S` seconds, none of a step that is over sooner.
+    """Progress for a log file: a line on standard error every :data:`LINE_EVERY_S` seconds, none for a step that ends sooner.
 
-    The time left is told from the pace since the line before, where that told of the same part of the work.
+    The time left is estimated from the pace since the previous line, if that was about the same part of the work.
     """
 
     def __init__(self, description: str) -> None:
         self._description = description
-        self._told, self._done, self._part = time.monotonic(), 0, ""
+        self._printed, self._done, self._part = time.monotonic(), 0, ""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         from pipeline.types import duration
 
         now = time.monotonic()
-        if now - self._told < LINE_EVERY_S:
+        if now - self._printed < LINE_EVERY_S:
             return
         part = note.partition(" ")[0]  # "reading cases", "epoch 3, ...": the first word says which part this is
         parts = [f"{done} of {total}" if total is not None else str(done), note]
         if total is not None and part == self._part and self._done < done < total:
-            parts.append(f"{duration((now - self._told) / (done - self._done) * (total - done))} left")
-        self._told, self._done, self._part = now, done, part
+            parts.append(f"{duration((now - self._printed) / (done - self._done) * (total - done))} left")
+        self._printed, self._done, self._part = now, done, part
         typer.echo(f"{self._description}: {', '.join(filter(None, parts))}", err=True)
 
 
 @contextlib.contextmanager
 def progress(description: str) -> Iterator[ProgressCallback]:
-    """A progress bar on standard error where it is a terminal, elsewhere a line every half minute."""
+    """A progress bar on standard error if it is a terminal, else a line every half minute."""
     if not sys.stderr.isatty():
         yield ProgressLines(description)
         return

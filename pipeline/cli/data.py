@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 SiteKey = Annotated[
-    Path | None, typer.Option(help="File of the key that pseudonyms are made with (default: OCUSEG_SITE_KEY, or made on first use).")
+    Path | None, typer.Option(help="File with the key for pseudonyms (default: OCUSEG_SITE_KEY, or a key created on first use).")
 ]
 FollowLinks = Annotated[
-    bool, typer.Option("--follow-links", help="Also read what links lead to that leave the folder (left alone otherwise, and counted).")
+    bool,
+    typer.Option("--follow-links", help="Also read what is behind links that leave the folder (by default such links are only counted)."),
 ]
 
 
 def follow(links: bool) -> None:
-    """From here on folders are walked through links that leave them (scans/walk.py)."""
+    """Make all later walks follow links that leave their folder (scans/walk.py)."""
     if links:
         os.environ[FOLLOW_LINKS] = "1"
 
@@ -37,8 +38,8 @@ def words(name: str) -> str:
 
 
 def ends(counts: dict[str, int]) -> list[str]:
-    """How a folder's files ended, a line each."""
-    shown = {"part": "further slices of volumes", "not_an_image": "no image", "not_followed": "links not followed"}
+    """How many files of a folder ended in which state, a line each."""
+    shown = {"part": "further slices of volumes", "not_an_image": "not an image", "not_followed": "links not followed"}
     lines = [f"{shown.get(name, words(name))}: {count}" for name, count in counts.items()]
     if counts.get("not_followed"):
         lines.append("links that lead out of the folder are not followed; --follow-links reads what they lead to")
@@ -59,7 +60,7 @@ MemoryLimit = Annotated[
     str | None,
     typer.Option(
         envvar="OCUSEG_MEMORY_LIMIT",
-        help="Memory that this command may use with its processes, such as 8G (default: 3/4 of the machine's or container's).",
+        help="Memory that this command and its processes may use, such as 8G (default: 3/4 of the machine's or container's).",
     ),
 ]
 
@@ -94,7 +95,7 @@ def existing_folder(path: Path, what: str) -> Path:
 
 
 def existing_run_file(path: Path) -> Path:
-    """The run file, study file (or STUDY/RUN) or folder that ``path`` means; said before anything slow is imported where there is none."""
+    """The run file, study file (or STUDY/RUN) or folder that ``path`` means; checked before anything slow is imported."""
     if not find_run_file(path).exists() and not find_run_file(path.parent).is_file():
         raise ConfigError(f"{path}: there is no such run file; give the path of a YAML run file, or the name of one in configs/")
     return path
@@ -108,14 +109,14 @@ def existing_bundle(path: Path) -> Path:
 
 
 def phantom(
-    out: Annotated[Path, typer.Argument(help="Folder to write; made if missing.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; created if missing.")],
     patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     broken: Annotated[bool, typer.Option("--broken", help="Also write broken and duplicate files, as hospital folders hold them.")] = False,
     oct_only: Annotated[
         bool,
         typer.Option(
-            "--oct-only", help="Write OCT alone, each scan by an instrument of its own: rasters of the macula, circles around the disc."
+            "--oct-only", help="Write OCT only, each scan from a different instrument: rasters of the macula, circles around the disc."
         ),
     ] = False,
     as_json: AsJson = False,
@@ -127,7 +128,7 @@ def phantom(
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{str(out)!r} is not empty; give a new folder, so that nothing is overwritten")
     if oct_only and broken:
-        raise ConfigError("--broken and --oct-only exclude each other: broken files are those of a whole hospital")
+        raise ConfigError("--broken and --oct-only cannot be combined: broken files belong to a whole hospital")
     with progress("phantoms") as advance:
         if oct_only:
             counts = write_oct_set(out, patients, seed, progress=advance)
@@ -141,7 +142,7 @@ def phantom(
 def index(
     folder: Annotated[Path, typer.Argument(help="A hospital's folder tree.")],
     out: Annotated[Path, typer.Option(help="Catalogue to write or bring up to date (SQLite).")] = Path("catalogue.sqlite"),
-    workers: Annotated[int, typer.Option(min=1, help="Files read at once.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Files read in parallel.")] = 2,
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
     follow_links: FollowLinks = False,

@@ -89,14 +89,14 @@ def demo(
     failed = [text for what, summary, _, _ in reports for text in too_low(what, summary)]
     print(f"everything is in {home}; {time.perf_counter() - started:.0f} s. Research use, not for diagnosis.")
     if failed:
-        raise TrainingError("the demo did not work as it should: " + "; ".join(failed))
+        raise TrainingError("the demo failed: " + "; ".join(failed))
 
 
 def too_low(what: str, summary: Mapping[str, Any]) -> list[str]:
-    """A sentence for each class whose Dice is far below what is known of this training."""
+    """A sentence for each class whose Dice is far below what is expected of this training."""
     found = {name: own["mean_per_image"]["dice"]["value"] for name, own in summary["classes"].items()}
     return [
-        f"{what} reached a Dice of {found[name] or 0:.3f} for {name}, where at least {least:.2f} is known"
+        f"{what} reached a Dice of {found[name] or 0:.3f} for {name}, where at least {least:.2f} is expected"
         for name, least in LEAST_DICE.items()
         if name in found and (found[name] or 0) < least
     ]

@@ -25,7 +25,7 @@ from pipeline.cli.data import (
 )
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_REJECTED, ConfigError
 
-BundlePath = Annotated[Path, typer.Argument(help="Bundle folder that training left, or the name of a model that comes with ocuseg.")]
+BundlePath = Annotated[Path, typer.Argument(help="Bundle folder of a trained network, or the name of a model that comes with ocuseg.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Plugin = Annotated[list[Path] | None, typer.Option(help="Python file that registers models, losses or tasks of your own.")]
 WeightsDir = Annotated[
@@ -51,10 +51,10 @@ def train(
     root: Annotated[Path | None, typer.Option(help="Folder that holds the data set.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for runs; each gets a folder of its own.")] = Path("runs"),
     override: Annotated[list[str] | None, typer.Option("--set", help="Change one setting: dotted.key=value. May be repeated.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder instead of starting one.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run folder instead of starting a new run.")] = None,
     from_run: Annotated[str | None, typer.Option(help="Repeat a run recorded in MLflow, by its run id, and compare.")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow server of --from-run.")] = None,
-    send: Annotated[Path | None, typer.Option(help="Only send what a run folder could not send to MLflow earlier.")] = None,
+    send: Annotated[Path | None, typer.Option(help="Only send what this run folder could not deliver to MLflow earlier.")] = None,
     device: Device = "auto",
     plugin: Plugin = None,
     weights_dir: WeightsDir = None,
@@ -82,9 +82,7 @@ def train(
     if config is not None:
         existing_run_file(config)
     if resume is not None and not (existing_folder(resume, "--resume") / "config.yaml").is_file():
-        raise ConfigError(
-            f"--resume {str(resume)!r} is not the folder of a run (no config.yaml in it); give that folder, or start a new run"
-        )
+        raise ConfigError(f"--resume {str(resume)!r} is not a run folder (it has no config.yaml); give a run folder, or start a new run")
     for path in plugin or []:
         load_plugin(path)
     use_weights(weights_dir)
@@ -106,7 +104,7 @@ def train(
     if resume is not None:
         settings, run_dir = load_config(resume / "config.yaml", override or ()), resume
     else:
-        choose_device(device)  # before there is a folder for a run that cannot begin
+        choose_device(device)  # fails before a folder is made for a run that cannot start
         if config is not None:
             settings = load_config(config, override or ())
         else:
@@ -132,7 +130,7 @@ def train(
 
 
 def needs_root(repeats: bool, resumes: bool) -> str:
-    """What the folder of the data set is needed for."""
+    """Why --root is needed."""
     if repeats:
         return "--from-run needs --root: the folder with the data set (its hashes are compared with the record)"
     if resumes:
@@ -141,7 +139,7 @@ def needs_root(repeats: bool, resumes: bool) -> str:
 
 
 def use_weights(folder: Path | None) -> None:
-    """From here on `weights: imagenet` is looked for in ``folder`` (models/weights.py)."""
+    """Look for `weights: imagenet` in ``folder`` from now on (models/weights.py)."""
     if folder is not None:
         os.environ["OCUSEG_WEIGHTS"] = str(existing_folder(folder, "--weights-dir"))
 
@@ -151,7 +149,7 @@ def load_plugin(path: Path) -> None:
 
     Raises
     ------
-    ConfigError: it is no Python file, or raised an error; with the last line of the file that took part in it.
+    ConfigError: it is not a Python file, or raised an error; the message has the last line of the file involved.
     """
     import importlib.util
     import traceback
@@ -170,7 +168,7 @@ def load_plugin(path: Path) -> None:
                 lines = [error.lineno]
         place = f", line {lines[-1]}" if lines else ""
         reason = (reason.strip().splitlines() or ["no reason given"])[0]
-        raise ConfigError(f"--plugin {str(path)!r}{place}: {type(error).__name__}: {reason}; mend the file") from error
+        raise ConfigError(f"--plugin {str(path)!r}{place}: {type(error).__name__}: {reason}; fix the file") from error
 
 
 def evaluate(
@@ -185,13 +183,13 @@ def evaluate(
         ),
     ] = None,
     classes: Annotated[
-        list[str] | None, typer.Option(help="OURS=THEIRS: the bundle's class and what the card calls it. May be repeated.")
+        list[str] | None, typer.Option(help="OURS=THEIRS: a class by its name in the bundle and in the card. May be repeated.")
     ] = None,
     proposals: Annotated[
         bool, typer.Option("--proposals", help="Also score and draw what a two-stage detector's first stage proposes.")
     ] = False,
     tracking: Annotated[
-        str | None, typer.Option(help="MLflow tracking URI for a run of its own (default: recorded in the run that made the bundle).")
+        str | None, typer.Option(help="Record in a new run at this MLflow URI (default: in the run that made the bundle).")
     ] = None,
     device: Device = "auto",
     plugin: Plugin = None,
@@ -213,7 +211,7 @@ def evaluate(
     follow(follow_links)
     beside = Path("evaluations") / bundle.name if is_shipped(bundle) else bundle.parent / "evaluation"
     folder = out or beside / f"{load_card(card).name}_{split}"
-    resolve_uri(tracking, folder)  # a URI that cannot be used is said before the work
+    resolve_uri(tracking, folder)  # a bad URI is refused before the work
     with progress("evaluating") as advance:
         summary = evaluate(
             bundle,
@@ -249,12 +247,12 @@ def same_classes(pairs: Sequence[str]) -> dict[str, str]:
 def predict(
     bundle: BundlePath,
     folder: Annotated[Path, typer.Argument(help="A hospital's folder tree of raw scans.")],
-    out: Annotated[Path, typer.Option(help="Folder for masks, objects and ledger; an unfinished one is finished.")],
+    out: Annotated[Path, typer.Option(help="Folder for masks, objects and ledger; an interrupted prediction is continued.")],
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also keep each class's probabilities (of a segmentation bundle).")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Files read, and results written, at once (default: as cores and memory allow).")
+        int | None, typer.Option(min=1, help="Files read, and results written, in parallel (default: as cores and memory allow).")
     ] = None,
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
@@ -262,10 +260,10 @@ def predict(
     plugin: Plugin = None,
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
-    profile: Annotated[bool, typer.Option("--profile", help="At the end, say where the time went.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Print at the end where the time went.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Segment every scan in a folder, or find its objects, as the bundle was trained to; every file ends in the ledger."""
+    """Segment every scan in a folder, or detect its objects, as the bundle was trained to; the ledger lists every file."""
     bundle = existing_bundle(bundle)
     existing_folder(folder, "folder")
     for path in plugin or []:
@@ -300,7 +298,7 @@ def predict(
 
 
 def report(folder: Annotated[Path, typer.Argument(help="Folder that `ocuseg predict` wrote.")], as_json: AsJson = False) -> None:
-    """Write an offline HTML worklist and one page a case."""
+    """Write an offline HTML worklist and one page per case."""
     from pipeline.reports.worklist import write_report
 
     with progress("report") as advance:

@@ -1,4 +1,4 @@
-"""A folder's files as a stream: each once, at its own place; links that lead elsewhere are not followed, nothing is skipped."""
+"""A folder's files as a stream: each once, at its own place; links that lead elsewhere are not followed but reported."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_stopped_by_sigterm_it_says_so_in_one_line_and_goes_on_later(tmp_path: P
             process.kill()
     assert (process.returncode, said) == (130, ""), complaint
     told = [line for line in complaint.splitlines() if not line.startswith(("INFO: ", "predicting: "))]
-    assert told == ["interrupted: what was finished is saved; run the same command again to go on"]
+    assert told == ["interrupted: what was finished is saved; run the same command again to continue"]
     finished = {path: path.stat().st_mtime_ns for path in out.glob("cases/*/case.json")}
     assert len(finished) == 2
     assert not (out / ".staging").exists()
