@@ -1,4 +1,4 @@
-"""Data cards: one Markdown file a data set says where its files are, what their labels mean, and under which licence.
+"""Data cards: one Markdown file per data set states where its files are, what their labels mean, and their licence.
 
 The YAML between the two "---" lines at the top is checked by :class:`CardFields`; the text below is for people.
 """
@@ -73,7 +73,7 @@ class ImageFields(Strict):
 
 
 class PartFields(Strict):
-    """Who belongs to which official part; exactly one way of saying it."""
+    """Which cases belong to which official part, stated in exactly one way."""
 
     field: dict[str, Part] | None = Field(None, description="values of the pattern's or table's field {part}")
     patients: dict[Part, list[str]] | None = Field(None, description="IDs of patients, of private data also their pseudonyms")
@@ -167,7 +167,7 @@ class CardFields(Strict):
 
     @cached_property
     def stored_map(self) -> LabelMap:
-        """All classes that the label files speak of."""
+        """All classes that the label files name."""
         classes = (LabelClass(i, c.name, c.colour, c.code, c.inside, c.role) for i, c in enumerate(self.classes, 1))
         return LabelMap(tuple(classes), self.overlapping, tuple(self.layers), tuple(self.surfaces))
 
@@ -184,7 +184,7 @@ class CardFields(Strict):
 class DataCard(CardFields):
     """A checked card; ``sha256`` is of the whole text, ``body`` is the Markdown below the front matter.
 
-    ``chosen``: names of the classes that :meth:`choosing` has left; none: all.
+    ``chosen``: names of the classes kept by :meth:`choosing`; empty: all.
     """
 
     body: str = ""
@@ -197,7 +197,7 @@ class DataCard(CardFields):
         return self.stored_map.only([c.name for c in self.classes if c.name in self.chosen]) if self.chosen else self.stored_map
 
     def choosing(self, names: Sequence[str]) -> DataCard:
-        """The same card, of whose labels only these classes are read; what is labelled as another one is background.
+        """The same card with only these classes read from its labels; other classes become background.
 
         Raises
         ------
@@ -219,11 +219,11 @@ class DataCard(CardFields):
 
 @dataclass(frozen=True)
 class CardCase:
-    """One image of a data set with all that belongs to it. Paths are for reading; only ``key`` may be written anywhere.
+    """One image of a data set with all its files. Paths are for reading; only ``key`` may be written anywhere.
 
-    A label without a path is a file that the card lets be missing: none of its classes is there. Of a source with one file an
-    object there is one entry a file. ``fields`` are what the patterns say of the image, of a data set in the folder ``root``.
-    ``patient_from``: what has told the patient: the card's field, tags, a folder or the file's name.
+    A label without a path is a file that may be missing by the card: the image has none of its classes. A source with one file per
+    object has one entry per file. ``fields`` are the values of the patterns' fields for the image, ``root`` is the data set's folder.
+    ``patient_from``: where the patient was read: the card's field, tags, a folder or the file's name.
     """
 
     key: CaseKey
@@ -238,7 +238,7 @@ class CardCase:
 
 
 def card_folders() -> list[Path]:
-    """Where cards are looked for: the working folder, then those that come with ocuseg."""
+    """Where cards are searched: the working folder, then those that come with ocuseg."""
     return [Path("data_cards"), shipped("data_cards")]
 
 
@@ -247,7 +247,7 @@ def load_card(name_or_path: str) -> DataCard:
 
     Raises
     ------
-    CardError: no such card, or a front matter that is not right; one sentence a fault.
+    CardError: no such card, or an invalid front matter; one sentence per fault.
     """
     import difflib
 
@@ -270,7 +270,7 @@ def load_card(name_or_path: str) -> DataCard:
 
 
 def list_cards() -> list[DataCard]:
-    """The cards that come with ocuseg or lie in the working folder, by name."""
+    """The cards that come with ocuseg or are in the working folder, by name."""
     return [load_card(name) for name in _names()]
 
 
@@ -293,7 +293,7 @@ def parse_card(text: str, where: str = "card") -> DataCard:
 
 
 def read_scan(card: DataCard, case: CardCase) -> Scan:
-    """The case's image as a Scan: the card's modality, and its spacing and laterality where the file itself has none.
+    """The case's image as a Scan: the card's modality, and its spacing and laterality if the file itself has none.
 
     Raises
     ------
@@ -314,7 +314,7 @@ def read_scan(card: DataCard, case: CardCase) -> Scan:
 
 
 def read_field_of_view(card: DataCard, case: CardCase, scan: Scan) -> npt.NDArray[np.bool_] | None:
-    """The card's field of view, bool (H, W) in the frame of the case's scan, or None where the card has none for this case."""
+    """The card's field of view, bool (H, W) in the frame of the case's scan, or None if the card has none for this case."""
     if case.field_of_view is None or card.field_of_view is None:
         return None
     try:
@@ -327,6 +327,6 @@ def read_field_of_view(card: DataCard, case: CardCase, scan: Scan) -> npt.NDArra
 
 
 def check_sizes(geometry: Geometry, mask: npt.NDArray[Any], what: str) -> None:
-    """Raise CardError where a label is not of its image's size."""
+    """Raise CardError if a label does not have its image's size."""
     if tuple(mask.shape) != geometry.shape:
         raise CardError(f"{what} is {' x '.join(map(str, mask.shape))}, but the image is {' x '.join(map(str, geometry.shape))}")

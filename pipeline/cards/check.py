@@ -1,4 +1,4 @@
-"""Does a folder hold what its card says? One sentence a fault, naming the file; and the numbers a card is judged by."""
+"""Checks a folder against its card: one sentence per fault, with the file; and the counts by which a card is judged."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ __all__ = ["Problem", "card_statistics", "check_card", "check_draft", "draft_car
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """``file`` is relative to the data set's folder, or "" for the set as a whole. A ``warning`` is what the reader of a scan
-    noticed: the card can be used, and somebody should look at that file first. ``to complete``: nothing is wrong with the files, but
-    the card leaves something for a person to say."""
+    """``file`` is relative to the data set's folder, or "" for the set as a whole. A ``warning`` comes from the
+    reader of a scan: the card can be used, but somebody should look at that file first. ``to complete``: nothing is wrong with the
+    files, but the card leaves something for a person to fill in."""
 
     file: str
     message: str
@@ -47,13 +47,12 @@ class Problem:
 def check_card(
     card: DataCard, root: Path, *, pseudonyms: Pseudonyms | None = None, progress: ProgressCallback | None = None
 ) -> list[Problem]:
-    """Open every file that the card speaks of; what is wrong with which, sorted by file.
+    """Open every file that belongs to the card and return what is wrong, sorted by file.
 
-    Files without a partner, unreadable ones, labels of another size, label values that the card does not name, pixels of a class that
-    are not of the one around it, classes of which nothing is labelled, layers in another order than the card's or with nothing between
-    them, boxes without area or outside their image, empty fields of view, patients in two official parts, and parts of other sizes than
-    the card states; of the card itself, what is still to be completed and, where names are private, a pattern that does not say where
-    the patient stands.
+    Reported are files without a partner, unreadable files, labels of another size, label values that the card does not name, pixels of a
+    class outside the class that contains it, classes without any label, layers in another order than the card's or with background
+    between them, boxes without area or outside their image, empty fields of view, patients in two official parts, and parts whose size
+    differs from the card's; in the card itself, what is still to be completed and, if names are private, a pattern without {patient}.
 
     Raises
     ------
@@ -95,7 +94,7 @@ def _check(card: DataCard, root: Path, found: Found, progress: ProgressCallback 
 
 
 def check_draft(text: str, folder: Path, *, progress: ProgressCallback | None = None) -> tuple[int, list[Problem]]:
-    """How many cases a drafted card finds, and what :func:`check_card` says of it. No site key is made or used."""
+    """How many cases a drafted card finds, and the problems that :func:`check_card` reports. No site key is made or used."""
     from pipeline.scans.identity import Pseudonyms
 
     card = parse_card(text)
@@ -106,7 +105,7 @@ def check_draft(text: str, folder: Path, *, progress: ProgressCallback | None = 
 def card_statistics(card: DataCard, root: Path, *, progress: ProgressCallback | None = None) -> dict[str, Any]:
     """Cases, patients, parts, sizes, each class by its role, its mean fraction of the field of view, and how many objects are labelled.
 
-    Cases whose files cannot be used (:func:`check_card` names them) count as cases and nowhere else.
+    Cases whose files cannot be used (:func:`check_card` names them) are counted as cases only.
     """
     found = search_folder(card, root)
     cases = found.cases
@@ -150,8 +149,8 @@ def card_statistics(card: DataCard, root: Path, *, progress: ProgressCallback | 
 
 
 def _case_problems(card: DataCard, case: CardCase, root: Path, shared: set[Problem], labelled: set[str]) -> list[Problem]:
-    """What is wrong with the files of one case; in ``shared`` comes what is wrong with files of many, found anew with each case, in
-    ``labelled`` the names of the classes of which the first reader has labelled a pixel or an object.
+    """Problems of one case. ``shared`` collects problems of files that belong to many cases, ``labelled`` the names of the classes of
+    which the first reader has labelled a pixel or an object.
     """
 
     def at(path: Path, error: object) -> Problem:
@@ -201,7 +200,7 @@ def _held(card: DataCard, truth: Truth) -> set[str]:
 
 
 def _class_problems(card: DataCard, cases: list[CardCase], labelled: dict[CaseKey, set[str]]) -> list[Problem]:
-    """A class that no case holds, or none of the training part, can be neither learnt nor scored."""
+    """A class without a label in any case, or in the training part, can be neither learnt nor scored."""
     problems = []
     training = [case.key for case in cases if case.part == "train"]
     for name in card.label_map.names if cases and card.labels else ():
@@ -214,9 +213,9 @@ def _class_problems(card: DataCard, cases: list[CardCase], labelled: dict[CaseKe
 
 
 def _outside(card: DataCard, case: CardCase, scan: Scan, at: Callable[[Path, object], Problem]) -> list[Problem]:
-    """Pixels labelled as a class, but not as the class that it lies inside: told, and otherwise left as the reader drew them.
+    """Pixels labelled as a class, but not as the class that contains it: reported, and otherwise left as the reader drew them.
 
-    To make them part of either class would score a network against labels that no reader has made.
+    Assigning them to either class would score a network against labels that no reader has drawn.
     """
     label_map, problems = card.stored_map, []
     readers: tuple[tuple[Reader, Labels], ...] = (("first", case.labels), ("second", case.second_reader))
@@ -240,8 +239,8 @@ def _outside(card: DataCard, case: CardCase, scan: Scan, at: Callable[[Path, obj
 
 
 def _disorder(card: DataCard, case: CardCase, scan: Scan, at: Callable[[Path, object], Problem]) -> list[Problem]:
-    """Layers that the label has the other way round than the card, or further apart than the thinner one is thick: in most of the
-    A-scans that hold both. Across such a gap no single surface parts them, and the thinner one would be taken for an island."""
+    """Layers that in most of the A-scans with both are in the other order than in the card, or further apart than the thinner one is
+    thick. No single surface separates layers across such a gap, and the thinner one would be taken for an island."""
     label_map, problems = card.stored_map, []
     if len(label_map.layered) < 2 or not case.labels:
         return []

@@ -1,4 +1,4 @@
-"""Objects from COCO JSON (https://cocodataset.org/#format-data): parsed once a file, and only what an image needs is decoded."""
+"""Objects from COCO JSON (https://cocodataset.org/#format-data): a file is parsed once, only the requested image is decoded."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 _lock = threading.Lock()
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
-"""What Label Studio puts before the names of the files that it was given."""
+"""The prefix that Label Studio puts before the names of uploaded files."""
 
 
 @dataclass(frozen=True)
 class CocoImage:
-    """One entry of a file's images: its id as text, its path with "/" between folders, and (rows, columns) or None where it has none."""
+    """One entry of a file's images: its id as text, its path with "/" between folders, and (rows, columns), or None if not stated."""
 
     id: str
     path: str
@@ -52,7 +52,7 @@ class CocoFile:
 
 
 def read_coco(path: Path) -> CocoFile:
-    """The file, parsed when it is first asked for and whenever it has changed.
+    """The file, parsed on first use and whenever it has changed.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def read_coco(path: Path) -> CocoFile:
 
 @lru_cache(maxsize=4)
 def _parse(path: Path, _changed: int, _size: int) -> CocoFile | str:
-    """The file, or what is wrong with it: kept, so that a large file is not parsed anew for each image."""
+    """The file, or what is wrong with it; cached, so that a large file is not parsed again for each image."""
     try:
         return _checked(json.loads(read_regular(path)))
     except CardError as error:
@@ -79,7 +79,7 @@ def _parse(path: Path, _changed: int, _size: int) -> CocoFile | str:
 
 
 def _checked(data: Any) -> CocoFile:
-    """What JSON holds, as a CocoFile; CardError names the key that is missing or wrong."""
+    """Parsed JSON as a CocoFile; CardError names the key that is missing or wrong."""
     images = _images(data)
     categories = {}
     for place, entry in _entries(data, "categories"):
@@ -116,7 +116,7 @@ def _checked(data: Any) -> CocoFile:
 
 
 def _images(data: Any) -> dict[str, tuple[CocoImage, ...]]:
-    """The images by file name, without the prefix that an upload put before every one of them."""
+    """The images by file name, without the upload prefix that all of them have."""
     listed = []
     for place, entry in _entries(data, "images"):
         sides = entry.get("height"), entry.get("width")
@@ -149,7 +149,7 @@ def _path(file_name: str) -> str:
 
 
 def _entries(data: Any, section: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("images[0]", entry) of a section; CardError where it is not a list of objects."""
+    """("images[0]", entry) of a section; CardError if it is not a list of objects."""
     listed = data.get(section) if isinstance(data, dict) else None
     if not isinstance(listed, list):
         fault = f"{section!r} is not a list" if isinstance(data, dict) and section in data else f"the key {section!r} is missing"
@@ -167,23 +167,23 @@ def _value(entry: dict[str, Any], key: str, place: str) -> Any:
 
 
 def _id(entry: dict[str, Any], key: str, place: str) -> str:
-    """An id as text, so that 1, 1.0 and "1" are one, as different tools write them."""
+    """An id as text, so that 1, 1.0 and "1", written by different tools, are equal."""
     value = _value(entry, key, place)
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def from_coco(path: Path, image: Path, plane: tuple[int, int], classes: Mapping[str, int], *, unlisted_is_empty: bool) -> Objects:
-    """The objects of one image; of those with masks, boxes fit the masks.
+    """The objects of one image; boxes are fitted to masks if there are any.
 
     Parameters
     ----------
-    classes: name of a category to label, 0 for what is left out.
+    classes: name of a category to label, 0 to leave it out.
     unlisted_is_empty: an image that the file does not list has no objects, and is not a fault.
 
     Raises
     ------
-    CardError: the image is not listed or of another size, a category that the card does not name, a box or mask that is none.
-    LabelFileError: the file is no COCO JSON.
+    CardError: the image is not listed or of another size, a category that the card does not name, an invalid box or mask.
+    LabelFileError: the file is not COCO JSON.
     """
     coco = read_coco(path)
     entry = _entry(coco, image)
@@ -216,7 +216,7 @@ def from_coco(path: Path, image: Path, plane: tuple[int, int], classes: Mapping[
 
 
 def _entry(coco: CocoFile, image: Path) -> CocoImage | None:
-    """The entry whose file name is the image's; where several folders hold one of this name, the one whose path ends alike."""
+    """The entry whose file name is the image's; if several folders hold a file of this name, the one whose path ends like the image's."""
     entries = coco.images.get(unicodedata.normalize("NFC", image.name), ())
     if len(entries) > 1:
         whole = "/" + unicodedata.normalize("NFC", image.as_posix())
@@ -235,7 +235,7 @@ def _box(annotation: dict[str, Any]) -> list[float]:
 
 
 def _mask(annotation: dict[str, Any], plane: tuple[int, int], *, sized: bool) -> Mask:
-    """The whole mask of an object; ``sized``: the file states the image's size, so that outlines are of this very picture."""
+    """The whole mask of an object; ``sized``: the file states the image's size, so that outlines certainly belong to this image."""
     from faster_coco_eval import mask as rle
 
     shape, (rows, columns), name = annotation["segmentation"], plane, f"COCO object {annotation['id']}"
@@ -264,7 +264,7 @@ def _mask(annotation: dict[str, Any], plane: tuple[int, int], *, sized: bool) ->
 
 
 def _outlines(name: str, shape: Any) -> list[list[float]]:
-    """The outlines [x1, y1, x2, y2, ...] of an object, less those of one or two points beside whole ones; ValueError for what is none."""
+    """The outlines [x1, y1, x2, y2, ...] of an object, without those of one or two points beside valid ones; ValueError if invalid."""
     polygons = [[float(v) for v in polygon] for polygon in shape]
     if any(len(p) % 2 or not all(map(math.isfinite, p)) for p in polygons):
         raise ValueError
@@ -275,7 +275,7 @@ def _outlines(name: str, shape: Any) -> list[list[float]]:
 
 
 def _leftovers(entry: dict[str, Any]) -> int:
-    """How many outlines of an object enclose nothing, where others do."""
+    """How many outlines of an object enclose nothing, while others do."""
     shape = entry["segmentation"]
     if not isinstance(shape, list) or not all(isinstance(polygon, list) for polygon in shape):
         return 0

@@ -1,8 +1,8 @@
-"""A first draft of a data card for a folder of one's own, with what can be read off the files; a person completes it.
+"""A first draft of a data card for a user's folder, from what the files show; a person completes it.
 
-A card's text is copied into every run and its record, so a draft holds no word of a file's or folder's name but those that
-name a kind of picture (images, masks, vessels, ...) or a part (train, test): all else may be a patient. What the user names, and
-all names of a set that the user calls public, may stand in it.
+A card's text is copied into every run and its record, so a draft contains only those words of file and folder names that
+name a kind of image (images, masks, vessels, ...) or a part (train, test): anything else may be a patient. Names that the user gives,
+and all names of a set that the user calls public, may appear.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pipeline.types import Modality, ProgressCallback
 from pipeline.types.palette import class_colour
 
 UNFINISHED = "TO COMPLETE"
-"""What a draft says wherever a person must."""
+"""Placeholder for what a person must fill in."""
 
 
 def draft_card(
@@ -47,16 +47,16 @@ def draft_card(
 
     Parameters
     ----------
-    labels: folders of the labels below ``folder``, or a CSV file in it with columns image and label (and patient, eye, visit, part
-        where there are any). None: labels are the pictures whose pixels look like some and whose names fit those of the images.
+    labels: folders of the labels below ``folder``, or a CSV file in it with columns image and label (and optionally patient, eye,
+        visit, part). None: labels are pictures whose pixels look like labels and whose names fit those of the images.
     name: the card's; without it "my_data" (the folder's own name may be a patient's).
-    takes: what a folder or a group of files is for, as :mod:`draft_roles` has it; wins over what the pixels say.
-    public: names of files and folders are nobody's.
-    looks: what the pixels of the files tell; kept in it for another call on the same folder, once a question is answered.
+    takes: the role of a folder or group of files, as in :mod:`draft_roles`; overrides what the pixels suggest.
+    public: names of files and folders identify nobody.
+    looks: what the pixels of the files show; a cache for further calls on the same folder, after a question is answered.
 
     Raises
     ------
-    CardError: nothing that can be read, or no label belongs to any image.
+    CardError: nothing can be read, or no label belongs to any image.
     OpenQuestionError: two readings are possible; call again with one of its answers among ``takes``.
     """
     name = re.sub(r"[^a-z0-9_-]+", "_", (name or "").lower()).strip("_-")[:64] or "my_data"
@@ -173,7 +173,7 @@ class _Draft:
         return text
 
     def _sources(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Sources of the first and the second reader; one class a stored value, or one a file where there are several binary files."""
+        """Sources of the first and the second reader; one class per stored value, or one per file if there are several binary files."""
         several = len(self.roles.labels) > 1
         sources, seconds = [], []
         for group in self.roles.labels:
@@ -191,7 +191,7 @@ class _Draft:
         return sources, [{key: value for key, value in second.items() if key != "missing"} for second in seconds]
 
     def _base(self, group: Group) -> str:
-        """What the words of a group's pattern say that those of the other labels' do not."""
+        """The words of a group's pattern that the other labels' patterns do not have."""
         said = {id(g): words(re.sub(r"\{[^}]*\}|\.\w+$", " ", g.pattern())) for g in self.roles.labels}
         own = [word for word in said[id(group)] if not all(word in others for others in said.values())]
         base = re.sub("^[^A-Za-z]+", "", "_".join(dict.fromkeys(own)))[:50].lower() or "class"
@@ -245,12 +245,12 @@ class _Draft:
 
 
 def _discreet(group: Group) -> str:
-    """The group's pattern, without a word that may be somebody's."""
+    """The group's pattern, without words that may identify somebody."""
     return re.sub(r"(^|/)\*[^/]+/", r"\1*/", group.pattern("*"))
 
 
 def _together(looks: Sequence[Look | None]) -> Look | None:
-    """What the first of them is, with the values of all: a second reader may know a class that the first never met."""
+    """The first group's look, with the values of all: a second reader may use a class that the first never did."""
     first = looks[0]
     if first is None:
         return None
@@ -259,7 +259,7 @@ def _together(looks: Sequence[Look | None]) -> Look | None:
 
 
 def _modality(images: Group) -> Modality:
-    """A guess: stacks of slices and files of an OCT device are OCT, what is called so an angiography, all else photographs."""
+    """A guess: stacks of slices and files of an OCT device are OCT, files named so angiography, everything else photographs."""
     shapes = images.look.shapes if images.look is not None else ()
     if images.extension.lower() == ".vol" or any(len(s) == 3 and s[-1] != 3 for s in shapes):
         return "oct"

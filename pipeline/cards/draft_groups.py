@@ -1,4 +1,4 @@
-"""The files of a folder in groups: of one place, one manner of naming and one kind, with the pattern that fits exactly them."""
+"""The files of a folder in groups with the same place, naming scheme and kind, each with the pattern that fits exactly its files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _FEW = 6
 _LEVELS = ("{patient}", "{visit}", "{series}")
 TEXTS = (".txt", ".xml", ".json", ".csv", ".names")
 Key = tuple[str, ...]
-"""What tells the images of a set apart: the words of the folders that are somebody's, and of the name."""
+"""What distinguishes the images of a set: the identifying words of folders and names."""
 
 
 @dataclass
 class Group:
-    """``files`` by key; ``folder``, ``before``, ``after`` are as a pattern has them. ``named``: the pattern fits no other group's files.
+    """``files`` by key; ``folder``, ``before``, ``after`` are parts of the pattern. ``named``: the pattern fits no other group's files.
 
-    ``shown`` is what a person calls it by: its folders as they are, and * for what differs.
+    ``shown`` is its name for people: its folders as they are, and * for what differs.
     """
 
     folder: str
@@ -63,7 +63,7 @@ class Group:
         return (*found, "name")
 
     def matched(self, images: Group) -> dict[Key, str]:
-        """The file that belongs to each image, by the image's key; none where the patterns have not the same fields."""
+        """The file that belongs to each image, by the image's key; empty if the patterns do not have the same fields."""
         own = tuple(name for name in self.names if name != "name" or self.middles != {""})
         if not set(own) <= set(images.names):
             return {}
@@ -83,7 +83,7 @@ class Group:
 def groups_of(files: Sequence[str], top: Path, literal: Sequence[str] = (), *, public: bool = False) -> list[Group]:
     """Groups of relative paths.
 
-    ``literal``: folders, as they are shown, that the user has named: they stay as they are, as all do of a public set.
+    ``literal``: folders, as shown, that the user has named: they are written as they are, like all folders of a public set.
     """
     places = _folders(files, top, literal, public)
     found: dict[tuple[str, str, str, str], list[tuple[Key, str, str]]] = defaultdict(list)
@@ -112,7 +112,7 @@ def groups_of(files: Sequence[str], top: Path, literal: Sequence[str] = (), *, p
 
 
 def _join_words(found: dict[tuple[str, str, str, str], list[tuple[Key, str, str]]]) -> None:
-    """A name that is made of words alone ("test.png") among others in its folder is a name as theirs are."""
+    """A name that consists of known words alone ("test.png") counts as a name like the others in its folder."""
     for place in [place for place, members in found.items() if all(key[-1] == "" for key, _, _ in members)]:
         folder, _, _, ending = place
         others = [p for p, members in found.items() if p[0] == folder and p[3] == ending and members[0][0][-1] and "{" not in p[1] + p[2]]
@@ -127,7 +127,7 @@ def _join_words(found: dict[tuple[str, str, str, str], list[tuple[Key, str, str]
 
 
 def _with_parts(group: Group) -> Group:
-    """A word for a part that all files share tells nothing of one file, and stands as it is."""
+    """A word for a part that all files share distinguishes nothing and is kept literally."""
     if "{part}" not in group.before + group.after or "{part}" in group.folder:
         return group
     words = {word for file in group.files.values() for word in [split_stem(_stem(file)).part] if word}
@@ -143,7 +143,7 @@ def _stem(file: str) -> str:
 
 
 def _with_suffix(group: Group, free: bool) -> Group:
-    """An ending that all names share ("im01.ah", "im02.ah") is part of the pattern, where names are ``free`` to be written; a short word
+    """An ending that all names share ("im01.ah", "im02.ah") is part of the pattern if names are ``free`` to be written; a short word
     for a structure ("_OD" in a folder of optic discs) always is."""
     found = {match[0] if (match := re.search(r"[_\-. ][A-Za-z]+$", middle)) else "" for middle in group.middles}
     suffix = found.pop() if len(found) == 1 else ""
@@ -155,7 +155,7 @@ def _with_suffix(group: Group, free: bool) -> Group:
 
 
 def _merged(groups: list[Group]) -> list[Group]:
-    """Groups that differ in the extension alone (.jpg and .JPG, .png and .jpg) and hold other images each, as one."""
+    """Groups that differ in the extension alone (.jpg and .JPG, .png and .jpg) and hold different images, as one."""
     out: dict[tuple[str, str, str], Group] = {}
     rest: list[Group] = []
     for group in groups:
@@ -185,7 +185,7 @@ Looks = dict[tuple[str, ...], Look | None]
 
 
 def with_looks(groups: Sequence[Group], top: Path, looks: Looks, progress: ProgressCallback | None = None) -> list[Group]:
-    """The groups of pictures and text files, with what the pixels of some of each tell; ``looks`` keeps that for the next time."""
+    """The groups of pictures and text files, with what the pixels of a few of each show; ``looks`` caches that."""
     out = []
     for done, group in enumerate(groups, 1):
         if group.extension.lower() not in TEXTS:
@@ -204,9 +204,9 @@ def with_looks(groups: Sequence[Group], top: Path, looks: Looks, progress: Progr
 
 
 def _folders(files: Sequence[str], top: Path, literal: Sequence[str], public: bool) -> list[tuple[str, Key, str]]:
-    """(pattern, what it captures, as shown) of each file's folder: words for kinds of files as they are, official parts as {part},
-    eyes as {eye}, folders beside those that hold files of the same names as they are shown but unnamed (*), and every other level as
-    {patient}, {visit}, ... or, where it has one folder only, as *."""
+    """(pattern, captured fields, as shown) of each file's folder: words for kinds of files literally, official parts as {part}, eyes as
+    {eye}, folders beside others with files of the same names as * (shown literally), and every other level as {patient}, {visit},
+    ... or, if it has one folder only, as *."""
     split = [file.split("/")[:-1] for file in files]
     stems = [split_stem(_stem(file)).middle for file in files]
     chosen = {tuple(folder.split("/")[: n + 1]) for folder in literal for n in range(folder.count("/") + 1)}
@@ -253,7 +253,7 @@ def _folders(files: Sequence[str], top: Path, literal: Sequence[str], public: bo
 
 
 def _beside(holds: dict[str, set[str]], kinds: set[str]) -> set[str]:
-    """Folders that no word names, and that hold files of the same names as one that a word does: no patients."""
+    """Folders without a known word that hold files of the same names as a folder with one: not patients."""
 
     def alike(name: str, other: str) -> bool:
         shared = len(holds[name] & holds[other])
@@ -263,7 +263,7 @@ def _beside(holds: dict[str, set[str]], kinds: set[str]) -> set[str]:
 
 
 def _unlike(holds: dict[str, list[Path]]) -> set[str]:
-    """A few folders without a word for them are no patients where some hold nothing but pictures and others nothing but labels."""
+    """A few folders without a known word are not patients if some hold only pictures and others only labels."""
     kinds = []
     for paths in holds.values():
         looks = [look_at([paths[place]]) for place in {0, len(paths) // 2, len(paths) - 1}]
@@ -272,7 +272,7 @@ def _unlike(holds: dict[str, list[Path]]) -> set[str]:
 
 
 def make_exact(groups: Sequence[Group]) -> None:
-    """See to it that no pattern fits another group's files: by the shape of names where that tells, else ``named`` is off."""
+    """Make sure that no pattern fits another group's files: by the shape of names if that suffices, else ``named`` is False."""
     from pipeline.cards.patterns import Pattern
 
     for group in groups:

@@ -1,4 +1,4 @@
-"""What the pixels of a file tell: a photograph or scan, classes by value or colour, numbered objects, or how sure readers were."""
+"""What the pixels of a file show: a photograph or scan, classes by value or colour, numbered objects, or agreement of readers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pipeline.errors import OcusegError
 
 Kind = Literal["picture", "classes", "colours", "objects", "agreement", "classes or objects", "classes or agreement"]
 MOST_CLASSES = 64
-"""More values than this in one picture are no classes."""
+"""More values than this in one picture cannot be classes."""
 _LOOKED_AT = 250_000
 _FLAT = 0.9
 
 
 @dataclass
 class Look:
-    """Of several files of one kind. ``values``: whole numbers, or colours as (R, G, B), background left out; ``top``: the highest."""
+    """The look of files of one kind. ``values``: whole numbers, or colours as (R, G, B), background left out; ``top``: the highest."""
 
     kind: Kind
     shapes: Counter[tuple[int, ...]] = field(default_factory=Counter)
@@ -49,7 +49,7 @@ class _Seen:
 
 
 def look_at(paths: Sequence[Path]) -> Look | None:
-    """What files of one folder are together; None where none of them is a picture."""
+    """The look of the files of one folder together; None if none of them is a picture."""
     seen = [found for path in paths if (found := _see(path)) is not None]
     if not seen:
         return None
@@ -67,7 +67,7 @@ def look_at(paths: Sequence[Path]) -> Look | None:
 
 
 def _numbers(seen: Sequence[_Seen], values: tuple[int, ...]) -> Kind:
-    """What whole numbers stand for. Numbers of objects begin at 1 in each picture, differ in how many there are, and each is one piece."""
+    """Whether whole numbers are classes or objects. Object numbers start at 1 in each picture, vary in count, and each is one piece."""
     sets = [set(one.values or ()) for one in seen if one.values]
     if not sets or len(values) < 3:
         return "classes"
@@ -131,7 +131,7 @@ def _colours(stored: npt.NDArray[Any]) -> tuple[tuple[int, int, int], ...] | Non
 
 
 def _flat(planes: npt.NDArray[Any]) -> float:
-    """Fraction of horizontal neighbours that are equal, among those that are both not background; 1 where there are none."""
+    """Fraction of horizontal neighbours that are equal, among those that are both not background; 1 if there are none."""
     rows = planes[len(planes) // 2] if len(planes) > 1 else planes[0]
     left, right = rows[:, :-1], rows[:, 1:]
     both = (left != 0) & (right != 0)
@@ -139,7 +139,7 @@ def _flat(planes: npt.NDArray[Any]) -> float:
 
 
 def _bimodal(stored: npt.NDArray[Any]) -> bool:
-    """Whether nearly all pixels are at one of two ends, as in a mask that was stored with loss or averaged."""
+    """Whether nearly all pixels are near the minimum or the maximum, as in a mask that was averaged or stored with lossy compression."""
     low, high = float(stored.min()), float(stored.max())
     if high <= low:
         return False

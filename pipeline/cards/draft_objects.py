@@ -1,4 +1,4 @@
-"""What text files beside the images tell a draft: YOLO boxes, COCO JSON, tables of objects' classes, official parts."""
+"""What text files contribute to a draft: YOLO boxes, COCO JSON, tables of objects' classes, official parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_CLASSES = 64
 
 
 def class_name(text: str) -> str:
-    """A name of a class as cards may have it."""
+    """A class name in the form that cards allow."""
     name = re.sub(r"[^A-Za-z0-9_ -]+", "_", text).strip("_ -")[:64]
     return name if name and name not in ("background", "ignore") else f"class_{name}" if name else "class"
 
@@ -68,7 +68,7 @@ def coco_source(groups: Sequence[Group], images: Group, top: Path) -> dict[str, 
 
 
 def seg_source(groups: Sequence[Group], images: Group, top: Path) -> dict[str, Any] | None:
-    """The label source of DICOM segmentations, or None. A segment's label is free text, so only its number goes into the card."""
+    """The label source of DICOM segmentations, or None. Segment labels are free text, so only numbers go into the card."""
     for group in (g for g in groups if g.look is None and g.extension.lower() not in TEXTS and g.named):
         matched = group.matched(images)
         if not matched or 2 * len(matched) < min(len(images.files), len(group.files)):
@@ -80,7 +80,7 @@ def seg_source(groups: Sequence[Group], images: Group, top: Path) -> dict[str, A
 
 
 def parts_file(groups: Sequence[Group], images: Group, top: Path) -> dict[str, Any] | None:
-    """``parts`` of a card from a JSON that names every image under train, validation or test; None where there is none."""
+    """``parts`` of a card from a JSON that names every image under train, validation or test; None if there is none."""
     stems = {stem_of(file) for file in images.files.values()}
     for pattern, path in _single_files(groups, top):
         data = _json(path)
@@ -97,7 +97,7 @@ def parts_file(groups: Sequence[Group], images: Group, top: Path) -> dict[str, A
 
 
 def classes_from(groups: Sequence[Group], images: Group, top: Path) -> dict[str, Any] | None:
-    """A table of the classes of numbered objects in JSON, of each image or one for all; None where none is found."""
+    """A table of the classes of numbered objects in JSON, one per image or one for all; None if none is found."""
     candidates: list[tuple[str, list[tuple[Path, str]]]] = []
     for group in (g for g in groups if g.extension.lower() == ".json" and g.named):
         matched = group.matched(images)

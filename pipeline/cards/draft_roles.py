@@ -1,4 +1,4 @@
-"""What each group of files is for: images, labels, a second reader, fields of view; a question where two readings are possible."""
+"""The role of each group of files: images, labels, a second reader, fields of view; or a question if two readings are possible."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COMPARED = 5
 
 @dataclass
 class Question:
-    """``answers``: what each would mean, and the options of `ocuseg card new` that say so."""
+    """``answers``: the meaning of each, and the options of `ocuseg card new` for it."""
 
     text: str
     answers: list[tuple[str, Takes]]
@@ -48,7 +48,7 @@ def option(key: str, value: str) -> str:
 
 @dataclass
 class Roles:
-    """``second``: what a second reader drew, and the group of the first reader's that it repeats."""
+    """``second``: a second reader's group, and the first reader's group that it repeats."""
 
     images: Group
     labels: list[Group] = field(default_factory=list)
@@ -59,11 +59,11 @@ class Roles:
 
 
 def assign(groups: Sequence[Group], top: Path, takes: Takes) -> Roles | Question:
-    """Roles of the groups, or what must be asked first. ``takes``: what the user says of a group (as it is shown) or of a folder.
+    """Roles of the groups, or the question to ask first. ``takes``: roles given by the user for a group (as shown) or a folder.
 
     Raises
     ------
-    CardError: no images, or nothing that the user named.
+    CardError: no images, or no files where the user named some.
     """
     wrong = [value for key, value in takes.items() if value not in get_args(Role) and key != "--missing"]
     if wrong:
@@ -145,7 +145,7 @@ def _unnamed(pictures: Sequence[Group]) -> str:
 
 
 def _which(nameless: Sequence[Group]) -> Question:
-    """Folders of labels that no word names: the only labels that there are."""
+    """The question about folders of labels without a known word, if they are the only labels."""
     folders = sorted({g.shown.rpartition("/")[0] for g in nameless})
     answers: list[tuple[str, Takes]] = [(f"the labels are in {folder}", {folder: "labels"}) for folder in folders]
     pairs = [(one, two) for one in folders for two in folders if one != two] if len(folders) == 2 else []
@@ -156,7 +156,7 @@ def _which(nameless: Sequence[Group]) -> Question:
 
 
 def _why_not(group: Group, images: Group, role: str | None) -> str | None:
-    """Why a group is of no use, or None."""
+    """Why a group cannot be used, or None."""
     if role == "nothing":
         return "you said nothing"
     if not group.named and role is None:
@@ -171,13 +171,13 @@ def _why_not(group: Group, images: Group, role: str | None) -> str | None:
 
 
 def _plane(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The sides of a picture, the shortest first: a NIfTI label may have its axes in another order, and one of one slice."""
+    """The sides of a picture, shortest first, without an axis of one slice: a NIfTI label may have its axes in another order."""
     plane = shape[:-1] if len(shape) == 3 and shape[-1] == 3 else shape
     return tuple(sorted(side for side in plane if side > 1))
 
 
 def _readerless(group: Group) -> str:
-    """What a group is called less its reader: alike for two readers of one thing."""
+    """A group's name without the reader's: equal for two readers of the same labels."""
     return re.sub(r"[_\-. ]+(?=/|\.\w+$|$)", "", READER.sub("", group.shown).lower())
 
 
@@ -217,7 +217,7 @@ def _labels(roles: Roles, fitting: list[Group], given: Mapping[int, str], top: P
 
 
 def _repeated(group: Group, firsts: Sequence[Group]) -> Group | None:
-    """The first reader's group that is most like this one."""
+    """The first reader's group most similar to this one."""
     return max(
         firsts,
         key=lambda g: (g.look == group.look, g.look is not None and group.look is not None and g.look.kind == group.look.kind),
@@ -226,7 +226,7 @@ def _repeated(group: Group, firsts: Sequence[Group]) -> Group | None:
 
 
 def _is_view(group: Group, images: Group, top: Path) -> bool:
-    """By its name; or a single piece that covers what a photograph shows before its dark surround."""
+    """Whether it is a field of view: by its name, or a single piece that covers a photograph up to its dark surround."""
     if group.look is None or group.look.kind not in ("classes", "agreement") or len(group.look.values) > 1:
         return False
     if VIEW.search(group.shown):
@@ -246,7 +246,7 @@ def _is_view(group: Group, images: Group, top: Path) -> bool:
 
 
 def _twice(roles: Roles, given: Mapping[int, str], top: Path) -> Question | None:
-    """Labels that mark the same pixels as others do: those of the user's choice stay, and without a choice it is asked."""
+    """Handles labels that mark the same pixels as others: the user's choice is kept, without one a question is asked."""
     for index, one in enumerate(roles.labels):
         for other in roles.labels[index + 1 :]:
             if not _same_marks(one, other, roles.images, top):
@@ -294,7 +294,7 @@ def _marks(stored: npt.NDArray[np.generic]) -> list[npt.NDArray[np.bool_]]:
 
 
 def _kinds(roles: Roles, given: Mapping[int, str]) -> Question | None:
-    """Settle what the values stand for where pixels leave it open."""
+    """Settles what values mean if the pixels leave it open."""
     for group in roles.labels:
         look, role = group.look, given.get(id(group))
         if look is None:
@@ -318,7 +318,7 @@ def _kinds(roles: Roles, given: Mapping[int, str]) -> Question | None:
 
 
 def _gaps(roles: Roles, takes: Takes) -> Question | None:
-    """Images without their label: nothing is there, or nobody has looked?"""
+    """Settles images without a label: is nothing there, or has nobody labelled them?"""
     for group in roles.labels:
         lacking = len(roles.images.files) - len(group.matched(roles.images))
         if not lacking:

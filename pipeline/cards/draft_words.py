@@ -1,4 +1,4 @@
-"""What the words of file and folder names tell a draft: kinds of files, official parts, readers; and what they must not: people."""
+"""What a draft takes from file and folder names: kinds of files, official parts and readers, but never people."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def words(text: str) -> list[str]:
 def names_a_kind(text: str, *, alone: bool = True) -> bool:
     """Whether every word of ``text`` names a kind of file ("2nd_manual", "GroundTruth"), numbers below 100 aside.
 
-    ``alone``: at least one must; a number by itself is somebody's.
+    ``alone``: at least one word must; a number by itself may identify somebody.
     """
     found = words(text)
     told = [bool(_KIND.fullmatch(word)) for word in found]
@@ -77,7 +77,7 @@ def part_of(text: str) -> str | None:
 
 @dataclass(frozen=True)
 class Stem:
-    """A file's name in three pieces: ``middle`` is somebody's or some number, ``before`` and ``after`` name a kind of file.
+    """A file's name in three pieces: ``middle`` is a name or number that may identify people, ``before`` and ``after`` name a kind of file.
 
     A word for an official part is written {part} there: "21_training_mask" is "", "21", "_{part}_mask".
     """
@@ -126,7 +126,7 @@ _EYE = Pattern.compile("{eye}")
 
 
 def states_eye(word: str) -> bool:
-    """Whether the field {eye} of a pattern fits a word, and so whether a draft may say it."""
+    """Whether a pattern's field {eye} fits a word, so that a draft may use it."""
     return _EYE.match(word) is not None and eye_of(word) is not None
 
 

@@ -1,4 +1,4 @@
-"""What a card may say, for editors; and what one matches in a folder: which file is what, whose it is, and what no pattern fits."""
+"""The JSON Schema of cards for editors; and what a card matches in a folder: each file's role and patient, and what no pattern fits."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def card_schema() -> str:
 
 
 def explain_card(card: DataCard, root: Path, *, examples: int = 3) -> dict[str, Any]:
-    """For people at the terminal alone: it names files.
+    """What a card matches, for the terminal only: it names files.
 
     Returns
     -------
-    ``patterns``: of each its role, text, the number of its files and, of some, the path and its fields · ``cases``, ``patients``,
-    ``both_eyes``, ``visits`` and counts of ``eyes``, ``parts``, ``patient_from`` · ``left_over``: (file, why) of what does not fit together
+    ``patterns``: role, text and number of files of each, with path and fields of some · ``cases``, ``patients``,
+    ``both_eyes``, ``visits`` and counts of ``eyes``, ``parts``, ``patient_from`` · ``left_over``: (file, why) of unmatched files
     · ``other``: how many files no pattern fits, by extension, with some of each.
 
     Raises
@@ -68,7 +68,7 @@ def explain_card(card: DataCard, root: Path, *, examples: int = 3) -> dict[str, 
 
 
 def _roles(card: DataCard) -> Iterator[tuple[str, Pattern]]:
-    """What each pattern of the card is for, in its order; tables of objects' classes too."""
+    """The role of each pattern of the card, in its order; tables of objects' classes included."""
     roles = ["images"]
     sources = [*(("labels", s) for s in card.labels), *(("second reader", s) for s in card.second_reader)]
     roles += [f"{reader} ({source.kind})" for reader, source in sources]

@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 class Found:
     """``cases`` sorted by key; ``left_over`` are (relative file, why) for images without labels, labels without images, private
     DICOM files whose tags cannot be read, links that leave the folder and folders that cannot be listed; ``unlabelled`` counts the images
-    without a label of which the card itself says that there are some (``missing: skip``), ``sidecars`` the files that a Mac leaves beside
-    others (._*), which are no images whatever their names end in."""
+    without a label that the card announces (``missing: skip``), ``sidecars`` macOS sidecar files (._*), which are not images whatever
+    their extension."""
 
     cases: list[CardCase]
     left_over: list[tuple[str, str]] = field(default_factory=list)
@@ -46,13 +46,13 @@ class Found:
 
 
 def find_cases(card: DataCard, root: Path, *, pseudonyms: Pseudonyms | None = None) -> list[CardCase]:
-    """Every image below ``root`` that has its labels, sorted by key. What has none is listed by ``check_card``.
+    """Every image below ``root`` with labels, sorted by key. ``check_card`` lists those without.
 
-    ``pseudonyms`` matter for private cards only; None takes the site's own key.
+    ``pseudonyms`` matter for private cards only; None uses the site's key.
 
     Raises
     ------
-    CardError: nothing matches, two files are one case, or the table or part file is not as the card says.
+    CardError: nothing matches, two files are one case, or the table or part file does not match the card.
     """
     found = search_folder(card, root, pseudonyms=pseudonyms)
     if found.left_over:
@@ -178,7 +178,7 @@ def _rows(card: CardFields, root: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 class _Matcher:
-    """Finds the files of one label source that belong to an image: one, or as many as there are objects (field {object})."""
+    """Finds the files of one label source for an image: one, or one per object (field {object})."""
 
     def __init__(self, card: CardFields, files: list[str], index: int) -> None:
         self.pattern = card.patterns[index]
@@ -217,7 +217,7 @@ class _Matcher:
 
 
 class _PartFinder:
-    """In which official part an image is. Of private data names of patients and images may be pseudonyms, as a run records them."""
+    """The official part of an image. In private data, names of patients and images may be pseudonyms, as recorded by a run."""
 
     def __init__(self, card: CardFields, root: Path, pseudonyms: Pseudonyms | None) -> None:
         self.card, self.private = card, card.identifiers == "private"
@@ -266,10 +266,10 @@ def _part_file(card: CardFields, root: Path) -> dict[Part, list[str]]:
 
 
 class _Namer:
-    """Gives each image its key: whose it is, of which eye and visit.
+    """Gives each image its key: patient, eye and visit.
 
-    Without a field {patient}: DICOM tags of private files, else the folders of {path}, else the image's name less the eye, so that both
-    eyes share a patient. The eyes of names are read from all names at once (scans/eyes.py).
+    Without a field {patient}: DICOM tags of private files, else the folders of {path}, else the image's name without the eye, so that
+    both eyes share a patient. The eyes of names are read from all names at once (scans/eyes.py).
     """
 
     def __init__(self, card: CardFields, root: Path, rows: Mapping[str, dict[str, str]], pseudonyms: Pseudonyms | None) -> None:
@@ -291,7 +291,7 @@ class _Namer:
             )
 
     def key(self, path: str, fields: Mapping[str, str]) -> tuple[CaseKey, PatientSource]:
-        """The image's key, and what has told its patient.
+        """The image's key, and where its patient was read.
 
         Raises
         ------
@@ -325,14 +325,14 @@ class _Namer:
 
 
 def _name(path: str, fields: Mapping[str, str]) -> str:
-    """What tells an image's patient where nothing else does: its name, without the eye where the pattern says where that stands."""
+    """The patient if nothing else states it: the image's name, without the eye if the pattern has {eye}."""
     return (fields.get("eye") and fields.get("name")) or stem_of(composed(path))
 
 
 def _safe(text: str) -> str:
     """A readable name made of letters, digits, dots and dashes only, where "_" and " " are dashes.
 
-    Where more is lost (other letters, several signs in a row, a long name's end), a hash of the whole name follows what is left:
+    If more than that is lost (other letters, several signs in a row, the end of a long name), a hash of the whole name is appended:
     Müller and Muller are two people.
     """
     whole = composed(text)

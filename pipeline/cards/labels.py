@@ -38,13 +38,13 @@ _PLACE = Field(
 
 
 class _Placed(_Source):
-    """Arrays of pixels, which lie somewhere on the image."""
+    """Arrays of pixels with a position on the image."""
 
     place: Annotated[Place, _PLACE] = "geometry"
 
 
 class _Pixels(_Placed):
-    """Says a class of every pixel; what one object of it is, is derived."""
+    """States a class for every pixel; objects are derived from that."""
 
     objects: Literal["components", "one"] = Field(
         "components",
@@ -88,14 +88,14 @@ class ThresholdLabel(_Pixels):
 
 
 class YoloBoxesLabel(_Source):
-    """Text files with a line "class centre_x centre_y width height", fractions of the image, for every box; no mask."""
+    """Text files with a line "class centre_x centre_y width height" (fractions of the image) for every box; no mask."""
 
     kind: Literal["yolo_boxes"]
     values: dict[int, str] = Field(min_length=1)
 
 
 class ClassesFrom(Strict):
-    """A table that gives each number of an instance image its class. A key may be dotted where it lies deeper: attributes.kind."""
+    """A table that gives each number of an instance image its class. Nested keys are joined by dots: attributes.kind."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
@@ -136,8 +136,8 @@ class ClassesFrom(Strict):
 
 
 class InstancesLabel(_Placed):
-    """A grey image (8 or 16 bit, or a volume) of numbered objects, of one class or of those that a table gives: 0 is background, and
-    equal values are one object, also where its pixels do not touch. What is left out is background."""
+    """A grey image (8 or 16 bit, or a volume) of numbered objects, of one class or with classes from a table: 0 is background, and equal
+    values are one object, even if its pixels do not touch. Objects that are left out become background."""
 
     kind: Literal["instances"]
     means: str | None = Field(None, description="the class of all objects")
@@ -156,8 +156,8 @@ class InstancesLabel(_Placed):
 
 
 class MasksLabel(_Placed):
-    """One grey image an object, present where the stored value is at least ``at_least``: "lesions/{name}_{object}.png"; the field
-    {object} stands for what tells the files of one image apart."""
+    """One grey image per object, present where the stored value is at least ``at_least``: "lesions/{name}_{object}.png"; the field
+    {object} distinguishes the files of one image."""
 
     kind: Literal["masks"]
     means: str
@@ -165,9 +165,9 @@ class MasksLabel(_Placed):
 
 
 class CocoLabel(_Source):
-    """A COCO JSON file for many images, which are found in it by their file names; its categories' names each mean a class.
+    """A COCO JSON file for many images, matched by file name; each category name means a class.
 
-    Polygons and run lengths (compressed or not) are masks; where one object of the file has none, only boxes are taken.
+    Polygons and run lengths (compressed or not) are masks; if one object of the file has none, only boxes are used.
     Crowds (iscrowd) are left out.
     """
 
@@ -176,7 +176,7 @@ class CocoLabel(_Source):
 
 
 class DicomSegLabel(_Source):
-    """A binary DICOM segmentation; its segments' numbers or labels each mean a class."""
+    """A binary DICOM segmentation; each segment number or label means a class."""
 
     kind: Literal["dicom_seg"]
     segments: dict[int | str, str] = Field(min_length=1, description="number or label of a segment: class, or background to leave it out")
@@ -203,7 +203,7 @@ class FieldOfViewSource(Strict):
 
 
 def meanings(source: LabelSource) -> list[str]:
-    """Every class name that a label source speaks of."""
+    """Every class name that a label source uses."""
     if isinstance(source, InstancesLabel):
         return list(source.classes_from.values.values()) if source.classes_from is not None else [source.means or ""]
     if isinstance(source, ThresholdLabel | MasksLabel):
@@ -227,7 +227,7 @@ def read_stored(path: Path) -> npt.NDArray[Any]:
 
 
 def read_placed(path: Path, image: Geometry, place: Place = "geometry") -> npt.NDArray[Any]:
-    """:func:`read_stored`, brought onto the image.
+    """:func:`read_stored`, aligned with the image.
 
     Raises
     ------
@@ -244,7 +244,7 @@ def read_placed(path: Path, image: Geometry, place: Place = "geometry") -> npt.N
 
 
 def _stored(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
-    """With its geometry."""
+    """The stored label and its geometry."""
     from pipeline.scans.open import open_scan, sniff
     from pipeline.scans.raster import RASTER_FORMATS, read_image
 
@@ -267,7 +267,7 @@ def decode(source: PixelSource, stored: npt.NDArray[Any], label_map: LabelMap) -
 
 
 def combine(masks: Sequence[npt.NDArray[np.int64]], label_map: LabelMap) -> npt.NDArray[np.int64]:
-    """The masks of several sources -> one. Overlapping classes join; of exclusive ones a later source paints over an earlier one.
+    """Merges the masks of several sources. Overlapping classes are united; for exclusive ones a later source overrides an earlier one.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which class each numbered object of an instance image is of, from a table beside it: JSON or CSV, one an image or one for many."""
+"""The class of each numbered object of an instance image, from a JSON or CSV table, one per image or one for many."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _lock = threading.Lock()
 
 
 def classes_by_number(source: ClassesFrom, path: Path, image: Path, fields: Mapping[str, str]) -> dict[int, str]:
-    """Number of an object -> what it means: a class, or "background" for one that is left out.
+    """Object number -> class, or "background" to leave it out.
 
     Parameters
     ----------
-    path: the table. ``image``: the photograph, by whose file name a table of many images knows it.
-    fields: what the card's patterns say of the image; they fill ``source.path``.
+    path: the table. ``image``: the photograph; a table of many images refers to it by file name.
+    fields: the image's pattern fields; they fill ``source.path``.
 
     Raises
     ------
-    LabelFileError: the table is not there, cannot be read, or is not as the card says.
+    LabelFileError: the table is missing, cannot be read, or does not match the card.
     """
     found: dict[int, str] = {}
     for entry in _entries(source, path, fields):
@@ -63,7 +63,7 @@ def _entries(source: ClassesFrom, path: Path, fields: Mapping[str, str]) -> Iter
 
 
 def _descend(node: Any, steps: list[str], outer: Mapping[str, Any], source: ClassesFrom, path: Path) -> Iterator[Mapping[str, Any]]:
-    """Entries below ``node``. A list on the way is gone through, and what its members say holds for all that stands in them."""
+    """Entries below ``node``. Lists on the way are searched, and the values of a list's member apply to all entries in it."""
     if steps and isinstance(node, list):
         for member in node:
             said = {key: value for key, value in member.items() if not isinstance(value, list | dict)} if isinstance(member, dict) else {}
@@ -91,7 +91,7 @@ class _Parsed:
 
 @lru_cache(maxsize=4)
 def _parse(path: Path, is_csv: bool, _changed: int, _size: int) -> _Parsed | str:
-    """The file's content, or what is wrong with it: kept, so that a large file is not parsed anew for each image."""
+    """The file's content, or what is wrong with it; cached, so that a large file is not parsed again for each image."""
     try:
         return _Parsed([row for _, row in read_table(path)] if is_csv else json.loads(read_regular(path)))
     except CardError as error:
@@ -101,7 +101,7 @@ def _parse(path: Path, is_csv: bool, _changed: int, _size: int) -> _Parsed | str
 
 
 def _value(entry: Mapping[str, Any], key: str, path: Path) -> Any:
-    """What stands under a key, or under a dotted path of keys."""
+    """The value under a key, or under a dotted path of keys."""
     node: Any = entry
     for step in [key] if key in entry else key.split("."):
         if not isinstance(node, Mapping) or step not in node:
@@ -111,7 +111,7 @@ def _value(entry: Mapping[str, Any], key: str, path: Path) -> Any:
 
 
 def _text(value: Any) -> str:
-    """As text: what JSON calls 3, 3.0 and "3" is one, and so is true and "true" ."""
+    """A value as text, so that JSON's 3, 3.0 and "3" are equal, as are true and "true"."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()

@@ -20,7 +20,7 @@ _YOLO = "class centre_x centre_y width height"
 
 
 def from_components(layer: Mask, label: int, objects: Literal["components", "one"] = "components") -> Objects:
-    """Objects of a class from its pixels, bool (H, W): those that touch, corners included; or all of them together."""
+    """Objects of a class from its pixels, bool (H, W): connected pixels, corners included; or all of them together."""
     from scipy.ndimage import find_objects
     from scipy.ndimage import label as number
 
@@ -39,12 +39,12 @@ def from_instance_ids(
 
     Parameters
     ----------
-    label: of all of them, or of each number; 0: it is left out.
-    leave_out: numbers that are no objects. ``area``: fewest and most pixels of an object.
+    label: of all of them, or of each number; 0 leaves it out.
+    leave_out: numbers that are not objects. ``area``: minimum and maximum pixels of an object.
 
     Raises
     ------
-    CardError: the image is no image of whole numbers, or holds a number that has no label.
+    CardError: the image does not hold whole numbers, or a number has no label.
     """
     from scipy.ndimage import find_objects
 
@@ -74,7 +74,7 @@ def from_instance_ids(
 
 
 def from_masks(masks: Iterable[npt.NDArray[Any]], plane: tuple[int, int], label: int, at_least: float) -> Objects:
-    """One object from each grey image (H, W); an empty one is no object.
+    """One object from each grey image (H, W); empty images give none.
 
     Raises
     ------
@@ -89,13 +89,13 @@ def from_masks(masks: Iterable[npt.NDArray[Any]], plane: tuple[int, int], label:
 
 
 def from_yolo(text: str, plane: tuple[int, int], classes: Mapping[int, int]) -> Objects:
-    """Objects from lines "class centre_x centre_y width height"; ``classes``: stored number to label, 0 for what is left out.
+    """Objects from lines "class centre_x centre_y width height"; ``classes``: stored number to label, 0 to leave it out.
 
     An outline ("class x1 y1 x2 y2 x3 y3 ...") counts as the box around it. Decimal commas are read as points.
 
     Raises
     ------
-    CardError: the number of the line that is none, or of another class, and why.
+    CardError: names the line that is invalid or has an unknown class, and why.
     """
     rows, columns = plane
     boxes, labels, lines = [], [], []
@@ -141,11 +141,11 @@ def from_seg(path: Path, image: Geometry, source: DicomSegLabel, label_map: Labe
 
     Parameters
     ----------
-    uid: the image's SOP Instance UID, where it has one: frames that refer to another image are not its own.
+    uid: the image's SOP Instance UID, if it has one: frames that refer to another image are ignored.
 
     Raises
     ------
-    CardError: a segment that the card does not name. ScanError: no segmentation of this image.
+    CardError: a segment that the card does not name. ScanError: not a segmentation of this image.
     """
     from pipeline.scans.segmentation import read_segmentation
 
@@ -166,6 +166,6 @@ def label_of(name: str, label_map: LabelMap) -> int:
 
 
 def read_planes(path: Path, geometry: Geometry, place: Place) -> Sequence[npt.NDArray[Any]]:
-    """A label image, or every slice of one that is a volume, as it lies on the image of ``geometry``."""
+    """A label image, or every slice of a label volume, aligned with the image of ``geometry``."""
     stored = read_placed(path, geometry, place)
     return list(stored) if stored.ndim == 3 and stored.shape[-1] != 3 else [stored]

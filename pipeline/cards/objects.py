@@ -20,9 +20,8 @@ Boxes = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 MIN_FRACTION_LEFT = 0.15
-"""An object of which a crop keeps less than this fraction is dropped from it: its sliver looks like no object of its class, and a
-loss for missing it, or a reward for finding it, would teach the crop's edge. A round lesion of which this fraction is left is a cap
-a fifth of its diameter high."""
+"""A crop drops an object of which it keeps less than this fraction: the sliver does not look like its class, and a loss for missing it,
+or a reward for finding it, would teach the crop's edge. A round lesion cut to this fraction is a cap a fifth of its diameter high."""
 
 _REACH = 0.01
 """Boxes may reach past the image by this fraction of its side (annotation tools round and let the mouse slip), and are clipped."""
@@ -32,8 +31,8 @@ _REACH = 0.01
 class Objects:
     """N objects in a frame of ``plane`` (rows, columns); N may be 0.
 
-    ``boxes`` float32 (N, 4) xyxy pixels, half open · ``labels`` int64 (N), 1..K · ``masks``: N bool arrays, each of the pixels that
-    its box touches (:meth:`touched`), or None where only boxes are known.
+    ``boxes`` float32 (N, 4) xyxy pixels, half open · ``labels`` int64 (N), 1..K · ``masks``: N bool arrays over the pixels that each
+    box touches (:meth:`touched`), or None if only boxes are known.
     """
 
     plane: tuple[int, int]
@@ -52,7 +51,7 @@ class Objects:
 
     @classmethod
     def join(cls, plane: tuple[int, int], parts: Sequence[Objects]) -> Objects:
-        """One after the other; with masks only where all parts have them."""
+        """Concatenated; with masks only if all parts have them."""
         if not parts:
             return cls.make(plane, [], [], ())
         known = [part.masks for part in parts if part.masks is not None]
@@ -71,7 +70,7 @@ class Objects:
 
         Parameters
         ----------
-        called: what each box is called where it is at fault: "line 3"; without them "box 1", "box 2", ...
+        called: name of each box in error messages, such as "line 3"; by default "box 1", "box 2", ...
 
         Raises
         ------
@@ -93,7 +92,7 @@ class Objects:
         return replace(self, boxes=self.boxes.clip(0, limit))
 
     def distinct(self) -> Objects:
-        """The same without those that repeat an earlier one: label, box and mask alike to the last bit."""
+        """The same without exact repetitions of an earlier object (label, box and mask)."""
         seen: set[tuple[int, bytes, bytes]] = set()
         kept = []
         for index, (label, box) in enumerate(zip(self.labels.tolist(), self.boxes, strict=True)):
@@ -108,7 +107,7 @@ class Objects:
         return replace(self, boxes=self.boxes[list(kept)], labels=self.labels[list(kept)], masks=masks)
 
     def with_ellipses(self) -> Objects:
-        """The same; where only boxes are known, the mask of each is the ellipse inscribed in it (at least its middle pixel).
+        """The same with masks; if only boxes are known, each mask is the ellipse inscribed in the box (at least its middle pixel).
 
         A weak label: on Drishti-GS (50 images) it has Dice .984 with the experts' disc (worst .957) and .975 with their cup; for lesions
         of any shape it is a guess.
@@ -125,12 +124,12 @@ class Objects:
         return replace(self, masks=masks)
 
     def renumbered(self, numbers: npt.NDArray[np.int64]) -> Objects:
-        """Labels ``numbers[label]``, without the objects for which that is 0."""
+        """With labels ``numbers[label]``; objects for which that is 0 are removed."""
         renumbered = replace(self, labels=numbers[self.labels])
         return renumbered._taken(np.flatnonzero(renumbered.labels).tolist())
 
     def codes(self, label_map: LabelMap) -> npt.NDArray[np.int64]:
-        """The union of the masks as a semantic mask int64 (H, W); of exclusive classes a later object paints over an earlier one."""
+        """The union of the masks as a semantic mask int64 (H, W); for exclusive classes a later object overrides an earlier one."""
         assert self.masks is not None
         out = np.zeros(self.plane, dtype=np.int64)
         for (top, left, bottom, right), label, mask in zip(self.touched(), self.labels.tolist(), self.masks, strict=True):
@@ -159,9 +158,9 @@ class Objects:
         )
 
     def to_working(self, placement: Placement) -> Objects:
-        """In the working frame, where masks take the pixels that :func:`normalise.to_working` gives them, and boxes fit their masks.
+        """In the working frame: masks are resized as by :func:`normalise.to_working`, and boxes fit their masks.
 
-        Of what shrinks to nothing (below one pixel, or no pixel of its mask left) nothing is kept.
+        Objects that shrink to less than a pixel, or lose all pixels of their mask, are removed.
         """
         import torch
 
@@ -199,7 +198,7 @@ class Objects:
 
 
 def fitted(plane: tuple[int, int], pieces: Sequence[tuple[int, int, Mask]], labels: Sequence[int] | npt.NDArray[np.int64]) -> Objects:
-    """Objects of (top, left, mask), boxes and masks cut to what there is; what has no pixel is no object."""
+    """Objects from (top, left, mask), boxes and masks cut to their extent; empty masks give no object."""
     boxes, masks, kept = [], [], []
     for (top, left, mask), label in zip(pieces, labels, strict=True):
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -212,7 +211,7 @@ def fitted(plane: tuple[int, int], pieces: Sequence[tuple[int, int, Mask]], labe
 
 @dataclass(frozen=True, eq=False)
 class PackedObjects:
-    """The objects of all slices of a case in few arrays, masks as bits: what a store keeps in memory or on disk.
+    """The objects of all slices of a case in a few arrays, masks as bits: the form kept in memory or on disk.
 
     ``boxes`` (M, 4), ``labels`` (M), ``slices`` int32 (M) · ``starts`` int64 (M): first byte of each mask in ``bits``, or None.
     """
@@ -235,7 +234,7 @@ class PackedObjects:
         return cls(boxes, labels, where, starts, np.concatenate([*packed, np.zeros(1, np.uint8)]))
 
     def unpack(self, index: int, plane: tuple[int, int]) -> Objects:
-        """The objects of slice ``index``; masks are unpacked when they are asked for."""
+        """The objects of slice ``index``; masks are unpacked on demand."""
         mine = self.slices == index
         objects = Objects(plane, self.boxes[mine], self.labels[mine])
         if self.starts is None or self.bits is None:
@@ -258,7 +257,7 @@ class _Unpacked(Sequence[Mask]):
 
 
 def _nearest(stored: int, resized: int) -> npt.NDArray[np.int64]:
-    """Which source row (column) each of the resized ones takes, by the very kernel that resizes masks."""
+    """The source row (column) of each resized one, by the same kernel that resizes masks."""
     import torch
 
     places = torch.arange(stored, dtype=torch.float64).view(1, 1, stored, 1)

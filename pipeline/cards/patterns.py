@@ -1,6 +1,6 @@
 """File patterns of a data card: "images/Image_{patient:\\d\\d}{eye:[LR]}.jpg" finds files and says what their names mean.
 
-``{field}`` stands for a part of the path and gives it a name, ``{field:REGEX}`` says what it may look like, ``*`` stands for
+``{field}`` stands for a part of the path and gives it a name, ``{field:REGEX}`` says what it may match, ``*`` stands for
 anything within one folder, a trailing ``.*`` for any file extension (".nii.gz" and ".ppm.gz" count as one), and a pattern that ends in "/"
 for every file below that folder. All else is literal. Paths are relative to the data set's folder, with "/" between folders.
 """
@@ -24,9 +24,9 @@ _FIELD = re.compile(r"\{(?P<name>[a-z_][a-z0-9_]*)(?::(?P<regex>(?:[^{}]|\{[\d,]
 _EXTENSION = r"\.(?:[A-Za-z0-9]+\.gz|[^./]+)"
 _REPEATED = re.compile(r"\{(\d+)[,\d]*\}")
 _SECONDS = 1.0
-"""CPU time that a pattern may take on one name; sound ones take microseconds."""
+"""CPU seconds that a pattern may take on one name; ordinary ones take microseconds."""
 _COPIES = 100_000
-"""How many times a repeat such as {8} may copy what it repeats, all of a pattern together."""
+"""How many copies the repeats of a pattern, such as {8}, may make in total."""
 _DEFAULTS = {"eye": "(?i:OD|OS|OI|OG|RE|LE|right|left|[RLDG])", "path": ".+?"}
 
 
@@ -46,11 +46,11 @@ class Pattern:
 
     @classmethod
     def compile(cls, text: str, known: Mapping[str, str] | None = None) -> Pattern:
-        """Compile ``text``; ``known`` gives the regular expressions that other patterns of the card state for a field.
+        """Compile ``text``; ``known``: regular expressions that other patterns of the card give for a field.
 
         Raises
         ------
-        CardError: a brace without its partner, a regular expression that is not one, or a place outside the data set's folder.
+        CardError: an unmatched brace, an invalid regular expression, or a path outside the data set's folder.
         """
         known = known or {}
         if re.match(r"/|[A-Za-z]:[/\\]", text) or ".." in text.split("/"):
@@ -79,18 +79,18 @@ class Pattern:
             raise CardError(f"pattern {text!r} is not valid: {str(error) or type(error).__name__}") from None
 
     def fits_but_for_case(self, path: str) -> bool:
-        """Whether a relative path that does not fit would, were upper and lower case one, as they are on some systems."""
+        """Whether a relative path would fit if case were ignored, as on some systems."""
         with suppress(TimeoutError):
             any_case = regex.compile(self.regex.pattern, regex.IGNORECASE)
             return not self.regex.fullmatch(composed(path), timeout=_SECONDS) and bool(any_case.fullmatch(composed(path), timeout=_SECONDS))
         return False
 
     def match(self, path: str) -> dict[str, str] | None:
-        """Fields of a relative path, or None where the pattern does not fit; ``eye`` as "R" or "L" where it can be told.
+        """Fields of a relative path, or None if the pattern does not fit; ``eye`` as "R" or "L" if known.
 
         Raises
         ------
-        CardError: finding out takes longer than any sound pattern does.
+        CardError: matching takes longer than any ordinary pattern does.
         """
         try:
             match = self.regex.fullmatch(composed(path), timeout=_SECONDS)
@@ -112,11 +112,11 @@ def expressions(text: str) -> dict[str, str]:
 
 
 def fill(text: str, fields: Mapping[str, str]) -> str:
-    """The path that a pattern without ``*`` names for these fields (tables).
+    """The path that a pattern without ``*`` gives for these fields (tables).
 
     Raises
     ------
-    CardError: a field that is not there.
+    CardError: a field is missing.
     """
 
     def value(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Do the cases of a card look as if each person was told from the others? If not, what the card must say."""
+"""Checks whether a card distinguishes people; if not, what the card must say."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ REMEDY = (
 
 
 def one_patient(cases: Sequence[CardCase], fewest: int = 2) -> str | None:
-    """Why ``fewest`` cases or more are all one patient, and the remedy; None where they are not."""
+    """Why all cases (at least ``fewest``) count as one patient, and the remedy; None if they do not."""
     if len(cases) < fewest or len({case.key.patient for case in cases}) > 1:
         return None
     return f"all {len(cases)} images count as one patient, because {_WHY_ONE[cases[0].patient_from]}; {REMEDY}"
 
 
 def unread_pairs(card: CardFields, cases: Sequence[CardCase]) -> str | None:
-    """The question that names in pairs raise where nothing but the name tells the patient; None where they raise none."""
+    """The question that pairs of names raise if only the name identifies the patient; None if there is none."""
     unread = {stem_of(case.image.name): str(case.key) for case in cases if case.patient_from == "name" and case.key.eye == "U"}
     read = eyes_in_names(unread)
     if read.question is None or read.example is None:

@@ -1,4 +1,4 @@
-"""Where the files of a data set may lie: below its folder, under names that are the same whichever system wrote them."""
+"""Paths of a data set's files: below its folder, with names that are the same whichever system wrote them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def composed(name: str) -> str:
 
 
 def place_below(text: str, what: str) -> str:
-    """A path as a table or card of any system writes it -> the same below the data set's folder, composed, with "/".
+    """A path as written in a table or card on any system -> the same below the data set's folder, composed, with "/".
 
     Raises
     ------
-    CardError: it is absolute, leads out of the folder, or is not a path; begins with ``what`` ("images.table").
+    CardError: it is absolute, leads out of the folder, or is not a path; the message begins with ``what`` ("images.table").
     """
     place = composed(text).replace("\\", "/")
     if "\0" in place:
@@ -37,8 +37,8 @@ def place_below(text: str, what: str) -> str:
 
 
 def file_below(root: Path, text: str, what: str) -> Path:
-    """The path of a file that a card names, below ``root`` also where links are followed (unless ``$OCUSEG_FOLLOW_LINKS`` is 1); it
-    need not be there.
+    """The path of a file that a card names, which must stay below ``root`` after following links (unless ``$OCUSEG_FOLLOW_LINKS``
+    is 1); it need not exist.
 
     Raises
     ------
@@ -61,4 +61,4 @@ def _in_folder(text: str) -> str:
 
 
 InFolder = Annotated[str, AfterValidator(_in_folder)]
-"""A card's field that names one file of the data set."""
+"""A card's field with the path of one file of the data set."""

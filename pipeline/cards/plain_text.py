@@ -1,4 +1,4 @@
-"""Text files as people's programs write them: UTF-8 with or without its mark, UTF-16 with its mark; anything else is named by its line."""
+"""Text files as common programs write them: UTF-8 with or without a byte order mark, UTF-16 with one; errors name the line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_plain_text(path: Path) -> str:
 
     Raises
     ------
-    CardError: it is not a regular file (a pipe would never end), or no text; says the line.
+    CardError: it is not a regular file (a pipe would never end), or not text; names the line.
     """
     return decode_text(read_regular(path))
 
@@ -28,7 +28,7 @@ def read_regular(path: Path) -> bytes:
 
 
 def decode_text(data: bytes) -> str:
-    """Text of bytes, by the mark that they begin with; without one they are UTF-8. CardError names the line that is not."""
+    """Decodes bytes by their byte order mark; without one they are UTF-8. CardError names the line that is not."""
     encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)

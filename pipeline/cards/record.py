@@ -1,4 +1,4 @@
-"""A private card as a run records it: what is needed to read the data set again, and no word that leads to a person."""
+"""A private card as recorded by a run: what is needed to read the data set again, and nothing that identifies a person."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline.types import PARTS
 
 _FREE_TEXT = ("title", "licence", "citation", "source", "how_to_get")
 _LEAST = 5
-"""Characters of a name that is looked for in what is left: shorter ones are found anywhere."""
+"""Minimum length of a name that is searched in the remaining text: shorter ones would match anywhere."""
 
 
 def recorded_text(card: DataCard, text: str, cases: Sequence[CardCase], pseudonyms: Pseudonyms | None) -> str:
-    """The text of a card for a run's record. A public one, and one that comes from a record, as it is.
+    """The text of a card for a run's record; a public card, or one from a record, unchanged.
 
-    Of a private card patients and images of official parts become pseudonyms (as the card that was recorded is read with the site's key,
-    they are found again), and prose is left out: it may speak of anybody. ``record_of`` is the SHA-256 of the card itself.
+    In a private card, patients and images of official parts become pseudonyms (with the site's key they are matched again), and prose is
+    left out, as it may mention anybody. ``record_of`` is the SHA-256 of the original card.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def recorded_text(card: DataCard, text: str, cases: Sequence[CardCase], pseudony
 
 
 def _parts(parts: PartFields | None, cases: Sequence[CardCase], pseudonyms: Pseudonyms) -> dict[str, object] | None:
-    """Official parts in pseudonyms: of patients where the card lists those, else of the images of each part."""
+    """Official parts as pseudonyms: of patients if the card lists them, else of the images of each part."""
     if parts is None:
         return None
     if parts.field is not None:
@@ -60,10 +60,10 @@ def _parts(parts: PartFields | None, cases: Sequence[CardCase], pseudonyms: Pseu
 
 
 def _token(pseudonyms: Pseudonyms, name: str) -> str:
-    """The pseudonym of a name; one that is a pseudonym already (sixteen letters and digits of base32) stays."""
+    """The pseudonym of a name; one that is a pseudonym already (sixteen base32 characters) is kept."""
     return name if re.fullmatch(r"[a-z2-7]{16}", name) else pseudonyms.patient(name)
 
 
 def patients_as_tokens(names: Sequence[str] | None, pseudonyms: Pseudonyms) -> tuple[str, ...] | None:
-    """Names of patients, each as its pseudonym."""
+    """Pseudonyms of patients' names."""
     return None if names is None else tuple(_token(pseudonyms, name) for name in names)

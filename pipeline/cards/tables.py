@@ -1,4 +1,4 @@
-"""Tables as spreadsheets write them: comma, semicolon or tab, in any encoding that says what it is; a fault is named by its line."""
+"""Tables as spreadsheets write them: comma, semicolon or tab, in any encoding with a byte order mark, or UTF-8; errors name the line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _DELIMITERS = ",;\t|"
 
 
 def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """(line, value by column) of every row that holds anything. A row that is short lacks its last columns.
+    """(line, value by column) of every row that is not empty. Short rows lack their last columns.
 
     Raises
     ------
-    CardError: no text, no header, two columns of one name, or a row with more values than the header has columns; names the line.
+    CardError: not text, no header, two columns with the same name, or a row with more values than columns; names the line.
     """
     text = read_plain_text(path)
     first = text.partition("\n")[0].strip()

@@ -1,4 +1,4 @@
-"""From a case's label files to what is true of it: its semantic mask and its objects, in the source frame, as the card says."""
+"""Reads a case's label files as its card says: the semantic mask and the objects, in the source frame."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ WeakMasks = Literal["none", "ellipse"]
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """``mask`` int64 (H, W) or (D, H, W), or None where pixels are not known; ``objects`` of each slice, or None if not asked for."""
+    """``mask`` int64 (H, W) or (D, H, W), or None if only boxes are known; ``objects`` of each slice, or None if not requested."""
 
     mask: npt.NDArray[np.int64] | None
     objects: tuple[Objects, ...] | None
@@ -58,7 +58,7 @@ def read_target_mask(card: DataCard, case: CardCase, *, reader: Reader = "first"
 
     Raises
     ------
-    CardError: the case has no label of that reader, boxes alone, or its files are not as the card says.
+    CardError: the case has no label of that reader, only boxes, or files that do not match the card.
     """
     mask = read_truth(card, case, reader=reader, scan=scan).mask
     if mask is None:
@@ -67,7 +67,7 @@ def read_target_mask(card: DataCard, case: CardCase, *, reader: Reader = "first"
 
 
 def boxes_only(case: CardCase, remedy: str) -> CardError:
-    """What to say where masks are needed and boxes are all there is."""
+    """The remedy if masks are needed but there are only boxes."""
     return CardError(f"case {case.key}: its labels are boxes, which say nothing about single pixels; {remedy}")
 
 
@@ -80,15 +80,14 @@ def read_truth(
     reader: Reader = "first",
     scan: Scan | None = None,
 ) -> Truth:
-    """All that the labels of one reader say of a case.
+    """The labels of one reader for a case.
 
-    A class's objects come from the sources that name them (boxes, instances); of a class that only masks speak of they are made
-    from its pixels. Objects with masks are pixels of their class, too; boxes without masks are none, unless another source says
-    them.
+    A class's objects come from sources of objects (boxes, instances) if it has any, else from its mask's pixels. Objects with masks
+    also count as pixels of their class; boxes without masks do not, unless another source gives the pixels.
 
     Raises
     ------
-    CardError: the case has no label of that reader, or its files are not as the card says; names the case.
+    CardError: the case has no label of that reader, or its files do not match the card; names the case.
     """
     files = case.labels if reader == "first" else case.second_reader
     if not files:
@@ -105,7 +104,7 @@ def read_truth(
 
 @lru_cache(maxsize=10_000)
 def _tell_twins(case: CaseKey, twins: int) -> None:
-    """Once a case, however often it is read."""
+    """Logged once per case, however often it is read."""
     log.warning("case %s: %d of its objects occur twice in its labels, bit for bit; each counts once", case, twins)
 
 
@@ -116,7 +115,7 @@ class _Image:
         self.path, self.key, self.fields, self._case, self._scan = case.image, case.key, case.fields, case, scan
 
     def beside(self, pattern: str) -> Path:
-        """The file that a pattern names for this image."""
+        """The file that a pattern gives for this image."""
         return file_below(self._case.root, fill(pattern, self.fields), "classes_from")
 
     @property
@@ -183,7 +182,7 @@ def _read(card: DataCard, files: Sequence[tuple[LabelSource, Path | None]], imag
 
 
 def _chosen(card: DataCard, truth: Truth) -> Truth:
-    """Only what is true of the card's chosen classes, numbered as in its label map."""
+    """Restricted to the card's chosen classes, numbered as in its label map."""
     if not card.chosen:
         return truth
     places = [card.stored_map.names.index(name) for name in card.label_map.names]
@@ -210,7 +209,7 @@ def _instances(source: InstancesLabel, path: Path, image: _Image, label_map: Lab
 
 
 def _objects(card: DataCard, source: ObjectSource, paths: Sequence[Path], image: _Image) -> list[Objects]:
-    """The objects that a source's files hold, of each slice."""
+    """The objects in a source's files, by slice."""
     label_map, geometry = card.stored_map, image.scan.geometry
     plane = geometry.plane
     if not paths:
