@@ -51,7 +51,7 @@ def lines(text: str) -> list[str]:
             "--plugin 'import.py', line 3: ModuleNotFoundError: No module",
         ),
         (["train", "phantom_little", "--root", ".", "--plugin", "nested.py"], "--plugin 'nested.py', line 2: JSONDecodeError: Expecting"),
-        (["train", "phantom_little", "--root", ".", "--plugin", "raise.py"], "--plugin 'raise.py', line 1: ValueError: first line; mend"),
+        (["train", "phantom_little", "--root", ".", "--plugin", "raise.py"], "--plugin 'raise.py', line 1: ValueError: first line; fix"),
         (["predict", "bundle", "empty", "--out", "file"], "the output folder cannot be written (File exists)"),
         (["report", "predictions"], "below 'predictions': Not a directory"),
         (["compare", "idrid_detectors", "--root", "absent"], "--root 'absent' is not a folder"),
