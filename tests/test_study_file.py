@@ -17,6 +17,7 @@ from pipeline.config.loading import load_study
 from pipeline.config.study_file import ENDLESS
 from pipeline.errors import ConfigError
 from pipeline.studies.design import DataRoots, evaluation_sets, with_budget
+from pipeline.tracking.mlflow_store import flatten
 
 SMALL = "name: x\ndata: {card: phantom}\ntask: {name: semantic}\nmodel: {name: unet}\n"
 STUDY = """
@@ -188,6 +189,22 @@ def test_scratch_and_pretrained_runs_of_transfer_learning_come_in_pairs() -> Non
         assert scratch.model.weights == "none"  # type: ignore[attr-defined]
         keys = "name", "model.weights", "train.encoder_lr_multiplier"
         assert _without(pretrained, *keys) == _without(scratch, *keys)
+
+
+def test_only_the_encoder_tells_the_two_runs_of_a_task_apart_in_encoders() -> None:
+    configs = [load_config(path) for path in run_files(Path("encoders"))]
+    assert [config.data.card for config in configs[::2]] == ["idrid_codras", "drishti_gs", "chase_db1", "idrid_codras"]
+    assert {(config.train.minutes, config.model.weights) for config in configs} == {(5, "imagenet")}  # type: ignore[attr-defined]
+    for mobile, lite in zip(configs[::2], configs[1::2], strict=True):
+        assert mobile.name.removesuffix("mobilenet_v2") == lite.name.removesuffix("efficientnet_lite0")
+        encoder = {"model.name", "model.encoder"} if hasattr(lite.model, "encoder") else {"model.backbone"}
+        assert _changed(mobile, lite) == {"name", "description", *encoder}
+
+
+def _changed(one: RunConfig, other: RunConfig) -> set[str]:
+    """Dotted keys of settings that differ."""
+    first, second = (flatten(config.model_dump(mode="json")) for config in (one, other))
+    return {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
 
 
 def _without(config: RunConfig, *keys: str) -> str:

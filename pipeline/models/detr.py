@@ -29,9 +29,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import ConfigError
-from pipeline.models.backbones import Features, Name, build_encoder
+from pipeline.models.backbones import Name, build_encoder
 from pipeline.models.base import MODELS
 from pipeline.models.detector import Detections, Detector, DetectorConfig, FrozenStages, Sizes, boxes_and_labels
+from pipeline.models.features import Features
 from pipeline.models.weights import Loaded
 from pipeline.types import Target
 
@@ -42,7 +43,7 @@ OUTSIDE = -1e4  # added to attention, leaves nothing of it; infinity would leave
 
 class DetrConfig(DetectorConfig):
     name: Literal["detr"] = "detr"
-    backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, resnet18, resnet50")
+    backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, efficientnet_lite0 (lite1, lite2), resnet18, resnet50")
     frozen_stages: FrozenStages = 2
     stride: Literal[16, 32] = Field(
         32, description="stride of the features passed to the transformer; 16 gives four times as many, from two depths"

@@ -1,84 +1,24 @@
 """U-Net on MobileNetV2: a pretrained encoder and a light decoder, quick on a CPU.
 
-Papers: Ronneberger, Fischer, Brox, "U-Net", MICCAI 2015, doi:10.1007/978-3-319-24574-4_28; Sandler et al., "MobileNetV2", CVPR 2018,
-arXiv:1801.04381 (alpha 1.0). Encoder by torchvision, BSD-3-Clause; the decoder is our own.
-
-Skips at strides 2, 4, 8 and 16 come from the expanded projections, the widest maps of their resolution (96, 144, 192 and 576 channels),
-just before a block halves them; the bottom has 320 channels at stride 32. With three ``widths`` the network ends at stride 16 (96
-channels): for structures that are thin and everywhere, such as vessels, a third of the parameters.
-
-What differs from a U-Net: each level's two maps are first narrowed by a 1 x 1 convolution, which is where nearly all of a plain decoder's
-work would be; the last doubling is a transposed convolution straight into the classes.
+Paper: Sandler et al., "MobileNetV2", CVPR 2018, arXiv:1801.04381 (alpha 1.0). Encoder by torchvision, BSD-3-Clause; decoder and what
+differs: light_unet.py. Skips have 96, 144, 192 and 576 channels; the bottom has 320 at stride 32, or 96 at stride 16.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-import torch
-from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
-from pipeline.models.backbones import FrozenBatchNorm2d, MobileNetV2Features
-from pipeline.models.base import MODELS, ModelConfig
-from pipeline.models.blocks import convolution, enlarge
-from pipeline.models.padding import AnySize
-from pipeline.models.weights import Loaded
+from pipeline.models.backbones import MobileNetV2Features
+from pipeline.models.base import MODELS
+from pipeline.models.light_unet import LightUNet, LightUNetConfig
 
 
-class MobileNetUNetConfig(ModelConfig):
+class MobileNetUNetConfig(LightUNetConfig):
     name: Literal["mobilenet_unet"] = "mobilenet_unet"
-    widths: tuple[int, ...] = Field(
-        (16, 32, 64, 96),
-        min_length=2,
-        max_length=4,
-        description="decoder channels at strides 2, 4, 8 and 16; with fewer values, the encoder ends one halving after the last",
-    )
-    norm: Literal["batch", "frozen"] = Field(
-        "batch",
-        description="normalisation of the encoder: batch is trained; frozen keeps the loaded statistics, for small batches",
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> MobileNetUNetConfig:
-        if self.norm == "frozen" and self.weights == "none":
-            raise ValueError("norm: frozen needs weights; from scratch, normalisation must learn")
-        if min(self.widths) < 1:
-            raise ValueError(f"widths {self.widths} must be positive")
-        return self
-
-
-class MobileNetUNet(AnySize):
-    def __init__(self, config: MobileNetUNetConfig, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        norm = FrozenBatchNorm2d if config.norm == "frozen" else nn.BatchNorm2d
-        halvings = len(config.widths) + 1
-        self.multiple = 2**halvings
-        self.encoder = MobileNetV2Features(in_channels, norm, halvings)
-        *skips, below = self.encoder.expanded_widths
-        levels = []
-        for skip, width in zip(reversed(skips), reversed(config.widths), strict=True):
-            levels.append(nn.Sequential(convolution(below + skip, width, 1), convolution(width, width)))
-            below = width
-        self.decoder = nn.ModuleList(levels)
-        self.head = nn.ConvTranspose2d(below, out_channels, 4, stride=2, padding=1)
-
-    def logits(self, images: Tensor) -> Tensor:
-        *skips, x = self.encoder.expanded(images)
-        for skip, level in zip(reversed(skips), self.decoder, strict=True):
-            x = level(torch.cat([enlarge(x, 2), skip], dim=1))
-        logits: Tensor = self.head(x)
-        return logits
-
-    def load_encoder(self, weights: str) -> Loaded:
-        """Fill MobileNetV2 from "imagenet" or a file."""
-        return self.encoder.load(weights)
-
-    def encoder_stages(self) -> list[list[nn.Module]]:
-        """The encoder's modules in the order they are passed, by the stride at their end: 2, 4, 8, 16, 32 (or as far as it goes)."""
-        return self.encoder.stages()
 
 
 @MODELS.add(MobileNetUNetConfig)
 def build(config: MobileNetUNetConfig, in_channels: int, out_channels: int) -> nn.Module:
-    return MobileNetUNet(config, in_channels, out_channels)
+    return LightUNet(MobileNetV2Features(in_channels, config.norm_layer, config.halvings), config.widths, out_channels)

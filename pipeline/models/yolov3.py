@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.models import dense
-from pipeline.models.backbones import Features, build_encoder
+from pipeline.models.backbones import build_encoder
 from pipeline.models.base import MODELS
 from pipeline.models.darknet import Convolution, Darknet53
 from pipeline.models.detector import Detections, Detector, LargestOverlap, LowestScore, NMSConfig, Sizes
+from pipeline.models.features import Features
 from pipeline.models.weights import Loaded
 from pipeline.models.yolo_loss import BoxLoss, decode, places_of, yolo_losses
 from pipeline.types import Target
@@ -40,7 +41,7 @@ PRIOR = 0.01  # objectness before training
 
 class YoloV3Config(NMSConfig):
     name: Literal["yolov3"] = "yolov3"
-    backbone: Literal["darknet53", "mobilenet_v2", "resnet18"] = Field("darknet53", description="encoder")
+    backbone: Literal["darknet53", "mobilenet_v2", "efficientnet_lite0", "resnet18"] = Field("darknet53", description="encoder")
     neck: int = Field(512, ge=16, multiple_of=8, description="channels of the neck at stride 32, halved at 16 and again at 8; 128 is light")
     anchors: tuple[tuple[float, float], ...] | None = Field(
         None,

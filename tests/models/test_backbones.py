@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.models.backbones import FrozenBatchNorm2d, Name, Pyramid, build_backbone
+from pipeline.models.backbones import Name, Pyramid, build_backbone
+from pipeline.models.features import FrozenBatchNorm2d
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -25,8 +26,8 @@ def test_four_maps_at_strides_four_to_thirty_two(name: Name, channels: int) -> N
     assert [tuple(m.shape) for m in maps] == [(1, w, 64 // s, 96 // s) for w, s in zip(features.widths, (4, 8, 16, 32), strict=True)]
 
 
-@pytest.mark.parametrize("name", get_args(Name))
-def test_a_whole_classifiers_file_fits_and_gives_its_features(name: Name, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet50"])
+def test_a_whole_classifiers_file_of_torchvision_fits_and_gives_its_features(name: Name, tmp_path: Path) -> None:
     from torchvision import models
 
     torch.manual_seed(1)

@@ -39,7 +39,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "faster_rcnn": [{**SMALL_RCNN, "fpn_channels": 32}],
     "retinanet": [
         {"backbone": "resnet18", "width": 16, "head_layers": 1, "anchors": {"sizes": ((16,), (32,), (64,), (128,), (256,))}},
-        {"backbone": "mobilenet_v2", "width": 16, "head_layers": 2},
+        {"backbone": "efficientnet_lite0", "width": 16, "head_layers": 2},
     ],
     "ssd": [
         {"variant": "vgg16", "width": 0.125, "anchors": (8, 12, 18, 27, 40, 60, 80)},

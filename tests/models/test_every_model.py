@@ -38,7 +38,8 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"width": 0.125, "dense_width": 32, "norm": "batch", "step": 32, "dropout": 0.0},
     ],
     "segnet": [{"width": 0.125}],
-    "mobilenet_unet": [{"widths": (8, 8, 8, 8)}, {"widths": (8, 8)}],
+    "mobilenet_unet": [{"widths": (8, 8, 8, 8)}],
+    "efficientnet_unet": [{"widths": (8, 8)}],
     "patch_classifier": [{"window": 17, "widths": (8, 12), "hidden": 16, "centres": 256, "dropout": 0.2}],
     "wnet_little": [
         {"widths": (4, 8), "deep_supervision": 1},

