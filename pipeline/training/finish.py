@@ -14,10 +14,9 @@ from pipeline.training.checkpoint import Progress, State
 from pipeline.training.compiling import eager
 from pipeline.training.loop import raise_if_interrupted, steps_per_epoch, stop_reason
 from pipeline.training.precision_gate import gated_precision
-from pipeline.training.result import TrainingResult
+from pipeline.training.result import TimeSpent, TrainingResult, validation_seconds
 from pipeline.training.run_folder import Data, earlier_result, record_result
 from pipeline.training.setup import Setup
-from pipeline.training.timing import TimeSpent, validation_seconds
 from pipeline.training.validation import Predictions, overlay_picture, score_image, summary
 from pipeline.types import Batch
 

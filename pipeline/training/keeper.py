@@ -1,14 +1,21 @@
-"""What a run leaves on the disk and in its record as it goes, so that the two always tell the same."""
+"""Checkpoints, history and record of a run while it trains, which always agree."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from pipeline.training.background import CheckpointWriter
-from pipeline.training.checkpoint import State, random_state
-from pipeline.training.history import append_history
+from pipeline.atomic import write_text
+from pipeline.training.checkpoint import Snapshots, State, random_state, write_snapshot
 from pipeline.training.setup import Setup
+
+log = logging.getLogger(__name__)
 
 
 class Keeper:
@@ -70,3 +77,67 @@ class Keeper:
             self._tell()
         finally:
             self._writer.__exit__(kind, error, trace)
+
+
+class CheckpointWriter:
+    """Writes into ``folder``, one checkpoint at a time; on leaving the context the last one is complete.
+
+    The training waits while its state is copied, which takes milliseconds, and goes on while that reaches the disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._snapshots = Snapshots()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: Future[Path] | None = None
+
+    def save(self, state: State, random_states: list[dict[str, Any]]) -> None:
+        """Begin to write the state as it is now, once the checkpoint before is complete.
+
+        Raises
+        ------
+        TrainingError: the one before could not be written.
+        """
+        self.wait()
+        self._writing = self._thread.submit(write_snapshot, self._folder, self._snapshots.take(state, random_states))
+
+    def wait(self) -> None:
+        """Return when what was begun is complete.
+
+        Raises
+        ------
+        TrainingError: it could not be written; the one before is still there.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._thread.shutdown(wait=True)
+        try:
+            self.wait()
+        except Exception as failure:
+            if error is None:
+                raise
+            log.warning("%s", failure)
+
+
+def append_history(path: Path, epoch: int, metrics: Mapping[str, float]) -> None:
+    """Add a line to history.jsonl."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"epoch": epoch, **metrics}) + "\n")
+
+
+def cut_history(path: Path, epochs: int) -> None:
+    """Drop lines of epochs that will be repeated, and a half-written last one."""
+    if not path.exists():
+        return
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            if json.loads(line)["epoch"] <= epochs:
+                lines.append(line)
+    write_text(path, "".join(f"{line}\n" for line in lines))

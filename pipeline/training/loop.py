@@ -27,8 +27,7 @@ from pipeline.tasks.base import Task
 from pipeline.training.checkpoint import Progress, State, load_checkpoint, newest
 from pipeline.training.clock import Clock
 from pipeline.training.compiling import eager, is_long
-from pipeline.training.history import cut_history
-from pipeline.training.keeper import Keeper
+from pipeline.training.keeper import Keeper, cut_history
 from pipeline.training.meter import LossMeter
 from pipeline.training.optimise import average_buffers, clip_gradient, learning_rate, run_fraction, set_rate
 from pipeline.training.platform import fast_convolutions

@@ -1,13 +1,17 @@
-"""What a run leaves, and where."""
+"""The outcome of a run: its bundle and scores, where its time went, and whether a time budget sufficed."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import TrainConfig
 from pipeline.tasks.pixels import presence_sentences
+from pipeline.types import duration
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,53 @@ class TrainingResult:
             *(f"warning: validation: {sentence}" for sentence in presence_sentences(self.metrics, "validation/")),
             *filter(None, (self.time, self.message)),
         ]
+
+
+@dataclass(frozen=True)
+class TimeSpent:
+    """Seconds of a run's parts. ``training_s`` is what ``train.minutes`` limits; ``validation_s`` is a part of it."""
+
+    start_up_s: float
+    training_s: float
+    validation_s: float
+    final_s: float
+    steps: int
+    steps_per_epoch: int
+
+    def line(self) -> str:
+        """One sentence for a person."""
+        validating = self.validation_s / self.training_s if self.training_s > 0 else 0.0
+        return (
+            f"time: {duration(self.start_up_s)} to start and read the cases, {duration(self.training_s)} for {self.steps} steps "
+            f"({self.steps / self.steps_per_epoch:.1f} epochs), {validating:.0%} of it validation, "
+            f"{duration(self.final_s)} for the final validation"
+        )
+
+    def shortfall(self, train: TrainConfig) -> str:
+        """What a time budget was too short for, or "" where it was not or there is none."""
+        if train.minutes is None:
+            return ""
+        warm_up = math.ceil(train.warmup * train.epochs * self.steps_per_epoch)
+        if self.steps < self.steps_per_epoch:
+            missed = f"an epoch ({self.steps_per_epoch} steps)"
+        elif self.steps < warm_up and self.training_s >= 60 * train.minutes:
+            missed = f"the warm-up of train.epochs ({warm_up} steps)"
+        else:
+            return ""
+        return (
+            f"train.minutes: only {self.steps} steps fitted into {train.minutes:g} minutes, fewer than {missed}: the network has hardly "
+            "learnt; give more minutes, or leave them out and set train.epochs"
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """For the record."""
+        parts = {"start_up": self.start_up_s, "training": self.training_s, "validations": self.validation_s, "final": self.final_s}
+        return {"values/time/steps": float(self.steps)} | {f"values/time/{name}_seconds": seconds for name, seconds in parts.items()}
+
+
+def validation_seconds(history: Path) -> float:
+    """Seconds of all validations that ``history.jsonl`` holds; earlier processes of a resumed run included."""
+    if not history.exists():
+        return 0.0
+    rows = (json.loads(line) for line in history.read_text(encoding="utf-8").splitlines())
+    return float(sum(row.get("validation/seconds", 0.0) for row in rows))

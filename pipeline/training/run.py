@@ -28,9 +28,9 @@ from pipeline.tracking.provenance import environment
 from pipeline.tracking.record import RecordedInputs, table_texts, with_card
 from pipeline.tracking.tracker import open_tracker
 from pipeline.training.checkpoint import Progress, State, newest
+from pipeline.training.clock import Interrupt
 from pipeline.training.compiling import compile_network, why_not_compiled
 from pipeline.training.finish import conclude
-from pipeline.training.interrupt import Interrupt
 from pipeline.training.loop import fit, steps_per_epoch
 from pipeline.training.optimise import AveragedWeights, make_optimizer
 from pipeline.training.platform import channels_last_suits, enough_memory, fast_convolutions, prepare_machine

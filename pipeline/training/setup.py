@@ -11,7 +11,7 @@ from pipeline.datasets.loader import CaseStore
 from pipeline.datasets.splits import Split
 from pipeline.models.precision import Precision
 from pipeline.tracking.tracker import Tracker
-from pipeline.training.interrupt import Interrupt
+from pipeline.training.clock import Interrupt
 from pipeline.training.transfer import GradualUnfreezing
 from pipeline.types import ProgressCallback
 

@@ -13,8 +13,8 @@ import torch
 
 from pipeline.errors import TrainingError
 from pipeline.training import checkpoint
-from pipeline.training.background import CheckpointWriter
 from pipeline.training.checkpoint import Progress, State, load_checkpoint, newest, random_state
+from pipeline.training.keeper import CheckpointWriter
 from tests.patience import LONG_S, joined
 from tests.training.tiny import _process, last_state, start, tiny_config, train_tiny, weights, write_data
 

@@ -18,7 +18,7 @@ from pipeline.evaluation.evaluate import evaluate
 from pipeline.lock import locked
 from pipeline.tracking.record import RecordedInputs
 from pipeline.training import run
-from pipeline.training.history import cut_history
+from pipeline.training.keeper import cut_history
 from pipeline.training.result import TrainingResult
 from tests.training.test_recording import Recorder
 from tests.training.tiny import tiny_config, train_tiny, write_data

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import TrainConfig
-from pipeline.training.timing import TimeSpent, validation_seconds
+from pipeline.training.result import TimeSpent, validation_seconds
 from tests.training.tiny import tiny_config, train_tiny, write_data
 
 
