@@ -24,8 +24,7 @@ Meaning = str | list[str]
 class _Source(Strict):
     file: str = Field(description="pattern of the label files, with the fields of the image pattern, and {stem} for the image's name")
     missing: Literal["skip", "empty"] = Field(
-        "skip",
-        description="an image without this file: skip: it has no label (no fault if set explicitly); empty: it holds none of the classes",
+        "skip", description="an image without this file: skip: it has no label (no fault if explicit); empty: it has none of the classes"
     )
 
 
