@@ -1,24 +1,19 @@
-"""The network on one case after another, or on several photographs of one size together, and what it found made ready to be written."""
+"""The networks on one case after another, or on several photographs of one size together."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from pipeline.inference.case_files import CaseResult, mask_dtype
+from pipeline.inference.assemble import assemble, merge
+from pipeline.inference.case_files import CaseResult
 from pipeline.inference.journal import Entry
-from pipeline.inference.object_files import FoundObject, FoundObjects, compact
-from pipeline.inference.predict import Predictor, PreprocessedScan
+from pipeline.inference.predict import Predictor
 from pipeline.inference.profile import Profile
 from pipeline.inference.writing import Job
-from pipeline.measurements.by_role import SURFACES
-from pipeline.measurements.surfaces import Surfaces
 from pipeline.types import Prediction
 
 Result = Callable[[], CaseResult]
@@ -33,13 +28,12 @@ class Batching:
 
     def __init__(
         self,
-        predictor: Predictor,
         profile: Profile,
         keep_probabilities: bool,
         hand_over: Callable[[Job, Result], None],
         fail: Callable[[Job, Exception], None],
     ) -> None:
-        self._predictor, self._profile, self._keep = predictor, profile, keep_probabilities
+        self._profile, self._keep = profile, keep_probabilities
         self._hand_over, self._fail = hand_over, fail
         self._jobs: list[Job] = []
 
@@ -49,11 +43,11 @@ class Batching:
         return [job.entry for job in self._jobs]
 
     def add(self, job: Job) -> None:
-        size = _size(job.ready)
-        if self._jobs and size != _size(self._jobs[0].ready):
+        size = job.ready.size
+        if self._jobs and size != self._jobs[0].ready.size:
             self.run()
         self._jobs.append(job)
-        if size is None or len(self._jobs) >= self._predictor.at_once(math.prod(size[-2:])):
+        if size is None or len(self._jobs) >= job.ready.at_once:
             self.run()
 
     def run(self) -> None:
@@ -80,77 +74,35 @@ class Batching:
 
     def _results(self, jobs: Sequence[Job]) -> list[Result]:
         began = time.perf_counter()
+        predictors = jobs[0].ready.predictors
         with self._profile.stage("network"):
-            if jobs[0].ready.reduced is None:  # a volume: each slice becomes a mask at once, as all of its probabilities would not fit
+            if jobs[0].ready.size is None:  # a volume: each slice becomes a mask at once, as all of its probabilities would not fit
                 (job,) = jobs
-                made = self._assembled(job, self._predictor.slices(job.ready), job.entry.seconds)
+                seconds = job.entry.seconds / len(predictors)
+                volumes = [
+                    self._assembled(job, number, one.slices(job.ready.prepared[number]), seconds) for number, one in enumerate(predictors)
+                ]
+                made = merge(volumes, job.ready.label_map)
                 self._profile.count(job.ready.scan.geometry.slices)
                 return [lambda: made]
-            predictions = self._predictor.together([job.ready for job in jobs])
+            found = [one.together([job.ready.prepared[number] for job in jobs]) for number, one in enumerate(predictors)]
         self._profile.count(len(jobs))
         spent = (time.perf_counter() - began) / len(jobs)
-        return [partial(self._photograph, job, found, job.entry.seconds + spent) for job, found in zip(jobs, predictions, strict=True)]
+        pairs = zip(jobs, zip(*found, strict=True), strict=True)
+        return [partial(self._photograph, job, own, job.entry.seconds + spent) for job, own in pairs]
 
-    def _photograph(self, job: Job, found: Prediction, seconds_before: float) -> CaseResult:
+    def _photograph(self, job: Job, found: Sequence[Prediction], seconds_before: float) -> CaseResult:
         """Runs in a writer's thread."""
-        assert job.ready.reduced is not None
         with self._profile.stage("post-process"):
-            return self._assembled(job, [self._predictor.finished(found, job.ready.reduced, job.ready.warnings)], seconds_before)
+            results = [self._flat(job, number, prediction, seconds_before / len(found)) for number, prediction in enumerate(found)]
+            return merge(results, job.ready.label_map)
 
-    def _assembled(self, job: Job, predictions: Iterable[Prediction], seconds_before: float) -> CaseResult:
-        return _assemble(self._predictor, job.ready, predictions, job.entry.case, seconds_before, keep_probabilities=self._keep)
+    def _flat(self, job: Job, number: int, found: Prediction, seconds_before: float) -> CaseResult:
+        predictor, prepared = job.ready.predictors[number], job.ready.prepared[number]
+        assert prepared.reduced is not None
+        return self._assembled(job, number, [predictor.finished(found, prepared.reduced, prepared.warnings)], seconds_before)
 
-
-def _size(ready: PreprocessedScan) -> tuple[int, ...] | None:
-    """What photographs must have in common to go together; None of a volume."""
-    return None if ready.reduced is None else ready.reduced.pixels.shape
-
-
-def _assemble(
-    predictor: Predictor,
-    ready: PreprocessedScan,
-    predictions: Iterable[Prediction],
-    name: str,
-    seconds_before: float,
-    *,
-    keep_probabilities: bool,
-) -> CaseResult:
-    """Masks, objects and surfaces of a scan in its source frame, from the finished prediction of each plane.
-
-    ``name`` is the case's, ``seconds_before`` what was spent on it before. Where the network runs as ``predictions`` are taken, this
-    belongs to its thread.
-    """
-    began = time.perf_counter()
-    label_map, dtype = predictor.bundle.label_map, mask_dtype(predictor.bundle.label_map)
-    masks: list[npt.NDArray[np.unsignedinteger]] = []
-    kept: list[npt.NDArray[np.float16]] = []
-    objects: list[list[FoundObject]] = []
-    depths: list[npt.NDArray[np.float32]] = []
-    has_masks = True
-    warnings: tuple[str, ...] = ()
-    for plane, prediction in enumerate(predictions):
-        layers = predictor.layers(prediction)
-        if layers is None:
-            masks.append(np.zeros(ready.scan.geometry.plane, dtype))
-        else:
-            masks.append(label_map.mask(layers).astype(dtype))
-        warnings = tuple(dict.fromkeys((*warnings, *prediction.warnings)))
-        if prediction.boxes is not None:
-            objects.append(compact(prediction, plane))
-            has_masks = has_masks and prediction.instance_masks is not None
-        if SURFACES.places(label_map) and prediction.probabilities is not None:
-            depths.append(SURFACES.measure(prediction.probabilities, label_map).depth)
-        if keep_probabilities:
-            assert prediction.probabilities is not None
-            kept.append(prediction.probabilities.astype(np.float16))
-    flat = ready.scan.pixels.ndim == 3
-    mask = masks[0] if flat else np.stack(masks)
-    chances = None if not kept else kept[0] if flat else np.stack(kept, axis=1)
-    found = None
-    if objects:
-        found = FoundObjects.of(objects, has_masks, label_map, predictor.task.thresholds)
-        if len(found.objects) < sum(map(len, objects)):
-            warnings += (f"only the highest-scoring {len(found.objects)} objects were kept",)
-    surfaces = Surfaces(label_map.surface_names, np.concatenate(depths, axis=1)) if depths else None
-    seconds = seconds_before + time.perf_counter() - began
-    return CaseResult(ready.scan, name, mask, chances, warnings, predictor.bundle.id, seconds, found, surfaces)
+    def _assembled(self, job: Job, number: int, predictions: Iterable[Prediction], seconds_before: float) -> CaseResult:
+        predictor: Predictor = job.ready.predictors[number]
+        keep = self._keep
+        return assemble(predictor, job.ready.prepared[number], predictions, job.entry.case, seconds_before, keep_probabilities=keep)

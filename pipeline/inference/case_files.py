@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,15 @@ from pipeline.types.case_record import CASE_FILE, CaseRecord, ClassRecord, Geome
 
 @dataclass(frozen=True, eq=False)
 class CaseResult:
-    """What is written of one scan. ``mask`` unsigned (H, W) or (D, H, W); ``probabilities`` float (K, [D,] H, W) or None;
-    ``found`` of a detection bundle, also where it found nothing; ``surfaces`` of a bundle with layers."""
+    """What is written of one scan. ``mask`` unsigned (H, W) or (D, H, W), in the encoding of ``label_map``; ``probabilities`` float
+    (K, [D,] H, W) or None; ``found`` of a detection bundle, also where it found nothing; ``surfaces`` of a bundle with layers.
+
+    ``found_by``: the id of the bundle that found each class, by the class's name, where there are several (inference/model_set.py).
+    """
 
     scan: Scan
     case: str
+    label_map: LabelMap
     mask: npt.NDArray[np.unsignedinteger[Any]]
     probabilities: npt.NDArray[np.floating[Any]] | None
     warnings: tuple[str, ...]
@@ -45,6 +49,7 @@ class CaseResult:
     seconds: float
     found: FoundObjects | None = None
     surfaces: Surfaces | None = None
+    found_by: Mapping[str, str] = field(default_factory=dict)
 
 
 def mask_dtype(label_map: LabelMap) -> type[np.uint8] | type[np.uint16]:
@@ -60,7 +65,7 @@ def mask_dtype(label_map: LabelMap) -> type[np.uint8] | type[np.uint16]:
     return np.uint8 if largest <= np.iinfo(np.uint8).max else np.uint16
 
 
-def write_case(out: Path, result: CaseResult, label_map: LabelMap, profile: Profile | None = None) -> None:
+def write_case(out: Path, result: CaseResult, profile: Profile | None = None) -> None:
     """Write ``out/cases/<case>`` whole or not at all.
 
     Raises
@@ -72,7 +77,7 @@ def write_case(out: Path, result: CaseResult, label_map: LabelMap, profile: Prof
     staged.mkdir(parents=True)
     profile = profile or Profile()
     with profile.stage("encode"):
-        _write_files(staged, result, label_map)
+        _write_files(staged, result)
     with profile.stage("write"):
         for path in staged.iterdir():
             sync(path)
@@ -82,8 +87,8 @@ def write_case(out: Path, result: CaseResult, label_map: LabelMap, profile: Prof
         sync(final.parent)
 
 
-def _write_files(staged: Path, result: CaseResult, label_map: LabelMap) -> None:
-    scan = result.scan
+def _write_files(staged: Path, result: CaseResult) -> None:
+    scan, label_map = result.scan, result.label_map
     planes = _write_planes(staged, scan, result.mask)
     write_nifti(staged / "mask.nii.gz", result.mask, scan.geometry)
     if result.probabilities is not None:
@@ -96,7 +101,7 @@ def _write_files(staged: Path, result: CaseResult, label_map: LabelMap) -> None:
         of_layers["layers"] = write_surfaces(staged, result.surfaces, label_map, scan.geometry)
         if result.mask.ndim == 3:
             of_layers["fluid_components"] = write_fluid_components(staged, result.mask, label_map, scan.geometry)
-    write_json(staged / CASE_FILE, _record(result, label_map, planes, of_layers).to_json())
+    write_json(staged / CASE_FILE, _record(result, planes, of_layers).to_json())
 
 
 def _write_planes(folder: Path, scan: Scan, mask: npt.NDArray[np.unsignedinteger[Any]]) -> list[PlaneRecord]:
@@ -133,18 +138,24 @@ def _browser_copy(scan: Scan) -> tuple[str, bytes] | None:
     return browser_copy(data, scan.geometry.plane) if hashlib.sha256(data).hexdigest() == scan.sha256 else None
 
 
-def _record(result: CaseResult, label_map: LabelMap, planes: Sequence[PlaneRecord], of_layers: dict[str, Any]) -> CaseRecord:
+def _record(result: CaseResult, planes: Sequence[PlaneRecord], of_layers: dict[str, Any]) -> CaseRecord:
     classes = {}
-    for cls, layer in zip(label_map.classes, label_map.layers(result.mask), strict=True):
+    for cls, layer in zip(result.label_map.classes, result.label_map.layers(result.mask), strict=True):
         stack = layer if layer.ndim == 3 else layer[None]
-        objects = {} if result.found is None else {"objects": len(result.found.counted(cls))}
-        classes[cls.name] = ClassRecord(pixels=int(np.count_nonzero(stack)), slices=int(stack.any(axis=(1, 2)).sum()), **objects)
+        facts: dict[str, Any] = {"pixels": int(np.count_nonzero(stack)), "slices": int(stack.any(axis=(1, 2)).sum())}
+        if result.found is not None and cls.name in result.found.thresholds:
+            facts["objects"] = len(result.found.counted(cls))
+        if cls.name in result.found_by:
+            facts["bundle_id"] = result.found_by[cls.name]
+        classes[cls.name] = ClassRecord(**facts)
+    of_several = {"label_map": result.label_map.to_json()} if result.found_by else {}
     return CaseRecord(
         case=result.case,
         modality=result.scan.modality,
         geometry=GeometryRecord.of(result.scan.geometry),
         sha256=result.scan.sha256,
         bundle_id=result.bundle_id,
+        **of_several,
         warnings=result.warnings,
         seconds=round(result.seconds, 3),
         classes=classes,

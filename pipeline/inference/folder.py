@@ -1,4 +1,4 @@
-"""A whole hospital folder through a bundle: reading, network and writing overlap, every file is accounted for, nothing is lost.
+"""A whole hospital folder through one bundle or several: reading, network and writing overlap, every file is accounted for.
 
 Reader threads have processes decode, and normalise, ahead; this thread runs the network, on a GPU on several photographs of one size
 together; writer threads make masks of what it found, encode and save behind it. The windows between them are short, so memory does not
@@ -21,15 +21,16 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.bundles.bundle import Bundle, load_bundle
+from pipeline.bundles.bundle import load_bundle
 from pipeline.errors import ConfigError, OcusegError, ScanError
 from pipeline.inference.batching import Batching
-from pipeline.inference.case_files import mask_dtype, recorded_sha256
+from pipeline.inference.case_files import recorded_sha256
 from pipeline.inference.journal import Entry, Journal
+from pipeline.inference.model_set import ModelSet, PreparedCase, finds_objects
 from pipeline.inference.object_files import gather_coco
 from pipeline.inference.out_folder import open_out
 from pipeline.inference.pieces import Piece, Pieces, volume_of
-from pipeline.inference.predict import Predictor, PreprocessedScan
+from pipeline.inference.predict import Predictor
 from pipeline.inference.profile import Profile
 from pipeline.inference.reading import File, Read, read_file
 from pipeline.inference.writing import Job, Writers
@@ -49,7 +50,7 @@ _LOOK_AGAIN_S = 0.05
 
 
 def predict_folder(
-    bundle_path: Path,
+    bundles: Path | Sequence[Path],
     folder: Path,
     out: Path,
     *,
@@ -61,10 +62,11 @@ def predict_folder(
     progress: ProgressCallback | None = None,
     profile: Profile | None = None,
 ) -> dict[str, int]:
-    """Segment every scan below ``folder`` into ``out``; begin, or go on where an earlier call ended.
+    """Segment every scan below ``folder``, or the one file that it is, into ``out``; begin, or go on where an earlier call ended.
 
     Parameters
     ----------
+    bundles: a bundle, or several: those that fit a scan's kind make one case of it together.
     probabilities: also keep each class's probabilities (float16, ``probabilities.npz``).
     workers: files read, and results written, at once; as many as cores and memory allow, where nothing is given.
     pseudonyms: makes the names of cases; the published key of :meth:`Pseudonyms.unkeyed` is used without it (public data only).
@@ -82,17 +84,16 @@ def predict_folder(
     BundleError: the bundle is not usable. ConfigError: ``out`` is not (see :func:`open_out`).
     """
     profile = profile or Profile()
-    bundle = load_bundle(bundle_path, device="cpu")
+    loaded = [load_bundle(path, device="cpu") for path in (bundles if isinstance(bundles, Sequence) else (bundles,))]
     names = pseudonyms or Pseudonyms.unkeyed()
-    mask_dtype(bundle.label_map)
-    finds_objects = bundle.config.task.need == "objects"  # type: ignore[attr-defined]
-    if finds_objects and probabilities:
+    if probabilities and any(map(finds_objects, loaded)):
         raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option out")
-    with open_out(out, folder, bundle, names, probabilities), closing(Journal(out / "journal.sqlite", names)) as journal:
+    models = ModelSet([Predictor(bundle, prepare_machine(device)) for bundle in loaded])
+    with open_out(out, folder, models, names, probabilities), closing(Journal(out / "journal.sqlite", names)) as journal:
         try:
             total = sum(1 for _ in walk(folder)) if progress is not None else None
             at_once = workers or usual_workers(usable_cores())
-            run = _Run(Predictor(bundle, prepare_machine(device)), folder, out, names, journal, probabilities, at_once, limits, profile)
+            run = _Run(models, folder, out, names, journal, probabilities, at_once, limits, profile)
             run.go(lambda done, note: progress(done, total, note) if progress is not None else None)
         except BaseException:
             # Also after Ctrl-C what is in the journal is what the ledger says; on a full disk the first error is the one to tell.
@@ -100,7 +101,7 @@ def predict_folder(
                 journal.export(out / "ledger.csv")
             raise
         journal.export(out / "ledger.csv")
-        if finds_objects:
+        if models.finds_objects:
             gather_coco(out)
         warn_of_one_patient(Counter(entry.case.partition("_")[0] for entry in journal.results()))
         tell_of_roles(run.roles)
@@ -110,7 +111,7 @@ def predict_folder(
 class _Run:
     def __init__(
         self,
-        predictor: Predictor,
+        models: ModelSet,
         folder: Path,
         out: Path,
         names: Pseudonyms,
@@ -120,13 +121,13 @@ class _Run:
         limits: Limits | None,
         profile: Profile,
     ) -> None:
-        self.predictor, self.folder, self.out, self.names, self.journal = predictor, folder, out, names, journal
+        self.models, self.out, self.names, self.journal = models, out, names, journal
+        self.start, self.folder = folder, folder if folder.is_dir() else folder.parent
         self.workers = max(1, workers)
         self.limits = limits or Limits.chosen(workers=self.workers)
-        self.bundle: Bundle = predictor.bundle
         self.profile = profile
-        self.writers = Writers(out, self.bundle.label_map, self.workers, self._enter, profile)
-        self.batching = Batching(predictor, profile, probabilities, self.writers.submit, self._fail)
+        self.writers = Writers(out, self.workers, self._enter, profile)
+        self.batching = Batching(profile, probabilities, self.writers.submit, self._fail)
         self.originals, self.pieces, self.roles = Originals(), Pieces(), Counter[Role]()
         for entry in filter(self._stands, journal.results()):
             self._note_original(entry)
@@ -146,7 +147,7 @@ class _Run:
             budget = Budget(min(self.limits.total_bytes, available_memory()) // 2)
             try:
                 for number, file in enumerate(self._files()):
-                    reading.append(readers.submit(read_file, file, number, pool, self.predictor, budget, self.profile))
+                    reading.append(readers.submit(read_file, file, number, pool, self.models, budget, self.profile))
                     # Results are taken in the order of the walk, so that of two equal files the first is always the original.
                     if len(reading) > self.workers:
                         self._take(self._next(reading.popleft(), budget))
@@ -191,7 +192,7 @@ class _Run:
             if unlisted and (token := token_of(folder, self.folder, self.names)) in unlisted:
                 self.journal.forget_folder(token)
 
-        for path, problem in walk(self.folder, on_folder=note_listed):
+        for path, problem in walk(self.start, on_folder=note_listed):
             token, stamp = token_of(path, self.folder, self.names), stamp_of(path, self.names)
             if problem is not None:
                 self._enter(File(path, token, stamp).refused(problem))
@@ -290,11 +291,11 @@ class _Run:
                 else:
                     self._predict(ready.noted(note), self._done(piece.file, scan, 0.0))
 
-    def _ready(self, scan: Scan) -> PreprocessedScan:
+    def _ready(self, scan: Scan) -> PreparedCase:
         with self.profile.stage("normalise"):
-            return self.predictor.ready(scan)
+            return self.models.ready(scan)
 
-    def _predict(self, ready: PreprocessedScan, entry: Entry, parts: Sequence[Entry] = (), held: ExitStack | None = None) -> None:
+    def _predict(self, ready: PreparedCase, entry: Entry, parts: Sequence[Entry] = (), held: ExitStack | None = None) -> None:
         """The network, then over to a writer, or what is there already; a photograph may wait for others of its size.
 
         What ``held`` holds is let go of when the case is done.

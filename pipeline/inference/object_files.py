@@ -44,7 +44,8 @@ class FoundObject:
 
 @dataclass(frozen=True, eq=False)
 class FoundObjects:
-    """All objects of one case, in descending order of score: the first has id 1. ``thresholds`` of every class, by name."""
+    """All objects of one case, in descending order of score: the first has id 1. ``thresholds`` by the name of each class that is found
+    as objects; ``has_masks``: some have one."""
 
     objects: tuple[FoundObject, ...]
     has_masks: bool
@@ -55,13 +56,19 @@ class FoundObjects:
         cls, planes: Sequence[Sequence[FoundObject]], has_masks: bool, label_map: LabelMap, thresholds: Mapping[str, float]
     ) -> FoundObjects:
         """The objects of all planes under one numbering; beyond :data:`MOST` those of the lowest scores are left out."""
-        everything = sorted((found for plane in planes for found in plane), key=lambda found: -found.score)
         known = {name: float(thresholds.get(name, DEFAULT_THRESHOLD)) for name in label_map.names}
-        return cls(tuple(everything[:MOST]), has_masks, known)
+        return cls.ranked([found for plane in planes for found in plane], has_masks, known)
+
+    @classmethod
+    def ranked(cls, objects: Sequence[FoundObject], has_masks: bool, thresholds: Mapping[str, float]) -> FoundObjects:
+        """The highest-scoring ``MOST`` objects in their order."""
+        return cls(tuple(sorted(objects, key=lambda found: -found.score)[:MOST]), has_masks, thresholds)
 
     def counted(self, cls: LabelClass) -> list[tuple[int, FoundObject]]:
         """(id, object) of one class, at or above its threshold."""
-        least = self.thresholds[cls.name]
+        least = self.thresholds.get(cls.name)
+        if least is None:
+            return []
         return [(number, o) for number, o in enumerate(self.objects, 1) if o.label == cls.index and o.score >= least]
 
 
@@ -111,6 +118,8 @@ def write_objects(
     if not found.has_masks:
         return
     for cls in label_map.classes:
+        if cls.name not in found.thresholds:
+            continue
         counted = found.counted(cls)
         for plane in range(geometry.slices):
             own = [(number, o) for number, o in counted if o.plane == plane]
@@ -203,6 +212,8 @@ def _ids(counted: Sequence[tuple[int, FoundObject]], shape: tuple[int, int]) -> 
 
     ids = np.zeros(shape, dtype=np.uint16)
     for number, found in reversed(counted):  # the higher-scoring later, over the others
+        if found.mask is None:
+            continue
         left, top, right, bottom = touched(found.box, shape)
         inside = run_lengths.decode({"size": list(shape), "counts": found.mask})[top:bottom, left:right]
         ids[top:bottom, left:right][inside.astype(bool)] = number

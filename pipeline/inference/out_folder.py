@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ConfigError
 from pipeline.inference.case_files import write_json
+from pipeline.inference.model_set import ModelSet
 from pipeline.inference.object_files import COCO_FILE
 from pipeline.lock import locked
 from pipeline.scans.identity import Pseudonyms
@@ -22,8 +22,8 @@ _OWN = {RUN_FILE, "journal.sqlite", "journal.sqlite-journal", "ledger.csv", COCO
 
 
 @contextmanager
-def open_out(out: Path, folder: Path, bundle: Bundle, pseudonyms: Pseudonyms, probabilities: bool) -> Iterator[None]:
-    """Make ``out`` ready, or check that it was begun with the same bundle, key and ``probabilities``; hold its lock inside the block.
+def open_out(out: Path, folder: Path, models: ModelSet, pseudonyms: Pseudonyms, probabilities: bool) -> Iterator[None]:
+    """Make ``out`` ready, or check that it was begun with the same bundles, key and ``probabilities``; hold its lock inside the block.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def open_out(out: Path, folder: Path, bundle: Bundle, pseudonyms: Pseudonyms, pr
             if strange and not (out / RUN_FILE).exists():
                 raise ConfigError(f"the output folder holds {strange[0]!r} and no prediction; give a new or an empty folder")
             lock.enter_context(locked(out / ".lock", ConfigError(_BUSY)))
-            _begin_or_continue(out, bundle, pseudonyms, probabilities)
+            _begin_or_continue(out, models, pseudonyms, probabilities)
             # Half-written cases of a process that was killed; nobody else writes here while the lock is held.
             shutil.rmtree(out / ".staging", ignore_errors=True)
             (out / "cases").mkdir(exist_ok=True)
@@ -58,11 +58,11 @@ def _check_apart(out: Path, folder: Path) -> None:
         raise ConfigError("the folder of scans lies inside the output folder; give an output folder of its own")
 
 
-def _begin_or_continue(out: Path, bundle: Bundle, pseudonyms: Pseudonyms, probabilities: bool) -> None:
+def _begin_or_continue(out: Path, models: ModelSet, pseudonyms: Pseudonyms, probabilities: bool) -> None:
     key_check = pseudonyms.token("path", "ocuseg key check")
     path = out / RUN_FILE
     if not path.exists():
-        write_json(path, _record(bundle, key_check, probabilities).to_json())
+        write_json(path, _record(models, key_check, probabilities).to_json())
         return
     try:
         found = RunRecord.read(out)
@@ -70,9 +70,9 @@ def _begin_or_continue(out: Path, bundle: Bundle, pseudonyms: Pseudonyms, probab
             raise ValueError("it names no bundle or site key")
     except ValueError as error:
         raise ConfigError(f"{RUN_FILE} in the output folder is damaged; give a new output folder") from error
-    if found.bundle_id != bundle.id:
+    if found.bundle_id != models.id:
         raise ConfigError(
-            f"the output folder holds results of bundle {found.bundle_id}, not of {bundle.id}; give a new folder, or that bundle"
+            f"the output folder holds results of bundle {found.bundle_id}, not of {models.id}; give a new folder, or that bundle"
         )
     if found.key_check != key_check:
         raise ConfigError(
@@ -85,20 +85,21 @@ def _begin_or_continue(out: Path, bundle: Bundle, pseudonyms: Pseudonyms, probab
         )
 
 
-def _record(bundle: Bundle, key_check: str, probabilities: bool) -> RunRecord:
-    task = bundle.config.task
+def _record(models: ModelSet, key_check: str, probabilities: bool) -> RunRecord:
+    bundles = models.bundles
+    several = len(bundles) > 1
     return RunRecord(
-        bundle_id=bundle.id,
-        bundle_name=bundle.config.name,
+        bundle_id=models.id,
+        bundle_name=" + ".join(bundle.config.name for bundle in bundles),
         ocuseg=version("ocuseg"),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
-        task=task.family,  # type: ignore[attr-defined]
-        objects=task.need == "objects",  # type: ignore[attr-defined]
-        modality=bundle.modality,
-        classes=bundle.label_map.to_json(),
-        thresholds=dict(bundle.thresholds),
-        metrics=dict(bundle.metrics),
-        card_sha256=bundle.card_sha256,
+        task=" + ".join(dict.fromkeys(bundle.config.task.family for bundle in bundles)),  # type: ignore[attr-defined]
+        objects=models.finds_objects,
+        modality=bundles[0].modality if len({bundle.modality for bundle in bundles}) == 1 else "unknown",
+        classes=models.all_classes().to_json(),
+        thresholds=models.thresholds(),
+        metrics={f"{b.config.name}/{name}" if several else name: value for b in bundles for name, value in b.metrics.items()},
+        card_sha256="+".join(bundle.card_sha256 for bundle in bundles),
         key_check=key_check,
         probabilities=probabilities,
     )

@@ -12,20 +12,15 @@ from pathlib import Path
 
 import torch
 
-from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ScanError
 from pipeline.inference.journal import Entry, Status
-from pipeline.inference.predict import Predictor, PreprocessedScan
+from pipeline.inference.model_set import ModelSet, PreparedCase
 from pipeline.inference.profile import Profile
 from pipeline.memory import Budget
 from pipeline.scans.record import Opened, status_of
 from pipeline.scans.workers import Pool
-from pipeline.types import Scan
 
 log = logging.getLogger(__name__)
-
-_FLAT = ("fundus", "slo")
-"""Modalities that are single pictures, never stacks of slices."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class Read:
 
     file: File
     seconds: float
-    ready: PreprocessedScan | None = None
+    ready: PreparedCase | None = None
     status: Status = "rejected"
     code: str = ""
     reason: str = ""
@@ -60,17 +55,16 @@ class Read:
         return Entry(self.file.token, self.file.stamp, self.sha256, "", self.case, self.status, self.code, self.reason, self.seconds)
 
 
-def read_file(file: File, number: int, pool: Pool, predictor: Predictor, budget: Budget, profile: Profile) -> Read:
+def read_file(file: File, number: int, pool: Pool, models: ModelSet, budget: Budget, profile: Profile) -> Read:
     """Runs in a reader thread: let a process decode it, refuse what does not fit, normalise. ``number`` in the order of the files."""
     began = time.perf_counter()
     case, opened = "", Opened()
     status: Status = "failed"
     release = partial(budget.give_back, number)
-    classes = len(predictor.bundle.label_map)
 
     def admit(shape: tuple[int, ...], itemsize: int) -> None:
         asked = time.perf_counter()
-        budget.take(number, _bytes_under_way(shape, itemsize, classes))
+        budget.take(number, _bytes_under_way(shape, itemsize, models))
         profile.add("read and decode", asked - time.perf_counter())  # waiting is no reading
 
     try:
@@ -79,9 +73,8 @@ def read_file(file: File, number: int, pool: Pool, predictor: Predictor, budget:
         if opened.scan is None:
             raise opened.error or AssertionError
         case = str(opened.scan.case)
-        check_modality(opened.scan, predictor.bundle)
         with profile.stage("normalise"):
-            ready = predictor.ready(opened.scan)
+            ready = models.ready(opened.scan)
         return Read(file, time.perf_counter() - began, ready, sha256=opened.scan.sha256, case=case, release=release)
     except ScanError as error:
         status, code, reason = status_of(error.code), error.code, str(error)
@@ -93,26 +86,13 @@ def read_file(file: File, number: int, pool: Pool, predictor: Predictor, budget:
     return Read(file, time.perf_counter() - began, None, status, code, reason, opened.sha256 or "", case, release)
 
 
-def _bytes_under_way(shape: tuple[int, ...], itemsize: int, classes: int) -> int:
-    """What a scan takes from its reading until its result is written: a picture with its normalisation and its probabilities, a volume
+def _bytes_under_way(shape: tuple[int, ...], itemsize: int, models: ModelSet) -> int:
+    """What a scan takes from its reading until its result is written: a picture with its normalisations and its probabilities, a volume
     with its mask."""
     values = math.prod(shape)
-    return values * (itemsize + 8) + 4 * classes * math.prod(shape[1:]) if len(shape) == 3 else values * (itemsize + 2)
-
-
-def check_modality(scan: Scan, bundle: Bundle) -> None:
-    """Refuse a scan of another kind than the bundle was trained on; one that does not say its kind is let through.
-
-    Raises
-    ------
-    ScanError: code ``wrong_modality``.
-    """
-    if scan.modality not in ("unknown", bundle.modality):
-        raise ScanError("wrong_modality", f"the scan is {scan.modality}, the bundle was trained on {bundle.modality}")
-    if bundle.modality in _FLAT and scan.geometry.slices > 1:
-        raise ScanError(
-            "wrong_modality", f"a volume of {scan.geometry.slices} slices is no {bundle.modality} picture, which the bundle was trained on"
-        )
+    if len(shape) > 3:
+        return values * (itemsize + 2)
+    return values * (itemsize + 8 * len(models.predictors)) + 4 * models.classes * math.prod(shape[1:])
 
 
 def failed(entries: Sequence[Entry], error: Exception) -> list[Entry]:

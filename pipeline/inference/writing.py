@@ -13,10 +13,9 @@ from pathlib import Path
 
 from pipeline.inference.case_files import CaseResult, write_case
 from pipeline.inference.journal import Entry
-from pipeline.inference.predict import PreprocessedScan
+from pipeline.inference.model_set import PreparedCase
 from pipeline.inference.profile import Profile
 from pipeline.inference.reading import failed
-from pipeline.types import LabelMap
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ log = logging.getLogger(__name__)
 class Job:
     """A case, and how its files will have ended when it is done. ``held`` lets go of the memory that was reserved for it."""
 
-    ready: PreprocessedScan
+    ready: PreparedCase
     entry: Entry
     parts: Sequence[Entry]
     held: ExitStack
@@ -40,8 +39,8 @@ class Job:
 class Writers:
     """``workers`` threads, and no more cases waiting for them than that. ``enter`` is told, in the caller's thread, how files ended."""
 
-    def __init__(self, out: Path, label_map: LabelMap, workers: int, enter: Callable[..., None], profile: Profile) -> None:
-        self._out, self._label_map, self._workers, self._enter, self._profile = out, label_map, workers, enter, profile
+    def __init__(self, out: Path, workers: int, enter: Callable[..., None], profile: Profile) -> None:
+        self._out, self._workers, self._enter, self._profile = out, workers, enter, profile
         self._pool = ThreadPoolExecutor(workers, "ocuseg-write")
         self._waiting: deque[tuple[Job, Future[float]]] = deque()
 
@@ -60,7 +59,7 @@ class Writers:
         with job.held:
             done = result()
             began = time.perf_counter()
-            write_case(self._out, done, self._label_map, self._profile)
+            write_case(self._out, done, self._profile)
         return done.seconds + time.perf_counter() - began
 
     def settle(self, at_most: int = 0) -> None:

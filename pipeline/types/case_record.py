@@ -41,11 +41,15 @@ class PlaneRecord(Record):
 
 
 class ClassRecord(Record):
-    """How much of one class was found: pixels (voxels of a volume), the slices that hold any, and of a detector how many objects."""
+    """How much of one class was found: pixels (voxels of a volume), the slices that hold any, and of a detector how many objects.
+
+    ``bundle_id``: which of several bundles found it.
+    """
 
     pixels: int = Field(0, ge=0)
     slices: int = Field(0, ge=0)
     objects: int | None = Field(None, ge=0)
+    bundle_id: str = ""
 
 
 class LayerRecord(Record):
@@ -83,13 +87,15 @@ class GeometryRecord(Record):
 
 class CaseRecord(Record):
     """``case.json``. ``seconds``: reading, network and making the masks · ``layers`` and ``fluid_components`` (before: ``pockets``) of a
-    bundle with layers, the latter of volumes alone."""
+    bundle with layers, the latter of volumes alone · ``label_map``: the case's own classes, as the mask holds them, where several bundles
+    made it (``bundle_id`` joins theirs by "+"); else the classes are the run's."""
 
     case: str
     modality: Modality = "unknown"
     geometry: GeometryRecord
     sha256: _Sha256
     bundle_id: str = ""
+    label_map: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     seconds: float | None = None
     classes: dict[str, ClassRecord] = {}

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ScanError
+from pipeline.inference.model_set import ModelSet
 from pipeline.inference.predict import Predictor
 from pipeline.inference.profile import Profile
 from pipeline.inference.reading import File, read_file
@@ -44,6 +45,6 @@ def test_memory_is_set_aside_until_the_result_is_written_and_waiting_for_it_is_n
     monkeypatch.setattr(Pool, "scan", scan)
     profile = Profile()
     with Pool(tmp_path, KEY, Limits.chosen()) as pool:
-        read = read_file(File(tmp_path / "a.png", "", ""), 0, pool, Predictor(bundle), Budget(1), profile)
+        read = read_file(File(tmp_path / "a.png", "", ""), 0, pool, ModelSet([Predictor(bundle)]), Budget(1), profile)
     assert (read.code, sizes) == ("empty", [size])
     assert profile.to_json()["stages"]["read and decode"] < WAIT_S / 2

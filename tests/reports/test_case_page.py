@@ -180,7 +180,7 @@ def test_what_inference_writes_is_what_the_report_reads(make_out: Callable[..., 
     out = make_out()
     pixels = np.random.default_rng(1).integers(0, 200, (3, 90, 140)).astype(np.uint8)
     scan = Scan(pixels, Geometry((90, 140), (0.01, 0.01), "tag", None, "L", "tag"), "fundus", CaseKey("pa", "L", "v1", "i1"), SHA)
-    write_case(out.path, CaseResult(scan, str(scan.case), disc_and_cup(90, 140), None, ("dark",), "0123456789ab", 0.5), out.label_map)
+    write_case(out.path, CaseResult(scan, str(scan.case), out.label_map, disc_and_cup(90, 140), None, ("dark",), "0123456789ab", 0.5))
     html, page = made(out, "pa_L_v1_i1")
     assert "OS" in page.text
     assert "dark" in page.text
@@ -214,7 +214,7 @@ def test_a_dicom_tag_that_holds_a_script_stays_text(make_out: Callable[..., Out]
     scan = open_scan(tmp_path / "evil.dcm")
     said = pydicom.dcmread(tmp_path / "evil.dcm").SeriesDescription
     warnings = (f"series description is {said!r}",)
-    write_case(out.path, CaseResult(scan, str(scan.case), disc_and_cup(90, 140), None, warnings, "0123456789ab", 0.5), out.label_map)
+    write_case(out.path, CaseResult(scan, str(scan.case), out.label_map, disc_and_cup(90, 140), None, warnings, "0123456789ab", 0.5))
     html, page = made(out, str(scan.case))
     assert f"series description is '{evil}'" in page.text
     for path in [*(out.path / "report").rglob("*.html"), *(out.path / "report").rglob("*.js")]:

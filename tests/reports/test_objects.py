@@ -308,7 +308,7 @@ def test_what_inference_writes_of_objects_is_what_the_report_reads(make_out: Cal
     pixels = np.full((3, *SHAPE), 80, np.uint8)
     scan = Scan(pixels, Geometry(SHAPE, (0.01, 0.02), "tag", None, "R", "tag"), "fundus", CaseKey("pa", "R", "v1", "i1"), "ab" * 32)
     union = disc["mask"].astype(np.uint8) | (cup["mask"].astype(np.uint8) << 1)
-    write_case(out.path, CaseResult(scan, NAME, union, None, (), "0123456789ab", 0.5, found), DISC_CUP)
+    write_case(out.path, CaseResult(scan, NAME, DISC_CUP, union, None, (), "0123456789ab", 0.5, found))
     data, page, _ = page_of(out)
     assert data["thresholds"] == [0.6, 0.4]
     assert [(row[0], row[2], row[3]) for row in data["rows"]] == [(1, 0, 0.97), (2, 1, 0.87), (3, 0, 0.2)]

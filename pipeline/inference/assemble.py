@@ -1,0 +1,99 @@
+"""What the networks found of one scan, ready to be written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.inference.case_files import CaseResult, mask_dtype
+from pipeline.inference.object_files import FoundObject, FoundObjects, compact
+from pipeline.inference.predict import Predictor, PreprocessedScan
+from pipeline.measurements.by_role import SURFACES
+from pipeline.measurements.surfaces import Surfaces
+from pipeline.types import LabelMap, Prediction
+
+
+def assemble(
+    predictor: Predictor,
+    ready: PreprocessedScan,
+    predictions: Iterable[Prediction],
+    name: str,
+    seconds_before: float,
+    *,
+    keep_probabilities: bool,
+) -> CaseResult:
+    """Masks, objects and surfaces of a scan in its source frame, from the finished prediction of each plane.
+
+    ``name`` is the case's, ``seconds_before`` what was spent on it before. Where the network runs as ``predictions`` are taken, this
+    belongs to its thread.
+    """
+    began = time.perf_counter()
+    label_map, dtype = predictor.bundle.label_map, mask_dtype(predictor.bundle.label_map)
+    masks: list[npt.NDArray[np.unsignedinteger]] = []
+    kept: list[npt.NDArray[np.float16]] = []
+    objects: list[list[FoundObject]] = []
+    depths: list[npt.NDArray[np.float32]] = []
+    has_masks = True
+    warnings: tuple[str, ...] = ()
+    for plane, prediction in enumerate(predictions):
+        layers = predictor.layers(prediction)
+        if layers is None:
+            masks.append(np.zeros(ready.scan.geometry.plane, dtype))
+        else:
+            masks.append(label_map.mask(layers).astype(dtype))
+        warnings = tuple(dict.fromkeys((*warnings, *prediction.warnings)))
+        if prediction.boxes is not None:
+            objects.append(compact(prediction, plane))
+            has_masks = has_masks and prediction.instance_masks is not None
+        if SURFACES.places(label_map) and prediction.probabilities is not None:
+            depths.append(SURFACES.measure(prediction.probabilities, label_map).depth)
+        if keep_probabilities:
+            assert prediction.probabilities is not None
+            kept.append(prediction.probabilities.astype(np.float16))
+    flat = ready.scan.pixels.ndim == 3
+    mask = masks[0] if flat else np.stack(masks)
+    chances = None if not kept else kept[0] if flat else np.stack(kept, axis=1)
+    found = None
+    if objects:
+        found = FoundObjects.of(objects, has_masks, label_map, predictor.task.thresholds)
+        if len(found.objects) < sum(map(len, objects)):
+            warnings += (f"only the highest-scoring {len(found.objects)} objects were kept",)
+    surfaces = Surfaces(label_map.surface_names, np.concatenate(depths, axis=1)) if depths else None
+    seconds = seconds_before + time.perf_counter() - began
+    return CaseResult(ready.scan, name, label_map, mask, chances, warnings, predictor.bundle.id, seconds, found, surfaces)
+
+
+def merge(results: Sequence[CaseResult], label_map: LabelMap) -> CaseResult:
+    """What several networks found of one scan as one case, with the classes of ``label_map``: theirs, one list after the other."""
+    first = results[0]
+    if len(results) == 1:
+        return first
+    layers = np.concatenate([one.label_map.layers(one.mask) for one in results])
+    chances = [one.probabilities for one in results if one.probabilities is not None]
+    found_by: dict[str, str] = {}
+    past = 0
+    found: list[FoundObject] = []
+    thresholds: dict[str, float] = {}
+    for one in results:
+        own = label_map.classes[past : past + len(one.label_map)]
+        found_by |= {cls.name: one.bundle_id for cls in own}
+        if one.found is not None:
+            found += [replace(o, label=o.label + past) for o in one.found.objects]
+            thresholds |= {cls.name: one.found.thresholds[name] for cls, name in zip(own, one.label_map.names, strict=True)}
+        past += len(own)
+    has_masks = any(one.found is not None and one.found.has_masks for one in results)
+    return replace(
+        first,
+        label_map=label_map,
+        mask=label_map.mask(layers).astype(mask_dtype(label_map)),
+        probabilities=np.concatenate(chances) if chances else None,
+        warnings=tuple(dict.fromkeys(warning for one in results for warning in one.warnings)),
+        bundle_id="+".join(one.bundle_id for one in results),
+        seconds=sum(one.seconds for one in results),
+        found=FoundObjects.ranked(found, has_masks, thresholds) if thresholds else None,
+        found_by=found_by,
+    )
