@@ -163,6 +163,7 @@ def test_every_command_has_help() -> None:
         "phantom",
         "index",
         "card",
+        "segment",
         "train",
         "evaluate",
         "compare",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,41 @@ def read_model(name: str, folder: Path | None = None) -> ShippedModel:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"model {path.name}: its files are damaged ({type(error).__name__}); install ocuseg again") from error
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The bundles to use, by name, and why each of the others that come with ocuseg is left out."""
+
+    bundles: dict[str, Path]
+    left_out: dict[str, str]
+
+
+def choose_models(wanted: Sequence[str] | None = None, folder: Path | None = None) -> Choice:
+    """Those ``wanted``, by name or path; else all that come with ocuseg, but for those that find nothing which another one does not.
+
+    Raises
+    ------
+    BundleError: one of them does not exist, or nothing comes with this version.
+    """
+    if wanted is not None:
+        paths = [find_bundle(name.strip(), folder) for name in wanted if name.strip()]
+        if not paths:
+            raise BundleError(f"no model is named; models that come with ocuseg: {', '.join(names(folder)) or 'none'}")
+        return Choice({_title(path): path for path in paths}, {})
+    chosen: list[ShippedModel] = []
+    left_out: dict[str, str] = {}
+    for model in (read_model(name, folder) for name in names(folder)):
+        twin = next((one for one in chosen if one.modality == model.modality and set(model.classes) <= set(one.classes)), None)
+        if twin is None:
+            chosen.append(model)
+        else:
+            left_out[model.name] = f"it finds what {twin.name} finds; choose it by --models {model.name}"
+    if not chosen:
+        raise BundleError("no model comes with this version; name bundles of your own by --models BUNDLE,BUNDLE")
+    return Choice({model.name: model.path for model in chosen}, left_out)
+
+
+def _title(path: Path) -> str:
+    """A bundle lies in the folder `bundle` of its run, by whose name it is known."""
+    return path.resolve().parent.name if path.name == "bundle" else path.name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import about, cards, data, demo, plans, runs, studies
+from pipeline.cli import about, cards, data, demo, plans, runs, segment, studies
 
 app = typer.Typer(
     name="ocuseg",
@@ -20,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+segment.add_to(app)
 data.add_to(app)
 cards.add_to(app)
 plans.add_to(app)

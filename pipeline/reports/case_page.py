@@ -61,7 +61,7 @@ def write_case_page(report: Path, case: ReportCase, run: RunFacts, previous: str
     ------
     OcusegError: a picture or mask is damaged. OSError: it cannot be read or written.
     """
-    name = str(case.key)
+    name, run = str(case.key), run.of(case)
     fingerprint = _fingerprint(case, run, previous, following)
     sidecar = report / "data" / f"{name}.json"
     known = _read_sidecar(sidecar, fingerprint)
@@ -69,7 +69,7 @@ def write_case_page(report: Path, case: ReportCase, run: RunFacts, previous: str
         return known
 
     warnings = list(case.warnings)
-    if case.bundle_id != run.bundle_id:
+    if not set(case.bundle_id.split("+")) <= set(run.bundle_id.split("+")):
         warnings.append(
             f"This case was made with bundle {case.bundle_id or 'unknown'}, not with {run.bundle_id or 'the one of this folder'}."
         )
@@ -155,7 +155,7 @@ def _draw(layers: npt.NDArray[np.bool_]) -> _Slice:
 
 def _draw_objects(drawn: _Slice, case: ReportCase, plane: PlaneRecord, run: RunFacts, objects: CaseObjects) -> list[str]:
     """Each object's own contour in place of its class's, and no rings: the boxes lead the eye. Returns what did not fit together."""
-    drawn.rings = [[] for _ in drawn.rings]
+    drawn.rings = [own if case.by_pixels(name) else [] for name, own in zip(run.label_map.names, drawn.rings, strict=True)]
     if not objects.has_masks:
         return []
     drawn.outlines, apart, warnings = outlines(case, plane, run.label_map, objects)
@@ -190,6 +190,7 @@ def _values(
             "slices": slices,
             "amount": wording.mm_number(case, pixels),
             "objects": above,
+            "by_pixels": case.by_pixels(run.label_map.names[label]),
             "absent": not pixels and not (objects is not None and any(one.label == label for one in objects.found)),
         }
         for label, (pixels, slices, above) in enumerate(zip(facts.pixels, facts.slices, facts.objects or [0] * len(styles), strict=True))
@@ -197,7 +198,7 @@ def _values(
     if facts.objects is None:
         named = [f"{s.name} ({wording.amount(case, n)})" for s, n in zip(styles, facts.pixels, strict=True) if n]
     else:
-        named = [f"{n} {s.name}" for s, n in zip(styles, facts.objects, strict=True) if n]
+        named = [f"{n} {s.name}" if n else s.name for s, n, px in zip(styles, facts.objects, facts.pixels, strict=True) if n or px]
     found = ", ".join(named) or ("nothing found" if objects is None or objects.readable else "unknown objects")
     eye = wording.eye(case)
     what = f"{wording.modality(case)}, {eye.words}, {wording.size(case.geometry)} pixels"

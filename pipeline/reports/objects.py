@@ -51,6 +51,8 @@ class CaseObjects:
     found: tuple[FoundObject, ...] = ()
     warnings: tuple[str, ...] = ()
     readable: bool = True
+    by_pixels: frozenset[int] = frozenset()
+    """Classes, from 0, that another bundle of several found as pixels."""
 
     @functools.cached_property
     def _by_slice(self) -> dict[int, list[FoundObject]]:
@@ -67,30 +69,35 @@ class CaseObjects:
 
     @property
     def boxes_only(self) -> bool:
-        return self.readable and not self.has_masks
+        return self.readable and not self.has_masks and not self.by_pixels
 
     def counts(self) -> tuple[int | None, ...]:
         """Objects at or above the bundle's threshold, one number a class; None where it is not known."""
-        if not self.readable:
-            return (None,) * len(self.thresholds)
         counted = Counter(one.label for one in self.found if self.above(one))
-        return tuple(counted[label] for label in range(len(self.thresholds)))
+        known = range(len(self.thresholds))
+        return tuple(0 if label in self.by_pixels else counted[label] if self.readable else None for label in known)
 
 
 def read_objects(case: ReportCase, run: RunFacts) -> CaseObjects:
     """objects.json of one case; where it cannot be used, no objects and the reason as a warning."""
     names = run.label_map.names
+    by_pixels = frozenset(label for label, name in enumerate(names) if case.by_pixels(name))
     stated = dict(run.thresholds)
     fallback = tuple(stated.get(name, 0.5) for name in names)
     try:
         data = ObjectsRecord.read(case.folder)
     except FileNotFoundError:
         return CaseObjects(
-            False, fallback, (), (f"{OBJECTS_FILE} is missing, so no boxes are shown; predict this case again.",), readable=False
+            False,
+            fallback,
+            (),
+            (f"{OBJECTS_FILE} is missing, so no boxes are shown; predict this case again.",),
+            readable=False,
+            by_pixels=by_pixels,
         )
     except (OSError, ValueError) as error:
         reason = f"{OBJECTS_FILE} is damaged ({first_fault(error)}), so no boxes are shown; predict this case again."
-        return CaseObjects(False, fallback, (), (reason,), readable=False)
+        return CaseObjects(False, fallback, (), (reason,), readable=False, by_pixels=by_pixels)
     warnings = []
     stated |= {name: least for name, least in data.thresholds.items() if least is not None}
     thresholds = tuple(stated.get(name, 0.5) for name in names)
@@ -110,7 +117,7 @@ def read_objects(case: ReportCase, run: RunFacts) -> CaseObjects:
             f"{OBJECTS_FILE}: {wording.count(len(damaged))} of {wording.count(len(data.objects))} objects are left out ({damaged[0]})."
         )
     found = tuple(sorted(known.values(), key=lambda one: (-one.score, one.id)))
-    complete = CaseObjects(data.has_masks, thresholds, found)
+    complete = CaseObjects(data.has_masks, thresholds, found, by_pixels=by_pixels)
     for name, counted in zip(names, complete.counts(), strict=True):
         recorded = case.found[name].objects if name in case.found else None
         if recorded is not None and recorded != counted:
@@ -118,7 +125,7 @@ def read_objects(case: ReportCase, run: RunFacts) -> CaseObjects:
     kept = _highest_scoring(found)
     if len(kept) < len(found):
         warnings.append(f"Of {wording.count(len(found))} objects the {wording.count(len(kept))} highest-scoring are shown.")
-    return CaseObjects(data.has_masks, thresholds, kept, tuple(warnings))
+    return CaseObjects(data.has_masks, thresholds, kept, tuple(warnings), by_pixels=by_pixels)
 
 
 def outlines(case: ReportCase, plane: PlaneRecord, label_map: LabelMap, objects: CaseObjects) -> tuple[dict[int, str], set[int], list[str]]:
@@ -131,6 +138,8 @@ def outlines(case: ReportCase, plane: PlaneRecord, label_map: LabelMap, objects:
     drawn: set[int] = set()
     warnings: list[str] = []
     for label, cls in enumerate(label_map.classes):
+        if label in objects.by_pixels:
+            continue
         name = instance_file(plane, cls.index)
         own = {one.id: one for one in objects.in_slice(at) if one.label == label}
         if not (case.folder / name).exists():

@@ -6,7 +6,7 @@ import csv
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,12 @@ class ReportCase:
     planes: tuple[PlaneRecord, ...]
     layers: Mapping[str, LayerRecord] = field(default_factory=dict)
     fluid_components: Mapping[str, FluidRecord] = field(default_factory=dict)
+    label_map: LabelMap | None = None
+    """The case's own classes, where several bundles made it; else those of the run."""
+
+    def by_pixels(self, name: str) -> bool:
+        """Whether a class of a run with objects was found as pixels by another bundle of several."""
+        return self.label_map is not None and (name not in self.found or self.found[name].objects is None)
 
     @property
     def volume(self) -> bool:
@@ -81,6 +87,18 @@ class RunFacts:
     thresholds: tuple[tuple[str, float], ...] = ()
     metrics: tuple[tuple[str, float], ...] = ()
     objects: bool = False
+
+    def of(self, case: ReportCase) -> RunFacts:
+        """What of it is true of one case: of a run with several bundles the classes and objects of those that fit the case."""
+        if case.label_map is None:
+            return self
+        names = case.label_map.names
+        return replace(
+            self,
+            label_map=case.label_map,
+            thresholds=tuple((name, least) for name, least in self.thresholds if name in names),
+            objects=not all(map(case.by_pixels, names)),
+        )
 
 
 @dataclass(frozen=True)
@@ -134,9 +152,10 @@ def read_case(folder: Path) -> ReportCase:
         key = CaseKey.parse(folder.name)
         data = CaseRecord.read(folder)
         geometry = data.geometry.geometry()
+        label_map = None if data.label_map is None else LabelMap.from_json(data.label_map)
     except FileNotFoundError:
         raise OcusegError(f"{CASE_FILE} is missing; predict this case again") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise OcusegError(f"{CASE_FILE} is damaged ({first_fault(error)}); predict this case again") from None
     if data.case != folder.name:
         raise OcusegError(f"{CASE_FILE} belongs to another case; predict this case again")
@@ -160,6 +179,7 @@ def read_case(folder: Path) -> ReportCase:
         data.planes,
         data.layers,
         data.fluid_components,
+        label_map,
     )
 
 

@@ -140,6 +140,7 @@ def _values(
             codes = Counter(row.code for row in chosen if row.code).most_common()
             sections.append({"kind": kind, "title": title, "rows": chosen, "codes": codes})
     groups = []
+    columns = run.objects and len(styles) <= _MOST_COLUMNS and all(case.label_map is None for case, _ in shown)
     for patient, members in groupby(shown, key=lambda pair: pair[0].key.patient):
         entries = [_entry(case, facts, styles) for case, facts in members]
         groups.append({"patient": patient, "entries": entries, "visits": len({entry["visit"] for entry in entries})})
@@ -160,7 +161,7 @@ def _values(
         ],
         "styles": styles,
         "scores": _scores(run),
-        "columns": run.objects and len(styles) <= _MOST_COLUMNS,
+        "columns": columns,
         "started": wording.moment(run.started),
         "made": wording.moment(datetime.now(UTC).isoformat()),
     }
@@ -177,13 +178,15 @@ def _scores(run: RunFacts) -> list[tuple[str, float]]:
 def _entry(case: ReportCase, facts: PageFacts, styles: Sequence[wording.ClassStyle]) -> dict[str, Any]:
     """One row of the worklist."""
     eye = wording.eye(case)
+    if case.label_map is not None:  # the classes of the bundles that fit it, in the run's own numbering
+        styles = [style for name in case.label_map.names for style in styles if style.name == name]
     amounts = ["" if facts.boxes_only or not n else wording.amount(case, n) for n in facts.pixels]
     if facts.objects is None:
         found, foreground = amounts, sum(facts.pixels)
     else:
         counts = ["unknown number" if n is None else wording.count(n) if n else "" for n in facts.objects]
         found = [", ".join(filter(None, pair)) for pair in zip(counts, amounts, strict=True)]
-        foreground = -1 if None in facts.objects else sum(filter(None, facts.objects))
+        foreground = -1 if None in facts.objects else sum(n or px for n, px in zip(facts.objects, facts.pixels, strict=True))
     return {
         "name": str(case.key),
         "patient": case.key.patient,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from pipeline.bundles.bundle import load_bundle
-from pipeline.bundles.shipped_models import LARGEST, SHIPPED, find_bundle, is_shipped, names, read_model
+from pipeline.bundles.shipped_models import LARGEST, SHIPPED, choose_models, find_bundle, is_shipped, names, read_model
 from pipeline.cli import app
 from pipeline.errors import BundleError, ConfigError
+from pipeline.scans.raster import write_png
 from pipeline.training.transfer import check_source
 from tests.bundles.test_bundle import CONFIG, save
 
@@ -87,3 +89,30 @@ def test_what_is_shipped_is_small_whole_and_explained(name: str) -> None:
     assert (SHIPPED / name / "CARD.md").is_file(), "a model for others comes with a card for people"
     assert model.scores
     assert load_bundle(name).id == model.id
+
+
+def test_models_that_find_the_same_are_chosen_once_and_that_is_said(shipped: Path) -> None:
+    save(shipped / "discs_little", seed=2)
+    save(shipped / "oct", seed=3, modality="oct")
+    choice = choose_models()
+    assert choice.bundles == {name: shipped / name for name in ("discs", "oct")}
+    assert choice.left_out == {"discs_little": "it finds what discs finds; choose it by --models discs_little"}
+    assert choose_models(["discs_little", " oct"]).bundles == {name: shipped / name for name in ("discs_little", "oct")}
+    for wanted, said in ((["disks"], "disks: is not a bundle"), ([""], "no model is named; models that come with ocuseg: discs, ")):
+        with pytest.raises(BundleError, match=said):
+            choose_models(wanted)
+    with pytest.raises(BundleError, match="no model comes with this version"):
+        choose_models(folder=shipped / "discs")
+
+
+def test_segment_goes_from_a_photograph_to_pages(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCUSEG_SITE_KEY", str(tmp_path / "site.key"))
+    monkeypatch.chdir(tmp_path)
+    save(shipped / "oct", seed=3, modality="oct")
+    write_png(tmp_path / "eye_OD.png", np.random.default_rng(0).integers(0, 255, (40, 57, 3), dtype=np.uint8))
+    result = RUN.invoke(app, ["segment", "eye_OD.png"])
+    assert result.exit_code == 0, result.output
+    assert "done: 1" in result.stdout
+    assert "oct: left out, no scan here is oct" in result.stdout
+    assert (tmp_path / "segmented" / "report" / "index.html").is_file()
+    assert RUN.invoke(app, ["segment", "absent.png"]).exit_code == 2

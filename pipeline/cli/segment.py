@@ -1,0 +1,61 @@
+"""The first minute: ``segment`` turns a scan, or a folder of them, into reviewable pages with models that come with ocuseg."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.console import command, emit, progress
+from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, follow, limits_of
+from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("segment")(command(segment))
+
+
+def segment(
+    path: Annotated[Path, typer.Argument(help="A scan, or a folder of them.")],
+    models: Annotated[
+        str | None, typer.Option(help="Names (see `ocuseg models`) or bundle folders, separated by commas (default: all that fit).")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for masks, ledger and report; an unfinished one is finished, and new scans are added.")
+    ] = Path("segmented"),
+    max_pixels: MaxPixels = None,
+    memory_limit: MemoryLimit = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    follow_links: FollowLinks = False,
+    site_key: SiteKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Segment scans without training: every model that fits a scan looks at it, and a report shows all of them on one page."""
+    from pipeline.bundles.shipped_models import choose_models
+
+    if not path.exists():
+        raise ConfigError(f"{str(path)!r} does not exist; give a scan, or a folder of them")
+    choice = choose_models(models.split(",") if models is not None else None)
+    from pipeline.inference.folder import predict_folder
+    from pipeline.inference.uses import uses_of
+    from pipeline.reports.worklist import write_report
+    from pipeline.scans.identity import Pseudonyms, default_key_path
+
+    limits = limits_of(max_pixels, memory_limit, None)
+    follow(follow_links)
+    pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
+    with progress("segmenting") as advance:
+        counts = predict_folder(
+            [*choice.bundles.values()], path, out, device=device, pseudonyms=pseudonyms, limits=limits, progress=advance
+        )
+    with progress("report") as advance:
+        page = write_report(out, progress=advance)
+    uses = uses_of(out, choice.bundles)
+    lines = [*(one.line for one in uses), *(f"{name}: left out, {why}" for name, why in choice.left_out.items())]
+    told = counts | {"models": {one.name: one.scans for one in uses}, "left_out": choice.left_out, "report": str(page)}
+    emit(told, as_json, [*(line for line in ends(counts) if not line.endswith(": 0")), *lines, f"report: {page}"])
+    if not counts.get("done"):
+        raise typer.Exit(EXIT_NOTHING_USABLE)
+    if counts.get("rejected", 0) or counts.get("failed", 0):
+        raise typer.Exit(EXIT_SOME_REJECTED)

@@ -1,0 +1,149 @@
+"""Several bundles make one case of a scan: each sees the kinds it fits, and every class keeps its bundle, role and pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.bundles.bundle import Bundle
+from pipeline.errors import ConfigError, ScanError
+from pipeline.inference.folder import predict_folder
+from pipeline.inference.model_set import ModelSet, joined
+from pipeline.inference.predict import Predictor
+from pipeline.inference.uses import Use, uses_of
+from pipeline.reports.worklist import write_report
+from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.raster import read_image, write_png
+from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Scan
+from pipeline.types.case_record import CaseRecord
+from tests.inference.conftest import DISC_CUP, VESSEL, make_bundle, run_config
+from tests.inference.spots import SpotConfig, SpotTask, canvas
+
+KEY = Pseudonyms(b"a site key of the tests")
+DISC = LabelMap((LabelClass(1, "disc", (0, 114, 178), "SCT:81016008"),))
+OCT = LabelMap((LabelClass(1, "RNFL", (1, 2, 3)),), layered=("RNFL",))
+SPOTS = LabelMap((LabelClass(1, "exudate", (240, 228, 66)), LabelClass(2, "bleeding", (204, 121, 167))), overlapping=True)
+
+
+def named(name: str, label_map: LabelMap, path: Path = Path("bundle"), **changes: Any) -> Bundle:
+    config = changes.pop("config", run_config()).model_copy(update={"name": name})
+    return make_bundle(path, id=f"{name:0<12}", label_map=label_map, config=config, **changes)
+
+
+def spots(path: Path, masks: bool) -> Bundle:
+    config = run_config().model_copy(update={"task": SpotConfig(), "name": "lesions"})
+    return make_bundle(path, id="lesions00000", label_map=SPOTS, config=config, task=SpotTask(SPOTS, masks))
+
+
+def scan_of(modality: str, channels: int = 3, slices: int | None = None) -> Scan:
+    shape = (channels, 24, 37) if slices is None else (channels, slices, 24, 37)
+    return Scan(np.zeros(shape, np.uint8), Geometry(shape[1:]), modality, CaseKey("p", "R", "1", "i"), "a" * 64)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, int]]:
+    """Predict with given bundles, each known by its path."""
+
+    def predict(bundles: list[Bundle], start: Path, out: Path) -> dict[str, int]:
+        known = {bundle.path: bundle for bundle in bundles}
+        monkeypatch.setattr("pipeline.inference.folder.load_bundle", lambda path, device="cpu": known[path])
+        return predict_folder([*known], start, out, device="cpu", pseudonyms=KEY, workers=1)
+
+    return predict
+
+
+def test_classes_of_several_bundles_keep_role_and_place_and_get_names_and_colours_of_their_own() -> None:
+    found = joined([named("vessels", VESSEL), named("discs", DISC), named("more", DISC_CUP)])
+    assert found.names == ("vessel", "disc", "disc_more", "cup")
+    assert found.roles == ("vessel", "optic_disc", None, None)
+    assert found.overlapping
+    assert len({cls.colour for cls in found.classes}) == 4
+    assert found.classes[0].colour == VESSEL.classes[0].colour
+    inside = LabelMap((DISC.classes[0], LabelClass(2, "cup", (9, 9, 9), inside="disc")), overlapping=True)
+    assert joined([named("discs", DISC), named("cups", inside)]).classes[2].inside == "disc_cups"
+    assert joined([named("vessels", VESSEL)]) is VESSEL
+
+
+def test_bundles_that_cannot_share_a_case_are_refused() -> None:
+    for bundles, said in (
+        ([named("a", VESSEL), named("layers", OCT)], "layers finds layers, which fill a scan by themselves"),
+        ([named("a", VESSEL), named("a", VESSEL), named("a", VESSEL)], "the models hold a twice"),
+        ([named("many", LabelMap(tuple(LabelClass(k, f"c{k}", (k, 0, 0)) for k in range(1, 17)))), named("a", VESSEL)], "at most 16"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            ModelSet([Predictor(bundle) for bundle in bundles])
+
+
+def test_each_scan_is_seen_by_the_bundles_for_its_kind() -> None:
+    models = ModelSet([Predictor(b) for b in (named("vessels", VESSEL), named("layers", OCT, modality="oct"), named("discs", DISC))])
+
+    def of(scan: Scan) -> list[str]:
+        return [one.bundle.config.name for one in models.fitting(scan)]
+
+    assert of(scan_of("fundus")) == of(scan_of("unknown")) == ["vessels", "discs"]
+    assert of(scan_of("oct", 1, slices=3)) == ["layers"]
+    for scan, said in (
+        (scan_of("octa", 1), "the scan is octa, the models are for fundus and oct"),
+        (scan_of("unknown", 1), "does not say whether it is fundus or oct"),
+        (scan_of("fundus", 3, slices=2), "a volume of 2 slices is no fundus picture"),
+    ):
+        with pytest.raises(ScanError, match=said):
+            models.fitting(scan)
+    assert models.all_classes().names == ("vessel", "disc", "RNFL")
+
+
+def test_a_scan_is_one_case_of_all_bundles_and_has_one_page(tmp_path: Path, segmented: Callable[..., dict[str, int]]) -> None:
+    pixels = canvas([(4, 6, 5, 5, 0.9, 1), (20, 30, 6, 8, 0.4, 2)])
+    pixels[..., 2] = np.linspace(0, 255, pixels.shape[1], dtype=np.uint8)
+    (tmp_path / "scans").mkdir()
+    for name in ("a", "b"):
+        write_png(tmp_path / "scans" / f"{name}_OD.png", pixels if name == "a" else pixels[:, ::-1])
+    bundles = [
+        named("vessels", VESSEL, tmp_path / "v"),
+        spots(tmp_path / "s", masks=False),
+        named("layers", OCT, tmp_path / "l", modality="oct"),
+    ]
+    out = tmp_path / "out"
+    assert segmented(bundles, tmp_path / "scans", out)["done"] == 2
+    cases = sorted((out / "cases").iterdir())
+    case = CaseRecord.read(cases[0])
+    assert (case.bundle_id, set(case.classes)) == ("vessels00000+lesions00000", {"vessel", "exudate", "bleeding"})
+    assert {name: (c.bundle_id, c.objects) for name, c in case.classes.items()} == {
+        "vessel": ("vessels00000", None),
+        "exudate": ("lesions00000", 1),
+        "bleeding": ("lesions00000", 0),  # 0.4 is below its threshold
+    }
+    mask = read_image(cases[0] / "mask_000.png")
+    assert case.label_map is not None
+    layers = LabelMap.from_json(case.label_map).layers(mask.astype(np.int64))
+    blue = read_image(cases[0] / "image_000.png")[..., 2]
+    assert np.array_equal(layers[0], blue / 255 >= 0.5)
+    assert not layers[1:].any()
+    page = (write_report(out).parent / "cases" / f"{cases[0].name}.html").read_text(encoding="utf-8")
+    assert "is missing" not in page
+    assert '"names": ["vessel", "exudate", "bleeding"]' in page
+    paths = {bundle.config.name: bundle.path for bundle in bundles}
+    for bundle in bundles:
+        bundle.path.mkdir()
+        (bundle.path / "bundle.json").write_text(f'{{"id": "{bundle.id}", "modality": "{bundle.modality}"}}')
+    uses = uses_of(out, paths)
+    assert uses == [Use("vessels", "fundus", 2, 0), Use("lesions", "fundus", 2, 0), Use("layers", "oct", 0, 0)]
+    assert uses[2].line == "layers: left out, no scan here is oct"
+    assert replace(uses[0], empty=1).line == "vessels: 2 scans, nothing found in 1"
+
+
+def test_one_file_is_a_folder_of_one_and_others_beside_it_stay_unread(tmp_path: Path, segmented: Callable[..., dict[str, int]]) -> None:
+    (tmp_path / "scans").mkdir()
+    for name in ("a", "b"):
+        write_png(tmp_path / "scans" / f"{name}_OD.png", canvas([(4, 6, 5, 5, 0.9, 1)]) + (name == "b"))
+    bundles = [named("vessels", VESSEL, tmp_path / "v"), named("discs", DISC, tmp_path / "d")]
+    counts = segmented(bundles, tmp_path / "scans" / "a_OD.png", tmp_path / "out")
+    assert (counts["done"], len(list((tmp_path / "out" / "cases").iterdir()))) == (1, 1)
+    assert segmented(bundles, tmp_path / "scans", tmp_path / "out")["done"] == 2  # the same cases, and the other one
+    with pytest.raises(ConfigError, match=r"holds results of bundle vessels00000\+discs0000000, not of vessels00000"):
+        segmented(bundles[:1], tmp_path / "scans", tmp_path / "out")
