@@ -19,31 +19,28 @@ from pipeline.datasets.splits import Split
 from pipeline.errors import BundleError, CardError, ConfigError, LeakError, TrainingError
 from pipeline.evaluation.evaluate import evaluate, summary_lines
 from pipeline.scans.raster import write_png
+from tests.cards.conftest import card_text
 from tests.conftest import shared_data
 from tests.inference.conftest import BrightTask, make_bundle, run_config
 
 SHAPE = (20, 31)
-CARD = """---
-name: tiny_card
-title: drawn for this test
-modality: fundus
-identifiers: public
-licence: CC0
-citation: none
-source: none
-how_to_get: none
-classes:
-  - {name: vessel, colour: [1, 2, 3]}
-images: {file: "images/{patient}_{eye}.png"}
-labels:
-  - {kind: values, file: "first/{patient}_{eye}.png", values: {255: vessel, 128: ignore}}
-second_reader:
-  - {kind: values, file: "second/{patient}_{eye}.png", values: {255: vessel}, missing: skip}
-field_of_view: {file: "view/{patient}_{eye}.png"}
-parts:
-  patients: {train: [a], validation: [b], test: [c, d, e]}
----
-"""
+
+
+def card(name: str = "tiny_card", found: str = "vessel", test: tuple[str, ...] = ("c", "d", "e")) -> str:
+    """The text of a card of one class, ``found``."""
+
+    def labels(folder: str, values: dict[int, str], **more: str) -> dict[str, object]:
+        return {"kind": "values", "file": f"{folder}/{{patient}}_{{eye}}.png", "values": values, **more}
+
+    return card_text(
+        name=name,
+        classes=[{"name": found, "colour": [1, 2, 3]}],
+        images={"file": "images/{patient}_{eye}.png"},
+        labels=[labels("first", {255: found, 128: "ignore"})],
+        second_reader=[labels("second", {255: found}, missing="skip")],
+        field_of_view={"file": "view/{patient}_{eye}.png"},
+        parts={"patients": {"train": ["a"], "validation": ["b"], "test": list(test)}},
+    )
 
 
 def draw(root: Path, name: str, model: slice, first: slice, second: slice | None, ignore: bool = False) -> None:
@@ -76,7 +73,7 @@ def data(tmp_path: Path) -> Path:
     draw(root, "c_L", slice(1, 11), slice(1, 11), slice(1, 11))  # Dice 1
     draw(root, "d_R", slice(0, 0), slice(2, 6), slice(2, 6))  # missed: Dice 0
     draw(root, "e_R", slice(0, 0), slice(0, 0), slice(0, 0))  # nothing there, nothing found: no Dice, rightly left empty
-    (tmp_path / "tiny_card.md").write_text(CARD)
+    (tmp_path / "tiny_card.md").write_text(card())
     return root
 
 
@@ -212,7 +209,7 @@ def test_a_copy_under_another_name_in_another_data_set_is_found(tmp_path: Path, 
     other = tmp_path / "other"
     draw(other, "x_R", slice(0, 9), slice(0, 9), None)  # the same picture as a_R
     draw(other, "y_R", slice(3, 9), slice(3, 9), None)
-    (tmp_path / "foreign.md").write_text(CARD.replace("tiny_card", "foreign").replace("test: [c, d, e]", "test: [x, y]"))
+    (tmp_path / "foreign.md").write_text(card("foreign", test=("x", "y")))
     with pytest.raises(LeakError, match=r"x_R_0_x-R \(the same file as a_R_0_a-R\)"):
         run(tmp_path, card=str(tmp_path / "foreign.md"), root=other)
 
@@ -221,20 +218,20 @@ def test_a_foreign_data_set_is_scored_by_its_own_parts_or_whole(tmp_path: Path, 
     other = tmp_path / "other"
     draw(other, "x_R", slice(0, 12), slice(0, 12), None)
     draw(other, "y_R", slice(3, 9), slice(3, 9), None)
-    (tmp_path / "foreign.md").write_text(CARD.replace("tiny_card", "foreign").replace("test: [c, d, e]", "test: [x]"))
-    card = str(tmp_path / "foreign.md")
-    summary = run(tmp_path, card=card, root=other)
+    (tmp_path / "foreign.md").write_text(card("foreign", test=("x",)))
+    foreign = str(tmp_path / "foreign.md")
+    summary = run(tmp_path, card=foreign, root=other)
     assert summary["images"] == 1
     only = summary["classes"]["vessel"]["mean_per_image"]["dice"]
     assert (only["value"], only["low"], only["no_interval"]) == (1.0, None, "n = 1 patient")
     assert "second_reader_dice" not in summary["classes"]["vessel"]["mean_per_image"]
-    assert run(tmp_path, card=card, root=other, part="all", out=tmp_path / "whole")["images"] == 2
+    assert run(tmp_path, card=foreign, root=other, part="all", out=tmp_path / "whole")["images"] == 2
     with pytest.raises(CardError, match="no case in the folder belongs to part 'validation'"):
-        run(tmp_path, card=card, root=other, part="validation")
+        run(tmp_path, card=foreign, root=other, part="validation")
 
 
 def test_a_changed_card_is_said(tmp_path: Path, trained: Bundle) -> None:
-    (tmp_path / "tiny_card.md").write_text(CARD + "\nA new remark.\n")
+    (tmp_path / "tiny_card.md").write_text(card() + "\nA new remark.\n")
     assert "has changed since the bundle was trained" in run(tmp_path)["warnings"][0]
 
 
@@ -250,16 +247,14 @@ def test_without_its_run_a_random_split_cannot_be_known(tmp_path: Path, trained:
 
 
 def test_classes_must_meet(tmp_path: Path, trained: Bundle) -> None:
-    text = CARD.replace("tiny_card", "foreign").replace("name: vessel", "name: fluid").replace("255: vessel", "255: fluid")
-    (tmp_path / "foreign.md").write_text(text)
+    (tmp_path / "foreign.md").write_text(card("foreign", "fluid"))
     with pytest.raises(CardError, match="labels fluid, the bundle finds vessel"):
         run(tmp_path, card=str(tmp_path / "foreign.md"))
 
 
 def test_one_thing_under_two_names_is_scored_when_they_are_said_to_be_the_same(tmp_path: Path, trained: Bundle) -> None:
     expected = run(tmp_path)["classes"]
-    text = CARD.replace("tiny_card", "foreign").replace("name: vessel", "name: tree").replace("255: vessel", "255: tree")
-    (tmp_path / "foreign.md").write_text(text)
+    (tmp_path / "foreign.md").write_text(card("foreign", "tree"))
     foreign = {"card": str(tmp_path / "foreign.md"), "out": tmp_path / "other"}
     summary = run(tmp_path, **foreign, classes={"vessel": "tree"})
     assert summary["classes"] == expected

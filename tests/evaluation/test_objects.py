@@ -27,29 +27,28 @@ from pipeline.scans.open import open_scan
 from pipeline.scans.raster import read_image, write_png
 from pipeline.tasks.detection import DetectionConfig
 from pipeline.types import Geometry, Target
+from tests.cards.conftest import card_text
 from tests.conftest import shared_data
 from tests.inference.conftest import DISC_CUP, make_bundle
 from tests.inference.spots import KINDS, Spot, canvas, classes, spot_bundle
 
 SHAPE = (40, 57)
-HEAD = """---
-name: spots
-title: drawn for this test
-modality: {modality}
-identifiers: public
-licence: CC0
-citation: none
-source: none
-how_to_get: none
-classes:
-  - {{name: kind1, colour: [1, 2, 3]}}
-  - {{name: kind2, colour: [4, 5, 6]}}
-overlapping: true
-images: {{file: "images/{{patient}}_{{eye}}.{ending}"}}
-labels:
-"""
-MASKS = '  - {kind: values, file: "labels/{patient}_{eye}.png", values: {1: kind1, 2: kind2, 255: ignore}}\n---\n'
-BOXES = '  - {kind: yolo_boxes, file: "labels/{patient}_{eye}.txt", values: {0: kind1, 1: kind2}}\n---\n'
+
+
+def spots_card(ending: str = "png", missing: str | None = None, **changes: object) -> str:
+    """The text of a card of two kinds of spots."""
+    values = {1: "kind1", 2: "kind2", 255: "ignore"}
+    masks = {"kind": "values", "file": f"labels/{{patient}}_{{eye}}.{ending}", "values": values}
+    return card_text(
+        name="spots",
+        modality="octa" if ending == "png" else "oct",
+        classes=[{"name": "kind1", "colour": [1, 2, 3]}, {"name": "kind2", "colour": [4, 5, 6]}],
+        overlapping=True,
+        images={"file": f"images/{{patient}}_{{eye}}.{ending}"},
+        **{"labels": [masks | ({"missing": missing} if missing else {})], **changes},
+    )
+
+
 Made = Callable[..., Bundle]
 
 FOUND: dict[str, list[Spot]] = {
@@ -82,7 +81,7 @@ def draw_masks(tmp_path: Path, true: dict[str, list[Spot]] = TRUE) -> None:
     (tmp_path / "data" / "labels").mkdir(parents=True, exist_ok=True)
     for name, spots in true.items():
         write_png(tmp_path / "data" / "labels" / f"{name}.png", label_mask(spots))
-    (tmp_path / "spots.md").write_text(HEAD.format(modality="octa", ending="png") + MASKS)
+    (tmp_path / "spots.md").write_text(spots_card())
 
 
 def draw_boxes(tmp_path: Path, true: dict[str, list[Spot]] = TRUE) -> None:
@@ -94,7 +93,8 @@ def draw_boxes(tmp_path: Path, true: dict[str, list[Spot]] = TRUE) -> None:
             for top, left, height, width, _, kind in spots
         ]
         (tmp_path / "data" / "labels" / f"{name}.txt").write_text("\n".join(lines))
-    (tmp_path / "spots.md").write_text(HEAD.format(modality="octa", ending="png") + BOXES)
+    boxes = {"kind": "yolo_boxes", "file": "labels/{patient}_{eye}.txt", "values": {0: "kind1", 1: "kind2"}}
+    (tmp_path / "spots.md").write_text(spots_card(labels=[boxes]))
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_ignored_pixels_and_unshared_classes_count_on_neither_side(tmp_path: Pat
     label = label_mask(spots[:2])
     label[2:14, 36:50] = 255
     write_png(tmp_path / "data" / "labels" / "a_R.png", label)
-    (tmp_path / "spots.md").write_text(HEAD.format(modality="octa", ending="png") + MASKS)
+    (tmp_path / "spots.md").write_text(spots_card())
     summary = run(tmp_path)
     assert summary["detection"]["box"]["ap50"] == pytest.approx(1)
     assert {name: own["fp"] for name, own in summary["detection"]["f1"].items()} == {"kind1": 0, "kind2": 0}
@@ -281,8 +281,7 @@ def test_validation_says_of_the_same_images_what_evaluation_says(tmp_path: Path,
     for name in ("a_R", "b_R"):
         write_png(tmp_path / "data" / "labels" / f"{name}.png", label)
         write_png(tmp_path / "data" / "view" / f"{name}.png", view)
-    text = HEAD.format(modality="octa", ending="png") + MASKS
-    (tmp_path / "spots.md").write_text(text.replace("labels:\n", 'field_of_view: {file: "view/{patient}_{eye}.png"}\nlabels:\n'))
+    (tmp_path / "spots.md").write_text(spots_card(field_of_view={"file": "view/{patient}_{eye}.png"}))
 
     config = run_config(field_of_view="card")
     task = DetectionTask(DetectionConfig(), BlobFinder(least=2), KINDS).eval()
@@ -312,8 +311,7 @@ def test_a_volume_slice_by_slice(tmp_path: Path, use: Made) -> None:
     for folder, pixels in (("images", image), ("labels", label)):
         (tmp_path / "data" / folder).mkdir(parents=True)
         write_nifti(tmp_path / "data" / folder / "a_R.nii.gz", pixels, Geometry(shape, (0.2, 0.004, 0.01), "tag"))
-    text = HEAD.format(modality="oct", ending="nii.gz") + MASKS.replace(".png", ".nii.gz")
-    (tmp_path / "spots.md").write_text(text)
+    (tmp_path / "spots.md").write_text(spots_card(ending="nii.gz"))
     summary = run(tmp_path)
     assert (summary["images"], summary["detection"]["images"]) == (1, 3)
     assert summary["detection"]["f1"]["kind1"] == {"f1": 0.5, "threshold": 0.5, "tp": 1, "fp": 1, "fn": 1}
@@ -331,8 +329,7 @@ def test_speed_is_told_by_the_image_and_of_a_volume_by_the_slice(tmp_path: Path,
     (tmp_path / "data" / "images").mkdir(parents=True)
     write_nifti(tmp_path / "data" / "images" / "a_R.nii.gz", np.eye(20, dtype=np.uint8)[None].repeat(4, 0) * 200, Geometry((4, 20, 20)))
     write_nifti(tmp_path / "data" / "images" / "b_R.nii.gz", np.eye(20, dtype=np.uint8)[None].repeat(4, 0) * 100, Geometry((4, 20, 20)))
-    text = HEAD.format(modality="oct", ending="nii.gz") + MASKS.replace(".png", ".nii.gz")
-    (tmp_path / "spots.md").write_text(text.replace("values:", "missing: empty, values:"))
+    (tmp_path / "spots.md").write_text(spots_card(ending="nii.gz", missing="empty"))
     scans = {"a_R_0_a-R": "", "b_R_0_b-R": ""}
     facts = speed.frames_per_second(bundle.path, str(tmp_path / "spots.md"), tmp_path / "data", {"scans": scans}, "cpu")
     assert facts["images/s"] == pytest.approx(4.0)  # one second a volume of four slices
@@ -406,24 +403,14 @@ def test_slices_that_a_gpu_sees_together_have_proposals_of_their_own(tmp_path: P
     assert all((a == b).all() and len(a) for a, b in zip(alone, together, strict=True))
 
 
-DISC_CARD = """---
-name: discs
-title: drawn for this test
-modality: octa
-identifiers: public
-licence: CC0
-citation: none
-source: none
-how_to_get: none
-classes:
-  - {name: disc, colour: [1, 2, 3], role: optic_disc}
-  - {name: cup, colour: [4, 5, 6], role: optic_cup}
-overlapping: true
-images: {file: "images/{patient}_{eye}.png"}
-labels:
-  - {kind: values, file: "labels/{patient}_{eye}.png", values: {1: disc, 3: [disc, cup]}}
----
-"""
+DISC_CARD = card_text(
+    name="discs",
+    modality="octa",
+    classes=[{"name": "disc", "colour": [1, 2, 3], "role": "optic_disc"}, {"name": "cup", "colour": [4, 5, 6], "role": "optic_cup"}],
+    overlapping=True,
+    images={"file": "images/{patient}_{eye}.png"},
+    labels=[{"kind": "values", "file": "labels/{patient}_{eye}.png", "values": {1: "disc", 3: ["disc", "cup"]}}],
+)
 
 
 def test_the_cups_ratio_against_the_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

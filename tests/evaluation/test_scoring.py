@@ -12,6 +12,7 @@ from pipeline.evaluation.scoring import Row, rows_of, table
 from pipeline.scans.nifti import write_nifti
 from pipeline.tasks.pixels import ScanPixels, detailed_scores, pixel_scores
 from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap
+from tests.cards.conftest import card_text
 from tests.inference.conftest import make_bundle
 
 SHAPE = (4, 18, 29)
@@ -43,22 +44,13 @@ def test_without_spacing_they_are_not_compared_and_the_reason_is_told() -> None:
     assert "hd95_mm: the spacing of an axis is not known" in table([only])[1][-2]
 
 
-CARD = """---
-name: cubes
-title: drawn for this test
-modality: oct
-identifiers: public
-licence: CC0
-citation: none
-source: none
-how_to_get: none
-classes:
-  - {name: fluid, colour: [1, 2, 3]}
-images: {file: "images/{patient}_{eye}.nii.gz"}
-labels:
-  - {kind: values, file: "labels/{patient}_{eye}.nii.gz", values: {255: fluid}}
----
-"""
+CARD = card_text(
+    name="cubes",
+    modality="oct",
+    classes=[{"name": "fluid", "colour": [1, 2, 3]}],
+    images={"file": "images/{patient}_{eye}.nii.gz"},
+    labels=[{"kind": "values", "file": "labels/{patient}_{eye}.nii.gz", "values": {255: "fluid"}}],
+)
 
 
 @pytest.mark.parametrize("known", [True, False])

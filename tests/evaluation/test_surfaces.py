@@ -18,6 +18,7 @@ from pipeline.inference.folder import predict_folder
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.open import open_scan
 from pipeline.types import Batch, Geometry, LabelClass, LabelMap, Prediction
+from tests.cards.conftest import card_text
 from tests.inference.conftest import BrightTask, make_bundle
 
 SPACING = (0.25, 0.004, 0.01)
@@ -26,28 +27,16 @@ RETINA = LabelMap(
     layered=("inner", "outer"),
     surfaces=("ILM", "middle", "BM"),
 )
-CARD = """---
-name: tiny_oct
-title: drawn for this test
-modality: oct
-identifiers: public
-licence: CC0
-citation: none
-source: none
-how_to_get: none
-classes:
-  - {name: inner, colour: [1, 1, 1]}
-  - {name: outer, colour: [2, 2, 2]}
-  - {name: fluid, colour: [3, 3, 3]}
-layers: [inner, outer]
-surfaces: [ILM, middle, BM]
-images: {file: "scans/{patient}_{eye}.nii.gz"}
-labels:
-  - {kind: values, file: "labels/{patient}_{eye}.nii.gz", values: {1: inner, 2: outer, 3: fluid, 9: ignore}}
-parts:
-  patients: {train: [a], test: [b, c]}
----
-"""
+CARD: dict[str, Any] = {
+    "name": "tiny_oct",
+    "modality": "oct",
+    "classes": [{"name": name, "colour": [i, i, i]} for i, name in enumerate(("inner", "outer", "fluid"), 1)],
+    "layers": ["inner", "outer"],
+    "surfaces": ["ILM", "middle", "BM"],
+    "images": {"file": "scans/{patient}_{eye}.nii.gz"},
+    "labels": [{"kind": "values", "file": "labels/{patient}_{eye}.nii.gz", "values": {1: "inner", 2: "outer", 3: "fluid", 9: "ignore"}}],
+    "parts": {"patients": {"train": ["a"], "test": ["b", "c"]}},
+}
 
 
 class GreyTask(BrightTask):
@@ -96,8 +85,8 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def score(tmp_path: Path) -> dict[str, Any]:
-    (tmp_path / "tiny_oct.md").write_text(CARD)
+def score(tmp_path: Path, **changes: object) -> dict[str, Any]:
+    (tmp_path / "tiny_oct.md").write_text(card_text(**CARD | changes))
     root, out = tmp_path / "data", tmp_path / "out"
     return evaluate(tmp_path / "bundle", str(tmp_path / "tiny_oct.md"), root, part="all", out=out, device="cpu")
 
@@ -158,18 +147,16 @@ def test_one_scan_without_spacing_makes_all_of_the_summary_pixels(tmp_path: Path
     assert summary["surfaces"]["surfaces"]["ILM"]["mean_abs"]["value"] == pytest.approx((1 + 3) / 2)
 
 
-def test_a_card_without_layers_has_no_surfaces(tmp_path: Path, layered: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_without_layers_has_no_surfaces(tmp_path: Path, layered: Bundle) -> None:
     write(tmp_path / "data", "b_R", retina(), retina())
-    monkeypatch.setattr(f"{__name__}.CARD", CARD.replace("layers: [inner, outer]\nsurfaces: [ILM, middle, BM]\n", ""))
-    summary = score(tmp_path)
+    summary = score(tmp_path, layers=None, surfaces=None)
     assert "surfaces" not in summary
     assert not (tmp_path / "out" / "surfaces.csv").exists()
 
 
-def test_surfaces_of_other_names_are_not_compared(tmp_path: Path, layered: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_surfaces_of_other_names_are_not_compared(tmp_path: Path, layered: Bundle) -> None:
     write(tmp_path / "data", "b_R", retina(), retina())
-    monkeypatch.setattr(f"{__name__}.CARD", CARD.replace("surfaces: [ILM, middle, BM]\n", ""))
-    summary = score(tmp_path)
+    summary = score(tmp_path, surfaces=None)
     assert "surfaces" not in summary
     assert any("no surface of the card" in warning for warning in summary["warnings"])
 
