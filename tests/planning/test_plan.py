@@ -66,6 +66,18 @@ def test_lines_keep_their_scale_and_a_disc_is_reduced(sets: Path) -> None:
     assert len(yaml.safe_load(planned(sets / "round", LAPTOP))["model"]["widths"]) == 5  # from scratch without them
 
 
+def test_the_encoder_is_one_whose_weights_lie_on_the_machine(sets: Path) -> None:
+    packaged = replace(LAPTOP, pretrained=frozenset({"efficientnet_lite0", "efficientnet_lite2"}))
+    disc, boxes = (planned(sets / name, packaged) for name in ("round", "boxes"))
+    for text in (disc, boxes):
+        parse_config(text, where="plan")
+    assert yaml.safe_load(disc)["model"] == {"name": "efficientnet_unet", "weights": "imagenet"}
+    assert (yaml.safe_load(boxes)["model"]["backbone"], yaml.safe_load(boxes)["model"]["weights"]) == ("efficientnet_lite0", "imagenet")
+    assert yaml.safe_load(planned(sets / "boxes", STATION))["model"]["backbone"] == "resnet50"
+    without = yaml.safe_load(planned(sets / "boxes", LAPTOP))["model"]
+    assert (without["backbone"], without.get("weights")) == ("resnet18", None)
+
+
 def test_boxes_and_numbered_objects_want_detectors_and_layers_all_rows(sets: Path) -> None:
     boxes, objects, oct_ = (yaml.safe_load(planned(sets / name, WITH_WEIGHTS)) for name in ("boxes", "objects", "oct"))
     assert (boxes["task"]["name"], boxes["model"]["name"], boxes["model"]["backbone"]) == ("detection", "faster_rcnn", "mobilenet_v2")
