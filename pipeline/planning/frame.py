@@ -69,7 +69,7 @@ def _method(facts: SetFacts) -> tuple[dict[str, Any], str]:
         why = "Mean 0 and variance 1 of each channel in the field of view, which is found in the picture, as it will be in a raw folder."
         return {"method": "zscore", "field_of_view": "detect"} | channels, why + mixed
     if facts.modality == "oct":
-        why = "Grey values of OCT have no common zero and a few bright specks, so they run from 0 to 1 between two percentiles."
+        why = "Grey levels of OCT have no common zero and a few bright outliers, so they are scaled to 0..1 between two percentiles."
         return {"method": "percentile", "percentiles": [1.0, 99.5], "field_of_view": "whole"} | channels, why + mixed
     return {
         "method": "zscore",
@@ -129,12 +129,12 @@ def _crop(facts: SetFacts, machine: Machine, plane: tuple[int, int], objects: bo
     rows, columns = plane
     if facts.modality == "oct" and not objects:
         wide = min(BSCAN_COLUMNS_GPU if machine.gpu else BSCAN_COLUMNS, columns)
-        return (rows, wide), "All rows of a B-scan: what is bright is told apart by what lies above and below it."
+        return (rows, wide), "All rows of a B-scan: layers are told apart by what lies above and below them."
     if objects or not facts.thin:
         if rows * columns <= (WHOLE_PX_GPU if machine.gpu else WHOLE_PX) * 1.1:
             return (
                 None,
-                f"Whole images of about {rows} x {columns} working pixels: they fit, and the place of a structure helps to find it.",
+                f"Whole images of about {rows} x {columns} working pixels: they fit, and the position of a structure helps to find it.",
             )
         side = SIDE_GPU * 2 if machine.gpu and objects else SIDE_GPU if machine.gpu or objects else SIDE
     else:
@@ -142,4 +142,7 @@ def _crop(facts: SetFacts, machine: Machine, plane: tuple[int, int], objects: bo
     crop = tuple(min(side, math.ceil(extent / _STEP) * _STEP) for extent in plane)
     if all(c >= extent for c, extent in zip(crop, plane, strict=True)):
         return (crop[0], crop[1]), f"Images of {rows} x {columns} are small enough to be seen whole."
-    return (crop[0], crop[1]), f"Crops of the {rows} x {columns} working pixels: more of them a step show more eyes than one whole image."
+    return (
+        crop[0],
+        crop[1],
+    ), f"Crops of the {rows} x {columns} working pixels: a batch of crops from several images varies more than one whole image."

@@ -45,11 +45,9 @@ def plan_network(facts: SetFacts, frame: Frame, machine: Machine) -> Network:
 
 
 def _semantic_task(facts: SetFacts) -> list[Choice]:
-    exclusive = (
-        "each pixel belongs to one class at most" if not facts.overlapping else "classes may overlap, so each is a question by itself"
-    )
-    why = f"Masks are labelled, so pixels are learnt; {exclusive}."
-    losses = "Dice does not mind how rare a class is, cross-entropy keeps gradients smooth and probabilities meaningful."
+    exclusive = "a pixel belongs to at most one class" if not facts.overlapping else "classes may overlap, so each is decided separately"
+    why = f"Masks are labelled, so each pixel is classified; {exclusive}."
+    losses = "Dice is insensitive to how rare a class is; cross-entropy keeps gradients smooth and probabilities meaningful."
     empty = [cls for cls in facts.known if cls.held < 0.7]
     if empty:
         losses += f" Dice is summed over the batch, so images without {empty[0].name} ({percent(1 - empty[0].held)} of them) still count."
@@ -66,10 +64,10 @@ def _unet(facts: SetFacts, frame: Frame, machine: Machine, task: list[Choice]) -
     local = bool(facts.thin) and facts.modality != "oct"
     if local:
         widths = [32, 64, 128, 256] if machine.gpu else [12, 24, 48, 96]
-        why = "A U-Net of four levels: a vessel is told by its surroundings, and pretrained encoders gain nothing here at equal time."
+        why = "A U-Net of four levels: thin structures need little context, and pretrained encoders gained nothing at equal time."
     else:
         widths = [32, 64, 128, 256, 320] if machine.gpu else [16, 32, 64, 96, 128]
-        why = "A U-Net of five levels: what a pixel is depends on what lies far from it."
+        why = "A U-Net of five levels: the class of a pixel depends on distant context."
         if facts.modality != "oct":
             why += " With ImageNet weights on the machine (docs/models.md) it would have a pretrained encoder."
     if not machine.gpu:
@@ -82,13 +80,11 @@ def _unet(facts: SetFacts, frame: Frame, machine: Machine, task: list[Choice]) -
         choices.append(Choice("model.first_stride", 1, f"Structures of {width:.1f} pixels need a first level at full resolution."))
     choices += [
         Choice("model.residual_units", 2),
-        Choice(
-            "model.norm", "batch", "Batches hold several crops, and statistics of them are quicker to learn by than those of one image."
-        ),
+        Choice("model.norm", "batch", "Batch normalisation, because a batch holds crops of several images."),
         Choice(
             "model.head_width",
             widths[0] // 2 + 2 if widths[0] == 12 else 8,
-            "A head at full resolution that may also answer 'nothing here'.",
+            "A head at full resolution, which can also output an empty mask.",
         ),
     ]
     return Network([*task, *choices], pretrained=False, bytes_per_px=80.0 * widths[0] * cost, us_per_px=0.04 * widths[0] * cost)

@@ -35,7 +35,7 @@ def plan_sampling(facts: SetFacts, frame: Frame, training: float) -> list[Choice
     """``training``: images (slices) that are trained on."""
     crops = crops_per_image(training)
     seen = f"About {training:.0f} training {'slices' if facts.slices > 1 else 'images'}: "
-    few = f"{crops} crops of each make an epoch long enough to be worth its overhead." if crops > 1 else "one sample of each is an epoch."
+    few = f"{crops} samples of each make an epoch long enough to be worth its overhead." if crops > 1 else "one sample of each is an epoch."
     return [Choice("data.crops_per_image", crops, seen + few), _foreground(facts, frame)]
 
 
@@ -44,13 +44,15 @@ def _foreground(facts: SetFacts, frame: Frame) -> Choice:
     if frame.whole:
         return Choice(key, 0.0, "Whole images are seen, so no crop has to be placed on a structure.")
     if is_detection(facts):
-        return Choice(key, 0.5, "Half of the crops lie near an object, because most of an image holds none.")
+        return Choice(key, 0.5, "Half of the crops are placed near an object, because most of an image has none.")
     rarest = min(facts.known, key=lambda cls: cls.held * (cls.fraction or 0.0), default=None)
     if rarest is not None and (share := rarest.held * (rarest.fraction or 0.0)) < RARE:
         return Choice(
-            key, 0.33, f"{rarest.name} fills {percent(share)} of the pixels: a third of the crops lie on a labelled one, as in nnU-Net."
+            key,
+            0.33,
+            f"{rarest.name} fills {percent(share)} of the pixels: a third of the crops are centred on such a pixel, as in nnU-Net.",
         )
-    return Choice(key, 0.0, "Crops lie anywhere: every one holds some of what is to be found.")
+    return Choice(key, 0.0, "Crops are placed at random: nearly every one contains some foreground.")
 
 
 def plan_batch(facts: SetFacts, frame: Frame, network: Network, machine: Machine) -> int:
@@ -88,26 +90,26 @@ def plan_training(facts: SetFacts, frame: Frame, network: Network, machine: Mach
     memory = "Fits the GPU's memory with room to spare." if machine.gpu else "Enough for batch statistics, little enough for many steps."
     rate, why_rate = _rate(facts, network)
     out = [
-        Choice("train.epochs", epochs, f"Of about {an_epoch} steps each{long}. {steps.why}"),
+        Choice("train.epochs", epochs, f"About {an_epoch} steps each{long}. {steps.why}"),
         Choice("train.batch_size", batch, memory),
         Choice("train.learning_rate", rate, why_rate),
         Choice("train.schedule", "one_cycle"),
     ]
     if network.pretrained and not is_detection(facts):
-        out.append(Choice("train.encoder_lr_multiplier", 0.3, "The pretrained encoder is changed more gently than what is new."))
+        out.append(Choice("train.encoder_lr_multiplier", 0.3, "The pretrained encoder learns more slowly than the new layers."))
     if is_detection(facts):
         out += [Choice("train.weight_decay", 1e-4), Choice("train.clip_norm", 5.0)]
     ema = 0.98 if steps.count < 1000 else 0.99 if steps.count < 2500 else 0.998
     return [
         *out,
-        Choice("train.ema", ema, "The weights' moving average over the last few per cent of the steps is what is validated and kept."),
+        Choice("train.ema", ema, "A moving average of the weights is what is validated and kept."),
         Choice("train.validate_every", max(round(epochs / VALIDATIONS), 1), f"About {VALIDATIONS} validations, of which the best is kept."),
     ]
 
 
 def _rate(facts: SetFacts, network: Network) -> tuple[float, str]:
     if is_detection(facts):
-        return 1e-3, "What detectors here bear without diverging."
+        return 1e-3, "The highest rate at which the detectors here train without diverging."
     if network.pretrained:
-        return 2e-3, "Lower than from scratch, so that what was learnt before is not lost."
-    return 3e-3, "The peak of one cycle up and down, with AdamW."
+        return 2e-3, "Lower than from scratch, so that the pretrained features are kept."
+    return 3e-3, "Peak of the one-cycle schedule, with AdamW."
