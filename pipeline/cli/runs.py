@@ -270,6 +270,7 @@ def predict(
         load_plugin(path)
     from pipeline.inference.folder import predict_folder
     from pipeline.inference.profile import Profile
+    from pipeline.inference.uses import doubts_in
     from pipeline.scans.identity import Pseudonyms, default_key_path
 
     limits = limits_of(max_pixels, memory_limit, workers)
@@ -289,8 +290,14 @@ def predict(
             progress=advance,
             profile=spent,
         )
-    told = counts | ({"profile": spent.to_json()} if profile else {})
-    emit(told, as_json, [*ends(counts), *(spent.lines() if profile else ()), f"written: {out}; next: {program('ocuseg')} report {out}"])
+    doubts = doubts_in(out)
+    told = counts | {"doubts": doubts} | ({"profile": spent.to_json()} if profile else {})
+    warnings = [f"warning: {text}" for text in doubts]
+    emit(
+        told,
+        as_json,
+        [*ends(counts), *(spent.lines() if profile else ()), *warnings, f"written: {out}; next: {program('ocuseg')} report {out}"],
+    )
     if not counts.get("done"):
         raise typer.Exit(EXIT_NOTHING_USABLE)
     if counts.get("rejected", 0) or counts.get("failed", 0):

@@ -38,7 +38,7 @@ def segment(
         raise ConfigError(f"{str(path)!r} does not exist; give a scan, or a folder of them")
     choice = choose_models(models.split(",") if models is not None else None)
     from pipeline.inference.folder import predict_folder
-    from pipeline.inference.uses import uses_of
+    from pipeline.inference.uses import cases_in, doubts_in, use_lines, uses_of
     from pipeline.reports.worklist import write_report
     from pipeline.scans.identity import Pseudonyms, default_key_path
 
@@ -51,10 +51,11 @@ def segment(
         )
     with progress("report") as advance:
         page = write_report(out, progress=advance)
-    uses = uses_of(out, choice.bundles)
-    lines = [*(one.line for one in uses), *(f"{name}: left out, {why}" for name, why in choice.left_out.items())]
-    told = counts | {"models": {one.name: one.scans for one in uses}, "left_out": choice.left_out, "report": str(page)}
-    emit(told, as_json, [*(line for line in ends(counts) if not line.endswith(": 0")), *lines, f"report: {page}"])
+    used, doubts = use_lines(uses_of(cases_in(out)), choice.bundles), doubts_in(out)
+    left_out = [f"{name}: left out, {why}" for name, why in choice.left_out.items()]
+    told = counts | {"models": used + left_out, "doubts": doubts, "report": str(page)}
+    lines = [line for line in ends(counts) if not line.endswith(": 0")]
+    emit(told, as_json, [*lines, *used, *left_out, *(f"warning: {text}" for text in doubts), f"report: {page}"])
     if not counts.get("done"):
         raise typer.Exit(EXIT_NOTHING_USABLE)
     if counts.get("rejected", 0) or counts.get("failed", 0):

@@ -31,6 +31,7 @@ from pipeline.inference.case_files import write_json
 from pipeline.inference.predict import Predictor
 from pipeline.inference.proposals import check_proposals
 from pipeline.measurements.by_role import OF_MASKS
+from pipeline.metrics.useless import useless_sentence
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import content_sha256
 from pipeline.scans.raster import write_png
@@ -116,6 +117,9 @@ def evaluate(
         if progress is not None:
             progress(number, len(plan.cases), str(case.key))
     found = _summarise(scores)
+    means = {name: own["mean_per_image"].get("dice", {}).get("value") for name, own in found["classes"].items()}
+    if useless := useless_sentence(means, part):
+        scores.warnings.append(useless)
     files = _write_tables(out, scores)
     summary = _summary(plan, predictor.task.uses_thresholds, found, scores.warnings, files)
     write_json(out / "summary.json", summary)

@@ -1,48 +1,70 @@
-"""What became of each of several bundles in a folder of predictions: how many scans it fitted, and in how many it found nothing."""
+"""What became of each bundle in a folder of predictions: how many scans it fitted, and in how many it found nothing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.types.case_record import CaseRecord
+from pipeline.metrics.useless import mostly_empty_sentence, useless_sentence, validation_dice
+from pipeline.types.case_record import CaseRecord, ClassRecord
+from pipeline.types.run_record import RunRecord
 
 _RECORD = "bundle.json"
 
 
 @dataclass(frozen=True)
 class Use:
-    """``scans``: cases that a bundle took part in · ``empty``: those of them in which it found nothing."""
+    """``classes`` of a bundle · ``scans``: cases that it took part in · ``empty``: those of them in which it found nothing."""
 
-    name: str
-    modality: str
-    scans: int
-    empty: int
+    classes: tuple[str, ...] = ()
+    scans: int = 0
+    empty: int = 0
 
-    @property
-    def line(self) -> str:
-        """In words."""
-        if not self.scans:
-            return f"{self.name}: left out, no scan here is {self.modality}"
-        nothing = f", nothing found in {self.empty}" if self.empty else ""
-        return f"{self.name}: {self.scans} scan{'s' if self.scans != 1 else ''}{nothing}"
+    def with_case(self, own: Mapping[str, ClassRecord]) -> Use:
+        """One case more, with the classes of this bundle."""
+        nothing = not any(found.pixels or found.objects for found in own.values())
+        return Use(tuple(dict.fromkeys((*self.classes, *own))), self.scans + 1, self.empty + nothing)
 
 
-def uses_of(out: Path, bundles: Mapping[str, Path]) -> list[Use]:
-    """Of each bundle by its name; cases whose record cannot be read are passed over, as the report names them."""
-    records = {name: json.loads((path / _RECORD).read_text(encoding="utf-8")) for name, path in bundles.items()}
-    taken, empty = dict.fromkeys(records, 0), dict.fromkeys(records, 0)
-    by_id = {record["id"]: name for name, record in records.items()}
-    for folder in (out / "cases").iterdir():
+def uses_of(cases: Iterable[tuple[str, Mapping[str, ClassRecord]]]) -> dict[str, Use]:
+    """By each bundle's id, from the bundle id and the classes of each case (types/case_record.py)."""
+    uses: dict[str, Use] = {}
+    for ids, classes in cases:
+        for one in ids.split("+"):
+            own = classes if one == ids else {name: found for name, found in classes.items() if found.bundle_id == one}
+            uses[one] = uses.get(one, Use()).with_case(own)
+    return uses
+
+
+def cases_in(out: Path) -> Iterator[tuple[str, Mapping[str, ClassRecord]]]:
+    """What :func:`uses_of` takes, of a folder of predictions; cases whose record cannot be read are passed over; the report has them."""
+    for folder in sorted((out / "cases").iterdir()):
         try:
             case = CaseRecord.read(folder)
         except (OSError, ValueError):
             continue
-        ids = case.bundle_id.split("+")
-        for one in filter(by_id.__contains__, ids):
-            own = [c for c in case.classes.values() if len(ids) == 1 or c.bundle_id == one]
-            taken[by_id[one]] += 1
-            empty[by_id[one]] += not any(c.pixels or c.objects for c in own)
-    return [Use(name, record["modality"], taken[name], empty[name]) for name, record in records.items()]
+        yield case.bundle_id, case.classes
+
+
+def use_lines(uses: Mapping[str, Use], bundles: Mapping[str, Path]) -> list[str]:
+    """What a person reads of each bundle, by its name."""
+    lines = []
+    for name, path in bundles.items():
+        record = json.loads((path / _RECORD).read_text(encoding="utf-8"))
+        use = uses.get(record["id"], Use())
+        left_out = f"left out, no scan here is {record['modality']}"
+        lines.append(f"{name}: {f'{use.scans} scan' + 's' * (use.scans != 1) if use.scans else left_out}")
+    return lines
+
+
+def doubts(metrics: Mapping[str, object], uses: Mapping[str, Use]) -> list[str]:
+    """What must be said before anybody uses the predictions: of bundles without use, and of those that found nothing in most scans."""
+    empty = (mostly_empty_sentence(" and ".join(use.classes), use.empty, use.scans) for use in uses.values())
+    return [sentence for sentence in (useless_sentence(validation_dice(metrics), "validation"), *empty) if sentence is not None]
+
+
+def doubts_in(out: Path) -> list[str]:
+    """:func:`doubts` of a folder of predictions."""
+    return doubts(RunRecord.read(out).metrics, uses_of(cases_in(out)))

@@ -68,7 +68,7 @@ def write_case_page(report: Path, case: ReportCase, run: RunFacts, previous: str
     if known is not None and (report / "cases" / f"{name}.html").exists() and (report / "thumbs" / f"{name}.jpg").exists():
         return known
 
-    warnings = list(case.warnings)
+    warnings = [*filter(None, [run.useless]), *case.warnings]
     if not set(case.bundle_id.split("+")) <= set(run.bundle_id.split("+")):
         warnings.append(
             f"This case was made with bundle {case.bundle_id or 'unknown'}, not with {run.bundle_id or 'the one of this folder'}."

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import NothingUsableError, OcusegError
+from pipeline.metrics.useless import useless_sentence, validation_dice
 from pipeline.scans.jpeg import frame_of
 from pipeline.scans.raster import read_image
 from pipeline.types import CaseKey, Geometry, LabelMap, Modality
@@ -87,6 +88,8 @@ class RunFacts:
     thresholds: tuple[tuple[str, float], ...] = ()
     metrics: tuple[tuple[str, float], ...] = ()
     objects: bool = False
+    useless: str = ""
+    """What the bundle's own validation says against it, or ""."""
 
     def of(self, case: ReportCase) -> RunFacts:
         """What of it is true of one case: of a run with several bundles the classes and objects of those that fit the case."""
@@ -138,6 +141,7 @@ def read_run(out: Path) -> RunFacts:
         tuple(sorted(data.thresholds.items())),
         tuple(_numbers(data.metrics)),
         data.objects,
+        useless_sentence(validation_dice(data.metrics), "validation") or "",
     )
 
 

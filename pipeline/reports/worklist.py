@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, NothingUsableError, OcusegError
+from pipeline.inference.uses import doubts, uses_of
 from pipeline.lock import locked
 from pipeline.reports import wording
 from pipeline.reports.case_page import PageFacts, write_case_page
@@ -142,11 +143,12 @@ def _values(
     groups = []
     columns = run.objects and len(styles) <= _MOST_COLUMNS and all(case.label_map is None for case, _ in shown)
     for patient, members in groupby(shown, key=lambda pair: pair[0].key.patient):
-        entries = [_entry(case, facts, styles) for case, facts in members]
+        entries = [_entry(case, facts, styles, bool(run.useless)) for case, facts in members]
         groups.append({"patient": patient, "entries": entries, "visits": len({entry["visit"] for entry in entries})})
     return {
         "run": run,
         "groups": groups,
+        "doubts": [*filter(None, [run.useless]), *doubts({}, uses_of((case.bundle_id, case.found) for case, _ in shown))],
         "total": len(shown),
         "unshown": unshown,
         "lost": lost,
@@ -175,8 +177,8 @@ def _scores(run: RunFacts) -> list[tuple[str, float]]:
     return [(re.sub(r"\b(mask )?ap50\b", lambda of: f"{of[1] or 'box '}AP@.50", name), value) for name, value in chosen]
 
 
-def _entry(case: ReportCase, facts: PageFacts, styles: Sequence[wording.ClassStyle]) -> dict[str, Any]:
-    """One row of the worklist."""
+def _entry(case: ReportCase, facts: PageFacts, styles: Sequence[wording.ClassStyle], useless: bool) -> dict[str, Any]:
+    """One row of the worklist; ``useless``: the bundle's own validation says that its results are of no use."""
     eye = wording.eye(case)
     if case.label_map is not None:  # the classes of the bundles that fit it, in the run's own numbering
         styles = [style for name in case.label_map.names for style in styles if style.name == name]
@@ -199,6 +201,7 @@ def _entry(case: ReportCase, facts: PageFacts, styles: Sequence[wording.ClassSty
         "found": [(style, text) for style, text in zip(styles, found, strict=True) if text],
         "missing": [style.name for style, text in zip(styles, found, strict=True) if not text],
         "foreground": foreground,
+        "status": "nothing found" if not foreground else "of no use" if useless else "done",
         "objects": list(zip(styles, facts.objects or (), amounts, strict=True)) if facts.objects is not None else [],
         "boxes_only": facts.boxes_only,
         "warnings": facts.warnings,

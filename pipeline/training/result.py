@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import TrainConfig
+from pipeline.metrics.useless import useless_sentence, validation_dice
 from pipeline.tasks.pixels import presence_sentences
 from pipeline.types import duration
 
@@ -43,10 +44,12 @@ class TrainingResult:
             return []
         asked = ("validation/dice", "validation/ap50", "validation/mask_ap50")
         found = [f"{name.removeprefix('validation/')} {value:.4f}" for name, value in self.metrics.items() if name.startswith(asked)]
+        useless = useless_sentence(validation_dice(self.metrics), "validation")
         return [
             f"validation: {', '.join(found)}" if found else "no validation cases: nothing is known of its quality",
             f"bundle {self.bundle_id}: {self.bundle}",
             *(f"warning: validation: {sentence}" for sentence in presence_sentences(self.metrics, "validation/")),
+            *([f"warning: {useless}"] if useless else ()),
             *filter(None, (self.time, self.message)),
         ]
 

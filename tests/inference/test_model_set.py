@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.model_set import ModelSet, joined
 from pipeline.inference.predict import Predictor
-from pipeline.inference.uses import Use, uses_of
+from pipeline.inference.uses import Use, cases_in, doubts_in, use_lines, uses_of
 from pipeline.reports.worklist import write_report
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.raster import read_image, write_png
@@ -131,10 +130,30 @@ def test_a_scan_is_one_case_of_all_bundles_and_has_one_page(tmp_path: Path, segm
     for bundle in bundles:
         bundle.path.mkdir()
         (bundle.path / "bundle.json").write_text(f'{{"id": "{bundle.id}", "modality": "{bundle.modality}"}}')
-    uses = uses_of(out, paths)
-    assert uses == [Use("vessels", "fundus", 2, 0), Use("lesions", "fundus", 2, 0), Use("layers", "oct", 0, 0)]
-    assert uses[2].line == "layers: left out, no scan here is oct"
-    assert replace(uses[0], empty=1).line == "vessels: 2 scans, nothing found in 1"
+    uses = uses_of(cases_in(out))
+    assert uses == {"vessels00000": Use(("vessel",), 2, 0), "lesions00000": Use(("exudate", "bleeding"), 2, 0)}
+    assert use_lines(uses, paths) == ["vessels: 2 scans", "lesions: 2 scans", "layers: left out, no scan here is oct"]
+    assert doubts_in(out) == []
+
+
+def test_a_bundle_that_finds_nothing_or_never_learnt_is_told_and_its_rows_are_not_done(
+    tmp_path: Path, segmented: Callable[..., dict[str, int]]
+) -> None:
+    (tmp_path / "scans").mkdir()
+    for name in "abc":
+        pixels = canvas([(4 + ord(name) % 5, 6, 5, 5, 0.9, 1)])
+        pixels[..., 2] = 0
+        write_png(tmp_path / "scans" / f"{name}_OD.png", pixels)
+    blind = named("vessels", VESSEL, tmp_path / "v", thresholds={"vessel": 1.0}, metrics={"validation/dice/vessel": 0.012})
+    segmented([blind], tmp_path / "scans", tmp_path / "out")
+    useless, empty = doubts_in(tmp_path / "out")
+    assert useless.startswith("Dice on the validation images: vessel 0.01; below 0.2 a result is of no use")
+    assert empty.startswith("nothing of vessel was found in 3 of 3 scans")
+    page = write_report(tmp_path / "out").read_text(encoding="utf-8")
+    assert page.count("▲</span> nothing found</span>") == 3
+    assert "status done" not in page
+    assert "Nothing of vessel was found in 3 of 3 scans" in page
+    assert "Dice on the validation images: vessel 0.01" in page
 
 
 def test_one_file_is_a_folder_of_one_and_others_beside_it_stay_unread(tmp_path: Path, segmented: Callable[..., dict[str, int]]) -> None:
