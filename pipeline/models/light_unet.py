@@ -23,6 +23,7 @@ from pipeline.models.base import ModelConfig
 from pipeline.models.blocks import convolution, enlarge
 from pipeline.models.features import FrozenBatchNorm2d, InvertedResiduals
 from pipeline.models.padding import AnySize
+from pipeline.models.transposed import ConvTranspose2d
 from pipeline.models.weights import Loaded
 
 
@@ -67,7 +68,7 @@ class LightUNet(AnySize):
             levels.append(nn.Sequential(convolution(below + skip, width, 1), convolution(width, width)))
             below = width
         self.decoder = nn.ModuleList(levels)
-        self.head = nn.ConvTranspose2d(below, out_channels, 4, stride=2, padding=1)
+        self.head = ConvTranspose2d(below, out_channels, 4, stride=2, padding=1)
 
     def logits(self, images: Tensor) -> Tensor:
         *skips, x = self.encoder.expanded(images)

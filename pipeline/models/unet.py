@@ -24,6 +24,7 @@ from torch.nn import functional
 from pipeline.models.base import MODELS, Dims, VolumeModelConfig
 from pipeline.models.lean_monai import lean_monai
 from pipeline.models.padding import SLICE_HALVINGS, Framed, check_slice_halvings, convolution_class, enlarged, product, strides
+from pipeline.models.transposed import ConvTranspose2d
 
 
 class UNetConfig(VolumeModelConfig):
@@ -98,7 +99,7 @@ class UNet(Framed):
             norm=_norm(config, last),
             dropout=config.dropout,
         )
-        super().__init__(with_quick_prelu(net), product(steps, config.dims), config.dims)
+        super().__init__(with_quick_gradients(net), product(steps, config.dims), config.dims)
         self.levels = len(steps)
         convolve = convolution_class(config.dims)
         self.head = nn.Sequential(PReLU(), convolve(last, out_channels, 1)) if config.head_width else nn.Identity()
@@ -164,14 +165,17 @@ class _OneSlope(torch.autograd.Function):
         return torch.ops.aten.leaky_relu_backward(gradient, x, slope.item(), False), of_slope
 
 
-def with_quick_prelu(network: nn.Module) -> nn.Module:
-    """The network with each of its PReLUs of one slope as :class:`PReLU`, weights kept."""
+def with_quick_gradients(network: nn.Module) -> nn.Module:
+    """The network with each of its PReLUs of one slope as :class:`PReLU` and its transposed convolutions as :class:`ConvTranspose2d`,
+    weights kept."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if type(child) is nn.PReLU and child.num_parameters == 1:
                 quick = PReLU()
                 quick.weight = child.weight
                 setattr(module, name, quick)
+            elif type(child) is nn.ConvTranspose2d:
+                setattr(module, name, ConvTranspose2d.of(child))
     return network
 
 

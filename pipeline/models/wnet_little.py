@@ -27,6 +27,7 @@ from pipeline.errors import ConfigError
 from pipeline.models.base import MODELS, ModelConfig
 from pipeline.models.blocks import convolution
 from pipeline.models.padding import AnySize
+from pipeline.models.transposed import ConvTranspose2d
 
 
 class LittleWNetConfig(ModelConfig):
@@ -72,7 +73,7 @@ class LittleUNet(nn.Module):
         self.unshuffle = unshuffle
         self.encoder = nn.ModuleList(Block(before, after) for before, after in pairwise((in_channels * unshuffle**2, *widths)))
         steps = list(pairwise(reversed(widths)))
-        self.doublings = nn.ModuleList(nn.ConvTranspose2d(before, after, 2, stride=2) for before, after in steps)
+        self.doublings = nn.ModuleList(ConvTranspose2d(before, after, 2, stride=2) for before, after in steps)
         self.bridges = nn.ModuleList(convolution(after, after) for _, after in steps)
         self.decoder = nn.ModuleList(Block(2 * after, after) for _, after in steps)
         self.head = nn.Conv2d(widths[0], out_channels * unshuffle**2, 1)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.models.unet import PReLU, with_quick_prelu
+from pipeline.models.transposed import ConvTranspose2d
+from pipeline.models.unet import PReLU, with_quick_gradients
 
 
 @pytest.mark.parametrize("slope", [0.25, 0.0, -0.5, 1.5])
@@ -35,10 +36,11 @@ def test_a_frozen_slope_gets_no_gradient() -> None:
 
 
 def test_only_those_of_one_slope_are_exchanged_and_their_weights_stay() -> None:
-    network = nn.Sequential(nn.PReLU(init=0.7), nn.Sequential(nn.PReLU(num_parameters=3)), nn.ReLU())
+    network = nn.Sequential(nn.PReLU(init=0.7), nn.Sequential(nn.PReLU(num_parameters=3)), nn.ConvTranspose2d(2, 3, 2))
     names = list(network.state_dict())
     weight = network[0].weight
-    with_quick_prelu(network)
+    with_quick_gradients(network)
     assert [type(layer) for layer in (network[0], network[1][0])] == [PReLU, nn.PReLU]
+    assert type(network[2]) is ConvTranspose2d
     assert network[0].weight is weight
     assert list(network.state_dict()) == names
