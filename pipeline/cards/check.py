@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.cards.card import CardCase, CardFields, DataCard, check_sizes, parse_card, read_field_of_view, read_scan
 from pipeline.cards.draft import UNFINISHED, draft_card
-from pipeline.cards.find_cases import Found, search_folder
+from pipeline.cards.find_cases import FolderCases, search_folder
 from pipeline.cards.labels import CocoLabel, ColoursLabel, LabelSource, PixelSource, ValuesLabel, meanings
 from pipeline.cards.people import one_patient, unread_pairs
 from pipeline.cards.targets import Reader, Truth, read_truth
@@ -61,7 +61,7 @@ def check_card(
     return _check(card, root, search_folder(card, root, pseudonyms=pseudonyms), progress)
 
 
-def _check(card: DataCard, root: Path, found: Found, progress: ProgressCallback | None) -> list[Problem]:
+def _check(card: DataCard, root: Path, found: FolderCases, progress: ProgressCallback | None) -> list[Problem]:
     problems = [Problem(file, message) for file, message in found.left_over]
     packed = archives_line(*archives_below(root))
     sidecars = f"{found.sidecars} macOS sidecar files (._*) hold no image and are left out" if found.sidecars else ""

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Found:
+class FolderCases:
     """``cases`` sorted by key; ``left_over`` are (relative file, why) for images without labels, labels without images, private
     DICOM files whose tags cannot be read, links that leave the folder and folders that cannot be listed; ``unlabelled`` counts the images
     without a label that the card announces (``missing: skip``), ``sidecars`` macOS sidecar files (._*), which are not images whatever
@@ -65,7 +65,7 @@ def find_cases(card: DataCard, root: Path, *, pseudonyms: Pseudonyms | None = No
     return found.cases
 
 
-def search_folder(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = None) -> Found:
+def search_folder(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None = None) -> FolderCases:
     """Match the files below ``root`` with the card."""
     everything, left_out = names_below(root)
     files = [name for name in everything if not is_sidecar(name)]
@@ -80,7 +80,7 @@ def search_folder(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None
 
     parts = _PartFinder(card, root, pseudonyms)
     namer = _Namer(card, root, rows, pseudonyms)
-    found = Found([], left_out, sidecars=len(everything) - len(files))
+    found = FolderCases([], left_out, sidecars=len(everything) - len(files))
     listed = set(files)
     keys: dict[CaseKey, str] = {}
     for path, fields in rows.items():

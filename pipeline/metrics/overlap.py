@@ -43,7 +43,7 @@ UNDEFINED = {
 }
 
 
-class Found(Protocol):
+class HasCounts(Protocol):
     """What an image's pixels or objects come to: found (tp), invented (fp), missed (fn)."""
 
     @property
@@ -126,7 +126,7 @@ class Presence:
     empty_wrong: int = 0
 
     @classmethod
-    def of(cls, images: Iterable[Found]) -> Presence:
+    def of(cls, images: Iterable[HasCounts]) -> Presence:
         """Of the counts of each image."""
         seen = Counter((image.tp + image.fn > 0, image.tp > 0, image.fp > 0) for image in images)
         held = sum(number for (there, _, _), number in seen.items() if there)

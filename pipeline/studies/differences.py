@@ -117,7 +117,7 @@ def _lines(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def told(rows: Sequence[Row], found: Sequence[Difference]) -> list[str]:
+def difference_lines(rows: Sequence[Row], found: Sequence[Difference]) -> list[str]:
     """A matrix and a sentence for each score (and test set)."""
     lines = []
     for score, tested_on in dict.fromkeys((difference.score, difference.tested_on) for difference in found):

@@ -18,7 +18,7 @@ from pipeline.evaluation.row import Row, not_found
 from pipeline.inference.case_files import write_json
 from pipeline.scans.raster import write_png
 from pipeline.studies.design import DataRoots, EvaluationSet, unequal
-from pipeline.studies.differences import Difference, differences, told
+from pipeline.studies.differences import Difference, difference_lines, differences
 from pipeline.studies.matrix import matrix
 from pipeline.studies.one_run import Work, finished_row, numbers, rows_of_run, without_place
 from pipeline.studies.plots import plots
@@ -61,7 +61,7 @@ class Study:
         """What stands below the table: what is missing from it, how to read it, and which rows differ."""
         without = [f"Failed, so there is no row: {name} ({reason})." for name, reason in self.failed.items()]
         nothing = [f"{row.place}: {sentence}." for row in self.rows for sentence in not_found(row.summary)]
-        return ["", *matrix(self.rows), *without, *nothing, *self.notes, *told(self.rows, self.differences)]
+        return ["", *matrix(self.rows), *without, *nothing, *self.notes, *difference_lines(self.rows, self.differences)]
 
     def lines(self) -> list[str]:
         """For a person: scores and costs, one table each because screens are narrow, how to read them, and where all of it lies."""
@@ -184,10 +184,10 @@ def _reason(error: Exception) -> str:
 
 
 def _prefixed(advance: ProgressCallback, text: str) -> ProgressCallback:
-    def told(done: int, total: int | None = None, note: str = "") -> None:
+    def report(done: int, total: int | None = None, note: str = "") -> None:
         advance(done, total, f"{text}: {note}")
 
-    return told
+    return report
 
 
 def _parent(tracker: Tracker) -> str | None:

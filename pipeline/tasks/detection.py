@@ -26,7 +26,7 @@ from pipeline.tasks.fitting import in_pieces, tile_that_fits
 from pipeline.tasks.fov import objects_in_fov
 from pipeline.tasks.paste import paste
 from pipeline.tasks.pixels import pixel_summary, presence_numbers
-from pipeline.tasks.tiles import Found, grid, merge
+from pipeline.tasks.tiles import WholeObjects, grid, merge
 from pipeline.types import Batch, LabelMap, Measure, Placement, Prediction, Target
 
 HITS = {"f1": iou_hits, "f1_centre": centre_hits}
@@ -229,11 +229,11 @@ class DetectionTask(Task):
         piece = image[None] if tile is None else image[None, ..., : tile[0], : tile[1]]
         return tile_that_fits(self.network, lambda x: self.network.detect(list(x)), piece) or tile
 
-    def _find(self, image: Tensor, valid: Tensor, tile: tuple[int, int] | None) -> Found:
+    def _find(self, image: Tensor, valid: Tensor, tile: tuple[int, int] | None) -> WholeObjects:
         """Objects of an image (C, H, W) in its own pixels, seen whole or by tiles; a tile without a valid pixel is not looked at."""
         rows, columns = int(image.shape[-2]), int(image.shape[-1])
         if tile is None or (rows <= tile[0] and columns <= tile[1]):
-            return Found.whole(self.network.detect([image])[0])
+            return WholeObjects.whole(self.network.detect([image])[0])
         every = grid(rows, columns, tile, self.config.tile_overlap)
         tiles = [part for part in every if bool(part.of(valid).any())] or every
         # One tile at a time: memory stays that of one, and on a CPU several together are no faster.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metrics.overlap import Confusion, Found, Presence, aupr, auroc, cldice, measure, overlap_measures
+from pipeline.metrics.overlap import Confusion, HasCounts, Presence, aupr, auroc, cldice, measure, overlap_measures
 from pipeline.metrics.surface import hd95_and_assd
 from pipeline.types import Geometry, LabelMap, Measure, Role
 
@@ -122,7 +122,7 @@ def pixel_summary(label_map: LabelMap, scores: Sequence[Mapping[str, Measure]], 
     return out
 
 
-def presence_numbers(name: str, images: Iterable[Found]) -> dict[str, float]:
+def presence_numbers(name: str, images: Iterable[HasCounts]) -> dict[str, float]:
     """``held/NAME``, ``missed/NAME``, ``empty_right/NAME`` and ``empty_wrong/NAME``: how many of ``images`` are so."""
     return {f"{kind}/{name}": float(number) for kind, number in asdict(Presence.of(images)).items()}
 

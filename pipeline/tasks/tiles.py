@@ -41,7 +41,7 @@ class Tile:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class WholeObjects:
     """Objects of a whole image, highest-scoring first. ``boxes`` (N, 4), ``labels`` (N), ``scores`` (N) as of Detections, on the CPU.
 
     ``pieces``: of each object the rows of ``piece_boxes`` float32 (P, 4), on the CPU, and ``piece_masks`` float32 (P, M, M), on the
@@ -56,7 +56,7 @@ class Found:
     piece_masks: Tensor | None
 
     @classmethod
-    def whole(cls, found: Detections) -> Found:
+    def whole(cls, found: Detections) -> WholeObjects:
         """Objects of an image that was seen at once."""
         boxes, labels, scores = on_cpu(found)
         return cls(boxes, labels, scores, tuple((number,) for number in range(len(boxes))), boxes, found.masks)
@@ -92,7 +92,7 @@ def _starts(extent: int, tile: int, overlap: float) -> list[int]:
     return [round(number * (extent - tile) / steps) for number in range(steps + 1)]
 
 
-def merge(tiles: Sequence[Tile], found: Sequence[Detections], size: tuple[int, int]) -> Found:
+def merge(tiles: Sequence[Tile], found: Sequence[Detections], size: tuple[int, int]) -> WholeObjects:
     """Objects of each tile, in the tile's pixels -> objects of the image of ``size`` (rows, columns), each once."""
     views = torch.tensor([[t.left, t.top, t.left + t.columns, t.top + t.rows] for t in tiles], dtype=torch.float32)
     counts = torch.tensor([len(f.boxes) for f in found])
@@ -108,7 +108,7 @@ def merge(tiles: Sequence[Tile], found: Sequence[Detections], size: tuple[int, i
     best = torch.stack([scores[group].max() for group in groups]) if groups else scores
     origin = torch.tensor([int(tile_of[g[0]]) if len(g) == 1 else -1 - n for n, g in enumerate(groups)], dtype=torch.int64)
     kept = _suppress(united, labels[firsts], best, origin)
-    return Found(
+    return WholeObjects(
         united[kept],
         labels[firsts][kept],
         best[kept],

@@ -20,7 +20,7 @@ from pipeline.evaluation.row import Row, headlines, not_found, row_of, shown
 from pipeline.studies import one_run
 from pipeline.studies import study as module
 from pipeline.studies.design import EvaluationSet, folds_of, over_folds, unequal, with_budget
-from pipeline.studies.differences import Difference, differences, told
+from pipeline.studies.differences import Difference, difference_lines, differences
 from pipeline.studies.matrix import draw_matrix, matrix
 from pipeline.studies.one_run import Work, read_rows, rows_of_run, without_place
 from pipeline.studies.plots import plots, validation_curves
@@ -367,7 +367,7 @@ def test_a_steady_difference_is_real_and_a_wavering_one_is_noise(tmp_path: Path)
     assert wavering.value == pytest.approx(0, abs=1e-12)
     assert wavering.low < 0 < wavering.high  # type: ignore[operator]
     assert not wavering.real
-    text = flat("\n".join(told(rows, list(found.values()))))
+    text = flat("\n".join(difference_lines(rows, list(found.values()))))
     assert "| base | | -0.020 * | -0.000 |" in text or "| base | | -0.020 * | +0.000 |" in text
     assert "| better | +0.020 * | | +0.020 |" in text
     assert "Best by dice disc: better. Within noise of it: other (-0.020 [" in text
@@ -381,7 +381,7 @@ def test_of_few_patients_a_difference_is_a_hint_and_how_weak_a_one_is_said(tmp_p
     rows = [made(tmp_path, "base", dict(cases)), made(tmp_path, "better", {case: value + 0.02 for case, value in cases.items()})]
     (difference,) = differences(rows)
     assert (difference.images, difference.patients) == (8, 4)
-    text = "\n".join(told(rows, [difference]))
+    text = "\n".join(difference_lines(rows, [difference]))
     assert "Worse, as far as 4 patients can tell: base (-0.020 [-0.020, -0.020])." in text
     assert "beyond noise" not in text
     assert "Patients tested: 4, too few for such intervals: even a difference of one sign in all of them comes by chance in 1 of 8" in text
@@ -397,10 +397,10 @@ def test_only_the_same_images_are_compared_and_an_undefined_score_leaves_its_ima
     (difference,) = differences(single)
     assert difference == Difference("dice disc", "a", "b", pytest.approx(0.3), None, None, 1, 1)
     assert not difference.real
-    text = "\n".join(told(single, [replace(difference, patients=2)]))
+    text = "\n".join(difference_lines(single, [replace(difference, patients=2)]))
     assert "Too few patients to tell these from it" in text
     assert "Patients tested: 2, so there are no intervals" in text
-    assert told([], []) == []
+    assert difference_lines([], []) == []
 
 
 def test_boxes_alone_are_compared_by_their_f1(tmp_path: Path) -> None:
