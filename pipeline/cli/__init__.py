@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import about, cards, data, demo, plans, runs, segment, studies
+from pipeline.cli import about, cards, data, demo, export, plans, runs, segment, studies
 
 app = typer.Typer(
     name="ocuseg",
@@ -25,6 +25,7 @@ data.add_to(app)
 cards.add_to(app)
 plans.add_to(app)
 runs.add_to(app)
+export.add_to(app)
 studies.add_to(app)
 about.add_to(app)
 demo.add_to(app)

@@ -27,6 +27,9 @@ from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_REJECTED, Co
 
 BundlePath = Annotated[Path, typer.Argument(help="Bundle folder of a trained network, or the name of a model that comes with ocuseg.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Engine = Annotated[
+    str, typer.Option(help="What runs a segmentation network: torch, onnxruntime (on a CPU), or auto: the faster one on the first image.")
+]
 Plugin = Annotated[list[Path] | None, typer.Option(help="Python file that registers models, losses or tasks of your own.")]
 WeightsDir = Annotated[
     Path | None,
@@ -192,6 +195,7 @@ def evaluate(
         str | None, typer.Option(help="Record in a new run at this MLflow URI (default: in the run that made the bundle).")
     ] = None,
     device: Device = "auto",
+    engine: Engine = "torch",
     plugin: Plugin = None,
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
@@ -220,6 +224,7 @@ def evaluate(
             part=split,
             out=folder,
             device=device,
+            engine=engine,
             key_path=site_key,
             classes=same_classes(classes or ()),
             proposals=proposals,
@@ -257,6 +262,7 @@ def predict(
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
     device: Device = "auto",
+    engine: Engine = "torch",
     plugin: Plugin = None,
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
@@ -283,6 +289,7 @@ def predict(
             folder,
             out,
             device=device,
+            engine=engine,
             probabilities=probabilities,
             workers=workers,
             pseudonyms=pseudonyms,

@@ -70,6 +70,7 @@ def evaluate(
     part: str = "test",
     out: Path,
     device: str = "auto",
+    engine: str = "torch",
     key_path: Path | None = None,
     classes: Mapping[str, str] | None = None,
     proposals: bool = False,
@@ -85,6 +86,7 @@ def evaluate(
     ----------
     card_name: name or path of the data card; the bundle's own card uses the split that was frozen when it was trained, another
         one its official parts.
+    engine: what runs the network (inference/engines/); auto: what is fastest on the first image.
     part: train, validation, test, or all (a data set that the bundle has never seen).
     key_path: site key of a private card's pseudonyms.
     classes: {the bundle's class: the card's} where one thing has two names.
@@ -106,7 +108,7 @@ def evaluate(
     card = load_card(card_name)
     _check_out(out, bundle)
     plan = _plan(bundle, card, root, part, key_path, classes or {}, keys)
-    predictor = Predictor(bundle, prepare_machine(device))
+    predictor = Predictor(bundle, prepare_machine(device), engine)
     if proposals:
         check_proposals(predictor)
     _make_writable(out)
@@ -121,7 +123,7 @@ def evaluate(
     if useless := useless_sentence(means, part):
         scores.warnings.append(useless)
     files = _write_tables(out, scores)
-    summary = _summary(plan, predictor.task.uses_thresholds, found, scores.warnings, files)
+    summary = _summary(plan, predictor, found, scores.warnings, files)
     write_json(out / "summary.json", summary)
     return summary
 
@@ -156,7 +158,7 @@ def _plan(
     return _Plan(bundle, card, part, cases, hashes, trained, theirs, names, classes, warnings)
 
 
-def _summary(plan: _Plan, thresholded: bool, found: Mapping[str, Any], said: Sequence[str], files: Mapping[str, str]) -> dict[str, Any]:
+def _summary(plan: _Plan, predictor: Predictor, found: Mapping[str, Any], said: Sequence[str], files: Mapping[str, str]) -> dict[str, Any]:
     bundle, card = plan.bundle, plan.card
     return {
         "ocuseg": version("ocuseg"),
@@ -166,8 +168,9 @@ def _summary(plan: _Plan, thresholded: bool, found: Mapping[str, Any], said: Seq
         "split_sha256": plan.trained.split_sha256,
         "images": len(plan.cases),
         "patients": len({case.key.patient for case in plan.cases}),
+        "engine": predictor.engine.name,
         "where": "native resolution, inside the field of view",
-        "thresholds": {name: least for name, least in bundle.thresholds.items() if name in plan.names and thresholded},
+        "thresholds": {name: least for name, least in bundle.thresholds.items() if name in plan.names and predictor.task.uses_thresholds},
         "interval": {"method": "percentile bootstrap over patients", "draws": DRAWS, "level": LEVEL, "seed": SEED},
         **found,
         "warnings": list(dict.fromkeys((*plan.warnings, *said))),

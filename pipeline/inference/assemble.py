@@ -64,7 +64,19 @@ def assemble(
             warnings += (f"only the highest-scoring {len(found.objects)} objects were kept",)
     surfaces = Surfaces(label_map.surface_names, np.concatenate(depths, axis=1)) if depths else None
     seconds = seconds_before + time.perf_counter() - began
-    return CaseResult(ready.scan, name, label_map, mask, chances, warnings, predictor.bundle.id, seconds, found, surfaces)
+    return CaseResult(
+        ready.scan,
+        name,
+        label_map,
+        mask,
+        chances,
+        warnings,
+        predictor.bundle.id,
+        seconds,
+        found,
+        surfaces,
+        engine=predictor.engine.name,
+    )
 
 
 def merge(results: Sequence[CaseResult], label_map: LabelMap) -> CaseResult:
@@ -93,6 +105,7 @@ def merge(results: Sequence[CaseResult], label_map: LabelMap) -> CaseResult:
         probabilities=np.concatenate(chances) if chances else None,
         warnings=tuple(dict.fromkeys(warning for one in results for warning in one.warnings)),
         bundle_id="+".join(one.bundle_id for one in results),
+        engine="+".join(one.engine for one in results),
         seconds=sum(one.seconds for one in results),
         found=FoundObjects.ranked(found, has_masks, thresholds) if thresholds else None,
         found_by=found_by,

@@ -36,7 +36,8 @@ class CaseResult:
     """What is written of one scan. ``mask`` unsigned (H, W) or (D, H, W), in the encoding of ``label_map``; ``probabilities`` float
     (K, [D,] H, W) or None; ``found`` of a detection bundle, also where it found nothing; ``surfaces`` of a bundle with layers.
 
-    ``found_by``: the id of the bundle that found each class, by the class's name, where there are several (inference/model_set.py).
+    ``engine`` ran the network. ``found_by``: the id of the bundle that found each class, by the class's name, where there are several
+    (inference/model_set.py); ``bundle_id`` and ``engine`` then join theirs by "+".
     """
 
     scan: Scan
@@ -50,6 +51,7 @@ class CaseResult:
     found: FoundObjects | None = None
     surfaces: Surfaces | None = None
     found_by: Mapping[str, str] = field(default_factory=dict)
+    engine: str = "torch"
 
 
 def mask_dtype(label_map: LabelMap) -> type[np.uint8] | type[np.uint16]:
@@ -155,6 +157,7 @@ def _record(result: CaseResult, planes: Sequence[PlaneRecord], of_layers: dict[s
         geometry=GeometryRecord.of(result.scan.geometry),
         sha256=result.scan.sha256,
         bundle_id=result.bundle_id,
+        engine=result.engine,
         **of_several,
         warnings=result.warnings,
         seconds=round(result.seconds, 3),

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pipeline.bundles.bundle import load_bundle
@@ -28,7 +29,7 @@ from pipeline.inference.case_files import recorded_sha256
 from pipeline.inference.journal import Entry, Journal
 from pipeline.inference.model_set import ModelSet, PreparedCase, finds_objects
 from pipeline.inference.object_files import gather_coco
-from pipeline.inference.out_folder import open_out
+from pipeline.inference.out_folder import open_out, record_engine
 from pipeline.inference.pieces import Piece, Pieces, volume_of
 from pipeline.inference.predict import Predictor
 from pipeline.inference.profile import Profile
@@ -55,6 +56,7 @@ def predict_folder(
     out: Path,
     *,
     device: str = "auto",
+    engine: str = "torch",
     probabilities: bool = False,
     workers: int | None = None,
     pseudonyms: Pseudonyms | None = None,
@@ -67,6 +69,7 @@ def predict_folder(
     Parameters
     ----------
     bundles: a bundle, or several: those that fit a scan's kind make one case of it together.
+    engine: what runs the network (inference/engines/); auto: what is fastest on the first image.
     probabilities: also keep each class's probabilities (float16, ``probabilities.npz``).
     workers: files read, and results written, at once; as many as cores and memory allow, where nothing is given.
     pseudonyms: makes the names of cases; the published key of :meth:`Pseudonyms.unkeyed` is used without it (public data only).
@@ -81,18 +84,20 @@ def predict_folder(
 
     Raises
     ------
-    BundleError: the bundle is not usable. ConfigError: ``out`` is not (see :func:`open_out`).
+    BundleError: the bundle is not usable, or not by ``engine``. ConfigError: ``out`` is not (see :func:`open_out`), or ``engine``.
     """
     profile = profile or Profile()
     loaded = [load_bundle(path, device="cpu") for path in (bundles if isinstance(bundles, Sequence) else (bundles,))]
     names = pseudonyms or Pseudonyms.unkeyed()
     if probabilities and any(map(finds_objects, loaded)):
         raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option out")
-    models = ModelSet([Predictor(bundle, prepare_machine(device)) for bundle in loaded])
+    models = ModelSet([Predictor(bundle, prepare_machine(device), engine) for bundle in loaded])
     with open_out(out, folder, models, names, probabilities), closing(Journal(out / "journal.sqlite", names)) as journal:
         try:
             total = sum(1 for _ in walk(folder)) if progress is not None else None
             at_once = workers or usual_workers(usable_cores())
+            for predictor in models.predictors:
+                predictor.engine.tell(partial(record_engine, out, predictor.bundle.id))
             run = _Run(models, folder, out, names, journal, probabilities, at_once, limits, profile)
             run.go(lambda done, note: progress(done, total, note) if progress is not None else None)
         except BaseException:

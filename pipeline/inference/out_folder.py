@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from pipeline.inference.model_set import ModelSet
 from pipeline.inference.object_files import COCO_FILE
 from pipeline.lock import locked
 from pipeline.scans.identity import Pseudonyms
-from pipeline.types.run_record import RUN_FILE, RunRecord
+from pipeline.types.run_record import RUN_FILE, EngineRecord, RunRecord
 
 _BUSY = "another process is predicting into this output folder; wait for it, or give another folder"
 _OWN = {RUN_FILE, "journal.sqlite", "journal.sqlite-journal", "ledger.csv", COCO_FILE, "cases", "report", ".staging", ".lock"}
@@ -48,6 +49,12 @@ def open_out(out: Path, folder: Path, models: ModelSet, pseudonyms: Pseudonyms, 
             yield
         finally:
             shutil.rmtree(out / ".staging", ignore_errors=True)
+
+
+def record_engine(out: Path, bundle_id: str, engine: EngineRecord) -> None:
+    """Note in an open output folder what runs a bundle's network from now on; each case has the name of its own."""
+    data = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
+    write_json(out / RUN_FILE, data | {"engines": data.get("engines", {}) | {bundle_id: engine.to_json()}})
 
 
 def _check_apart(out: Path, folder: Path) -> None:

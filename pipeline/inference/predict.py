@@ -16,6 +16,7 @@ import torch
 from pipeline.bundles.bundle import Bundle
 from pipeline.datasets.normalise import CompactImage, preprocess
 from pipeline.errors import ScanError
+from pipeline.inference.engines.choice import EngineChoice
 from pipeline.memory import fits_memory
 from pipeline.models.precision import precision_here
 from pipeline.tasks.fov import restrict_to_fov
@@ -49,16 +50,17 @@ class PreprocessedScan:
 
 
 class Predictor:
-    """A bundle on a device.
+    """A bundle on a device, its network run by an engine (inference/engines/, or ``auto``).
 
     ``ready`` and ``finished`` may run in any thread; ``predict``, ``slices`` and ``together`` use the network and belong to one thread.
     """
 
-    def __init__(self, bundle: Bundle, device: str | torch.device = "cpu") -> None:
+    def __init__(self, bundle: Bundle, device: str | torch.device = "cpu", engine: str = "torch") -> None:
         self.bundle = bundle
         self.device = torch.device(device)
         self.task = bundle.task.to(self.device).eval()
         self.task.precision = precision_here(bundle.precision, self.device.type)
+        self.engine = EngineChoice(engine, self.task, bundle.input_channels, self.device.type)
 
     def predict(self, scan: Scan, *, valid: npt.NDArray[np.bool_] | None = None) -> Prediction:
         """The whole scan in its source frame: probabilities float32 (K, H, W), or (K, D, H, W) of a volume; objects of a picture.
@@ -109,6 +111,7 @@ class Predictor:
 
     def _run(self, batch: Batch) -> list[Prediction]:
         with torch.inference_mode():
+            self.engine.decide(lambda: self.task.predict(batch))
             return self.task.predict(batch)
 
     def batches(self, ready: PreprocessedScan, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[tuple[Batch, list[CompactImage]]]:

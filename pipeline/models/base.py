@@ -73,8 +73,7 @@ class Network(nn.Module):
     ``compilable``: torch.compile makes one graph of it for images of one size, in training and in evaluation mode. False where what is
     computed depends on what is found.
     ``slow_in_channels_last``: whether a training step on a CPU takes longer in that memory format; of most networks it takes half.
-    ``fixed_when_exported``: an exported graph takes images of one size only.
-    ``not_exportable``: why it cannot be exported (ONNX); empty where it can.
+    ``not_exportable``: why it cannot be exported (ONNX) with free height and width; empty where it can.
     """
 
     dims: Dims = 2
@@ -83,7 +82,6 @@ class Network(nn.Module):
     loss_mask: Tensor | None = None
     compilable: bool = True
     slow_in_channels_last: bool = False
-    fixed_when_exported: bool = False
     not_exportable: str = ""
 
     def encoder_stages(self) -> Stages:

@@ -60,12 +60,17 @@ def pad_to_multiple(images: Tensor, multiple: int | tuple[int, ...]) -> Tensor:
     Repeating works at any size (reflection needs an image wider than its padding) and invents no edge. A single pixel at the
     network's bottom would have no variance to be normalised by; along an axis that is never halved, beside others that are, one will do.
     """
-    multiples = multiple if isinstance(multiple, tuple) else (multiple,) * (images.ndim - 2)
-    least = [1 if each == 1 < max(multiples) else 2 * each for each in multiples]
+    multiples, least = padded_sides(multiple, images.ndim - 2)
     after = [max(-size % each, low - size) for size, each, low in zip(images.shape[2:], multiples, least, strict=True)]
     if not any(after):
         return images
     return functional.pad(images, [side for amount in reversed(after) for side in (0, amount)], mode="replicate")
+
+
+def padded_sides(multiple: int | tuple[int, ...], axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of each of ``axes`` spatial axes, what its padded side is a multiple of, and the least that it may be."""
+    multiples = multiple if isinstance(multiple, tuple) else (multiple,) * axes
+    return multiples, tuple(1 if each == 1 < max(multiples) else 2 * each for each in multiples)
 
 
 def crop(logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -39,7 +39,7 @@ class SwinUnetrConfig(VolumeModelConfig):
 
 
 class SwinUnetr(Framed):
-    fixed_when_exported = True
+    not_exportable = "its attention windows are counted in Python, and a graph of them would take images of one size only"
     compilable = False  # MONAI asks NumPy whether an image has the right size
 
     def __init__(self, config: SwinUnetrConfig, in_channels: int, out_channels: int) -> None:

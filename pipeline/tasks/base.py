@@ -24,6 +24,8 @@ from pipeline.types import IGNORE, Batch, Geometry, LabelMap, Measure, Predictio
 
 TASKS = Registry("task.name", "pipeline.tasks")
 
+Engine = Callable[[Tensor], Tensor]
+"""Images (B, C, [D,] H, W) in, the network's logits float32 (B, K, [D,] H, W) out, in evaluation mode and without gradients."""
 Reference = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
 Labelled = tuple[Prediction, Target, Tensor | None]
 """A prediction, what is true, and the field of view (bool (H, W) or None), all in the source frame."""
@@ -71,7 +73,8 @@ class Task(nn.Module, abc.ABC):
     ``uses_thresholds``: whether a threshold decides on each class, rather than the highest of all classes' probabilities.
     ``headline`` names the entry of :meth:`summarise` by which the best epoch is chosen (higher is better). ``thresholds`` are the
     decision thresholds by class name that ``score`` uses; empty: the family's defaults. ``precision``: what the network calculates in
-    while it predicts, of the families that have been compared with float32 (inference/ and training/ set it).
+    while it predicts, of the families that have been compared with float32 (inference/ and training/ set it). ``engine``: what runs the
+    network while it predicts (inference/engines/); None: torch.
     """
 
     network: Network
@@ -81,6 +84,12 @@ class Task(nn.Module, abc.ABC):
     headline: str
     thresholds: Mapping[str, float]
     precision: Precision = "float32"
+    engine: Engine | None = None
+
+    @property
+    def not_exportable(self) -> str:
+        """Why neither a file of the network's graph (ONNX) nor another engine than torch can serve this task; empty where both can."""
+        return self.network.not_exportable or "only a segmentation task says what the numbers of a graph mean"
 
     @abc.abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:

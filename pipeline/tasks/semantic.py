@@ -76,6 +76,10 @@ class SemanticTask(Task):
         self.headline = "dice"
         self.thresholds: Mapping[str, float] = {}
 
+    @property
+    def not_exportable(self) -> str:
+        return self.network.not_exportable
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Named losses times their weights. Images of unequal size are padded to the largest; padding has no influence.
 
@@ -232,6 +236,8 @@ class SemanticTask(Task):
         return tiled
 
     def _run(self, x: Tensor) -> Tensor:
+        if self.engine is not None:
+            return self.engine(x)
         # In training the loop has chosen, and is not overruled.
         with nullcontext() if self.precision == "float32" else autocast(x.device, self.precision):
             logits: Tensor = self.network(x)

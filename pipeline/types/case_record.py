@@ -86,15 +86,16 @@ class GeometryRecord(Record):
 
 
 class CaseRecord(Record):
-    """``case.json``. ``seconds``: reading, network and making the masks · ``layers`` and ``fluid_components`` (before: ``pockets``) of a
-    bundle with layers, the latter of volumes alone · ``label_map``: the case's own classes, as the mask holds them, where several bundles
-    made it (``bundle_id`` joins theirs by "+"); else the classes are the run's."""
+    """``case.json``. ``engine`` ran the network · ``seconds``: reading, network and making the masks · ``layers`` and ``fluid_components``
+    (before: ``pockets``) of a bundle with layers, the latter of volumes alone · ``label_map``: the case's own classes, as the mask holds
+    them, where several bundles made it (``bundle_id`` and ``engine`` join theirs by "+"); else the classes are the run's."""
 
     case: str
     modality: Modality = "unknown"
     geometry: GeometryRecord
     sha256: _Sha256
     bundle_id: str = ""
+    engine: str = ""
     label_map: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     seconds: float | None = None

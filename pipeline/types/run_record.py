@@ -13,9 +13,20 @@ from pipeline.types.scan import Modality
 RUN_FILE = "run.json"
 
 
+class EngineRecord(Record):
+    """What ran the network in the last call: ``name``, by which wish (``auto``: the fastest), ``why``, and with ``auto`` the ``seconds`` of
+    each engine for the first images."""
+
+    name: str
+    wanted: str
+    why: str = ""
+    seconds: dict[str, float] = Field({})
+
+
 class RunRecord(Record):
     """``objects``: each case has objects (boxes with class and score) beside its mask · ``classes``: the label map's JSON · ``key_check``:
-    tells another site key, without which pseudonyms would not match · ``probabilities``: whether each case keeps them."""
+    tells another site key, without which pseudonyms would not match · ``probabilities``: whether each case keeps them · ``engines``: what
+    ran each bundle's network, by the bundle's id."""
 
     bundle_id: str = ""
     bundle_name: str = ""
@@ -30,6 +41,7 @@ class RunRecord(Record):
     card_sha256: str = ""
     key_check: str = ""
     probabilities: bool = False
+    engines: dict[str, EngineRecord] = Field({})
 
     @model_validator(mode="before")
     @classmethod
