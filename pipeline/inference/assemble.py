@@ -102,7 +102,7 @@ def merge(results: Sequence[CaseResult], label_map: LabelMap) -> CaseResult:
         first,
         label_map=label_map,
         mask=label_map.mask(layers).astype(mask_dtype(label_map)),
-        probabilities=np.concatenate(chances) if chances else None,
+        probabilities=np.concatenate(chances) if len(chances) == len(results) else None,
         warnings=tuple(dict.fromkeys(warning for one in results for warning in one.warnings)),
         bundle_id="+".join(one.bundle_id for one in results),
         engine="+".join(one.engine for one in results),

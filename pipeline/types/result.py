@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.types.scan import require
+from pipeline.types.label import LabelMap
+from pipeline.types.scan import Geometry, require
 
 Unit = Literal["1", "px", "mm", "mm2", "um", "deg"]
 
@@ -20,6 +21,9 @@ class Prediction:
 
     ``probabilities`` float32 (K, H, W) or (K, D, H, W), foreground classes only · ``boxes`` float32 (N, 4) · ``labels`` int64 (N) ·
     ``scores`` float32 (N) · ``instance_masks`` bool (N, H, W). numpy arrays.
+
+    What :func:`pipeline.segment` gives also has ``masks`` bool (K, [D,] H, W) at the bundles' thresholds, the scan's ``geometry`` and the
+    ``label_map`` of the K classes.
     """
 
     probabilities: npt.NDArray[np.float32] | None = None
@@ -29,6 +33,9 @@ class Prediction:
     instance_masks: npt.NDArray[np.bool_] | None = None
     bundle_id: str | None = None
     warnings: tuple[str, ...] = ()
+    masks: npt.NDArray[np.bool_] | None = None
+    geometry: Geometry | None = None
+    label_map: LabelMap | None = None
 
     def __post_init__(self) -> None:
         if self.probabilities is not None:
