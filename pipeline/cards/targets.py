@@ -42,7 +42,8 @@ from pipeline.types import IGNORE, CaseKey, LabelMap, Scan
 log = logging.getLogger(__name__)
 
 Reader = Literal["first", "second"]
-WeakMasks = Literal["none", "ellipse"]
+WeakMasks = Literal["none", "ellipse"] | float
+"""Masks for boxes without any: none, the ellipse inscribed in each, or that ellipse with its axes times a number up to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +157,11 @@ def _read(card: DataCard, files: Sequence[tuple[LabelSource, Path | None]], imag
         if len(found) != geometry.slices or any(part.plane != geometry.plane for part in found):
             raise CardError(f"the label has {len(found)} x {found[0].plane}, but the image {geometry.slices} x {geometry.plane} pixels")
         drawn = all(part.masks is not None for part in found)
-        if weak_masks == "ellipse":
-            found = [part.with_ellipses() for part in found]
+        if weak_masks != "none":
+            found = [part.with_ellipses(1.0 if weak_masks == "ellipse" else weak_masks) for part in found]
         named |= names
         parts.append(found)
-        if drawn or (weak_masks == "ellipse" and not names <= stated):
+        if drawn or (weak_masks != "none" and not names <= stated):
             pixels |= names
             stacked = np.stack([part.codes(label_map) for part in found])
             layers.append(stacked if len(geometry.shape) == 3 else stacked[0])

@@ -43,8 +43,10 @@ class DataConfig(Strict):
     foreground_crops: float = Field(
         0.0, ge=0, le=1, description="fraction of crops placed on a foreground pixel; for a detector, near an object"
     )
-    weak_masks: Literal["none", "ellipse"] = Field(
-        "none", description="masks for cards that have only boxes: none, or the ellipse inscribed in each box"
+    weak_masks: Literal["none", "ellipse"] | Annotated[float, Field(gt=0, le=1)] = Field(
+        "none",
+        description="masks for cards that have only boxes: none; ellipse, the one inscribed in each box; or a number, that ellipse with "
+        "its axes times the number, for boxes that are drawn with a margin",
     )
     skip_unreadable: bool = Field(
         False, description="leave out cases whose files cannot be read, and count them; false: stop at the first one and name it"

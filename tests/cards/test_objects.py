@@ -104,6 +104,15 @@ def test_an_ellipse_fills_pi_quarters_of_its_box_and_touches_its_edges() -> None
     assert again is objects
 
 
+def test_an_ellipse_may_be_smaller_than_its_box_by_the_margin_that_boxes_are_drawn_with() -> None:
+    objects = Objects.make((400, 600), [(100, 50, 300, 350)], [1])
+    (whole,), (smaller,) = objects.with_ellipses().masks or (), objects.with_ellipses(0.9).masks or ()
+    assert smaller.shape == whole.shape
+    assert not (smaller & ~whole).any()
+    assert abs(smaller.sum() / whole.sum() - 0.81) < 0.002
+    assert np.flatnonzero(smaller.any(axis=1))[[0, -1]].tolist() == [15, 284]  # of 300 rows the middle 270
+
+
 def test_packing_loses_nothing_and_unpacks_slice_by_slice() -> None:
     slices = [lesions(1), Objects.make((ROWS, COLUMNS), [], [], ()), Objects.join((ROWS, COLUMNS), [lesions(2, 2), lesions(3)])]
     packed = PackedObjects.pack(slices)
