@@ -1,72 +1,129 @@
 """Train a network that comes with ocuseg again from its data, and compare it with the one that is shipped.
 
     python workflows/shipped_models.py vessels --chase CHASE --hrf HRF [--drive DRIVE] --weights-dir FOLDER
+    python workflows/shipped_models.py disc --idrid IDRID [--drishti DRISHTI] --weights-dir FOLDER
 
-CHASE, HRF and DRIVE are folders as the cards of these names in data_cards/ describe them. CHASE_DB1 and HRF are copied side by side to
-``OUT/data``, where the card chase_hrf finds both; it keeps their official test parts out of training. DRIVE, which may not be passed on,
-only measures. An interrupted run goes on where it was when the same command is given again.
+The folders are as the cards of these names in data_cards/ describe them. CHASE_DB1 and HRF are copied side by side to ``OUT/data``, where
+the card chase_hrf finds both; it keeps their official test parts out of training. DRIVE and Drishti-GS1, which may not be passed on, only
+measure. An interrupted run goes on where it was when the same command is given again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from pipeline.bundles.bundle import load_bundle, save_bundle
+from pipeline.bundles.bundle import Bundle, load_bundle, save_bundle
 from pipeline.bundles.leakage import trained_on
 from pipeline.bundles.shipped_models import PREFIX, find_bundle
 from pipeline.cards.card import CardCase, DataCard, load_card, read_scan
 from pipeline.cards.find_cases import find_cases
 from pipeline.cards.targets import read_truth
 from pipeline.cli.console import progress, script
-from pipeline.config import load_config
+from pipeline.config import RunConfig, load_config
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.inference.predict import Predictor
 from pipeline.scans.field_of_view import detect_field_of_view
 from pipeline.training.run import train
 from pipeline.types import Geometry, Prediction, Target
 
-STEPS = {"vessels": ("shipped_vessels_first", "shipped_vessels_late")}
+STEPS = {"vessels": ("shipped_vessels_first", "shipped_vessels_late"), "disc": ("shipped_disc",)}
 """Run files in configs/ by the shipped model's name: the second goes on from the weights of the first, and both are averaged."""
-DIAMETER = {"vessels": 1152}
+VESSEL_DIAMETER = 1152
 """Width in pixels that a field of view is brought to: larger than in training, because validation was better so (0.813 against 0.811)."""
 WHAT = {
     "vessels": "Vessels in fundus photographs of any camera; the scale comes from the field of view. "
-    "U-Net on MobileNetV2, 0.62 M parameters."
+    "U-Net on MobileNetV2, 0.62 M parameters.",
+    "disc": "Optic disc in fundus photographs of any camera; the scale comes from the field of view. "
+    "U-Net on MobileNetV2, 0.62 M parameters.",
 }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a model is measured on: the part of a card's set, and its class by the card's name for it."""
+
+    card: str
+    root: Path
+    own: str
+    theirs: str
+    part: Literal["test", "all"] = "test"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("model", choices=STEPS, help="name of the shipped model")
-    parser.add_argument("--chase", type=Path, required=True, help="CHASE_DB1, as data_cards/chase_db1.md says")
-    parser.add_argument("--hrf", type=Path, required=True, help="HRF, as data_cards/hrf.md says")
-    parser.add_argument("--drive", type=Path, help="DRIVE, as data_cards/drive.md says: measured on, never trained on")
-    parser.add_argument("--out", type=Path, default=Path("runs") / "shipped", help="folder for the training data, the runs and the scores")
-    parser.add_argument("--weights-dir", type=Path, help="folder with MobileNetV2's ImageNet weights (default: OCUSEG_WEIGHTS)")
+    models = parser.add_subparsers(dest="model", required=True, metavar="MODEL")
+    vessels, disc = (models.add_parser(name, help=WHAT[name]) for name in ("vessels", "disc"))
+    vessels.add_argument("--chase", type=folder, required=True, help="CHASE_DB1, as data_cards/chase_db1.md says")
+    vessels.add_argument("--hrf", type=folder, required=True, help="HRF, as data_cards/hrf.md says")
+    vessels.add_argument("--drive", type=folder, help="DRIVE, as data_cards/drive.md says: measured on, never trained on")
+    disc.add_argument("--idrid", type=folder, required=True, help="IDRiD with boxes, as data_cards/idrid_codras.md says")
+    disc.add_argument("--drishti", type=folder, help="Drishti-GS1, as data_cards/drishti_gs.md says: measured on, never trained on")
+    for model in (vessels, disc):
+        model.add_argument("--out", type=Path, default=Path("runs") / "shipped", help="folder for the training data, runs and scores")
+        model.add_argument("--weights-dir", type=folder, help="folder with MobileNetV2's ImageNet weights (default: OCUSEG_WEIGHTS)")
     options = parser.parse_args()
     if options.weights_dir is not None:
         os.environ["OCUSEG_WEIGHTS"] = str(options.weights_dir)
+    bundle, measured = make_vessels(options) if options.model == "vessels" else make_disc(options)
+    shipped = find_bundle(f"{PREFIX}{options.model}")
+    rows = [(one.card, scores(bundle, one, options.out), scores(shipped, one, options.out)) for one in measured]
+    print("\n".join(told(load_bundle(bundle).id, load_bundle(shipped).id, rows)))
+
+
+def folder(text: str) -> Path:
+    """An argument that is a folder."""
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder")
+    return path
+
+
+def make_vessels(options: argparse.Namespace) -> tuple[Path, list[Measured]]:
+    """The bundle, and what it is measured on."""
     sets = {"chase_db1": options.chase, "hrf": options.hrf} | ({} if options.drive is None else {"drive": options.drive})
-    for root in sets.values():
-        if not root.is_dir():
-            sys.exit(f"{root} is not a folder; see --help")
     data = options.out / "data"
     for name in ("chase_db1", "hrf"):
         copy_set(name, sets[name], data / name)
     bundle = average(options.model, train_steps(STEPS[options.model], data, options.out), data, options.out / "bundle")
-    shipped = find_bundle(f"{PREFIX}{options.model}")
-    rows = [(name, scores(bundle, name, root, options.out), scores(shipped, name, root, options.out)) for name, root in sets.items()]
-    print("\n".join(told(load_bundle(bundle).id, load_bundle(shipped).id, rows)))
+    return bundle, [Measured(name, root, "vessel", "vessel") for name, root in sets.items()]
+
+
+def make_disc(options: argparse.Namespace) -> tuple[Path, list[Measured]]:
+    """The bundle, and what it is measured on; IDRiD's boxes do not say where a disc ends, so that there is nothing to measure on them."""
+    (step,) = train_steps(STEPS[options.model], options.idrid, options.out)
+    trained = load_bundle(step)
+    config = trained.config.model_copy(update={"name": options.model, "description": WHAT[options.model]})
+    metrics = json.loads((step / "bundle.json").read_text(encoding="utf-8"))["metrics"]
+    save(options.out / "bundle", trained, config, metrics, step)
+    measured = [] if options.drishti is None else [Measured("drishti_gs", options.drishti, "optic_disc", "disc", "all")]
+    return options.out / "bundle", measured
+
+
+def save(to: Path, trained: Bundle, config: RunConfig, metrics: Mapping[str, float | None], step: Path) -> None:
+    """The bundle with another config and other metrics, and the record of what has trained it in ``step``."""
+    save_bundle(
+        to,
+        task=trained.task,
+        config=config,
+        label_map=trained.label_map,
+        card_sha256=trained.card_sha256,
+        metrics=metrics,
+        thresholds=trained.thresholds,
+        input_channels=trained.input_channels,
+        modality=trained.modality,
+        spacing_mm=trained.spacing_mm,
+        trained_on={name: (step / name).read_text(encoding="utf-8") for name in ("split.json", "manifest.json")},
+    )
 
 
 def copy_set(card_name: str, root: Path, to: Path) -> None:
@@ -102,7 +159,7 @@ def average(model: str, steps: Sequence[Path], root: Path, to: Path) -> Path:
     """
     first, *others = (load_bundle(step) for step in steps)
     data = first.config.data.model_copy(
-        update={"normalise": first.config.data.normalise.model_copy(update={"working_diameter_px": DIAMETER[model]})}
+        update={"normalise": first.config.data.normalise.model_copy(update={"working_diameter_px": VESSEL_DIAMETER})}
     )
     task = first.config.task.model_copy(update={"flips": False})  # type: ignore[attr-defined]
     config = first.config.model_copy(update={"name": model, "description": WHAT[model], "data": data, "task": task})
@@ -117,19 +174,8 @@ def average(model: str, steps: Sequence[Path], root: Path, to: Path) -> Path:
     labelled = [validated(predictor, card, case) for case in find_cases(card, root) if case.key in split.validation]
     mean.thresholds = mean.tune(lambda: labelled)
     scores = [mean.score(prediction, target, Geometry(tuple(valid.shape)), valid) for prediction, target, valid in labelled]
-    save_bundle(
-        to,
-        task=mean,
-        config=config,
-        label_map=first.label_map,
-        card_sha256=card.sha256,
-        metrics={f"validation/{name}": value for name, value in mean.summarise(scores).items()},
-        thresholds=mean.thresholds,
-        input_channels=first.input_channels,
-        modality=first.modality,
-        spacing_mm=first.spacing_mm,
-        trained_on={name: (steps[0] / name).read_text(encoding="utf-8") for name in ("split.json", "manifest.json")},
-    )
+    summary = {f"validation/{name}": value for name, value in mean.summarise(scores).items()}
+    save(to, replace(first, task=mean, card_sha256=card.sha256, thresholds=mean.thresholds), config, summary, steps[0])
     return to
 
 
@@ -142,18 +188,19 @@ def validated(predictor: Predictor, card: DataCard, case: CardCase) -> tuple[Pre
     return predictor.predict(scan), target, torch.from_numpy(detect_field_of_view(scan.pixels))
 
 
-def scores(bundle: Path, card_name: str, root: Path, out: Path) -> Mapping[str, Any]:
-    """Dice of the vessels on the official test part: mean over images with its interval, inside the field of view."""
+def scores(bundle: Path, on: Measured, out: Path) -> Mapping[str, Any]:
+    """Dice: mean over images with its interval, inside the field of view."""
     identity = load_bundle(bundle).id
-    with progress(f"{identity} on {card_name}") as advance:
-        summary = evaluate(bundle, card_name, root, out=out / "scores" / f"{identity}_{card_name}", progress=advance)
-    score: Mapping[str, Any] = summary["classes"]["vessel"]["mean_per_image"]["dice"]
+    with progress(f"{identity} on {on.card}") as advance:
+        own = out / "scores" / f"{identity}_{on.card}"
+        summary = evaluate(bundle, on.card, on.root, part=on.part, classes={on.own: on.theirs}, out=own, progress=advance)
+    score: Mapping[str, Any] = summary["classes"][on.own]["mean_per_image"]["dice"]
     return score
 
 
 def told(own: str, shipped: str, rows: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]]) -> list[str]:
     """A table: one line a data set, Dice of the bundle ``own`` and of the one ``shipped`` with 95 % intervals, and their difference."""
-    lines = [f"| test part of | trained here ({own}) | shipped ({shipped}) | difference |", "|---|---|---|---|"]
+    lines = [f"| on | trained here ({own}) | shipped ({shipped}) | difference |", "|---|---|---|---|"]
     for name, mine, theirs in rows:
         shown = (f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]" for score in (mine, theirs))
         lines.append(f"| {name} | {' | '.join(shown)} | {mine['value'] - theirs['value']:+.3f} |")

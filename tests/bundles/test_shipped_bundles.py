@@ -1,0 +1,100 @@
+"""The shipped models: each is what its card says, and gives on stored pictures the Dice that it had when it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from pipeline.bundles.bundle import Bundle, load_bundle
+from pipeline.bundles.leakage import trained_on
+from pipeline.bundles.shipped_models import read_model
+from pipeline.inference.predict import Predictor
+from pipeline.phantoms.fundus import draw_fundus
+from pipeline.scans.field_of_view import detect_field_of_view
+from pipeline.scans.open import open_scan
+from tests.conftest import shared_data
+
+PHANTOM = {"vessels": ("vessel", 0.8293), "disc": ("disc", 0.9234)}
+"""Dice when it was made, inside the field of view, of an artificial eye's structure."""
+CHASE_11L, DRISHTI_002 = 0.8310, 0.9690
+"""The same of ``vessels`` and of ``disc`` on a photograph."""
+TOLERANCE = 0.003
+"""Other versions of torch and other processors round otherwise; a pixel here and there comes to lie on the other side of the threshold."""
+
+
+@pytest.fixture(scope="module", params=list(PHANTOM))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def bundle(name: str) -> Bundle:
+    return load_bundle(f"shipped:{name}")
+
+
+def dice(bundle: Bundle, photograph: Path, truth: npt.NDArray[np.bool_], inside: npt.NDArray[np.bool_]) -> float:
+    predictor = Predictor(bundle)
+    layers = predictor.layers(predictor.predict(open_scan(photograph)))
+    assert layers is not None
+    own, truth = layers[0] & inside, truth & inside
+    return float(2 * (own & truth).sum() / (own.sum() + truth.sum()))
+
+
+def test_it_is_what_its_card_says(name: str, bundle: Bundle) -> None:
+    model = read_model(name)
+    assert bundle.id == model.id
+    assert f"`{bundle.id}`" in model.card
+    assert f"{sum(p.numel() for p in bundle.task.parameters()):,} parameters" in model.card
+    (threshold,) = bundle.thresholds.values()
+    assert f"threshold {threshold:g}" in model.card
+    for on, _, value, low, high in model.scores:
+        assert low is not None
+        assert high is not None
+        assert f"| {on} | {value:.3f} [{low:.3f}, {high:.3f}] |" in model.card
+
+
+def test_no_test_image_has_trained_vessels_and_nothing_but_openly_licensed_ones() -> None:
+    trained = trained_on(load_bundle("shipped:vessels"))
+    assert trained.split is not None
+    seen = {key.patient for key in (*trained.split.train, *trained.split.validation)}
+    assert seen == {f"{child:02}" for child in range(1, 11)} | {f"{n}-{kind}" for n in range(11, 16) for kind in ("g", "dr", "h")} - {
+        "11-h",
+        "12-h",
+        "13-h",
+    }
+
+
+def test_disc_has_learnt_from_idrid_alone() -> None:
+    trained = trained_on(load_bundle("shipped:disc"))
+    assert trained.split is not None
+    assert (len(trained.split.train), len(trained.split.validation)) == (359, 74)
+    assert load_bundle("shipped:disc").config.data.card == "idrid_codras"
+
+
+def test_on_an_artificial_eye(name: str, bundle: Bundle, tmp_path: Path) -> None:
+    structure, then = PHANTOM[name]
+    phantom = draw_fundus(7, "R", (576, 640), severity=0.0)
+    Image.fromarray(phantom.image).save(tmp_path / "eye.png")
+    assert dice(bundle, tmp_path / "eye.png", phantom.masks[structure], phantom.field_of_view) == pytest.approx(then, abs=TOLERANCE)
+
+
+def test_vessels_on_a_real_photograph_of_the_test_part() -> None:
+    root = shared_data("chase_db1")
+    photograph = root / "images" / "Image_11L.jpg"
+    truth = np.asarray(Image.open(root / "masks_1stHO" / "Image_11L.png").convert("L")) > 0
+    assert dice(load_bundle("shipped:vessels"), photograph, truth, field(photograph)) == pytest.approx(CHASE_11L, abs=TOLERANCE)
+
+
+def test_disc_on_a_real_photograph_of_another_camera() -> None:
+    root = shared_data("drishti_gs_half_train")
+    photograph = root / "images" / "drishtiGS_002.jpg"
+    truth = np.asarray(Image.open(root / "softmap_od" / "drishtiGS_002.png").convert("L")) >= 191
+    assert dice(load_bundle("shipped:disc"), photograph, truth, field(photograph)) == pytest.approx(DRISHTI_002, abs=TOLERANCE)
+
+
+def field(photograph: Path) -> npt.NDArray[np.bool_]:
+    return detect_field_of_view(np.moveaxis(np.asarray(Image.open(photograph)), -1, 0))
