@@ -174,7 +174,7 @@ def test_a_whole_network_goes_on_learning(root: Path, first: Path) -> None:
         load_weights(build_task(other, 3, BLOB), other)
     for weights in ("none", "imagenet"):
         config = tiny_config(root, model__weights=weights, model__weights_for="network")
-        with pytest.raises(ConfigError, match=r"network needs model\.weights to be the path of a bundle"):
+        with pytest.raises(ConfigError, match=r"network needs model\.weights to be a bundle's path or shipped:NAME"):
             load_weights(build_task(config, 3, BLOB), config)
 
 
