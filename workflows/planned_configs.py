@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,13 @@ from typing import Any
 from pipeline.cards.card import load_card
 from pipeline.cards.find_cases import find_cases
 from pipeline.cli.console import progress, script
+from pipeline.cli.runs import use_weights
 from pipeline.cli.studies import split_root
 from pipeline.config import RunConfig, load_config
 from pipeline.datasets.splits import make_split
 from pipeline.errors import ConfigError
-from pipeline.models.weights import FOLDER
 from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.schedule import epochs_for
 from pipeline.studies.study import run_study
 
 HAND_MADE = {
@@ -49,8 +49,7 @@ def main() -> None:
     parser.add_argument("--weights-dir", type=Path, help="folder with ImageNet weights")
     parser.add_argument("--device", default="auto", help="what trains: auto, cpu or cuda; plans are made for it")
     options = parser.parse_args()
-    if options.weights_dir is not None:
-        os.environ[FOLDER] = str(options.weights_dir)
+    use_weights(options.weights_dir)
     for card, root in map(split_root, options.root):
         if card not in HAND_MADE:
             raise ConfigError(f"--root {card}={root}: there is no hand-made config of that card; known: {', '.join(HAND_MADE)}")
@@ -79,8 +78,8 @@ def configs(plan: Plan, root: Path, steps: int) -> Sequence[RunConfig]:
 
 def with_steps(config: RunConfig, images: int, steps: int) -> RunConfig:
     """``config`` with so many steps, instead of its time or epochs, over ``images`` training images (slices)."""
-    an_epoch = math.ceil(math.ceil(images / (config.data.slices or 1)) * config.data.crops_per_image / config.train.batch_size)
-    epochs = max(round(steps * config.train.accumulate / an_epoch), 1)
+    samples = math.ceil(images / (config.data.slices or 1)) * config.data.crops_per_image
+    epochs = epochs_for(steps, samples, config.train.batch_size, config.train.accumulate)
     validate_every = max(round(epochs / VALIDATIONS), 1)
     return _changed(config, "train", epochs=epochs, minutes=None, patience=None, validate_every=validate_every)
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from pipeline.errors import ScanError
 from pipeline.memory import fits_memory
 from pipeline.registry import Strict
-from pipeline.scans.field_of_view import detect_field_of_view
+from pipeline.scans.field_of_view import detect_field_of_view, field_diameter
 from pipeline.scans.files import MORE_MEMORY
 from pipeline.types import Modality, Placement
 
@@ -160,10 +160,7 @@ def working_placement(valid: npt.NDArray[np.bool_], config: NormaliseConfig) -> 
     """Where a source image goes in the working frame."""
     rows, columns = valid.shape
     if config.working_diameter_px is not None:
-        lines, verticals = np.flatnonzero(valid.any(axis=1)), np.flatnonzero(valid.any(axis=0))
-        # The larger side: many cameras cut the circle off at the top and bottom, or at the sides.
-        diameter = max(lines[-1] - lines[0], verticals[-1] - verticals[0]) + 1
-        scale = config.working_diameter_px / float(diameter)
+        scale = config.working_diameter_px / field_diameter(valid)
         if abs(scale - 1) <= _NEAR_ONE:
             return Placement.identity(rows, columns)
         return Placement((rows, columns), (0, 0, rows, columns), (max(round(rows * scale), 1), max(round(columns * scale), 1)))

@@ -26,7 +26,10 @@ def plan_split(parts: Mapping[Part, int], patients: int) -> tuple[Choice, float]
     trained = 1.0
     if parts:
         why = "The card's own parts are kept, so that results compare with others'."
-        if "validation" not in parts:
+        if "validation" not in parts and patients < 2:
+            split["validation"] = 0.0
+            why += " It names no validation part, and all training images are of one patient: the last epoch is kept, unvalidated."
+        elif "validation" not in parts:
             split["validation"], trained = share, 1 - share
             why += f" It names no validation part: {percent(share)} of the {patients} training patients choose epoch and thresholds."
         if "test" not in parts:

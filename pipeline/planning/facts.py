@@ -6,6 +6,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,7 +18,7 @@ from pipeline.cards.labels import InstancesLabel, MasksLabel
 from pipeline.cards.objects import Objects
 from pipeline.cards.targets import read_truth
 from pipeline.errors import CardError, NothingUsableError, OcusegError
-from pipeline.scans.field_of_view import detect_field_of_view
+from pipeline.scans.field_of_view import detect_field_of_view, field_diameter
 from pipeline.types import Modality, Part, ProgressCallback, Role, Scan, no_progress
 
 IMAGES, SLICES, PIXELS, FEWEST = 24, 5, 120_000_000, 4
@@ -101,10 +102,10 @@ def measure(card: DataCard, cases: Sequence[CardCase], progress: ProgressCallbac
 
     Raises
     ------
-    NothingUsableError: not one image of the sample can be read.
+    CardError: see :func:`official_parts`. NothingUsableError: not one image of the sample can be read.
     """
-    parts = official_parts(cases)
-    pool = [case for case in cases if not parts or case.part == "train"]
+    parts = official_parts(card, cases)
+    pool = _training_cases(cases, parts)
     seen = _Seen(card)
     chosen = spread(pool, IMAGES)
     for number, case in enumerate(chosen, 1):
@@ -137,10 +138,36 @@ def measure(card: DataCard, cases: Sequence[CardCase], progress: ProgressCallbac
     )
 
 
-def official_parts(cases: Sequence[CardCase]) -> dict[Part, int]:
-    """Images of each part that the card names; none where it leaves one without, or has no training part."""
+def official_parts(card: DataCard, cases: Sequence[CardCase]) -> dict[Part, int]:
+    """Images of each part that the card names; none where it leaves one without, or has no training part.
+
+    Raises
+    ------
+    CardError: such a card names test images, which a split of its own would train on.
+    """
     counts = Counter(case.part for case in cases)
-    return {} if counts[None] or not counts["train"] else {part: count for part, count in counts.items() if part is not None}
+    if not counts[None] and counts["train"]:
+        return {part: count for part, count in counts.items() if part is not None}
+    if counts["test"]:
+        lacking = f"none for {counts[None]} of the {len(cases)} images" if counts[None] else "no training part"
+        raise CardError(
+            f"card {card.name}: it names a test part of {counts['test']} images here and {lacking}; complete its parts, so that no test "
+            "image is trained on"
+        )
+    return {}
+
+
+def volume_slices(card: DataCard, cases: Sequence[CardCase]) -> int:
+    """How many slices the first training case that can be read has: 1 of a photograph."""
+    for case in _training_cases(cases, official_parts(card, cases)):
+        with suppress(OcusegError, OSError):  # who is unreadable is told by the training
+            return read_scan(card, case).geometry.slices
+    return 1
+
+
+def _training_cases(cases: Sequence[CardCase], parts: Mapping[Part, int]) -> list[CardCase]:
+    """Those that a plan may look at: of the official training part, all of them where there are no ``parts``."""
+    return [case for case in cases if not parts or case.part == "train"]
 
 
 def untested_patients(cases: Sequence[CardCase], parts: Mapping[Part, int]) -> int:
@@ -247,13 +274,12 @@ class _Seen:
             self._add((truth.objects or ())[index], layers, inside)
 
     def _field(self, scan: Scan, view: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_]:
-        """The field of view; of a photograph its diameter is remembered, as datasets/normalise.py takes it."""
+        """The field of view; of a photograph its diameter is remembered."""
         whole = np.ones(scan.geometry.plane, dtype=bool)
         if self.card.modality != "fundus" or scan.pixels.ndim == 4:
             return whole if view is None or view.shape != whole.shape or not view.any() else view
         found = detect_field_of_view(scan.pixels)
-        rows, columns = (np.flatnonzero(found.any(axis=axis)) for axis in (1, 0))
-        self.fields.append(float(max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1))
+        self.fields.append(float(field_diameter(found)))
         return found
 
     def _add(self, objects: Objects, layers: npt.NDArray[np.bool_] | None, inside: npt.NDArray[np.bool_]) -> None:

@@ -15,8 +15,8 @@ from pipeline.config import RunConfig
 from pipeline.datasets.splits import SplitConfig, make_split
 from pipeline.errors import ConfigError
 from pipeline.planning.cases import plan_split
-from pipeline.planning.facts import official_parts, untested_patients
-from pipeline.planning.schedule import crops_per_image
+from pipeline.planning.facts import official_parts, untested_patients, volume_slices
+from pipeline.planning.schedule import crops_per_image, epochs_for
 from pipeline.types import LabelMap, Role
 
 STEPS = 300
@@ -48,7 +48,7 @@ def finetune_config(
 
     Raises
     ------
-    ConfigError: the card does not label what the bundle finds.
+    ConfigError: the card does not label what the bundle finds. CardError: its parts are incomplete.
     """
     theirs = matched_classes(bundle.label_map, card.label_map, same or {})
     ours = card.label_map.only([name for name in card.label_map.names if name in theirs.values()])
@@ -58,12 +58,14 @@ def finetune_config(
             f"card {card.name}: the bundle's network answers for {', '.join(theirs.values())} in this order, {how}; "
             "write the card's classes, and overlapping, so"
         )
-    parts = official_parts(cases)
+    parts = official_parts(card, cases)
     split = SplitConfig.model_validate(plan_split(parts, untested_patients(cases, parts))[0].value | {"limit": patients})
     config = bundle.config.model_dump(mode="json")
-    images = len(make_split(card, cases, split, 0).train)
-    crops = crops_per_image(images)
-    epochs = max(round(steps / math.ceil(images * crops / config["train"]["batch_size"])), 1)
+    # As datasets/loader.py counts them: slices of a volume, or its blocks of neighbouring slices.
+    blocks = math.ceil(volume_slices(card, cases) / (bundle.config.data.slices or 1))
+    samples = len(make_split(card, cases, split, 0).train) * blocks
+    crops = crops_per_image(samples)
+    epochs = epochs_for(steps, samples * crops, bundle.config.train.batch_size, bundle.config.train.accumulate)
     data: dict[str, Any] = {
         "card": card_name,
         "classes": None if len(theirs) == len(card.label_map) else list(theirs.values()),

@@ -31,6 +31,11 @@ def crops_per_image(images: float) -> int:
     return min(max(round(EPOCH_SAMPLES / max(images, 1)), 1), MOST_CROPS)
 
 
+def epochs_for(steps: int, samples: float, batch_size: int, accumulate: int = 1) -> int:
+    """About how many epochs of ``samples`` (crops counted) make so many steps of the optimiser; at least one."""
+    return max(round(steps * accumulate / max(math.ceil(samples / batch_size), 1)), 1)
+
+
 def plan_sampling(facts: SetFacts, frame: Frame, training: float) -> list[Choice]:
     """``training``: images (slices) that are trained on."""
     crops = crops_per_image(training)
@@ -85,7 +90,7 @@ def plan_training(facts: SetFacts, frame: Frame, network: Network, machine: Mach
     batch = plan_batch(facts, frame, network, machine)
     steps = plan_steps(facts, frame, network, machine, batch)
     an_epoch = max(math.ceil(samples / batch), 1)
-    epochs = max(round(steps.count / an_epoch), 1)
+    epochs = epochs_for(steps.count, samples, batch)
     long = ", which is more than planned" if an_epoch > steps.count else ""
     memory = "Fits the GPU's memory with room to spare." if machine.gpu else "Enough for batch statistics, little enough for many steps."
     rate, why_rate = _rate(facts, network)

@@ -58,6 +58,12 @@ def detect_field_of_view(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return hull if piece.mean() >= _SMALLEST and piece.mean() >= _SOLID * hull.mean() else everything
 
 
+def field_diameter(valid: npt.NDArray[np.bool_]) -> int:
+    """In pixels, of a field of view (H, W) that is not empty: its larger side, because many cameras cut the circle off at the top and
+    bottom, or at the sides."""
+    return max(int(np.ptp(np.flatnonzero(valid.any(axis=axis)))) for axis in (0, 1)) + 1
+
+
 def _opened(piece: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
     """Morphological opening of zeros and ones by a square, an axis at a time, which is several times as fast as by its pixels."""
     from scipy import ndimage

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.cards.card import load_card
+from pipeline.cards.card import CardCase, DataCard, load_card, read_scan
 from pipeline.cards.find_cases import find_cases
-from pipeline.errors import NothingUsableError
-from pipeline.planning.facts import IMAGES, SetFacts, measure, spread, width_across
+from pipeline.errors import CardError, NothingUsableError
+from pipeline.planning import facts
+from pipeline.planning.facts import IMAGES, SetFacts, measure, spread, volume_slices, width_across
+from pipeline.types import Part
 from tests.planning import drawn
 
 
@@ -60,13 +64,13 @@ def test_boxes_numbered_objects_and_volumes_are_told_apart(tmp_path: Path) -> No
         drawn.SETS[name](tmp_path / name)
     boxes, objects, oct_ = (facts_of(tmp_path / name) for name in ("boxes", "objects", "oct"))
     assert (boxes.labels, objects.labels, oct_.labels) == ("boxes", "instances", "masks")
-    for facts in (boxes, objects):
-        assert (facts.classes[0].objects, facts.classes[0].side_px) == (3, pytest.approx(13, abs=1))
+    for found in (boxes, objects):
+        assert (found.classes[0].objects, found.classes[0].side_px) == (3, pytest.approx(13, abs=1))
     assert (oct_.slices, oct_.samples, oct_.layers, oct_.plane) == (3, 12, True, (64, 96))
     assert all(cls.thin for cls in oct_.classes)
 
 
-def test_a_sample_is_bounded_spread_and_none_of_the_test_part() -> None:
+def test_a_sample_is_bounded_and_spread() -> None:
     cases = list(range(1000))
     chosen = spread(cases, IMAGES)  # type: ignore[arg-type,type-var]
     assert len(chosen) == IMAGES
@@ -75,12 +79,40 @@ def test_a_sample_is_bounded_spread_and_none_of_the_test_part() -> None:
     assert spread(cases[:5], IMAGES) == cases[:5]  # type: ignore[arg-type,comparison-overlap]
 
 
+def parted(root: Path, *parts: Part | None) -> tuple[DataCard, list[CardCase]]:
+    """The card, and its cases with these parts, one after the other and again."""
+    card = load_card(str(root / "card.md"))
+    return card, [replace(case, part=part) for case, part in zip(find_cases(card, root), cycle(parts), strict=False)]
+
+
+def test_nothing_of_the_validation_or_test_part_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn.round_(tmp_path)
+    card, cases = parted(tmp_path, "train", "test", "train", "validation")
+    read: list[Part | None] = []
+    monkeypatch.setattr(facts, "read_scan", lambda card, case: (read.append(case.part), read_scan(card, case))[1])
+    found = measure(card, cases)
+    assert volume_slices(card, cases) == 1
+    assert read == ["train"] * 5
+    assert (found.images, found.measured, found.parts) == (8, 4, {"train": 4, "test": 2, "validation": 2})
+
+
+@pytest.mark.parametrize(
+    ("parts", "lacking"), [(("test", "train", None, None), "none for 4 of the 8 images"), (("test",), "no training part")]
+)
+def test_a_test_part_beside_images_of_no_part_is_not_planned(tmp_path: Path, parts: tuple[Part | None, ...], lacking: str) -> None:
+    """A split at random, as where there are no parts, would train on it."""
+    drawn.round_(tmp_path)
+    card, cases = parted(tmp_path, *parts)
+    with pytest.raises(CardError, match=f"it names a test part of .* and {lacking}; complete its parts"):
+        measure(card, cases)
+
+
 def test_what_cannot_be_read_is_counted_and_nothing_readable_is_said(tmp_path: Path) -> None:
     drawn.round_(tmp_path / "round")
     files = sorted((tmp_path / "round" / "images").iterdir())
     files[2].write_bytes(b"no picture")
-    facts = facts_of(tmp_path / "round")
-    assert (facts.measured, facts.unreadable) == (7, 1)
+    found = facts_of(tmp_path / "round")
+    assert (found.measured, found.unreadable) == (7, 1)
     for file in files:
         file.write_bytes(b"no picture")
     with pytest.raises(NothingUsableError, match="none of the 8 images looked at can be read: case P0_U"):

@@ -129,6 +129,7 @@ def test_patients_decide_who_validates_and_who_tests() -> None:
     copies = {"near_duplicates": "drop_from_train"}
     assert split(10, train=20, test=8) == {"source": "official", "validation": 0.1} | copies
     assert split(200, train=100, validation=100, test=100) == {"source": "official"} | copies
+    assert split(1, train=2, test=8) == {"source": "official", "validation": 0.0} | copies
     assert split(50) == {"source": "random", "validation": 0.2, "test": 0.2} | copies
     assert split(3) == {"source": "random", "validation": 0.2, "test": 0.0} | copies
     assert split(1) == {"source": "random", "validation": 0.0, "test": 0.0} | copies

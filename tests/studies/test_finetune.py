@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from pipeline.bundles.bundle import load_bundle
+from pipeline.cards.card import load_card
+from pipeline.cards.find_cases import find_cases
 from pipeline.cli import app
 from pipeline.config import load_config, parse_config
 from pipeline.errors import ConfigError, LeakError
-from pipeline.planning.finetune import matched_classes
+from pipeline.planning.finetune import finetune_config, matched_classes
 from pipeline.studies.finetune import finetune, prepare
 from pipeline.training import run
 from pipeline.types import LabelClass, LabelMap
@@ -62,6 +65,20 @@ def test_the_run_keeps_what_the_bundle_is_and_takes_few_gentle_steps(sets: Path,
     assert (len(todo.tested), todo.images) == (2, 2)
     assert config.train.epochs * -(-todo.images * config.data.crops_per_image // 3) == pytest.approx(40, abs=3)
     assert config.name == "tiny_on_second"
+
+
+def test_the_steps_of_volumes_are_counted_by_their_slices(tmp_path: Path) -> None:
+    """Each slice of the two volumes of three is a sample."""
+    drawn.oct_(tmp_path / "first")
+    text = TINY.format(card=tmp_path / "first" / "card.md").replace("working_diameter_px: 64", "working_size: [32, 48]")
+    config = parse_config(text, ["data.split.test=0", "train.epochs=1"])
+    trained = load_bundle(train_tiny(config, tmp_path / "first", tmp_path / "run").bundle)
+    card = load_card(str(tmp_path / "first" / "card.md"))
+    cases = find_cases(card, tmp_path / "first")
+    planned = finetune_config(trained, "none", card, "card", cases, steps=400, patients=2)
+    assert planned.train.epochs * -(-6 * planned.data.crops_per_image // 3) == pytest.approx(400, abs=12)
+    both = replace(trained, config=parse_config(text, ["train.accumulate=2"]))
+    assert finetune_config(both, "none", card, "card", cases, steps=400, patients=2).train.epochs == 2 * planned.train.epochs
 
 
 def test_scores_before_and_after_are_of_the_same_images(sets: Path, bundle: Path, tmp_path: Path) -> None:
