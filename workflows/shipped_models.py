@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from pipeline.cards.card import CardCase, DataCard, load_card, read_scan
 from pipeline.cards.find_cases import find_cases
 from pipeline.cards.targets import read_truth
 from pipeline.cli.console import progress, script
+from pipeline.cli.runs import use_weights
 from pipeline.config import RunConfig, load_config
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.inference.predict import Predictor
@@ -72,8 +72,7 @@ def main() -> None:
         model.add_argument("--out", type=Path, default=Path("runs") / "shipped", help="folder for the training data, runs and scores")
         model.add_argument("--weights-dir", type=folder, help="folder with MobileNetV2's ImageNet weights (default: OCUSEG_WEIGHTS)")
     options = parser.parse_args()
-    if options.weights_dir is not None:
-        os.environ["OCUSEG_WEIGHTS"] = str(options.weights_dir)
+    use_weights(options.weights_dir)
     bundle, measured = make_vessels(options) if options.model == "vessels" else make_disc(options)
     shipped = find_bundle(f"{PREFIX}{options.model}")
     rows = [(one.card, scores(bundle, one, options.out), scores(shipped, one, options.out)) for one in measured]

@@ -14,7 +14,7 @@ from pipeline.cards.card import load_card
 from pipeline.cards.find_cases import find_cases
 from pipeline.config import RunConfig, dump_config, named_by_changes, parse_config
 from pipeline.datasets.people import check_people
-from pipeline.datasets.splits import make_split
+from pipeline.datasets.splits import Split, make_split
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.recording import record_evaluation
 from pipeline.inference.case_files import write_json
@@ -33,7 +33,8 @@ Scores = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Finetuning:
-    """What is about to be done: ``tested`` are the cases that are scored before and after, none where the card has no test part."""
+    """What is about to be done: ``tested`` are the cases that are scored before and after, none where the card has no test part;
+    ``images``: of the training part, before the training leaves out copies of others."""
 
     bundle: Path
     card_name: str
@@ -137,8 +138,9 @@ def finetune(
         after = _tested(todo, result.bundle, folder, {}, device, key_path, progress)
         told = record_evaluation(result.bundle, folder, json.loads((folder / "summary.json").read_text(encoding="utf-8")))
         result = replace(result, message=". ".join(filter(None, (result.message, told.sentence))))
-    write_json(run_dir / NAME, {"training_images": todo.images, "before": before, "after": after})
-    return Finetuned(result, todo.images, len(todo.tested), before, after)
+    images = len(Split.load(run_dir / "split.json").train)  # less the copies and unreadable ones that the training left out
+    write_json(run_dir / NAME, {"training_images": images, "before": before, "after": after})
+    return Finetuned(result, images, len(todo.tested), before, after)
 
 
 def _tested(
