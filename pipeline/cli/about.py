@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.console import command, emit, table
+from pipeline.cli.data import AsJson
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.bundles.shipped_models import ShippedModel
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
 def add_to(app: typer.Typer) -> None:

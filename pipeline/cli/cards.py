@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.console import command, emit, progress, table
-from pipeline.cli.data import AsJson, FollowLinks, existing_folder, follow, printable, words
+from pipeline.cli.data import AsJson, FollowLinks, Root, existing_folder, follow, printable, words
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pipeline.cards.draft_roles import Question
 
 CardName = Annotated[str, typer.Argument(help="A card's name, or a path to one.")]
-SetRoot = Annotated[Path, typer.Option(help="Folder that holds the data set.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,7 +42,7 @@ def _card_of(name: str, root: Path, follow_links: bool) -> DataCard:
 
 def card_check(
     name: CardName,
-    root: SetRoot,
+    root: Root,
     follow_links: FollowLinks = False,
     as_json: AsJson = False,
 ) -> None:
@@ -170,7 +169,7 @@ def _answer(question: Question) -> dict[str, str]:
 
 def card_explain(
     name: CardName,
-    root: SetRoot,
+    root: Root,
     examples: Annotated[int, typer.Option(min=0, help="Example files to show for each pattern.")] = 3,
     follow_links: FollowLinks = False,
     as_json: AsJson = False,

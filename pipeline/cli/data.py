@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.scans.folder import FileRecord
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Root = Annotated[Path, typer.Option(help="Folder that holds the data set.")]
 SiteKey = Annotated[
     Path | None, typer.Option(help="File with the key for pseudonyms (default: OCUSEG_SITE_KEY, or a key created on first use).")
 ]
@@ -48,6 +49,14 @@ def ends(counts: dict[str, int]) -> list[str]:
 
         lines.append(archives_line(counts["archives"], counts["images_in_archives"]))
     return lines
+
+
+def leave(usable: int, refused: int) -> None:
+    """Say by the exit code, too, that none of a folder's files was of use, or not all."""
+    if not usable:
+        raise typer.Exit(EXIT_NOTHING_USABLE)
+    if refused:
+        raise typer.Exit(EXIT_SOME_REJECTED)
 
 
 MaxPixels = Annotated[
@@ -171,7 +180,4 @@ def index(
     with progress("files") as advance:
         counts = index_folder(folder, out, pseudonyms=pseudonyms, workers=workers, limits=limits, progress=advance, on_file=note)
     emit(counts.summary(), as_json, unread + ends(counts.summary()))
-    if not counts.status("read"):
-        raise typer.Exit(EXIT_NOTHING_USABLE)
-    if counts.status("rejected"):
-        raise typer.Exit(EXIT_SOME_REJECTED)
+    leave(counts.status("read"), counts.status("rejected"))

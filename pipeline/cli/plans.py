@@ -9,8 +9,20 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.console import command, emit, program, progress
-from pipeline.cli.data import AsJson, FollowLinks, SiteKey, existing_bundle, existing_folder, follow
-from pipeline.cli.runs import Device, Plugin, WeightsDir, load_plugin, same_classes, use_weights
+from pipeline.cli.data import AsJson, FollowLinks, Root, SiteKey, existing_bundle, existing_folder, follow
+from pipeline.cli.runs import (
+    BundlePath,
+    Card,
+    Device,
+    Override,
+    Plugin,
+    Runs,
+    SameClasses,
+    WeightsDir,
+    load_plugin,
+    same_classes,
+    use_weights,
+)
 from pipeline.errors import ConfigError
 
 
@@ -20,8 +32,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def plan(
-    card: Annotated[str, typer.Option(help="Card of the labelled data: a name, or a path.")],
-    root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
+    card: Card,
+    root: Root,
     out: Annotated[Path | None, typer.Option(help="Write the run file here instead of printing it.")] = None,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
@@ -48,18 +60,16 @@ def plan(
 
 
 def finetune(
-    bundle: Annotated[Path, typer.Argument(help="A model that comes with ocuseg (`ocuseg models`), or the bundle folder of a run.")],
-    card: Annotated[str, typer.Option(help="Card of the labelled images: a name, or a path.")],
-    root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
-    out: Annotated[Path, typer.Option(help="Folder for runs; each gets a folder of its own.")] = Path("runs"),
+    bundle: BundlePath,
+    card: Card,
+    root: Root,
+    out: Runs = Path("runs"),
     steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser, about.")] = 300,
     patients: Annotated[
         int | None, typer.Option(min=1, help="Train on at most so many patients (default: all of the training part).")
     ] = None,
-    classes: Annotated[
-        list[str] | None, typer.Option(help="OURS=THEIRS: the bundle's class and what the card calls it. May be repeated.")
-    ] = None,
-    override: Annotated[list[str] | None, typer.Option("--set", help="Change one setting: dotted.key=value. May be repeated.")] = None,
+    classes: SameClasses = None,
+    override: Override = None,
     device: Device = "auto",
     plugin: Plugin = None,
     follow_links: FollowLinks = False,

@@ -15,17 +15,26 @@ from pipeline.cli.data import (
     FollowLinks,
     MaxPixels,
     MemoryLimit,
+    Root,
     SiteKey,
     ends,
     existing_bundle,
     existing_folder,
     existing_run_file,
     follow,
+    leave,
     limits_of,
 )
-from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_OK, EXIT_SOME_REJECTED, ConfigError
+from pipeline.errors import EXIT_OK, EXIT_SOME_REJECTED, ConfigError
 
 BundlePath = Annotated[Path, typer.Argument(help="Bundle folder of a trained network, or the name of a model that comes with ocuseg.")]
+Card = Annotated[str, typer.Option(help="Card of the labelled data: a name, or a path.")]
+Runs = Annotated[Path, typer.Option(help="Folder for runs; each gets a folder of its own.")]
+Override = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: dotted.key=value. May be repeated.")]
+SameClasses = Annotated[
+    list[str] | None,
+    typer.Option("--classes", help="OURS=THEIRS: a class by its name in the bundle and in the card. May be repeated."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Engine = Annotated[
     str, typer.Option(help="What runs a segmentation network: torch, onnxruntime (on a CPU), or auto: the faster one on the first image.")
@@ -52,8 +61,8 @@ def train(
     ] = None,
     card: Annotated[str | None, typer.Option(help="Without a CONFIG: plan one for this card first, as `ocuseg plan` does.")] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that holds the data set.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for runs; each gets a folder of its own.")] = Path("runs"),
-    override: Annotated[list[str] | None, typer.Option("--set", help="Change one setting: dotted.key=value. May be repeated.")] = None,
+    out: Runs = Path("runs"),
+    override: Override = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this run folder instead of starting a new run.")] = None,
     from_run: Annotated[str | None, typer.Option(help="Repeat a run recorded in MLflow, by its run id, and compare.")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow server of --from-run.")] = None,
@@ -176,8 +185,8 @@ def load_plugin(path: Path) -> None:
 
 def evaluate(
     bundle: BundlePath,
-    card: Annotated[str, typer.Option(help="Card of the labelled data.")],
-    root: Annotated[Path, typer.Option(help="Folder that holds the data set.")],
+    card: Card,
+    root: Root,
     split: Annotated[str, typer.Option(help="Part to score: train, validation, test or all.")] = "test",
     out: Annotated[
         Path | None,
@@ -185,9 +194,7 @@ def evaluate(
             help="Folder for summary.json, tables and curves (default: beside the bundle; evaluations/NAME for a model of ocuseg's own)."
         ),
     ] = None,
-    classes: Annotated[
-        list[str] | None, typer.Option(help="OURS=THEIRS: a class by its name in the bundle and in the card. May be repeated.")
-    ] = None,
+    classes: SameClasses = None,
     proposals: Annotated[
         bool, typer.Option("--proposals", help="Also score and draw what a two-stage detector's first stage proposes.")
     ] = False,
@@ -305,10 +312,7 @@ def predict(
         as_json,
         [*ends(counts), *(spent.lines() if profile else ()), *warnings, f"written: {out}; next: {program('ocuseg')} report {out}"],
     )
-    if not counts.get("done"):
-        raise typer.Exit(EXIT_NOTHING_USABLE)
-    if counts.get("rejected", 0) or counts.get("failed", 0):
-        raise typer.Exit(EXIT_SOME_REJECTED)
+    leave(counts.get("done", 0), counts.get("rejected", 0) + counts.get("failed", 0))
 
 
 def report(folder: Annotated[Path, typer.Argument(help="Folder that `ocuseg predict` wrote.")], as_json: AsJson = False) -> None:

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.console import command, emit, progress
-from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, follow, limits_of
-from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
+from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, follow, leave, limits_of
+from pipeline.cli.runs import Device
+from pipeline.errors import ConfigError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,7 +27,7 @@ def segment(
     ] = Path("segmented"),
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     as_json: AsJson = False,
@@ -56,7 +57,4 @@ def segment(
     told = counts | {"models": used + left_out, "doubts": doubts, "report": str(page)}
     lines = [line for line in ends(counts) if not line.endswith(": 0")]
     emit(told, as_json, [*lines, *used, *left_out, *(f"warning: {text}" for text in doubts), f"report: {page}"])
-    if not counts.get("done"):
-        raise typer.Exit(EXIT_NOTHING_USABLE)
-    if counts.get("rejected", 0) or counts.get("failed", 0):
-        raise typer.Exit(EXIT_SOME_REJECTED)
+    leave(counts.get("done", 0), counts.get("rejected", 0) + counts.get("failed", 0))

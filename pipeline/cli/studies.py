@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pipeline.cli.console import command, emit, progress
-from pipeline.cli.data import AsJson, FollowLinks, SiteKey, existing_folder, existing_run_file, follow
+from pipeline.cli.data import AsJson, FollowLinks, Root, SiteKey, existing_folder, existing_run_file, follow
 from pipeline.cli.runs import Device, Plugin, WeightsDir, load_plugin, use_weights
 from pipeline.errors import EXIT_SOME_REJECTED, ConfigError
 
@@ -23,7 +23,6 @@ Minutes = Annotated[
     float | None, typer.Option(min=0.01, help="Training time of each run, validations included; default: as its config says.")
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the study; an unfinished study is continued.")]
-Root = Annotated[Path, typer.Option(help="Folder that holds the data set.")]
 Roots = Annotated[list[str], typer.Option("--root", help="Folder of the data set, or CARD=DIR for each of several. May be repeated.")]
 
 
