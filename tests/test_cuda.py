@@ -52,7 +52,7 @@ def history(run_dir: Path) -> list[dict[str, float]]:
 
 def store_of(config: RunConfig, root: Path, **options: Any) -> CaseStore:
     card = load_card(config.data.card)
-    return CaseStore(card, find_cases(card, root), root, config.data.normalise, **options)
+    return CaseStore(card, find_cases(card, root), config.data.normalise, **options)
 
 
 def batch_on(device: str, store: CaseStore, config: RunConfig) -> Batch:

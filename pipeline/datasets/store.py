@@ -40,7 +40,6 @@ class CaseStore:
 
     Parameters
     ----------
-    root: the data set's folder (the cases already know their files).
     cache: "memory" keeps the arrays; "disk" writes them below ``cache_dir`` and maps what is needed, so that a set larger than
         memory works and the next run starts at once. The key is the content of the files and all that shapes the arrays.
     need: "masks" (a semantic task) refuses labels without masks and reads no objects; "objects" (detection) reads objects, and masks
@@ -60,7 +59,6 @@ class CaseStore:
         self,
         card: DataCard,
         cases: Sequence[CardCase],
-        root: Path | None,
         normalise: NormaliseConfig,
         cache: Literal["memory", "disk"] = "memory",
         cache_dir: Path | None = None,
@@ -73,7 +71,7 @@ class CaseStore:
     ) -> None:
         if cache == "disk" and cache_dir is None:
             raise ValueError("a disk cache needs cache_dir")
-        self.card, self.normalise, self.root = card, normalise, root
+        self.card, self.normalise = card, normalise
         self._on_disk = cache == "disk"
         self._cached: dict[CaseKey, CachedCase] = {}
         self._samples: list[tuple[CaseKey, int]] = []

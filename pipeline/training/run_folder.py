@@ -113,7 +113,7 @@ def prepare_data(
     cases = [case for case in cases if case.key in used]
     # Every part is read: the test part for the leakage guard alone.
     store = CaseStore(
-        card, cases, root, config.data.normalise, config.data.cache, run_dir.parent / "cache",
+        card, cases, config.data.normalise, config.data.cache, run_dir.parent / "cache",
         need=config.task.need, weak_masks=config.data.weak_masks,  # type: ignore[attr-defined]
         skip_unreadable=config.data.skip_unreadable and not begun,
         progress=lambda done, total=None, note="": advance(done, total, "reading cases"),

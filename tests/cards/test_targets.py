@@ -142,7 +142,7 @@ def test_a_subset_of_the_classes_is_read_and_numbered_anew(root: Path, kind: str
     assert torch.equal(target.mask, (whole.mask == 2).long())  # type: ignore[arg-type, union-attr]
     assert torch.equal(target.instance_masks[0], whole.instance_masks[1])  # type: ignore[index]
     assert not read_target(chosen, empty, weak_masks="ellipse").mask.any()  # type: ignore[union-attr]
-    store = CaseStore(chosen, [full], root, NormaliseConfig(), need="objects", weak_masks="ellipse")
+    store = CaseStore(chosen, [full], NormaliseConfig(), need="objects", weak_masks="ellipse")
     assert store.label_map.names == ("drusen",)
     assert store.source_target(0).labels.tolist() == [1]  # type: ignore[union-attr]
     with pytest.raises(CardError, match=r"data.classes: card .* has no class 'drus'; it has bleeding, drusen"):
@@ -252,7 +252,7 @@ def test_a_bad_label_is_said_with_its_case_and_its_file(root: Path, kind: str, s
     card = make_card(**TWO, labels=KINDS[kind][0])
     spoil(root)
     with pytest.raises(CardError, match=f"case a_U_0_a: .*{said}") as caught:
-        CaseStore(card, find_cases(card, root), root, NormaliseConfig(), need="objects")
+        CaseStore(card, find_cases(card, root), NormaliseConfig(), need="objects")
     assert str(root) not in str(caught.value)
     problem = check_card(card, root)[0]
     assert problem.file == file
@@ -265,7 +265,7 @@ def test_a_bad_label_is_said_with_its_case_and_its_file(root: Path, kind: str, s
 def test_the_store_gives_objects_in_both_frames(root: Path, tmp_path: Path, kind: str, cache: Any, normalise: NormaliseConfig) -> None:
     card = make_card(**TWO, labels=KINDS[kind][0])
     options = {"cache": cache, "cache_dir": tmp_path / "cache", "need": "objects"}
-    store = CaseStore(card, find_cases(card, root), root, normalise, **options)
+    store = CaseStore(card, find_cases(card, root), normalise, **options)
     for index, case in enumerate(find_cases(card, root)):
         expected, truth = read_target(card, case), store.source_target(index)
         one = sample(store, index)
@@ -286,7 +286,7 @@ def test_the_store_gives_objects_in_both_frames(root: Path, tmp_path: Path, kind
     boxes = sample(store, 0).target.boxes
     assert np.array_equal(sizes, boxes[:, 2:] - boxes[:, :2])  # type: ignore[index, arg-type]
     assert store.box_sizes([store.case_of(1)]).shape == (0, 2)
-    again = CaseStore(card, find_cases(card, root), root, normalise, **options)
+    again = CaseStore(card, find_cases(card, root), normalise, **options)
     assert torch.equal(sample(again, 0).target.boxes, boxes)  # type: ignore[arg-type]
 
 
@@ -301,7 +301,7 @@ def test_boxes_beside_drawn_objects_are_learnt_as_boxes(root: Path, drawn: int) 
             entries = [{key: value for key, value in entry.items() if key != "segmentation"} for entry in entries]
         (root / f"{name}.json").write_text(json.dumps(whole | {"annotations": entries}))
     card = make_card(**TWO, labels=[KINDS["coco"][0][0] | {"file": "{name}.json"}])
-    store = CaseStore(card, find_cases(card, root), root, NormaliseConfig(), need="objects")
+    store = CaseStore(card, find_cases(card, root), NormaliseConfig(), need="objects")
     assert [store.working_mask(index) is not None for index in range(2)] == [number == drawn for number in range(2)]
     wanted = [(index, Plan.unchanged(*SHAPE)) for index in range(2)]
     resident = DeviceStore(store, Layout.of(store, [0, 1]), torch.device("cpu"))
@@ -318,15 +318,15 @@ def test_ellipses_let_boxes_train_a_semantic_task_and_keep_the_boxes(root: Path)
     card = make_card(**TWO, labels=KINDS["yolo_boxes"][0])
     cases = find_cases(card, root)
     with pytest.raises(CardError, match=r"case a_U_0_a: its labels are boxes"):
-        CaseStore(card, cases, root, NormaliseConfig())
-    semantic = CaseStore(card, cases, root, NormaliseConfig(), weak_masks="ellipse")
+        CaseStore(card, cases, NormaliseConfig())
+    semantic = CaseStore(card, cases, NormaliseConfig(), weak_masks="ellipse")
     mask = sample(semantic, 0).target.mask
     assert mask is not None
     assert abs(int((mask == 1).sum()) - np.pi / 4 * 200) < 8
     assert abs(int((mask == 2).sum()) - np.pi / 4 * 400) < 8
     assert not sample(semantic, 1).target.mask.any()  # type: ignore[union-attr]
     assert sample(semantic, 0).target.boxes is None, "a semantic task pays for no objects"
-    store = CaseStore(card, cases, root, NormaliseConfig(), need="objects", weak_masks="ellipse")
+    store = CaseStore(card, cases, NormaliseConfig(), need="objects", weak_masks="ellipse")
     truth = store.source_target(0)
     assert torch.equal(truth.boxes, read_target(card, cases[0]).boxes)  # type: ignore[arg-type]
     assert torch.equal(truth.mask, mask)  # type: ignore[arg-type]
@@ -336,7 +336,7 @@ def test_ellipses_let_boxes_train_a_semantic_task_and_keep_the_boxes(root: Path)
 def test_cases_without_labels_are_refused_by_a_detection_task_too(small_set: SmallSet) -> None:
     card = make_card(labels=None)
     with pytest.raises(CardError, match="has no label"):
-        CaseStore(card, find_cases(card, small_set.root), small_set.root, NormaliseConfig(), need="objects")
+        CaseStore(card, find_cases(card, small_set.root), NormaliseConfig(), need="objects")
 
 
 def test_a_volume_has_objects_slice_by_slice(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_a_volume_has_objects_slice_by_slice(tmp_path: Path) -> None:
     front = TWO | {"modality": "oct", "images": {"file": "{name:[a-z]}.nii.gz"}}
     for source in ({"kind": "values", "values": {1: "drusen"}}, {"kind": "instances", "means": "drusen"}):
         card = make_card(**front, labels=[source | {"file": "{name}_label.nii.gz"}])
-        store = CaseStore(card, find_cases(card, tmp_path), tmp_path, NormaliseConfig(method="percentile"), need="objects")
+        store = CaseStore(card, find_cases(card, tmp_path), NormaliseConfig(method="percentile"), need="objects")
         assert store.source_target(0).boxes.tolist() == [[10, 5, 20, 9]]  # type: ignore[union-attr]
         assert store.source_target(1).boxes.shape == (0, 4)  # type: ignore[union-attr]
         assert int(sample(store, 2).target.instance_masks.sum()) == 24  # type: ignore[union-attr]
@@ -378,7 +378,7 @@ def one_lesion(tmp_path: Path, top: int, left: int) -> tuple[DataCard, list[Card
 
 def test_a_tiny_lesion_survives_in_crops_at_native_scale_and_its_loss_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     card, cases = one_lesion(tmp_path, 777, 1333)
-    store = CaseStore(card, cases, tmp_path, NormaliseConfig(field_of_view="whole"), need="objects")
+    store = CaseStore(card, cases, NormaliseConfig(field_of_view="whole"), need="objects")
     still = AugmentConfig(horizontal_flip=0, vertical_flip=0, quarter_turns=False, gain=0, bias=0)
     data = Sampling(crop=(192, 256), crops_per_image=24, foreground_crops=1.0, augment=still)
     places = set()
@@ -392,9 +392,9 @@ def test_a_tiny_lesion_survives_in_crops_at_native_scale_and_its_loss_is_said(tm
             places.add((x1, y1))
     assert len(places) > 12, "not always in the middle"
     assert not caplog.records
-    CaseStore(card, cases, tmp_path, NormaliseConfig(field_of_view="whole", working_size=(188, 250)), need="objects")
+    CaseStore(card, cases, NormaliseConfig(field_of_view="whole", working_size=(188, 250)), need="objects")
     assert not caplog.records, "at an eighth there is a pixel of it yet"
-    small = CaseStore(card, cases, tmp_path, NormaliseConfig(field_of_view="whole", working_size=(36, 48)), need="objects")
+    small = CaseStore(card, cases, NormaliseConfig(field_of_view="whole", working_size=(36, 48)), need="objects")
     assert sample(small, 0).target.boxes.shape == (0, 4)  # type: ignore[union-attr]
     assert small.source_target(0).boxes.tolist() == [[1333, 777, 1345, 789]]  # type: ignore[union-attr]
     assert "1 of 1 objects are smaller than a pixel at the working scale" in caplog.text
@@ -402,7 +402,7 @@ def test_a_tiny_lesion_survives_in_crops_at_native_scale_and_its_loss_is_said(tm
 
 def test_crops_are_drawn_anywhere_where_an_image_has_no_object(root: Path) -> None:
     card = make_card(**TWO, labels=KINDS["yolo_boxes"][0])
-    store = CaseStore(card, find_cases(card, root)[1:], root, NormaliseConfig(), need="objects")
+    store = CaseStore(card, find_cases(card, root)[1:], NormaliseConfig(), need="objects")
     batches = list(TrainingLoader(store, store.keys(), Sampling(foreground_crops=1.0, crops_per_image=8), 4, 0, 0))
     assert all(t.boxes is not None and t.boxes.shape == (0, 4) for batch in batches for t in batch.targets or ())
 
@@ -420,7 +420,7 @@ def test_the_real_boxes_of_idrid() -> None:
     labels = torch.cat([read_target(card, case, scan=scan).labels for case in cases])  # type: ignore[misc]
     assert time.perf_counter() - begun < 20, "reading boxes opens no photograph"
     assert torch.bincount(labels, minlength=4).tolist() == [0, 500, 1847, 1297]
-    few = CaseStore(card, cases[:3], root, NormaliseConfig(working_diameter_px=400), need="objects", weak_masks="ellipse")
+    few = CaseStore(card, cases[:3], NormaliseConfig(working_diameter_px=400), need="objects", weak_masks="ellipse")
     one = sample(few, 0)
     assert one.target.instance_masks is not None
     assert len(one.target.instance_masks) == len(few.source_target(0).boxes)  # type: ignore[arg-type]

@@ -38,7 +38,7 @@ class Sampling(Strict):
 
 def stored(small_set: SmallSet, normalise: NormaliseConfig | None = None, **options: Any) -> CaseStore:
     cases = find_cases(small_set.card, small_set.root)
-    return CaseStore(small_set.card, cases, small_set.root, normalise or NormaliseConfig(), **options)
+    return CaseStore(small_set.card, cases, normalise or NormaliseConfig(), **options)
 
 
 def same(first: list[Batch], second: list[Batch]) -> bool:
@@ -346,7 +346,7 @@ def test_a_volume_becomes_one_sample_a_slice(tmp_path: Path, cache: Any) -> None
         labels=[{"kind": "values", "file": "labels/{patient}_{eye}.nii.gz", "values": {1: "irf", 2: "srf"}}],
     )
     normalise = NormaliseConfig(method="percentile")
-    store = CaseStore(card, find_cases(card, tmp_path), tmp_path, normalise, cache, tmp_path / "cache")
+    store = CaseStore(card, find_cases(card, tmp_path), normalise, cache, tmp_path / "cache")
     assert (len(store), len(store.keys()), store.channels) == (8, 2, 1)
     for index in range(8):
         volume, label = volumes["p1_R" if index < 4 else "p2_L"]
@@ -377,11 +377,11 @@ def test_chase_loads_as_its_card_says() -> None:
     root = shared_data("chase_db1")
     card = load_card("chase_db1")
     cases = find_cases(card, root)[:2]
-    store = CaseStore(card, cases, root, NormaliseConfig())
+    store = CaseStore(card, cases, NormaliseConfig())
     one = sample(store, 0)
     assert one.image.shape == (3, 960, 999)
     assert torch.allclose(one.image[:, one.valid].mean(dim=1), torch.zeros(3), atol=1e-4)
-    small = CaseStore(card, cases, root, NormaliseConfig(working_diameter_px=460))
+    small = CaseStore(card, cases, NormaliseConfig(working_diameter_px=460))
     assert abs(sample(small, 0).image.shape[-1] - 500) < 15
     assert torch.equal(small.source_target(0).mask, store.source_target(0).mask)
 

@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> CaseStore:
         images={"file": "oct/{patient}_{eye}.nii.gz"},
         labels=[{"kind": "values", "file": "labels/{patient}_{eye}.nii.gz", "values": {1: "fluid"}}],
     )
-    return CaseStore(card, find_cases(card, tmp_path), tmp_path, NormaliseConfig(method="percentile"))
+    return CaseStore(card, find_cases(card, tmp_path), NormaliseConfig(method="percentile"))
 
 
 @pytest.mark.parametrize("place", [(0, 0, ROWS, COLUMNS), (3, 8, 10, 15), (-2, 30, 12, 16)])

@@ -287,7 +287,7 @@ def test_validation_says_of_the_same_images_what_evaluation_says(tmp_path: Path,
     task = DetectionTask(DetectionConfig(), BlobFinder(least=2), KINDS).eval()
     bundle = use(field_of_view="card", task=task)
     card = load_card(str(tmp_path / "spots.md"))
-    store = CaseStore(card, find_cases(card, tmp_path / "data"), tmp_path / "data", config.data.normalise, need="objects")
+    store = CaseStore(card, find_cases(card, tmp_path / "data"), config.data.normalise, need="objects")
     task.thresholds = bundle.thresholds
     ours = validated(task, score_images(task, store, store.keys(), "cpu"))
     detection = (theirs := run(tmp_path))["detection"]

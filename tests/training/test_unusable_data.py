@@ -79,7 +79,7 @@ from pipeline.cards.find_cases import find_cases
 from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.store import CaseStore
 card, root = load_card(sys.argv[1]), Path(sys.argv[2])
-CaseStore(card, find_cases(card, root), root, NormaliseConfig())
+CaseStore(card, find_cases(card, root), NormaliseConfig())
 """
     command = [sys.executable, "-c", program, tiny_config(root).data.card, str(root)]
     environment = os.environ | {"OCUSEG_MAX_PIXELS": str(2 * COLUMNS * ROWS), "OMP_NUM_THREADS": "1"}

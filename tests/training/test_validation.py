@@ -39,7 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> CaseStore:
     root = write_data(tmp_path_factory.mktemp("tiny") / "data", patients=2)
     config = tiny_config(root)
     card = load_card(config.data.card)
-    return CaseStore(card, find_cases(card, root), root, config.data.normalise, need="objects")
+    return CaseStore(card, find_cases(card, root), config.data.normalise, need="objects")
 
 
 def equal(one: Prediction, other: Prediction) -> bool:

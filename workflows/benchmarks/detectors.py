@@ -155,7 +155,7 @@ class Ours:
         )
         self.card = load_card(config.data.card)
         self.cases = [case for case in find_cases(self.card, options.root) if case.part == "train"][: options.images]
-        store = CaseStore(self.card, self.cases, options.root, config.data.normalise, need="objects", weak_masks=config.data.weak_masks)
+        store = CaseStore(self.card, self.cases, config.data.normalise, need="objects", weak_masks=config.data.weak_masks)
         model = config.model.with_fitted_anchors(store.box_sizes(store.keys()))  # type: ignore[attr-defined]
         self.config, self.device, self.channels = config.model_copy(update={"model": model}), device, store.channels
         self.task = build_task(self.config, store.channels, self.card.label_map)

@@ -111,7 +111,7 @@ class Parts:
         root = run.data / "chase_db1"
         cases = find_cases(self.card, root)
         self.keys = make_split(self.card, cases, config.data.split, config.seed).train
-        self.store = CaseStore(self.card, [case for case in cases if case.key in self.keys], root, config.data.normalise)
+        self.store = CaseStore(self.card, [case for case in cases if case.key in self.keys], config.data.normalise)
 
     def batches(self, device: str) -> Iterator[Batch]:
         """Batches on ``device``, epoch after epoch."""

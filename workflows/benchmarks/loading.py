@@ -80,7 +80,7 @@ def _ours(root: Path, workers: int) -> Run:
     data = DataConfig(card="chase_db1", crop=CROP, crops_per_image=CROPS_PER_IMAGE, workers=workers)
     card = load_card(data.card)
     start = time.perf_counter()
-    store = CaseStore(card, [case for case in find_cases(card, root) if case.part == "train"], root, data.normalise)
+    store = CaseStore(card, [case for case in find_cases(card, root) if case.part == "train"], data.normalise)
     prepared = time.perf_counter() - start
     return Run("ocuseg", lambda epoch: TrainingLoader(store, store.keys(), data, BATCH, 0, epoch), prepared)
 
