@@ -182,14 +182,14 @@ def test_images_predicted_together_are_as_one_at_a_time_and_as_on_the_cpu(root: 
     config = tiny_config(root, train__epochs=2)
     train(config, root, tmp_path / "run")
     store, task = store_of(config, root), load_bundle(tmp_path / "run" / "bundle").task
-    alone = [batch for batch, _ in evaluation_batches(store, store.keys()[:3])]
+    alone, there = ([batch for batch, _ in evaluation_batches(store, store.keys()[:3], device)] for device in ("cpu", DEVICE))
     parts = ("images", "valid", "placements", "cases", "targets")
-    together = Batch(*([value for batch in alone for value in getattr(batch, part)] for part in parts))
+    together = Batch(*([value for batch in there for value in getattr(batch, part)] for part in parts))
     on_cpu = [task.predict(batch)[0] for batch in alone]
     task.to(DEVICE)
-    at_once = task.predict(together.to(DEVICE))
-    for batch, one, reference in zip(alone, at_once, on_cpu, strict=True):
-        single = task.predict(batch.to(DEVICE))[0]
+    at_once = task.predict(together)
+    for batch, one, reference in zip(there, at_once, on_cpu, strict=True):
+        single = task.predict(batch)[0]
         maps = [torch.as_tensor(prediction.probabilities).cpu() for prediction in (one, single, reference)]
         assert float((maps[0] - maps[1]).abs().max()) < 0.01
         assert float(((maps[0] > 0.5) == (maps[2] > 0.5)).float().mean()) > 0.995

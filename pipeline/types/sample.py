@@ -147,24 +147,6 @@ class Batch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def to(self, device: Any) -> Batch:
-        """The same batch with every tensor on ``device``; itself where all of them are there already."""
-        if all(tensor.device == device for tensor in self._tensors()):
-            return self
-
-        def move(value: Any) -> Any:
-            if isinstance(value, list | tuple):
-                return [move(part) for part in value]
-            return value.to(device, non_blocking=True) if hasattr(value, "to") else value
-
-        masks, targets = move(self.masks), None
-        if self.targets is not None:
-            own = [t.mask for t in self.targets] if masks is None else masks
-            targets = [
-                Target(move(mask), move(t.boxes), move(t.labels), move(t.instance_masks)) for mask, t in zip(own, self.targets, strict=True)
-            ]
-        return Batch(move(self.images), move(self.valid), self.placements, self.cases, targets, masks)
-
     def record_stream(self, stream: Any) -> None:
         """Tell CUDA that ``stream`` uses these tensors, which another one has made, so that none is overwritten before its time."""
         for tensor in self._tensors():

@@ -44,9 +44,9 @@ def stored(small_set: SmallSet, normalise: NormaliseConfig | None = None, **opti
 def same(first: list[Batch], second: list[Batch]) -> bool:
     return len(first) == len(second) and all(
         a.cases == b.cases
-        and all(torch.equal(x, y) for x, y in zip(a.images, b.images, strict=True))
-        and all(torch.equal(x, y) for x, y in zip(a.valid, b.valid, strict=True))
-        and all(torch.equal(x.mask, y.mask) for x, y in zip(a.targets, b.targets, strict=True))  # type: ignore[arg-type]
+        and all(torch.equal(x.cpu(), y.cpu()) for x, y in zip(a.images, b.images, strict=True))
+        and all(torch.equal(x.cpu(), y.cpu()) for x, y in zip(a.valid, b.valid, strict=True))
+        and all(torch.equal(x.mask.cpu(), y.mask.cpu()) for x, y in zip(a.targets, b.targets, strict=True))  # type: ignore[arg-type, union-attr]
         for a, b in zip(first, second, strict=True)
     )
 
