@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.inference.case_files import CaseResult, mask_dtype
+from pipeline.inference.model_set import PreparedCase
 from pipeline.inference.object_files import FoundObject, FoundObjects, compact
 from pipeline.inference.predict import Predictor, PreprocessedScan
 from pipeline.measurements.by_role import SURFACES
 from pipeline.measurements.surfaces import Surfaces
-from pipeline.types import LabelMap, Prediction
+from pipeline.types import Prediction
 
 
 def assemble(
@@ -79,11 +80,11 @@ def assemble(
     )
 
 
-def merge(results: Sequence[CaseResult], label_map: LabelMap) -> CaseResult:
-    """What several networks found of one scan as one case, with the classes of ``label_map``: theirs, one list after the other."""
-    first = results[0]
-    if len(results) == 1:
-        return first
+def merge(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
+    """What the networks that fit a scan found of it as one case, with the classes of ``case``: theirs, one list after the other."""
+    first, label_map = results[0], case.label_map
+    if len(results) == 1:  # where other bundles see other kinds of scans, its classes are not the run's
+        return replace(first, found_by=dict.fromkeys(label_map.names, first.bundle_id)) if case.of_several else first
     layers = np.concatenate([one.label_map.layers(one.mask) for one in results])
     chances = [one.probabilities for one in results if one.probabilities is not None]
     found_by: dict[str, str] = {}

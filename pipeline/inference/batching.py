@@ -82,7 +82,7 @@ class Batching:
                 volumes = [
                     self._assembled(job, number, one.slices(job.ready.prepared[number]), seconds) for number, one in enumerate(predictors)
                 ]
-                made = merge(volumes, job.ready.label_map)
+                made = merge(volumes, job.ready)
                 self._profile.count(job.ready.scan.geometry.slices)
                 return [lambda: made]
             found = [one.together([job.ready.prepared[number] for job in jobs]) for number, one in enumerate(predictors)]
@@ -95,7 +95,7 @@ class Batching:
         """Runs in a writer's thread."""
         with self._profile.stage("post-process"):
             results = [self._flat(job, number, prediction, seconds_before / len(found)) for number, prediction in enumerate(found)]
-            return merge(results, job.ready.label_map)
+            return merge(results, job.ready)
 
     def _flat(self, job: Job, number: int, found: Prediction, seconds_before: float) -> CaseResult:
         predictor, prepared = job.ready.predictors[number], job.ready.prepared[number]

@@ -36,7 +36,7 @@ class CaseResult:
     """What is written of one scan. ``mask`` unsigned (H, W) or (D, H, W), in the encoding of ``label_map``; ``probabilities`` float
     (K, [D,] H, W) or None; ``found`` of a detection bundle, also where it found nothing; ``surfaces`` of a bundle with layers.
 
-    ``engine`` ran the network. ``found_by``: the id of the bundle that found each class, by the class's name, where there are several
+    ``engine`` ran the network. ``found_by``: the id of the bundle that found each class, by the class's name, where the run has several
     (inference/model_set.py); ``bundle_id`` and ``engine`` then join theirs by "+".
     """
 

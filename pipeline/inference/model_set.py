@@ -22,12 +22,14 @@ _FLAT = ("fundus", "slo")
 
 @dataclass(frozen=True, eq=False)
 class PreparedCase:
-    """A scan as each of the networks that fit it is to see it; ``label_map`` of all their classes."""
+    """A scan as each of the networks that fit it is to see it; ``label_map`` of all their classes, ``of_several``: there are other
+    bundles, whether they fit it or not."""
 
     scan: Scan
     predictors: tuple[Predictor, ...]
     prepared: tuple[PreprocessedScan, ...]
     label_map: LabelMap
+    of_several: bool = False
 
     def noted(self, note: str) -> PreparedCase:
         """With ``note``, unless it is "", among what is told of the scan."""
@@ -132,7 +134,8 @@ class ModelSet:
         ScanError: no network fits the scan (:meth:`fitting`), or one cannot take it.
         """
         predictors = self.fitting(scan)
-        return PreparedCase(scan, predictors, tuple(one.ready(scan) for one in predictors), self.label_map(predictors))
+        prepared = tuple(one.ready(scan) for one in predictors)
+        return PreparedCase(scan, predictors, prepared, self.label_map(predictors), len(self.bundles) > 1)
 
 
 def finds_objects(bundle: Bundle) -> bool:

@@ -22,7 +22,7 @@ from pipeline.metrics.matching import encode_mask, touched
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
 from pipeline.scans.raster import write_png
 from pipeline.types import Geometry, LabelClass, LabelMap, Prediction
-from pipeline.types.case_record import ObjectRecord, ObjectsRecord
+from pipeline.types.case_record import CaseRecord, ObjectRecord, ObjectsRecord
 
 log = logging.getLogger(__name__)
 
@@ -127,11 +127,22 @@ def write_objects(
 
 
 def gather_coco(out: Path) -> None:
-    """Write ``out/coco.json``, atomically: the objects of every finished case, one case in memory at a time."""
-    cases = [case for case in sorted((out / "cases").iterdir()) if case.is_dir() and _part(case) is not None]
+    """Write ``out/coco.json``, atomically: the objects of every finished case, one case in memory at a time.
+
+    Cases of several bundles number their own classes; here each name has one number.
+    """
+    cases: list[Path] = []
+    info: dict[str, Any] = {}
+    numbers: dict[str, int] = {}
+    for folder in sorted((out / "cases").iterdir()):
+        if folder.is_dir() and (part := _part(folder)) is not None:
+            cases.append(folder)
+            info = info or part["info"]
+            for category in part["categories"]:
+                numbers.setdefault(category["name"], len(numbers) + 1)
     with atomic_path(out / COCO_FILE, durable=True) as staged, staged.open("w", encoding="utf-8") as file:
-        head: dict[str, Any] = next((part for _, part in _parts(cases)), {"info": {}, "categories": []})
-        start = json.dumps({name: head[name] for name in ("info", "categories")}, ensure_ascii=False)
+        categories = [{"id": number, "name": name} for name, number in numbers.items()]
+        start = json.dumps({"info": info, "categories": categories}, ensure_ascii=False)
         file.write(start[:-1] + ', "images": [')
         images = 0
         for case, part in _parts(cases):
@@ -142,9 +153,11 @@ def gather_coco(out: Path) -> None:
         file.write('],\n"annotations": [')
         images = annotations = 0
         for _, part in _parts(cases):
+            names = {category["id"]: category["name"] for category in part["categories"]}
             for found in part["annotations"]:
                 annotations += 1
-                row = found | {"id": annotations, "image_id": found["image_id"] + images}
+                number = numbers[names[found["category_id"]]]
+                row = found | {"id": annotations, "image_id": found["image_id"] + images, "category_id": number}
                 file.write(("," if annotations > 1 else "") + "\n" + json.dumps(row, ensure_ascii=False))
             images += len(part["images"])
         file.write("]}\n")
@@ -159,11 +172,14 @@ def _parts(cases: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _part(case: Path) -> dict[str, Any] | None:
-    """The COCO record of a case; None where somebody spoilt it, which is said."""
+    """The COCO record of a case; None where no bundle looked for objects, or where somebody spoilt it, which is said."""
     try:
         part: dict[str, Any] = json.loads((case / COCO_FILE).read_text(encoding="utf-8"))
         if {"info", "categories", "images", "annotations"} <= part.keys():
             return part
+    except FileNotFoundError:
+        if not _has_objects(case):
+            return None
     except (OSError, ValueError, AttributeError):
         pass
     log.warning(
@@ -172,6 +188,14 @@ def _part(case: Path) -> dict[str, Any] | None:
         COCO_FILE,
     )
     return None
+
+
+def _has_objects(case: Path) -> bool:
+    """Whether the record of a case, where it can be read, has a class that was looked for as objects."""
+    try:
+        return any(found.objects is not None for found in CaseRecord.read(case).classes.values())
+    except (OSError, ValueError):
+        return True
 
 
 def _coco(

@@ -14,7 +14,7 @@ from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.bundles.shipped_models import choose_models
 from pipeline.inference.assemble import assemble, merge
 from pipeline.inference.case_files import CaseResult
-from pipeline.inference.model_set import ModelSet
+from pipeline.inference.model_set import ModelSet, finds_objects
 from pipeline.inference.predict import Predictor
 from pipeline.scans.open import open_scan
 from pipeline.training.platform import prepare_machine
@@ -57,10 +57,10 @@ def segment(
         scan = open_scan(Path(scan))
     case = group.ready(scan)
     results = [
-        assemble(predictor, ready, predictor.slices(ready), str(scan.case), 0.0, keep_probabilities=not group.finds_objects)
+        assemble(predictor, ready, predictor.slices(ready), str(scan.case), 0.0, keep_probabilities=not finds_objects(predictor.bundle))
         for predictor, ready in zip(case.predictors, case.prepared, strict=True)
     ]
-    return _prediction(merge(results, case.label_map))
+    return _prediction(merge(results, case))
 
 
 def _scan_of(picture: npt.NDArray[Any], modality: Modality, spacing_mm: Spacing | None) -> Scan:

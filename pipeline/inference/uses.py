@@ -54,7 +54,7 @@ def use_lines(uses: Mapping[str, Use], bundles: Mapping[str, Path]) -> list[str]
     for name, path in bundles.items():
         record = json.loads((path / _RECORD).read_text(encoding="utf-8"))
         use = uses.get(record["id"], Use())
-        left_out = f"left out, no scan here is {record['modality']}"
+        left_out = f"left out, no {record['modality']} scan was segmented"
         lines.append(f"{name}: {f'{use.scans} scan' + 's' * (use.scans != 1) if use.scans else left_out}")
     return lines
 

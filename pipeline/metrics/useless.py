@@ -18,9 +18,10 @@ def useless_sentence(dice: Mapping[str, float | None], where: str) -> str | None
 
 
 def validation_dice(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Mean Dice by class from a bundle's metrics (``validation/dice/CLASS``), or from those of several (``BUNDLE/validation/...``)."""
+    """Mean Dice by class from a bundle's metrics (``validation/dice/CLASS``), or by BUNDLE/CLASS from those of several
+    (``BUNDLE/validation/...``), two of which may have a class of one name."""
     start = "validation/dice/"
-    return {name.partition(start)[2]: float(value) for name, value in metrics.items() if f"/{start}" in f"/{name}"}
+    return {name.replace(start, "", 1): float(value) for name, value in metrics.items() if f"/{start}" in f"/{name}"}
 
 
 def mostly_empty_sentence(what: str, empty: int, scans: int) -> str | None:

@@ -88,7 +88,8 @@ class GeometryRecord(Record):
 class CaseRecord(Record):
     """``case.json``. ``engine`` ran the network · ``seconds``: reading, network and making the masks · ``layers`` and ``fluid_components``
     (before: ``pockets``) of a bundle with layers, the latter of volumes alone · ``label_map``: the case's own classes, as the mask holds
-    them, where several bundles made it (``bundle_id`` and ``engine`` join theirs by "+"); else the classes are the run's."""
+    them, where the run has several bundles (``bundle_id`` and ``engine`` join those of the ones that fit it by "+"); else the classes are
+    the run's."""
 
     case: str
     modality: Modality = "unknown"

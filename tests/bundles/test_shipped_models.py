@@ -113,6 +113,6 @@ def test_segment_goes_from_a_photograph_to_pages(shipped: Path, tmp_path: Path, 
     result = RUN.invoke(app, ["segment", "eye_OD.png"])
     assert result.exit_code == 0, result.output
     assert "done: 1" in result.stdout
-    assert "oct: left out, no scan here is oct" in result.stdout
+    assert "oct: left out, no oct scan was segmented" in result.stdout
     assert (tmp_path / "segmented" / "report" / "index.html").is_file()
     assert RUN.invoke(app, ["segment", "absent.png"]).exit_code == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.model_set import ModelSet, joined
+from pipeline.inference.object_files import gather_coco
 from pipeline.inference.predict import Predictor
 from pipeline.inference.uses import Use, cases_in, doubts_in, use_lines, uses_of
 from pipeline.reports.worklist import write_report
@@ -22,6 +25,7 @@ from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Scan
 from pipeline.types.case_record import CaseRecord
 from tests.inference.conftest import DISC_CUP, VESSEL, make_bundle, run_config
 from tests.inference.spots import SpotConfig, SpotTask, canvas
+from tests.scans.make import OPT, dicom, ramp, saved
 
 KEY = Pseudonyms(b"a site key of the tests")
 DISC = LabelMap((LabelClass(1, "disc", (0, 114, 178), "SCT:81016008"),))
@@ -132,7 +136,7 @@ def test_a_scan_is_one_case_of_all_bundles_and_has_one_page(tmp_path: Path, segm
         (bundle.path / "bundle.json").write_text(f'{{"id": "{bundle.id}", "modality": "{bundle.modality}"}}')
     uses = uses_of(cases_in(out))
     assert uses == {"vessels00000": Use(("vessel",), 2, 0), "lesions00000": Use(("exudate", "bleeding"), 2, 0)}
-    assert use_lines(uses, paths) == ["vessels: 2 scans", "lesions: 2 scans", "layers: left out, no scan here is oct"]
+    assert use_lines(uses, paths) == ["vessels: 2 scans", "lesions: 2 scans", "layers: left out, no oct scan was segmented"]
     assert doubts_in(out) == []
 
 
@@ -166,3 +170,52 @@ def test_one_file_is_a_folder_of_one_and_others_beside_it_stay_unread(tmp_path: 
     assert segmented(bundles, tmp_path / "scans", tmp_path / "out")["done"] == 2  # the same cases, and the other one
     with pytest.raises(ConfigError, match=r"holds results of bundle vessels00000\+discs0000000, not of vessels00000"):
         segmented(bundles[:1], tmp_path / "scans", tmp_path / "out")
+
+
+def test_scans_of_different_kinds_keep_the_classes_of_their_own_bundle(
+    tmp_path: Path, segmented: Callable[..., dict[str, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One bundle for each kind: a mask's values mean that bundle's classes, which the run's list numbers otherwise."""
+    (tmp_path / "scans").mkdir()
+    write_png(tmp_path / "scans" / "a_OD.png", canvas([(4, 6, 5, 5, 0.9, 2)]))
+    saved(dicom(ramp(3 * 24, 37).reshape(3, 24, 37), sop_class=OPT, modality="OPT"), tmp_path / "scans" / "b.dcm")
+    bundles = [spots(tmp_path / "s", masks=True), named("layers", OCT, tmp_path / "l", modality="oct", input_channels=1)]
+    out = tmp_path / "out"
+    assert segmented(bundles, tmp_path / "scans", out)["done"] == 2
+    cases = {CaseRecord.read(folder).modality: folder for folder in (out / "cases").iterdir()}
+    records = {modality: CaseRecord.read(folder) for modality, folder in cases.items()}
+    assert {modality: (one.bundle_id, tuple(one.classes)) for modality, one in records.items()} == {
+        "unknown": ("lesions00000", SPOTS.names),
+        "oct": ("layers000000", OCT.names),
+    }
+    pages = write_report(out).parent / "cases"
+    for modality, label_map in (("unknown", SPOTS), ("oct", OCT)):
+        record = records[modality]
+        assert record.label_map is not None
+        assert LabelMap.from_json(record.label_map) == label_map
+        page = (pages / f"{cases[modality].name}.html").read_text(encoding="utf-8")
+        assert re.findall(r'class="class-name">(\w+)<', page) == [*label_map.names]
+    assert "coco.json" not in caplog.text  # nobody looked for objects in the volume
+    assert len(json.loads((out / "coco.json").read_text())["annotations"]) == 1
+
+
+def test_objects_of_different_kinds_of_scans_keep_their_class_in_the_whole_file(
+    tmp_path: Path, segmented: Callable[..., dict[str, int]]
+) -> None:
+    (tmp_path / "scans").mkdir()
+    write_png(tmp_path / "scans" / "a_OD.png", canvas([(4, 6, 5, 5, 0.9, 2)]))
+    write_png(tmp_path / "scans" / "b_OD.png", canvas([(14, 6, 5, 5, 0.9, 1)]))
+    out = tmp_path / "out"
+    segmented([spots(tmp_path / "s", masks=True)], tmp_path / "scans", out)
+    part = max((out / "cases").iterdir()) / "coco.json"
+    own = json.loads(part.read_text())
+    own["categories"] = [{"id": 1, "name": "drusen"}]  # of another bundle, for another kind
+    own["annotations"] = [found | {"category_id": 1} for found in own["annotations"]]
+    part.write_text(json.dumps(own))
+    gather_coco(out)
+    whole = json.loads((out / "coco.json").read_text())
+    names = {category["id"]: category["name"] for category in whole["categories"]}
+    assert sorted(names.values()) == ["bleeding", "drusen", "exudate"]
+    first = json.loads((min((out / "cases").iterdir()) / "coco.json").read_text())
+    found = [one["category_id"] for one in first["annotations"]]
+    assert [names[one["category_id"]] for one in whole["annotations"]] == [*(SPOTS.names[number - 1] for number in found), "drusen"]

@@ -19,7 +19,8 @@ def test_a_dice_below_a_fifth_is_of_no_use_and_an_undefined_one_says_nothing() -
 def test_dice_by_class_is_found_in_the_metrics_of_one_bundle_or_several() -> None:
     metrics = {"validation/dice": 0.1, "validation/dice/disc": 0.5, "validation/dice_pooled/disc": 0.6, "validation/held/disc": 3}
     assert validation_dice(metrics) == {"disc": 0.5}
-    assert validation_dice({"little/validation/dice/cup": 0.4, "little/validation/iou/cup": 0.3}) == {"cup": 0.4}
+    several = {"little/validation/dice/cup": 0.1, "little/validation/iou/cup": 0.3, "big/validation/dice/cup": 0.9}
+    assert validation_dice(several) == {"little/cup": 0.1, "big/cup": 0.9}
 
 
 def test_most_scans_are_more_than_half_of_them() -> None:
