@@ -100,8 +100,8 @@ def save_bundle(
 ) -> str:
     """Write the bundle folder at once and whole; an older one at ``path`` is replaced.
 
-    ``trained_on``: texts by file name, split.json and manifest.json, by which a bundle that was copied elsewhere can be evaluated
-    (bundles/leakage.py).
+    ``trained_on``: texts by file name, split.json, manifest.json and inherited.json, by which a bundle that was copied elsewhere can be
+    evaluated (bundles/leakage.py).
 
     Returns
     -------

@@ -14,20 +14,35 @@ from pipeline.datasets.splits import Split
 from pipeline.errors import BundleError, CardError, ConfigError, LeakError
 from pipeline.types import LabelMap
 
+INHERITED = "inherited.json"
+"""In a run and its bundle: {SHA-256: case} of the images that an earlier bundle has seen, whose weights this one began from."""
+
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """What the bundle's run remembers: the frozen split, its hash, and the SHA-256 of each image with its case."""
+    """What the bundle's run remembers: the frozen split, its hash, and the SHA-256 of each image with its case; ``inherited``: the
+    same of the images that made the weights that it began from."""
 
     split: Split | None
     split_sha256: str | None
     images: dict[str, str]
+    inherited: dict[str, str]
+
+    def seen(self) -> dict[str, str]:
+        """SHA-256 and case of every image that has shaped the weights, or chosen among them."""
+        tested = {str(key) for key in self.split.test} if self.split is not None else set()
+        return self.inherited | {sha: case for sha, case in self.images.items() if case not in tested}
 
 
 def trained_on(bundle: Bundle) -> TrainedOn:
     """The split and image hashes of the run that made the bundle, from the bundle itself or the run folder around it."""
-    split, digest, images = None, None, {}
-    for folder in (bundle.path.parent, bundle.path):
+    return recorded_in(bundle.path)
+
+
+def recorded_in(bundle: Path) -> TrainedOn:
+    """The same by the bundle's folder, of which nothing else is read."""
+    split, digest, images, inherited = None, None, {}, {}
+    for folder in (bundle.parent, bundle):
         if (folder / "split.json").is_file():
             split = Split.load(folder / "split.json")
             digest = hashlib.sha256((folder / "split.json").read_bytes()).hexdigest()
@@ -37,7 +52,13 @@ def trained_on(bundle: Bundle) -> TrainedOn:
                 images = {str(row["sha256"]): str(row["case"]) for row in listed}
             except (ValueError, KeyError, TypeError) as error:
                 raise BundleError(f"the bundle's manifest.json is damaged ({type(error).__name__}); train again or restore it") from error
-    return TrainedOn(split, digest, images)
+        if (folder / INHERITED).is_file():
+            try:
+                listed = json.loads((folder / INHERITED).read_text(encoding="utf-8"))
+                inherited = {str(sha): str(case) for sha, case in listed.items()}
+            except (ValueError, AttributeError) as error:
+                raise BundleError(f"the bundle's {INHERITED} is damaged ({type(error).__name__}); train again or restore it") from error
+    return TrainedOn(split, digest, images, inherited)
 
 
 def select(bundle: Bundle, card: DataCard, cases: Sequence[CardCase], part: str, trained: TrainedOn) -> tuple[list[CardCase], list[str]]:
@@ -75,8 +96,8 @@ def check_unseen(hashes: dict[str, str], part: str, trained: TrainedOn) -> list[
         return [f"the {part} part took part in training: these numbers say nothing about new patients"]
     if not trained.images:
         return ["the bundle has no manifest of what it was trained on, so a leak could not be looked for"]
-    tested = {str(key) for key in trained.split.test} if trained.split is not None else set()
-    seen = {case: trained.images[sha] for case, sha in hashes.items() if sha in trained.images and trained.images[sha] not in tested}
+    known_images = trained.seen()
+    seen = {case: known_images[sha] for case, sha in hashes.items() if sha in known_images}
     if seen:
         case, twin = min(seen.items())
         known = "" if twin == case else f" (the same file as {twin})"

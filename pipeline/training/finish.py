@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.bundles.bundle import save_bundle
+from pipeline.bundles.leakage import INHERITED
 from pipeline.datasets.loader import evaluation_batches
 from pipeline.tasks.base import Task
 from pipeline.training.checkpoint import Progress, State
@@ -56,7 +57,11 @@ def conclude(setup: Setup, data: Data, task: Task, state: State, start_up_s: flo
         input_channels=setup.store.channels,
         modality=data.card.modality,
         spacing_mm=data.spacing_mm,
-        trained_on={name: (setup.run_dir / name).read_text(encoding="utf-8") for name in ("split.json", "manifest.json")},
+        trained_on={
+            name: (setup.run_dir / name).read_text(encoding="utf-8")
+            for name in ("split.json", "manifest.json", INHERITED)
+            if name != INHERITED or (setup.run_dir / name).is_file()
+        },
     )
     setup.tracker.bundle(bundle, metrics)
     record_result(setup.run_dir, progress.step, identity)

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import datetime
 import gc
+import json
 import logging
 import os
 import time
@@ -17,6 +18,7 @@ import torch
 
 from pipeline.atomic import write_text
 from pipeline.bundles.bundle import build_task
+from pipeline.bundles.leakage import INHERITED
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.models.base import memory_format, to_channels_last
@@ -37,7 +39,7 @@ from pipeline.training.platform import channels_last_suits, enough_memory, fast_
 from pipeline.training.result import TrainingResult
 from pipeline.training.run_folder import Data, open_run_dir, prepare_data, record_run, without_names
 from pipeline.training.setup import Setup
-from pipeline.training.transfer import GradualUnfreezing, check_source, load_weights, rate_factors
+from pipeline.training.transfer import GradualUnfreezing, check_source, inherited_images, load_weights, rate_factors
 from pipeline.types import ProgressCallback, no_progress
 
 log = logging.getLogger(__name__)
@@ -133,6 +135,8 @@ def train(
         if main:
             if loaded is not None:
                 write_text(run_dir / "encoder_weights.csv", table_texts("encoder_weights", loaded.rows())["encoder_weights.csv"])
+                if (inherited := inherited_images(config)) is not None:
+                    write_text(run_dir / INHERITED, json.dumps(inherited, indent=1))
             if plan is not None:
                 write_text(run_dir / "plan.yaml", plan)
             record_run(run_dir, data, about)

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pipeline.bundles.bundle import RECORD, WEIGHTS, load_bundle
+from pipeline.bundles.leakage import recorded_in
 from pipeline.bundles.shipped_models import PREFIX, find_bundle
 from pipeline.config import RunConfig, TrainConfig
 from pipeline.errors import BundleError, ConfigError
@@ -43,6 +44,13 @@ def _bundle(weights: str) -> Path | None:
         return find_bundle(weights) if weights.startswith(PREFIX) or (Path(weights) / RECORD).is_file() else None
     except BundleError as error:
         raise ConfigError(f"model.weights: {error}") from None
+
+
+def inherited_images(config: RunConfig) -> dict[str, str] | None:
+    """SHA-256 and case of every image that has made the weights which ``model.weights`` names; None where those are of no bundle."""
+    model: Any = config.model
+    bundle = _bundle(model.weights)
+    return None if bundle is None else recorded_in(bundle).seen()
 
 
 def load_weights(task: Task, config: RunConfig) -> Loaded | None:

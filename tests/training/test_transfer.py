@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image, ImageOps
 from torch import nn
 
 from pipeline.bundles.bundle import build_task, load_bundle
+from pipeline.bundles.leakage import check_unseen, recorded_in, trained_on
 from pipeline.config import RunConfig, TrainConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, LeakError
 from pipeline.models.base import MODELS, Network
 from pipeline.training.optimise import make_optimizer, set_rate
 from pipeline.training.transfer import GradualUnfreezing, load_weights, rate_factors
@@ -176,6 +179,29 @@ def test_a_whole_network_goes_on_learning(root: Path, first: Path) -> None:
         config = tiny_config(root, model__weights=weights, model__weights_for="network")
         with pytest.raises(ConfigError, match=r"network needs model\.weights to be a bundle's path or shipped:NAME"):
             load_weights(build_task(config, 3, BLOB), config)
+
+
+def test_what_an_earlier_bundle_has_seen_is_remembered_by_those_that_begin_from_it(root: Path, first: Path, tmp_path: Path) -> None:
+    """Over two generations, the earlier run's test part left out: an image that it was taught is none to be tested on later."""
+    other = write_data(tmp_path / "other", patients=5)
+    for path in (other / "images").glob("*.png"):
+        with Image.open(path) as image:
+            ImageOps.mirror(image).save(path)  # other pictures than the first data set's
+    start = first
+    for number in range(2):
+        config = from_bundle(other, start, MODEL, model__weights_for="network", train__epochs=1)
+        start = train_tiny(config, other, tmp_path / f"run{number}").bundle
+    before, now = trained_on(load_bundle(first)), trained_on(load_bundle(start))
+    assert before.split is not None
+    untested = {sha for sha, case in before.images.items() if case not in {str(key) for key in before.split.test}}
+    assert before.inherited == {}
+    assert untested < before.images.keys()
+    assert now.inherited.keys() == untested | (recorded_in(tmp_path / "run0" / "bundle").seen().keys())
+    shutil.move(start, tmp_path / "alone")  # a bundle that was copied elsewhere knows it, too
+    leaked = {"x": min(untested)}
+    with pytest.raises(LeakError, match="1 of 1 images were trained or validated on, such as x"):
+        check_unseen(leaked, "test", recorded_in(tmp_path / "alone"))
+    assert check_unseen({"x": min(before.images.keys() - untested)}, "test", recorded_in(tmp_path / "alone")) == []
 
 
 def test_weights_that_are_not_there_are_said_before_the_data_are_read(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
