@@ -43,7 +43,8 @@ class _Bias(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, out: Tensor, bias: Tensor) -> Tensor:
         context.dtype = bias.dtype
-        return out.view_as(out)
+        context.mark_dirty(out)  # returned as it is: a view of it would refuse what is done in place after the layer
+        return out
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,3 +41,18 @@ def test_a_frozen_bias_gets_no_gradient_and_autocast_decides_as_ever() -> None:
     layer(torch.ones(1, 3, 5, 7)).sum().backward()
     assert layer.bias.grad is None
     assert layer.weight.grad is not None
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_follows_may_work_in_place_and_gradients_have_gradients(frozen: bool) -> None:
+    torch.manual_seed(0)
+    theirs = nn.ConvTranspose2d(3, 4, 2, stride=2)
+    theirs.weight.requires_grad_(not frozen)
+    found = []
+    for layer in (theirs, ConvTranspose2d.of(theirs)):
+        loss = nn.functional.leaky_relu_(layer(torch.ones(1, 3, 5, 7)), 0.5).pow(3).sum()
+        learning = [p for p in layer.parameters() if p.requires_grad]
+        first = torch.autograd.grad(loss, learning, create_graph=True)
+        second = torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), learning)
+        found.append((loss, *first, *second))
+    torch.testing.assert_close(found[1], found[0])
