@@ -2,7 +2,7 @@
 
 ``import monai`` imports every package that it can make use of somewhere: MLflow, transformers, scikit-learn, torchvision with torch's
 compiler. MONAI runs without each of them, so for the time of its first import they are as if not installed. What is imported already is
-used as ever; a plugin that needs MONAI's handlers or transforms imports MONAI at its head, before this one does.
+used as ever; a plugin or program that needs MONAI's handlers or transforms imports MONAI at its head, before this one does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _NotForThisThread:
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if threading.get_ident() == self._thread and name.partition(".")[0] in EXTRAS:
-            raise ModuleNotFoundError(f"{name} is left out of MONAI's import", name=name)
+            raise ModuleNotFoundError(f"{name} is left out; import monai before ocuseg's networks to have all of it", name=name)
 
 
 @contextmanager
@@ -46,8 +46,9 @@ def lean_monai() -> Iterator[None]:
         yield
         return
     finder = _NotForThisThread()
-    sys.meta_path.insert(0, finder)
+    # New lists: another thread that is going through the present one would miss a finder when this one is taken out of it.
+    sys.meta_path = [finder, *sys.meta_path]
     try:
         yield
     finally:
-        sys.meta_path.remove(finder)
+        sys.meta_path = [other for other in sys.meta_path if other is not finder]
