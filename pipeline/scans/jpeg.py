@@ -57,7 +57,8 @@ def frame_of(stream: bytes) -> Frame | None:
             components = tuple((part[0], part[1] >> 4, part[1] & 15) for part in parts)
             rows, columns = int.from_bytes(content[1:3], "big"), int.from_bytes(content[3:5], "big")
             return Frame(rows, columns, content[0], components, jfif, adobe)
-        jfif = jfif or (marker == 0xE0 and content.startswith(b"JFIF"))
+        # Of 14 bytes at least, as libjpeg wants it: a shorter marker does not choose the colours.
+        jfif = jfif or (marker == 0xE0 and content.startswith(b"JFIF\0") and len(content) >= 14)
         if marker == 0xEE and content.startswith(b"Adobe") and len(content) >= 12:
             adobe = content[11]
         at += 2 + size

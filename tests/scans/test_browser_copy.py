@@ -62,6 +62,19 @@ def test_a_jpeg_of_a_camera_that_writes_exif_alone(tmp_path: object) -> None:
     assert (decoded(copy) == decoded(bare)).all()
 
 
+def test_a_marker_that_decoders_pass_over_chooses_no_colours() -> None:
+    """Components named R, G and B after a JFIF marker that is too short to count: decoders show them as they are stored."""
+    data = bytearray(encoded(pixels(), "JPEG", subsampling=0))
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    for component, name in enumerate(b"RGB"):
+        data[frame + 10 + 3 * component] = data[scan + 5 + 2 * component] = name
+    short = bytes(data[:2]) + b"\xff\xe0\x00\x09JFIF\0\x01\x01" + bytes(data[20:])
+    assert (decoded(short) == decoded(bytes(data[:2] + data[20:]))).all(), "it does not count"
+    assert (decoded(short) != decoded(bytes(data))).any(), "with a whole one they are Y, Cb and Cr"
+    found = browser_copy(short, SIZE)
+    assert found is None or (decoded(found[1]) == decoded(short)).all()
+
+
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_a_turned_picture_is_encoded_anew(orientation: int) -> None:
     assert browser_copy(encoded(pixels(), "JPEG", exif=named_exif(orientation)), SIZE) is None
