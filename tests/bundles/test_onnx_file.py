@@ -27,7 +27,8 @@ def export(*arguments: object) -> Any:
 
 
 def test_its_metadata_suffice_to_find_the_same_masks(tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
+    import onnxruntime  # of ocuseg[dev], as other tests' libraries: never skipped
+
     config = CONFIG.model_copy(update={"model": CONFIG.model.model_copy(update={"norm": "batch"})})  # type: ignore[attr-defined]
     save_with(tmp_path / "bundle", config, LAYERS)
     told = export(tmp_path / "bundle", "--onnx", "--json")

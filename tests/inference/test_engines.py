@@ -65,7 +65,6 @@ def predict(folder: Path, engine: str) -> Any:
 
 
 def test_masks_are_the_same_and_records_say_what_ran(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
     untrained_bundle(tmp_path / "bundle", "{name: wnet_little, widths: [4, 8], deep_supervision: 0}", ", flips: true, tile: [96, 128]")
     (tmp_path / "scans").mkdir()
     for name, image in PHANTOMS.items():

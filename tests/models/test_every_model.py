@@ -228,7 +228,6 @@ EVERY_GRAPH = [
 
 @pytest.mark.parametrize(("name", "settings"), [pytest.param(*QUICK, id="volumes"), *EVERY_GRAPH])
 def test_its_onnx_graph_finds_what_torch_finds(name: str, settings: dict[str, Any]) -> None:
-    pytest.importorskip("onnxruntime")
     task = task_of(name, settings).eval()
     graph = make_graph(task, 3, probabilities=False).SerializeToString()
     assert difference(task.network, start_session(graph), 3) < 1e-4
