@@ -5,7 +5,7 @@
 
 The folders are as the cards of these names in data_cards/ describe them. CHASE_DB1 and HRF are copied side by side to ``OUT/data``, where
 the card chase_hrf finds both; it keeps their official test parts out of training. DRIVE and Drishti-GS1, which may not be passed on, only
-measure. An interrupted run goes on where it was when the same command is given again.
+measure. The bundle is ``OUT/MODEL``. An interrupted run goes on where it was when the same command is given again.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def make_vessels(options: argparse.Namespace) -> tuple[Path, list[Measured]]:
     data = options.out / "data"
     for name in ("chase_db1", "hrf"):
         copy_set(name, sets[name], data / name)
-    bundle = average(options.model, train_steps(STEPS[options.model], data, options.out), data, options.out / "bundle")
+    bundle = average(options.model, train_steps(STEPS[options.model], data, options.out), data, options.out / options.model)
     return bundle, [Measured(name, root, "vessel", "vessel") for name, root in sets.items()]
 
 
@@ -103,9 +103,9 @@ def make_disc(options: argparse.Namespace) -> tuple[Path, list[Measured]]:
     trained = load_bundle(step)
     config = trained.config.model_copy(update={"name": options.model, "description": WHAT[options.model]})
     metrics = json.loads((step / "bundle.json").read_text(encoding="utf-8"))["metrics"]
-    save(options.out / "bundle", trained, config, metrics, step)
+    save(options.out / options.model, trained, config, metrics, step)
     measured = [] if options.drishti is None else [Measured("drishti_gs", options.drishti, "optic_disc", "disc", "all")]
-    return options.out / "bundle", measured
+    return options.out / options.model, measured
 
 
 def save(to: Path, trained: Bundle, config: RunConfig, metrics: Mapping[str, float | None], step: Path) -> None:
