@@ -38,6 +38,10 @@ def lines(text: str) -> list[str]:
         (["demo", "file"], "Not a directory"),
         (["schema", "--out", "absent/x"], "'absent/x': No such file or directory"),
         (["index", "empty", "--out", "file/x"], "cannot be written"),
+        (
+            ["plan", "--card", "phantom", "--root", ".", "--out", "absent/x.yaml"],
+            "its folder 'absent' is not a folder; give one that exists",
+        ),
         (["train", "--resume", "empty", "--root", "."], "--resume 'empty' is not a run folder (it has no config.yaml)"),
         (["train", "phantom_little", "--root", ".", "--out", "file"], "'file': no run folder can be made in it (File exists)"),
         (["train", "phantom_little", "--root", ".", "--out", "file/x"], "'file/x': no run folder can be made in it (Not a directory)"),

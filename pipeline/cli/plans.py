@@ -49,6 +49,8 @@ def plan(
     use_weights(weights_dir)
     if out is not None and out.exists():
         raise ConfigError(f"{str(out)!r} exists; give a new name, so that nothing is overwritten")
+    if out is not None:
+        existing_folder(out.parent, "--out: its folder")
     with progress("planning") as advance:
         made = make_plan(card, root, device=device, key_path=site_key, progress=advance)
     if out is None:
