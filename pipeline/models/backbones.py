@@ -14,6 +14,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from pipeline.errors import ConfigError
 from pipeline.models.efficientnet_lite import EfficientNetLiteFeatures, Size
 from pipeline.models.features import Features, FrozenBatchNorm2d, InvertedResiduals, first_convolution
 
@@ -49,31 +50,35 @@ class ResNetFeatures(Features):
         return [[self.conv1, self.bn1, self.relu], [self.maxpool, self.layer1], [self.layer2], [self.layer3], [self.layer4]]
 
 
-def build_backbone(name: Name, in_channels: int, frozen_norm: bool) -> Features:
-    """An encoder with random weights; ``frozen_norm`` where pretrained ones are to follow, else BatchNorm2d that learns."""
+def build_backbone(name: Name, in_channels: int, frozen_norm: bool, halvings: int = 5) -> Features:
+    """An encoder with random weights; ``frozen_norm`` where pretrained ones are to follow, else BatchNorm2d that learns.
+
+    Raises ConfigError where a ResNet is to end before stride 32.
+    """
     norm: Callable[..., nn.Module] = FrozenBatchNorm2d if frozen_norm else nn.BatchNorm2d
     if name == "mobilenet_v2":
-        return MobileNetV2Features(in_channels, norm)
+        return MobileNetV2Features(in_channels, norm, halvings)
     if name == "resnet18" or name == "resnet50":
+        if halvings != 5:
+            raise ConfigError(f"model.encoder_halvings: {name} always has 5; mobilenet_v2 and efficientnet_lite0 to 2 can have 4")
         return ResNetFeatures(name, in_channels, norm)
-    return EfficientNetLiteFeatures(name, in_channels, norm)
+    return EfficientNetLiteFeatures(name, in_channels, norm, halvings)
 
 
-def build_encoder(name: Name, in_channels: int, weights: str, frozen_stages: int = 0) -> Features:
+def build_encoder(name: Name, in_channels: int, weights: str, frozen_stages: int = 0, halvings: int = 5) -> Features:
     """An encoder as a detector's settings say: from scratch all of it learns; where ``weights`` follow, its normalisation and its first
     stages stay as loaded."""
-    features = build_backbone(name, in_channels, frozen_norm=weights != "none")
+    features = build_backbone(name, in_channels, frozen_norm=weights != "none", halvings=halvings)
     features.freeze(frozen_stages if weights != "none" else 0)
     return features
 
 
 class Pyramid(nn.Module):
-    """Feature pyramid of five levels, strides 4, 8, 16, 32, 64 (the last is every second value of the one before).
+    """Feature pyramid of the encoder's levels, at strides 4, 8, 16 and 32 if it goes as far, and one more (every second value of the
+    one before).
 
-    ``forward``: float (B, C, H, W) -> {"0": (B, ``out_channels``, H / 4, W / 4), ..., "3": ..., "pool": ...}, torchvision's names.
+    ``forward``: float (B, C, H, W) -> {"0": (B, ``out_channels``, H / 4, W / 4), "1": ..., "pool": ...}, torchvision's names.
     """
-
-    STRIDES = (4, 8, 16, 32, 64)
 
     def __init__(self, features: Features, out_channels: int = 256, norm: Callable[[int], nn.Module] | None = None) -> None:
         super().__init__()

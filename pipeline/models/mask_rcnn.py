@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError
 from pipeline.models.base import MODELS
 from pipeline.models.detector import Detector
-from pipeline.models.rcnn import LEVELS, RCNN, RCNNConfig
+from pipeline.models.rcnn import RCNN, RCNNConfig
 from pipeline.types import Target
 
 
@@ -35,7 +35,7 @@ class MaskRCNN(RCNN):
 
         norm = nn.BatchNorm2d if config.heads == "v2" else None
         head = MaskRCNNHeads(config.fpn_channels, [config.mask_width] * config.mask_layers, dilation=1, norm_layer=norm)
-        pool = MultiScaleRoIAlign(featmap_names=LEVELS, output_size=14, sampling_ratio=2)
+        pool = MultiScaleRoIAlign(featmap_names=config.levels, output_size=14, sampling_ratio=2)
         super().__init__(config, in_channels, classes, (pool, head, MaskRCNNPredictor(config.mask_width, config.mask_width, classes + 1)))
 
     def _truth(self, target: Target) -> dict[str, Tensor]:

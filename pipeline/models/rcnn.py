@@ -31,8 +31,6 @@ from pipeline.models.sparse_gradient import SparseGradientConv2d
 from pipeline.models.weights import Loaded, Version
 from pipeline.types import Target
 
-LEVELS = ["0", "1", "2", "3"]  # objects are looked at on strides 4 to 32; stride 64 only proposes
-
 LOSSES = {
     "loss_objectness": "rpn_objectness",
     "loss_rpn_box_reg": "rpn_box",
@@ -46,11 +44,14 @@ class RCNNConfig(NMSConfig):
     backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, efficientnet_lite0 (lite1, lite2), resnet18, resnet50")
     imagenet: Version = Field("v1", description="version of torchvision's ImageNet weights, for weights: imagenet")
     frozen_stages: FrozenStages = 2
+    encoder_halvings: Literal[4, 5] = Field(
+        5, description="4 ends MobileNetV2 or EfficientNet-Lite at stride 16, with a third of its parameters, and the pyramid a level earlier"
+    )
     fpn_channels: int = Field(256, ge=1, description="channels of each pyramid level")
     heads: Literal["v1", "v2"] = Field(
         "v1", description="v1: as in the papers; v2: normalised convolutions in the heads, and two in the proposal network (Li et al.)"
     )
-    anchors: Anchors | None = Field(None, description="anchors of the five levels; null: fitted to the training boxes")
+    anchors: Anchors | None = Field(None, description="anchors of the pyramid's levels; null: fitted to the training boxes")
     rpn_samples: int = Field(256, ge=2, description="anchors per image in the proposal network's losses")
     rpn_before_nms: tuple[int, int] = Field(
         (2000, 1000), description="proposals kept per level before non-maximum suppression, in training and in prediction"
@@ -63,8 +64,18 @@ class RCNNConfig(NMSConfig):
     representation: int = Field(1024, ge=1, description="width of the box head's fully connected layers")
     score_threshold: LowestScore = 0.05
 
+    @property
+    def strides(self) -> list[int]:
+        """Of the pyramid's levels; objects are looked at on all but the last, which only proposes."""
+        return [2**halving for halving in range(2, self.encoder_halvings + 2)]
+
+    @property
+    def levels(self) -> list[str]:
+        """Names of the levels on which objects are looked at."""
+        return [str(level) for level in range(len(self.strides) - 1)]
+
     def with_fitted_anchors(self, sizes: npt.NDArray[np.float32]) -> Self:
-        return self if self.anchors is not None else self.model_copy(update={"anchors": fitted_anchors(sizes, len(Pyramid.STRIDES))})
+        return self if self.anchors is not None else self.model_copy(update={"anchors": fitted_anchors(sizes, len(self.strides))})
 
 
 class RCNN(ProposingDetector):
@@ -77,7 +88,7 @@ class RCNN(ProposingDetector):
     ) -> None:
         super().__init__()
         self.version = config.imagenet
-        features = build_encoder(config.backbone, in_channels, config.weights, config.frozen_stages)
+        features = build_encoder(config.backbone, in_channels, config.weights, config.frozen_stages, config.encoder_halvings)
         self.backbone = Pyramid(features, config.fpn_channels, nn.BatchNorm2d if config.heads == "v2" else None)
         self.rpn = _proposal_network(config)
         self.roi_heads = _box_heads(config, classes)
@@ -150,12 +161,12 @@ def _listed(images: Tensor, sizes: Sizes) -> Any:
 def _proposal_network(config: RCNNConfig) -> Any:
     from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-    anchors = config.anchors or Anchors()
+    anchors = config.anchors or Anchors(sizes=Anchors().sizes[: len(config.strides)])
     head = RPNHead(config.fpn_channels, anchors.count, conv_depth=2 if config.heads == "v2" else 1)
     for layer in head.conv:  # a convolution and a ReLU each
         layer[0] = SparseGradientConv2d.of(layer[0])
     return RegionProposalNetwork(
-        LevelAnchors(anchors, Pyramid.STRIDES),
+        LevelAnchors(anchors, config.strides),
         head,
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
@@ -178,7 +189,7 @@ def _box_heads(config: RCNNConfig, classes: int) -> Any:
     else:
         head = TwoMLPHead(width * 7**2, config.representation)
     return RoIHeads(
-        MultiScaleRoIAlign(featmap_names=LEVELS, output_size=7, sampling_ratio=2),
+        MultiScaleRoIAlign(featmap_names=config.levels, output_size=7, sampling_ratio=2),
         head,
         FastRCNNPredictor(config.representation, classes + 1),  # torchvision's class 0 is background
         fg_iou_thresh=0.5,

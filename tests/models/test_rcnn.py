@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.models.anchors import Anchors, LevelAnchors, Sizes, coverage, fitted_anchors, kmeans_anchors, overlap
 from pipeline.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from pipeline.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
+from pipeline.models.rcnn import RCNN, RCNNConfig
 from pipeline.models.sparse_gradient import SparseGradientConv2d
 from pipeline.types import Target
 
@@ -44,6 +45,20 @@ def test_by_default_they_are_torchvisions_on_resnet50(heads: str, plain: int, ma
     with torch.device("meta"):
         networks = FasterRCNN(FasterRCNNConfig(**settings), 3, 90), MaskRCNN(MaskRCNNConfig(**settings), 3, 90)
     assert [sum(p.numel() for p in net.parameters()) for net in networks] == [plain, masked]
+
+
+@pytest.mark.parametrize(("network", "config"), [(FasterRCNN, FasterRCNNConfig), (MaskRCNN, MaskRCNNConfig)])
+def test_an_encoder_may_end_at_stride_16_and_the_pyramid_with_it(network: type[RCNN], config: type[RCNNConfig]) -> None:
+    settings = SMALL | {"anchors": None, "encoder_halvings": 4}
+    net = network(config(**settings), 3, 2).eval()
+    assert sum(p.numel() for p in net.backbone.body.parameters()) == 542_528  # MobileNetV2's first 14 blocks
+    fitted = config(**settings).with_fitted_anchors(sizes((20, 20), (50, 40)))
+    assert fitted.anchors is not None
+    assert len(fitted.anchors.sizes) == len(fitted.strides) == 4
+    with torch.no_grad():
+        assert len(net.detect([torch.randn(3, 96, 128)])) == 1
+    with pytest.raises(ConfigError, match="encoder_halvings: resnet18 always has 5"):
+        network(config(**settings | {"backbone": "resnet18"}), 3, 2)
 
 
 def test_overlap_of_boxes_at_one_centre() -> None:
