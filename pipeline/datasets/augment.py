@@ -45,7 +45,9 @@ class AugmentConfig(Strict):
     )
     blur_sigma: float = Field(0.0, ge=0, description="maximum sigma of a random Gaussian blur, in pixels")
     blurred_labels: float | None = Field(
-        None, gt=0, lt=1,
+        None,
+        gt=0,
+        lt=1,
         description="with masks of one class: labels of a blurred picture become as wide as people draw them there, which is all that the "
         "same blur of the mask leaves above this level; null leaves them as they are",
     )

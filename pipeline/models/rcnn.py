@@ -45,7 +45,7 @@ class RCNNConfig(NMSConfig):
     imagenet: Version = Field("v1", description="version of torchvision's ImageNet weights, for weights: imagenet")
     frozen_stages: FrozenStages = 2
     encoder_halvings: Literal[4, 5] = Field(
-        5, description="4 ends MobileNetV2 or EfficientNet-Lite at stride 16, with a third of its parameters, and the pyramid a level earlier"
+        5, description="4: MobileNetV2 or EfficientNet-Lite ends at stride 16, with a third of its parameters, and so does the pyramid"
     )
     fpn_channels: int = Field(256, ge=1, description="channels of each pyramid level")
     heads: Literal["v1", "v2"] = Field(
