@@ -2,11 +2,12 @@
 
 From Python::
 
-    from pipeline import load_bundle, segment
-    found = segment("eye.jpg", ["vessels"])
-    found.masks[found.label_map.names.index("vessel")]      # bool (H, W), in the photograph's own frame
+    from pipeline import segment
+    found = segment("eye.jpg", "vessels")       # or an array (H, W, 3), uint8 or any other number
+    found.mask("vessel")                        # bool (H, W), in the photograph's own frame
 
-``open_scan`` reads any supported file into a Scan, ``evaluate`` scores a bundle against a data card. Each is imported when it is used.
+``load_bundle`` loads a model once for many scans, ``open_scan`` reads any supported file into a Scan, ``evaluate`` scores a bundle against
+the labels of a data set. Each is imported when it is used.
 """
 
 import os

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,12 +64,12 @@ class _Plan:
 
 
 def evaluate(
-    bundle_path: Path,
-    card_name: str,
-    root: Path,
+    bundle: Bundle | Path | str,
+    card: Path | str,
+    root: Path | str,
     *,
     part: str = "test",
-    out: Path,
+    out: Path | str,
     device: str = "auto",
     engine: str = "torch",
     key_path: Path | None = None,
@@ -84,8 +85,11 @@ def evaluate(
 
     Parameters
     ----------
-    card_name: name or path of the data card; the bundle's own card uses the split that was frozen when it was trained, another
-        one its official parts.
+    bundle: a loaded one, its folder, or the name of a model that comes with ocuseg.
+    card: name or path of the data card; the bundle's own card uses the split that was frozen when it was trained, another one its
+        official parts.
+    root: the folder that holds the data set, as the card describes it.
+    out: a folder for the tables; it is made where it is missing.
     engine: what runs the network (inference/engines/); auto: what is fastest on the first image.
     part: train, validation, test, or all (a data set that the bundle has never seen).
     key_path: site key of a private card's pseudonyms.
@@ -104,15 +108,16 @@ def evaluate(
     """
     if part not in get_args(EvaluatedPart):
         raise ConfigError(f"--split {part!r}: must be one of {', '.join(get_args(EvaluatedPart))}")
-    bundle = load_bundle(bundle_path, device="cpu")
-    card = load_card(card_name)
+    root, out = Path(root), Path(out)
+    bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, device="cpu")
+    data_card = load_card(os.fspath(card))
     _check_out(out, bundle)
-    plan = _plan(bundle, card, root, part, key_path, classes or {}, keys)
+    plan = _plan(bundle, data_card, root, part, key_path, classes or {}, keys)
     predictor = Predictor(bundle, prepare_machine(device), engine)
     if proposals:
         check_proposals(predictor)
     _make_writable(out)
-    scores = CaseScores(predictor, card, Shared.of(plan.names, bundle.label_map, plan.theirs), plan.theirs, out, proposals)
+    scores = CaseScores(predictor, data_card, Shared.of(plan.names, bundle.label_map, plan.theirs), plan.theirs, out, proposals)
     for number, case in enumerate(plan.cases, 1):
         with _named(case), enough_memory(REMEDY):
             scores.add(case)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,50 +11,54 @@ import numpy.typing as npt
 
 from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.bundles.shipped_models import choose_models
+from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.assemble import assemble, merge
 from pipeline.inference.case_files import CaseResult
 from pipeline.inference.model_set import ModelSet, finds_objects
 from pipeline.inference.predict import Predictor
+from pipeline.scans.array import scan_of_array
 from pipeline.scans.open import open_scan
 from pipeline.training.platform import prepare_machine
-from pipeline.types import CaseKey, Geometry, Modality, Prediction, Scan, Spacing
+from pipeline.types import Modality, Prediction, Scan
+
+Model = Bundle | Path | str
+"""A bundle, its folder, or the name of a model that comes with ocuseg."""
 
 
 def segment(
     scan: Scan | Path | str | npt.NDArray[Any],
-    models: Sequence[Bundle | Path | str] | None = None,
+    models: Model | Sequence[Model] | None = None,
     *,
     modality: Modality = "fundus",
-    spacing_mm: Spacing | None = None,
+    spacing_mm: Sequence[float | None] | None = None,
     device: str = "auto",
 ) -> Prediction:
     """What every model that fits a scan says of it.
 
     Parameters
     ----------
-    scan: a Scan, the path of one, or a picture as an array (H, W) or (H, W, 3) of any integer or float dtype.
-    models: bundles, their folders, or names of models that come with ocuseg (`ocuseg models`); all of the latter by default. A loaded
-        bundle (:func:`load_bundle`) saves reading it anew for each scan.
-    modality, spacing_mm: of an array; (rows, columns) in mm, or None where nobody knows it.
+    scan: the path of one, a picture as an array (H, W) or (H, W, 3), an OCT volume as an array (D, H, W), or a Scan. An array may have any
+        integer or float dtype and any range, as a network sees values relative to each other. Its colours are red, green, blue: OpenCV's
+        come the other way round, so give ``array[..., ::-1]`` of a picture that it has read.
+    models: one or several of bundles, their folders, and names of models that come with ocuseg (`ocuseg models`); by default all of the
+        latter, but for those that find nothing which another one does not. A loaded bundle (:func:`load_bundle`) saves reading it anew
+        for each scan.
+    modality, spacing_mm: of an array: the kind of scan; ([slices,] rows, columns) in mm, or None where nobody knows it. A file says it.
     device: auto, cpu or cuda.
 
     Returns
     -------
-    In the scan's own frame: ``masks`` bool (K, [D,] H, W) with the names in ``label_map``, ``probabilities`` where no model finds objects,
-    ``boxes``, ``labels`` and ``scores`` of a picture where one does, ``geometry``, and ``warnings`` that a reader should see.
+    In the scan's own frame: ``masks`` bool (K, [D,] H, W) with the names in ``label_map`` (``mask(NAME)`` is one of them),
+    ``probabilities`` float32 of the same shape where no model finds objects, ``boxes``, ``labels`` and ``scores`` of a picture where one
+    does, ``geometry``, and ``warnings`` that a reader should see.
 
     Raises
     ------
-    ScanError: the file cannot be read, or no model is for its kind. BundleError, ConfigError: a model cannot be used.
+    ScanError: the file cannot be read, the array is no picture, or no model is for its kind. BundleError, ConfigError: a model or a
+    setting cannot be used.
     """
-    wanted = [*choose_models().bundles.values()] if models is None else models
-    bundles = [one if isinstance(one, Bundle) else load_bundle(one) for one in wanted]
-    group = ModelSet([Predictor(bundle, prepare_machine(device)) for bundle in bundles])
-    if isinstance(scan, np.ndarray):
-        scan = _scan_of(scan, modality, spacing_mm)
-    elif not isinstance(scan, Scan):
-        scan = open_scan(Path(scan))
-    case = group.ready(scan)
+    scan = _scan(scan, modality, spacing_mm)
+    case = ModelSet([Predictor(bundle, prepare_machine(device)) for bundle in _bundles(models)]).ready(scan)
     results = [
         assemble(predictor, ready, predictor.slices(ready), str(scan.case), 0.0, keep_probabilities=not finds_objects(predictor.bundle))
         for predictor, ready in zip(case.predictors, case.prepared, strict=True)
@@ -63,12 +66,25 @@ def segment(
     return _prediction(merge(results, case))
 
 
-def _scan_of(picture: npt.NDArray[Any], modality: Modality, spacing_mm: Spacing | None) -> Scan:
-    if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
-        raise ValueError(f"an array of shape {picture.shape} is no picture (H, W) or (H, W, 3); give a volume as a Scan")
-    pixels = np.ascontiguousarray(np.moveaxis(picture, -1, 0) if picture.ndim == 3 else picture[None])
-    geometry = Geometry(pixels.shape[1:], spacing_mm=spacing_mm, spacing_source="unknown" if spacing_mm is None else "user")
-    return Scan(pixels, geometry, modality, CaseKey("array", "U", "0", "0"), hashlib.sha256(pixels.tobytes()).hexdigest())
+def _bundles(models: Model | Sequence[Model] | None) -> list[Bundle]:
+    if models is None:
+        models = [*choose_models().bundles.values()]
+    elif isinstance(models, (Bundle, Path, str)):
+        models = [models]
+    if not models:
+        raise ConfigError("models is empty: name at least one, or leave it out for all that come with ocuseg")
+    return [one if isinstance(one, Bundle) else load_bundle(one) for one in models]
+
+
+def _scan(scan: Any, modality: Modality, spacing_mm: Sequence[float | None] | None) -> Scan:
+    if isinstance(scan, np.ndarray):
+        return scan_of_array(scan, modality, spacing_mm)
+    if isinstance(scan, Scan):
+        return scan
+    if isinstance(scan, (Path, str)):
+        return open_scan(scan)
+    kind = type(scan).__name__
+    raise ScanError("not_an_image", f"a scan of type {kind} is no array, path or Scan; numpy.asarray makes an array of a picture")
 
 
 def _prediction(result: CaseResult) -> Prediction:

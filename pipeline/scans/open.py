@@ -33,7 +33,7 @@ def sniff(path: Path) -> Format | None:
         return sniff_file(file)
 
 
-def open_scan(path: Path, *, pseudonyms: Pseudonyms | None = None, root: Path | None = None, max_pixels: int = MAX_PIXELS) -> Scan:
+def open_scan(path: Path | str, *, pseudonyms: Pseudonyms | None = None, root: Path | None = None, max_pixels: int = MAX_PIXELS) -> Scan:
     """Read one file.
 
     Parameters
@@ -48,6 +48,7 @@ def open_scan(path: Path, *, pseudonyms: Pseudonyms | None = None, root: Path | 
     ScanError: ``empty``, ``truncated``, ``malformed``, ``too_large``, ``not_an_image``, ``no_pixels``, ``not_ophthalmic``,
         ``unsupported``, ``unreadable``, ``not_a_file``. Nothing else, whatever the file holds.
     """
+    path = Path(path)
     with open_regular(path) as file:
         kind = sniff_file(file)
         with decoding("the file"):
@@ -81,11 +82,11 @@ def decode_scan(
     """:func:`open_scan` of a file that is open, recognised and hashed already."""
     scan = _decode(file, kind, path, sha256, names, root, max_pixels)
     geometry, doubts = check_spacing(scan.geometry)
-    doubts = (*doubts, *contradicted_eye(scan.geometry, path, root), *_nothing_to_see(scan.pixels))
+    doubts = (*doubts, *contradicted_eye(scan.geometry, path, root), *nothing_to_see(scan.pixels))
     return replace(scan, geometry=geometry, warnings=(*scan.warnings, *doubts))
 
 
-def _nothing_to_see(pixels: npt.NDArray[Any]) -> tuple[str, ...]:
+def nothing_to_see(pixels: npt.NDArray[Any]) -> tuple[str, ...]:
     """Warnings for pictures or slices with one value everywhere, in which neither a network nor a person can find anything."""
     planes = pixels if pixels.ndim == 4 else pixels[:, None]
     flat = (planes.min(axis=(2, 3)) == planes.max(axis=(2, 3))).all(axis=0)
@@ -190,4 +191,14 @@ def case_from_place(path: Path, root: Path | None, names: Pseudonyms, laterality
     )
 
 
-__all__ = ["ONE_VALUE", "Format", "case_by_tags", "case_from_place", "content_sha256", "decode_scan", "open_scan", "sniff"]
+__all__ = [
+    "ONE_VALUE",
+    "Format",
+    "case_by_tags",
+    "case_from_place",
+    "content_sha256",
+    "decode_scan",
+    "nothing_to_see",
+    "open_scan",
+    "sniff",
+]

@@ -43,6 +43,20 @@ class Prediction:
         counts = {len(v) for v in (self.boxes, self.labels, self.scores) if v is not None}
         require(len(counts) <= 1, "boxes, labels and scores must have one length")
 
+    def mask(self, name: str) -> npt.NDArray[np.bool_]:
+        """The pixels of one class, bool ([D,] H, W), of what :func:`pipeline.segment` gives.
+
+        Raises
+        ------
+        ValueError: no such class, with those that there are; or no masks at all.
+        """
+        if self.masks is None or self.label_map is None:
+            raise ValueError("this prediction holds no masks; those of pipeline.segment do")
+        names = self.label_map.names
+        require(name in names, f"there is no class {name!r}; classes are: {', '.join(names)}")
+        layer: npt.NDArray[np.bool_] = self.masks[names.index(name)]
+        return layer
+
 
 @dataclass(frozen=True)
 class Measure:

@@ -100,6 +100,14 @@ def run(tmp_path: Path, **options: Any) -> dict[str, Any]:
     return evaluate(tmp_path / "run" / "bundle", card, options.pop("root", tmp_path / "data"), out=out, device="cpu", **options)
 
 
+def test_texts_serve_as_paths_and_a_loaded_bundle_as_its_folder(tmp_path: Path, trained: Bundle) -> None:
+    summary = run(tmp_path)
+    out = tmp_path / "again"
+    again = evaluate(trained, tmp_path / "tiny_card.md", str(tmp_path / "data"), out=str(out), device="cpu")
+    assert again == summary
+    assert (out / "per_image.csv").read_bytes() == (tmp_path / "out" / "per_image.csv").read_bytes()
+
+
 def rows(out: Path) -> dict[str, dict[str, str]]:
     with (out / "per_image.csv").open(newline="", encoding="utf-8") as file:
         return {row["case"]: row for row in csv.DictReader(file)}

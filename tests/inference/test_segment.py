@@ -5,16 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import pipeline
-from pipeline.errors import ScanError
+from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.segment import segment
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import write_png
-from pipeline.types import LabelClass, LabelMap
+from pipeline.types import LabelClass, LabelMap, Prediction
 from tests.inference.conftest import make_bundle, picture, run_config
 from tests.inference.spots import SpotConfig, SpotTask, canvas
 
@@ -56,11 +57,76 @@ def test_objects_are_numbered_as_the_classes_of_all_models(tmp_path: Path) -> No
     assert [int(layer.sum()) for layer in found.masks[1:]] == [25, 48]
 
 
-def test_what_is_no_picture_or_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no picture"):
-        segment(np.zeros((4, 20, 30), np.uint8), [make_bundle(tmp_path)])
+def test_any_number_is_a_picture_and_nothing_is_changed(tmp_path: Path) -> None:
+    shown, bundle = picture(3), make_bundle(tmp_path)
+    shown.setflags(write=False)
+    expected = segment(shown, bundle).mask("vessel")
+    for same in (shown / 255, shown.astype(np.float16), shown.astype(">u2") * 257, shown.astype(np.int64) - 100, shown[::-1][::-1]):
+        assert np.array_equal(segment(same, bundle).mask("vessel"), expected), same.dtype
+    reversed_colours = segment(shown[..., ::-1], bundle).mask("vessel")
+    assert np.array_equal(reversed_colours, shown[..., 0] / 255 >= 0.5)
+    grey = make_bundle(tmp_path, input_channels=1)
+    for one in (shown[..., 1], shown[..., 1:2], shown[..., 1] > 127):
+        assert np.array_equal(segment(one, grey).mask("vessel"), shown[..., 1] / 255 >= 0.5)
+
+
+def test_a_volume_is_an_array_of_a_modality_that_has_volumes(tmp_path: Path) -> None:
+    volume = np.stack([picture(seed)[..., 1] for seed in range(4)])
+    found = segment(volume, make_bundle(tmp_path, input_channels=1, modality="oct"), modality="oct", spacing_mm=(0.1, None, 0.02))
+    assert found.geometry is not None
+    assert (found.mask("vessel").shape, found.geometry.spacing_mm) == ((4, 24, 37), (0.1, None, 0.02))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (np.zeros((24, 37, 4), np.uint8), r"no picture .*leave out its transparency: array\[..., :3\]"),
+        (np.zeros((3, 24, 37), np.uint8), r"no picture .*numpy.moveaxis\(array, 0, -1\)"),
+        (np.zeros((8, 24, 37, 3), np.uint8), "no picture .*give one picture at a time"),
+        (np.zeros((8, 24, 37), np.uint8), "no picture .*needs modality='oct'"),
+        (np.zeros(5), "no picture"),
+        (np.zeros((0, 37, 3), np.uint8), "holds no pixel"),
+        (np.full((24, 37), np.nan), "holds NaN or infinite values"),
+        (np.zeros((24, 37), complex), "dtype complex128 is no picture"),
+        (picture(1).tolist(), "a scan of type list is no array, path or Scan; numpy.asarray"),
+        (None, "a scan of type NoneType"),
+    ],
+    ids=["alpha", "channels first", "batch", "volume", "line", "empty", "nan", "complex", "list", "none"],
+)
+def test_what_is_no_picture_is_refused_with_what_to_do(tmp_path: Path, given: Any, said: str) -> None:
+    with pytest.raises(ScanError, match=said):
+        segment(given, make_bundle(tmp_path))
+
+
+def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path)
     with pytest.raises(ScanError, match="the scan is octa"):
-        segment(picture(1), [make_bundle(tmp_path)], modality="octa")
+        segment(picture(1), bundle, modality="octa")
+    with pytest.raises(ConfigError, match="modality 'OCT': must be one of fundus, oct"):
+        segment(picture(1), bundle, modality="OCT")  # type: ignore[arg-type]
+    for spacing in (0.01, (0.01,), (0.01, 0.01, 0.01), (0, 0.01), ("wide", 1)):
+        with pytest.raises(ConfigError, match=r"must be \(rows, columns\) in mm"):
+            segment(picture(1), bundle, spacing_mm=spacing)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="models is empty"):
+        segment(picture(1), [])
+
+
+def test_a_picture_without_anything_in_it_is_told_as_that_of_a_file_is(tmp_path: Path) -> None:
+    assert "the image has one value everywhere" in segment(np.zeros((24, 37, 3), np.uint8), make_bundle(tmp_path)).warnings
+
+
+def test_a_class_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
+    found = segment(picture(1), [make_bundle(tmp_path), make_bundle(tmp_path, id="d" * 12, label_map=DISC)])
+    with pytest.raises(ValueError, match="no class 'vessels'; classes are: vessel, disc"):
+        found.mask("vessels")
+    with pytest.raises(ValueError, match="holds no masks"):
+        Prediction().mask("vessel")
+
+
+def test_a_model_that_comes_with_ocuseg_is_known_by_its_name() -> None:
+    found = segment(picture(1), "vessels")
+    assert found.label_map is not None
+    assert found.label_map.names == ("vessel",)
 
 
 def test_importing_the_package_imports_nothing_heavy_and_offers_four_names() -> None:
