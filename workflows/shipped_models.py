@@ -5,7 +5,8 @@
 
 The folders are as the cards of these names in data_cards/ describe them. CHASE_DB1 and HRF are copied side by side to ``OUT/data``, where
 the card chase_hrf finds both; it keeps their official test parts out of training. DRIVE and Drishti-GS1, which may not be passed on, only
-measure. The bundle is ``OUT/MODEL``. An interrupted run goes on where it was when the same command is given again.
+measure. The bundle is ``OUT/MODEL``; its scores, in the form of scores.json (pipeline/bundles/shipped/README.md), are
+``OUT/scores/MODEL.json``. An interrupted run goes on where it was when the same command is given again.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ WHAT = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What a model is measured on: the part of a card's set, and its class by the card's name for it."""
+    """What a model is measured on: the part of a card's set, and its class by the card's name for it; ``on`` in scores.json."""
 
+    on: str
     card: str
     root: Path
     own: str
@@ -75,8 +77,11 @@ def main() -> None:
     use_weights(options.weights_dir)
     bundle, measured = make_vessels(options) if options.model == "vessels" else make_disc(options)
     shipped = find_bundle(f"{PREFIX}{options.model}")
-    rows = [(one.card, scores(bundle, one, options.out), scores(shipped, one, options.out)) for one in measured]
-    print("\n".join(told(load_bundle(bundle).id, load_bundle(shipped).id, rows)))
+    rows = [(one, scores(bundle, one, options.out), scores(shipped, one, options.out)) for one in measured]
+    (options.out / "scores" / f"{options.model}.json").write_text(listed([(one, own) for one, own, _ in rows]), encoding="utf-8")
+    print(
+        "\n".join(told(load_bundle(bundle).id, load_bundle(shipped).id, [(one.card, own["dice"], old["dice"]) for one, own, old in rows]))
+    )
 
 
 def folder(text: str) -> Path:
@@ -94,7 +99,8 @@ def make_vessels(options: argparse.Namespace) -> tuple[Path, list[Measured]]:
     for name in ("chase_db1", "hrf"):
         copy_set(name, sets[name], data / name)
     bundle = average(options.model, train_steps(STEPS[options.model], data, options.out), data, options.out / options.model)
-    return bundle, [Measured(name, root, "vessel", "vessel") for name, root in sets.items()]
+    on = {"chase_db1": "CHASE_DB1 test", "hrf": "HRF test", "drive": "DRIVE test, never seen"}
+    return bundle, [Measured(on[name], name, root, "vessel", "vessel") for name, root in sets.items()]
 
 
 def make_disc(options: argparse.Namespace) -> tuple[Path, list[Measured]]:
@@ -104,8 +110,9 @@ def make_disc(options: argparse.Namespace) -> tuple[Path, list[Measured]]:
     config = trained.config.model_copy(update={"name": options.model, "description": WHAT[options.model]})
     metrics = json.loads((step / "bundle.json").read_text(encoding="utf-8"))["metrics"]
     save(options.out / options.model, trained, config, metrics, step)
-    measured = [] if options.drishti is None else [Measured("drishti_gs", options.drishti, "optic_disc", "disc", "all")]
-    return options.out / options.model, measured
+    if options.drishti is None:
+        return options.out / options.model, []
+    return options.out / options.model, [Measured("Drishti-GS1, never seen", "drishti_gs", options.drishti, "optic_disc", "disc", "all")]
 
 
 def save(to: Path, trained: Bundle, config: RunConfig, metrics: Mapping[str, float | None], step: Path) -> None:
@@ -188,13 +195,23 @@ def validated(predictor: Predictor, card: DataCard, case: CardCase) -> tuple[Pre
 
 
 def scores(bundle: Path, on: Measured, out: Path) -> Mapping[str, Any]:
-    """Dice: mean over images with its interval, inside the field of view."""
+    """Means over images with their intervals, inside the field of view, by the measure's name."""
     identity = load_bundle(bundle).id
     with progress(f"{identity} on {on.card}") as advance:
         own = out / "scores" / f"{identity}_{on.card}"
         summary = evaluate(bundle, on.card, on.root, part=on.part, classes={on.own: on.theirs}, out=own, progress=advance)
-    score: Mapping[str, Any] = summary["classes"][on.own]["mean_per_image"]["dice"]
-    return score
+    means: Mapping[str, Any] = summary["classes"][on.own]["mean_per_image"]
+    return means
+
+
+def listed(rows: Sequence[tuple[Measured, Mapping[str, Any]]]) -> str:
+    """The text of a scores.json (pipeline/bundles/shipped/README.md)."""
+    lines = []
+    for on, means in rows:
+        dice = {key: round(means["dice"][key], 4) for key in ("value", "low", "high")}
+        beside = {name: round(means[name]["value"], 4) for name in ("pixel_accuracy", "sensitivity", "specificity")}
+        lines.append(json.dumps({"on": on.on, "score": f"Dice {on.own}", **dice, "beside": beside}))
+    return "[" + ",\n ".join(lines) + "]\n"
 
 
 def told(own: str, shipped: str, rows: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]]) -> list[str]:

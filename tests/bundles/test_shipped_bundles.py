@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,13 @@ from PIL import Image
 
 from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.bundles.leakage import trained_on
-from pipeline.bundles.shipped_models import read_model
+from pipeline.bundles.shipped_models import SHIPPED, read_model
 from pipeline.inference.predict import Predictor
 from pipeline.phantoms.fundus import draw_fundus
 from pipeline.scans.field_of_view import detect_field_of_view
 from pipeline.scans.open import open_scan
 from tests.conftest import shared_data
+from workflows.shipped_models import Measured, listed
 
 PHANTOM = {"vessels": ("vessel", 0.8293), "disc": ("disc", 0.9234)}
 """Dice when it was made, inside the field of view, of an artificial eye's structure."""
@@ -55,6 +58,19 @@ def test_it_is_what_its_card_says(name: str, bundle: Bundle) -> None:
         assert low is not None
         assert high is not None
         assert f"| {on} | {value:.3f} [{low:.3f}, {high:.3f}] |" in model.card
+    for row in json.loads((model.path / "scores.json").read_text(encoding="utf-8")):
+        (line,) = (line for line in model.card.splitlines() if line.startswith(f"| {row['on']} |"))
+        for measure in ("sensitivity", "specificity"):
+            assert "beside" not in row or f"| {row['beside'][measure]:.3f} [" in line
+
+
+def test_scores_that_the_workflow_writes_are_those_that_a_listing_reads(tmp_path: Path) -> None:
+    means = {name: {"value": 0.98765, "low": 0.9, "high": 0.99} for name in ("dice", "pixel_accuracy", "sensitivity", "specificity")}
+    shutil.copytree(SHIPPED / "disc", tmp_path / "disc")
+    text = listed([(Measured("somewhere", "a_card", tmp_path, "optic_disc", "disc"), means)] * 2)
+    (tmp_path / "disc" / "scores.json").write_text(text, encoding="utf-8")
+    assert read_model("disc", tmp_path).scores == (("somewhere", "Dice optic_disc", 0.9877, 0.9, 0.99),) * 2
+    assert json.loads(text)[1]["beside"] == {"pixel_accuracy": 0.9877, "sensitivity": 0.9877, "specificity": 0.9877}
 
 
 def test_no_test_image_has_trained_vessels_and_nothing_but_openly_licensed_ones() -> None:
