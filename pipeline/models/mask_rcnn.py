@@ -1,7 +1,7 @@
 """Mask R-CNN on a feature pyramid: a box and a mask of 28 x 28 for each object.
 
 Paper: He, Gkioxari, Dollar, Girshick, "Mask R-CNN", ICCV 2017, arXiv:1703.06870. Network code: torchvision, BSD-3-Clause. What
-differs stands in rcnn.py.
+differs stands in two_stage.py.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError
 from pipeline.models.base import MODELS
 from pipeline.models.detector import Detector
-from pipeline.models.rcnn import RCNN, RCNNConfig
+from pipeline.models.two_stage import TwoStage, TwoStageConfig
 from pipeline.types import Target
 
 
-class MaskRCNNConfig(RCNNConfig):
+class MaskRCNNConfig(TwoStageConfig):
     name: Literal["mask_rcnn"] = "mask_rcnn"
     mask_width: int = Field(256, ge=1, description="channels of the mask head")
     mask_layers: int = Field(4, ge=1, description="convolutions of the mask head before upsampling to 28 x 28")
 
 
-class MaskRCNN(RCNN):
+class MaskRCNN(TwoStage):
     """``batch_losses``: rpn_objectness, rpn_box, class, box, mask. Detections have masks of 28 x 28."""
 
     has_masks: ClassVar[bool] = True

@@ -40,7 +40,7 @@ LOSSES = {
 }
 
 
-class RCNNConfig(NMSConfig):
+class TwoStageConfig(NMSConfig):
     backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, efficientnet_lite0 (lite1, lite2), resnet18, resnet50")
     imagenet: Version = Field("v1", description="version of torchvision's ImageNet weights, for weights: imagenet")
     frozen_stages: FrozenStages = 2
@@ -78,13 +78,13 @@ class RCNNConfig(NMSConfig):
         return self if self.anchors is not None else self.model_copy(update={"anchors": fitted_anchors(sizes, len(self.strides))})
 
 
-class RCNN(ProposingDetector):
+class TwoStage(ProposingDetector):
     """Faster R-CNN; with masks where ``mask`` is given (torchvision's RoI pooling, head and predictor for them)."""
 
     slow_in_channels_last = True  # the gradient of 256 channels at stride 4: 3.4 s instead of 1.1 on one core
 
     def __init__(
-        self, config: RCNNConfig, in_channels: int, classes: int, mask: tuple[nn.Module, nn.Module, nn.Module] | None = None
+        self, config: TwoStageConfig, in_channels: int, classes: int, mask: tuple[nn.Module, nn.Module, nn.Module] | None = None
     ) -> None:
         super().__init__()
         self.version = config.imagenet
@@ -158,7 +158,7 @@ def _listed(images: Tensor, sizes: Sizes) -> Any:
     return ImageList(images, sizes)
 
 
-def _proposal_network(config: RCNNConfig) -> Any:
+def _proposal_network(config: TwoStageConfig) -> Any:
     from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
     anchors = config.anchors or Anchors(sizes=Anchors().sizes[: len(config.strides)])
@@ -178,7 +178,7 @@ def _proposal_network(config: RCNNConfig) -> Any:
     )
 
 
-def _box_heads(config: RCNNConfig, classes: int) -> Any:
+def _box_heads(config: TwoStageConfig, classes: int) -> Any:
     from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
     from torchvision.models.detection.roi_heads import RoIHeads
     from torchvision.ops import MultiScaleRoIAlign

@@ -1,4 +1,4 @@
-"""Anchors, proposals and losses of Faster R-CNN and Mask R-CNN."""
+"""Anchors, proposals and losses of Faster R-CNN and Mask R-CNN (two_stage.py)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pipeline.errors import ConfigError
 from pipeline.models.anchors import Anchors, LevelAnchors, Sizes, coverage, fitted_anchors, kmeans_anchors, overlap
 from pipeline.models.faster_rcnn import FasterRCNN, FasterRCNNConfig
 from pipeline.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
-from pipeline.models.rcnn import RCNN, RCNNConfig
 from pipeline.models.sparse_gradient import SparseGradientConv2d
+from pipeline.models.two_stage import TwoStage, TwoStageConfig
 from pipeline.types import Target
 
 SMALL: dict[str, Any] = {
@@ -48,7 +48,7 @@ def test_by_default_they_are_torchvisions_on_resnet50(heads: str, plain: int, ma
 
 
 @pytest.mark.parametrize(("network", "config"), [(FasterRCNN, FasterRCNNConfig), (MaskRCNN, MaskRCNNConfig)])
-def test_an_encoder_may_end_at_stride_16_and_the_pyramid_with_it(network: type[RCNN], config: type[RCNNConfig]) -> None:
+def test_an_encoder_may_end_at_stride_16_and_the_pyramid_with_it(network: type[TwoStage], config: type[TwoStageConfig]) -> None:
     settings = SMALL | {"anchors": None, "encoder_halvings": 4}
     net = network(config(**settings), 3, 2).eval()
     assert sum(p.numel() for p in net.backbone.body.parameters()) == 542_528  # MobileNetV2's first 14 blocks
