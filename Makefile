@@ -11,9 +11,11 @@ IMPORT_ALL := import importlib, pkgutil, pipeline; \
   extra = "accelerate mlflow matplotlib.pyplot nibabel pydicom tifffile safetensors.torch faster_coco_eval skimage.measure scipy.ndimage rich.progress"; \
   [importlib.import_module(name) for name in names + extra.split()]
 
-.PHONY: demo test matrix lint bench clean
+.PHONY: setup demo test matrix lint bench clean
 
-demo: $(VENV)/.core  ## phantom hospital -> train -> evaluate -> predict -> report
+setup: $(VENV)/.core  ## ocuseg and what it needs, in VENV
+
+demo: $(VENV)/.core  ## photographs and phantoms: segment -> train -> evaluate -> predict -> report
 	$(BIN)/ocuseg demo demo
 
 test: $(VENV)/.dev  ## everything; no network, no GPU

@@ -1,9 +1,12 @@
-"""What comes with ocuseg: run files and data cards."""
+"""What comes with ocuseg: run files, data cards and photographs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+
+EXAMPLES = Path(__file__).resolve().parent / "examples"
+"""Openly licensed photographs of the fundus and their vessels; ``card.md`` is their data card and says whose they are."""
 
 
 def shipped(kind: Literal["configs", "data_cards"]) -> Path:

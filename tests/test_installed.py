@@ -22,12 +22,14 @@ from pipeline.config import load_config, run_files
 from pipeline.cards.card import list_cards
 from pipeline.bundles.shipped_models import SHIPPED
 from pipeline.reports.pages import environment
+from pipeline.resources import EXAMPLES
 print(json.dumps({
     "package": str(Path(pipeline.__file__).parent),
     "cards": [card.name for card in list_cards()],
     "config": load_config(Path("phantom_little")).name,
     "study": [path.name for path in run_files(Path("idrid_detectors"))],
     "models": sorted(str(path.relative_to(SHIPPED)) for path in SHIPPED.rglob("*") if path.is_file()),
+    "examples": sorted(str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*") if path.is_file()),
     "template": environment().get_template("worklist.html").name,
 }))
 """
@@ -52,5 +54,7 @@ def test_an_installed_package_brings_its_cards_and_run_files(tmp_path: Path) -> 
     assert found["cards"] == sorted(path.stem for path in (ROOT / "data_cards").glob("*.md") if path.stem != "README")
     shipped = ROOT / "pipeline" / "bundles" / "shipped"
     assert found["models"] == sorted(str(path.relative_to(shipped)) for path in shipped.rglob("*") if path.is_file())
+    examples = ROOT / "pipeline" / "examples"
+    assert found["examples"] == sorted(str(path.relative_to(examples)) for path in examples.rglob("*") if path.is_file())
     assert found["study"] == [path.name for path in run_files(ROOT / "configs" / "idrid_detectors.yaml")]
     assert (found["config"], found["template"]) == ("phantom_little", "worklist.html")

@@ -47,7 +47,7 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except OcusegError as error:
-            typer.echo(f"error: {error}", err=True)
+            complain(error)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("interrupted: what was finished is saved; run the same command again to continue", err=True)
@@ -57,7 +57,7 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
         except OSError as error:
             if error.strerror is None:
                 raise  # not from the system, so nothing that a user could fix
-            typer.echo(f"error: {refusal(error, [*args, *kwargs.values()])}", err=True)
+            complain(refusal(error, [*args, *kwargs.values()]))
             raise typer.Exit(EXIT_USAGE) from None
 
     return run
@@ -69,6 +69,11 @@ def script(main: Callable[[], None]) -> None:
         command(main)()
     except typer.Exit as end:
         sys.exit(end.exit_code)
+
+
+def complain(what: object) -> None:
+    """One line on standard error: red on a terminal, unless NO_COLOR is set."""
+    typer.secho(f"error: {what}", err=True, fg="red", color=False if os.environ.get("NO_COLOR") else None)
 
 
 def refusal(error: OSError, given: Iterable[Any]) -> str:

@@ -11,6 +11,10 @@ from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, follow, leave, limits_of
 from pipeline.cli.runs import Device
 from pipeline.errors import ConfigError
+from pipeline.resources import EXAMPLES
+
+NAME = "examples"
+"""What the photographs that come with ocuseg are called where scans of one's own are given."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def segment(
-    path: Annotated[Path, typer.Argument(help="A scan, or a folder of them.")],
+    path: Annotated[Path, typer.Argument(help="A scan, or a folder of them; `examples`: three photographs that come with ocuseg.")],
     models: Annotated[
         str | None, typer.Option(help="Names (see `ocuseg models`) or bundle folders, separated by commas (default: all that fit).")
     ] = None,
@@ -35,8 +39,9 @@ def segment(
     """Segment scans without training: every model that fits a scan looks at it, and a report shows all of them on one page."""
     from pipeline.bundles.shipped_models import choose_models
 
+    path = scans_at(path)
     if not path.exists():
-        raise ConfigError(f"{str(path)!r} does not exist; give a scan, or a folder of them")
+        raise ConfigError(f"{str(path)!r} does not exist; give a scan, a folder of them, or {NAME}")
     choice = choose_models(models.split(",") if models is not None else None)
     from pipeline.inference.folder import predict_folder
     from pipeline.inference.uses import cases_in, doubts_in, use_lines, uses_of
@@ -58,3 +63,8 @@ def segment(
     lines = [line for line in ends(counts) if not line.endswith(": 0")]
     emit(told, as_json, [*lines, *used, *left_out, *(f"warning: {text}" for text in doubts), f"report: {page}"])
     leave(counts.get("done", 0), counts.get("rejected", 0) + counts.get("failed", 0))
+
+
+def scans_at(path: Path) -> Path:
+    """``path``, or the photographs that come with ocuseg where it names them and no file or folder of one's own has that name."""
+    return EXAMPLES / "photographs" if str(path) == NAME and not path.exists() else path
