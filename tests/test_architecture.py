@@ -31,6 +31,7 @@ RANKS = (
     {"evaluation"},
     {"studies"},
     {"reports"},
+    {"live"},
     {"cli"},
     {"__main__"},
 )

@@ -76,6 +76,14 @@ def lines(text: str) -> list[str]:
         (["compare", "cross_camera", "--root", "hrf=.", "--root", "hrf=empty"], "--root: several folders for 'hrf'; write --root CARD=DIR"),
         (["schema", "--card", "--study"], "--card and --study cannot be combined"),
         (["train", "phantom_little", "--root", ".", "--weights-dir", "absent"], "--weights-dir 'absent' is not a folder"),
+        (["live", "absent", "--source", "0"], "absent: is not a bundle"),
+        (["live", "disc", "--source", "absent.mp4"], "--source 'absent.mp4' does not exist; give a camera's number (0), a video file"),
+        (["live", "disc", "--source", "file"], "--source 'file' is no video that can be decoded"),
+        (["live", "disc", "--source", "rtsp://me:secret@127.0.0.1:1/x"], "error: the stream rtsp://127.0.0.1:1/x does not answer"),
+        (["live", "disc", "--source", "98"], "camera 98 cannot be opened; is it connected, and used by no other program?"),
+        (["live", "disc", "--source", "0", "--every-frame"], "--every-frame: a camera does not wait"),
+        (["live", "disc", "--source", "0", "--patient", "a/b"], "--patient 'a/b' must be a name that a folder can have"),
+        (["live", "disc", "--source", "0", "--video", "film.gif"], "--video 'film.gif' must end in .mp4 or .avi"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import about, cards, data, demo, export, plans, runs, segment, studies
+from pipeline.cli import about, cards, data, demo, export, live, plans, runs, segment, studies
 
 app = typer.Typer(
     name="ocuseg",
@@ -26,6 +26,7 @@ cards.add_to(app)
 plans.add_to(app)
 runs.add_to(app)
 export.add_to(app)
+live.add_to(app)
 studies.add_to(app)
 about.add_to(app)
 demo.add_to(app)

@@ -125,9 +125,16 @@ def preprocess(
     if not fits_memory(pixels.size * (_FILTERING_BYTES if filtered else _REDUCING_BYTES)):
         size = " x ".join(map(str, pixels.shape[-2:]))
         raise ScanError("too_large", f"to normalise {size} pixels takes more memory than there is; {MORE_MEMORY}")
-    source_valid = choose_field_of_view(pixels, config, modality, valid)
+    return preprocess_within(pixels, config, choose_field_of_view(pixels, config, modality, valid))
+
+
+def preprocess_within(
+    pixels: npt.NDArray[Any], config: NormaliseConfig, source_valid: npt.NDArray[np.bool_], detail: float = 1.0
+) -> CompactImage:
+    """:func:`preprocess` in a field of view bool (H, W) that is known already, as of a video's frame before; ``detail`` below 1 makes the
+    working frame coarser than the config says, by that factor of its sides."""
     chosen = _channels(pixels, config.channels)
-    placement = working_placement(source_valid, config)
+    placement = coarser(working_placement(source_valid, config), detail)
     inside = to_working(source_valid, placement)
     working: npt.NDArray[Any] = to_working(chosen, placement)
     if config.clahe is not None:
@@ -174,6 +181,15 @@ def working_placement(valid: npt.NDArray[np.bool_], config: NormaliseConfig) -> 
         pad = (top, left, height - resized[0] - top, width - resized[1] - left)
         return replace(Placement.identity(rows, columns), resized=resized, pad=pad)
     return Placement.identity(rows, columns)
+
+
+def coarser(placement: Placement, detail: float) -> Placement:
+    """The same with rows and columns of the working frame times ``detail``, in 0..1."""
+    if detail == 1:
+        return placement
+    rows, columns = (max(round(side * detail), 1) for side in placement.resized)
+    top, left, bottom, right = (round(side * detail) for side in placement.pad)
+    return replace(placement, resized=(rows, columns), pad=(top, left, bottom, right))
 
 
 def to_working(array: npt.NDArray[Any], placement: Placement, fill: int = 0) -> npt.NDArray[Any]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.bundles.bundle import Bundle
-from pipeline.datasets.normalise import CompactImage, preprocess
+from pipeline.datasets.normalise import CompactImage, choose_field_of_view, preprocess, preprocess_within
 from pipeline.errors import ScanError
 from pipeline.inference.engines.choice import EngineChoice
 from pipeline.memory import fits_memory
@@ -83,6 +83,16 @@ class Predictor:
         """Everything that may be done ahead, beside the network: for a 2-D image, its normalisation."""
         reduced = self._reduce(scan, scan.pixels, valid) if scan.pixels.ndim == 3 else None
         return PreprocessedScan(scan, reduced, self.warnings(scan))
+
+    def field_of_view(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Of a picture (C, H, W), bool (H, W), as :meth:`ready` finds it in a scan of the bundle's own kind."""
+        return choose_field_of_view(pixels, self.bundle.config.data.normalise, self.bundle.modality, None)
+
+    def ready_within(self, scan: Scan, field: npt.NDArray[np.bool_], detail: float = 1.0) -> PreprocessedScan:
+        """:meth:`ready` of a picture whose field of view is known already, as of a video's frame before; ``detail`` below 1 shows the
+        network a coarser picture than it was trained on, by that factor of its sides."""
+        pixels = self._as_stored(scan.pixels)
+        return PreprocessedScan(scan, preprocess_within(pixels, self.bundle.config.data.normalise, field, detail), ())
 
     def slices(self, ready: PreprocessedScan, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[Prediction]:
         """One Prediction a slice, in order; a network that sees one slice at a time never has a long volume in memory as probabilities
@@ -168,14 +178,17 @@ class Predictor:
         """Channels of the raw pixels that training saw; None where the normalisation reduces any input to one channel."""
         return self.bundle.input_channels if self.bundle.config.data.normalise.channels == "as_stored" else None
 
+    def _as_stored(self, plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(C, H, W) with the channels of the pixels that training saw."""
+        if self._stored_channels() != 1 or plane.shape[0] != 3:
+            return plane
+        grey = np.tensordot(np.array([0.299, 0.587, 0.114]), plane, axes=1)[None]
+        return np.asarray(np.rint(grey) if np.issubdtype(plane.dtype, np.integer) else grey).astype(plane.dtype)
+
     def _reduce(self, scan: Scan, plane: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> CompactImage:
-        wanted = self._stored_channels()
-        if wanted == 1 and plane.shape[0] == 3:
-            grey = np.tensordot(np.array([0.299, 0.587, 0.114]), plane, axes=1)[None]
-            plane = (np.rint(grey) if np.issubdtype(plane.dtype, np.integer) else grey).astype(plane.dtype)
         # A file that does not say what it shows is taken for what the bundle knows.
         modality = self.bundle.modality if scan.modality == "unknown" else scan.modality
-        return preprocess(plane, self.bundle.config.data.normalise, modality, valid)
+        return preprocess(self._as_stored(plane), self.bundle.config.data.normalise, modality, valid)
 
 
 def _photograph(ready: PreprocessedScan) -> CompactImage:

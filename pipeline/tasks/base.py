@@ -74,7 +74,7 @@ class Task(nn.Module, abc.ABC):
     ``headline`` names the entry of :meth:`summarise` by which the best epoch is chosen (higher is better). ``thresholds`` are the
     decision thresholds by class name that ``score`` uses; empty: the family's defaults. ``precision``: what the network calculates in
     while it predicts, of the families that have been compared with float32 (inference/ and training/ set it). ``engine``: what runs the
-    network while it predicts (inference/engines/); None: torch.
+    network while it predicts (inference/engines/); None: torch. ``quick``: leave out of predictions what only averages (flips).
     """
 
     network: Network
@@ -85,6 +85,7 @@ class Task(nn.Module, abc.ABC):
     thresholds: Mapping[str, float]
     precision: Precision = "float32"
     engine: Engine | None = None
+    quick: bool = False
 
     @property
     def not_exportable(self) -> str:

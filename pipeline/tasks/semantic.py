@@ -190,7 +190,7 @@ class SemanticTask(Task):
 
     def _in_batches(self, x: Tensor, tile: tuple[int, int] | None, together: bool) -> Tensor:
         """``together``: the images, their flips and tiles in batches, where they fit."""
-        flips: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.config.flips else [()]
+        flips: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.config.flips and not self.quick else [()]
         slices = self.config.tile_slices if self.volumes else None
         whole = (tile is None or (x.shape[-2] <= tile[0] and x.shape[-1] <= tile[1])) and (slices is None or x.shape[2] <= slices)
         most = len(x) * len(flips) if together and whole else 1
