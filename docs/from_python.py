@@ -29,19 +29,19 @@ from pipeline import evaluate, load_bundle, open_scan, segment
 from pipeline.drawing.overlay import draw_overlay
 from pipeline.errors import OcusegError
 from pipeline.metrics.overlap import Confusion, cldice
-from pipeline.phantoms.fundus import draw_fundus
+from pipeline.resources import EXAMPLES
 from pipeline.scans.field_of_view import detect_field_of_view
 
 # %% [markdown]
 # ## A picture in
 #
-# An artificial eye, whose vessels are known exactly, stands for a photograph of yours. Any array of numbers serves: (H, W, 3) in the order
-# red, green, blue, or (H, W), integers or floats, in any range. Pictures that OpenCV has read are blue, green, red: give
-# `array[..., ::-1]`.
+# Three photographs come with ocuseg, from CHASE_DB1 and HRF (CC BY 4.0); `EXAMPLES / "card.md"` says whose they are. Any array of numbers
+# serves: (H, W, 3) in the order red, green, blue, or (H, W), integers or floats, in any range. Pictures that OpenCV has read are blue,
+# green, red: give `array[..., ::-1]`.
 
 # %%
-eye = draw_fundus(7, "R", (576, 640), severity=0.0)
-picture = eye.image
+name = "chase_db1_12R"
+picture = np.asarray(Image.open(EXAMPLES / "photographs" / f"{name}.jpg"))
 picture.shape, picture.dtype
 
 # %% [markdown]
@@ -94,7 +94,7 @@ for threshold in (0.2, 0.4, 0.6):
 # One picture: count where both masks agree, inside the field of view.
 
 # %%
-truth = eye.masks["vessel"]
+truth = np.asarray(Image.open(EXAMPLES / "vessels" / f"{name}.png")) > 0
 counts = Confusion.of(vessels, truth, inside)
 print(f"Dice {counts.dice:.3f}, sensitivity {counts.sensitivity:.3f}, specificity {counts.specificity:.3f}")
 print(f"centreline Dice {cldice(vessels, truth, inside):.3f}")
@@ -105,33 +105,9 @@ print(f"centreline Dice {cldice(vessels, truth, inside):.3f}")
 # image to `out`.
 
 # %%
-CARD = """---
-name: my_eyes
-title: Vessels of three artificial eyes
-modality: fundus
-identifiers: public
-licence: none needed
-citation: none
-source: drawn
-how_to_get: drawn
-classes: [{name: vessel, colour: [86, 180, 233], role: vessel}]
-images: {file: "photographs/{patient}.png"}
-labels: [{kind: values, file: "vessels/{patient}.png", values: {255: vessel}}]
----
-"""
-folder = Path("my_eyes")
-for part in ("photographs", "vessels"):
-    (folder / part).mkdir(parents=True, exist_ok=True)
-(folder / "card.md").write_text(CARD)
-for number in (7, 8, 9):
-    eye = draw_fundus(number, "R", (576, 640), severity=0.0)
-    Image.fromarray(eye.image).save(folder / "photographs" / f"{number}.png")
-    Image.fromarray(eye.masks["vessel"].astype(np.uint8) * 255).save(folder / "vessels" / f"{number}.png")
-
-# %%
 model = load_bundle("vessels")
 out = Path("evaluation")
-summary = evaluate(model, folder / "card.md", folder, part="all", out=out)
+summary = evaluate(model, EXAMPLES / "card.md", EXAMPLES, part="all", out=out)
 dice = summary["classes"]["vessel"]["mean_per_image"]["dice"]
 print(f"{summary['images']} images, mean Dice {dice['value']:.3f}")
 print((out / "per_image.csv").read_text().splitlines()[0][:60], "...")
@@ -144,7 +120,7 @@ print((out / "per_image.csv").read_text().splitlines()[0][:60], "...")
 # writes a report.
 
 # %%
-for path in (folder / "photographs" / "9.png", folder / "card.md"):
+for path in (EXAMPLES / "photographs" / "hrf_09_h.jpg", EXAMPLES / "card.md"):
     try:
         scan = open_scan(path)
         covered = segment(scan, model).mask("vessel").mean()
