@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.atomic import write_text
-from pipeline.bundles.bundle import load_bundle
+from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.cli.console import script
 from pipeline.config import RunConfig, load_config
 from pipeline.drawing.curves import Picture, picture_of
@@ -57,7 +57,7 @@ def main() -> None:
     rows = read_rows(options.study)
     phantoms = phantom_rows(rows)
     print("\n".join(["surfaces of the phantoms' test patients, mean over scans:", "", *told(phantoms)]))
-    readings = [reading for row in rows for reading in read_files(row, files)]
+    readings = [reading for row in rows for reading in read_files(row.name, load_bundle(row.run_dir / "bundle", device="cpu"), files)]
     home = options.study / f"{options.study.name}_study"
     keep(home, load_config(rows[0].run_dir / "config.yaml"), phantoms, readings)
     print("\n".join(["", "real scans against the lines that the device drew:", ""]))
@@ -118,9 +118,8 @@ def keep(home: Path, config: RunConfig, phantoms: Sequence[dict[str, Any]], read
         tracker.numbers(errors)
 
 
-def read_files(row: Row, files: Sequence[Path]) -> list[Reading]:
-    """What the network of one row finds in each file. Files that cannot be read are named and left out."""
-    bundle = load_bundle(row.run_dir / "bundle", device="cpu")
+def read_files(network: str, bundle: Bundle, files: Sequence[Path]) -> list[Reading]:
+    """What a bundle, known as ``network``, finds in each file. Files that cannot be read are named and left out."""
     predictor, out = Predictor(bundle), []
     for path in files:
         try:
@@ -136,7 +135,7 @@ def read_files(row: Row, files: Sequence[Path]) -> list[Reading]:
         found = find_surfaces(prediction.probabilities, bundle.label_map)
         true = device_surfaces(lines)
         errors = surface_errors(found.only(true.names), true, scan.geometry.spacing_mm)
-        out.append(Reading(row.name, path.stem, errors, draw(scan, found.only(true.names), true, path.stem)))
+        out.append(Reading(network, path.stem, errors, draw(scan, found.only(true.names), true, path.stem)))
     return out
 
 
