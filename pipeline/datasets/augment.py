@@ -44,13 +44,6 @@ class AugmentConfig(Strict):
         0.0, ge=0, lt=1, description="random gamma between 1 - this and 1 + this, applied to the value range of the field of view"
     )
     blur_sigma: float = Field(0.0, ge=0, description="maximum sigma of a random Gaussian blur, in pixels")
-    blurred_labels: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="with masks of one class: labels of a blurred picture become as wide as people draw them there, which is all that the "
-        "same blur of the mask leaves above this level; null leaves them as they are",
-    )
     noise: float = Field(0.0, ge=0, description="maximum standard deviation of added Gaussian noise")
 
     @property
@@ -63,8 +56,6 @@ class AugmentConfig(Strict):
         low, high = self.scale
         if not 0.1 <= low <= high <= 10:
             raise ValueError(f"scale {low} to {high} must lie in order within 0.1 and 10")
-        if self.blurred_labels is not None and self.blur_sigma == 0:
-            raise ValueError("blurred_labels needs a blur_sigma above 0: nothing is blurred")
         return self
 
 

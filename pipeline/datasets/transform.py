@@ -47,12 +47,9 @@ def to_batch(windows: Windows, config: AugmentConfig | None = None) -> Batch:
         valid = labels[:, :1].view(torch.bool)
         inside = valid.float()
         image.mul_(inside)
-    config = config or AugmentConfig()
-    image = _intensities(image, inside, numbers, config)
+    image = _intensities(image, inside, numbers, config or AugmentConfig())
     level = slice(None) if windows.volumes else 0
     masks = _masks(windows, labels, level)
-    if masks is not None and config.blurred_labels is not None:
-        masks = _widened(masks, numbers["blur"], config.blur_sigma, config.blurred_labels)
     targets = [Target(mask=None if masks is None else masks[place]) for place in range(len(windows))]
     if found is not None:
         targets = _with_objects(targets, found, bits, warped="matrix" in numbers)
@@ -105,13 +102,6 @@ def _blur(image: Tensor, sigma: Tensor, reach: int) -> Tensor:
     padded = nn_functional.pad(image.reshape(1, planes, rows, columns), (reach, reach, reach, reach), mode="replicate")
     across = torch.conv2d(padded, kernels, groups=planes)
     return torch.conv2d(across, kernels.transpose(-1, -2), groups=planes).view(image.shape)
-
-
-def _widened(masks: Tensor, sigma: Tensor, largest: float, level: float) -> Tensor:
-    """Masks (B, [D,] rows, columns) of one class, which gains the background that a blur by ``sigma`` (B) brings above ``level``."""
-    rows, columns = masks.shape[-2:]
-    spread = _blur((masks > 0).float().view(len(masks), 1, -1, rows, columns), sigma, math.ceil(_BLUR_REACH * largest))
-    return masks.masked_fill((spread.view(masks.shape) > level) & (masks == 0), 1)
 
 
 def _noise(shape: torch.Size, places: Tensor) -> Tensor:

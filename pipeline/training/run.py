@@ -168,8 +168,6 @@ def broadcast_run_dir(accelerator: Any, run_dir: Path) -> Path:
 
 def make_task(config: RunConfig, data: Data, device: torch.device, new: bool) -> tuple[Task, Loaded | None]:
     """The task with its network on ``device``, and what a ``new`` run has loaded into it."""
-    if config.data.augment.blurred_labels is not None and len(data.card.label_map.classes) != 1:
-        raise ConfigError(f"data.augment.blurred_labels: is for masks of one class; the card has {len(data.card.label_map.classes)}")
     torch.manual_seed(config.seed)
     task = build_task(config, data.store.channels, data.card.label_map)
     if config.train.batch_size < (least := task.network.min_batch_size):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.cards.objects import MIN_FRACTION_LEFT
-from pipeline.datasets.augment import Augment, AugmentConfig, Plan
+from pipeline.datasets.augment import Augment, AugmentConfig
 from pipeline.datasets.geometric import Turn, boxes_of
 from pipeline.types import IGNORE, Target
 from tests.datasets.samples import Sample, augmented, carry_out, moved
@@ -345,28 +345,3 @@ def test_crops_reach_every_corner() -> None:
 def test_settings_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"scale|elastic|gamma"):
         AugmentConfig(**wrong)
-
-
-@pytest.mark.parametrize("sigma", [0.0, 1.0, 1.6])
-def test_labels_of_a_blurred_picture_grow_with_the_blur(sigma: float) -> None:
-    line = torch.zeros(40, 60, dtype=torch.int64)
-    line[19:21] = 1  # two pixels wide
-    line[:, 50:] = IGNORE
-    source = Sample(torch.zeros(1, 40, 60), torch.ones(40, 60, dtype=torch.bool), Target(line))
-    plan = Plan((0, 0, 40, 60), (40, 60), numbers={"blur": np.array(sigma, dtype=np.float32)})
-    mask = Sample.of(carry_out(Augment(off(blur_sigma=2.0, blurred_labels=0.25), channels=1), [source], [plan])).target.mask
-    assert mask is not None
-    # A line of half width 1, blurred: the share at x from its middle is that of a normal distribution between x - 1 and x + 1.
-    rows = torch.arange(40) - 19.5
-    share = (torch.special.ndtr((rows + 1) / max(sigma, 1e-6)) - torch.special.ndtr((rows - 1) / max(sigma, 1e-6))) > 0.25
-    assert torch.equal(mask[:, 20] == 1, share)
-    assert int(share.sum()) == (2 if sigma == 0 else 4)
-    assert (mask[:, 50:] == IGNORE).all()
-    untouched = Sample.of(carry_out(Augment(off(blur_sigma=2.0), channels=1), [source], [plan])).target.mask
-    assert untouched is not None
-    assert torch.equal(untouched, line)
-
-
-def test_blurred_labels_need_a_blur() -> None:
-    with pytest.raises(ValueError, match="blurred_labels needs a blur_sigma above 0"):
-        AugmentConfig(blurred_labels=0.25)
