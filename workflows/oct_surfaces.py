@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.atomic import write_text
 from pipeline.bundles.bundle import Bundle, load_bundle
@@ -29,20 +28,17 @@ from pipeline.cli.console import script
 from pipeline.config import RunConfig, load_config
 from pipeline.drawing.curves import Picture, picture_of
 from pipeline.errors import ScanError
+from pipeline.evaluation.device_lines import read_beside_device
 from pipeline.evaluation.row import Row, shown
 from pipeline.inference.case_files import write_json
 from pipeline.inference.predict import Predictor
-from pipeline.measurements.surfaces import SurfaceError, Surfaces, find_surfaces, surface_errors
-from pipeline.scans.open import open_scan
+from pipeline.measurements.surfaces import SurfaceError, Surfaces
 from pipeline.scans.raster import write_png
-from pipeline.scans.vendor import read_surfaces
 from pipeline.studies.one_run import read_rows
 from pipeline.studies.table import markdown
 from pipeline.tracking.tracker import open_tracker
 from pipeline.types import Scan
 
-LINES = {"ILM": "ILM", "RNFL": "RNFL-GCL", "BM": "BM"}
-"""The device's lines, and what the card calls the same surface."""
 COLOURS = {"ILM": "#e69f00", "RNFL-GCL": "#56b4e9", "BM": "#cc79a7"}
 
 
@@ -123,30 +119,12 @@ def read_files(network: str, bundle: Bundle, files: Sequence[Path]) -> list[Read
     predictor, out = Predictor(bundle), []
     for path in files:
         try:
-            scan, lines = open_scan(path), read_surfaces(path)
+            one = read_beside_device(predictor, path)
         except ScanError as error:
             print(f"{path.name}: left out, {error}")
             continue
-        if all(np.isnan(depth).all() for depth in lines.values()):
-            print(f"{path.name}: left out, the device drew no lines in it")
-            continue
-        prediction = predictor.predict(scan)
-        assert prediction.probabilities is not None
-        found = find_surfaces(prediction.probabilities, bundle.label_map)
-        true = device_surfaces(lines)
-        errors = surface_errors(found.only(true.names), true, scan.geometry.spacing_mm)
-        out.append(Reading(network, path.stem, errors, draw(scan, found.only(true.names), true, path.stem)))
+        out.append(Reading(network, path.stem, one.errors, draw(one.scan, one.found, one.device, path.stem)))
     return out
-
-
-def device_surfaces(lines: dict[str, npt.NDArray[np.float32]]) -> Surfaces:
-    """The lines that the device drew somewhere, as depths from the picture's top edge.
-
-    A line is told by the number of the row it runs through, whose middle lies half a row below that row's edge.
-    """
-    drawn = {LINES[name]: depth + np.float32(0.5) for name, depth in lines.items() if not np.isnan(depth).all()}
-    ordered = [name for name in LINES.values() if name in drawn]
-    return Surfaces(tuple(ordered), np.stack([drawn[name] for name in ordered]))
 
 
 def draw(scan: Scan, found: Surfaces, true: Surfaces, title: str) -> Picture:

@@ -1,12 +1,16 @@
 """Train a network that comes with ocuseg again from its data, and compare it with the one that is shipped.
 
     python workflows/shipped_models.py vessels --chase CHASE --hrf HRF [--drive DRIVE] --weights-dir FOLDER
+    python workflows/shipped_models.py vessels_little --chase CHASE --hrf HRF [--drive DRIVE]
     python workflows/shipped_models.py disc --idrid IDRID [--drishti DRISHTI] --weights-dir FOLDER
+    python workflows/shipped_models.py lesions --idrid IDRID --weights-dir FOLDER
+    python workflows/shipped_models.py oct_layers [--vol SPECTRALIS]
 
 The folders are as the cards of these names in data_cards/ describe them. CHASE_DB1 and HRF are copied side by side to ``OUT/data``, where
-the card chase_hrf finds both; it keeps their official test parts out of training. DRIVE and Drishti-GS1, which may not be passed on, only
-measure. The bundle is ``OUT/MODEL``; its scores, in the form of scores.json (pipeline/bundles/shipped/README.md), are
-``OUT/scores/MODEL.json``. An interrupted run goes on where it was when the same command is given again.
+the card chase_hrf finds both; it keeps their official test parts out of training. DRIVE and Drishti-GS1, which may not be passed on, and
+the lines that a Spectralis drew into its own scans only measure. Layers of OCT are learnt from phantoms, drawn to ``OUT/phantoms``.
+The bundle is ``OUT/MODEL``; its scores, in the form of scores.json (pipeline/bundles/shipped/README.md), are ``OUT/scores/MODEL.json``. An
+interrupted run goes on where it was when the same command is given again.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,57 +35,62 @@ from pipeline.cards.targets import read_truth
 from pipeline.cli.console import progress, script
 from pipeline.cli.runs import use_weights
 from pipeline.config import RunConfig, load_config
+from pipeline.errors import BundleError, ScanError
+from pipeline.evaluation.device_lines import read_beside_device
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.inference.predict import Predictor
+from pipeline.phantoms.oct_set import write_oct_set
 from pipeline.scans.field_of_view import detect_field_of_view
 from pipeline.training.run import train
 from pipeline.types import Geometry, Prediction, Target
 
-STEPS = {"vessels": ("shipped_vessels_first", "shipped_vessels_late"), "disc": ("shipped_disc",)}
-"""Run files in configs/ by the shipped model's name: the second goes on from the weights of the first, and both are averaged."""
 VESSEL_DIAMETER = 1152
 """Width in pixels that a field of view is brought to: larger than in training, because validation was better so (0.813 against 0.811)."""
-WHAT = {
-    "vessels": "Vessels in fundus photographs of any camera; the scale comes from the field of view. "
-    "U-Net on MobileNetV2, 0.62 M parameters.",
-    "disc": "Optic disc in fundus photographs of any camera; the scale comes from the field of view. "
-    "U-Net on MobileNetV2, 0.62 M parameters.",
+PHANTOM_PATIENTS = 36
+SETS = {
+    "chase": "CHASE_DB1, as data_cards/chase_db1.md says",
+    "hrf": "HRF, as data_cards/hrf.md says",
+    "idrid": "IDRiD with boxes, as data_cards/idrid_codras.md says",
+    "drive": "DRIVE, as data_cards/drive.md says: measured on, never trained on",
+    "drishti": "Drishti-GS1, as data_cards/drishti_gs.md says: measured on, never trained on",
+    "vol": "exports (.vol) of a Spectralis with its lines: measured on, never trained on",
 }
+"""Options for folders, and what they hold."""
+
+BESIDE = ("pixel_accuracy", "sensitivity", "specificity")
+Scores = dict[tuple[str, str], Mapping[str, Any]]
+"""By what a bundle was measured on and the score's name: ``value``, and ``low`` and ``high`` of 95 % over patients, or None; with a Dice
+``beside``, the means of BESIDE."""
+Measurement = Callable[[Path, Path], Scores]
+"""Scores of the bundle at a path; the second path is a folder for what evaluation writes."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a model is measured on: the part of a card's set, and its class by the card's name for it; ``on`` in scores.json."""
+class Model:
+    """What it says of itself, how its bundle is made, and the data that this needs and that it is measured on beside these."""
 
-    on: str
-    card: str
-    root: Path
-    own: str
-    theirs: str
-    part: Literal["test", "all"] = "test"
+    description: str
+    make: Callable[[Model, argparse.Namespace, Path], Sequence[Measurement]]
+    needs: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    models = parser.add_subparsers(dest="model", required=True, metavar="MODEL")
-    vessels, disc = (models.add_parser(name, help=WHAT[name]) for name in ("vessels", "disc"))
-    vessels.add_argument("--chase", type=folder, required=True, help="CHASE_DB1, as data_cards/chase_db1.md says")
-    vessels.add_argument("--hrf", type=folder, required=True, help="HRF, as data_cards/hrf.md says")
-    vessels.add_argument("--drive", type=folder, help="DRIVE, as data_cards/drive.md says: measured on, never trained on")
-    disc.add_argument("--idrid", type=folder, required=True, help="IDRiD with boxes, as data_cards/idrid_codras.md says")
-    disc.add_argument("--drishti", type=folder, help="Drishti-GS1, as data_cards/drishti_gs.md says: measured on, never trained on")
-    for model in (vessels, disc):
-        model.add_argument("--out", type=Path, default=Path("runs") / "shipped", help="folder for the training data, runs and scores")
-        model.add_argument("--weights-dir", type=folder, help="folder with MobileNetV2's ImageNet weights (default: OCUSEG_WEIGHTS)")
+    commands = parser.add_subparsers(dest="model", required=True, metavar="MODEL")
+    for name, model in MODELS.items():
+        command = commands.add_parser(name, help=model.description)
+        for data in (*model.needs, *model.measured):
+            command.add_argument(f"--{data}", type=folder, required=data in model.needs, help=SETS[data])
+        command.add_argument("--out", type=Path, default=Path("runs") / "shipped", help="folder for the training data, runs and scores")
+        command.add_argument("--weights-dir", type=folder, help="folder with MobileNetV2's ImageNet weights (default: OCUSEG_WEIGHTS)")
     options = parser.parse_args()
     use_weights(options.weights_dir)
-    bundle, measured = make_vessels(options) if options.model == "vessels" else make_disc(options)
-    shipped = find_bundle(f"{PREFIX}{options.model}")
-    rows = [(one, scores(bundle, one, options.out), scores(shipped, one, options.out)) for one in measured]
-    (options.out / "scores" / f"{options.model}.json").write_text(listed([(one, own) for one, own, _ in rows]), encoding="utf-8")
-    print(
-        "\n".join(told(load_bundle(bundle).id, load_bundle(shipped).id, [(one.card, own["dice"], old["dice"]) for one, own, old in rows]))
-    )
+    bundle = options.out / options.model
+    measurements = MODELS[options.model].make(MODELS[options.model], options, bundle)
+    rows = measure(bundle, measurements, options.out)
+    (options.out / "scores" / f"{options.model}.json").write_text(listed(rows), encoding="utf-8")
+    print("\n".join(told(load_bundle(bundle).id, rows, *shipped_scores(options.model, measurements, options.out))))
 
 
 def folder(text: str) -> Path:
@@ -92,31 +101,87 @@ def folder(text: str) -> Path:
     return path
 
 
-def make_vessels(options: argparse.Namespace) -> tuple[Path, list[Measured]]:
-    """The bundle, and what it is measured on."""
-    sets = {"chase_db1": options.chase, "hrf": options.hrf} | ({} if options.drive is None else {"drive": options.drive})
-    data = options.out / "data"
-    for name in ("chase_db1", "hrf"):
-        copy_set(name, sets[name], data / name)
-    bundle = average(options.model, train_steps(STEPS[options.model], data, options.out), data, options.out / options.model)
-    on = {"chase_db1": "CHASE_DB1 test", "hrf": "HRF test", "drive": "DRIVE test, never seen"}
-    return bundle, [Measured(on[name], name, root, "vessel", "vessel") for name, root in sets.items()]
+def measure(bundle: Path, measurements: Sequence[Measurement], out: Path) -> Scores:
+    """All scores of a bundle."""
+    rows: Scores = {}
+    for one in measurements:
+        rows |= one(bundle, out)
+    return rows
 
 
-def make_disc(options: argparse.Namespace) -> tuple[Path, list[Measured]]:
-    """The bundle, and what it is measured on; IDRiD's boxes do not say where a disc ends, so that there is nothing to measure on them."""
-    (step,) = train_steps(STEPS[options.model], options.idrid, options.out)
-    trained = load_bundle(step)
-    config = trained.config.model_copy(update={"name": options.model, "description": WHAT[options.model]})
-    metrics = json.loads((step / "bundle.json").read_text(encoding="utf-8"))["metrics"]
-    save(options.out / options.model, trained, config, metrics, step)
+def shipped_scores(model: str, measurements: Sequence[Measurement], out: Path) -> tuple[str, Scores]:
+    """The id of the shipped bundle and its scores; "none" where the model is not shipped yet."""
+    try:
+        shipped = find_bundle(f"{PREFIX}{model}")
+    except BundleError:
+        return "none", {}
+    return load_bundle(shipped).id, measure(shipped, measurements, out)
+
+
+def make_vessels(model: Model, options: argparse.Namespace, to: Path) -> Sequence[Measurement]:
+    """Two steps, and the mean of both networks."""
+    data = chase_and_hrf(options)
+    first = train_step("shipped_vessels_first", data, options.out)
+    average(model, (first, train_step("shipped_vessels_late", data, options.out, first)), data, to)
+    return vessel_measurements(options)
+
+
+def make_vessels_little(model: Model, options: argparse.Namespace, to: Path) -> Sequence[Measurement]:
+    keep(model, train_step("shipped_vessels_little", chase_and_hrf(options), options.out), to)
+    return vessel_measurements(options)
+
+
+def vessel_measurements(options: argparse.Namespace) -> Sequence[Measurement]:
+    sets = {"CHASE_DB1 test": ("chase_db1", options.chase), "HRF test": ("hrf", options.hrf)}
+    seen = [on_labels(title, card, root) for title, (card, root) in sets.items()]
+    return seen if options.drive is None else [*seen, on_labels("DRIVE test, never seen", "drive", options.drive)]
+
+
+def make_disc(model: Model, options: argparse.Namespace, to: Path) -> Sequence[Measurement]:
+    """IDRiD's boxes do not say where a disc ends, so that there is nothing to measure on them."""
+    keep(model, train_step("shipped_disc", options.idrid, options.out), to)
     if options.drishti is None:
-        return options.out / options.model, []
-    return options.out / options.model, [Measured("Drishti-GS1, never seen", "drishti_gs", options.drishti, "optic_disc", "disc", "all")]
+        return []
+    return [on_labels("Drishti-GS1, never seen", "drishti_gs", options.drishti, classes={"optic_disc": "disc"}, part="all")]
 
 
-def save(to: Path, trained: Bundle, config: RunConfig, metrics: Mapping[str, float | None], step: Path) -> None:
+def make_lesions(model: Model, options: argparse.Namespace, to: Path) -> Sequence[Measurement]:
+    """Weights are kept as half-precision numbers, which read back as what they are rounded to."""
+    keep(model, train_step("shipped_lesions", options.idrid, options.out), to, half=True)
+    return [on_labels("IDRiD test", "idrid_lesions", options.idrid)]
+
+
+def make_oct_layers(model: Model, options: argparse.Namespace, to: Path) -> Sequence[Measurement]:
+    phantoms = options.out / "phantoms"
+    if not phantoms.is_dir():
+        with progress("phantoms") as advance:
+            write_oct_set(phantoms, PHANTOM_PATIENTS, 1, progress=advance)
+    keep(model, train_step("shipped_oct_layers", phantoms / "card", options.out), to)
+    on_phantoms = on_labels("phantoms, test part", "phantom_oct_layers", phantoms / "card")
+    return [on_phantoms] if options.vol is None else [on_phantoms, on_device_lines(options.vol)]
+
+
+def chase_and_hrf(options: argparse.Namespace) -> Path:
+    """A folder with both sets, as the card chase_hrf wants them."""
+    data: Path = options.out / "data"
+    for card, root in (("chase_db1", options.chase), ("hrf", options.hrf)):
+        copy_set(card, root, data / card)
+    return data
+
+
+def keep(model: Model, step: Path, to: Path, *, half: bool = False) -> None:
+    """The bundle of a training as what is shipped: under the model's name, with its description."""
+    trained = load_bundle(step)
+    if half:
+        trained.task.half()
+    config = trained.config.model_copy(update={"name": to.name, "description": model.description})
+    metrics = json.loads((step / "bundle.json").read_text(encoding="utf-8"))["metrics"]
+    save(to, trained, config, metrics, step)
+
+
+def save(to: Path, trained: Bundle, config: RunConfig, metrics: Mapping[str, float], step: Path) -> None:
     """The bundle with another config and other metrics, and the record of what has trained it in ``step``."""
+    records = (name for name in ("split.json", "manifest.json", "inherited.json") if (step / name).is_file())
     save_bundle(
         to,
         task=trained.task,
@@ -128,7 +193,7 @@ def save(to: Path, trained: Bundle, config: RunConfig, metrics: Mapping[str, flo
         input_channels=trained.input_channels,
         modality=trained.modality,
         spacing_mm=trained.spacing_mm,
-        trained_on={name: (step / name).read_text(encoding="utf-8") for name in ("split.json", "manifest.json")},
+        trained_on={name: (step / name).read_text(encoding="utf-8") for name in records},
     )
 
 
@@ -143,21 +208,18 @@ def copy_set(card_name: str, root: Path, to: Path) -> None:
         shutil.copyfile(mask, to / "masks" / f"{case.image.stem}{mask.suffix}")
 
 
-def train_steps(steps: Sequence[str], root: Path, out: Path) -> list[Path]:
-    """Each step from the bundle of the one before; their bundles."""
-    bundles: list[Path] = []
-    for name in steps:
-        run_dir = out / name
-        if not (run_dir / "result.json").is_file():
-            config = load_config(Path(name), [f"model.weights={bundle}" for bundle in bundles[-1:]])
-            with progress(name) as advance:
-                result = train(config, root, run_dir, resume=(run_dir / "config.yaml").is_file(), progress=advance)
-            print("\n".join(result.lines()))
-        bundles.append(run_dir / "bundle")
-    return bundles
+def train_step(name: str, root: Path, out: Path, weights: Path | None = None) -> Path:
+    """One training by a run file in configs/, from the bundle ``weights`` where one is given; its bundle."""
+    run_dir = out / name
+    if not (run_dir / "result.json").is_file():
+        config = load_config(Path(name), [] if weights is None else [f"model.weights={weights}"])
+        with progress(name) as advance:
+            result = train(config, root, run_dir, resume=(run_dir / "config.yaml").is_file(), progress=advance)
+        print("\n".join(result.lines()))
+    return run_dir / "bundle"
 
 
-def average(model: str, steps: Sequence[Path], root: Path, to: Path) -> Path:
+def average(model: Model, steps: Sequence[Path], root: Path, to: Path) -> None:
     """The mean of the steps' weights at the model's diameter, with a threshold of its own from the validation cases.
 
     Weights of one training that goes on lie in one valley, where their mean generalises better than either (Izmailov et al. 2018,
@@ -168,7 +230,7 @@ def average(model: str, steps: Sequence[Path], root: Path, to: Path) -> Path:
         update={"normalise": first.config.data.normalise.model_copy(update={"working_diameter_px": VESSEL_DIAMETER})}
     )
     task = first.config.task.model_copy(update={"flips": False})  # type: ignore[attr-defined]
-    config = first.config.model_copy(update={"name": model, "description": WHAT[model], "data": data, "task": task})
+    config = first.config.model_copy(update={"name": to.name, "description": model.description, "data": data, "task": task})
     mean = first.task
     states = [bundle.task.state_dict() for bundle in (first, *others)]
     means = {key: torch.stack([state[key] for state in states]).mean(dim=0) for key, own in states[0].items() if own.is_floating_point()}
@@ -182,7 +244,6 @@ def average(model: str, steps: Sequence[Path], root: Path, to: Path) -> Path:
     scores = [mean.score(prediction, target, Geometry(tuple(valid.shape)), valid) for prediction, target, valid in labelled]
     summary = {f"validation/{name}": value for name, value in mean.summarise(scores).items()}
     save(to, replace(first, task=mean, card_sha256=card.sha256, thresholds=mean.thresholds), config, summary, steps[0])
-    return to
 
 
 def validated(predictor: Predictor, card: DataCard, case: CardCase) -> tuple[Prediction, Target, torch.Tensor]:
@@ -194,33 +255,114 @@ def validated(predictor: Predictor, card: DataCard, case: CardCase) -> tuple[Pre
     return predictor.predict(scan), target, torch.from_numpy(detect_field_of_view(scan.pixels))
 
 
-def scores(bundle: Path, on: Measured, out: Path) -> Mapping[str, Any]:
-    """Means over images with their intervals, inside the field of view, by the measure's name."""
-    identity = load_bundle(bundle).id
-    with progress(f"{identity} on {on.card}") as advance:
-        own = out / "scores" / f"{identity}_{on.card}"
-        summary = evaluate(bundle, on.card, on.root, part=on.part, classes={on.own: on.theirs}, out=own, progress=advance)
-    means: Mapping[str, Any] = summary["classes"][on.own]["mean_per_image"]
-    return means
+def on_labels(
+    title: str, card: str, root: Path, *, classes: Mapping[str, str] | None = None, part: Literal["test", "all"] = "test"
+) -> Measurement:
+    """Scores on a card's labels, inside the field of view; ``classes``: those of the bundle by the card's names, where they differ."""
+
+    def measured(bundle: Path, out: Path) -> Scores:
+        identity = load_bundle(bundle).id
+        with progress(f"{identity} on {title}") as advance:
+            summary = evaluate(bundle, card, root, part=part, classes=classes, out=out / "scores" / f"{identity}_{card}", progress=advance)
+        return {(title, name): score for name, score in scores(summary).items()}
+
+    return measured
 
 
-def listed(rows: Sequence[tuple[Measured, Mapping[str, Any]]]) -> str:
+def scores(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What a model is told by: AP of objects, else Dice of pixels, and errors of surfaces."""
+    if (boxes := summary.get("detection", {}).get("box")) is not None:
+        return {f"AP@.50 {name}": score_of(own, "ap50", "ap50_low", "ap50_high") for name, own in boxes["classes"].items()}
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, own in summary["classes"].items():
+        means = own["mean_per_image"]
+        found[f"Dice {name}"] = {**score_of(means["dice"]), "beside": {other: means[other]["value"] for other in BESIDE}}
+    surfaces = summary.get("surfaces", {"surfaces": {}})
+    return found | {f"{surfaces['unit']} off {name}": score_of(own["mean_abs"]) for name, own in surfaces["surfaces"].items()}
+
+
+def score_of(own: Mapping[str, Any], value: str = "value", low: str = "low", high: str = "high") -> Mapping[str, Any]:
+    return {"value": own[value], "low": own.get(low), "high": own.get(high)}
+
+
+def on_device_lines(vol: Path) -> Measurement:
+    """Mean distance from the lines that a Spectralis drew into its own scans; files that cannot be read are named and left out."""
+
+    def measured(bundle: Path, out: Path) -> Scores:
+        predictor, rows = Predictor(load_bundle(bundle)), Scores()
+        for path in sorted(vol.glob("*.vol")):
+            try:
+                reading = read_beside_device(predictor, path)
+            except ScanError as error:
+                print(f"{path.name}: left out, {error}")
+                continue
+            for error in reading.errors:
+                rows[f"Spectralis {path.stem}", f"{error.unit} off the device's {error.name}"] = score_of({"value": error.mean_abs})
+        return rows
+
+    return measured
+
+
+def listed(rows: Scores) -> str:
     """The text of a scores.json (pipeline/bundles/shipped/README.md)."""
-    lines = []
-    for on, means in rows:
-        dice = {key: round(means["dice"][key], 4) for key in ("value", "low", "high")}
-        beside = {name: round(means[name]["value"], 4) for name in ("pixel_accuracy", "sensitivity", "specificity")}
-        lines.append(json.dumps({"on": on.on, "score": f"Dice {on.own}", **dice, "beside": beside}))
+    lines = [json.dumps({"on": on, "score": score, **rounded(row)}) for (on, score), row in rows.items()]
     return "[" + ",\n ".join(lines) + "]\n"
 
 
-def told(own: str, shipped: str, rows: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]]) -> list[str]:
-    """A table: one line a data set, Dice of the bundle ``own`` and of the one ``shipped`` with 95 % intervals, and their difference."""
-    lines = [f"| on | trained here ({own}) | shipped ({shipped}) | difference |", "|---|---|---|---|"]
-    for name, mine, theirs in rows:
-        shown = (f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]" for score in (mine, theirs))
-        lines.append(f"| {name} | {' | '.join(shown)} | {mine['value'] - theirs['value']:+.3f} |")
+def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: rounded(value) if isinstance(value, Mapping) else None if value is None else round(value, 4) for name, value in row.items()
+    }
+
+
+def told(own: str, mine: Scores, shipped: str, theirs: Scores) -> list[str]:
+    """A table: one line a score of the bundle ``own`` and of the one ``shipped`` with 95 % intervals, and their difference."""
+    lines = [f"| on | score | trained here ({own}) | shipped ({shipped}) | difference |", "|---|---|---|---|---|"]
+    for (on, name), score in mine.items():
+        other = theirs.get((on, name))
+        pair = (score["value"], None if other is None else other["value"])
+        difference = "" if pair[0] is None or pair[1] is None else f"{pair[0] - pair[1]:+.3f}"
+        lines.append(f"| {on} | {name} | {shown(score)} | {shown(other)} | {difference} |")
     return lines
+
+
+def shown(score: Mapping[str, Any] | None) -> str:
+    if score is None or score["value"] is None:
+        return ""
+    ends = "" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]"
+    return f"{score['value']:.3f}{ends}"
+
+
+MODELS = {
+    "vessels": Model(
+        "Vessels in fundus photographs of any camera; the scale comes from the field of view. U-Net on MobileNetV2, 0.62 M parameters.",
+        make_vessels,
+        needs=("chase", "hrf"),
+        measured=("drive",),
+    ),
+    "vessels_little": Model(
+        "Vessels as `vessels` finds them, faster: two little U-Nets in a row, 94,024 parameters.",
+        make_vessels_little,
+        needs=("chase", "hrf"),
+        measured=("drive",),
+    ),
+    "disc": Model(
+        "Optic disc in fundus photographs of any camera; the scale comes from the field of view. U-Net on MobileNetV2, 0.62 M parameters.",
+        make_disc,
+        needs=("idrid",),
+        measured=("drishti",),
+    ),
+    "lesions": Model(
+        "Hard exudates and haemorrhages in fundus photographs, as boxes; weak: see its card. Faster R-CNN on MobileNetV2.",
+        make_lesions,
+        needs=("idrid",),
+    ),
+    "oct_layers": Model(
+        "Retinal layers and fluid in OCT B-scans, learnt from artificial scans alone. U-Net, 0.67 M parameters.",
+        make_oct_layers,
+        measured=("vol",),
+    ),
+}
 
 
 if __name__ == "__main__":
