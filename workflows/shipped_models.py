@@ -310,9 +310,8 @@ def listed(rows: Scores) -> str:
 
 
 def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: rounded(value) if isinstance(value, Mapping) else None if value is None else round(value, 4) for name, value in row.items()
-    }
+    """Four places of each number, those of ``beside`` too."""
+    return {name: rounded(value) if isinstance(value, Mapping) else value and round(value, 4) for name, value in row.items()}
 
 
 def told(own: str, mine: Scores, shipped: str, theirs: Scores) -> list[str]:

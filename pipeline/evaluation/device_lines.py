@@ -43,7 +43,7 @@ def device_surfaces(path: Path) -> Surfaces:
     }
     names = [name for name in LINES.values() if name in drawn]
     if not names:
-        raise ScanError("the device drew no lines in it")
+        raise ScanError("no_lines", "the device drew no lines in it")
     return Surfaces(tuple(names), np.stack([drawn[name] for name in names]))
 
 
