@@ -21,8 +21,8 @@ from pipeline.evaluation.device_lines import read_beside_device
 from pipeline.inference.predict import Predictor
 from pipeline.measurements.surfaces import Surfaces, find_surfaces, surface_errors
 from pipeline.phantoms.fundus import draw_fundus
-from pipeline.resources import EXAMPLES
 from pipeline.phantoms.oct_set import write_oct_set
+from pipeline.resources import EXAMPLES
 from pipeline.scans.field_of_view import detect_field_of_view
 from pipeline.scans.open import open_scan
 from pipeline.types import Scan
