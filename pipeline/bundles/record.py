@@ -33,6 +33,7 @@ class ClassRecord(_Fields):
     code: str | None = Field(None, max_length=64)
     inside: str | None = None
     role: Role | None = None
+    mirrors_to: str | None = None
 
 
 class LabelMapRecord(_Fields):
@@ -40,6 +41,7 @@ class LabelMapRecord(_Fields):
     classes: list[ClassRecord] = Field(min_length=1, max_length=1000)
     layered: list[str] = []
     surfaces: list[Name] = []
+    ordered: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> LabelMapRecord:

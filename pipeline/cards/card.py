@@ -32,6 +32,7 @@ from pipeline.cards.labels import (
     read_placed,
 )
 from pipeline.cards.patterns import Pattern, expressions
+from pipeline.cards.picture_class import PictureClass
 from pipeline.cards.places import InFolder
 from pipeline.cards.plain_text import read_plain_text
 from pipeline.errors import CardError, OcusegError
@@ -55,6 +56,9 @@ class ClassFields(Strict):
         None, description="what the class is, where its code does not say it; measurements are chosen by this, never by the name"
     )
     inside: str | None = Field(None, description="the class that this one is part of: a cup is kept only where its disc is found too")
+    mirrors_to: str | None = Field(
+        None, description="of whole pictures: the class that a left-right mirror makes of this one, as a right eye becomes a left one"
+    )
 
     @field_validator("name")
     @classmethod
@@ -118,7 +122,9 @@ class CardFields(Strict):
     surfaces: list[Name] = Field(
         default_factory=list, description="names of the surfaces above, between and below the layers: [ILM, ..., BM]"
     )
+    ordered: bool = Field(False, description="of whole pictures: classes are grades, from the lowest to the highest")
     images: ImageFields
+    picture_class: PictureClass | None = Field(None, description="which class each picture as a whole is, in place of labels")
     labels: list[LabelSource] = Field(default_factory=list)
     second_reader: list[LabelSource] = Field(default_factory=list)
     field_of_view: FieldOfViewSource | None = None
@@ -129,6 +135,10 @@ class CardFields(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> CardFields:
         names = self.stored_map.names  # made here, so that its own checks are a card's, too
+        if self.picture_class is not None:
+            self.picture_class.check(self.stored_map, bool(self.labels or self.second_reader))
+        elif self.ordered or self.stored_map.mirrors:
+            raise ValueError("ordered and mirrors_to are of whole pictures: say by picture_class where the class of each is found")
         if not names and (self.labels or self.second_reader):
             raise ValueError("classes: is missing, but there are labels; name the classes that they hold")
         for source in (*self.labels, *self.second_reader):
@@ -161,6 +171,8 @@ class CardFields(Strict):
                     strange |= set(Pattern.compile(source.classes_from.file).fields) - known
                 if strange:
                     raise ValueError(f"pattern {pattern.text!r} uses {{{strange.pop()}}}, which the image pattern does not have")
+            if self.picture_class is not None and self.picture_class.field not in patterns[0].fields:
+                raise ValueError(f"picture_class.field needs {{{self.picture_class.field}}} in the image pattern")
             if self.parts is not None and self.parts.field is not None and "part" not in known:
                 raise ValueError("parts.field needs {part} in the image pattern")
         return self
@@ -168,8 +180,8 @@ class CardFields(Strict):
     @cached_property
     def stored_map(self) -> LabelMap:
         """All classes that the label files name."""
-        classes = (LabelClass(i, c.name, c.colour, c.code, c.inside, c.role) for i, c in enumerate(self.classes, 1))
-        return LabelMap(tuple(classes), self.overlapping, tuple(self.layers), tuple(self.surfaces))
+        classes = (LabelClass(i, c.name, c.colour, c.code, c.inside, c.role, c.mirrors_to) for i, c in enumerate(self.classes, 1))
+        return LabelMap(tuple(classes), self.overlapping, tuple(self.layers), tuple(self.surfaces), self.ordered)
 
     @cached_property
     def patterns(self) -> tuple[Pattern, ...]:
@@ -223,7 +235,8 @@ class CardCase:
 
     A label without a path is a file that may be missing by the card: the image has none of its classes. A source with one file per
     object has one entry per file. ``fields`` are the values of the patterns' fields for the image, ``root`` is the data set's folder.
-    ``patient_from``: where the patient was read: the card's field, tags, a folder or the file's name.
+    ``patient_from``: where the patient was read: the card's field, tags, a folder or the file's name. ``picture_class``: what the whole
+    picture is, of a card that says it.
     """
 
     key: CaseKey
@@ -235,6 +248,7 @@ class CardCase:
     root: Path = Path()
     fields: Mapping[str, str] = field(default_factory=dict, compare=False)
     patient_from: PatientSource = "field"
+    picture_class: str | None = None
 
 
 def card_folders() -> list[Path]:

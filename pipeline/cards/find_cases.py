@@ -57,6 +57,8 @@ def find_cases(card: DataCard, root: Path, *, pseudonyms: Pseudonyms | None = No
     found = search_folder(card, root, pseudonyms=pseudonyms)
     if found.left_over:
         log.info("card %s: %d files do not fit and are left out; `ocuseg card check` lists them", card.name, len(found.left_over))
+    if card.picture_class is not None:  # pictures of classes that data.classes leaves out
+        found.cases = [case for case in found.cases if case.picture_class in card.label_map.names]
     if not found.cases:
         raise CardError(
             f"card {card.name}: no image with its label fits {card.images.file!r} in the given folder; "
@@ -109,9 +111,13 @@ def search_folder(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None
         if any(number >= len(card.labels) for number in missing):
             second = []
         try:
+            named = None if card.picture_class is None else card.picture_class.of(fields, card.stored_map.names)
             key, told_by = namer.key(path, fields)
-        except ScanError as error:
+        except (CardError, ScanError) as error:
             found.left_over.append((path, str(error)))
+            continue
+        if card.picture_class is not None and named is None:
+            found.unlabelled += 1
             continue
         if key in keys:
             raise CardError(f"card {card.name}: files {keys[key]!r} and {path!r} both become case {key}; let the pattern tell them apart")
@@ -127,6 +133,7 @@ def search_folder(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None
                 root,
                 {**fields, "stem": stem_of(composed(path))},
                 patient_from=told_by,
+                picture_class=named,
             )
         )
     for matcher in (*labels, *([view] if view else [])):

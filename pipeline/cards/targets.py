@@ -48,10 +48,12 @@ WeakMasks = Literal["none", "ellipse"] | float
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """``mask`` int64 (H, W) or (D, H, W), or None if only boxes are known; ``objects`` of each slice, or None if not requested."""
+    """``mask`` int64 (H, W) or (D, H, W), or None if only boxes are known; ``objects`` of each slice, or None if not requested;
+    ``grade`` of the whole picture (Target.grade), of a card that says it."""
 
     mask: npt.NDArray[np.int64] | None
     objects: tuple[Objects, ...] | None
+    grade: int | None = None
 
 
 def read_target_mask(card: DataCard, case: CardCase, *, reader: Reader = "first", scan: Scan | None = None) -> npt.NDArray[np.int64]:
@@ -68,7 +70,9 @@ def read_target_mask(card: DataCard, case: CardCase, *, reader: Reader = "first"
 
 
 def boxes_only(case: CardCase, remedy: str) -> CardError:
-    """The remedy if masks are needed but there are only boxes."""
+    """The remedy if masks are needed but there are only boxes, or a class of the whole picture."""
+    if case.picture_class is not None:
+        return CardError(f"case {case.key}: its label is a class of the whole picture; use a classification task, or a card with masks")
     return CardError(f"case {case.key}: its labels are boxes, which say nothing about single pixels; {remedy}")
 
 
@@ -91,6 +95,8 @@ def read_truth(
     CardError: the case has no label of that reader, or its files do not match the card; names the case.
     """
     files = case.labels if reader == "first" else case.second_reader
+    if case.picture_class is not None and reader == "first":
+        return Truth(None, None, card.label_map.names.index(case.picture_class))
     if not files:
         raise CardError(f"case {case.key}: card {card.name} has no label of the {reader} reader for it")
     try:

@@ -40,6 +40,7 @@ class DataConfig(Strict):
         None, ge=1, description="consecutive slices in a training crop, for a network with dims: 3; null: each slice is its own sample"
     )
     crops_per_image: int = Field(4, ge=1, description="training crops drawn from each image per epoch")
+    balance_classes: bool = Field(False, description="classification: draw the pictures of each class equally often")
     foreground_crops: float = Field(
         0.0, ge=0, le=1, description="fraction of crops placed on a foreground pixel; for a detector, near an object"
     )
@@ -55,6 +56,14 @@ class DataConfig(Strict):
         0, ge=0, description="processes that cut samples, for sets larger than memory (cache: disk); 0 is fastest where they fit into it"
     )
     cache: Literal["memory", "disk"] = Field("memory", description="where decoded, normalised images are cached")
+
+    def check_whole_pictures(self) -> None:
+        """Raises ValueError where a task that says what a picture as a whole is would not get to see all of it."""
+        if self.crop is not None or self.normalise.working_size is None:
+            raise ValueError(
+                "data: a classification task sees whole pictures of one size: set data.crop: null and data.normalise.working_size, "
+                "such as [224, 224]"
+            )
 
 
 Epoch = Annotated[int, Field(ge=1)]
@@ -182,6 +191,8 @@ class RunConfig(Strict):
             raise ValueError(
                 f"task {task.name!r} cannot use model {model.name!r}; choose one of {', '.join(fitting) or 'none'}, or another task"  # type: ignore[attr-defined]
             )
+        if task.whole_pictures:  # type: ignore[attr-defined]
+            self.data.check_whole_pictures()
         volumes: bool = model.volumes  # type: ignore[attr-defined]
         if volumes and self.data.slices is None:
             raise ValueError(f"data.slices is missing: model {model.name!r} has dims 3; say how many slices a training crop has, such as 9")  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -39,6 +39,8 @@ class SamplingConfig(Protocol):
     def augment(self) -> AugmentConfig: ...
     @property
     def workers(self) -> int: ...
+    @property
+    def balance_classes(self) -> bool: ...
 
 
 class TrainingLoader:
@@ -69,7 +71,10 @@ class TrainingLoader:
         indices = [index for key in keys for index in store.indices([key])[:: data.slices or 1]]
         if not indices:
             raise TrainingError("no case is left to train on; check the split")
-        order = torch.randperm(len(indices) * data.crops_per_image, generator=_generator(seed, epoch, "order")).tolist()
+        generator = _generator(seed, epoch, "order")
+        if data.balance_classes:
+            indices = _balanced({index: store.grade(index) for index in indices}, generator)
+        order = torch.randperm(len(indices) * data.crops_per_image, generator=generator).tolist()
         self._indices = [indices[place % len(indices)] for place in order]
         self._store, self._data = store, data
         self._augment = Augment(data.augment, data.crop, store.card.modality, store.channels, data.slices or 1)
@@ -153,6 +158,20 @@ class TrainingLoader:
         aside = torch.rand(2, generator=generator, dtype=torch.float64) - 0.5
         row, column = (y1 + y2 + float(aside[0]) * rows) / 2, (x1 + x2 + float(aside[1]) * columns) / 2
         return min(max(int(row), 0), size[0] - 1), min(max(int(column), 0), size[1] - 1)
+
+
+def _balanced(grades: Mapping[int, int | None], generator: torch.Generator) -> list[int]:
+    """As many samples as there are, drawn so that each class is there equally often (one more of some where that does not divide): those of
+    a rare class several times, those of a frequent one not all in one epoch."""
+    by_class: dict[int | None, list[int]] = {}
+    for index, grade in grades.items():
+        by_class.setdefault(grade, []).append(index)
+    chosen: list[int] = []
+    for place, grade in enumerate(sorted(by_class, key=str)):
+        own, wanted = by_class[grade], (len(grades) + place) // len(by_class)
+        rounds = -(-wanted // len(own))
+        chosen += [own[n] for _ in range(rounds) for n in torch.randperm(len(own), generator=generator).tolist()][:wanted]
+    return chosen
 
 
 def evaluation_batches(

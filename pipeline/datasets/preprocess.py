@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.cards.card import CardCase, DataCard, check_sizes, read_field_of_view, read_scan
 from pipeline.cards.objects import PackedObjects
-from pipeline.cards.targets import WeakMasks, boxes_only, read_truth
+from pipeline.cards.targets import Truth, WeakMasks, boxes_only, read_truth
 from pipeline.datasets.cache import CachedCase
 from pipeline.datasets.fingerprint import fingerprint
 from pipeline.datasets.normalise import NormaliseConfig, preprocess, to_working
@@ -16,8 +16,9 @@ from pipeline.errors import CardError
 from pipeline.scans.open import content_sha256
 from pipeline.types import LabelMap
 
-TargetKind = Literal["masks", "objects", "either"]
-"""What is needed of every case: a mask of classes, objects with boxes, or whatever there is (datasets/store.py)."""
+TargetKind = Literal["masks", "objects", "grade", "either"]
+"""What is needed of every case: a mask of classes, objects with boxes, the class of the whole picture, or whatever there is
+(datasets/store.py)."""
 
 
 def preprocess_case(
@@ -33,10 +34,9 @@ def preprocess_case(
     view = read_field_of_view(card, case, scan)
     truth = None
     if case.labels or need != "either":
-        truth = read_truth(card, case, objects=need != "masks", weak_masks=weak_masks, scan=scan)
+        truth = read_truth(card, case, objects=need in ("objects", "either"), weak_masks=weak_masks, scan=scan)
+    check_need(case, truth, need)
     mask = None if truth is None else truth.mask
-    if mask is None and need == "masks":
-        raise boxes_only(case, "use a detection task, a card with masks, or data.weak_masks: ellipse")
     if mask is not None:
         check_sizes(scan.geometry, mask, "the label")
     if view is not None and view.shape != scan.geometry.plane:
@@ -64,6 +64,7 @@ def preprocess_case(
         "rows": volume.shape[2],
         "columns": volume.shape[3],
         "channels": volume.shape[0],
+        "grade": None if truth is None else truth.grade,
         "warnings": list(scan.warnings),
         "placement": {name: list(getattr(placement, name)) for name in ("source", "crop", "resized", "pad")},
     }
@@ -80,6 +81,16 @@ def preprocess_case(
         source_objects=source_objects,
         about=about,
     )
+
+
+def check_need(case: CardCase, truth: Truth | None, need: TargetKind) -> None:
+    """Raises CardError where a case's label is not what is needed."""
+    if need in ("masks", "objects") and truth is not None and truth.mask is None and truth.objects is None:
+        raise boxes_only(case, "use a detection task, a card with masks, or data.weak_masks: ellipse")
+    if need == "grade" and (truth is None or truth.grade is None):
+        raise CardError(
+            f"case {case.key}: its card does not say what the picture as a whole is (picture_class); use a semantic or detection task"
+        )
 
 
 def _smallest(label_map: LabelMap) -> type[np.signedinteger[Any]]:

@@ -84,6 +84,7 @@ class CaseReader:
             "labels": [[source.model_dump(), None if path is None else self._label_sha256(path)] for source, path in case.labels],
             "field_of_view": None if case.field_of_view is None else content_sha256(case.field_of_view),
             "field_of_view_source": None if self.card.field_of_view is None else self.card.field_of_view.model_dump(),
+            "picture_class": case.picture_class,
             "need": self.need,
             "weak_masks": self.weak_masks,
             "normalise": self.normalise.model_dump(),

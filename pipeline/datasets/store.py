@@ -43,7 +43,8 @@ class CaseStore:
     cache: "memory" keeps the arrays; "disk" writes them below ``cache_dir`` and maps what is needed, so that a set larger than
         memory works and the next run starts at once. The key is the content of the files and all that shapes the arrays.
     need: "masks" (a semantic task) refuses labels without masks and reads no objects; "objects" (detection) reads objects, and masks
-        where there are any; "either" is the same and keeps images without labels. An image with N = 0 objects is as good as any.
+        where there are any; "grade" (classification) the class of each picture; "either" is as "objects" and keeps images without labels.
+        An image with N = 0 objects is as good as any.
     weak_masks: "ellipse" makes a mask of every object of which only the box is known.
     workers: threads that decode.
     progress: called as ``progress(done, total)``.
@@ -221,6 +222,9 @@ class CaseStore:
             if len(found) == len(names):
                 break
             cached = self._cached[key]
+            if (grade := cached.about.get("grade")) is not None:
+                found.add(names[grade])
+                continue
             if cached.source_objects is not None:
                 found |= {names[label - 1] for label in np.unique(cached.source_objects.labels).tolist()}
                 continue
@@ -228,6 +232,11 @@ class CaseStore:
             if mask is not None and valid is not None:
                 found |= self.label_map.held(np.asarray(mask)[np.asarray(valid)])
         return found
+
+    def grade(self, index: int, *, mirrored: bool = False) -> int | None:
+        """What the picture of a sample is as a whole (Target.grade), or what it becomes when left and right change places."""
+        grade: int | None = self._cached[self.case_of(index)].about.get("grade")
+        return self.label_map.mirrored(grade) if mirrored and grade is not None else grade
 
     def working_valid(self, index: int) -> npt.NDArray[np.bool_]:
         key, slice_index = self._samples[index]
@@ -241,6 +250,8 @@ class CaseStore:
         mask = None if stored is None else stored[slice_index]
         if cached.source_objects is not None:
             return cached.source_objects.unpack(slice_index, cached.placement.source).target(mask)
+        if (grade := self.grade(index)) is not None:
+            return Target(grade=grade)
         if mask is None:
             raise CardError(f"case {key}: card {self.card.name} has no label of the first reader for it")
         return Target(mask=torch.from_numpy(np.array(mask, dtype=np.int64)))

@@ -46,6 +46,7 @@ class Source(Protocol):
     def block(self, index: int, slices: int) -> Sequence[int]: ...
     def placement(self, index: int) -> Placement: ...
     def working_objects(self, index: int) -> Objects | None: ...
+    def grade(self, index: int, *, mirrored: bool = False) -> int | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,7 @@ class Windows:
     of the results. Around a region pixels are 0 and not valid, and the mask is IGNORE.
 
     ``found``: the objects of all samples, None where none were asked for. ``mask_type``: of the mask's bytes, None without masks.
+    ``grades``: of each picture as a whole, after its turn.
     """
 
     pixels: Tensor
@@ -70,6 +72,7 @@ class Windows:
     cases: tuple[CaseKey, ...]
     placements: tuple[Placement, ...]
     found: FoundObjects | None = None
+    grades: tuple[int | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -158,7 +161,9 @@ def gathered(
     cases = tuple(source.case_of(index) for index, _ in wanted)
     canvas = int(pixels.shape[-2]), int(pixels.shape[-1])
     objects = None if slices is not None else _objects(source, wanted, canvas)
-    return Windows(pixels, labels, numbers, layout, plans[0].size, source.clamp, slices is not None, mask_type, cases, placements, objects)
+    grades = tuple(source.grade(index, mirrored=plan.turn.mirrored) for index, plan in wanted)
+    volumes = slices is not None
+    return Windows(pixels, labels, numbers, layout, plans[0].size, source.clamp, volumes, mask_type, cases, placements, objects, grades)
 
 
 def torch_type(kind: Any) -> torch.dtype:

@@ -6,7 +6,7 @@ said). Percentile bootstrap: Efron and Tibshirani, An Introduction to the Bootst
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,26 @@ def paired_patient_bootstrap(
     return _percentiles([(left, 1.0), (right, -1.0)], statistic, n, seed, level)
 
 
+def patient_weights(patients: Sequence[str], n: int, seed: int = 0) -> FloatArray | None:
+    """(n, images): how often each image of ``patients`` stands in each of n draws of patients with replacement, for statistics that are
+    no function of sums (AUROC); None with fewer than FEWEST_PATIENTS."""
+    names = sorted(set(patients))
+    if len(names) < FEWEST_PATIENTS:
+        return None
+    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=n).astype(np.float64)
+    place = {name: number for number, name in enumerate(names)}
+    return np.asarray(times[:, [place[patient] for patient in patients]])
+
+
+def percentile_interval(values: FloatArray, level: float = 0.95) -> tuple[float, float] | None:
+    """(low, high) of the draws that define a statistic; None where none does."""
+    defined = values[~np.isnan(values)]
+    if not defined.size:
+        return None
+    low, high = np.quantile(defined, [(1 - level) / 2, 1 - (1 - level) / 2])
+    return float(low), float(high)
+
+
 def _percentiles(
     sides: list[tuple[dict[str, FloatArray], float]], statistic: Statistic, n: int, seed: int, level: float
 ) -> tuple[float, float] | None:
@@ -98,13 +118,7 @@ def _percentiles(
             images = times @ np.array([len(rows[p]) for p in patients], dtype=np.float64)
             value += sign * statistic(sums, images)
         drawn.append(value)
-    tail = (1 - level) / 2
-    every = np.concatenate(drawn)
-    defined = every[~np.isnan(every)]
-    if not defined.size:
-        return None
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    return float(low), float(high)
+    return percentile_interval(np.concatenate(drawn), level)
 
 
 def _rows(values: Mapping[str, npt.ArrayLike]) -> dict[str, FloatArray]:

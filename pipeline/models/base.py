@@ -15,7 +15,7 @@ from pipeline.registry import Registry, Strict
 
 MODELS = Registry("model.name", "pipeline.models")
 
-Family = Literal["semantic", "detection"]
+Family = Literal["semantic", "detection", "classification"]
 
 Dims = Literal[2, 3]
 """Axes of what a network sees: images, or volumes of neighbouring slices."""

@@ -48,10 +48,12 @@ TileSides = Annotated[tuple[_Side, _Side], OneOrTwo()]
 
 class TaskConfig(Strict):
     """Base of every task's settings. ``family`` says which networks it can use (``ModelConfig.family``), ``need`` what it needs of every
-    case: a mask of classes, or objects with boxes (datasets/store.py)."""
+    case: a mask of classes, objects with boxes, or the class of the whole picture (datasets/store.py). ``whole_pictures``: a crop would not
+    tell what it learns."""
 
     family: ClassVar[Family]
     need: ClassVar[TargetKind] = "masks"
+    whole_pictures: ClassVar[bool] = False
 
     @property
     def slices_at_once(self) -> int | None:
@@ -75,11 +77,15 @@ class Task(nn.Module, abc.ABC):
     decision thresholds by class name that ``score`` uses; empty: the family's defaults. ``precision``: what the network calculates in
     while it predicts, of the families that have been compared with float32 (inference/ and training/ set it). ``engine``: what runs the
     network while it predicts (inference/engines/); None: torch. ``quick``: leave out of predictions what only averages (flips).
+    ``marks``: its classes are those of pixels or objects of a mask, and not
+    of whole pictures. ``explains``: predictions also say where the network looked (Prediction.attention), where the family can.
     """
 
     network: Network
     label_map: LabelMap
     volumes: bool = False
+    marks: bool = True
+    explains: bool = False
     uses_thresholds: bool = True
     headline: str
     thresholds: Mapping[str, float]
@@ -189,6 +195,10 @@ class Task(nn.Module, abc.ABC):
     def tune(self, labelled: Callable[[], Iterable[Labelled]]) -> dict[str, float]:
         """Decision thresholds by class name, chosen on validation images; each call of ``labelled`` goes through them once."""
         return {}
+
+    def calibrate(self, labelled: Callable[[], Iterable[Labelled]]) -> bool:
+        """Fit on validation images, before :meth:`tune`, what makes probabilities mean what they say; True: predictions change."""
+        return False
 
     def figures(self, evidence: Sequence[Any]) -> dict[str, npt.NDArray[np.uint8]]:
         """Pictures by name, uint8 (H, W, 3), of what many images show together (precision against recall)."""

@@ -109,6 +109,8 @@ def final_validation(setup: Setup, task: Task, state: State) -> dict[str, float]
             raise_if_interrupted(setup)
             yield parts
 
+    if task.calibrate(labelled):
+        found = Predictions(task, setup.store, keys, device)
     task.thresholds = task.tune(labelled)
     examples = {(indices := setup.store.indices([key]))[len(indices) // 2] for key in keys[:EXAMPLES]}
     scored = []

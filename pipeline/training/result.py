@@ -42,7 +42,7 @@ class TrainingResult:
         """For a person; nothing in the other processes of a distributed run."""
         if not self.bundle_id:
             return []
-        asked = ("validation/dice", "validation/ap50", "validation/mask_ap50")
+        asked = tuple(f"validation/{name}" for name in ("dice", "ap50", "mask_ap50", "accuracy", "balanced_accuracy", "auroc"))
         found = [f"{name.removeprefix('validation/')} {value:.4f}" for name, value in self.metrics.items() if name.startswith(asked)]
         useless = useless_sentence(validation_dice(self.metrics), "validation")
         return [

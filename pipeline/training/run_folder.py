@@ -16,8 +16,10 @@ from pipeline.cards.card import CardCase, DataCard, card_folders, load_card, par
 from pipeline.cards.find_cases import find_cases
 from pipeline.cards.record import patients_as_tokens, recorded_text
 from pipeline.config import RunConfig, dump_config, parse_config
+from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.loader import CaseStore
 from pipeline.datasets.people import check_people
+from pipeline.datasets.preprocess import TargetKind
 from pipeline.datasets.splits import Split, guard, make_split
 from pipeline.errors import BundleError, CardError, ConfigError, NothingUsableError
 from pipeline.lock import locked
@@ -92,6 +94,7 @@ def prepare_data(
     card, text = read_card(config, run_dir, given)
     if config.data.classes is not None:
         card = card.choosing(config.data.classes)
+    check_turns(card, config.data.augment)
     if not card.classes:
         raise CardError(f"card {card.name} has no classes, so there is nothing to learn; take a card whose files are labelled")
     pseudonyms = site_pseudonyms(card, key_path)
@@ -122,7 +125,7 @@ def prepare_data(
         readable = split.without(store.unreadable)
         guarded = guard(readable, store.fingerprints(), store.hashes(), config.data.split.near_duplicates)
         split = replace(guarded, unreadable=readable.unreadable)
-    check_classes(card, store, split, config.task.need == "objects")  # type: ignore[attr-defined]
+    check_classes(card, store, split, config.task.need)  # type: ignore[attr-defined]
     # What the guard has left out is no part of the run.
     manifest = store.manifest({key for _, keys in split for key in keys})
     if begun:
@@ -134,14 +137,23 @@ def prepare_data(
     return Data(card, text, store, split, manifest, spacing(card, [case for case in cases if case.key in split.train]))
 
 
-def check_classes(card: DataCard, store: CaseStore, split: Split, objects: bool) -> None:
+def check_turns(card: DataCard, augment: AugmentConfig) -> None:
+    """Raises ConfigError where pictures would be turned whose class depends on what is left and right."""
+    if card.label_map.mirrors and augment.quarter_turns:
+        raise ConfigError(
+            f"data.augment.quarter_turns: must be false, because classes of card {card.name} depend on left and right, which a turned "
+            "picture does not show; horizontal flips are right: they give the mirrored class"
+        )
+
+
+def check_classes(card: DataCard, store: CaseStore, split: Split, need: TargetKind) -> None:
     """Every class is labelled in a training case, and one of them in a validation case.
 
     Raises
     ------
     NothingUsableError: a class that nothing could be learnt of, or no validation case to choose the best epoch by.
     """
-    what = "object" if objects else "pixel"
+    what = {"objects": "object", "grade": "picture"}.get(need, "pixel")
     labelled = store.labelled_classes(split.train)
     lacking = [name for name in card.label_map.names if name not in labelled]
     if lacking:

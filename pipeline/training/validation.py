@@ -183,7 +183,7 @@ def summary(task: Task, scored: Sequence[Scored]) -> dict[str, float]:
     if task.headline not in found:
         raise TrainingError(
             f"validation: {task.headline} is undefined, because none of the {len(scored)} validation images has what it is measured on "
-            "(a labelled object, or a mask); choose other validation cases (data.split), or another task.headline"
+            "(a labelled object, a mask, pictures of two classes); choose other validation cases (data.split), or another task.headline"
         )
     names = list(scored[0].losses)
     losses = {f"loss/{name}": sum(image.losses[name] for image in scored) / len(scored) for name in names}

@@ -26,7 +26,8 @@ ROLE_OF_CODE: Mapping[str, Role] = {
 class LabelClass:
     """One foreground class. ``colour`` is RGB 0-255; ``code`` is "SCHEME:VALUE" (DICOM) or None; ``role`` where the code does not say it.
 
-    ``inside`` names the class that this one is a part of (the cup of the disc), or None.
+    ``inside`` names the class that this one is a part of (the cup of the disc), or None. ``mirrors_to`` names the class, of whole pictures,
+    that a left-right mirror makes of this one (a right eye looks like a left one), or None where it stays what it is.
     """
 
     index: int
@@ -35,11 +36,14 @@ class LabelClass:
     code: str | None = None
     inside: str | None = None
     role: Role | None = None
+    mirrors_to: str | None = None
 
 
 @dataclass(frozen=True)
 class LabelMap:
     """The classes a mask can hold (none: a data set without labels): background 0, ignored pixels -1, foreground 1..K in order.
+
+    Of whole pictures they are what a picture may be: its grade g (0..K - 1) is class g + 1; ``ordered``: a later class is a higher grade.
 
     Exclusive classes: a mask's value is the class index. Overlapping classes (the cup lies inside the disc): a mask is a bit
     field, bit k - 1 set where class k is present, so that one integer image says everything and moves as one through every
@@ -53,6 +57,7 @@ class LabelMap:
     overlapping: bool = False
     layered: tuple[str, ...] = ()
     surfaces: tuple[str, ...] = ()
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         require([c.index for c in self.classes] == list(range(1, len(self.classes) + 1)), "class indices must be 1, 2, 3, ... in order")
@@ -63,6 +68,8 @@ class LabelMap:
             require(cls.inside in (None, *self.names), f"{said}, but classes are: {', '.join(self.names)}")
             require(cls.inside is None or self.overlapping, f"{said}, which needs overlapping: true")
             require(cls.name not in self.around(cls), f"{said}, and so inside itself; say inside of the inner class alone")
+            back = self._mirror_of(cls.mirrors_to)
+            require(cls.mirrors_to is None or back == cls.name, f"class {cls.name!r} mirrors to {cls.mirrors_to!r}, which must mirror back")
         for name in self.layered:
             require(name in self.names, f"layers speak of class {name!r}, but classes are: {', '.join(self.names)}")
         require(len(set(self.layered)) == len(self.layered), "layers name a class twice; each lies in one place from the vitreous down")
@@ -78,6 +85,19 @@ class LabelMap:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.classes)
+
+    def _mirror_of(self, name: str | None) -> str | None:
+        return next((cls.mirrors_to for cls in self.classes if cls.name == name), None)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether a left-right mirror makes another class of some pictures."""
+        return any(cls.mirrors_to is not None for cls in self.classes)
+
+    def mirrored(self, grade: int) -> int:
+        """The grade of a mirrored picture."""
+        other = self.classes[grade].mirrors_to
+        return grade if other is None else self.names.index(other)
 
     @property
     def surface_names(self) -> tuple[str, ...]:
@@ -126,21 +146,28 @@ class LabelMap:
         """
         known = {c.name: c for c in self.classes}
         left = {name: next((outer for outer in self.around(known[name]) if outer in names), None) for name in names}
-        classes = (replace(known[name], index=index, inside=left[name]) for index, name in enumerate(names, 1))
+        mirrors = {name: mirror if (mirror := known[name].mirrors_to) in names else None for name in names}
+        classes = (replace(known[name], index=index, inside=left[name], mirrors_to=mirrors[name]) for index, name in enumerate(names, 1))
         places = [place for place, name in enumerate(self.layered) if name in names]
         whole = bool(places) and places[-1] - places[0] < len(places)
         layered = self.layered[places[0] : places[-1] + 1] if whole else ()
-        return LabelMap(tuple(classes), self.overlapping, layered, self.surfaces if layered == self.layered else ())
+        return LabelMap(tuple(classes), self.overlapping, layered, self.surfaces if layered == self.layered else (), self.ordered)
 
     def renamed(self, names: Mapping[str, str]) -> LabelMap:
         """The same classes under other names, {name: new name}."""
-        inside = {c.name: None if c.inside is None else names.get(c.inside, c.inside) for c in self.classes}
-        classes = (replace(c, name=names.get(c.name, c.name), inside=inside[c.name]) for c in self.classes)
-        return LabelMap(tuple(classes), self.overlapping, tuple(names.get(name, name) for name in self.layered), self.surfaces)
+
+        def new(name: str | None) -> str | None:
+            return None if name is None else names.get(name, name)
+
+        classes = (replace(c, name=names.get(c.name, c.name), inside=new(c.inside), mirrors_to=new(c.mirrors_to)) for c in self.classes)
+        layered = tuple(names.get(name, name) for name in self.layered)
+        return LabelMap(tuple(classes), self.overlapping, layered, self.surfaces, self.ordered)
 
     def layers(self, mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Mask (...) -> one boolean layer a class (K, ...); ignored pixels are False everywhere."""
         known = mask != IGNORE
+        if not self.classes:
+            return np.zeros((0, *mask.shape), dtype=bool)
         if self.overlapping:
             return np.stack([((mask >> (c.index - 1)) & 1).astype(bool) & known for c in self.classes])
         return np.stack([mask == c.index for c in self.classes])
@@ -175,14 +202,19 @@ class LabelMap:
     def to_json(self) -> dict[str, Any]:
         def of(c: LabelClass) -> dict[str, Any]:
             said = {"index": c.index, "name": c.name, "colour": list(c.colour), "code": c.code}
-            return said | {name: value for name in ("inside", "role") if (value := getattr(c, name)) is not None}
+            return said | {name: value for name in ("inside", "role", "mirrors_to") if (value := getattr(c, name)) is not None}
 
         out: dict[str, Any] = {"overlapping": self.overlapping, "classes": [of(c) for c in self.classes]}
-        return out | {name: list(getattr(self, name)) for name in ("layered", "surfaces") if getattr(self, name)}
+        out |= {name: list(getattr(self, name)) for name in ("layered", "surfaces") if getattr(self, name)}
+        return out | ({"ordered": True} if self.ordered else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LabelMap:
-        classes = tuple(
-            LabelClass(c["index"], c["name"], tuple(c["colour"]), c.get("code"), c.get("inside"), c.get("role")) for c in data["classes"]
+        def of(c: Mapping[str, Any]) -> LabelClass:
+            said = {name: c.get(name) for name in ("code", "inside", "role", "mirrors_to")}
+            return LabelClass(c["index"], c["name"], tuple(c["colour"]), **said)
+
+        layered, surfaces = (tuple(data.get(name, ())) for name in ("layered", "surfaces"))
+        return cls(
+            tuple(map(of, data["classes"])), bool(data.get("overlapping", False)), layered, surfaces, bool(data.get("ordered", False))
         )
-        return cls(classes, bool(data.get("overlapping", False)), tuple(data.get("layered", ())), tuple(data.get("surfaces", ())))

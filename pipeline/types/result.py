@@ -20,7 +20,8 @@ class Prediction:
     """What a network says of one scan, in the SOURCE frame; whatever does not apply is None.
 
     ``probabilities`` float32 (K, H, W) or (K, D, H, W), foreground classes only · ``boxes`` float32 (N, 4) · ``labels`` int64 (N) ·
-    ``scores`` float32 (N) · ``instance_masks`` bool (N, H, W). numpy arrays.
+    ``scores`` float32 (N) · ``instance_masks`` bool (N, H, W) · ``grade_probabilities`` float32 (G), of what the whole picture may be ·
+    ``attention`` float32 (h, w), 0..1, on a coarse grid over the whole source: where the network looked for that. numpy arrays.
 
     What :func:`pipeline.segment` gives also has ``masks`` bool (K, [D,] H, W) at the bundles' thresholds, the scan's ``geometry`` and the
     ``label_map`` of the K classes.
@@ -31,6 +32,8 @@ class Prediction:
     labels: npt.NDArray[np.int64] | None = None
     scores: npt.NDArray[np.float32] | None = None
     instance_masks: npt.NDArray[np.bool_] | None = None
+    grade_probabilities: npt.NDArray[np.float32] | None = None
+    attention: npt.NDArray[np.float32] | None = None
     bundle_id: str | None = None
     warnings: tuple[str, ...] = ()
     masks: npt.NDArray[np.bool_] | None = None
@@ -40,6 +43,8 @@ class Prediction:
     def __post_init__(self) -> None:
         if self.probabilities is not None:
             require(self.probabilities.ndim in (3, 4), f"probabilities {self.probabilities.shape} must be (K, [D,] H, W)")
+        if self.grade_probabilities is not None:
+            require(self.grade_probabilities.ndim == 1, f"grade probabilities {self.grade_probabilities.shape} must be (G)")
         counts = {len(v) for v in (self.boxes, self.labels, self.scores) if v is not None}
         require(len(counts) <= 1, "boxes, labels and scores must have one length")
 

@@ -26,13 +26,15 @@ class Target:
     """What is true of one image, or of the slices of a volume; each field may be None, and N (objects) may be 0.
 
     ``mask`` int64 (H, W), or (D, H, W) of a volume, which has no objects · ``boxes`` float32 (N, 4) xyxy pixels, half open, x =
-    column · ``labels`` int64 (N), 1..K · ``instance_masks`` bool (N, H, W). Tensors.
+    column · ``labels`` int64 (N), 1..K · ``instance_masks`` bool (N, H, W). Tensors. ``grade``: what the whole picture is, 0..G - 1, the
+    place of its class in the label map.
     """
 
     mask: Tensor | None = None
     boxes: Tensor | None = None
     labels: Tensor | None = None
     instance_masks: Tensor | None = None
+    grade: int | None = None
 
     def __post_init__(self) -> None:
         axes = 3 if self.boxes is None and self.mask is not None and self.mask.ndim == 3 else 2

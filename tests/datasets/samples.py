@@ -82,6 +82,9 @@ class Samples:
     def placement(self, index: int) -> Placement:
         return Placement.identity(*self.samples[index // 1000].image.shape[-2:])
 
+    def grade(self, index: int, *, mirrored: bool = False) -> int | None:
+        return None
+
     def working_objects(self, index: int) -> Objects | None:
         one = self.samples[index // 1000]
         target, plane = one.target, (int(one.image.shape[-2]), int(one.image.shape[-1]))
