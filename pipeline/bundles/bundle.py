@@ -134,8 +134,8 @@ def save_bundle(
             "precision": task.precision,
         }
         record["id"] = _identity(record, _sha256(folder / WEIGHTS))
-        finds_objects = config.task.need == "objects"  # type: ignore[attr-defined]
-        (folder / CARD).write_text(model_card(record, sum(p.numel() for p in task.parameters()), finds_objects), encoding="utf-8")
+        page = model_card(record, sum(p.numel() for p in task.parameters()), config.task.need)  # type: ignore[attr-defined]
+        (folder / CARD).write_text(page, encoding="utf-8")
         for name, text in (trained_on or {}).items():
             (folder / name).write_text(text, encoding="utf-8", newline="")
         record["files"] = {name: _sha256(folder / name) for name in (WEIGHTS, CARD, *(trained_on or ()))}

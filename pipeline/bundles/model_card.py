@@ -13,8 +13,17 @@ from pipeline.metrics.overlap import Presence
 COUNTS = {field.name for field in fields(Presence)}
 
 
-def model_card(record: Mapping[str, Any], parameters: int, objects: bool) -> str:
-    """Markdown from a bundle's record; ``objects``: it finds objects rather than pixels."""
+WORDS = {
+    "masks": ("Segments in {} images: ", "Threshold"),
+    "objects": ("Finds in {} images: ", "Score threshold"),
+    "grade": ("Says what a {} image as a whole is: ", "Confidence from which on the answer is given,"),
+}
+"""By what a task needs of every case (TargetKind): what it does, and what its thresholds are."""
+
+
+def model_card(record: Mapping[str, Any], parameters: int, need: str) -> str:
+    """Markdown from a bundle's record; ``need``: what its task learns from (TargetKind)."""
+    does, threshold = WORDS[need]
     config, normalise = record["config"], record["config"]["data"]["normalise"]
     classes = record["label_map"]["classes"]
     lines = [
@@ -25,7 +34,8 @@ def model_card(record: Mapping[str, Any], parameters: int, objects: bool) -> str
         *([config["description"], ""] if config["description"] else []),
         "## What it does",
         "",
-        f"{'Finds in' if objects else 'Segments'} {record['modality']} images: {', '.join(c['name'] for c in classes)}"
+        does.format(record["modality"])
+        + ", ".join(c["name"] for c in classes)
         + (" (classes may overlap)." if record["label_map"]["overlapping"] else "."),
         f"Network: {config['model']['name']}, {parameters:,} parameters, {record['input_channels']} input channels; "
         f"task: {config['task']['name']}.",
@@ -44,7 +54,7 @@ def model_card(record: Mapping[str, Any], parameters: int, objects: bool) -> str
         "|---|---|",
         *(f"| {name} | {_shown(name, value)} |" for name, value in sorted(record["metrics"].items())),
         "",
-        *(f"{'Score threshold' if objects else 'Threshold'} of {name}: {value:.3f}" for name, value in record["thresholds"].items()),
+        *(f"{threshold} of {name}: {value:.3f}" for name, value in record["thresholds"].items()),
         "",
         "## Limits",
         "",

@@ -13,14 +13,17 @@ import torch
 from pipeline.cards.card import CardCase, DataCard, check_sizes, read_field_of_view, read_scan
 from pipeline.cards.targets import Truth, boxes_only, read_target_mask, read_truth
 from pipeline.datasets.normalise import NormaliseConfig, choose_field_of_view
+from pipeline.datasets.preprocess import check_need
 from pipeline.drawing.overlay import side_by_side
 from pipeline.errors import CardError
+from pipeline.evaluation.grades import ScoredPicture
 from pipeline.evaluation.measured import Measured, measure_masks
 from pipeline.evaluation.objects import Boxes, ScoredPlane, Shared
 from pipeline.evaluation.scoring import Row, rows_of
 from pipeline.evaluation.surfaces import SurfaceScore, score_surfaces
 from pipeline.inference.predict import Predictor, PreprocessedScan
 from pipeline.inference.proposals import draw_proposals, proposals_of
+from pipeline.metrics.grades import GradedPicture
 from pipeline.scans.display import plane_in_colour
 from pipeline.scans.raster import write_png
 from pipeline.tasks.base import Labelled, ScanScores
@@ -51,6 +54,7 @@ class CaseScores:
     planes: list[ScoredPlane] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     surfaces: list[SurfaceScore] = field(default_factory=list)
+    graded: list[ScoredPicture] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def add(self, case: CardCase) -> None:
@@ -71,6 +75,8 @@ class CaseScores:
         slices = self._slices(ready, stated, truth, _scored_area(scan, view))
         scores = self.predictor.task.score_scan(slices, scan.geometry, detail=True, encoding=self.theirs)
         self._keep_objects(case, truth, scores, proposed)
+        if truth.grade is not None:
+            self.graded.append(ScoredPicture(case.key, GradedPicture.of_slices(scores.evidence), scan.sha256))
         if scores.pixels is not None and truth.mask is not None:
             self._keep_pixels(case, scan, truth.mask, scores, scores.pixels)
         self.cases += 1
@@ -82,6 +88,7 @@ class CaseScores:
         truth = read_truth(self.card, case, objects=need == "objects", scan=scan)
         if truth.mask is None and need == "masks":
             raise boxes_only(case, "score it against a card with masks")
+        check_need(case, truth, need)
         if truth.mask is not None:
             check_sizes(scan.geometry, truth.mask, f"case {case.key}: the label")
         return truth
@@ -90,7 +97,9 @@ class CaseScores:
         """Prediction and truth of each plane; objects that the bundle does not know are left out."""
         for plane, prediction in enumerate(self.predictor.slices(ready, valid=stated)):
             mask = truth.mask if truth.mask is None or truth.mask.ndim == 2 else truth.mask[plane]
-            if truth.objects is None:
+            if truth.grade is not None:
+                target = Target(grade=int(self.shared.own_labels(len(self.theirs))[truth.grade + 1]) - 1)
+            elif truth.objects is None:
                 target = Target(mask=torch.from_numpy(np.array(mask, dtype=np.int64)))
             else:
                 target = truth.objects[plane].renumbered(self.shared.own_labels(len(self.theirs))).target(mask)

@@ -23,6 +23,7 @@ from pipeline.cards.card import CardCase, DataCard, load_card
 from pipeline.cards.find_cases import find_cases
 from pipeline.errors import CardError, ConfigError, ScanError
 from pipeline.evaluation.case_scores import CaseScores
+from pipeline.evaluation.grades import grade_table, summarise_grades
 from pipeline.evaluation.measured import measured_table, summarise_measured
 from pipeline.evaluation.objects import Shared, object_table, summarise_objects
 from pipeline.evaluation.scoring import table
@@ -80,8 +81,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score one part of a labelled data set and write ``out/per_image.csv`` and ``out/summary.json``, each atomically.
 
-    A detection bundle also leaves ``objects.csv``, ``precision_recall.png`` and ``froc.png``; one that finds disc and cup ``vcdr.csv``,
-    one with layers ``surfaces.csv``.
+    A classification bundle leaves ``grades.csv``, ``confusion.png`` and ``reliability.png`` in place of the first; a detection bundle also
+    ``objects.csv``, ``precision_recall.png`` and ``froc.png``; one that finds disc and cup ``vcdr.csv``, one with layers ``surfaces.csv``.
 
     Parameters
     ----------
@@ -158,9 +159,24 @@ def _plan(
     theirs = named_as(card, bundle, classes)
     names, more = common_classes(bundle, card, theirs.names)
     warnings += more
+    cases, hashes, left_out = _known_to(card, theirs, names, cases, hashes)
+    warnings += left_out
     if bundle.label_map.layered and theirs.layered and not shared_surfaces(bundle.label_map, theirs):
         warnings.append("no surface of the card has the name of one of the bundle's, and none is scored")
     return _Plan(bundle, card, part, cases, hashes, trained, theirs, names, classes, warnings)
+
+
+def _known_to(
+    card: DataCard, theirs: LabelMap, names: Sequence[str], cases: Sequence[CardCase], hashes: Mapping[str, str]
+) -> tuple[list[CardCase], dict[str, str], list[str]]:
+    """Without the pictures whose own class the bundle does not know, and a sentence about them."""
+    called = dict(zip(card.label_map.names, theirs.names, strict=True))
+    kept = [case for case in cases if case.picture_class is None or called[case.picture_class] in names]
+    if not kept:
+        raise CardError(f"card {card.name}: no picture of the part is of a class that the bundle knows ({', '.join(names)})")
+    left = len(cases) - len(kept)
+    said = [f"{left} of {len(cases)} pictures are of classes that the bundle does not know, and are not scored"] if left else []
+    return kept, {str(case.key): hashes[str(case.key)] for case in kept}, said
 
 
 def _summary(plan: _Plan, predictor: Predictor, found: Mapping[str, Any], said: Sequence[str], files: Mapping[str, str]) -> dict[str, Any]:
@@ -200,14 +216,22 @@ def _summarise(scores: CaseScores) -> dict[str, Any]:
             found[of.name] = summarise_measured(of, own)
     if scores.surfaces:
         found["surfaces"] = summarise_surfaces(scores.surfaces)
+    if scores.graded:
+        task = scores.predictor.task
+        found["grades"], pictures = summarise_grades(scores.graded, task.label_map, task.thresholds)
+        for name, picture in pictures.items():
+            write_png(scores.out / name, picture)
     return found
 
 
 def _write_tables(out: Path, scores: CaseScores) -> dict[str, str]:
     """SHA-256 of each table, by its file's name."""
-    tables = {"per_image.csv": table(scores.rows)}
+    task = scores.predictor.task
+    tables = {"per_image.csv": table(scores.rows)} if task.marks else {}
+    if scores.graded:
+        tables["grades.csv"] = grade_table(scores.graded, task.label_map, task.thresholds)
     if scores.planes:
-        tables["objects.csv"] = object_table(scores.planes, scores.shared.label_map.names, scores.predictor.task.thresholds)
+        tables["objects.csv"] = object_table(scores.planes, scores.shared.label_map.names, task.thresholds)
     for of in OF_MASKS:
         if own := [one for one in scores.measured if one.of is of]:
             tables[f"{of.name}.csv"] = measured_table(of, own)

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.bundles.bundle import load_bundle
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
+from pipeline.evaluation.grades import grade_numbers
 from pipeline.evaluation.row import Row, row_of
 from pipeline.measurements.by_role import OF_MASKS
 from pipeline.tracking.tracker import Tracker, open_tracker
@@ -121,6 +122,8 @@ def evaluation_numbers(summary: Mapping[str, Any]) -> dict[str, float | None]:
             out |= _ends(f"{kind}_ap50", cls, ends) | {f"{kind}_ap/{cls}": own["ap"], f"{kind}_ap75/{cls}": own["ap75"]}
     for kind in ("f1", "f1_centre"):
         out |= {f"{kind}/{cls}": own["f1"] for cls, own in detection.get(kind, {}).items()}
+    for score, of_class, found in grade_numbers(summary["grades"]) if "grades" in summary else ():
+        out |= _ends(score, of_class, found)
     surfaces = summary.get("surfaces") or {"surfaces": {}}
     for name, own in surfaces["surfaces"].items():
         out |= _ends(f"surface_error_{surfaces['unit']}", name, own["mean_abs"])

@@ -88,6 +88,9 @@ def headlines(summary: Mapping[str, Any]) -> dict[str, tuple[float | None, float
             scores |= {f"{kind} AP@.50 {name}": _ends(own, "ap50", "ap50_") for name, own in found["classes"].items()}
     for name, own in (summary.get("detection") or {}).get("presence", {}).items():
         scores |= {} if name in summary["classes"] else _presence(name, own)
+    for name in ("accuracy", "balanced_accuracy", "auroc", "quadratic_kappa"):
+        if (own := (summary.get("grades") or {"scores": {}})["scores"].get(name)) is not None:
+            scores[name.replace("_", " ")] = _ends(own, "value", "")
     for of in OF_MASKS:
         if summary.get(of.name):
             scores[f"{of.column} error"] = _ends(summary[of.name]["mean_absolute_error"], "value", "")

@@ -122,6 +122,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
             lines.append(_line(of.title, label, summary[of.name][name]))
     if "detection" in summary:
         lines += _object_lines(summary["detection"])
+    if "grades" in summary:
+        lines += _grade_lines(summary["grades"])
     if "surfaces" in summary:
         lines += _surface_lines(summary["surfaces"])
     lines += [f"warning: {text}" for text in summary["warnings"]]
@@ -190,6 +192,24 @@ def _object_lines(detection: Mapping[str, Any]) -> list[str]:
     for name, recall in (detection["proposals"] or {"by_class": {}})["by_class"].items():
         lines.append(f"  {name:<16} recall of proposals at IoU .50: " + ", ".join(f"{_number(v)} of first {n}" for n, v in recall.items()))
     return lines
+
+
+def _grade_lines(grades: Mapping[str, Any]) -> list[str]:
+    """What a person reads of ``summary["grades"]``: scores with intervals, then each class's answers."""
+    lines = [f"whole pictures, {grades['images']} of {grades['patients']} patients:"]
+    scores = grades["scores"]
+    lines += [_grade_line(name, scores[name]) for name in scores if "/" not in name]
+    for name, row in zip(grades["names"], grades["confusion"], strict=True):
+        told = ", ".join(f"{count} as {answer}" for answer, count in zip(grades["names"], row, strict=True) if count)
+        right = scores[f"sensitivity/{name}"]["value"]
+        lines.append(f"  {name:<16} {sum(row)} pictures" + ("" if right is None else f", {right:.1%} right: {told}"))
+    return lines
+
+
+def _grade_line(name: str, score: Mapping[str, Any]) -> str:
+    value = "undefined" if score["value"] is None else f"{score['value']:.4f}"
+    interval = "" if score["low"] is None else f"[{score['low']:.4f}, {score['high']:.4f}]"
+    return f"  {name.replace('_', ' '):<22} {value:>7}  {interval}".rstrip()
 
 
 def _few(patients: int) -> str:

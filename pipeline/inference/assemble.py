@@ -27,17 +27,19 @@ def assemble(
     *,
     keep_probabilities: bool,
 ) -> CaseResult:
-    """Masks, objects and surfaces of a scan in its source frame, from the finished prediction of each plane.
+    """Masks, objects, surfaces and the answer of a scan in its source frame, from the finished prediction of each plane.
 
     ``name`` is the case's, ``seconds_before`` what was spent on it before. Where the network runs as ``predictions`` are taken, this
     belongs to its thread.
     """
     began = time.perf_counter()
-    label_map, dtype = predictor.bundle.label_map, mask_dtype(predictor.bundle.label_map)
+    label_map = predictor.marked
+    dtype = mask_dtype(label_map)
     masks: list[npt.NDArray[np.unsignedinteger]] = []
     kept: list[npt.NDArray[np.float16]] = []
     objects: list[list[FoundObject]] = []
     depths: list[npt.NDArray[np.float32]] = []
+    graded: list[Prediction] = []
     has_masks = True
     warnings: tuple[str, ...] = ()
     for plane, prediction in enumerate(predictions):
@@ -52,7 +54,9 @@ def assemble(
             has_masks = has_masks and prediction.instance_masks is not None
         if SURFACES.places(label_map) and prediction.probabilities is not None:
             depths.append(SURFACES.measure(prediction.probabilities, label_map).depth)
-        if keep_probabilities:
+        if prediction.grade_probabilities is not None:
+            graded.append(prediction)
+        elif keep_probabilities:
             assert prediction.probabilities is not None
             kept.append(prediction.probabilities.astype(np.float16))
     flat = ready.scan.pixels.ndim == 3
@@ -76,6 +80,7 @@ def assemble(
         seconds,
         found,
         surfaces,
+        (predictor.answer(graded),) if graded else (),
         engine=predictor.engine.name,
     )
 
@@ -86,7 +91,8 @@ def merge(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
     if len(results) == 1:  # where other bundles see other kinds of scans, its classes are not the run's
         return replace(first, found_by=dict.fromkeys(label_map.names, first.bundle_id)) if case.of_several else first
     layers = np.concatenate([one.label_map.layers(one.mask) for one in results])
-    chances = [one.probabilities for one in results if one.probabilities is not None]
+    marking = [one for one in results if one.label_map.classes]
+    chances = [one.probabilities for one in marking if one.probabilities is not None]
     found_by: dict[str, str] = {}
     past = 0
     found: list[FoundObject] = []
@@ -103,11 +109,12 @@ def merge(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
         first,
         label_map=label_map,
         mask=label_map.mask(layers).astype(mask_dtype(label_map)),
-        probabilities=np.concatenate(chances) if len(chances) == len(results) else None,
+        probabilities=np.concatenate(chances) if chances and len(chances) == len(marking) else None,
         warnings=tuple(dict.fromkeys(warning for one in results for warning in one.warnings)),
         bundle_id="+".join(one.bundle_id for one in results),
         engine="+".join(one.engine for one in results),
         seconds=sum(one.seconds for one in results),
         found=FoundObjects.ranked(found, has_masks, thresholds) if thresholds else None,
+        answers=tuple(answer for one in results for answer in one.answers),
         found_by=found_by,
     )

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from pipeline.atomic import sync, write_text
 from pipeline.errors import ConfigError, ScanError
+from pipeline.inference.answers import Answer
 from pipeline.inference.object_files import FoundObjects, write_objects
 from pipeline.inference.profile import Profile
 from pipeline.inference.surface_files import write_fluid_components, write_surfaces
@@ -36,6 +37,8 @@ class CaseResult:
     """What is written of one scan. ``mask`` unsigned (H, W) or (D, H, W), in the encoding of ``label_map``; ``probabilities`` float
     (K, [D,] H, W) or None; ``found`` of a detection bundle, also where it found nothing; ``surfaces`` of a bundle with layers.
 
+    ``answers`` of bundles that say what the scan as a whole is. A ``label_map`` without classes has no mask to write.
+
     ``engine`` ran the network. ``found_by``: the id of the bundle that found each class, by the class's name, where the run has several
     (inference/model_set.py); ``bundle_id`` and ``engine`` then join theirs by "+".
     """
@@ -50,6 +53,7 @@ class CaseResult:
     seconds: float
     found: FoundObjects | None = None
     surfaces: Surfaces | None = None
+    answers: tuple[Answer, ...] = ()
     found_by: Mapping[str, str] = field(default_factory=dict)
     engine: str = "torch"
 
@@ -91,8 +95,9 @@ def write_case(out: Path, result: CaseResult, profile: Profile | None = None) ->
 
 def _write_files(staged: Path, result: CaseResult) -> None:
     scan, label_map = result.scan, result.label_map
-    planes = _write_planes(staged, scan, result.mask)
-    write_nifti(staged / "mask.nii.gz", result.mask, scan.geometry)
+    planes = _write_planes(staged, scan, result.mask if label_map.classes else None)
+    if label_map.classes:
+        write_nifti(staged / "mask.nii.gz", result.mask, scan.geometry)
     if result.probabilities is not None:
         stored = {name: layer.astype(np.float16) for name, layer in zip(label_map.names, result.probabilities, strict=True)}
         np.savez_compressed(staged / "probabilities.npz", **stored)
@@ -103,25 +108,29 @@ def _write_files(staged: Path, result: CaseResult) -> None:
         of_layers["layers"] = write_surfaces(staged, result.surfaces, label_map, scan.geometry)
         if result.mask.ndim == 3:
             of_layers["fluid_components"] = write_fluid_components(staged, result.mask, label_map, scan.geometry)
+    if result.answers:
+        of_layers["answers"] = tuple(answer.write(staged, number) for number, answer in enumerate(result.answers))
     write_json(staged / CASE_FILE, _record(result, planes, of_layers).to_json())
 
 
-def _write_planes(folder: Path, scan: Scan, mask: npt.NDArray[np.unsignedinteger[Any]]) -> list[PlaneRecord]:
-    """Each plane as it is shown, and its mask."""
-    flat = mask.ndim == 2
-    if flat and (own := _browser_copy(scan)) is not None:
-        name = f"image_000.{own[0]}"
-        (folder / name).write_bytes(own[1])
-        write_png(folder / "mask_000.png", mask)
-        return [PlaneRecord(index=0, image=name, mask="mask_000.png")]
-    image = displayed(scan.pixels)
+def _write_planes(folder: Path, scan: Scan, mask: npt.NDArray[np.unsignedinteger[Any]] | None) -> list[PlaneRecord]:
+    """Each plane as it is shown, and its mask, where there is one."""
+    flat = scan.pixels.ndim == 3
+    own = _browser_copy(scan) if flat else None
+    image = None if own is not None else displayed(scan.pixels)
     planes = []
-    for index, layer in enumerate(mask[None] if flat else mask):
-        names = PlaneRecord(index=index, image=f"image_{index:03d}.png", mask=f"mask_{index:03d}.png")
-        plane = image if flat else image[:, index]
-        write_png(folder / names.image, plane[0] if len(plane) == 1 else np.moveaxis(plane, 0, -1))
-        write_png(folder / names.mask, layer)
-        planes.append(names)
+    for index in range(scan.geometry.slices):
+        name = f"image_{index:03d}." + ("png" if own is None else own[0])
+        if own is not None:
+            (folder / name).write_bytes(own[1])
+        elif image is not None:
+            plane = image if flat else image[:, index]
+            write_png(folder / name, plane[0] if len(plane) == 1 else np.moveaxis(plane, 0, -1))
+        if mask is None:
+            planes.append(PlaneRecord(index=index, image=name))
+            continue
+        write_png(folder / f"mask_{index:03d}.png", mask if flat else mask[index])
+        planes.append(PlaneRecord(index=index, image=name, mask=f"mask_{index:03d}.png"))
     return planes
 
 

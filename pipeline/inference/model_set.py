@@ -62,10 +62,14 @@ class ModelSet:
         self.predictors = tuple(predictors)
         self.bundles: tuple[Bundle, ...] = tuple(one.bundle for one in predictors)
         self._label_maps: dict[tuple[Predictor, ...], LabelMap] = {}
+        for one in predictors:
+            one.task.explains = True
         kinds: dict[Modality, tuple[Predictor, ...]] = {}
         for one in self.predictors:
             kinds[one.bundle.modality] = (*kinds.get(one.bundle.modality, ()), one)
-        self._kinds = kinds
+        self._any_kind = kinds.pop("unknown", ())  # of bundles that have learnt from several kinds of scans
+        self._kinds = {kind: (*fitting, *self._any_kind) for kind, fitting in kinds.items()}
+        kinds = self._kinds or {"unknown": self._any_kind}
         for fitting in kinds.values():
             mask_dtype(self.label_map(fitting))
 
@@ -83,23 +87,28 @@ class ModelSet:
     def finds_objects(self) -> bool:
         return any(finds_objects(bundle) for bundle in self.bundles)
 
+    @property
+    def answers(self) -> bool:
+        """Whether a bundle says what a scan as a whole is."""
+        return not all(one.task.marks for one in self.predictors)
+
     def label_map(self, predictors: Sequence[Predictor]) -> LabelMap:
         """The classes of these, one list after the other."""
         key = tuple(predictors)
         if key not in self._label_maps:
-            self._label_maps[key] = joined([one.bundle for one in key])
+            self._label_maps[key] = joined([one.bundle for one in key if one.task.marks])
         return self._label_maps[key]
 
     def all_classes(self) -> LabelMap:
         """Those of every kind of scan: what a case's mask holds where all bundles are for one kind, else a list to be shown."""
-        maps = [self.label_map(fitting) for fitting in self._kinds.values()]
+        maps = [self.label_map(fitting) for fitting in self._kinds.values() or (self._any_kind,)]
         return maps[0] if len(maps) == 1 else listed(maps)
 
     def thresholds(self) -> dict[str, float]:
         """Of all classes, by their names in the cases."""
         found: dict[str, float] = {}
         for predictors in self._kinds.values():
-            own = [(bundle.thresholds, name) for bundle in (one.bundle for one in predictors) for name in bundle.label_map.names]
+            own = [(one.bundle.thresholds, name) for one in predictors for name in one.marked.names]
             names = self.label_map(predictors).names
             found |= {name: of[known] for name, (of, known) in zip(names, own, strict=True) if known in of}
         return found
@@ -112,6 +121,8 @@ class ModelSet:
         ScanError: code ``wrong_modality``.
         """
         kinds, kind = list(self._kinds), scan.modality
+        if kind not in kinds and self._any_kind and (kind != "unknown" or not kinds):
+            return self._any_kind
         if kind == "unknown":
             colour = scan.pixels.ndim == 3 and scan.pixels.shape[0] == 3
             kind = kinds[0] if len(kinds) == 1 else "fundus" if colour and "fundus" in kinds else kind
@@ -152,6 +163,8 @@ def joined(bundles: Sequence[Bundle]) -> LabelMap:
     ------
     ConfigError: one of several bundles has layers, which exclude each other.
     """
+    if not bundles:
+        return LabelMap(())
     if len(bundles) == 1:
         return bundles[0].label_map
     classes: list[LabelClass] = []

@@ -102,6 +102,7 @@ def _record(models: ModelSet, key_check: str, probabilities: bool) -> RunRecord:
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         task=" + ".join(dict.fromkeys(bundle.config.task.family for bundle in bundles)),  # type: ignore[attr-defined]
         objects=models.finds_objects,
+        answers=models.answers,
         modality=bundles[0].modality if len({bundle.modality for bundle in bundles}) == 1 else "unknown",
         classes=models.all_classes().to_json(),
         thresholds=models.thresholds(),

@@ -16,11 +16,12 @@ import torch
 from pipeline.bundles.bundle import Bundle
 from pipeline.datasets.normalise import CompactImage, choose_field_of_view, preprocess, preprocess_within
 from pipeline.errors import ScanError
+from pipeline.inference.answers import Answer
 from pipeline.inference.engines.choice import EngineChoice
 from pipeline.memory import fits_memory
 from pipeline.models.precision import precision_here
 from pipeline.tasks.fov import restrict_to_fov
-from pipeline.types import Batch, CaseKey, Prediction, Scan
+from pipeline.types import Batch, CaseKey, LabelMap, Prediction, Scan
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +154,17 @@ class Predictor:
         for index in range(ready.scan.geometry.slices):
             yield self._reduce(ready.scan, ready.scan.pixels[:, index], None if valid is None else valid[index])
 
+    @property
+    def marked(self) -> LabelMap:
+        """The classes of the mask that it makes; none of a bundle that says what a scan as a whole is."""
+        return self.bundle.label_map if self.task.marks else LabelMap(())
+
+    def answer(self, predictions: Sequence[Prediction]) -> Answer:
+        """What it says of a scan as a whole, from the predictions of its planes."""
+        names, thresholds = self.bundle.label_map.names, self.task.thresholds
+        least = [thresholds.get(name, 0.0) for name in names]
+        return Answer.of(self.bundle.config.name, names, predictions, least, self.bundle.id)
+
     def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_] | None:
         """Boolean layers (K, ...) by the thresholds that validation chose; None where the bundle finds boxes without masks."""
         return self.task.layers(prediction)
@@ -160,7 +172,7 @@ class Predictor:
     def warnings(self, scan: Scan) -> tuple[str, ...]:
         """What the reader noticed about a scan, and in which ways it is unlike what the bundle was trained on."""
         found = list(scan.warnings)
-        if scan.modality != self.bundle.modality:
+        if self.bundle.modality not in (scan.modality, "unknown"):
             kind = "of unknown modality" if scan.modality == "unknown" else f"{scan.modality}"
             found.append(f"the scan is {kind}, the bundle was trained on {self.bundle.modality}")
         stored, wanted = scan.pixels.shape[0], self._stored_channels()

@@ -50,7 +50,7 @@ def segment(
     -------
     In the scan's own frame: ``masks`` bool (K, [D,] H, W) with the names in ``label_map`` (``mask(NAME)`` is one of them),
     ``probabilities`` float32 of the same shape where no model finds objects, ``boxes``, ``labels`` and ``scores`` of a picture where one
-    does, ``geometry``, and ``warnings`` that a reader should see.
+    does, ``answers`` of those that say what the scan as a whole is, ``geometry``, and ``warnings`` that a reader should see.
 
     Raises
     ------
@@ -96,6 +96,8 @@ def _prediction(result: CaseResult) -> Prediction:
         scores=None if found is None else np.array([one.score for one in found], np.float32),
         bundle_id=result.bundle_id,
         warnings=result.warnings,
+        grade_probabilities=result.answers[0].probabilities if len(result.answers) == 1 else None,
+        answers={one.name: one.answer for one in result.answers},
         masks=result.label_map.layers(result.mask),
         geometry=result.scan.geometry,
         label_map=result.label_map,

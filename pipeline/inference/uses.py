@@ -24,7 +24,8 @@ class Use:
 
     def with_case(self, own: Mapping[str, ClassRecord]) -> Use:
         """One case more, with the classes of this bundle."""
-        nothing = not any(found.pixels or found.objects for found in own.values())
+        # One that says what a scan as a whole is has no classes that could be found in it.
+        nothing = bool(own) and not any(found.pixels or found.objects for found in own.values())
         return Use(tuple(dict.fromkeys((*self.classes, *own))), self.scans + 1, self.empty + nothing)
 
 

@@ -111,7 +111,7 @@ def fit_temperature(probabilities: Floats, truth: Ints) -> float:
 
 
 def least_confidence(confidence: Floats, right: npt.NDArray[np.bool_], target: float, most_abstained: float) -> float:
-    """The lowest confidence from which on at least ``target`` of the answers are right.
+    """The lowest confidence from which on at least ``target`` of the answers are right, midway between two pictures'.
 
     No more than ``most_abstained`` of the pictures stay without an answer; where that does not suffice, as many as may.
     """
@@ -121,7 +121,7 @@ def least_confidence(confidence: Floats, right: npt.NDArray[np.bool_], target: f
     places = [place for place in range(most + 1) if place == 0 or (place < len(ranked) and ranked[place] > ranked[place - 1])]
     # Pictures of one confidence are answered together or not at all.
     reached = next((place for place in places if correct[place:].mean() >= target), places[-1])
-    return 0.0 if reached == 0 else float(ranked[reached])
+    return 0.0 if reached == 0 else float(ranked[reached - 1] + ranked[reached]) / 2
 
 
 def _ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Floats:

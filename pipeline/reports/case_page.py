@@ -18,7 +18,7 @@ from pipeline.reports import wording
 from pipeline.reports.objects import CaseObjects, instance_file, outlines, read_objects, rows
 from pipeline.reports.pages import edition, write_page, write_text
 from pipeline.reports.results import ReportCase, RunFacts
-from pipeline.types.case_record import CASE_FILE, OBJECTS_FILE, PlaneRecord
+from pipeline.types.case_record import CASE_FILE, OBJECTS_FILE, AnswerRecord, PlaneRecord
 
 FLUID_FILES = ("fluid_components.nii.gz", "fluid_components.csv", "pockets.nii.gz", "pockets.csv")
 """The last two are what an earlier version wrote."""
@@ -86,7 +86,7 @@ def write_case_page(report: Path, case: ReportCase, run: RunFacts, previous: str
     smallest = 1
     for at, plane in enumerate(case.planes):
         drawn = _draw(run.label_map.layers(case.mask(plane)))
-        total += np.array([[n, n > 0] for n in drawn.pixels])
+        total += np.array([[n, n > 0] for n in drawn.pixels], dtype=np.int64).reshape(-1, 2)
         pixels_by_slice.append(drawn.pixels)
         smallest = max(smallest, drawn.smallest)
         above = 0
@@ -199,6 +199,7 @@ def _values(
         named = [f"{s.name} ({wording.amount(case, n)})" for s, n in zip(styles, facts.pixels, strict=True) if n]
     else:
         named = [f"{n} {s.name}" if n else s.name for s, n, px in zip(styles, facts.objects, facts.pixels, strict=True) if n or px]
+    named += [wording.answer(answer) for answer in case.answers]
     found = ", ".join(named) or ("nothing found" if objects is None or objects.readable else "unknown objects")
     eye = wording.eye(case)
     what = f"{wording.modality(case)}, {eye.words}, {wording.size(case.geometry)} pixels"
@@ -217,10 +218,11 @@ def _values(
         "classes": list(zip(styles, measured, drawn.paths, drawn.rings, strict=True)),
         "layers": [(name, own.mean_thickness, wording.layer_unit(own.unit)) for name, own in case.layers.items()],
         "fluid": [(name, own.number, wording.fluid_volume(own.volume, own.unit)) for name, own in case.fluid_components.items()],
+        "answers": [(answer, wording.answer(answer), _attention(case, answer, at)) for answer in case.answers],
         "warnings": facts.warnings,
         "unit": "mm³" if case.volume else "mm²",
         "alt_original": what,
-        "alt_overlay": f"{what}, with the {'contours' if objects is None else 'boxes'} of: {found}",
+        "alt_overlay": f"{what}, with the {wording.drawn(run, objects is not None)}: {found}",
         "objects": objects,
         "areas": objects is None or not objects.boxes_only,
         "image": images[at],
@@ -234,9 +236,16 @@ def _values(
             "images": images,
             "scripts": [f"../data/{file}" for file in scripts],
             "pixels": pixels_by_slice,
+            "attention": [[f"../../cases/{case.key}/{file}" for file in answer.attention] for answer in case.answers],
         }
         | _object_data(case, objects, drawn, styles),
     }
+
+
+def _attention(case: ReportCase, answer: AnswerRecord, at: int) -> str | None:
+    """Where the picture of the slice's attention lies; None where there is none."""
+    there = len(answer.attention) == len(case.planes) and (case.folder / answer.attention[at]).is_file()
+    return f"../../cases/{case.key}/{answer.attention[at]}" if there else None
 
 
 def _files(case: ReportCase, plane: PlaneRecord, run: RunFacts) -> list[str]:
@@ -246,7 +255,7 @@ def _files(case: ReportCase, plane: PlaneRecord, run: RunFacts) -> list[str]:
         "mask.nii.gz",
         "surfaces.csv",
         *FLUID_FILES,
-        plane.mask,
+        *filter(None, [plane.mask]),
         *([OBJECTS_FILE, "coco.json", *instances] if run.objects else []),
     ]
     return [name for name in names if (case.folder / name).exists()]
@@ -277,8 +286,8 @@ def _fingerprint(case: ReportCase, run: RunFacts, previous: str | None, followin
     digest = hashlib.sha256(repr((edition(), run, previous, following)).encode())
     digest.update((case.folder / CASE_FILE).read_bytes())
     for plane in case.planes:
-        for file in (case.folder / plane.image, case.folder / plane.mask):
-            digest.update(_state(file))
+        for name in filter(None, (plane.image, plane.mask)):
+            digest.update(_state(case.folder / name))
         if run.objects:
             for cls in run.label_map.classes:
                 digest.update(_state(case.folder / instance_file(plane, cls.index), optional=True))

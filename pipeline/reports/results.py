@@ -18,7 +18,7 @@ from pipeline.metrics.useless import useless_sentence, validation_dice
 from pipeline.scans.jpeg import frame_of
 from pipeline.scans.raster import read_image
 from pipeline.types import CaseKey, Geometry, LabelMap, Modality
-from pipeline.types.case_record import CASE_FILE, CaseRecord, ClassRecord, FluidRecord, LayerRecord, PlaneRecord, first_fault
+from pipeline.types.case_record import CASE_FILE, AnswerRecord, CaseRecord, ClassRecord, FluidRecord, LayerRecord, PlaneRecord, first_fault
 from pipeline.types.run_record import RunRecord
 
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
@@ -44,6 +44,7 @@ class ReportCase:
     fluid_components: Mapping[str, FluidRecord] = field(default_factory=dict)
     label_map: LabelMap | None = None
     """The case's own classes, where several bundles made it; else those of the run."""
+    answers: tuple[AnswerRecord, ...] = ()
 
     def by_pixels(self, name: str) -> bool:
         """Whether a class of a run with objects was found as pixels by another bundle of several."""
@@ -68,7 +69,9 @@ class ReportCase:
         return image
 
     def mask(self, plane: PlaneRecord) -> npt.NDArray[np.int64]:
-        """The slice's mask, (H, W), in the label map's encoding."""
+        """The slice's mask, (H, W), in the label map's encoding; of a run that marks nothing an empty one."""
+        if plane.mask is None:
+            return np.zeros(self.geometry.plane, dtype=np.int64)
         mask = read_image(self.folder / plane.mask)
         if mask.shape != self.geometry.plane:
             raise OcusegError(f"{plane.mask} is {mask.shape} where the case says {self.geometry.plane}; predict it again")
@@ -125,7 +128,7 @@ def read_run(out: Path) -> RunFacts:
     try:
         data = RunRecord.read(out)
         label_map = LabelMap.from_json(data.classes)
-        if not label_map.classes:
+        if not label_map.classes and not data.answers:
             raise ValueError("it names no class")
     except FileNotFoundError:
         raise NothingUsableError("no run.json here: give the folder that `ocuseg predict ... --out FOLDER` wrote") from None
@@ -166,7 +169,7 @@ def read_case(folder: Path) -> ReportCase:
     if len(data.planes) != geometry.slices:
         raise OcusegError(f"{len(data.planes)} slices are listed where the shape says {geometry.slices}; predict this case again")
     for plane in data.planes:
-        for name in (plane.image, plane.mask):
+        for name in filter(None, (plane.image, plane.mask)):
             if (size := _picture_size(folder / name)) != geometry.plane:
                 what = "missing or no picture" if size is None else f"{size[0]} x {size[1]} where the case says {geometry.plane}"
                 raise OcusegError(f"{name} is {what}; predict this case again")
@@ -184,6 +187,7 @@ def read_case(folder: Path) -> ReportCase:
         data.layers,
         data.fluid_components,
         label_map,
+        data.answers,
     )
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipeline.drawing.overlay import line_style
-from pipeline.reports.results import ReportCase
+from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.types import Geometry, LabelMap
+from pipeline.types.case_record import AnswerRecord
 
 LINE_WIDTH = 1.25
 """CSS pixels; dashes are multiples of it, as in the drawn overlays."""
@@ -167,6 +168,21 @@ def amount(case: ReportCase, pixels: int) -> str:
     if number is None:
         return f"{count(pixels)} {'voxels' if case.volume else 'px'}"
     return f"{number} {'mm³' if case.volume else 'mm²'}"
+
+
+def answer(record: AnswerRecord) -> str:
+    """What a bundle says that the scan as a whole is: "eye_side: right (0.99)", or that it is not sure."""
+    name, chance = record.most_probable
+    if record.answer is None:
+        return f"{record.name}: not answered (most probable: {name}, {chance:.2f}; an answer needs {record.threshold:.2f})"
+    return f"{record.name}: {name} ({chance:.2f})"
+
+
+def drawn(run: RunFacts, objects: bool) -> str:
+    """What an overlay shows."""
+    if not run.label_map.classes:
+        return "answer of the network"
+    return "boxes of" if objects else "contours of"
 
 
 def layer_unit(unit: str) -> str:

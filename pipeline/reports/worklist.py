@@ -155,7 +155,7 @@ def _values(
         "sections": sections,
         "ledger_missing": ledger is None,
         "tiles": [
-            ("Predicted" if run.objects else "Segmented", counts["done"] if ledger is not None else len(shown), "done"),
+            ("Predicted" if run.objects or not styles else "Segmented", counts["done"] if ledger is not None else len(shown), "done"),
             ("Rejected", counts["rejected"], "rejected"),
             ("Failed", counts["failed"], "failed"),
             ("Duplicates", counts["duplicate"], "duplicate"),
@@ -172,7 +172,9 @@ def _values(
 def _scores(run: RunFacts) -> list[tuple[str, float]]:
     """The bundle's own: means over classes first, then each class; all of them, so that the worst is not what is left out."""
     words = {name: set(name.lower().split()) for name, _ in run.metrics}
-    chosen = [(name, value) for name, value in run.metrics if words[name] & {"dice", "ap50"} and "pooled" not in words[name]]
+    chosen = [
+        (name, value) for name, value in run.metrics if words[name] & {"dice", "ap50", "accuracy", "auroc"} and "pooled" not in words[name]
+    ]
     chosen.sort(key=lambda score: len(words[score[0]] - {"mask"}))
     return [(re.sub(r"\b(mask )?ap50\b", lambda of: f"{of[1] or 'box '}AP@.50", name), value) for name, value in chosen]
 
@@ -189,6 +191,8 @@ def _entry(case: ReportCase, facts: PageFacts, styles: Sequence[wording.ClassSty
         counts = ["unknown number" if n is None else wording.count(n) if n else "" for n in facts.objects]
         found = [", ".join(filter(None, pair)) for pair in zip(counts, amounts, strict=True)]
         foreground = -1 if None in facts.objects else sum(n or px for n, px in zip(facts.objects, facts.pixels, strict=True))
+    unsure = bool(case.answers) and all(one.answer is None for one in case.answers)
+    nothing = not foreground if case.found else unsure
     return {
         "name": str(case.key),
         "patient": case.key.patient,
@@ -201,7 +205,8 @@ def _entry(case: ReportCase, facts: PageFacts, styles: Sequence[wording.ClassSty
         "found": [(style, text) for style, text in zip(styles, found, strict=True) if text],
         "missing": [style.name for style, text in zip(styles, found, strict=True) if not text],
         "foreground": foreground,
-        "status": "nothing found" if not foreground else "of no use" if useless else "done",
+        "answers": [wording.answer(one) for one in case.answers],
+        "status": ("nothing found" if case.found else "not answered") if nothing else "of no use" if useless else "done",
         "objects": list(zip(styles, facts.objects or (), amounts, strict=True)) if facts.objects is not None else [],
         "boxes_only": facts.boxes_only,
         "warnings": facts.warnings,

@@ -33,11 +33,11 @@ class Record(BaseModel):
 
 
 class PlaneRecord(Record):
-    """One slice: file names inside the case's folder."""
+    """One slice: file names inside the case's folder; no mask where no bundle marks pixels or objects."""
 
     index: int = Field(ge=0)
     image: PictureName
-    mask: FileName
+    mask: FileName | None = None
 
 
 class ClassRecord(Record):
@@ -67,6 +67,23 @@ class FluidRecord(Record):
     unit: Literal["mm3", "voxels"]
 
 
+class AnswerRecord(Record):
+    """What a bundle says that the scan as a whole is: ``answer`` is a class, or None where the highest of the ``probabilities`` is below
+    ``threshold`` · ``name`` of the bundle · ``attention``: of each plane the picture of where the network looked, white where most."""
+
+    name: str
+    answer: str | None
+    probabilities: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=2)
+    threshold: float = Field(0.0, ge=0, le=1)
+    bundle_id: str = ""
+    attention: tuple[FileName, ...] = ()
+
+    @property
+    def most_probable(self) -> tuple[str, float]:
+        """The class of the highest probability, and that."""
+        return max(self.probabilities.items(), key=lambda pair: pair[1])
+
+
 class GeometryRecord(Record):
     """What is kept of a :class:`Geometry`; the mask's NIfTI header holds the rest."""
 
@@ -89,7 +106,7 @@ class CaseRecord(Record):
     """``case.json``. ``engine`` ran the network · ``seconds``: reading, network and making the masks · ``layers`` and ``fluid_components``
     (before: ``pockets``) of a bundle with layers, the latter of volumes alone · ``label_map``: the case's own classes, as the mask holds
     them, where the run has several bundles (``bundle_id`` and ``engine`` join those of the ones that fit it by "+"); else the classes are
-    the run's."""
+    the run's · ``answers`` of the bundles that say what the scan as a whole is."""
 
     case: str
     modality: Modality = "unknown"
@@ -103,6 +120,7 @@ class CaseRecord(Record):
     classes: dict[str, ClassRecord] = {}
     planes: tuple[PlaneRecord, ...] = Field(min_length=1)
     layers: dict[str, LayerRecord] = {}
+    answers: tuple[AnswerRecord, ...] = ()
     fluid_components: dict[str, FluidRecord] = Field({}, validation_alias=AliasChoices("fluid_components", "pockets"))
 
     @classmethod

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -23,8 +24,9 @@ class Prediction:
     ``scores`` float32 (N) · ``instance_masks`` bool (N, H, W) · ``grade_probabilities`` float32 (G), of what the whole picture may be ·
     ``attention`` float32 (h, w), 0..1, on a coarse grid over the whole source: where the network looked for that. numpy arrays.
 
-    What :func:`pipeline.segment` gives also has ``masks`` bool (K, [D,] H, W) at the bundles' thresholds, the scan's ``geometry`` and the
-    ``label_map`` of the K classes.
+    What :func:`pipeline.segment` gives also has ``masks`` bool (K, [D,] H, W) at the bundles' thresholds, the scan's ``geometry``, the
+    ``label_map`` of the K classes, and ``answers``: of each bundle that says what a scan as a whole is the class, or None where it is not
+    sure enough.
     """
 
     probabilities: npt.NDArray[np.float32] | None = None
@@ -39,6 +41,7 @@ class Prediction:
     masks: npt.NDArray[np.bool_] | None = None
     geometry: Geometry | None = None
     label_map: LabelMap | None = None
+    answers: Mapping[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.probabilities is not None:

@@ -24,9 +24,9 @@ class EngineRecord(Record):
 
 
 class RunRecord(Record):
-    """``objects``: each case has objects (boxes with class and score) beside its mask · ``classes``: the label map's JSON · ``key_check``:
-    tells another site key, without which pseudonyms would not match · ``probabilities``: whether each case keeps them · ``engines``: what
-    ran each bundle's network, by the bundle's id."""
+    """``objects``: each case has objects (boxes with class and score) beside its mask · ``answers``: bundles say what it is as a whole ·
+    ``classes``: the label map's JSON · ``key_check``: tells another site key, without which pseudonyms would not match ·
+    ``probabilities``: whether each case keeps them · ``engines``: what ran each bundle's network, by the bundle's id."""
 
     bundle_id: str = ""
     bundle_name: str = ""
@@ -34,6 +34,7 @@ class RunRecord(Record):
     started: str = ""
     task: str = ""
     objects: bool = False
+    answers: bool = False
     modality: Modality = "unknown"
     classes: dict[str, Any]
     thresholds: dict[str, float] = Field({})

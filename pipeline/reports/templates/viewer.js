@@ -157,6 +157,12 @@
     layers[Number(slider.dataset.opacity)].style.opacity = slider.value / 100;
     slider.nextElementSibling.textContent = slider.value + " %";
   }));
+  document.querySelectorAll("input[data-attention]").forEach((box) => {
+    const seen = overlay.querySelector(`.attention[data-answer="${box.dataset.attention}"]`);
+    const apply = () => seen.toggleAttribute("hidden", !box.checked);
+    box.addEventListener("change", apply);
+    apply();
+  });
   function applyPicture() {
     const filter = `${redFree && redFree.checked ? "url(#green) " : ""}brightness(${byId("brightness").value}%)`;
     document.querySelectorAll(".scan").forEach((image) => { image.style.filter = filter; });
@@ -206,6 +212,9 @@
     drawSlice();
     askFor(slice);
     document.querySelectorAll(".scan").forEach((image) => image.setAttribute("href", data.images[slice]));
+    document.querySelectorAll(".attention").forEach((seen) => {
+      seen.querySelector("image").setAttribute("href", data.attention[Number(seen.dataset.answer)][slice]);
+    });
     document.querySelectorAll("[data-slice-pixels]").forEach((cell) => {
       cell.textContent = data.pixels[slice][Number(cell.dataset.slicePixels)].toLocaleString("en").replaceAll(",", "\u202f");
     });
