@@ -28,9 +28,10 @@ _REDUCING_BYTES, _FILTERING_BYTES = 8, 25
 class NormaliseConfig(Strict):
     """How raw pixels become a network's input. Statistics are always taken inside the field of view."""
 
-    method: Literal["zscore", "percentile"] = Field(
+    method: Literal["zscore", "percentile", "range"] = Field(
         "zscore",
-        description="zscore: mean 0 and variance 1 of each channel in the field of view; percentile: 0..1 between two percentiles (OCT)",
+        description="zscore: mean 0 and variance 1 of each channel in the field of view; percentile: 0..1 between two percentiles (OCT); "
+        "range: -2..2 is the range that the file's numbers can have, so that brightness and contrast can be judged",
     )
     percentiles: tuple[float, float] = Field((1.0, 99.0), description="lower and upper percentile for method: percentile")
     channels: Literal["as_stored", "green", "grey"] = Field("as_stored", description="channels that are passed to the network")
@@ -276,6 +277,11 @@ def _statistics(
     offsets, scales = [], []
     everything = bool(valid.all())
     for plane in pixels:
+        if config.method == "range":
+            whole = float(np.iinfo(plane.dtype).max) if np.issubdtype(plane.dtype, np.integer) else 1.0
+            offsets.append(whole / 2)
+            scales.append(4 / whole)
+            continue
         if config.method == "percentile":
             offset, high = np.percentile(plane.reshape(-1) if everything else plane[valid], config.percentiles)
             spread = contrast = float(high - offset)

@@ -10,29 +10,37 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.scans.raster import write_png
-from pipeline.types import Prediction
+from pipeline.types import LabelMap, Prediction, Role
 from pipeline.types.case_record import AnswerRecord
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """``probabilities`` (G) of the classes ``names`` · ``least``: the confidence from which on each class is an answer · ``attention`` of
-    each plane, float32 (h, w), or none."""
+    """``probabilities`` (G) of the classes of ``label_map`` · ``least``: the confidence from which on each class is an answer ·
+    ``attention`` of each plane, float32 (h, w), or none."""
 
     name: str
-    names: tuple[str, ...]
+    label_map: LabelMap
     probabilities: npt.NDArray[np.float32]
     least: tuple[float, ...]
     bundle_id: str
     attention: tuple[npt.NDArray[np.float32], ...] = ()
 
     @classmethod
-    def of(cls, name: str, names: tuple[str, ...], predictions: Sequence[Prediction], least: Sequence[float], bundle_id: str) -> Answer:
+    def of(cls, name: str, label_map: LabelMap, predictions: Sequence[Prediction], least: Sequence[float], bundle_id: str) -> Answer:
         """From the predictions of all planes, whose probabilities are averaged."""
         each = [one.grade_probabilities for one in predictions if one.grade_probabilities is not None]
         whole = np.asarray(np.mean(np.stack(each), axis=0, dtype=np.float64), dtype=np.float32)
         seen = tuple(one.attention for one in predictions if one.attention is not None)
-        return cls(name, names, whole, tuple(least), bundle_id, seen if len(seen) == len(each) else ())
+        return cls(name, label_map, whole, tuple(least), bundle_id, seen if len(seen) == len(each) else ())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.label_map.names
+
+    @property
+    def roles(self) -> tuple[Role | None, ...]:
+        return self.label_map.roles
 
     @property
     def answer(self) -> str | None:

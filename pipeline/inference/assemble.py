@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.inference.case_files import CaseResult, mask_dtype
+from pipeline.inference.laterality import with_side
 from pipeline.inference.model_set import PreparedCase
 from pipeline.inference.object_files import FoundObject, FoundObjects, compact
 from pipeline.inference.predict import Predictor, PreprocessedScan
@@ -87,6 +88,12 @@ def assemble(
 
 def merge(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
     """What the networks that fit a scan found of it as one case, with the classes of ``case``: theirs, one list after the other."""
+    joined = _merged(results, case)
+    scan, warnings = with_side(joined.scan, joined.answers)
+    return replace(joined, scan=scan, warnings=(*joined.warnings, *warnings))
+
+
+def _merged(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
     first, label_map = results[0], case.label_map
     if len(results) == 1:  # where other bundles see other kinds of scans, its classes are not the run's
         return replace(first, found_by=dict.fromkeys(label_map.names, first.bundle_id)) if case.of_several else first

@@ -161,9 +161,9 @@ class Predictor:
 
     def answer(self, predictions: Sequence[Prediction]) -> Answer:
         """What it says of a scan as a whole, from the predictions of its planes."""
-        names, thresholds = self.bundle.label_map.names, self.task.thresholds
-        least = [thresholds.get(name, 0.0) for name in names]
-        return Answer.of(self.bundle.config.name, names, predictions, least, self.bundle.id)
+        label_map, thresholds = self.bundle.label_map, self.task.thresholds
+        least = [thresholds.get(name, 0.0) for name in label_map.names]
+        return Answer.of(self.bundle.config.name, label_map, predictions, least, self.bundle.id)
 
     def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_] | None:
         """Boolean layers (K, ...) by the thresholds that validation chose; None where the bundle finds boxes without masks."""

@@ -26,6 +26,7 @@ _STATED = {
     "functional_group": "file header (functional group)",
     "filename": "file name",
     "card": "data card",
+    "picture": "found in the picture",
     "axial_length": "computed from the axial length",
     "user": "given by the user",
     "unknown": "not stated",

@@ -13,7 +13,7 @@ from pipeline.types.scan import require
 
 IGNORE = -1
 
-Role = Literal["optic_disc", "optic_cup", "vessel", "layer", "fluid"]
+Role = Literal["optic_disc", "optic_cup", "vessel", "layer", "fluid", "right_eye", "left_eye"]
 """What a class is, whatever it is called: this chooses what is measured of it (measurements/by_role.py)."""
 ROLE_OF_CODE: Mapping[str, Role] = {
     "SCT:81016008": "optic_disc",

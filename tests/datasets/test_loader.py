@@ -30,6 +30,7 @@ from tests.datasets.samples import reference_cut, sample, window
 class Sampling(Strict):
     crop: tuple[int, int] | None = (24, 32)
     crops_per_image: int = 3
+    balance_classes: bool = False
     slices: int | None = None
     foreground_crops: float = 0.0
     augment: AugmentConfig = AugmentConfig()
