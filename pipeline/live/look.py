@@ -18,6 +18,7 @@ from pipeline.live.source import Frame, Picture
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD
 from pipeline.types import CaseKey, Geometry, Prediction, Scan
 
+_PREPARED_SIZE = (480, 640)
 _ROWS_A_LINE = 700
 """Rows of a picture for each pixel of a contour's width."""
 
@@ -46,6 +47,11 @@ class Look:
         predictor.task.quick = keep_up
         self.predictor, self.detail = predictor, detail
         self.field = TrackedField(predictor.field_of_view)
+
+    def prepare(self) -> None:
+        """Have libraries loaded and memory taken before the first frame, which would wait for that."""
+        grey = np.full((*_PREPARED_SIZE, 3), 128, np.uint8)
+        Look(self.predictor, Detail(0), keep_up=self.predictor.task.quick).at(Frame(0, grey, 0.0, 0.0))
 
     def at(self, frame: Frame) -> Shown:
         began = time.perf_counter()

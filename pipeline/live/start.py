@@ -46,6 +46,7 @@ def started(wishes: Wishes, *, device: str = "auto", engine: str = "torch", key_
     predictor = Predictor(loaded, prepare_machine(device), engine)
     keep_up = wishes.real_time or source.live
     look = Look(predictor, Detail(wishes.least_fps if keep_up else 0.0), keep_up=keep_up)
+    look.prepare()
     names = Pseudonyms.load_or_create(key_path or default_key_path())
     snapshots = Snapshots(wishes.out, wishes.bundle, wishes.patient, names, device)
     video = None if wishes.video is None else VideoFile(wishes.video, source.fps, clocked=keep_up)
