@@ -51,14 +51,15 @@ def draw_overlay(
     scores: npt.NDArray[np.float32] | None = None,
     fill: float = 0.0,
     width: int = 1,
+    caption: str = "",
     notice: bool = True,
 ) -> npt.NDArray[np.uint8]:
     """Image uint8 (H, W, 3), boolean layers (K, H, W) or None, and boxes (N, 4) with labels (N) -> a new uint8 (H, W, 3) picture.
 
     Contours run along the inside of each class, so two classes that touch both stay visible; the image's own border is not a
     contour. Boxes run along the inside of the pixels that they touch; with ``scores`` (N) each says its class and score.
-    ``fill`` in 0..1 tints the inside, ``width`` is the line's width in pixels, and ``notice`` writes the research-use notice
-    into the bottom left corner (leave it out only where the page around the picture carries it).
+    ``fill`` in 0..1 tints the inside, ``width`` is the line's width in pixels, ``caption`` stands in the top left corner, and ``notice``
+    writes the research-use notice into the bottom left one (leave it out only where the page around the picture carries it).
 
     Raises
     ------
@@ -85,7 +86,9 @@ def draw_overlay(
         out[rows[drawn], columns[drawn]] = cls.colour
     if boxes is not None and labels is not None:
         out = _draw_boxes(out, boxes, labels, scores, label_map, width)
-    return _write_notice(out) if notice else out
+    if caption:
+        out = _write_line(out, caption, top=True)
+    return _write_line(out, NOTICE, top=False) if notice else out
 
 
 def side_by_side(
@@ -183,8 +186,8 @@ def _dash(
     return covered
 
 
-def _write_notice(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The notice in light letters on a dark strip in the bottom left corner, never wider than the picture."""
+def _write_line(picture: npt.NDArray[np.uint8], text: str, *, top: bool) -> npt.NDArray[np.uint8]:
+    """``text`` in light letters on a dark strip in the top or bottom left corner, never wider than the picture."""
     from PIL import Image, ImageDraw, ImageFont
 
     rows, columns = picture.shape[:2]
@@ -192,11 +195,12 @@ def _write_notice(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     draw = ImageDraw.Draw(canvas)
     size = max(10.0, rows / 45)
     font = ImageFont.load_default(size)
-    left, top, right, bottom = draw.textbbox((0, 0), NOTICE, font=font)
+    left, above, right, below = draw.textbbox((0, 0), text, font=font)
     if right - left > columns - 4:  # a small picture: smaller letters; below 6 px nobody reads them, but nobody reads the picture either
         font = ImageFont.load_default(max(4.0, size * (columns - 4) / (right - left)))
-        left, top, right, bottom = draw.textbbox((0, 0), NOTICE, font=font)
-    height = bottom - top
-    draw.rectangle((0, rows - height - 6, min(columns, right - left + 8), rows), fill=(0, 0, 0))
-    draw.text((4 - left, rows - height - 3 - top), NOTICE, font=font, fill=(230, 230, 230))
+        left, above, right, below = draw.textbbox((0, 0), text, font=font)
+    height = below - above
+    start = 0 if top else rows - height - 6
+    draw.rectangle((0, start, min(columns, right - left + 8), start + height + 6), fill=(0, 0, 0))
+    draw.text((4 - left, start + 3 - above), text, font=font, fill=(230, 230, 230))
     return np.asarray(canvas, dtype=np.uint8).copy()

@@ -25,11 +25,13 @@ _ROWS_A_LINE = 700
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A frame and its overlay, (H, W, 3). ``refused`` says why the network did not see it, or is ""."""
+    """A frame and its overlay, (H, W, 3). ``answer``: what the whole picture is, of a bundle that says that; ``refused``: why the network
+    did not see it; else ""."""
 
     frame: Frame
     overlay: Picture
     spent: Spent
+    answer: str = ""
     refused: str = ""
 
 
@@ -63,13 +65,14 @@ class Look:
             layers = self.predictor.layers(found)
         except (ScanError, MemoryError) as error:  # of one frame; the next may be another
             refused = str(error) or "memory did not suffice"
-            picture = draw_overlay(frame.pixels, None, self.predictor.bundle.label_map)
-            return Shown(frame, picture, Spent(time.perf_counter() - began, 0.0, 0.0), refused)
+            picture = draw_overlay(frame.pixels, None, self.predictor.marked)
+            return Shown(frame, picture, Spent(time.perf_counter() - began, 0.0, 0.0), refused=refused)
         looked = time.perf_counter()
-        picture = self._drawn(frame.pixels, layers, found)
+        answer = self._answer(found)
+        picture = self._drawn(frame.pixels, layers, found, answer)
         ended = time.perf_counter()
         self.detail.took(ended - began)
-        return Shown(frame, picture, Spent(prepared - began, looked - prepared, ended - looked))
+        return Shown(frame, picture, Spent(prepared - began, looked - prepared, ended - looked), answer)
 
     def _ready(self, frame: Frame) -> PreprocessedScan:
         pixels = np.ascontiguousarray(np.moveaxis(frame.pixels, -1, 0))
@@ -77,11 +80,19 @@ class Look:
         scan = Scan(pixels, Geometry(pixels.shape[1:]), self.predictor.bundle.modality, key, "0" * 64)
         return self.predictor.ready_within(scan, self.field.of(pixels), self.detail.now)
 
-    def _drawn(self, pixels: Picture, layers: npt.NDArray[np.bool_] | None, found: Prediction) -> Picture:
-        bundle, width = self.predictor.bundle, max(1, round(pixels.shape[0] / _ROWS_A_LINE))
+    def _answer(self, found: Prediction) -> str:
+        if found.grade_probabilities is None:
+            return ""
+        answer = self.predictor.answer([found])
+        best = int(answer.probabilities.argmax())
+        said = f"{answer.names[best]} {answer.probabilities[best]:.0%}"
+        return f"{answer.name}: {said if answer.answer else f'not sure ({said})'}"
+
+    def _drawn(self, pixels: Picture, layers: npt.NDArray[np.bool_] | None, found: Prediction, answer: str) -> Picture:
+        label_map, width = self.predictor.marked, max(1, round(pixels.shape[0] / _ROWS_A_LINE))
         if found.boxes is None or found.labels is None or found.scores is None:
-            return draw_overlay(pixels, layers, bundle.label_map, width=width)
-        least = np.array([self.predictor.task.thresholds.get(name, DEFAULT_THRESHOLD) for name in bundle.label_map.names])
+            return draw_overlay(pixels, layers, label_map, width=width, caption=answer)
+        least = np.array([self.predictor.task.thresholds.get(name, DEFAULT_THRESHOLD) for name in label_map.names])
         counted = found.scores >= least[found.labels - 1]
         boxes, labels, scores = found.boxes[counted], found.labels[counted], found.scores[counted]
-        return draw_overlay(pixels, layers, bundle.label_map, boxes=boxes, labels=labels, scores=scores, width=width)
+        return draw_overlay(pixels, layers, label_map, boxes=boxes, labels=labels, scores=scores, width=width)

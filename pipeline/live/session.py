@@ -109,6 +109,7 @@ class Session:
             "refusal": self.last_refusal,
             "reconnections": capture.reconnections,
             "size": None if latest is None else list(latest.overlay.shape[:2]),
+            "answer": "" if latest is None else latest.answer,
             "model": predictor.bundle.config.name,
             "bundle_id": predictor.bundle.id,
             "engine": predictor.engine.name,

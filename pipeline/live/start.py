@@ -45,7 +45,8 @@ def started(wishes: Wishes, *, device: str = "auto", engine: str = "torch", key_
     loaded = load_bundle(wishes.bundle)
     predictor = Predictor(loaded, prepare_machine(device), engine)
     keep_up = wishes.real_time or source.live
-    look = Look(predictor, Detail(wishes.least_fps if keep_up else 0.0), keep_up=keep_up)
+    one_size = loaded.config.data.normalise.working_size is not None  # some networks take no other
+    look = Look(predictor, Detail(wishes.least_fps if keep_up and not one_size else 0.0), keep_up=keep_up)
     look.prepare()
     names = Pseudonyms.load_or_create(key_path or default_key_path())
     snapshots = Snapshots(wishes.out, wishes.bundle, wishes.patient, names, device)

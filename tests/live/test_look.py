@@ -17,6 +17,8 @@ from pipeline.phantoms.fundus import draw_fundus
 from pipeline.scans.field_of_view import detect_field_of_view
 from tests.inference.conftest import make_bundle, run_config
 from tests.inference.spots import canvas, spot_bundle
+from tests.tasks.test_classification import EYES
+from tests.tasks.test_classification import task as classification
 
 
 def test_a_field_that_stays_keeps_its_mask_and_one_that_moves_is_found_anew() -> None:
@@ -83,3 +85,18 @@ def test_objects_above_the_threshold_are_drawn_and_volumes_refused(tmp_path: Pat
     bundle.task.volumes = True
     with pytest.raises(ConfigError, match="of which a video has none"):
         Look(Predictor(bundle), Detail(0), keep_up=False)
+
+
+def test_what_the_whole_picture_is_stands_in_words_and_is_held_back_where_the_network_is_not_sure(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path, label_map=EYES, task=classification())
+    bundle.task.thresholds = {"right": 0.6, "left": 0.6}
+    look = Look(Predictor(bundle), Detail(0), keep_up=True)
+    sides = np.zeros((60, 80, 3), np.uint8)
+    sides[:, 40:] = 200
+    shown = look.at(Frame(0, sides, 0.0, 0.0))
+    assert shown.answer == "tiny: left 73%"  # the logistic function of 1, as percentiles normalise to 0..1
+    changed = (shown.overlay != sides).any(axis=2)
+    assert changed[:16].any(), "it is written above"
+    assert not changed[18:40].any()
+    even = np.tile(np.arange(60, dtype=np.uint8)[:, None, None], (1, 80, 3))
+    assert look.at(Frame(1, even, 0.0, 0.0)).answer == "tiny: not sure (right 50%)"

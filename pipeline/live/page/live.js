@@ -34,6 +34,8 @@ function show(now) {
   at("shown").textContent = now.shown.toLocaleString("en");
   at("dropped").textContent = now.dropped.toLocaleString("en");
   at("detail").textContent = `${Math.round(100 * now.detail)} % of training's`;
+  at("answer").textContent = now.answer;
+  at("answered").hidden = !now.answer;
   at("engine").textContent = now.engine;
   at("record").setAttribute("aria-pressed", String(now.recording !== null));
   at("record").firstChild.textContent = now.recording ? `Stop, ${now.recording.seconds} s ` : "Record ";
