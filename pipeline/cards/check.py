@@ -111,6 +111,7 @@ def card_statistics(card: DataCard, root: Path, *, progress: ProgressCallback | 
     cases = found.cases
     sizes: Counter[str] = Counter()
     counts: Counter[str] = Counter()
+    pictures: Counter[str] = Counter(case.picture_class for case in cases if case.picture_class is not None)
     fractions: dict[str, list[float]] = {name: [] for name in card.label_map.names}
     for done, case in enumerate(cases, 1):
         if progress is not None:
@@ -135,15 +136,17 @@ def card_statistics(card: DataCard, root: Path, *, progress: ProgressCallback | 
             continue
         for name, layer in zip(card.label_map.names, card.label_map.layers(mask), strict=True):
             fractions[name].append(float(layer[..., inside].mean()))
+    of_pictures = {"pictures": {name: pictures[name] for name in card.label_map.names}}
     return {
         "cases": len(cases),
         "unlabelled": found.unlabelled,
         "patients": len({case.key.patient for case in cases}),
         "parts": dict(Counter(case.part or "none" for case in cases)),
         "sizes": dict(sizes),
+        **(of_pictures if card.picture_class is not None else {}),
         "roles": {name: role or "none" for name, role in zip(card.label_map.names, card.label_map.roles, strict=True)},
-        "fraction_of_pixels": {name: float(np.mean(values)) if values else None for name, values in fractions.items()},
-        "objects": {name: counts[name] for name in card.label_map.names},
+        "fraction_of_pixels": {name: float(np.mean(values)) if values else None for name, values in fractions.items() if card.labels},
+        "objects": {name: counts[name] for name in card.label_map.names if card.labels},
         "second_reader": sum(bool(case.second_reader) for case in cases),
     }
 
@@ -161,6 +164,7 @@ def _case_problems(card: DataCard, case: CardCase, root: Path, shared: set[Probl
     except OcusegError as error:
         return [at(case.image, error)]
     problems = _scan_problems(card, case, scan, lambda message: at(case.image, message))
+    labelled |= {case.picture_class} if case.picture_class is not None else set()
     for reader, files in (("first", case.labels), ("second", case.second_reader)):
         for source, path in files:  # one by one, so that the message names the file that is at fault
             if path is None:
@@ -203,12 +207,13 @@ def _class_problems(card: DataCard, cases: list[CardCase], labelled: dict[CaseKe
     """A class without a label in any case, or in the training part, can be neither learnt nor scored."""
     problems = []
     training = [case.key for case in cases if case.part == "train"]
-    for name in card.label_map.names if cases and card.labels else ():
+    what = "picture" if card.picture_class is not None else "pixel or object"
+    for name in card.label_map.names if cases and (card.labels or card.picture_class is not None) else ():
         held = [key for key, names in labelled.items() if name in names]
         of = "" if not held else "training " if training and not set(held) & set(training) else None
         if of is not None:
             where = f"{len(training) if of else len(cases)} {of}cases"
-            problems.append(Problem("", f"no pixel or object of class {name!r} is labelled in the {where}; mend the labels or the card"))
+            problems.append(Problem("", f"no {what} of class {name!r} is labelled in the {where}; mend the labels or the card"))
     return problems
 
 

@@ -9,6 +9,7 @@ from pipeline.types import Geometry, Laterality, Role, Scan
 
 SIDES: dict[Role, Laterality] = {"right_eye": "R", "left_eye": "L"}
 WORDS = {"R": "right", "L": "left"}
+SOURCES = {"tag": "the file's header", "functional_group": "the file's header", "filename": "the file's name", "card": "the data card"}
 
 
 def side_of(answer: Answer) -> Laterality | None:
@@ -30,7 +31,7 @@ def with_side(scan: Scan, answers: tuple[Answer, ...]) -> tuple[Scan, tuple[str,
             geometry: Geometry = replace(scan.geometry, laterality=side, laterality_source="picture")
             scan = replace(scan, geometry=geometry)
             continue
-        source = scan.geometry.laterality_source.replace("_", " ")
+        source = SOURCES.get(scan.geometry.laterality_source, "somebody")
         chance = f"{answer.name}, probability {float(answer.probabilities.max()):.2f}"
         warnings.append(
             f"the picture shows a {WORDS[side]} eye ({chance}), but a {WORDS[stated]} one is stated (by {source}); look which it is"

@@ -12,7 +12,7 @@ from pipeline.bundles.shipped_models import names, read_model
 from pipeline.cards.card import DataCard, load_card
 from pipeline.cards.find_cases import find_cases
 from pipeline.config import RunConfig, parse_config
-from pipeline.errors import BundleError
+from pipeline.errors import BundleError, CardError
 from pipeline.planning.cases import plan_augment, plan_split, plan_storage
 from pipeline.planning.choice import Choice, percent, run_file
 from pipeline.planning.facts import ClassFacts, SetFacts, measure, require_classes
@@ -51,6 +51,11 @@ def make_plan(
     CardError, ConfigError, NothingUsableError: there is nothing that a plan could be made of.
     """
     card = load_card(card_name)
+    if card.picture_class is not None:
+        raise CardError(
+            f"card {card.name}: its classes are of whole pictures, for which no run is planned yet; begin with `ocuseg train eye_side "
+            f"--set data.card={card.name}` and its settings"
+        )
     require_classes(card)
     machine = this_machine(device)
     facts = measure(card, find_cases(card, root, pseudonyms=site_pseudonyms(card, key_path)), progress)

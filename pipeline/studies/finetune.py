@@ -161,6 +161,9 @@ def _tested(
     if "detection" in summary:
         boxes = summary["detection"]["box"]["classes"]
         scores = {name: ("AP@.50", own["ap50"], own["ap50_low"], own["ap50_high"]) for name, own in boxes.items()}
+    elif "grades" in summary:
+        found = {name: summary["grades"]["scores"][f"auroc/{name}"] for name in summary["grades"]["names"]}
+        scores = {name: ("AUROC", own["value"], own["low"], own["high"]) for name, own in found.items()}
     else:
         means = {name: own["mean_per_image"]["dice"] for name, own in summary["classes"].items()}
         scores = {name: ("Dice", own["value"], own["low"], own["high"]) for name, own in means.items()}

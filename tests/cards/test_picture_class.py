@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.cards.card import DataCard, parse_card
-from pipeline.cards.check import check_card
+from pipeline.cards.check import card_statistics, check_card
 from pipeline.cards.find_cases import find_cases
 from pipeline.cards.targets import read_truth
 from pipeline.config.run_config import DataConfig
@@ -17,6 +17,7 @@ from pipeline.datasets.loader import TrainingLoader
 from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.store import CaseStore
 from pipeline.errors import CardError
+from pipeline.planning.plan import make_plan
 from pipeline.types import LabelMap
 
 HEAD = """---
@@ -60,6 +61,18 @@ def test_a_class_by_the_files_name_whatever_the_eye_is_called(tmp_path: Path) ->
     truth = read_truth(own, find_cases(own, tmp_path)[0])
     assert (truth.mask, truth.objects) == (None, None)
     assert not check_card(own, tmp_path)
+    assert card_statistics(own, tmp_path)["pictures"] == {"right": 2, "left": 1}
+    (tmp_path / "P1_OS.png").unlink()
+    assert [problem.message for problem in check_card(own, tmp_path)] == [
+        "no picture of class 'left' is labelled in the 2 cases; mend the labels or the card"
+    ]
+
+
+def test_no_run_is_planned_for_whole_pictures_and_one_is_named_to_begin_with(tmp_path: Path) -> None:
+    picture(tmp_path / "P1_OD.png", True)
+    (tmp_path / "eyes.md").write_text(f"{HEAD}{SIDES}{BY_NAME}---\n")
+    with pytest.raises(CardError, match="begin with `ocuseg train eye_side"):
+        make_plan(str(tmp_path / "eyes.md"), tmp_path)
 
 
 def test_a_class_by_folder_needs_no_list_of_values(tmp_path: Path) -> None:
