@@ -148,8 +148,8 @@ def make_hospital(place: Place) -> None:
     from pipeline.scans.folder import index_folder
     from pipeline.scans.identity import Pseudonyms
 
-    title = "a hospital folder: three phantom patients, three real photographs, broken files and duplicates"
-    step(title, write_hospital, place.scans.parent, 3, 1, broken=True, first_patient=101)
+    title = "a hospital folder: two phantom patients, three real photographs, broken files and duplicates"
+    step(title, write_hospital, place.scans.parent, 2, 1, broken=True, first_patient=101)
     shutil.copytree(EXAMPLES / "photographs", place.scans / "photographs")
     pseudonyms = Pseudonyms.load_or_create(place.key)
     counts = step("index it", index_folder, place.scans, place.home / "catalogue.sqlite", pseudonyms=pseudonyms)
