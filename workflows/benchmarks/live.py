@@ -7,6 +7,10 @@ use, how long it takes is the same. Ways take turns, frame by frame, so that ano
 ``field in each frame`` seeks the field of view in each whole frame, as ``predict`` does; ``coarser`` shows the network half of the sides.
 Milliseconds are medians; ``CPU`` is the processor time of a frame in all threads, which a busy machine changes less, and ``at most`` what
 all cores together could give for it.
+
+    python workflows/benchmarks/live.py vessels --dice
+
+measures instead what a coarser look costs: Dice of vessels on four test photographs of CHASE_DB1 (``../shared/data``), made 512 rows high.
 """
 
 from __future__ import annotations
@@ -21,18 +25,20 @@ from statistics import median
 import cv2
 import numpy as np
 import torch
+from photographs import CHASE
 
 from pipeline.bundles.bundle import Bundle, build_task, load_bundle, save_bundle
 from pipeline.cli.console import script
 from pipeline.config import load_config
 from pipeline.inference.predict import Predictor
-from pipeline.live.detail import Detail
+from pipeline.live.detail import STEPS, Detail
 from pipeline.live.look import Look, Shown
 from pipeline.live.source import Frame, OpenCVSource, Picture
 from pipeline.live.video import VideoFile
 from pipeline.phantoms.fundus import draw_fundus
+from pipeline.scans.raster import read_image
 from pipeline.training.platform import prepare_machine, usable_cores
-from pipeline.types import LabelClass, LabelMap
+from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Scan
 
 
 class Fixed(Detail):
@@ -115,13 +121,38 @@ def measure(bundle: Bundle, frames: list[Picture], engines: list[str]) -> list[s
     return rows
 
 
+def dice_by_detail(bundle: Bundle, rows: int) -> list[str]:
+    predictor = Predictor(bundle, prepare_machine("cpu"))
+    found, used = defaultdict(list), defaultdict(list)
+    for name in ("11L", "12R", "13L", "14R"):
+        picture, label = read_image(CHASE / f"images/Image_{name}.jpg"), read_image(next((CHASE / "masks_1stHO").glob(f"*{name}*")))
+        size = (round(picture.shape[1] * rows / picture.shape[0]), rows)
+        label = np.asarray(cv2.resize((label > 0).astype(np.float32), size, interpolation=cv2.INTER_AREA)) >= 0.5
+        pixels = np.ascontiguousarray(np.moveaxis(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), -1, 0))
+        scan = Scan(pixels, Geometry(pixels.shape[1:]), "fundus", CaseKey(name, "U", "0", "0"), "0" * 64)
+        for detail in STEPS:
+            began = time.process_time()
+            ready = predictor.ready_within(scan, predictor.field_of_view(pixels), detail)
+            assert ready.reduced is not None
+            layers = predictor.layers(predictor.finished(predictor.together([ready])[0], ready.reduced, ()))
+            assert layers is not None
+            used[detail].append(time.process_time() - began)
+            found[detail].append(2 * np.count_nonzero(layers[0] & label) / (np.count_nonzero(layers[0]) + np.count_nonzero(label)))
+    return [f"| {bundle.config.name} | {step:.0%} | {np.mean(found[step]):.3f} | {median(used[step]):.2f} s |" for step in STEPS]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", type=Path, nargs="*")
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--engines", default="torch,onnxruntime")
+    parser.add_argument("--dice", action="store_true")
     given = parser.parse_args()
+    if given.dice:
+        print("| bundle | detail | Dice | CPU |\n|---|---|---|---|")
+        print("\n".join(row for path in given.bundles for row in dice_by_detail(load_bundle(path), given.side)))
+        return
     with tempfile.TemporaryDirectory() as folder:
         bundles = [load_bundle(path) for path in given.bundles] or [little_wnet(Path(folder) / "bundle")]
         frames = film(Path(folder) / "eye.mp4", given.side, given.frames)
