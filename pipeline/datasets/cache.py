@@ -27,7 +27,7 @@ from pipeline.types import OnDisk, Placement
 CACHE_VERSION = 6
 _LARGE = ("pixels", "valid", "source_valid", "mask", "source_mask")
 _ARRAYS = (*_LARGE, "offset", "scale", "fingerprint")
-_OBJECTS = ("objects", "source_objects")
+_OBJECTS = ("objects", "source_objects", "proposals")
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +37,8 @@ class CachedCase:
 
     ``pixels`` (S, C, h, w) · ``valid`` bool (S, h, w) · ``mask`` int (S, h, w) or None · ``offset``, ``scale`` float32 (S, C) in
     the working frame; ``source_valid`` and ``source_mask`` (S, H, W) in the source frame, None where both frames are one.
-    ``objects`` and ``source_objects``, in either frame, are both there or both None.
+    ``objects`` and ``source_objects``, in either frame, are both there or both None. ``proposals``: boxes in the working frame that a
+    network looks at, all of label 0, or None where it makes its own.
     """
 
     pixels: npt.NDArray[Any] | OnDisk
@@ -50,6 +51,7 @@ class CachedCase:
     source_mask: npt.NDArray[Any] | OnDisk | None
     objects: PackedObjects | None = None
     source_objects: PackedObjects | None = None
+    proposals: PackedObjects | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
     @property

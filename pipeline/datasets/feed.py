@@ -226,4 +226,6 @@ def join(parts: Sequence[Batch]) -> Batch:
     columns: dict[str, Any] = {
         name: [item for part in parts for item in getattr(part, name)] for name in ("images", "valid", "placements", "cases", "targets")
     }
+    if parts[0].proposals is not None:
+        columns["proposals"] = [boxes for part in parts for boxes in part.proposals or ()]
     return Batch(**columns)

@@ -7,12 +7,13 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.cards.card import CardCase, DataCard, check_sizes, read_field_of_view, read_scan
-from pipeline.cards.objects import PackedObjects
+from pipeline.cards.objects import Objects, PackedObjects
 from pipeline.cards.targets import Truth, WeakMasks, boxes_only, read_truth
 from pipeline.datasets.cache import CachedCase
 from pipeline.datasets.fingerprint import fingerprint
-from pipeline.datasets.normalise import NormaliseConfig, preprocess, to_working
+from pipeline.datasets.normalise import CompactImage, NormaliseConfig, preprocess, to_working
 from pipeline.errors import CardError
+from pipeline.models.selective_search import SelectiveSearchConfig, selective_search
 from pipeline.scans.open import content_sha256
 from pipeline.types import LabelMap
 
@@ -22,9 +23,15 @@ TargetKind = Literal["masks", "objects", "grade", "either"]
 
 
 def preprocess_case(
-    card: DataCard, case: CardCase, normalise: NormaliseConfig, need: TargetKind, weak_masks: WeakMasks, labels_sha256: list[str | None]
+    card: DataCard,
+    case: CardCase,
+    normalise: NormaliseConfig,
+    need: TargetKind,
+    weak_masks: WeakMasks,
+    labels_sha256: list[str | None],
+    search: SelectiveSearchConfig | None = None,
 ) -> CachedCase:
-    """The case's arrays; ``labels_sha256`` of its label files goes into the record.
+    """The case's arrays; ``labels_sha256`` of its label files goes into the record, and ``search`` makes its proposals.
 
     Raises
     ------
@@ -79,6 +86,7 @@ def preprocess_case(
         source_mask=None if same else source_mask,
         objects=objects,
         source_objects=source_objects,
+        proposals=None if search is None else PackedObjects.pack([_proposed(part, search) for part in slices]),
         about=about,
     )
 
@@ -91,6 +99,12 @@ def check_need(case: CardCase, truth: Truth | None, need: TargetKind) -> None:
         raise CardError(
             f"case {case.key}: its card does not say what the picture as a whole is (picture_class); use a semantic or detection task"
         )
+
+
+def _proposed(image: CompactImage, search: SelectiveSearchConfig) -> Objects:
+    """Boxes of the image as a network sees it, so that they are those which it finds by itself in prediction."""
+    boxes = selective_search(image.to_float()[0].numpy(), search)
+    return Objects.make(image.placement.net, boxes, np.zeros(len(boxes), np.int64))
 
 
 def _smallest(label_map: LabelMap) -> type[np.signedinteger[Any]]:

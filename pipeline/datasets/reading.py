@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.cards.card import CardCase, DataCard
 from pipeline.cards.labels import CocoLabel
@@ -14,6 +15,7 @@ from pipeline.datasets.cache import CACHE_VERSION, CachedCase, load_case, save_c
 from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.preprocess import TargetKind, preprocess_case
 from pipeline.errors import CardError, OcusegError, ScanError
+from pipeline.models.selective_search import SelectiveSearchConfig
 from pipeline.scans.open import content_sha256
 
 
@@ -26,6 +28,7 @@ class CaseReader:
     need: TargetKind
     weak_masks: WeakMasks
     cache_dir: Path | None
+    search: SelectiveSearchConfig | None = None
     _label_hashes: dict[Path, str] = field(default_factory=dict)
 
     def load(self, case: CardCase) -> CachedCase:
@@ -66,7 +69,7 @@ class CaseReader:
 
     def _preprocessed(self, case: CardCase) -> CachedCase:
         hashes = [None if path is None else self._label_sha256(path) for _, path in case.labels]
-        return preprocess_case(self.card, case, self.normalise, self.need, self.weak_masks, hashes)
+        return preprocess_case(self.card, case, self.normalise, self.need, self.weak_masks, hashes, self.search)
 
     def _label_sha256(self, path: Path) -> str:
         """Of a label file, which may be one for many cases."""
@@ -76,7 +79,7 @@ class CaseReader:
 
     def _digest(self, case: CardCase) -> str:
         """Name of the cache folder: the content of every file and all that shapes the arrays."""
-        basis = {
+        basis: dict[str, Any] = {
             "version": CACHE_VERSION,
             "image": content_sha256(case.image),
             # By its name an image is found in a COCO file.
@@ -91,4 +94,6 @@ class CaseReader:
             "label_map": self.card.label_map.to_json(),
             "modality": self.card.modality,
         }
+        if self.search is not None:
+            basis["search"] = self.search.model_dump()
         return hashlib.sha256(json.dumps(basis, sort_keys=True, default=str).encode()).hexdigest()[:32]

@@ -27,6 +27,7 @@ from pipeline.datasets.preprocess import TargetKind
 from pipeline.datasets.reading import CaseReader
 from pipeline.datasets.windows import StoredPlane, Windows, cut
 from pipeline.errors import CardError
+from pipeline.models.selective_search import SelectiveSearchConfig
 from pipeline.types import CaseKey, LabelMap, Placement, ProgressCallback, Scan, Target
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class CaseStore:
     need: "masks" (a semantic task) refuses labels without masks and reads no objects; "objects" (detection) reads objects, and masks
         where there are any; "grade" (classification) the class of each picture; "either" is as "objects" and keeps images without labels.
         An image with N = 0 objects is as good as any.
+    search: makes proposals of every image, for networks that look at boxes which are made beforehand; None: there are none.
     weak_masks: "ellipse" makes a mask of every object of which only the box is known.
     workers: threads that decode.
     progress: called as ``progress(done, total)``.
@@ -66,6 +68,7 @@ class CaseStore:
         *,
         need: TargetKind = "masks",
         weak_masks: WeakMasks = "none",
+        search: SelectiveSearchConfig | None = None,
         skip_unreadable: bool = False,
         workers: int = 2,
         progress: ProgressCallback | None = None,
@@ -80,7 +83,7 @@ class CaseStore:
         self.unreadable = {}
         self._renew()
         self._cases = {case.key: case for case in cases}
-        reader = CaseReader(card, normalise, need, weak_masks, cache_dir if self._on_disk else None)
+        reader = CaseReader(card, normalise, need, weak_masks, cache_dir if self._on_disk else None, search)
         with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
             for done, (case, loaded) in enumerate(zip(cases, pool.map(reader.load_or_error, cases), strict=True), 1):
                 if isinstance(loaded, CachedCase):
@@ -205,6 +208,12 @@ class CaseStore:
         """The objects in the working frame, or None where none were asked for."""
         key, slice_index = self._samples[index]
         packed = self._cached[key].objects
+        return None if packed is None else packed.unpack(slice_index, self.size(index))
+
+    def proposals(self, index: int) -> Objects | None:
+        """Proposals in the working frame, all of label 0, or None where none were asked for."""
+        key, slice_index = self._samples[index]
+        packed = self._cached[key].proposals
         return None if packed is None else packed.unpack(slice_index, self.size(index))
 
     def box_sizes(self, keys: Sequence[CaseKey]) -> npt.NDArray[np.float32]:

@@ -57,7 +57,9 @@ def to_batch(windows: Windows, config: AugmentConfig | None = None) -> Batch:
     if found is not None:
         targets = _with_objects(targets, found, bits, warped="matrix" in numbers)
     images, valids = cast("Sequence[Tensor]", image[:, :, level]), cast("Sequence[Tensor]", valid[:, 0, level])
-    return Batch(images, valids, list(windows.placements), list(windows.cases), targets, masks)
+    proposed = windows.proposed
+    proposals = None if proposed is None else list(proposed.boxes.split(proposed.counts))
+    return Batch(images, valids, list(windows.placements), list(windows.cases), targets, masks, proposals)
 
 
 def _masks(windows: Windows, labels: Tensor, level: slice | int) -> Tensor | None:

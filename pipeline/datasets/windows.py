@@ -47,6 +47,7 @@ class Source(Protocol):
     def placement(self, index: int) -> Placement: ...
     def working_objects(self, index: int) -> Objects | None: ...
     def grade(self, index: int, *, mirrored: bool = False) -> int | None: ...
+    def proposals(self, index: int) -> Objects | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,8 @@ class Windows:
     mask, lowest first · ``numbers`` float32 (B, N): all small numbers, laid out as ``layout`` (name, shape) says · ``size`` (rows, columns)
     of the results. Around a region pixels are 0 and not valid, and the mask is IGNORE.
 
-    ``found``: the objects of all samples, None where none were asked for. ``mask_type``: of the mask's bytes, None without masks.
+    ``found``: the objects of all samples, ``proposed``: their proposals, None where none were asked for. ``mask_type``: of the mask's
+    bytes, None without masks.
     ``grades``: of each picture as a whole, after its turn.
     """
 
@@ -73,6 +75,7 @@ class Windows:
     placements: tuple[Placement, ...]
     found: FoundObjects | None = None
     grades: tuple[int | None, ...] = ()
+    proposed: FoundObjects | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -94,8 +97,9 @@ class Windows:
                 tensor = tensor.pin_memory()
             return tensor.to(device, non_blocking=True)
 
-        found = None if self.found is None else self.found.to(move)
-        return replace(self, pixels=move(self.pixels), labels=move(self.labels), numbers=move(self.numbers), found=found)
+        found, proposed = (None if objects is None else objects.to(move) for objects in (self.found, self.proposed))
+        pixels, labels, numbers = move(self.pixels), move(self.labels), move(self.numbers)
+        return replace(self, pixels=pixels, labels=labels, numbers=numbers, found=found, proposed=proposed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,10 +164,13 @@ def gathered(
     placements = tuple(source.placement(index) if plan.whole else Placement.identity(*plan.size) for index, plan in wanted)
     cases = tuple(source.case_of(index) for index, _ in wanted)
     canvas = int(pixels.shape[-2]), int(pixels.shape[-1])
-    objects = None if slices is not None else _objects(source, wanted, canvas)
+    found = proposed = None
+    if slices is None:
+        found = _objects([source.working_objects(index) for index, _ in wanted], plans, canvas)
+        proposed = _objects([source.proposals(index) for index, _ in wanted], plans, canvas)
     grades = tuple(source.grade(index, mirrored=plan.turn.mirrored) for index, plan in wanted)
-    volumes = slices is not None
-    return Windows(pixels, labels, numbers, layout, plans[0].size, source.clamp, volumes, mask_type, cases, placements, objects, grades)
+    volumes, size = slices is not None, plans[0].size
+    return Windows(pixels, labels, numbers, layout, size, source.clamp, volumes, mask_type, cases, placements, found, grades, proposed)
 
 
 def torch_type(kind: Any) -> torch.dtype:
@@ -213,12 +220,10 @@ def _numbers(plan: Plan, stack: Sequence[Level], channels: int, depth: int) -> N
     return {"offset": offset, "scale": scale, "middle": np.array([columns / 2, rows / 2], dtype=np.float32), **plan.numbers}
 
 
-def _objects(source: Source, wanted: Sequence[tuple[int, Plan]], canvas: tuple[int, int]) -> FoundObjects | None:
-    """All samples' objects: moved to the end where they are boxes alone, else with the bits of their masks."""
-    plans = [plan for _, plan in wanted]
+def _objects(every: Sequence[Objects | None], plans: Sequence[Plan], canvas: tuple[int, int]) -> FoundObjects | None:
+    """All samples' objects: moved to the end where they are boxes alone, else with the bits of their masks; None where one has none."""
     regions: list[Objects] = []
-    for index, plan in wanted:
-        objects = source.working_objects(index)
+    for objects, plan in zip(every, plans, strict=True):
         if objects is None:
             return None
         regions.append(objects if plan.region == (0, 0, *objects.plane) else objects.window(*plan.region))

@@ -31,7 +31,7 @@ def check_proposals(predictor: Predictor) -> None:
     if not isinstance(predictor.task.network, ProposingDetector):
         raise ConfigError(
             f"--proposals: {predictor.bundle.config.model.name} decides at once and proposes nothing; "  # type: ignore[attr-defined]
-            "faster_rcnn and mask_rcnn have proposals"
+            "fast_rcnn, faster_rcnn, mask_rcnn and rcnn look at proposals"
         )
 
 

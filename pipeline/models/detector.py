@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.models.base import Family, ModelConfig, Network, memory_format
-from pipeline.types import Target
+from pipeline.models.selective_search import SelectiveSearchConfig
+from pipeline.types import Batch, Target
 
 Sizes = list[tuple[int, int]]
 
@@ -38,6 +39,11 @@ class DetectorConfig(ModelConfig):
     """Base of every detector's settings."""
 
     family: ClassVar[Family] = "detection"
+
+    @property
+    def search(self) -> SelectiveSearchConfig | None:
+        """How the proposals are made that the network looks at, where it does not learn to propose or needs none."""
+        return None
 
     def with_fitted_anchors(self, sizes: npt.NDArray[np.float32]) -> Self:
         """These settings with everything that is to come from the data (anchors) filled in.
@@ -103,13 +109,17 @@ class Detector(Network, abc.ABC):
         """Inside, a network in evaluation mode gives losses: no normalisation statistics move. Whoever needs more overrides it."""
         yield
 
-    def forward(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Named losses of images (C, H, W) of any sizes."""
+    def complete(self, batches: Callable[[], Iterable[Batch]]) -> None:
+        """Learn what is not learnt by gradients (tasks/base.py, Task.complete); most networks have no such part."""
+        return
+
+    def forward(self, images: Sequence[Tensor], targets: Sequence[Target], proposals: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+        """Named losses of images (C, H, W) of any sizes; a network that looks at ``proposals`` (P, 4) makes those that are not given."""
         tensor, sizes = self._batch(images)
         return self.batch_losses(tensor, sizes, [self._padded(target, tensor) for target in targets])
 
     @torch.no_grad()
-    def detect(self, images: Sequence[Tensor]) -> list[Detections]:
+    def detect(self, images: Sequence[Tensor], proposals: Sequence[Tensor] | None = None) -> list[Detections]:
         """Objects of each image. Images of one size are computed together, others apart, so that no neighbour's padding matters."""
         found: dict[int, Detections] = {}
         for size in dict.fromkeys(tuple(image.shape[-2:]) for image in images):
@@ -135,7 +145,9 @@ class Detector(Network, abc.ABC):
 
 
 class ProposingDetector(Detector):
-    """A detector that first proposes where objects may be."""
+    """A detector that first proposes where objects may be; ``proposer`` is the part that does."""
+
+    proposer: nn.Module
 
     @abc.abstractmethod
     def proposals(self, images: Sequence[Tensor]) -> list[Detections]:

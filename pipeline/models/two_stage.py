@@ -40,7 +40,9 @@ LOSSES = {
 }
 
 
-class TwoStageConfig(NMSConfig):
+class PyramidHeadsConfig(NMSConfig):
+    """What a pyramid of features and heads that look at boxes on it are made of."""
+
     backbone: Name = Field("resnet50", description="encoder: mobilenet_v2, efficientnet_lite0 (lite1, lite2), resnet18, resnet50")
     imagenet: Version = Field("v1", description="version of torchvision's ImageNet weights, for weights: imagenet")
     frozen_stages: FrozenStages = 2
@@ -50,14 +52,6 @@ class TwoStageConfig(NMSConfig):
     fpn_channels: int = Field(256, ge=1, description="channels of each pyramid level")
     heads: Literal["v1", "v2"] = Field(
         "v1", description="v1: as in the papers; v2: normalised convolutions in the heads, and two in the proposal network (Li et al.)"
-    )
-    anchors: Anchors | None = Field(None, description="anchors of the pyramid's levels; null: fitted to the training boxes")
-    rpn_samples: int = Field(256, ge=2, description="anchors per image in the proposal network's losses")
-    rpn_before_nms: tuple[int, int] = Field(
-        (2000, 1000), description="proposals kept per level before non-maximum suppression, in training and in prediction"
-    )
-    rpn_after_nms: tuple[int, int] = Field(
-        (2000, 1000), description="proposals kept per image after non-maximum suppression, in training and in prediction"
     )
     roi_samples: int = Field(512, ge=2, description="proposals per image that train the heads")
     roi_positive: float = Field(0.25, gt=0, lt=1, description="maximum fraction of positives among them")
@@ -74,6 +68,17 @@ class TwoStageConfig(NMSConfig):
         """Names of the levels on which objects are looked at."""
         return [str(level) for level in range(len(self.strides) - 1)]
 
+
+class TwoStageConfig(PyramidHeadsConfig):
+    anchors: Anchors | None = Field(None, description="anchors of the pyramid's levels; null: fitted to the training boxes")
+    rpn_samples: int = Field(256, ge=2, description="anchors per image in the proposal network's losses")
+    rpn_before_nms: tuple[int, int] = Field(
+        (2000, 1000), description="proposals kept per level before non-maximum suppression, in training and in prediction"
+    )
+    rpn_after_nms: tuple[int, int] = Field(
+        (2000, 1000), description="proposals kept per image after non-maximum suppression, in training and in prediction"
+    )
+
     def with_fitted_anchors(self, sizes: npt.NDArray[np.float32]) -> Self:
         return self if self.anchors is not None else self.model_copy(update={"anchors": fitted_anchors(sizes, len(self.strides))})
 
@@ -88,12 +93,15 @@ class TwoStage(ProposingDetector):
     ) -> None:
         super().__init__()
         self.version = config.imagenet
-        features = build_encoder(config.backbone, in_channels, config.weights, config.frozen_stages, config.encoder_halvings)
-        self.backbone = Pyramid(features, config.fpn_channels, nn.BatchNorm2d if config.heads == "v2" else None)
+        self.backbone = build_pyramid(config, in_channels)
         self.rpn = _proposal_network(config)
-        self.roi_heads = _box_heads(config, classes)
+        self.roi_heads = box_heads(config, classes)
         if mask is not None:
             self.roi_heads.mask_roi_pool, self.roi_heads.mask_head, self.roi_heads.mask_predictor = mask
+
+    @property
+    def proposer(self) -> nn.Module:  # type: ignore[override]
+        return self.get_submodule("rpn")
 
     def load_encoder(self, weights: str) -> Loaded:
         """Fill the encoder from "imagenet" or a file of the same architecture."""
@@ -137,19 +145,35 @@ class TwoStage(ProposingDetector):
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """The two parts that choose between losses and results are told to give losses; their layers stay in evaluation mode."""
-        parts = (self.rpn, self.roi_heads)
-        before = [part.training for part in parts]
-        try:
-            for part in parts:
-                part.training = True
+        with losses_in_evaluation(self.rpn, self.roi_heads):
             yield
-        finally:
-            for part, training in zip(parts, before, strict=True):
-                part.training = training
 
     def _truth(self, target: Target) -> dict[str, Tensor]:
-        boxes, labels = boxes_and_labels(target)
-        return {"boxes": boxes, "labels": labels}
+        return region_truth(target)
+
+
+@contextmanager
+def losses_in_evaluation(*parts: nn.Module) -> Iterator[None]:
+    """Inside, these modules believe that they are trained, and their own parts do not."""
+    before = [part.training for part in parts]
+    try:
+        for part in parts:
+            part.training = True
+        yield
+    finally:
+        for part, training in zip(parts, before, strict=True):
+            part.training = training
+
+
+def region_truth(target: Target) -> dict[str, Tensor]:
+    """Boxes and labels by torchvision's names."""
+    boxes, labels = boxes_and_labels(target)
+    return {"boxes": boxes, "labels": labels}
+
+
+def build_pyramid(config: PyramidHeadsConfig, in_channels: int) -> Pyramid:
+    features = build_encoder(config.backbone, in_channels, config.weights, config.frozen_stages, config.encoder_halvings)
+    return Pyramid(features, config.fpn_channels, nn.BatchNorm2d if config.heads == "v2" else None)
 
 
 def _listed(images: Tensor, sizes: Sizes) -> Any:
@@ -178,7 +202,8 @@ def _proposal_network(config: TwoStageConfig) -> Any:
     )
 
 
-def _box_heads(config: TwoStageConfig, classes: int) -> Any:
+def box_heads(config: PyramidHeadsConfig, classes: int, pooling: nn.Module | None = None) -> Any:
+    """The head that looks at boxes on a pyramid, with its losses and non-maximum suppression; ``pooling`` instead of RoIAlign."""
     from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
     from torchvision.models.detection.roi_heads import RoIHeads
     from torchvision.ops import MultiScaleRoIAlign
@@ -189,7 +214,7 @@ def _box_heads(config: TwoStageConfig, classes: int) -> Any:
     else:
         head = TwoMLPHead(width * 7**2, config.representation)
     return RoIHeads(
-        MultiScaleRoIAlign(featmap_names=config.levels, output_size=7, sampling_ratio=2),
+        pooling or MultiScaleRoIAlign(featmap_names=config.levels, output_size=7, sampling_ratio=2),
         head,
         FastRCNNPredictor(config.representation, classes + 1),  # torchvision's class 0 is background
         fg_iou_thresh=0.5,

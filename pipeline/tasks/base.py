@@ -192,6 +192,11 @@ class Task(nn.Module, abc.ABC):
                     values.setdefault(name, []).append(measure.value)
         return {name: sum(found) / len(found) for name, found in values.items()}
 
+    def complete(self, batches: Callable[[], Iterable[Batch]]) -> None:
+        """Learn what is not learnt by gradients, after the last step and with the best weights, from the training images as they are;
+        each call of ``batches`` goes through them once. Few networks have such a part."""
+        return
+
     def tune(self, labelled: Callable[[], Iterable[Labelled]]) -> dict[str, float]:
         """Decision thresholds by class name, chosen on validation images; each call of ``labelled`` goes through them once."""
         return {}

@@ -89,7 +89,7 @@ class DetectionTask(Task):
         """The network's named losses times their weights."""
         if batch.targets is None or any(target.boxes is None for target in batch.targets):
             raise ValueError("a training batch needs targets with boxes")
-        losses: dict[str, Tensor] = self.network(batch.images, batch.targets)
+        losses: dict[str, Tensor] = self.network(batch.images, batch.targets, batch.proposals)
         for name in self.config.losses.keys() - losses.keys():
             raise ConfigError(f"task.losses: {unknown_name('loss', name, list(losses))}")
         weights = {name: self.config.losses.get(name, 1.0) for name in losses}
@@ -104,7 +104,8 @@ class DetectionTask(Task):
         was_training = self.training
         self.eval()
         try:
-            return [self._predict(*parts) for parts in zip(batch.images, batch.valid, batch.placements, strict=True)]
+            proposals: Sequence[Tensor | None] = batch.proposals or [None] * len(batch)
+            return [self._predict(*parts) for parts in zip(batch.images, batch.valid, batch.placements, proposals, strict=True)]
         finally:
             self.train(was_training)
 
@@ -205,9 +206,12 @@ class DetectionTask(Task):
         masked = bool(evidence) and all(image.masks is not None and image.true_masks is not None for image in evidence)
         return {"": "box", "mask_": "mask"} if masked else {"": "box"} if evidence else {}
 
-    def _predict(self, image: Tensor, valid: Tensor, placement: Placement) -> Prediction:
+    def complete(self, batches: Callable[[], Iterable[Batch]]) -> None:
+        self.network.complete(batches)
+
+    def _predict(self, image: Tensor, valid: Tensor, placement: Placement, proposals: Tensor | None) -> Prediction:
         tile = self._tile(image)
-        found = self._find(image, valid, tile)
+        found = self._find(image, valid, tile, proposals)
         boxes = placement.boxes_to_source(found.boxes)
         solid = ((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > 0) & (found.scores >= self.config.score_threshold)
         kept = solid.nonzero()[:, 0][torch.argsort(found.scores[solid], descending=True, stable=True)][: self.config.detections]
@@ -229,11 +233,12 @@ class DetectionTask(Task):
         piece = image[None] if tile is None else image[None, ..., : tile[0], : tile[1]]
         return tile_that_fits(self.network, lambda x: self.network.detect(list(x)), piece) or tile
 
-    def _find(self, image: Tensor, valid: Tensor, tile: tuple[int, int] | None) -> WholeObjects:
-        """Objects of an image (C, H, W) in its own pixels, seen whole or by tiles; a tile without a valid pixel is not looked at."""
+    def _find(self, image: Tensor, valid: Tensor, tile: tuple[int, int] | None, proposals: Tensor | None) -> WholeObjects:
+        """Objects of an image (C, H, W) in its own pixels, seen whole or by tiles; a tile without a valid pixel is not looked at, and
+        proposals (P, 4) are of the whole image, so that a network makes those of a tile by itself."""
         rows, columns = int(image.shape[-2]), int(image.shape[-1])
         if tile is None or (rows <= tile[0] and columns <= tile[1]):
-            return WholeObjects.whole(self.network.detect([image])[0])
+            return WholeObjects.whole(self.network.detect([image], None if proposals is None else [proposals])[0])
         every = grid(rows, columns, tile, self.config.tile_overlap)
         tiles = [part for part in every if bool(part.of(valid).any())] or every
         # One tile at a time: memory stays that of one, and on a CPU several together are no faster.

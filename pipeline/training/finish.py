@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.bundles.bundle import save_bundle
@@ -19,7 +19,7 @@ from pipeline.training.result import TimeSpent, TrainingResult, validation_secon
 from pipeline.training.run_folder import Data, earlier_result, record_result
 from pipeline.training.setup import Setup
 from pipeline.training.validation import Predictions, overlay_picture, score_image, summary
-from pipeline.types import Batch
+from pipeline.types import Batch, CaseKey
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ def conclude(setup: Setup, data: Data, task: Task, state: State, start_up_s: flo
     fitted = time.monotonic()
     use_best(task, state)
     with eager(task.network):
-        task.precision = gated_precision(task, gate_batches(setup, task.volumes), setup.precision)
+        task.complete(lambda: whole_batches(setup, setup.split.train, task.volumes))
+        task.precision = gated_precision(task, whole_batches(setup, setup.split.validation[:GATE_CASES], task.volumes), setup.precision)
         metrics = final_validation(setup, task, state)
     spent = time_spent(setup, progress, start_up_s, time.monotonic() - fitted)
     setup.tracker.numbers(spent.metrics())
@@ -89,9 +90,9 @@ def use_best(task: Task, state: State) -> None:
         task.load_state_dict(state.average.network.state_dict())
 
 
-def gate_batches(setup: Setup, volumes: bool) -> Iterator[Batch]:
-    """Validation images on the device, an image or volume at a time."""
-    for batch, _ in evaluation_batches(setup.store, setup.split.validation[:GATE_CASES], setup.accelerator.device, volumes=volumes):
+def whole_batches(setup: Setup, keys: Sequence[CaseKey], volumes: bool) -> Iterator[Batch]:
+    """Images of these cases on the device, unchanged, an image or volume at a time."""
+    for batch, _ in evaluation_batches(setup.store, keys, setup.accelerator.device, volumes=volumes):
         raise_if_interrupted(setup)
         yield batch
 

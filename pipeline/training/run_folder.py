@@ -23,6 +23,7 @@ from pipeline.datasets.preprocess import TargetKind
 from pipeline.datasets.splits import Split, guard, make_split
 from pipeline.errors import BundleError, CardError, ConfigError, NothingUsableError
 from pipeline.lock import locked
+from pipeline.models.detector import DetectorConfig
 from pipeline.scans.identity import Pseudonyms, default_key_path
 from pipeline.tracking.provenance import compare_manifests, text_digest
 from pipeline.tracking.record import RecordedInputs, with_card
@@ -118,6 +119,7 @@ def prepare_data(
     store = CaseStore(
         card, cases, config.data.normalise, config.data.cache, run_dir.parent / "cache",
         need=config.task.need, weak_masks=config.data.weak_masks,  # type: ignore[attr-defined]
+        search=config.model.search if isinstance(config.model, DetectorConfig) else None,
         skip_unreadable=config.data.skip_unreadable and not begun,
         progress=lambda done, total=None, note="": advance(done, total, "reading cases"),
     )  # fmt: skip

@@ -130,7 +130,8 @@ class Batch:
 
     A volume, for a network that looks at neighbouring slices, is one image (C, D, H, W) with ``valid`` (D, H, W); its placement is
     that of each slice. Images of one size may come as one tensor (B, C, [D,] H, W), with ``valid`` (B, [D,] H, W) and ``masks``
-    int64 (B, [D,] H, W), of which the targets' masks are views.
+    int64 (B, [D,] H, W), of which the targets' masks are views. ``proposals`` float32 (P, 4) xyxy of each image where a network looks
+    at boxes that were made beforehand; None: it makes its own.
     """
 
     images: Sequence[Tensor]
@@ -139,11 +140,14 @@ class Batch:
     cases: Sequence[CaseKey]
     targets: Sequence[Target] | None = None
     masks: Tensor | None = None
+    proposals: Sequence[Tensor] | None = None
 
     def __post_init__(self) -> None:
         sizes = {len(self.images), len(self.valid), len(self.placements), len(self.cases)}
         if self.targets is not None:
             sizes.add(len(self.targets))
+        if self.proposals is not None:
+            sizes.add(len(self.proposals))
         require(len(sizes) == 1, "a batch's lists must have one length")
 
     def __len__(self) -> int:
@@ -157,6 +161,7 @@ class Batch:
     def _tensors(self) -> Iterator[Any]:
         yield from self.images
         yield from self.valid
+        yield from self.proposals or ()
         for target in self.targets or ():
             fields = target.mask, target.boxes, target.labels, target.instance_masks
             yield from (tensor for tensor in fields if tensor is not None)

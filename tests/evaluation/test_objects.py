@@ -359,7 +359,7 @@ def test_proposals_are_counted_and_drawn(tmp_path: Path, use: Made) -> None:
     bundle = use()
     draw_images(tmp_path / "data")
     draw_masks(tmp_path)
-    with pytest.raises(ConfigError, match="proposes nothing; faster_rcnn and mask_rcnn have proposals"):
+    with pytest.raises(ConfigError, match="proposes nothing; fast_rcnn, faster_rcnn, mask_rcnn and rcnn look at proposals"):
         run(tmp_path, proposals=True)
     propose(bundle)
     summary = run(tmp_path, proposals=True)

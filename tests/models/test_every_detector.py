@@ -29,6 +29,11 @@ SMALL_RCNN: dict[str, Any] = {
     "rpn_after_nms": (50, 50),
     "anchors": {"sizes": ((8,), (16,), (32,), (64,), (128,))},
 }
+SMALL_SEARCH = {"side": 64, "scales": (25,), "colours": ("rgb",), "similarities": (("colour", "texture", "size", "fill"),)}
+SMALL_FAST_RCNN: dict[str, Any] = {
+    **{name: SMALL_RCNN[name] for name in ("backbone", "fpn_channels", "representation", "score_threshold", "roi_samples")},
+    "proposals": SMALL_SEARCH,
+}
 SMALL_DETR = {"backbone": "mobilenet_v2", "width": 32, "heads": 4, "queries": 8, "decoder_layers": 2, "feedforward": 32}
 # Small enough for one core (a step on two 64 x 96 images well under 0.1 s); each line is one configuration that is tested.
 SMALL: dict[str, list[dict[str, Any]]] = {
@@ -37,6 +42,9 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {**SMALL_RCNN, "mask_width": 16, "mask_layers": 1, "heads": "v2"},
     ],
     "faster_rcnn": [{**SMALL_RCNN, "fpn_channels": 32}],
+    "fast_rcnn": [SMALL_FAST_RCNN, {**SMALL_FAST_RCNN, "pooling": "pool"}],
+    "rcnn": [{"backbone": "resnet18", "size": 32, "context": 2, "samples": 24, "chunk": 100, "proposals": SMALL_SEARCH}],
+    "sliding_window": [{"sides": (20, 34), "ratios": (1.0,), "hidden": 32, "samples": 16}],
     "retinanet": [
         {"backbone": "resnet18", "width": 16, "head_layers": 1, "anchors": {"sizes": ((16,), (32,), (64,), (128,), (256,))}},
         {"backbone": "efficientnet_lite0", "width": 16, "head_layers": 2},
@@ -52,10 +60,19 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     ],
 }
 # Learning rate of Adam for the one-batch test, where 1e-3 does not suit.
-RATES: dict[str, float] = {"mask_rcnn": 2e-3, "faster_rcnn": 2e-3, "yolov3": 1e-2, "detr": 1e-2}
+RATES: dict[str, float] = {
+    "mask_rcnn": 2e-3,
+    "faster_rcnn": 2e-3,
+    "fast_rcnn": 2e-3,
+    "yolov3": 1e-2,
+    "detr": 1e-2,
+    "rcnn": 3e-4,
+    "sliding_window": 4e-3,
+}
 # Trainable parameters that one batch need not reach: {name of the detector: {regular expression: why}}.
 UNREACHED: dict[str, dict[str, str]] = {
-    "detr": {r"net\.model\.decoder\.layers\.0\.self_attn.*": "queries begin at 0: in the first layer they have nothing to tell each other"}
+    "fast_rcnn": {r"backbone\.fpn\.layer_blocks\.[1-3]\..*": "boxes of an image this small are all looked at on the finest level"},
+    "detr": {r"net\.model\.decoder\.layers\.0\.self_attn.*": "queries begin at 0: in the first layer they have nothing to tell each other"},
 }
 
 CLASSES, ROWS, COLUMNS, STEPS = 2, 64, 96, 15

@@ -116,7 +116,7 @@ def test_a_mask_that_reaches_past_the_source_is_cut_and_not_squeezed() -> None:
     (whole,) = detector.network.detect([image])
     half = whole.masks.clone()  # type: ignore[union-attr]
     half[:, :, :14] = 0
-    detector.network.detect = lambda images: [replace(whole, masks=half)]  # type: ignore[method-assign, assignment]
+    detector.network.detect = lambda images, proposals=None: [replace(whole, masks=half)]  # type: ignore[method-assign, assignment]
     (prediction,) = detector.predict(batch([image], [placement]))
     assert prediction.boxes is not None
     assert prediction.boxes.tolist() == [[0, 10, 30, 30]]
