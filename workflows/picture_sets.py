@@ -43,6 +43,8 @@ GRADES = {"good": (0.0, 0.12), "usable": (0.25, 0.5), "poor": (0.7, 1.0)}
 """Quality by the amount of the strongest degradation; what lies between is not drawn, so that grades differ."""
 DRAWN = 60
 """Artificial B-scans and photographs of picture_kind."""
+EYES_AMONG_SAMPLES = ("retina", "microaneurysms")
+"""Photographs of eyes among the sample pictures of scikit-image."""
 Picture = npt.NDArray[np.uint8]
 
 
@@ -118,7 +120,10 @@ def picture_kind(options: argparse.Namespace) -> int:
     for kind in ("fundus", "oct", "octa", "other"):
         for root in getattr(options, kind):
             for number, path in enumerate(sorted(p for p in root.rglob("*") if p.suffix.lower() in (".jpg", ".png", ".tif", ".vol"))):
-                if "mask" in str(path) or "label" in path.parts or "_bscan" in path.name:
+                below = path.relative_to(root).parts
+                if any("mask" in part or "label" in part for part in below) or "_bscan" in path.name:
+                    continue
+                if kind == "other" and path.stem in EYES_AMONG_SAMPLES:
                     continue
                 try:
                     scan = open_scan(path)
@@ -140,10 +145,8 @@ def artificial(out: Path) -> int:
     for kind, pattern in (("fundus", "card/images/*.png"), ("oct", "card/oct/*")):
         for path in sorted(home.glob(pattern))[:DRAWN]:
             scan = open_scan(path)
-            save(
-                plane_in_colour(scan, scan.geometry.slices // 2),
-                out / kind / f"phantom-{path.name.partition('.')[0].replace('_', '-')}_000.jpg",
-            )
+            name = path.name.partition(".")[0].replace("_", "-")
+            save(plane_in_colour(scan, scan.geometry.slices // 2), out / kind / f"phantom-{kind}-{name}_000.jpg")
             made += 1
     return made
 
