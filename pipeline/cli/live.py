@@ -69,19 +69,19 @@ def live(
         if video is None:
             from pipeline.live.server import Window
 
-            stack.callback(session.stop)
             window = stack.enter_context(Window(session, port))
             typer.echo(f"live: {window.url}   (Ctrl-C ends)", err=True)
         advance = stack.enter_context(progress("live")) if video is not None else None
         try:
             session.run(seconds=seconds, progress=advance)
         except KeyboardInterrupt:  # how a camera's session ends; only a file that was to become a video is not whole
+            session.stop()
             interrupted = video is not None and not session.capture.live
     told = session.summary()
     emit(told, as_json, summary_lines(told))
     if interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
-    if not told["shown"]:
+    if not told["shown"] and not session.stopped_by_hand:
         raise NothingUsableError("no frame came from the source")
     if told["lost"] or told["refused"]:
         raise typer.Exit(EXIT_SOME_REJECTED)

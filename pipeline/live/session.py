@@ -42,16 +42,17 @@ class Session:
         self._recording: VideoFile | None = None
         self._asked: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping = threading.Event()
+        self.stopped_by_hand = False
         self.refused, self.last_refusal = 0, ""
         self.recordings: list[Path] = []
 
     def run(self, *, seconds: float | None = None, progress: Callable[[int, int | None, str], None] | None = None) -> None:
         """Look at frames, for at most so many ``seconds`` from the first."""
-        while self._window and not self.capture.live and not self.watched.wait(_WAIT_S) and not self._stopping.is_set():
-            pass
-        self.capture.start()
-        deadline = None if seconds is None else time.monotonic() + seconds
         try:
+            while self._window and not self.capture.live and not self.watched.wait(_WAIT_S) and not self._stopping.is_set():
+                pass
+            self.capture.start()
+            deadline = None if seconds is None else time.monotonic() + seconds
             while not self._stopping.is_set() and (deadline is None or time.monotonic() < deadline):
                 frame = self.capture.next(_WAIT_S)
                 if frame is not None:
@@ -71,6 +72,8 @@ class Session:
             self.snapshots.close()
 
     def stop(self) -> None:
+        """As a person asks for it."""
+        self.stopped_by_hand = True
         self._stopping.set()
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from scipy import ndimage
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.live.look import Look
+from pipeline.live.source import Frame
 from pipeline.phantoms.fundus import draw_fundus
 from tests.live.conftest import moved, number_of, read_video, write_video
 
@@ -53,3 +57,34 @@ def test_in_real_time_frames_are_dropped_and_a_file_that_was_cut_ends_with_3(tmp
     code, _, said = call("--source", str(path), "--video", str(tmp_path / "out.mp4"))
     assert code == 2
     assert "nothing is overwritten" in said
+
+
+def test_ctrl_c_ends_a_file_with_130_and_its_video_whole_and_a_window_nobody_looked_at_with_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "eye.mp4", moved(draw_fundus(5, "L", (192, 200)).image, 6))
+    looks = iter(range(2))
+
+    def interrupted(at: Any) -> Any:
+        def look(self: Look, frame: Frame) -> Any:
+            if next(looks, None) is None:
+                raise KeyboardInterrupt
+            return at(self, frame)
+
+        return look
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Look, "prepare", lambda self: None)
+        patch.setattr(Look, "at", interrupted(Look.at))
+        code, told, _ = call("--source", str(path), "--video", str(tmp_path / "out.mp4"))
+    assert (code, told["shown"]) == (130, 2)
+    assert len(read_video(tmp_path / "out.mp4")) == 2
+
+    class Impatient(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.live.session.threading", SimpleNamespace(Event=Impatient))
+    code, told, said = call("--source", str(path), "--port", "0")
+    assert (code, told["shown"]) == (0, 0), said
+    assert "live: http://127.0.0.1:" in said
