@@ -24,7 +24,6 @@ from statistics import median
 
 import cv2
 import numpy as np
-import torch
 from photographs import CHASE
 
 from pipeline.bundles.bundle import Bundle, build_task, load_bundle, save_bundle
@@ -61,6 +60,8 @@ class Anew:
 
 
 def little_wnet(folder: Path) -> Bundle:
+    import torch  # after pipeline, which has its threads wait without spinning
+
     config = load_config(Path("chase_vessels_wnet"), ["task.flips=false"])
     vessel = LabelMap((LabelClass(1, "vessel", (86, 180, 233), "SCT:59820001"),))
     torch.manual_seed(0)
@@ -149,6 +150,8 @@ def main() -> None:
     parser.add_argument("--engines", default="torch,onnxruntime")
     parser.add_argument("--dice", action="store_true")
     given = parser.parse_args()
+    import torch
+
     if given.dice:
         print("| bundle | detail | Dice | CPU |\n|---|---|---|---|")
         print("\n".join(row for path in given.bundles for row in dice_by_detail(load_bundle(path), given.side)))
