@@ -24,7 +24,7 @@ from pipeline.cards.objects import PackedObjects
 from pipeline.types import OnDisk, Placement
 
 # Raise when the cached arrays of the same files under the same configuration would come out differently.
-CACHE_VERSION = 6
+CACHE_VERSION = 7
 _LARGE = ("pixels", "valid", "source_valid", "mask", "source_mask")
 _ARRAYS = (*_LARGE, "offset", "scale", "fingerprint")
 _OBJECTS = ("objects", "source_objects", "proposals")
