@@ -1,7 +1,7 @@
 """ImageNet encoders as plain feature extractors, and the pyramid built upon them.
 
 MobileNetV2: Sandler et al., CVPR 2018, arXiv:1801.04381. ResNet: He et al., CVPR 2016, arXiv:1512.03385. Feature pyramid: Lin et
-al., CVPR 2017, arXiv:1612.03144. Network code: torchvision, BSD-3-Clause.
+al., CVPR 2017, arXiv:1612.03144. Network code of ResNet and the pyramid: torchvision, BSD-3-Clause.
 
 What differs from torchvision's: any number of channels; a feature is the LAST block's at its stride (torchvision's detectors on
 MobileNetV2 take the first block's).
@@ -17,18 +17,27 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError
 from pipeline.models.efficientnet_lite import EfficientNetLiteFeatures, Size
 from pipeline.models.features import Features, FrozenBatchNorm2d, InvertedResiduals, first_convolution
+from pipeline.models.inverted_residuals import Group, stem_and_blocks
 
 Name = Literal["mobilenet_v2", Size, "resnet18", "resnet50"]
+
+MOBILENET_V2: tuple[Group, ...] = (
+    (1, 16, 1, 3, 1),
+    (6, 24, 2, 3, 2),
+    (6, 32, 3, 3, 2),
+    (6, 64, 4, 3, 2),
+    (6, 96, 3, 3, 1),
+    (6, 160, 3, 3, 2),
+    (6, 320, 1, 3, 1),
+)
+"""The paper's table 2."""
 
 
 class MobileNetV2Features(InvertedResiduals):
     name = "mobilenet_v2"
 
     def __init__(self, in_channels: int, norm: Callable[..., nn.Module], halvings: int = 5) -> None:
-        from torchvision.models import mobilenet_v2  # importing torchvision takes a second
-
-        whole = mobilenet_v2(weights=None, norm_layer=norm).features
-        super().__init__(in_channels, whole[:-1], halvings)  # the last 1280 channels, before the classifier, are not used
+        super().__init__(in_channels, stem_and_blocks(MOBILENET_V2, norm), halvings)
 
 
 class ResNetFeatures(Features):

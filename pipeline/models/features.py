@@ -1,7 +1,4 @@
-"""What every ImageNet encoder promises as a plain feature extractor, and what those of inverted residuals share.
-
-Inverted residual: Sandler et al., "MobileNetV2", CVPR 2018, arXiv:1801.04381, section 3.3.
-"""
+"""What every ImageNet encoder promises as a plain feature extractor, and what those of inverted residuals share."""
 
 from __future__ import annotations
 
@@ -88,7 +85,7 @@ class Features(nn.Module, abc.ABC):
 
 
 class InvertedResiduals(Features):
-    """An encoder that is a first convolution and torchvision's inverted residual blocks, all in ``features``.
+    """An encoder that is a first convolution and inverted residual blocks, all in ``features``.
 
     ``halvings`` 5 for all of it; fewer end it at stride 2 ** halvings, where it has a fraction of the parameters (MobileNetV2 at 4: 0.54
     of 1.8 million).

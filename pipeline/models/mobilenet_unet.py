@@ -1,7 +1,7 @@
 """U-Net on MobileNetV2: a pretrained encoder and a light decoder, quick on a CPU.
 
-Paper: Sandler et al., "MobileNetV2", CVPR 2018, arXiv:1801.04381 (alpha 1.0). Encoder by torchvision, BSD-3-Clause; decoder and what
-differs: light_unet.py. Skips have 96, 144, 192 and 576 channels; the bottom has 320 at stride 32, or 96 at stride 16.
+Paper: Sandler et al., "MobileNetV2", CVPR 2018, arXiv:1801.04381 (alpha 1.0). Encoder: inverted_residuals.py; decoder and what differs:
+light_unet.py. Skips have 96, 144, 192 and 576 channels; the bottom has 320 at stride 32, or 96 at stride 16.
 """
 
 from __future__ import annotations

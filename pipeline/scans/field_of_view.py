@@ -111,7 +111,7 @@ def _has_an_edge(hull: Mask, distance: npt.NDArray[np.float32], rise: float) -> 
 
     def at(offset: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         rows, columns = (np.rint(p + o).astype(int).clip(0, n - 1) for p, o, n in zip((y + 1, x + 1), offset, hull.shape, strict=True))
-        return distance[rows, columns]
+        return np.asarray(distance[rows, columns])
 
     return bool(np.median(at(-outward) - at(outward)) >= rise)
 
