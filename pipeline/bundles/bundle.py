@@ -21,6 +21,7 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from pipeline.atomic import new_folder
 from pipeline.bundles.model_card import model_card
@@ -196,10 +197,20 @@ def load_bundle(path: Path | str, device: str | torch.device = "cpu") -> Bundle:
     )
 
 
+class _WithoutValues(TorchFunctionMode):
+    """Draws no initial values, which tensors without memory do not have: to draw them all the same, torch imports its compiler, which takes
+    two seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def _check_shapes(path: Path, weights: Mapping[str, torch.Tensor], config: RunConfig, input_channels: int, label_map: LabelMap) -> None:
     """Refuse weights of other shapes than the config's network has, before memory is asked for a network of any size."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutValues():
             expected = build_task(config, input_channels, label_map).state_dict()
     except NotImplementedError:  # a plugin's network may calculate while it is built; loading the weights will tell
         return
