@@ -42,7 +42,9 @@ class TrainingResult:
         """For a person; nothing in the other processes of a distributed run."""
         if not self.bundle_id:
             return []
-        asked = tuple(f"validation/{name}" for name in ("dice", "ap50", "mask_ap50", "accuracy", "balanced_accuracy", "auroc"))
+        asked = tuple(
+            f"validation/{name}" for name in ("dice", "ap50", "mask_ap50", "accuracy", "balanced_accuracy", "auroc", "quadratic_kappa")
+        )
         found = [f"{name.removeprefix('validation/')} {value:.4f}" for name, value in self.metrics.items() if name.startswith(asked)]
         useless = useless_sentence(validation_dice(self.metrics), "validation")
         return [
