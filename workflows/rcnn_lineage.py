@@ -72,8 +72,8 @@ def main() -> None:
     more = without_regression(study.rows, options.root)
     lines, picture = [*table(sides, more), "", SOURCES, "", *study.lines()], chart(sides)
     home = options.out / "parts"
-    home.mkdir(exist_ok=True)
     for folder in filter(None, (home, options.write)):
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "rcnn_lineage.md").write_text("\n".join(table(sides, more)) + f"\n\n{SOURCES}\n", encoding="utf-8")
         write_png(folder / "rcnn_lineage.png", picture)
     with open_tracker(configs[0], home, resume=(home / "tracking").exists()) as tracker:
