@@ -42,7 +42,7 @@ class SelectiveSearchConfig(Strict):
     side: int = Field(240, ge=32, description="pictures are reduced to this shorter side in pixels; smaller ones stay as they are")
     colours: tuple[Colour, ...] = Field(("lab", "hsv"), min_length=1, description="colour spaces: lab, hsv, rgb, grey")
     scales: tuple[float, ...] = Field((15, 40), min_length=1, description="scales of the superpixels (Felzenszwalb's k, of 0..255 values)")
-    min_size: int = Field(10, ge=1, description="pixels of the smallest superpixel in the reduced picture")
+    min_size: int = Field(40, ge=1, description="pixels of the smallest superpixel in the reduced picture")
     similarities: tuple[tuple[Similarity, ...], ...] = Field(
         (("colour", "texture", "size", "fill"), ("texture", "size", "fill")),
         min_length=1,

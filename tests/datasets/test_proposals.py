@@ -20,7 +20,7 @@ from pipeline.models.selective_search import SelectiveSearchConfig
 from tests.cards.conftest import SmallSet
 from tests.datasets.test_loader import Sampling
 
-SEARCH = SelectiveSearchConfig(side=48, colours=("rgb",), scales=(25,), boxes=40)
+SEARCH = SelectiveSearchConfig(side=48, min_size=10, colours=("rgb",), scales=(25,), boxes=40)
 QUIET = AugmentConfig(horizontal_flip=0, vertical_flip=0, quarter_turns=False, gain=0, bias=0, gamma=0)
 
 

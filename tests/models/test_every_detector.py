@@ -29,7 +29,7 @@ SMALL_RCNN: dict[str, Any] = {
     "rpn_after_nms": (50, 50),
     "anchors": {"sizes": ((8,), (16,), (32,), (64,), (128,))},
 }
-SMALL_SEARCH = {"side": 64, "scales": (25,), "colours": ("rgb",), "similarities": (("colour", "texture", "size", "fill"),)}
+SMALL_SEARCH = {"side": 64, "min_size": 10, "scales": (25,), "colours": ("rgb",), "similarities": (("colour", "texture", "size", "fill"),)}
 SMALL_FAST_RCNN: dict[str, Any] = {
     **{name: SMALL_RCNN[name] for name in ("backbone", "fpn_channels", "representation", "score_threshold", "roi_samples")},
     "proposals": SMALL_SEARCH,
