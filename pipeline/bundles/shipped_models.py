@@ -18,6 +18,8 @@ SHIPPED = Path(__file__).resolve().parent / "shipped"
 PREFIX = "shipped:"
 LARGEST = 3_000_000
 """Bytes of one model with all its files."""
+ON_REQUEST = {"lesions": "it is weak and marks healthy eyes, too"}
+"""Models that nobody gets who has not asked for them, and why."""
 _RECORD = "bundle.json"
 
 
@@ -111,7 +113,7 @@ class Choice:
 
 
 def choose_models(wanted: Sequence[str] | None = None, folder: Path | None = None) -> Choice:
-    """Those ``wanted``, by name or path; else all that come with ocuseg, but for those that find nothing which another one does not.
+    """Those ``wanted``, by name or path; else all that come with ocuseg, but for those ON_REQUEST and those that find nothing which another one does not.
 
     Raises
     ------
@@ -125,6 +127,9 @@ def choose_models(wanted: Sequence[str] | None = None, folder: Path | None = Non
     chosen: list[ShippedModel] = []
     left_out: dict[str, str] = {}
     for model in (read_model(name, folder) for name in names(folder)):
+        if model.name in ON_REQUEST:
+            left_out[model.name] = f"{ON_REQUEST[model.name]}; choose it by --models {model.name}"
+            continue
         twin = next((one for one in chosen if one.modality == model.modality and set(model.classes) <= set(one.classes)), None)
         if twin is None:
             chosen.append(model)

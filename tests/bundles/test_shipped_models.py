@@ -97,6 +97,11 @@ def test_models_that_find_the_same_are_chosen_once_and_that_is_said(shipped: Pat
     choice = choose_models()
     assert choice.bundles == {name: shipped / name for name in ("discs", "oct")}
     assert choice.left_out == {"discs_little": "it finds what discs finds; choose it by --models discs_little"}
+    save(shipped / "lesions", seed=4, modality="slo")
+    again = choose_models()
+    assert again.bundles == choice.bundles
+    assert again.left_out["lesions"].endswith("choose it by --models lesions")
+    assert list(choose_models(["lesions"]).bundles) == ["lesions"]
     assert choose_models(["discs_little", " oct"]).bundles == {name: shipped / name for name in ("discs_little", "oct")}
     for wanted, said in ((["disks"], "disks: is not a bundle"), ([""], "no model is named; models that come with ocuseg: discs, ")):
         with pytest.raises(BundleError, match=said):
