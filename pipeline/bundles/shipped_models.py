@@ -113,8 +113,8 @@ class Choice:
 
 
 def choose_models(wanted: Sequence[str] | None = None, folder: Path | None = None) -> Choice:
-    """Those ``wanted``, by name or path; else all that come with ocuseg, but for those ON_REQUEST, and those that find nothing which another
-    one does not.
+    """Those ``wanted``, by name or path; else all that come with ocuseg, but for those ON_REQUEST, and those that find nothing which
+    another one does not.
 
     Raises
     ------
