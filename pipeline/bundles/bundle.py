@@ -199,7 +199,7 @@ def load_bundle(path: Path | str, device: str | torch.device = "cpu") -> Bundle:
 
 class _WithoutValues(TorchFunctionMode):
     """Draws no initial values, which tensors without memory do not have: to draw them all the same, torch imports its compiler, which takes
-    two seconds."""
+    over a second."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.Tensor.normal_, torch.Tensor.uniform_):

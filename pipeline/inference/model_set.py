@@ -124,8 +124,7 @@ class ModelSet:
         if kind not in kinds and self._any_kind and (kind != "unknown" or not kinds):
             return self._any_kind
         if kind == "unknown":
-            colour = scan.pixels.ndim == 3 and scan.pixels.shape[0] == 3
-            kind = kinds[0] if len(kinds) == 1 else "fundus" if colour and "fundus" in kinds else kind
+            kind = kinds[0] if len(kinds) == 1 else likely if (likely := likely_kind(scan)) in kinds else kind
         if kind == "unknown":
             raise ScanError("wrong_modality", f"the file does not say whether it is {' or '.join(kinds)}; choose the models by hand")
         trained = f"the bundle was trained on {kinds[0]}" if len(kinds) == 1 else f"the models are for {' and '.join(kinds)}"
@@ -147,6 +146,12 @@ class ModelSet:
         predictors = self.fitting(scan)
         prepared = tuple(one.ready(scan) for one in predictors)
         return PreparedCase(scan, predictors, prepared, self.label_map(predictors), len(self.bundles) > 1)
+
+
+def likely_kind(scan: Scan) -> Modality:
+    """What the file says; a colour picture that says nothing is taken for a photograph."""
+    colour = scan.pixels.ndim == 3 and scan.pixels.shape[0] == 3
+    return "fundus" if colour and scan.modality == "unknown" else scan.modality
 
 
 def finds_objects(bundle: Bundle) -> bool:

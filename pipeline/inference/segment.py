@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.bundles.bundle import Bundle, load_bundle
-from pipeline.bundles.shipped_models import choose_models
+from pipeline.bundles.shipped_models import choose_models, read_model
 from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.assemble import assemble, merge
 from pipeline.inference.case_files import CaseResult
-from pipeline.inference.model_set import ModelSet, finds_objects
+from pipeline.inference.model_set import ModelSet, finds_objects, likely_kind
 from pipeline.inference.predict import Predictor
 from pipeline.scans.array import scan_of_array
 from pipeline.scans.open import open_scan
@@ -41,8 +41,8 @@ def segment(
         integer or float dtype and any range, as a network sees values relative to each other. Its colours are red, green, blue: OpenCV's
         come the other way round, so give ``array[..., ::-1]`` of a picture that it has read.
     models: one or several of bundles, their folders, and names of models that come with ocuseg (`ocuseg models`); by default all of the
-        latter, but for those that find nothing which another one does not. A loaded bundle (:func:`load_bundle`) saves reading it anew
-        for each scan.
+        latter, but for `lesions`, which is weak, and those that find nothing which another one does not. A loaded bundle
+        (:func:`load_bundle`) saves reading it anew for each scan.
     modality, spacing_mm: of an array: the kind of scan; ([slices,] rows, columns) in mm, or None where nobody knows it. A file says it.
     device: auto, cpu or cuda.
 
@@ -58,7 +58,7 @@ def segment(
     setting cannot be used.
     """
     scan = _scan(scan, modality, spacing_mm)
-    case = ModelSet([Predictor(bundle, prepare_machine(device)) for bundle in _bundles(models)]).ready(scan)
+    case = ModelSet([Predictor(bundle, prepare_machine(device)) for bundle in _bundles(models, scan)]).ready(scan)
     results = [
         assemble(predictor, ready, predictor.slices(ready), str(scan.case), 0.0, keep_probabilities=not finds_objects(predictor.bundle))
         for predictor, ready in zip(case.predictors, case.prepared, strict=True)
@@ -66,14 +66,21 @@ def segment(
     return _prediction(merge(results, case))
 
 
-def _bundles(models: Model | Sequence[Model] | None) -> list[Bundle]:
+def _bundles(models: Model | Sequence[Model] | None, scan: Scan) -> list[Bundle]:
     if models is None:
-        models = [*choose_models().bundles.values()]
+        models = _shipped_for(scan)
     elif isinstance(models, (Bundle, Path, str)):
         models = [models]
     if not models:
         raise ConfigError("models is empty: name at least one, or leave it out for all that come with ocuseg")
     return [one if isinstance(one, Bundle) else load_bundle(one) for one in models]
+
+
+def _shipped_for(scan: Scan) -> list[Path]:
+    """Of the models that come with ocuseg those for its kind, so that no other is loaded in vain; all, to be refused, where none is."""
+    bundles, kind = choose_models().bundles, likely_kind(scan)
+    fitting = [path for name, path in bundles.items() if kind != "unknown" and read_model(name).modality in (kind, "unknown")]
+    return fitting or [*bundles.values()]
 
 
 def _scan(scan: Any, modality: Modality, spacing_mm: Sequence[float | None] | None) -> Scan:

@@ -1,7 +1,7 @@
 """Blocks of MobileNetV2 and its successors: widened by a 1 x 1 convolution, filtered channel by channel, narrowed again.
 
 Paper: Sandler et al., "MobileNetV2", CVPR 2018, arXiv:1801.04381, section 3.3. Layers, the names of their entries and their initial values
-are as torchvision's (BSD-3-Clause), so that its files of weights fit; the code is our own, because importing torchvision takes two seconds.
+are as torchvision's (BSD-3-Clause), so that its files of weights fit; the code is our own, because importing torchvision takes time.
 """
 
 from __future__ import annotations

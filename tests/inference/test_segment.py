@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import pipeline
+from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.segment import segment
 from pipeline.scans.open import open_scan
@@ -127,6 +128,29 @@ def test_a_model_that_comes_with_ocuseg_is_known_by_its_name() -> None:
     found = segment(picture(1), "vessels")
     assert found.label_map is not None
     assert found.label_map.names == ("vessel",)
+
+
+@pytest.mark.parametrize(("shown", "modality", "kind"), [(picture(1), "unknown", "fundus"), (picture(1)[..., 0], "oct", "oct")])
+def test_of_the_models_that_come_with_ocuseg_those_for_another_kind_are_not_loaded(
+    monkeypatch: pytest.MonkeyPatch, shown: Any, modality: Any, kind: str
+) -> None:
+    loaded: list[Bundle] = []
+
+    def load(given: Any) -> Bundle:
+        loaded.append(load_bundle(given))
+        return loaded[-1]
+
+    monkeypatch.setattr("pipeline.inference.segment.load_bundle", load)
+    found = segment(shown, modality=modality)
+    assert {bundle.modality for bundle in loaded} == {kind}
+    assert found.bundle_id == "+".join(bundle.id for bundle in loaded)
+
+
+def test_a_scan_that_no_model_is_for_is_refused_with_what_they_are_for() -> None:
+    with pytest.raises(ScanError, match="the scan is slo, the models are for fundus and oct"):
+        segment(picture(1), modality="slo")
+    with pytest.raises(ScanError, match="does not say whether it is fundus or oct"):
+        segment(picture(1)[..., 0], modality="unknown")
 
 
 def test_importing_the_package_imports_nothing_heavy_and_offers_four_names() -> None:
