@@ -152,7 +152,7 @@ def artificial(out: Path) -> int:
 
 
 def quality(options: argparse.Namespace) -> int:
-    """GRADE/SET-PATIENT_GRADE-WHAT.jpg: each photograph once in each grade, spoilt by two things; the stronger one sets the grade."""
+    """GRADE/SET-PATIENT_IMAGE-GRADE-WHAT.jpg: each photograph once in each grade, spoilt by two things; the stronger one sets the grade."""
     random = np.random.default_rng(0)
     made = 0
     for name, case, scan in photographs(options):
@@ -162,7 +162,7 @@ def quality(options: argparse.Namespace) -> int:
             picture = shrunk(picture_of(scan))
             picture = DEGRADATIONS[weak](picture, random.uniform(0, amount / 2), random)
             picture = DEGRADATIONS[strong](picture, amount, random)
-            save(picture, options.out / grade / f"{name}-{case.key.patient}-{case.key.image}_{grade}-{strong}.jpg")
+            save(picture, options.out / grade / f"{name}-{case.key.patient}_{case.key.image}-{grade}-{strong}.jpg")
             made += 1
     return made
 
