@@ -96,6 +96,15 @@ def test_a_temperature_gives_back_what_was_multiplied_into_logits() -> None:
     assert (tempered(honest, 7).argmax(axis=1) == honest.argmax(axis=1)).all()
 
 
+def test_pictures_that_are_all_answered_right_make_no_answer_certain() -> None:
+    truth = np.array([0, 1, 2, 0, 1, 2, 0, 1])
+    chances = np.where(np.arange(3) == truth[:, None], 0.8, 0.1)
+    fitted = tempered(chances, fit_temperature(chances, truth))
+    assert fitted.max(axis=1) == pytest.approx(np.full(8, 9 / 10), abs=1e-3)  # eight of eight: nine tenths of the next
+    more = np.tile(chances, (10, 1)), np.tile(truth, 10)
+    assert tempered(more[0], fit_temperature(*more)).max() == pytest.approx(81 / 82, abs=1e-3)
+
+
 def test_the_least_confidence_answers_as_many_as_reach_the_target() -> None:
     confidence = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
     right = np.array([False, True, True, True, True])
