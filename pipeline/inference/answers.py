@@ -45,7 +45,8 @@ class Answer:
     @property
     def answer(self) -> str | None:
         best = int(self.probabilities.argmax())
-        return self.names[best] if self.probabilities[best] >= self.least[best] else None
+        # As float: numpy would round the threshold to float32 first, onto one of the two probabilities that it lies between.
+        return self.names[best] if float(self.probabilities[best]) >= self.least[best] else None
 
     def write(self, folder: Path, number: int) -> AnswerRecord:
         """Write pictures of the attention, as the answer of that ``number`` of a case; returns the record."""

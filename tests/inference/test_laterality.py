@@ -41,6 +41,13 @@ def test_an_unsure_answer_changes_nothing_and_roles_count_not_names(own: Answer)
     assert not warnings
 
 
+def test_a_probability_just_below_the_threshold_is_no_answer() -> None:
+    below, above = np.nextafter(np.float32(0.8), np.float32(0)), np.float32(0.8)
+    least = (float(below) + float(above)) / 2  # as validation chooses it; in float32 it would be one of the two
+    chances = (np.array([chance, 1 - chance], np.float32) for chance in (below, above))
+    assert [Answer("eyes", EYES, own, (least, least), "b").answer for own in chances] == [None, "OD"]
+
+
 def test_an_answer_about_something_else_says_nothing_of_the_side() -> None:
     other = LabelMap((LabelClass(1, "good", (0, 0, 255)), LabelClass(2, "poor", (255, 0, 0))))
     assert with_side(scan(None), (answer(0.9, other),))[0].geometry.laterality is None
