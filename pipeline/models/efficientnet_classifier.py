@@ -21,7 +21,7 @@ from pipeline.models.mobilenet_classifier import PooledClassifier
 class EfficientNetClassifierConfig(ClassifierConfig):
     name: Literal["efficientnet_classifier"] = "efficientnet_classifier"
     size: Size = "efficientnet_lite0"
-    halvings: Literal[4, 5] = Field(5, description="how often the encoder halves the resolution; 4: a fifth of the parameters")
+    halvings: Literal[4, 5] = Field(5, description="how often the encoder halves the resolution; 4: a quarter of the parameters")
 
 
 @MODELS.add(EfficientNetClassifierConfig)

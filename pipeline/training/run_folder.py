@@ -31,6 +31,8 @@ from pipeline.types import ProgressCallback, Spacing
 
 LOCK, RESULT, CONFIG, CARD = ".lock", "result.json", "config.yaml", "card.md"
 _LOST = "copy it from a backup, or start a new run"
+MOST_UPRIGHT = 45
+"""Degrees by which a picture may be turned and still show what is left and right."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,11 @@ def prepare_data(
 
 def check_turns(card: DataCard, augment: AugmentConfig) -> None:
     """Raises ConfigError where pictures would be turned whose class depends on what is left and right."""
+    if card.label_map.mirrors and augment.rotation_deg > MOST_UPRIGHT:
+        raise ConfigError(
+            f"data.augment.rotation_deg: must be at most {MOST_UPRIGHT}, because classes of card {card.name} depend on left and right, "
+            "which a picture that lies on its side does not show"
+        )
     if card.label_map.mirrors and augment.quarter_turns:
         raise ConfigError(
             f"data.augment.quarter_turns: must be false, because classes of card {card.name} depend on left and right, which a turned "

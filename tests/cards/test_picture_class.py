@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.cards.card import DataCard, parse_card
+from pipeline.cards.card import DataCard, load_card, parse_card
 from pipeline.cards.check import card_statistics, check_card
 from pipeline.cards.find_cases import find_cases
 from pipeline.cards.targets import read_truth
 from pipeline.config.run_config import DataConfig
+from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.loader import TrainingLoader
 from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.store import CaseStore
-from pipeline.errors import CardError
+from pipeline.errors import CardError, ConfigError
 from pipeline.planning.plan import make_plan
+from pipeline.training.run_folder import check_turns
 from pipeline.types import LabelMap
+from workflows.picture_sets import quality
 
 HEAD = """---
 name: eyes
@@ -149,6 +153,31 @@ def test_a_flip_from_left_to_right_gives_the_other_class_and_balance_draws_both_
     still = data.model_copy(update={"augment": data.augment.model_copy(update={"horizontal_flip": 0.0})})
     counts = np.bincount([t.grade for b in TrainingLoader(store, keys, still, 4, 0, 0) for t in b.targets or ()])  # type: ignore[misc]
     assert abs(int(counts[0]) - int(counts[1])) <= 4
+
+
+@pytest.mark.parametrize(
+    ("turns", "said"), [({"quarter_turns": True}, "quarter_turns: must be false"), ({"rotation_deg": 90}, "at most 45")]
+)
+def test_pictures_that_lie_on_their_side_are_refused_where_left_and_right_tell_the_class(turns: dict[str, bool], said: str) -> None:
+    augment = AugmentConfig(**({"quarter_turns": False, "rotation_deg": 45} | turns))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=said):
+        check_turns(card(SIDES + BY_NAME), augment)
+    check_turns(card(SIDES + BY_NAME), AugmentConfig(quarter_turns=False, rotation_deg=45))
+    check_turns(load_card("quality"), augment)
+
+
+def test_both_eyes_of_a_child_are_one_patient_of_the_set_of_qualities(tmp_path: Path) -> None:
+    for eye in "LR":
+        picture(tmp_path / "chase" / "images" / f"Image_01{eye}.jpg", eye == "R")
+        for folder in ("masks_1stHO", "masks_2ndHO", "fov_masks"):
+            (tmp_path / "chase" / folder).mkdir(exist_ok=True)
+            Image.new("L", (60, 40), 255).save(tmp_path / "chase" / folder / f"Image_01{eye}.png")
+    out = tmp_path / "q"
+    assert quality(Namespace(chase=tmp_path / "chase", hrf=None, idrid=None, out=out)) == 6
+    cases = find_cases(load_card("quality"), out)
+    assert [case.picture_class for case in cases].count("poor") == 2
+    assert {case.key.patient for case in cases} == {"chase-01"}
+    assert len({case.key for case in cases}) == 6
 
 
 def test_a_card_of_whole_pictures_is_refused_by_tasks_of_pixels(tmp_path: Path) -> None:
