@@ -9,7 +9,13 @@ from pipeline.types import Geometry, Laterality, Role, Scan
 
 SIDES: dict[Role, Laterality] = {"right_eye": "R", "left_eye": "L"}
 WORDS = {"R": "right", "L": "left"}
-SOURCES = {"tag": "the file's header", "functional_group": "the file's header", "filename": "the file's name", "card": "the data card"}
+SOURCES = {
+    "tag": "the file's header",
+    "functional_group": "the file's header",
+    "filename": "the file's name",
+    "card": "the data card",
+    "picture": "another model",
+}
 
 
 def side_of(answer: Answer) -> Laterality | None:

@@ -119,6 +119,12 @@ def test_an_answer_stands_beside_the_masks_of_another_bundle(home: Path, tmp_pat
     alone = segment(read_image(picture), [eye], device="cpu")
     assert alone.answers == found.answers
     assert alone.grade_probabilities == pytest.approx(found.grade_probabilities)
+    sure = load_bundle(eye)
+    sure.task.thresholds = {}  # the side of an array is nowhere stated: it is the one that the picture shows
+    shown = segment(read_image(picture), [sure], device="cpu")
+    assert shown.geometry is not None
+    assert shown.geometry.laterality == {"right": "R", "left": "L"}[shown.answers["phantom_eye"] or ""]
+    assert shown.geometry.laterality_source == "picture"
     scans = home / "h" / "card" / "images"
     run(["predict", tmp_path / "dots", scans, "--out", tmp_path / "p", "--json"], home)
     assert TASKS.names() == ["classification", "detection", "semantic"]

@@ -34,6 +34,12 @@ def test_a_conflict_is_told_and_what_is_stated_stays() -> None:
     )
 
 
+def test_models_that_disagree_are_told() -> None:
+    found, (warning,) = with_side(scan(None), (answer(0.9), answer(0.2)))
+    assert (found.geometry.laterality, found.geometry.laterality_source) == ("R", "picture")
+    assert "shows a left eye (eyes, probability 0.80), but a right one is stated (by another model)" in warning
+
+
 @pytest.mark.parametrize("own", [answer(0.6), answer(0.9, EYES.renamed({"OD": "x"}).only(["x", "OS"]))])
 def test_an_unsure_answer_changes_nothing_and_roles_count_not_names(own: Answer) -> None:
     found, warnings = with_side(scan(None), (own,))
