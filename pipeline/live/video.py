@@ -54,6 +54,7 @@ class VideoFile:
         self._writer: Any = None
         self._size = (0, 0)
         self._began_s = 0.0
+        self._newest: Any = None
         self.frames = 0
 
     def add(self, picture: Picture, at_s: float) -> None:
@@ -65,12 +66,17 @@ class VideoFile:
         times = 1
         if self._clocked:
             # All frames up to this picture's time; at least one where the clock has reached the next frame.
-            times = min(math.floor((at_s - self._began_s) * self.fps + 1e-6) + 1 - self.frames, _MOST_REPEATED)
+            times = math.floor((at_s - self._began_s) * self.fps + 1e-6) + 1 - self.frames
+            if times > _MOST_REPEATED:  # the clock of the video stood still for the rest of the gap
+                self._began_s += (times - _MOST_REPEATED) / self.fps
+                times = _MOST_REPEATED
         if times < 1:
             return
         bgr = self._cv2.cvtColor(picture, self._cv2.COLOR_RGB2BGR)
-        for _ in range(times):
-            self._writer.write(bgr)
+        for _ in range(times - 1):
+            self._writer.write(self._newest)
+        self._writer.write(bgr)
+        self._newest = bgr
         self.frames += times
 
     @property

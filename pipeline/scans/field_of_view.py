@@ -37,7 +37,8 @@ def detect_field_of_view(pixels: npt.NDArray[Any]) -> Mask:
 
     Of what differs from the surround by more than a threshold, the largest connected piece is kept and its convex hull filled, because
     dark rims and shadows are still retina. Out of the hull is cut what has the surround's own colour and is connected with it: notches,
-    straight cuts, the corners beside a tab. A picture without a surround is field of view everywhere.
+    straight cuts, the corners beside a tab. A picture without a surround is field of view everywhere; so is one whose retina ends as dark
+    as a surround of its own colour: 3 of 38 with the red ones that workflows/benchmarks/field_of_view.py draws.
     """
     from scipy import ndimage
 
