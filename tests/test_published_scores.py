@@ -41,9 +41,9 @@ def test_only_what_stands_between_the_marks_is_renewed(tmp_path: Path) -> None:
     assert page.read_text(encoding="utf-8") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
 
 
-def test_every_score_of_a_shipped_model_has_its_line() -> None:
-    """A model that is measured on other data needs a line in BESIDE."""
+def test_every_score_on_published_data_has_its_line() -> None:
+    """A model of vessels or of the disc that is measured on other data needs a line in BESIDE; for boxes and OCT nothing is published."""
     table = "\n".join(published_scores.comparison())
-    for name in published_scores.names():
+    for name in set(published_scores.names()) - {"lesions", "oct_layers"}:
         for on, *_ in published_scores.read_model(name).scores:
             assert f"| {on} | `{name}` " in table

@@ -76,6 +76,9 @@ class Samples:
     def block(self, index: int, slices: int) -> range:
         return range(index, index + slices)
 
+    def proposals(self, index: int) -> None:
+        """None were asked for."""
+
     def case_of(self, index: int) -> CaseKey:
         return self.samples[index // 1000].case
 

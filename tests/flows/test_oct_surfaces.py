@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipeline.cards.card import load_card
 from pipeline.config import load_config, run_files
+from pipeline.evaluation.device_lines import LINES, device_surfaces
 from pipeline.evaluation.row import Row
 from pipeline.types import Scan
 from tests.conftest import shared_data
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNS = run_files(ROOT / "configs" / "oct_surfaces.yaml")
 ROWS, COLUMNS = 96, 64
 LABELS = load_card("phantom_oct_layers").label_map
+BUNDLE = SimpleNamespace(label_map=LABELS)
 TOPS = (20.0, 30.0, 38.0, 44.0, 50.0, 62.0, 70.0, 84.0)
 """Depths of the eight surfaces in the stub's answer."""
 
@@ -60,10 +62,13 @@ def vol(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def row(workflow: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Row:
-    predictor = SimpleNamespace(predict=lambda scan: SimpleNamespace(probabilities=answer(scan)))
-    monkeypatch.setattr(workflow, "load_bundle", lambda path, device: SimpleNamespace(label_map=LABELS))
+def reader(workflow: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = SimpleNamespace(predict=lambda scan: SimpleNamespace(probabilities=answer(scan)), bundle=BUNDLE)
     monkeypatch.setattr(workflow, "Predictor", lambda bundle: predictor)
+
+
+@pytest.fixture
+def row(tmp_path: Path) -> Row:
     mean = {"value": 4.5, "low": 4.0, "high": 5.0}
     own: dict[str, Any] = dict.fromkeys(("mean_abs", "bias", "p95", "jump_found", "jump_true"), mean)
     summary = {"surfaces": {"unit": "um", "surfaces": {"ILM": own | {"columns": 3, "missing": 0}}}}
@@ -71,11 +76,11 @@ def row(workflow: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_errors_against_the_device_are_in_um_and_only_where_it_drew(
-    workflow: ModuleType, row: Row, vol: Path, capsys: pytest.CaptureFixture[str]
+    workflow: ModuleType, reader: None, vol: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (vol.parent / "torn.vol").write_bytes(vol.read_bytes()[:2500])
     bare = Vol(np.ones((1, ROWS, COLUMNS), np.float32), np.full((1, 3, COLUMNS), LARGEST, np.float32)).save(vol.parent / "bare.vol")
-    (reading,) = workflow.read_files(row, [vol.parent / "torn.vol", bare, vol])
+    (reading,) = workflow.read_files("little", BUNDLE, [vol.parent / "torn.vol", bare, vol])
     said = capsys.readouterr().out
     assert "torn.vol: left out, the Spectralis file is truncated" in said
     assert "bare.vol: left out, the device drew no lines in it" in said
@@ -89,30 +94,28 @@ def test_errors_against_the_device_are_in_um_and_only_where_it_drew(
     assert (reading.network, reading.file) == ("little", "eye")
 
 
-def test_the_picture_shows_the_lines_in_their_colours(workflow: ModuleType, row: Row, vol: Path) -> None:
-    (reading,) = workflow.read_files(row, [vol])
+def test_the_picture_shows_the_lines_in_their_colours(workflow: ModuleType, reader: None, vol: Path) -> None:
+    (reading,) = workflow.read_files("little", BUNDLE, [vol])
     picture = reading.picture.astype(int)
     for name, there in (("ILM", True), ("BM", True), ("RNFL-GCL", False)):
         colour = [int(workflow.COLOURS[name][at : at + 2], 16) for at in (1, 3, 5)]
         assert bool((np.abs(picture - colour).max(axis=2) < 12).sum() > 50) == there, name
 
 
-def test_a_volume_is_shown_where_the_device_drew(workflow: ModuleType, row: Row, tmp_path: Path) -> None:
+def test_a_volume_is_shown_where_the_device_drew(workflow: ModuleType, reader: None, tmp_path: Path) -> None:
     lines = np.full((4, 3, COLUMNS), LARGEST, np.float32)
     lines[0, 0] = 19.5
     path = Vol(np.full((4, ROWS, COLUMNS), 0.1, np.float32), lines).save(tmp_path / "cube.vol")
     colour = [int(workflow.COLOURS["ILM"][at : at + 2], 16) for at in (1, 3, 5)]
-    (reading,) = workflow.read_files(row, [path])
+    (reading,) = workflow.read_files("little", BUNDLE, [path])
     assert (np.abs(reading.picture.astype(int) - colour).max(axis=2) < 12).sum() > 500  # the line, and not its legend alone
 
 
-def test_real_lines_lie_in_the_picture_and_in_order(workflow: ModuleType) -> None:
-    from pipeline.scans.vendor import read_surfaces
-
+def test_real_lines_lie_in_the_picture_and_in_order() -> None:
     paths = sorted(shared_data("spectralis_vol").glob("Willis*.vol"))
     assert paths
     for path in paths:
-        true = workflow.device_surfaces(read_surfaces(path))
+        true = device_surfaces(path)
         assert true.names in {("ILM", "BM"), ("ILM", "RNFL-GCL", "BM")}
         gap = np.diff(true.depth, axis=0)
         assert np.nanmin(gap) > 0
@@ -138,7 +141,7 @@ class Recorder:
 
 
 def test_what_was_measured_is_kept_beside_the_study_and_in_its_run(
-    workflow: ModuleType, row: Row, vol: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workflow: ModuleType, reader: None, row: Row, vol: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = Recorder()
 
@@ -150,7 +153,7 @@ def test_what_was_measured_is_kept_beside_the_study_and_in_its_run(
 
     monkeypatch.setattr(workflow, "open_tracker", opened)
     config = load_config(RUNS[0])
-    readings, phantoms = workflow.read_files(row, [vol]), workflow.phantom_rows([row])
+    readings, phantoms = workflow.read_files("little", BUNDLE, [vol]), workflow.phantom_rows([row])
     workflow.keep(tmp_path, config, phantoms, readings)
     (line,) = phantoms
     assert [line[name] for name in ("network", "surface", "unit")] == ["little", "ILM", "um"]
@@ -168,9 +171,9 @@ def test_what_was_measured_is_kept_beside_the_study_and_in_its_run(
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_both_networks_learn_the_same_in_the_same_way(workflow: ModuleType, place: int) -> None:
+def test_both_networks_learn_the_same_in_the_same_way(place: int) -> None:
     config = load_config(RUNS[place])
-    assert set(workflow.LINES.values()) <= set(LABELS.surface_names)
+    assert set(LINES.values()) <= set(LABELS.surface_names)
     first = load_config(RUNS[0])
     assert config.data.model_copy(update={"slices": None}) == first.data
     assert (config.data.slices is not None) == (place == 1)

@@ -70,7 +70,7 @@ def test_boxes_only_show_sizes_where_the_spacing_is_known(make_out: Callable[...
     out.add_objects("pc_R_v1_i1", SHAPE, [])
     data, page, html = page_of(out)
     assert [row[8] for row in data["rows"]] == ["0.08 × 0.11 mm"] * 3
-    assert "gives boxes and no contours" in page.text
+    assert "have boxes and no contours" in page.text
     assert re.search(r'id="show-contours"', html)
     assert not re.search(r"mm²|\bpx</th>", re.findall(r"<h2>Found</h2>.*?</section>", html, re.S)[0]), "no mask has no area"
     data, _, _ = page_of(out, "pb_R_v1_i1")

@@ -227,7 +227,7 @@ def test_every_detector_says_the_stages_of_its_encoder() -> None:
             torch.manual_seed(0)
             net = entry.build(entry.config(), 1, 2)
             stages = net.encoder_stages()
-            assert len(stages) == 5, entry.name
+            assert len(stages) == (4 if entry.name == "sliding_window" else 5), entry.name  # it ends at stride 16
             told = [id(p) for stage in stages for module in stage for p in module.parameters()]
             assert len(told) == len(set(told)), entry.name
             assert set(told) < {id(p) for p in net.parameters()}, entry.name
