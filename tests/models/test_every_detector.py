@@ -61,6 +61,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
 }
 # Learning rate of Adam for the one-batch test, where 1e-3 does not suit.
 RATES: dict[str, float] = {
+    "mask_rcnn": 5e-4,
     "fast_rcnn": 2e-3,
     "yolov3": 1e-2,
     "detr": 1e-2,
