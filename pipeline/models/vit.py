@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -26,6 +26,7 @@ from pipeline.models.base import MODELS, VolumeModelConfig
 from pipeline.models.lean_monai import lean_monai
 from pipeline.models.padding import AnySize, convolution_class
 from pipeline.models.weights import Loaded, first_layer, load
+from pipeline.registry import Strict
 
 TORCHVISION = {
     "conv_proj.": "patches.",
@@ -40,23 +41,32 @@ TORCHVISION = {
 """Beginnings and middles of torchvision's names of a vision transformer's entries, and what they are called here."""
 
 
-class VitConfig(VolumeModelConfig):
-    name: Literal["vit"] = "vit"
+class TransformerConfig(Strict):
+    """The settings that every vision transformer has."""
+
     image_size: int = Field(512, ge=4, description="side in pixels of the training images; position embeddings are learnt for this size")
     patch: Literal[4, 8, 16, 32] = Field(16, description="side of a patch in pixels")
     width: int = Field(768, ge=1, description="width of the transformer")
     layers: int = Field(12, ge=1, description="transformer blocks")
     heads: int = Field(12, ge=1, description="attention heads")
     feedforward: int = Field(3072, ge=1, description="width of the feed-forward layers")
-    decoder_width: int = Field(16, ge=1, description="decoder channels at full resolution, doubled at each coarser level")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability; above 0 attention needs far more memory")
 
     @model_validator(mode="after")
-    def _fits(self) -> VitConfig:
+    def _divides(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
         if self.image_size % self.patch:
             raise ValueError(f"image_size {self.image_size} must be a multiple of patch {self.patch}")
+        return self
+
+
+class VitConfig(TransformerConfig, VolumeModelConfig):
+    name: Literal["vit"] = "vit"
+    decoder_width: int = Field(16, ge=1, description="decoder channels at full resolution, doubled at each coarser level")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability; above 0 attention needs far more memory")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
         levels = self.patch.bit_length() - 1
         if self.layers < levels:
             raise ValueError(f"layers {self.layers}: with patches of {self.patch} the decoder is handed {levels} of them")

@@ -14,35 +14,22 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.models.base import MODELS
 from pipeline.models.classifier import Classifier, ClassifierConfig
-from pipeline.models.vit import resized
+from pipeline.models.vit import TransformerConfig, resized
 from pipeline.models.weights import Loaded, first_layer, load
 
 _STAGES = 4
 
 
-class VitClassifierConfig(ClassifierConfig):
+class VitClassifierConfig(TransformerConfig, ClassifierConfig):
     name: Literal["vit_classifier"] = "vit_classifier"
     image_size: int = Field(224, ge=4, description="side in pixels of the training images; position embeddings are learnt for this size")
-    patch: Literal[4, 8, 16, 32] = Field(16, description="side of a patch in pixels")
-    width: int = Field(768, ge=1, description="width of the transformer")
-    layers: int = Field(12, ge=1, description="transformer blocks")
-    heads: int = Field(12, ge=1, description="attention heads")
-    feedforward: int = Field(3072, ge=1, description="width of the feed-forward layers")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability")
-
-    @model_validator(mode="after")
-    def _fits(self) -> VitClassifierConfig:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
-        if self.image_size % self.patch:
-            raise ValueError(f"image_size {self.image_size} must be a multiple of patch {self.patch}")
-        return self
 
 
 class VitClassifier(Classifier):
