@@ -86,8 +86,9 @@ class RoIPool(nn.Module):
         out = first.new_zeros(len(regions), first.shape[1], *self.output_size)
         for number, stride in enumerate(self.strides):
             places = (wanted == number).nonzero().flatten()
-            pooled = roi_pool(levels[str(number)], regions[places].to(first.dtype), self.output_size, 1 / stride)
-            out = out.index_copy(0, places, pooled)
+            # In float32 under mixed precision, too: in bfloat16 a place beyond 256 pixels is off by one, and far out by several.
+            pooled = roi_pool(levels[str(number)].float(), regions[places].float(), self.output_size, 1 / stride)
+            out = out.index_copy(0, places, pooled.to(out.dtype))
         return out
 
     def level_of(self, boxes: Tensor) -> Tensor:
