@@ -76,6 +76,8 @@ class RCNN(RegionDetector):
         return self.encoder.stages()
 
     def region_losses(self, images: Tensor, sizes: Sizes, targets: Sequence[Target], proposals: Sequence[Tensor]) -> dict[str, Tensor]:
+        if self.training:
+            self.linear.fitted.zero_()  # of a network that is trained further: it was fitted to features that change from now on
         squares, labels = [], []
         for image, (rows, columns), target, boxes in zip(images, sizes, targets, proposals, strict=True):
             chosen, classes = sampled(boxes, target, self.config.samples, self.config.positive)

@@ -70,6 +70,19 @@ def test_what_was_fitted_is_part_of_the_weights() -> None:
     assert_identical(other.detect(IMAGES[:1])[0], completed().detect(IMAGES[:1])[0])
 
 
+def test_what_was_fitted_is_not_used_once_the_features_change() -> None:
+    """As of a bundle's network that goes on learning; a loss that is only looked at changes nothing."""
+    net = network()
+    net.load_state_dict(completed().state_dict())
+    with torch.no_grad(), net.measuring():
+        net(IMAGES[:1], TWO[:1])
+    assert net.linear.fitted == 1
+    net.train()(IMAGES[:1], TWO[:1])
+    (found,) = net.eval().detect(IMAGES[:1])
+    net.scores, net.regression = "softmax", False
+    assert_identical(found, net.detect(IMAGES[:1])[0])
+
+
 def test_images_without_objects_can_be_learnt_from() -> None:
     net, none = network(), objects()
     net.complete(lambda: [Batch([IMAGES[0]], a_batch(none).valid, a_batch(none).placements, a_batch(none).cases, [none])])
