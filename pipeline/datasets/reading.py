@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.datasets.preprocess import TargetKind, preprocess_case
 from pipeline.errors import CardError, OcusegError, ScanError
 from pipeline.models.selective_search import SelectiveSearchConfig
 from pipeline.scans.open import content_sha256
+from pipeline.types import CaseKey
 
 
 @dataclass
@@ -29,6 +31,7 @@ class CaseReader:
     weak_masks: WeakMasks
     cache_dir: Path | None
     search: SelectiveSearchConfig | None = None
+    unsearched: Collection[CaseKey] = ()
     _label_hashes: dict[Path, str] = field(default_factory=dict)
 
     def load(self, case: CardCase) -> CachedCase:
@@ -69,7 +72,10 @@ class CaseReader:
 
     def _preprocessed(self, case: CardCase) -> CachedCase:
         hashes = [None if path is None else self._label_sha256(path) for _, path in case.labels]
-        return preprocess_case(self.card, case, self.normalise, self.need, self.weak_masks, hashes, self.search)
+        return preprocess_case(self.card, case, self.normalise, self.need, self.weak_masks, hashes, self._search(case))
+
+    def _search(self, case: CardCase) -> SelectiveSearchConfig | None:
+        return None if case.key in self.unsearched else self.search
 
     def _label_sha256(self, path: Path) -> str:
         """Of a label file, which may be one for many cases."""
@@ -94,6 +100,6 @@ class CaseReader:
             "label_map": self.card.label_map.to_json(),
             "modality": self.card.modality,
         }
-        if self.search is not None:
-            basis["search"] = self.search.model_dump()
+        if (search := self._search(case)) is not None:
+            basis["search"] = search.model_dump()
         return hashlib.sha256(json.dumps(basis, sort_keys=True, default=str).encode()).hexdigest()[:32]

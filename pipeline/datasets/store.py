@@ -47,6 +47,7 @@ class CaseStore:
         where there are any; "grade" (classification) the class of each picture; "either" is as "objects" and keeps images without labels.
         An image with N = 0 objects is as good as any.
     search: makes proposals of every image, for networks that look at boxes which are made beforehand; None: there are none.
+    unsearched: cases that get no proposals all the same, because no network will look at them.
     weak_masks: "ellipse" makes a mask of every object of which only the box is known.
     workers: threads that decode.
     progress: called as ``progress(done, total)``.
@@ -69,6 +70,7 @@ class CaseStore:
         need: TargetKind = "masks",
         weak_masks: WeakMasks = "none",
         search: SelectiveSearchConfig | None = None,
+        unsearched: Collection[CaseKey] = (),
         skip_unreadable: bool = False,
         workers: int = 2,
         progress: ProgressCallback | None = None,
@@ -83,7 +85,7 @@ class CaseStore:
         self.unreadable = {}
         self._renew()
         self._cases = {case.key: case for case in cases}
-        reader = CaseReader(card, normalise, need, weak_masks, cache_dir if self._on_disk else None, search)
+        reader = CaseReader(card, normalise, need, weak_masks, cache_dir if self._on_disk else None, search, unsearched)
         with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
             for done, (case, loaded) in enumerate(zip(cases, pool.map(reader.load_or_error, cases), strict=True), 1):
                 if isinstance(loaded, CachedCase):

@@ -121,7 +121,7 @@ def prepare_data(
     store = CaseStore(
         card, cases, config.data.normalise, config.data.cache, run_dir.parent / "cache",
         need=config.task.need, weak_masks=config.data.weak_masks,  # type: ignore[attr-defined]
-        search=config.model.search if isinstance(config.model, DetectorConfig) else None,
+        search=config.model.search if isinstance(config.model, DetectorConfig) else None, unsearched=set(split.test),
         skip_unreadable=config.data.skip_unreadable and not begun,
         progress=lambda done, total=None, note="": advance(done, total, "reading cases"),
     )  # fmt: skip

@@ -64,6 +64,15 @@ def predicted(run_dir: Path, root: Path) -> tuple[Prediction, Any]:
     return bundle.task.predict(batch)[0], bundle
 
 
+def test_proposals_are_made_of_what_is_trained_and_validated_on(root: Path, tmp_path: Path) -> None:
+    """The test part is read for the leakage guard alone; whoever tests a bundle predicts, and makes them anew."""
+    small = "{name: rcnn, proposals: {side: 32, min_size: 20, colours: [grey], scales: [40]}}"
+    data = prepare_data(config(root, small), root, tmp_path / "run", None, None, no_progress)
+    for part, keys in data.split:
+        there = {data.store.proposals(index) is not None for index in data.store.indices(keys)}
+        assert there == {part != "test"}
+
+
 def test_a_detector_is_trained_resumed_and_bundled_like_any_network(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(tmp_path / "run")
     asked = config(root, train__validation_loss=True, train__ema=0.9)
