@@ -94,7 +94,7 @@ def _cut(images: Tensor, sizes: Sizes) -> list[Tensor]:
 def sampled(boxes: Tensor, target: Target, samples: int, positive: float) -> tuple[Tensor, Tensor]:
     """Boxes (S, 4), S at most ``samples``, drawn from ``boxes`` and the objects' own, and their classes int64 (S), 0 of background.
 
-    A box is of the class of the object that it overlaps most, by an IoU of at least .5; at most the fraction ``positive`` of S is.
+    A box is of the class of the object that it overlaps most, by an IoU of .5 or more; at most the fraction ``positive`` of ``samples`` is.
     """
     every, overlaps, which = overlap_with_objects(boxes, target)
     assert target.labels is not None
