@@ -23,6 +23,7 @@ from pipeline.datasets.splits import Split, make_split
 from pipeline.errors import ConfigError, InterruptedRun, NothingUsableError, TrainingError
 from pipeline.models.base import Network
 from pipeline.models.mask_rcnn import MaskRCNN
+from pipeline.models.region_svm import LinearHeads
 from pipeline.training import run
 from pipeline.training.run_folder import prepare_data
 from pipeline.training.transfer import load_weights
@@ -36,6 +37,11 @@ TINY = (
 )
 TINY_BOXES = TINY.replace("mask_rcnn", "faster_rcnn").replace("mask_width: 8, mask_layers: 1, ", "")
 EMPTY = "P0_L"
+
+
+SMALL_RCNN = (
+    "{name: rcnn, backbone: mobilenet_v2, size: 32, context: 2, proposals: {side: 32, min_size: 20, colours: [grey], scales: [40]}}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +72,30 @@ def predicted(run_dir: Path, root: Path) -> tuple[Prediction, Any]:
 
 def test_proposals_are_made_of_what_is_trained_and_validated_on(root: Path, tmp_path: Path) -> None:
     """The test part is read for the leakage guard alone; whoever tests a bundle predicts, and makes them anew."""
-    small = "{name: rcnn, proposals: {side: 32, min_size: 20, colours: [grey], scales: [40]}}"
-    data = prepare_data(config(root, small), root, tmp_path / "run", None, None, no_progress)
+    data = prepare_data(config(root, SMALL_RCNN), root, tmp_path / "run", None, None, no_progress)
     for part, keys in data.split:
         there = {data.store.proposals(index) is not None for index in data.store.indices(keys)}
         assert there == {part != "test"}
+
+
+def test_a_bundle_holds_the_support_vector_machines_of_its_own_weights(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are learnt after the last step, also where a run was interrupted in that, and are what its validation measures."""
+    asked = config(root, SMALL_RCNN, train__epochs=1)
+    train_tiny(asked, root, tmp_path / "run")
+    whole = load_bundle(tmp_path / "run" / "bundle").task.network.state_dict()
+    assert whole["linear.fitted"] == 1
+    assert whole["linear.svm"].any()
+    with monkeypatch.context() as patch:
+        patch.setattr(LinearHeads, "fit", interrupted)
+        with pytest.raises(InterruptedRun):
+            train_tiny(asked, root, tmp_path / "again")
+    train_tiny(asked, root, tmp_path / "again", resume=True)
+    again = load_bundle(tmp_path / "again" / "bundle").task.network.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+
+
+def interrupted(*_: Any) -> None:
+    raise InterruptedRun("while support vector machines were learnt")
 
 
 def test_a_detector_is_trained_resumed_and_bundled_like_any_network(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
