@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.inference.assess import assess
 from pipeline.inference.case_files import CaseResult, mask_dtype
 from pipeline.inference.laterality import with_side
 from pipeline.inference.model_set import PreparedCase
@@ -90,7 +91,7 @@ def merge(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
     """What the networks that fit a scan found of it as one case, with the classes of ``case``: theirs, one list after the other."""
     joined = _merged(results, case)
     scan, warnings = with_side(joined.scan, joined.answers)
-    return replace(joined, scan=scan, warnings=(*joined.warnings, *warnings))
+    return assess(replace(joined, scan=scan, warnings=(*joined.warnings, *warnings)))
 
 
 def _merged(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from pipeline.atomic import sync, write_text
 from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.answers import Answer
+from pipeline.inference.assessment import Assessment
 from pipeline.inference.object_files import FoundObjects, write_objects
 from pipeline.inference.profile import Profile
 from pipeline.inference.surface_files import write_fluid_components, write_surfaces
@@ -37,7 +38,8 @@ class CaseResult:
     """What is written of one scan. ``mask`` unsigned (H, W) or (D, H, W), in the encoding of ``label_map``; ``probabilities`` float
     (K, [D,] H, W) or None; ``found`` of a detection bundle, also where it found nothing; ``surfaces`` of a bundle with layers.
 
-    ``answers`` of bundles that say what the scan as a whole is. A ``label_map`` without classes has no mask to write.
+    ``answers`` of bundles that say what the scan as a whole is. A ``label_map`` without classes has no mask to write. ``assessment``:
+    how far it may be believed, and what was measured (inference/assess.py).
 
     ``engine`` ran the network. ``found_by``: the id of the bundle that found each class, by the class's name, where the run has several
     (inference/model_set.py); ``bundle_id`` and ``engine`` then join theirs by "+".
@@ -56,6 +58,7 @@ class CaseResult:
     answers: tuple[Answer, ...] = ()
     found_by: Mapping[str, str] = field(default_factory=dict)
     engine: str = "torch"
+    assessment: Assessment = field(default_factory=Assessment)
 
 
 def mask_dtype(label_map: LabelMap) -> type[np.uint8] | type[np.uint16]:
@@ -173,6 +176,7 @@ def _record(result: CaseResult, planes: Sequence[PlaneRecord], of_layers: dict[s
         classes=classes,
         planes=tuple(planes),
         **of_layers,
+        **result.assessment.fields(),
     )
 
 

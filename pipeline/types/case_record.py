@@ -10,26 +10,16 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import AliasChoices, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
+from pipeline.types.assessment import DoubtRecord, FileName, FlagRecord, MeasureRecord, QualityRecord, Record
 from pipeline.types.scan import Geometry, Laterality, LateralitySource, Modality, Spacing, SpacingSource
 
 CASE_FILE, OBJECTS_FILE = "case.json", "objects.json"
 
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}\.png$")]
 PictureName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}\.(png|jpg)$")]
 """Of a picture in the case's own folder: no path leads out of it."""
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class Record(BaseModel):
-    """Base of what is kept as JSON: numbers are finite, and a key that was never set is not written."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """The keys that were set, as JSON has them, in the order of the schema."""
-        return self.model_dump(by_alias=True, exclude_unset=True)
 
 
 class PlaneRecord(Record):
@@ -106,7 +96,8 @@ class CaseRecord(Record):
     """``case.json``. ``engine`` ran the network · ``seconds``: reading, network and making the masks · ``layers`` and ``fluid_components``
     (before: ``pockets``) of a bundle with layers, the latter of volumes alone · ``label_map``: the case's own classes, as the mask holds
     them, where the run has several bundles (``bundle_id`` and ``engine`` join those of the ones that fit it by "+"); else the classes are
-    the run's · ``answers`` of the bundles that say what the scan as a whole is."""
+    the run's · ``answers`` of the bundles that say what the scan as a whole is · ``quality``, ``flags``, ``measures``, ``doubt``: how far
+    the case may be believed (types/assessment.py); a case of an earlier version has none."""
 
     case: str
     modality: Modality = "unknown"
@@ -117,11 +108,30 @@ class CaseRecord(Record):
     label_map: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     seconds: float | None = None
-    classes: dict[str, ClassRecord] = {}
+    classes: dict[str, ClassRecord] = Field({})
     planes: tuple[PlaneRecord, ...] = Field(min_length=1)
-    layers: dict[str, LayerRecord] = {}
+    layers: dict[str, LayerRecord] = Field({})
     answers: tuple[AnswerRecord, ...] = ()
     fluid_components: dict[str, FluidRecord] = Field({}, validation_alias=AliasChoices("fluid_components", "pockets"))
+    quality: QualityRecord | None = None
+    flags: tuple[FlagRecord, ...] = ()
+    measures: tuple[MeasureRecord, ...] = ()
+    doubt: DoubtRecord | None = None
+
+    @property
+    def measurable(self) -> bool:
+        """False where no number of the case may be shown."""
+        graded = self.quality is None or self.quality.grade != "not_measurable"
+        return graded and not any(flag.withholds and not flag.classes for flag in self.flags)
+
+    @property
+    def needs_eyes(self) -> bool:
+        """Whether a person must look before anything is believed: a poor picture, or a flag."""
+        return bool(self.flags) or (self.quality is not None and self.quality.grade in ("poor", "not_measurable"))
+
+    def withheld(self, name: str) -> bool:
+        """Whether numbers of this class are not shown."""
+        return not self.measurable or any(flag.withholds and name in flag.classes for flag in self.flags)
 
     @classmethod
     def read(cls, folder: Path) -> CaseRecord:
@@ -173,7 +183,7 @@ class ObjectsRecord(Record):
     """
 
     has_masks: bool = False
-    thresholds: dict[str, _Threshold] = {}
+    thresholds: dict[str, _Threshold] = Field({})
     objects: tuple[_Object | DamagedObject, ...]
 
     @classmethod

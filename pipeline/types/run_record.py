@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from pipeline.types.case_record import Record
+from pipeline.types.assessment import Record
 from pipeline.types.scan import Modality
 
 RUN_FILE = "run.json"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 Laterality = Literal["R", "L"]
 LateralitySource = Literal["tag", "functional_group", "filename", "card", "user", "picture", "unknown"]
-SpacingSource = Literal["tag", "axial_length", "user", "unknown"]
+SpacingSource = Literal["tag", "axial_length", "user", "estimated", "unknown"]
 Modality = Literal["fundus", "oct", "octa", "slo", "unknown"]
 
 Spacing = tuple[float | None, ...]
