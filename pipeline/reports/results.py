@@ -40,6 +40,8 @@ class ReportCase:
     seconds: float | None
     found: Mapping[str, ClassRecord]
     planes: tuple[PlaneRecord, ...]
+    record: CaseRecord
+    """The whole of ``case.json``: also its quality, flags, measures and doubt."""
     layers: Mapping[str, LayerRecord] = field(default_factory=dict)
     fluid_components: Mapping[str, FluidRecord] = field(default_factory=dict)
     label_map: LabelMap | None = None
@@ -184,6 +186,7 @@ def read_case(folder: Path) -> ReportCase:
         data.seconds,
         data.classes,
         data.planes,
+        data,
         data.layers,
         data.fluid_components,
         label_map,
