@@ -16,7 +16,8 @@ from pipeline.errors import ConfigError, NothingUsableError, OcusegError
 from pipeline.inference.uses import doubts, uses_of
 from pipeline.lock import locked
 from pipeline.reports import wording
-from pipeline.reports.case_page import PageFacts, write_case_page
+from pipeline.reports.case_page import write_case_page
+from pipeline.reports.page_facts import PageFacts
 from pipeline.reports.pages import write_assets, write_page
 from pipeline.reports.results import LedgerRow, ReportCase, RunFacts, read_case, read_ledger, read_run
 from pipeline.types import ProgressCallback

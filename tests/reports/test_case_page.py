@@ -130,7 +130,7 @@ def test_classes_differ_in_line_style_and_not_in_colour_alone(make_out: Callable
 
 
 def test_a_volume_brings_its_slices_in_script_files(make_out: Callable[..., Out], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.reports.case_page._PART", 100)
+    monkeypatch.setattr("pipeline.reports.slices.PART", 100)
     out = make_out()
     mask = np.zeros((7, 120, 160), np.uint8)
     mask[2] = disc_and_cup() & 1

@@ -133,7 +133,7 @@ def test_classes_fill_opacity_zoom_and_keys(make_out: Callable[..., Out], tmp_pa
 
 
 def test_slices_of_a_volume(make_out: Callable[..., Out], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.reports.case_page._PART", 100)
+    monkeypatch.setattr("pipeline.reports.slices.PART", 100)
     out = make_out()
     mask = np.zeros((12, 80, 130), np.uint8)
     for index in range(2, 9):

@@ -1,0 +1,124 @@
+"""What the template of a case page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.reports import wording
+from pipeline.reports.objects import CaseObjects, instance_file, rows
+from pipeline.reports.page_facts import PageFacts
+from pipeline.reports.results import ReportCase, RunFacts
+from pipeline.reports.slices import DrawnCase, DrawnSlice
+from pipeline.types.case_record import OBJECTS_FILE, AnswerRecord, PlaneRecord
+
+FLUID_FILES = ("fluid_components.nii.gz", "fluid_components.csv", "pockets.nii.gz", "pockets.csv")
+"""The last two are what an earlier version wrote."""
+
+
+def page_values(
+    case: ReportCase,
+    run: RunFacts,
+    facts: PageFacts,
+    slices: DrawnCase,
+    objects: CaseObjects | None,
+) -> dict[str, Any]:
+    """What the template shows."""
+    at, drawn = slices.start, slices.first
+    rows, columns = case.geometry.plane
+    styles = wording.class_styles(run.label_map)
+    measured = [
+        {
+            "pixels": pixels,
+            "slices": spread,
+            "amount": wording.mm_number(case, pixels),
+            "objects": above,
+            "by_pixels": case.by_pixels(run.label_map.names[label]),
+            "absent": not pixels and not (objects is not None and any(one.label == label for one in objects.found)),
+        }
+        for label, (pixels, spread, above) in enumerate(zip(facts.pixels, facts.slices, facts.objects or [0] * len(styles), strict=True))
+    ]
+    if facts.objects is None:
+        named = [f"{s.name} ({wording.amount(case, n)})" for s, n in zip(styles, facts.pixels, strict=True) if n]
+    else:
+        named = [f"{n} {s.name}" if n else s.name for s, n, px in zip(styles, facts.objects, facts.pixels, strict=True) if n or px]
+    named += [wording.answer(answer) for answer in case.answers]
+    found = ", ".join(named) or ("nothing found" if objects is None or objects.readable else "unknown objects")
+    eye = wording.eye(case)
+    what = f"{wording.modality(case)}, {eye.words}, {wording.size(case.geometry)} pixels"
+    images = [f"../../cases/{case.key}/{plane.image}" for plane in case.planes]
+    return {
+        "name": str(case.key),
+        "case": case,
+        "run": run,
+        "eye": eye,
+        "modality": wording.modality(case),
+        "size": wording.size(case.geometry),
+        "spacing": wording.spacing(case),
+        "unscaled": wording.unscaled(case),
+        "rows": rows,
+        "columns": columns,
+        "classes": list(zip(styles, measured, drawn.paths, drawn.rings, strict=True)),
+        "layers": [(name, own.mean_thickness, wording.layer_unit(own.unit)) for name, own in case.layers.items()],
+        "fluid": [(name, own.number, wording.fluid_volume(own.volume, own.unit)) for name, own in case.fluid_components.items()],
+        "answers": [(answer, wording.answer(answer), _attention(case, answer, at)) for answer in case.answers],
+        "warnings": facts.warnings,
+        "unit": "mm³" if case.volume else "mm²",
+        "alt_original": what,
+        "alt_overlay": f"{what}, with the {wording.drawn(run, objects is not None)}: {found}",
+        "objects": objects,
+        "areas": objects is None or not objects.boxes_only,
+        "image": images[at],
+        "start": at,
+        "files": _files(case, case.planes[at], run),
+        "data": {
+            "rows": rows,
+            "columns": columns,
+            "spacing": None if case.geometry.spacing_mm is None else list(case.geometry.spacing_mm[-2:]),
+            "start": at,
+            "images": images,
+            "scripts": [f"../data/{file}" for file in slices.scripts],
+            "pixels": slices.pixels,
+            "attention": [[f"../../cases/{case.key}/{file}" for file in answer.attention] for answer in case.answers],
+        }
+        | _object_data(case, objects, drawn, styles),
+    }
+
+
+def _attention(case: ReportCase, answer: AnswerRecord, at: int) -> str | None:
+    """Where the picture of the slice's attention lies; None where there is none."""
+    there = len(answer.attention) == len(case.planes) and (case.folder / answer.attention[at]).is_file()
+    return f"../../cases/{case.key}/{answer.attention[at]}" if there else None
+
+
+def _files(case: ReportCase, plane: PlaneRecord, run: RunFacts) -> list[str]:
+    """The case's results for other programs, those of the slice first shown."""
+    instances = [instance_file(plane, cls.index) for cls in run.label_map.classes]
+    names = [
+        "mask.nii.gz",
+        "surfaces.csv",
+        *FLUID_FILES,
+        *filter(None, [plane.mask]),
+        *([OBJECTS_FILE, "coco.json", *instances] if run.objects else []),
+    ]
+    return [name for name in names if (case.folder / name).exists()]
+
+
+def _object_data(
+    case: ReportCase, objects: CaseObjects | None, drawn: DrawnSlice, styles: Sequence[wording.ClassStyle]
+) -> dict[str, dict[str, Any]]:
+    """What objects.js draws; the contours of a volume come with its slices."""
+    if objects is None:
+        return {}
+    return {
+        "objects": {
+            "names": [style.name for style in styles],
+            "dashes": [style.dashes for style in styles],
+            "inks": [style.ink for style in styles],
+            "thresholds": objects.thresholds,
+            "masks": objects.has_masks,
+            "readable": objects.readable,
+            "rows": rows(case, objects),
+            "outlines": {} if case.volume else drawn.outlines,
+        }
+    }
