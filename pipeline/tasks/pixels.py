@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.metrics.overlap import Confusion, HasCounts, Presence, aupr, auroc, cldice, measure, overlap_measures
 from pipeline.metrics.surface import hd95_and_assd
-from pipeline.types import Geometry, LabelMap, Measure, Role
+from pipeline.types import VESSELS, Geometry, LabelMap, Measure, Role
 
 Layers = npt.NDArray[np.bool_]
 
@@ -85,7 +85,7 @@ def detailed_scores(pixels: ScanPixels, geometry: Geometry) -> dict[str, Measure
     for index, (name, role) in enumerate(zip(pixels.names, pixels.roles, strict=True)):
         guess, true, counts = pixels.found[index], pixels.truth[index], all_counts[index]
         scores = overlap_measures(counts) | {"tn": Measure(counts.tn, "px", "pixels of neither mask")}
-        if role == "vessel":
+        if role in VESSELS:
             if guess.ndim == 2:
                 scores["cldice"] = measure("cldice", cldice(guess, true, known))
         elif guess.ndim == 2:

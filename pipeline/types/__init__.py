@@ -6,7 +6,7 @@ Nothing here imports torch or any reader, so that the command line stays quick.
 
 from __future__ import annotations
 
-from pipeline.types.label import IGNORE, LabelClass, LabelMap, Role
+from pipeline.types.label import IGNORE, VESSELS, LabelClass, LabelMap, Role
 from pipeline.types.progress import ProgressCallback, duration, no_progress
 from pipeline.types.result import Measure, Prediction, Unit
 from pipeline.types.sample import PARTS, Batch, EvaluatedPart, OnDisk, Part, Placement, Target
@@ -27,6 +27,7 @@ from pipeline.types.scan import (
 __all__ = [
     "IGNORE",
     "PARTS",
+    "VESSELS",
     "Batch",
     "CaseKey",
     "EvaluatedPart",

@@ -13,12 +13,14 @@ from pipeline.types.scan import require
 
 IGNORE = -1
 
-Role = Literal["optic_disc", "optic_cup", "vessel", "layer", "fluid", "right_eye", "left_eye"]
+Role = Literal["optic_disc", "optic_cup", "vessel", "artery", "vein", "layer", "fluid", "right_eye", "left_eye"]
 """What a class is, whatever it is called: this chooses what is measured of it (measurements/by_role.py)."""
+VESSELS: tuple[Role, ...] = ("vessel", "artery", "vein")
+"""Trees of thin tubes: what counts is that a vessel is found along its length."""
 ROLE_OF_CODE: Mapping[str, Role] = {
     "SCT:81016008": "optic_disc",
     "SCT:59820001": "vessel",  # blood vessel
-    "SCT:27988004": "vessel",  # retinal artery
+    "SCT:27988004": "artery",  # retinal artery
 }
 
 

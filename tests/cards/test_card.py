@@ -38,6 +38,7 @@ SHARED = {
     "drive": ("drive", {"train": 20, "test": 20}),
     "drive_av": ("drive", {"train": 20, "test": 20}),
     "hrf_av": ("hrf_half_av/..", {"train": 12, "test": 30}),
+    "drive_hrf_av": ("drive/..", {"train": 32, "test": 50}),
 }
 
 
@@ -86,6 +87,7 @@ def test_every_card_of_the_repository_loads() -> None:
         "drive",
         "drive_av",
         "hrf_av",
+        "drive_hrf_av",
         "dr_both_eyes",
         "stare",
     } <= names
