@@ -324,7 +324,7 @@ def read_scan(card: DataCard, case: CardCase) -> Scan:
             geometry = replace(geometry, spacing_mm=filled, spacing_source="user")
     if case.key.eye != "U" and geometry.laterality_source not in ("tag", "functional_group"):
         geometry = replace(geometry, laterality=case.key.eye, laterality_source="card")
-    return replace(scan, geometry=geometry, modality=card.modality, case=case.key)
+    return replace(scan, geometry=geometry, modality=card.modality, modality_source="card", case=case.key)
 
 
 def read_field_of_view(card: DataCard, case: CardCase, scan: Scan) -> npt.NDArray[np.bool_] | None:

@@ -39,6 +39,12 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Engine = Annotated[
     str, typer.Option(help="What runs a segmentation network: torch, onnxruntime (on a CPU), or auto: the faster one on the first image.")
 ]
+StatedKind = Annotated[
+    str | None,
+    typer.Option(
+        "--modality", help="fundus, oct, octa or slo: the kind of the scans whose files do not say it, as JPEG and PNG files do not."
+    ),
+]
 Plugin = Annotated[list[Path] | None, typer.Option(help="Python file that registers models, losses or tasks of your own.")]
 WeightsDir = Annotated[
     Path | None,
@@ -268,6 +274,7 @@ def predict(
     ] = None,
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
+    modality: StatedKind = None,
     device: Device = "auto",
     engine: Engine = "torch",
     plugin: Plugin = None,
@@ -285,8 +292,9 @@ def predict(
     from pipeline.inference.profile import Profile
     from pipeline.inference.uses import doubts_in
     from pipeline.scans.identity import Pseudonyms, default_key_path
+    from pipeline.scans.stated import stated
 
-    limits = limits_of(max_pixels, memory_limit, workers)
+    said, limits = stated(modality), limits_of(max_pixels, memory_limit, workers)
     follow(follow_links)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
     spent = Profile()
@@ -300,6 +308,7 @@ def predict(
             probabilities=probabilities,
             workers=workers,
             pseudonyms=pseudonyms,
+            stated=said,
             limits=limits,
             progress=advance,
             profile=spent,

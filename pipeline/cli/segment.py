@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, follow, leave, limits_of
-from pipeline.cli.runs import Device
+from pipeline.cli.runs import Device, StatedKind
 from pipeline.errors import ConfigError
 from pipeline.resources import EXAMPLES
 
@@ -31,6 +31,7 @@ def segment(
     ] = Path("segmented"),
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
+    modality: StatedKind = None,
     device: Device = "auto",
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
@@ -47,13 +48,21 @@ def segment(
     from pipeline.inference.uses import cases_in, doubts_in, use_lines, uses_of
     from pipeline.reports.worklist import write_report
     from pipeline.scans.identity import Pseudonyms, default_key_path
+    from pipeline.scans.stated import stated
 
-    limits = limits_of(max_pixels, memory_limit, None)
+    said, limits = stated(modality), limits_of(max_pixels, memory_limit, None)
     follow(follow_links)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
     with progress("segmenting") as advance:
         counts = predict_folder(
-            [*choice.bundles.values()], path, out, device=device, pseudonyms=pseudonyms, limits=limits, progress=advance
+            [*choice.bundles.values()],
+            path,
+            out,
+            device=device,
+            pseudonyms=pseudonyms,
+            stated=said,
+            limits=limits,
+            progress=advance,
         )
     with progress("report") as advance:
         page = write_report(out, progress=advance)

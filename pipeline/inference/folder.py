@@ -40,10 +40,12 @@ from pipeline.scans.identity import Pseudonyms, roles_that_counted, tell_of_role
 from pipeline.scans.originals import Originals, Other
 from pipeline.scans.place import Role
 from pipeline.scans.record import PASSING, Opened, pixels_sha256, stamp_of, token_of
+from pipeline.scans.stated import fill
 from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
 from pipeline.training.platform import prepare_machine, usable_cores
 from pipeline.types import CaseKey, ProgressCallback, Scan
+from pipeline.types.stated import Stated
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ def predict_folder(
     probabilities: bool = False,
     workers: int | None = None,
     pseudonyms: Pseudonyms | None = None,
+    stated: Stated | None = None,
     limits: Limits | None = None,
     progress: ProgressCallback | None = None,
     profile: Profile | None = None,
@@ -73,6 +76,7 @@ def predict_folder(
     probabilities: also keep each class's probabilities (float16, ``probabilities.npz``).
     workers: files read, and results written, at once; as many as cores and memory allow, where nothing is given.
     pseudonyms: makes the names of cases; the published key of :meth:`Pseudonyms.unkeyed` is used without it (public data only).
+    stated: what the user says of scans whose files do not say it.
     limits: what one file may take; what fits this machine, where nothing is given.
     progress: called with files finished, files in all, and a word on the current state.
     profile: is told where the time goes.
@@ -88,17 +92,17 @@ def predict_folder(
     """
     profile = profile or Profile()
     loaded = [load_bundle(path, device="cpu") for path in (bundles if isinstance(bundles, Sequence) else (bundles,))]
-    names = pseudonyms or Pseudonyms.unkeyed()
+    names, stated = pseudonyms or Pseudonyms.unkeyed(), stated or Stated()
     if probabilities and any(map(finds_objects, loaded)):
         raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option out")
     models = ModelSet([Predictor(bundle, prepare_machine(device), engine) for bundle in loaded])
-    with open_out(out, folder, models, names, probabilities), closing(Journal(out / "journal.sqlite", names)) as journal:
+    with open_out(out, folder, models, names, probabilities, stated), closing(Journal(out / "journal.sqlite", names)) as journal:
         try:
             total = sum(1 for _ in walk(folder)) if progress is not None else None
             at_once = workers or usual_workers(usable_cores())
             for predictor in models.predictors:
                 predictor.engine.tell(partial(record_engine, out, predictor.bundle.id))
-            run = _Run(models, folder, out, names, journal, probabilities, at_once, limits, profile)
+            run = _Run(models, folder, out, names, journal, probabilities, stated, at_once, limits, profile)
             run.go(lambda done, note: progress(done, total, note) if progress is not None else None)
         except BaseException:
             # Also after Ctrl-C what is in the journal is what the ledger says; on a full disk the first error is the one to tell.
@@ -122,11 +126,12 @@ class _Run:
         names: Pseudonyms,
         journal: Journal,
         probabilities: bool,
+        stated: Stated,
         workers: int,
         limits: Limits | None,
         profile: Profile,
     ) -> None:
-        self.models, self.out, self.names, self.journal = models, out, names, journal
+        self.models, self.out, self.names, self.journal, self.stated = models, out, names, journal, stated
         self.start, self.folder = folder, folder if folder.is_dir() else folder.parent
         self.workers = max(1, workers)
         self.limits = limits or Limits.chosen(workers=self.workers)
@@ -152,7 +157,7 @@ class _Run:
             budget = Budget(min(self.limits.total_bytes, available_memory()) // 2)
             try:
                 for number, file in enumerate(self._files()):
-                    reading.append(readers.submit(read_file, file, number, pool, self.models, budget, self.profile))
+                    reading.append(readers.submit(read_file, file, number, pool, self.models, self.stated, budget, self.profile))
                     # Results are taken in the order of the walk, so that of two equal files the first is always the original.
                     if len(reading) > self.workers:
                         self._take(self._next(reading.popleft(), budget))
@@ -270,7 +275,7 @@ class _Run:
         found: list[tuple[Piece, Scan]] = []
         for piece, one in zip(pieces, opened, strict=True):
             if one.scan is not None:
-                found.append((piece, one.scan))
+                found.append((piece, fill(one.scan, self.stated)))
             elif one.error is not None:
                 self._enter(piece.file.refused(one.error, one.sha256 or ""))
         if len(found) > 1:

@@ -126,7 +126,7 @@ class ModelSet:
         if kind == "unknown":
             kind = kinds[0] if len(kinds) == 1 else likely if (likely := likely_kind(scan)) in kinds else kind
         if kind == "unknown":
-            raise ScanError("wrong_modality", f"the file does not say whether it is {' or '.join(kinds)}; choose the models by hand")
+            raise ScanError("wrong_modality", f"the file does not say whether it is {' or '.join(kinds)}; say it with --modality")
         trained = f"the bundle was trained on {kinds[0]}" if len(kinds) == 1 else f"the models are for {' and '.join(kinds)}"
         if kind not in kinds:
             raise ScanError("wrong_modality", f"the scan is {kind}, {trained}")
@@ -143,6 +143,8 @@ class ModelSet:
         ------
         ScanError: no network fits the scan (:meth:`fitting`), or one cannot take it.
         """
+        if scan.modality == "unknown" and likely_kind(scan) == "fundus" and (self._any_kind or "fundus" in self._kinds):
+            scan = replace(scan, modality="fundus", modality_source="picture")
         predictors = self.fitting(scan)
         prepared = tuple(one.ready(scan) for one in predictors)
         return PreparedCase(scan, predictors, prepared, self.label_map(predictors), len(self.bundles) > 1)

@@ -17,14 +17,15 @@ from pipeline.inference.object_files import COCO_FILE
 from pipeline.lock import locked
 from pipeline.scans.identity import Pseudonyms
 from pipeline.types.run_record import RUN_FILE, EngineRecord, RunRecord
+from pipeline.types.stated import Stated
 
 _BUSY = "another process is predicting into this output folder; wait for it, or give another folder"
 _OWN = {RUN_FILE, "journal.sqlite", "journal.sqlite-journal", "ledger.csv", COCO_FILE, "cases", "report", ".staging", ".lock"}
 
 
 @contextmanager
-def open_out(out: Path, folder: Path, models: ModelSet, pseudonyms: Pseudonyms, probabilities: bool) -> Iterator[None]:
-    """Make ``out`` ready, or check that it was begun with the same bundles, key and ``probabilities``; hold its lock inside the block.
+def open_out(out: Path, folder: Path, models: ModelSet, pseudonyms: Pseudonyms, probabilities: bool, stated: Stated) -> Iterator[None]:
+    """Make ``out`` ready, or check that it was begun with the same bundles, key and options; hold its lock inside the block.
 
     Raises
     ------
@@ -39,7 +40,7 @@ def open_out(out: Path, folder: Path, models: ModelSet, pseudonyms: Pseudonyms, 
             if strange and not (out / RUN_FILE).exists():
                 raise ConfigError(f"the output folder holds {strange[0]!r} and no prediction; give a new or an empty folder")
             lock.enter_context(locked(out / ".lock", ConfigError(_BUSY)))
-            _begin_or_continue(out, models, pseudonyms, probabilities)
+            _begin_or_continue(out, models, pseudonyms, probabilities, stated)
             # Half-written cases of a process that was killed; nobody else writes here while the lock is held.
             shutil.rmtree(out / ".staging", ignore_errors=True)
             (out / "cases").mkdir(exist_ok=True)
@@ -65,11 +66,11 @@ def _check_apart(out: Path, folder: Path) -> None:
         raise ConfigError("the folder of scans lies inside the output folder; give an output folder of its own")
 
 
-def _begin_or_continue(out: Path, models: ModelSet, pseudonyms: Pseudonyms, probabilities: bool) -> None:
+def _begin_or_continue(out: Path, models: ModelSet, pseudonyms: Pseudonyms, probabilities: bool, stated: Stated) -> None:
     key_check = pseudonyms.token("path", "ocuseg key check")
     path = out / RUN_FILE
     if not path.exists():
-        write_json(path, _record(models, key_check, probabilities).to_json())
+        write_json(path, _record(models, key_check, probabilities, stated).to_json())
         return
     try:
         found = RunRecord.read(out)
@@ -90,9 +91,14 @@ def _begin_or_continue(out: Path, models: ModelSet, pseudonyms: Pseudonyms, prob
             f"the output folder was begun {'with' if found.probabilities else 'without'} --probabilities, and all its cases "
             "have the same files; go on as it was begun, or give a new folder"
         )
+    if found.stated != stated:
+        raise ConfigError(
+            f"the output folder was begun with {found.stated.options() or 'nothing stated of its scans'}, not with "
+            f"{stated.options() or 'nothing'}, and all its cases are read alike; go on as it was begun, or give a new folder"
+        )
 
 
-def _record(models: ModelSet, key_check: str, probabilities: bool) -> RunRecord:
+def _record(models: ModelSet, key_check: str, probabilities: bool, stated: Stated) -> RunRecord:
     bundles = models.bundles
     several = len(bundles) > 1
     return RunRecord(
@@ -110,4 +116,5 @@ def _record(models: ModelSet, key_check: str, probabilities: bool) -> RunRecord:
         card_sha256="+".join(bundle.card_sha256 for bundle in bundles),
         key_check=key_check,
         probabilities=probabilities,
+        stated=stated,
     )

@@ -18,7 +18,9 @@ from pipeline.inference.model_set import ModelSet, PreparedCase
 from pipeline.inference.profile import Profile
 from pipeline.memory import Budget
 from pipeline.scans.record import Opened, status_of
+from pipeline.scans.stated import fill
 from pipeline.scans.workers import Pool
+from pipeline.types.stated import Stated
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class Read:
         return Entry(self.file.token, self.file.stamp, self.sha256, "", self.case, self.status, self.code, self.reason, self.seconds)
 
 
-def read_file(file: File, number: int, pool: Pool, models: ModelSet, budget: Budget, profile: Profile) -> Read:
+def read_file(file: File, number: int, pool: Pool, models: ModelSet, stated: Stated, budget: Budget, profile: Profile) -> Read:
     """Runs in a reader thread: let a process decode it, refuse what does not fit, normalise. ``number`` in the order of the files."""
     began = time.perf_counter()
     case, opened = "", Opened()
@@ -74,7 +76,7 @@ def read_file(file: File, number: int, pool: Pool, models: ModelSet, budget: Bud
             raise opened.error or AssertionError
         case = str(opened.scan.case)
         with profile.stage("normalise"):
-            ready = models.ready(opened.scan)
+            ready = models.ready(fill(opened.scan, stated))
         return Read(file, time.perf_counter() - began, ready, sha256=opened.scan.sha256, case=case, release=release)
     except ScanError as error:
         status, code, reason = status_of(error.code), error.code, str(error)

@@ -18,6 +18,7 @@ from pipeline.inference.model_set import ModelSet, finds_objects, likely_kind
 from pipeline.inference.predict import Predictor
 from pipeline.scans.array import scan_of_array
 from pipeline.scans.open import open_scan
+from pipeline.scans.stated import fill, stated
 from pipeline.training.platform import prepare_machine
 from pipeline.types import Modality, Prediction, Scan
 
@@ -29,7 +30,7 @@ def segment(
     scan: Scan | Path | str | npt.NDArray[Any],
     models: Model | Sequence[Model] | None = None,
     *,
-    modality: Modality = "fundus",
+    modality: Modality | None = None,
     spacing_mm: Sequence[float | None] | None = None,
     device: str = "auto",
 ) -> Prediction:
@@ -43,7 +44,8 @@ def segment(
     models: one or several of bundles, their folders, and names of models that come with ocuseg (`ocuseg models`); by default all of the
         latter, but for `lesions`, which is weak, and those that find nothing which another one does not. A loaded bundle
         (:func:`load_bundle`) saves reading it anew for each scan.
-    modality, spacing_mm: of an array: the kind of scan; ([slices,] rows, columns) in mm, or None where nobody knows it. A file says it.
+    modality: the kind of scan, where a file does not say it (what it says counts); of an array fundus, where nothing is given.
+    spacing_mm: of an array: ([slices,] rows, columns) in mm, or None where nobody knows it. A file says it.
     device: auto, cpu or cuda.
 
     Returns
@@ -58,6 +60,7 @@ def segment(
     setting cannot be used.
     """
     scan = _scan(scan, modality, spacing_mm)
+    scan = fill(scan, stated(modality))
     case = ModelSet([Predictor(bundle, prepare_machine(device)) for bundle in _bundles(models, scan)]).ready(scan)
     results = [
         assemble(predictor, ready, predictor.slices(ready), str(scan.case), 0.0, keep_probabilities=not finds_objects(predictor.bundle))
@@ -83,9 +86,9 @@ def _shipped_for(scan: Scan) -> list[Path]:
     return fitting or [*bundles.values()]
 
 
-def _scan(scan: Any, modality: Modality, spacing_mm: Sequence[float | None] | None) -> Scan:
+def _scan(scan: Any, modality: Modality | None, spacing_mm: Sequence[float | None] | None) -> Scan:
     if isinstance(scan, np.ndarray):
-        return scan_of_array(scan, modality, spacing_mm)
+        return scan_of_array(scan, modality or "fundus", spacing_mm)
     if isinstance(scan, Scan):
         return scan
     if isinstance(scan, (Path, str)):

@@ -53,6 +53,8 @@ def page_values(
         "run": run,
         "eye": eye,
         "modality": wording.modality(case),
+        "modality_source": wording.modality_source(case),
+        "red_free": case.modality in wording.IN_COLOUR,
         "size": wording.size(case.geometry),
         "spacing": wording.spacing(case),
         "unscaled": wording.unscaled(case),

@@ -21,6 +21,8 @@ _MODALITIES = {
     "unknown": "Unknown modality",
 }
 _EN_FACE = ("fundus", "slo", "octa")
+IN_COLOUR = ("fundus", "slo")
+"""Kinds of pictures whose green channel alone is worth a look."""
 _STATED = {
     "tag": "file header",
     "functional_group": "file header (functional group)",
@@ -50,7 +52,8 @@ class ClassStyle:
 
 @dataclass(frozen=True)
 class Eye:
-    """``short``: OD, OS or "?" · ``source``: where that is known from · ``marks``: what lies at left, right, top, bottom, or None."""
+    """``short``: OD, OS or "?" · ``source``: where that is known from · ``marks``: what lies at left, right, top, bottom, or None; left
+    and right are "" where the eye is unknown."""
 
     short: str
     words: str
@@ -97,9 +100,9 @@ def eye(case: ReportCase) -> Eye:
     """
     side = case.geometry.laterality
     source = _STATED[case.geometry.laterality_source]
-    if side is None:
-        return Eye("?", "eye unknown", source, None)
     flat = not case.volume and case.modality in _EN_FACE
+    if side is None:
+        return Eye("?", "eye unknown", source, ("", "", "Superior", "Inferior") if flat else None)
     if side == "R":
         return Eye("OD", "right eye", source, ("Temporal", "Nasal", "Superior", "Inferior") if flat else None)
     return Eye("OS", "left eye", source, ("Nasal", "Temporal", "Superior", "Inferior") if flat else None)
@@ -107,6 +110,11 @@ def eye(case: ReportCase) -> Eye:
 
 def modality(case: ReportCase) -> str:
     return _MODALITIES[case.modality] + (" volume" if case.volume else "")
+
+
+def modality_source(case: ReportCase) -> str:
+    """Who says so, where it is not the file: in brackets."""
+    return {"user": " (stated by the user)", "picture": " (taken for one because it is in colour)"}.get(case.record.modality_source, "")
 
 
 def size(geometry: Geometry) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from pipeline.types.assessment import DoubtRecord, FileName, FlagRecord, MeasureRecord, QualityRecord, Record
-from pipeline.types.scan import Geometry, Laterality, LateralitySource, Modality, Spacing, SpacingSource
+from pipeline.types.scan import Geometry, Laterality, LateralitySource, Modality, ModalitySource, Spacing, SpacingSource
 
 CASE_FILE, OBJECTS_FILE = "case.json", "objects.json"
 
@@ -101,6 +101,7 @@ class CaseRecord(Record):
 
     case: str
     modality: Modality = "unknown"
+    modality_source: ModalitySource = "tag"
     geometry: GeometryRecord
     sha256: _Sha256
     bundle_id: str = ""

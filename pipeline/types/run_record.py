@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from pipeline.types.assessment import Record
 from pipeline.types.scan import Modality
+from pipeline.types.stated import Stated
 
 RUN_FILE = "run.json"
 
@@ -26,7 +27,8 @@ class EngineRecord(Record):
 class RunRecord(Record):
     """``objects``: each case has objects (boxes with class and score) beside its mask · ``answers``: bundles say what it is as a whole ·
     ``classes``: the label map's JSON · ``key_check``: tells another site key, without which pseudonyms would not match ·
-    ``probabilities``: whether each case keeps them · ``engines``: what ran each bundle's network, by the bundle's id."""
+    ``probabilities``: whether each case keeps them · ``stated``: by the user, of scans whose files do not say it · ``engines``: what ran
+    each bundle's network, by the bundle's id."""
 
     bundle_id: str = ""
     bundle_name: str = ""
@@ -42,6 +44,7 @@ class RunRecord(Record):
     card_sha256: str = ""
     key_check: str = ""
     probabilities: bool = False
+    stated: Stated = Stated()
     engines: dict[str, EngineRecord] = Field({})
 
     @model_validator(mode="before")

@@ -16,6 +16,7 @@ Laterality = Literal["R", "L"]
 LateralitySource = Literal["tag", "functional_group", "filename", "card", "user", "picture", "unknown"]
 SpacingSource = Literal["tag", "axial_length", "user", "estimated", "unknown"]
 Modality = Literal["fundus", "oct", "octa", "slo", "unknown"]
+ModalitySource = Literal["tag", "card", "user", "picture"]
 
 Spacing = tuple[float | None, ...]
 """Millimetres from pixel to pixel, of each axis; None for an axis of which it is not known."""
@@ -152,7 +153,7 @@ class Scan:
 
     ``source`` is for opening the file again while the program runs; it is never written anywhere. ``warnings`` is what the reader
     noticed about the file that a person must know before a result on it is believed, one sentence each, without any name or path.
-    ``piece`` tells a single picture that may be a slice of a volume.
+    ``piece`` tells a single picture that may be a slice of a volume. ``modality_source``: who says which kind it is, where that is known.
     """
 
     pixels: npt.NDArray[Any]
@@ -164,6 +165,7 @@ class Scan:
     sop_instance_uid: str | None = None
     warnings: tuple[str, ...] = ()
     piece: SeriesSlice | None = None
+    modality_source: ModalitySource = "tag"
 
     def __post_init__(self) -> None:
         require(

@@ -77,7 +77,7 @@ def test_every_file_of_a_case(tmp_path: Path, bundle: Bundle) -> None:
         "laterality": "R",
         "laterality_source": "filename",
     }
-    assert record["warnings"] == ["the scan is of unknown modality, the bundle was trained on fundus"]
+    assert (record["modality"], record["modality_source"], record["warnings"]) == ("fundus", "picture", [])
     assert (record["sha256"], record["bundle_id"]) == (scan.sha256, bundle.id)
     about = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (about["bundle_id"], about["bundle_name"], about["thresholds"]) == (bundle.id, "tiny", {"vessel": 0.5})

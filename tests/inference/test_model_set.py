@@ -185,11 +185,11 @@ def test_scans_of_different_kinds_keep_the_classes_of_their_own_bundle(
     cases = {CaseRecord.read(folder).modality: folder for folder in (out / "cases").iterdir()}
     records = {modality: CaseRecord.read(folder) for modality, folder in cases.items()}
     assert {modality: (one.bundle_id, tuple(one.classes)) for modality, one in records.items()} == {
-        "unknown": ("lesions00000", SPOTS.names),
+        "fundus": ("lesions00000", SPOTS.names),
         "oct": ("layers000000", OCT.names),
     }
     pages = write_report(out).parent / "cases"
-    for modality, label_map in (("unknown", SPOTS), ("oct", OCT)):
+    for modality, label_map in (("fundus", SPOTS), ("oct", OCT)):
         record = records[modality]
         assert record.label_map is not None
         assert LabelMap.from_json(record.label_map) == label_map

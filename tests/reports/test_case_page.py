@@ -62,7 +62,7 @@ def test_an_unknown_eye_stays_unknown(make_out: Callable[..., Out]) -> None:
     out = make_out()
     out.add("pa_U_v1_i1", disc_and_cup())
     html, page = made(out, "pa_U_v1_i1")
-    assert marks(html) == {}
+    assert marks(html) == {"top": "Superior", "bottom": "Inferior"}  # nasal and temporal hang on the eye
     assert "Eye unknown" in page.text
     assert "laterality: not stated" in page.text
 
