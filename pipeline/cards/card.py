@@ -52,8 +52,8 @@ class ClassFields(Strict):
     name: Name
     colour: Colour
     code: str | None = Field(None, description='DICOM code "SCHEME:VALUE", or null where no verified one exists')
-    role: Literal["optic_disc", "optic_cup", "vessel", "artery", "vein", "fluid", "right_eye", "left_eye"] | None = Field(
-        None, description="what the class is, where its code does not say it; measurements are chosen by this, never by the name"
+    role: Literal["optic_disc", "optic_cup", "vessel", "artery", "vein", "fovea", "lesion", "fluid", "right_eye", "left_eye"] | None = (
+        Field(None, description="what the class is, where its code does not say it; measurements are chosen by this, never by the name")
     )
     inside: str | None = Field(None, description="the class that this one is part of: a cup is kept only where its disc is found too")
     mirrors_to: str | None = Field(

@@ -15,8 +15,7 @@ from pipeline.inference.laterality import with_side
 from pipeline.inference.model_set import PreparedCase
 from pipeline.inference.object_files import FoundObject, FoundObjects, compact
 from pipeline.inference.predict import Predictor, PreprocessedScan
-from pipeline.measurements.by_role import SURFACES
-from pipeline.measurements.surfaces import Surfaces
+from pipeline.measurements.surfaces import Surfaces, find_surfaces
 from pipeline.types import Prediction
 
 
@@ -54,8 +53,8 @@ def assemble(
         if prediction.boxes is not None:
             objects.append(compact(prediction, plane))
             has_masks = has_masks and prediction.instance_masks is not None
-        if SURFACES.places(label_map) and prediction.probabilities is not None:
-            depths.append(SURFACES.measure(prediction.probabilities, label_map).depth)
+        if label_map.layered and prediction.probabilities is not None:
+            depths.append(find_surfaces(prediction.probabilities, label_map).depth)
         if prediction.grade_probabilities is not None:
             graded.append(prediction)
         elif keep_probabilities:

@@ -5,9 +5,14 @@ It runs once a case, in a writer's thread, after all networks have looked at the
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipeline.inference.case_files import CaseResult
+from pipeline.inference.measured_case import measured_case
+from pipeline.measurements.by_role import measure_case
 
 
 def assess(result: CaseResult) -> CaseResult:
     """The case with its :class:`Assessment`."""
-    return result
+    measures = measure_case(measured_case(result))
+    return replace(result, assessment=replace(result.assessment, measures=measures))

@@ -22,7 +22,7 @@ from pipeline.inference.answers import Answer
 from pipeline.inference.assessment import Assessment
 from pipeline.inference.object_files import FoundObjects, write_objects
 from pipeline.inference.profile import Profile
-from pipeline.inference.surface_files import write_fluid_components, write_surfaces
+from pipeline.inference.surface_files import fluid_records, layer_records, write_fluid_components, write_surfaces
 from pipeline.measurements.surfaces import Surfaces
 from pipeline.scans.browser_copy import SHOWN, browser_copy
 from pipeline.scans.display import displayed
@@ -108,9 +108,11 @@ def _write_files(staged: Path, result: CaseResult) -> None:
         write_objects(staged, result.found, label_map, scan.geometry, result.bundle_id, [plane.image for plane in planes])
     of_layers: dict[str, Any] = {}
     if result.surfaces is not None:
-        of_layers["layers"] = write_surfaces(staged, result.surfaces, label_map, scan.geometry)
+        write_surfaces(staged, result.surfaces)
+        of_layers["layers"] = layer_records(result.assessment.measures, label_map)
         if result.mask.ndim == 3:
-            of_layers["fluid_components"] = write_fluid_components(staged, result.mask, label_map, scan.geometry)
+            write_fluid_components(staged, result.mask, label_map, scan.geometry)
+            of_layers["fluid_components"] = fluid_records(result.assessment.measures, label_map)
     if result.answers:
         of_layers["answers"] = tuple(answer.write(staged, number) for number, answer in enumerate(result.answers))
     write_json(staged / CASE_FILE, _record(result, planes, of_layers).to_json())

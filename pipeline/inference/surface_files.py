@@ -11,67 +11,63 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.measurements.by_role import FLUID_COMPONENTS
-from pipeline.measurements.surfaces import Surfaces, thicknesses
+from pipeline.measurements.fluid_components import FLUID_NUMBER, FLUID_VOLUME, find_fluid_components
+from pipeline.measurements.surfaces import Surfaces
+from pipeline.measurements.thickness import THICKNESS
 from pipeline.scans.nifti import write_nifti
 from pipeline.types import Geometry, LabelMap
+from pipeline.types.assessment import MeasureRecord
 from pipeline.types.case_record import FluidRecord, LayerRecord
 
 SURFACE_FILE, FLUID_FILE, FLUID_TABLE = "surfaces.csv", "fluid_components.nii.gz", "fluid_components.csv"
 
 
-def write_surfaces(folder: Path, surfaces: Surfaces, label_map: LabelMap, geometry: Geometry) -> dict[str, LayerRecord]:
+def write_surfaces(folder: Path, surfaces: Surfaces) -> None:
     """Write ``surfaces.csv``: a line a slice and column with the depth of each surface in px from the picture's top edge, empty where
-    it was not found.
-
-    Returns
-    -------
-    Each layer's mean thickness, for case.json.
-    """
+    it was not found."""
     columns = surfaces.depth.shape[2]
     rows = np.moveaxis(surfaces.depth, 0, -1).reshape(-1, len(surfaces.names)).tolist()
     lines = ([at // columns, at % columns, *("" if math.isnan(depth) else f"{depth:.2f}" for depth in row)] for at, row in enumerate(rows))
     _write_table(folder / SURFACE_FILE, ["slice", "column", *surfaces.names], lines)
-    measured = thicknesses(surfaces, label_map.layered, geometry.spacing_mm)
-    return {
-        name: LayerRecord.model_validate({"mean_thickness": None if m.value is None else round(m.value, 3), "unit": m.unit})
-        for name, m in measured.items()
-    }
 
 
-def write_fluid_components(
-    folder: Path, mask: npt.NDArray[np.unsignedinteger[Any]], label_map: LabelMap, geometry: Geometry
-) -> dict[str, FluidRecord]:
+def write_fluid_components(folder: Path, mask: npt.NDArray[np.unsignedinteger[Any]], label_map: LabelMap, geometry: Geometry) -> None:
     """Write ``fluid_components.nii.gz`` (D, H, W) and ``fluid_components.csv``: each connected component of the classes that are
     fluid by its number.
 
     Numbers begin with the largest component of the first of these classes. Nothing is written where no class is fluid.
-
-    Returns
-    -------
-    Each of these classes' number of components and their volume, for case.json.
     """
     numbers = np.zeros(mask.shape, np.int32)
     spacing = geometry.voxel_mm
     size = 1 if spacing is None else math.prod(spacing)
     lines: list[list[Any]] = []
-    found: dict[str, FluidRecord] = {}
-    for place in FLUID_COMPONENTS.places(label_map):
-        cls = label_map.classes[place]
-        own, parts = FLUID_COMPONENTS.measure(mask == cls.index, start=len(lines) + 1)
+    fluids = [cls for cls, role in zip(label_map.classes, label_map.roles, strict=True) if role == "fluid"]
+    for cls in fluids:
+        own, parts = find_fluid_components(mask == cls.index, start=len(lines) + 1)
         numbers += own
         lines += [[p.number, cls.name, p.voxels, "" if spacing is None else f"{p.voxels * size:.6g}", p.first, p.last] for p in parts]
-        volume = size * sum(p.voxels for p in parts)
-        found[cls.name] = FluidRecord(
-            number=len(parts),
-            volume=volume if spacing is None else float(f"{volume:.6g}"),
-            unit="voxels" if spacing is None else "mm3",
-        )
-    if found:
+    if fluids:
         kind = np.uint8 if len(lines) <= np.iinfo(np.uint8).max else np.uint16 if len(lines) <= np.iinfo(np.uint16).max else np.uint32
         write_nifti(folder / FLUID_FILE, numbers.astype(kind), geometry)
         _write_table(folder / FLUID_TABLE, ["component", "class", "voxels", "volume_mm3", "first_slice", "last_slice"], lines)
-    return found
+
+
+def layer_records(measures: Sequence[MeasureRecord], label_map: LabelMap) -> dict[str, LayerRecord]:
+    """Each layer's mean thickness, as it was measured."""
+    known = {measure.key: measure for measure in measures}
+    found = {name: known.get(THICKNESS.key_of(label_map, label_map.names.index(name))) for name in label_map.layered}
+    return {n: LayerRecord.model_validate({"mean_thickness": m.value, "unit": m.unit}) for n, m in found.items() if m is not None}
+
+
+def fluid_records(measures: Sequence[MeasureRecord], label_map: LabelMap) -> dict[str, FluidRecord]:
+    """Number and volume of the components of each class that is fluid, as they were measured; none of a class that is withheld."""
+    known = {measure.key: measure for measure in measures}
+    out = {}
+    for place, cls in enumerate(label_map.classes):
+        number, volume = (known.get(quantity.key_of(label_map, place)) for quantity in (FLUID_NUMBER, FLUID_VOLUME))
+        if number is not None and volume is not None and number.value is not None:
+            out[cls.name] = FluidRecord.model_validate({"number": int(number.value), "volume": volume.value, "unit": volume.unit})
+    return out
 
 
 def _write_table(path: Path, heading: Sequence[str], lines: Any) -> None:

@@ -1,49 +1,65 @@
-"""Which measurement is made of which classes: a class is known by its role or code, never by how it is spelled.
+"""Every measurement there is: a class is known by its role or code, never by how it is spelled.
 
-A new measurement is a function and one entry here.
+A new measurement is a function from a :class:`MeasuredCase` to values, and one entry here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from pipeline.measurements.disc import VERTICAL, vcdr
-from pipeline.measurements.fluid_components import find_fluid_components
-from pipeline.measurements.surfaces import find_surfaces
-from pipeline.types import LabelMap, Measure, Role
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.measurements.case import MeasuredCase, Places, Value
+from pipeline.measurements.disc import DISC_QUANTITIES, RATIO_QUANTITIES, measure_disc, measure_ratios
+from pipeline.measurements.fluid_components import FLUID_QUANTITIES, measure_fluid
+from pipeline.measurements.quantity import Measurement, Quantity
+from pipeline.measurements.thickness import THICKNESS, has_surfaces, measure_thickness
+from pipeline.types import Geometry, LabelClass, LabelMap, Measure
+from pipeline.types.assessment import MeasureRecord
+
+DISC = Measurement(("optic_disc",), measure_disc, DISC_QUANTITIES)
+RATIOS = Measurement(("optic_disc", "optic_cup"), measure_ratios, RATIO_QUANTITIES)
+SURFACES = Measurement(("layer",), measure_thickness, (THICKNESS,), has_surfaces, per_class=True)
+FLUID = Measurement(("fluid",), measure_fluid, FLUID_QUANTITIES, lambda case: not case.flat, per_class=True)
+
+MEASUREMENTS: tuple[Measurement, ...] = (DISC, RATIOS, SURFACES, FLUID)
+"""In the order in which a case's numbers are shown."""
+
+
+def measure_case(case: MeasuredCase) -> tuple[MeasureRecord, ...]:
+    """Every number that the classes and the kind of a scan allow."""
+    return tuple(record for measurement in MEASUREMENTS for record in measurement.records(case))
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """``roles``: one class of each of several, or every class of a single one. ``measure`` takes what its own docstring says."""
+class MaskMeasurement:
+    """A quantity of a picture that evaluation compares with that of the reference masks. ``title`` and ``column`` where people read it."""
 
-    roles: tuple[Role, ...]
-    measure: Callable[..., Any]
-
-    def places(self, label_map: LabelMap) -> tuple[int, ...]:
-        """Places, in the label map, of the classes that are measured, in the order of the roles; none where a role is missing."""
-        found = [[place for place, role in enumerate(label_map.roles) if role == wanted] for wanted in self.roles]
-        if not all(found):
-            return ()
-        return tuple(found[0]) if len(found) == 1 else tuple(own[0] for own in found)
-
-
-@dataclass(frozen=True)
-class MaskMeasurement(Measurement):
-    """One number of a picture, from a mask bool (H, W) of each role: evaluation compares it with that of the reference masks.
-
-    ``name`` of its table and key in the summary, ``title`` and ``column`` where people read it.
-    """
-
-    measure: Callable[..., Measure]
-    name: str
+    measurement: Measurement
+    quantity: Quantity
     title: str
     column: str
-    definition: str
+
+    @property
+    def name(self) -> str:
+        """Of its table, and its key in the summary."""
+        return self.quantity.key
+
+    @property
+    def definition(self) -> str:
+        return self.quantity.definition
+
+    def places(self, label_map: LabelMap) -> Places:
+        """Of the classes that it is measured on; none where a role is missing."""
+        return next(iter(self.measurement.groups(label_map)), ())
+
+    def measure(self, *masks: npt.NDArray[np.bool_]) -> Measure:
+        """Of a mask bool (H, W) of each role."""
+        classes = (LabelClass(k, role, (0, 0, 0), None, None, role) for k, role in enumerate(self.measurement.roles, 1))
+        case = MeasuredCase(Geometry(masks[0].shape), LabelMap(tuple(classes), overlapping=True), masks.__getitem__)
+        value: Value = self.measurement.measure(case, tuple(range(len(masks))))[self.name]
+        return Measure(value.value, value.unit or self.quantity.unit, self.definition, value.undefined)
 
 
-SURFACES = Measurement(("layer",), find_surfaces)
-FLUID_COMPONENTS = Measurement(("fluid",), find_fluid_components)
-OF_MASKS = (MaskMeasurement(("optic_disc", "optic_cup"), vcdr, "vcdr", "vertical CDR", "vCDR", VERTICAL),)
+OF_MASKS = (MaskMeasurement(RATIOS, RATIO_QUANTITIES[0], "vertical CDR", "vCDR"),)

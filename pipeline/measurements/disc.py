@@ -14,13 +14,41 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.measurements.case import BoolArray, MeasuredCase, Places, Value
+from pipeline.measurements.quantity import Quantity
 from pipeline.types import Measure
 
-BoolArray = npt.NDArray[np.bool_]
+JONAS = "Jonas, Budde and Panda-Jonas, Survey of Ophthalmology 43, 1999, doi:10.1016/S0039-6257(98)00049-6"
 
 VERTICAL = "rows that the cup's largest piece spans / rows that the disc's largest piece spans"
 HORIZONTAL = "columns that the cup's largest piece spans / columns that the disc's largest piece spans"
 AREA = "pixels of the cup's largest piece / pixels of the disc's largest piece"
+
+RATIO_QUANTITIES = (
+    Quantity("vcdr", "vertical cup-to-disc ratio", "1", VERTICAL, JONAS),
+    Quantity("hcdr", "horizontal cup-to-disc ratio", "1", HORIZONTAL, JONAS),
+    Quantity("area_cdr", "cup-to-disc area ratio", "1", AREA, JONAS),
+)
+DISC_QUANTITIES = (
+    Quantity("disc_height", "disc height", "mm", "rows that the disc's largest piece spans, times the distance of rows", JONAS),
+    Quantity("disc_area", "disc area", "mm2", "area of the disc's largest piece", JONAS),
+)
+
+
+def measure_disc(case: MeasuredCase, places: Places) -> dict[str, Value]:
+    """Height and area of the disc."""
+    extent, scale = _extents(case.mask_of(places[0])), case.scale
+    if extent is None:
+        return {q.key: Value.none("there is no disc") for q in DISC_QUANTITIES}
+    rows, _, pixels = extent
+    area = pixels * scale.rows * scale.columns
+    return {"disc_height": Value(rows * scale.rows, scale.length), "disc_area": Value(area, scale.area)}
+
+
+def measure_ratios(case: MeasuredCase, places: Places) -> dict[str, Value]:
+    """The cup in the disc."""
+    found = cup_to_disc(*map(case.mask_of, places))
+    return {name: Value(own.value, undefined=own.undefined) for name, own in found.items()}
 
 
 def cup_to_disc(disc: BoolArray, cup: BoolArray) -> dict[str, Measure]:

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.measurements.case import MeasuredCase, Places, Value
+from pipeline.measurements.quantity import Quantity
+
+FLUID_NUMBER = Quantity("fluid_number_{class}", "{class}: components", "1", "pieces of {class} that touch by a face, an edge or a corner")
+FLUID_VOLUME = Quantity("fluid_volume_{class}", "{class}: volume", "mm3", "voxels of {class}, times the size of a voxel")
+FLUID_QUANTITIES = (FLUID_NUMBER, FLUID_VOLUME)
+
+
+def measure_fluid(case: MeasuredCase, places: Places) -> dict[str, Value]:
+    """Components and volume of one kind of fluid."""
+    present = case.mask_of(places[0])
+    size = case.geometry.voxel_mm
+    volume = float(present.sum()) * (1 if size is None else math.prod(size))
+    number = len(find_fluid_components(present)[1])
+    return {FLUID_NUMBER.key: Value(number), FLUID_VOLUME.key: Value(volume, "voxels" if size is None else "mm3")}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.types import LabelMap, Measure
+from pipeline.types import LabelMap
 
 Floats = npt.NDArray[np.float32]
 
@@ -156,22 +156,12 @@ def jumps(surfaces: Surfaces, spacing_mm: Sequence[float | None] | None, where: 
     return [scale * float(own.mean()) if own.size else None for own in far]
 
 
-def thicknesses(surfaces: Surfaces, layers: Sequence[str], spacing_mm: Sequence[float | None] | None) -> dict[str, Measure]:
-    """Mean thickness of each layer, {name: measure}: from its surface to the next one, whatever fluid lies between, over all columns where
-    both are known; um, or px where the axial spacing is unknown.
-
-    Raises
-    ------
-    ValueError: there are not one more surfaces than layers.
-    """
-    scale, unit = axial_scale(spacing_mm)
-    out = {}
-    for name, top, bottom in zip(layers, surfaces.depth[:-1], surfaces.depth[1:], strict=True):
-        thick = (bottom - top)[~np.isnan(bottom - top)].astype(np.float64)
-        definition = f"mean distance along the A-scan from the top of {name} to the next surface, fluid between them included"
-        value = scale * float(thick.mean()) if thick.size else None
-        out[name] = Measure(value, unit, definition, None if thick.size else "no A-scan in which both of its surfaces lie in the picture")
-    return out
+def layer_thickness(surfaces: Surfaces, layer: int) -> npt.NDArray[np.float64]:
+    """float64 (D, W) in pixels of a layer, counted from 0: from its surface to the next one, whatever fluid lies between; NaN where one
+    of the two is not known."""
+    top, bottom = surfaces.depth[layer], surfaces.depth[layer + 1]
+    thick: npt.NDArray[np.float64] = bottom.astype(np.float64) - top.astype(np.float64)
+    return thick
 
 
 def _check_pair(found: Surfaces, true: Surfaces) -> None:

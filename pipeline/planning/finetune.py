@@ -122,7 +122,9 @@ def _roles(label_map: LabelMap) -> list[tuple[str, Role | None]]:
 
 
 def _by_role(role: Role | None, label_map: LabelMap) -> str | None:
-    """The one class of this role; None where there is none or several."""
+    """The one class of this role; None where there is none or several. One lesion is not another."""
+    if role == "lesion":
+        return None
     having = [name for name, own in _roles(label_map) if own is not None and own == role]
     return having[0] if len(having) == 1 else None
 

@@ -13,7 +13,7 @@ from pipeline.types.scan import require
 
 IGNORE = -1
 
-Role = Literal["optic_disc", "optic_cup", "vessel", "artery", "vein", "layer", "fluid", "right_eye", "left_eye"]
+Role = Literal["optic_disc", "optic_cup", "vessel", "artery", "vein", "fovea", "lesion", "layer", "fluid", "right_eye", "left_eye"]
 """What a class is, whatever it is called: this chooses what is measured of it (measurements/by_role.py)."""
 VESSELS: tuple[Role, ...] = ("vessel", "artery", "vein")
 """Trees of thin tubes: what counts is that a vessel is found along its length."""
@@ -21,6 +21,10 @@ ROLE_OF_CODE: Mapping[str, Role] = {
     "SCT:81016008": "optic_disc",
     "SCT:59820001": "vessel",  # blood vessel
     "SCT:27988004": "artery",  # retinal artery
+    "SCT:67046006": "fovea",
+    "SCT:52988006": "lesion",
+    "SCT:50960005": "lesion",  # haemorrhage
+    "SCT:85659009": "lesion",  # aneurysm
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.measurements.by_role import FLUID_COMPONENTS, OF_MASKS, SURFACES
+from pipeline.measurements.by_role import FLUID, OF_MASKS, SURFACES
 from pipeline.types import LabelClass, LabelMap, Role
 
 (VCDR,) = OF_MASKS
@@ -34,8 +34,8 @@ def test_disc_and_cup_are_known_by_code_or_role(classes: list[Class], places: tu
 def test_layers_are_measured_and_the_fluid_between_them() -> None:
     retina = label_map(("RNFL", None, None), ("cyst", None, None), ("RPE", None, None), ("v", VESSEL, None), layered=("RNFL", "RPE"))
     assert retina.roles == ("layer", "fluid", "layer", "vessel")
-    assert SURFACES.places(retina) == (0, 2)
-    assert FLUID_COMPONENTS.places(retina) == (1,)
+    assert SURFACES.groups(retina) == [(0,), (2,)]
+    assert FLUID.groups(retina) == [(1,)]
     assert LabelMap.from_json(retina.to_json()) == retina
 
 

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cards.card import load_card
-from pipeline.measurements.surfaces import Surfaces, find_surfaces, jumps, surface_errors, thicknesses
+from pipeline.measurements.case import MeasuredCase, Value
+from pipeline.measurements.surfaces import Surfaces, find_surfaces, jumps, surface_errors
+from pipeline.measurements.thickness import THICKNESS, measure_thickness
 from pipeline.phantoms.oct import SURFACES, draw_oct
-from pipeline.types import LabelClass, LabelMap
+from pipeline.types import Geometry, LabelClass, LabelMap
+from pipeline.types.scan import Spacing
 
 # Inner, outer and fluid; fluid is no layer.
 TWO = LabelMap(tuple(LabelClass(i, name, (i, i, i)) for i, name in enumerate(("inner", "fluid", "outer"), 1)), layered=("inner", "outer"))
@@ -187,14 +190,19 @@ def test_jumps_leave_the_eyes_motion_out() -> None:
 def test_thickness_is_measured_where_both_surfaces_are() -> None:
     nan = float("nan")
     found = surfaces([[10, 10, nan, 10]], [[14, 16, 3, nan]], [[nan] * 4])
-    measured = thicknesses(found, ("inner", "outer"), (0.004, 0.01))
-    assert measured["inner"].value == pytest.approx(20.0)
-    assert measured["inner"].unit == "um"
-    assert measured["outer"].value is None
-    assert measured["outer"].undefined is not None
-    assert thicknesses(found, ("inner", "outer"), None)["inner"].unit == "px"
-    assert thicknesses(found, ("inner", "outer"), (None, 0.004, None))["inner"] == measured["inner"], "a height needs no other axis"
-    assert thicknesses(found, ("inner", "outer"), (0.2, None, 0.01))["inner"].unit == "px"
+    retina = LabelMap(tuple(LabelClass(k, name, (k, 0, 0)) for k, name in enumerate(("inner", "outer"), 1)), layered=("inner", "outer"))
+
+    def measured(place: int, spacing: Spacing | None) -> Value:
+        geometry = Geometry((1, 20, 4), spacing, "unknown" if spacing is None else "tag")
+        case = MeasuredCase(geometry, retina, lambda place: np.zeros(geometry.shape, dtype=bool), surfaces=found)
+        return measure_thickness(case, (place,))[THICKNESS.key]
+
+    inner, outer = measured(0, (None, 0.004, 0.01)), measured(1, (None, 0.004, 0.01))
+    assert (inner.value, inner.unit) == (pytest.approx(20.0), "um")
+    assert (outer.value, outer.undefined is None) == (None, False)
+    assert measured(0, None) == Value(pytest.approx(5.0), "px")
+    assert measured(0, (None, 0.004, None)) == inner, "a height needs no other axis"
+    assert measured(0, (0.2, None, 0.01)).unit == "px"
 
 
 def test_what_cannot_be_asked() -> None:

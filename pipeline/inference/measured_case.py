@@ -1,0 +1,38 @@
+"""A predicted case as measurements see it."""
+
+from __future__ import annotations
+
+from pipeline.inference.assessment import Assessment
+from pipeline.inference.case_files import CaseResult
+from pipeline.measurements.case import Box, MeasuredCase, encoded
+
+
+def measured_case(result: CaseResult) -> MeasuredCase:
+    """Without the numbers of what its quality and flags withhold."""
+    scan, label_map = result.scan, result.label_map
+    objects: dict[str, tuple[Box, ...]] = {}
+    if result.found is not None:
+        counted = {cls.name: result.found.counted(cls) for cls in label_map.classes if cls.name in result.found.thresholds}
+        objects = {name: tuple(found.box for _, found in own) for name, own in counted.items()}
+    return MeasuredCase(
+        scan.geometry,
+        label_map,
+        encoded(label_map, result.mask),
+        scan.pixels,
+        result.surfaces,
+        objects,
+        result.found is None or result.found.has_masks,
+        withheld(result.assessment, label_map.names),
+    )
+
+
+def withheld(assessment: Assessment, names: tuple[str, ...]) -> dict[str, str]:
+    """{class: why none of its numbers is given}, of the classes of which none is: the weightiest reason."""
+    quality = assessment.quality
+    if quality is not None and quality.grade == "not_measurable":
+        return dict.fromkeys(names, "not measurable" + (f": {quality.reasons[0]}" if quality.reasons else ""))
+    out: dict[str, str] = {}
+    for flag in assessment.flags:
+        if flag.withholds:
+            out |= {name: flag.text for name in flag.classes or names if name not in out}
+    return out

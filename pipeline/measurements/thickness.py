@@ -1,0 +1,29 @@
+"""How thick the layers of the retina are, between the surfaces that bound them."""
+
+from __future__ import annotations
+
+from pipeline.measurements.case import MeasuredCase, Places, Value
+from pipeline.measurements.quantity import Quantity
+from pipeline.measurements.surfaces import axial_scale, layer_thickness
+
+THICKNESS = Quantity(
+    "thickness_{class}",
+    "{class}: mean thickness",
+    "um",
+    "mean distance along the A-scan from the top of {class} to the next surface, fluid between them included, over all A-scans",
+)
+NO_SURFACES = "no A-scan in which both of its surfaces lie in the picture"
+
+
+def has_surfaces(case: MeasuredCase) -> bool:
+    """Whether a model of layers looked at the scan."""
+    return case.surfaces is not None and len(case.surfaces.names) == len(case.label_map.layered) + 1
+
+
+def measure_thickness(case: MeasuredCase, places: Places) -> dict[str, Value]:
+    """Mean thickness of one layer."""
+    assert case.surfaces is not None
+    scale, unit = axial_scale(case.geometry.spacing_mm)
+    thick = layer_thickness(case.surfaces, case.label_map.layered.index(case.label_map.names[places[0]]))
+    known = thick[thick == thick]
+    return {THICKNESS.key: Value(scale * float(known.mean()), unit) if known.size else Value.none(NO_SURFACES)}
