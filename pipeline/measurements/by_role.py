@@ -14,16 +14,18 @@ from pipeline.measurements.case import MeasuredCase, Places, Value
 from pipeline.measurements.disc import DISC_QUANTITIES, RATIO_QUANTITIES, measure_disc, measure_ratios
 from pipeline.measurements.fluid_components import FLUID_QUANTITIES, measure_fluid
 from pipeline.measurements.quantity import Measurement, Quantity
+from pipeline.measurements.rim import RIM_QUANTITIES, measure_rim
 from pipeline.measurements.thickness import THICKNESS, has_surfaces, measure_thickness
 from pipeline.types import Geometry, LabelClass, LabelMap, Measure
 from pipeline.types.assessment import MeasureRecord
 
 DISC = Measurement(("optic_disc",), measure_disc, DISC_QUANTITIES)
 RATIOS = Measurement(("optic_disc", "optic_cup"), measure_ratios, RATIO_QUANTITIES)
+RIM = Measurement(("optic_disc", "optic_cup"), measure_rim, RIM_QUANTITIES)
 SURFACES = Measurement(("layer",), measure_thickness, (THICKNESS,), has_surfaces, per_class=True)
 FLUID = Measurement(("fluid",), measure_fluid, FLUID_QUANTITIES, lambda case: not case.flat, per_class=True)
 
-MEASUREMENTS: tuple[Measurement, ...] = (DISC, RATIOS, SURFACES, FLUID)
+MEASUREMENTS: tuple[Measurement, ...] = (DISC, RATIOS, RIM, SURFACES, FLUID)
 """In the order in which a case's numbers are shown."""
 
 

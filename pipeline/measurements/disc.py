@@ -7,7 +7,7 @@ Panda-Jonas, Survey of Ophthalmology 43, 1999, doi:10.1016/S0039-6257(98)00049-6
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -15,10 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.measurements.case import BoolArray, MeasuredCase, Places, Value
+from pipeline.measurements.pieces import labelled
 from pipeline.measurements.quantity import Quantity
 from pipeline.types import Measure
 
 JONAS = "Jonas, Budde and Panda-Jonas, Survey of Ophthalmology 43, 1999, doi:10.1016/S0039-6257(98)00049-6"
+
+CROWSTON = "Crowston et al., British Journal of Ophthalmology 88, 2004, doi:10.1136/bjo.2003.028548, people of 49 years and older"
+VCDR_PERCENTILES = ((1.2, 0.60), (1.3, 0.59), (1.4, 0.67), (1.5, 0.68), (1.6, 0.70), (1.7, 0.71), (1.8, 0.74), (1.9, 0.75))
+"""(height of the disc in mm, 97.5th percentile of the vertical ratio): table 4 there, right and left eyes without glaucoma."""
 
 VERTICAL = "rows that the cup's largest piece spans / rows that the disc's largest piece spans"
 HORIZONTAL = "columns that the cup's largest piece spans / columns that the disc's largest piece spans"
@@ -46,9 +51,22 @@ def measure_disc(case: MeasuredCase, places: Places) -> dict[str, Value]:
 
 
 def measure_ratios(case: MeasuredCase, places: Places) -> dict[str, Value]:
-    """The cup in the disc."""
-    found = cup_to_disc(*map(case.mask_of, places))
-    return {name: Value(own.value, undefined=own.undefined) for name, own in found.items()}
+    """The cup in the disc; the vertical ratio with the percentile of healthy discs of this height, where that is known in mm."""
+    disc, cup = map(case.mask_of, places)
+    values = {name: Value(own.value, undefined=own.undefined) for name, own in cup_to_disc(disc, cup).items()}
+    extent = _extents(disc)
+    if extent is not None and case.scale.trusted:
+        values["vcdr"] = replace(values["vcdr"], reference=percentile_of_height(extent[0] * case.scale.rows))
+    return values
+
+
+def percentile_of_height(height_mm: float) -> str:
+    """The 97.5th percentile of the vertical ratio among discs of a height, in words; "" of a height that nobody counted."""
+    heights, ratios = zip(*VCDR_PERCENTILES, strict=True)
+    if not heights[0] <= height_mm <= heights[-1]:
+        return ""
+    ratio = float(np.interp(height_mm, heights, ratios))
+    return f"97.5 % of eyes without glaucoma and a disc {height_mm:.2f} mm high are below {ratio:.2f} ({CROWSTON})"
 
 
 def cup_to_disc(disc: BoolArray, cup: BoolArray) -> dict[str, Measure]:
@@ -129,12 +147,12 @@ def agreement(readers: Mapping[str, Sequence[float]], own: Mapping[str, float | 
 
 def _extents(mask: BoolArray) -> tuple[int, int, int] | None:
     """(rows, columns, pixels) of the largest 8-connected piece; None of an empty mask."""
-    from scipy.ndimage import find_objects, label
+    from scipy.ndimage import find_objects
 
-    pieces, count = label(mask, structure=np.ones((3, 3), dtype=int))
+    numbers, count = labelled(mask)
     if not count:
         return None
-    sizes = np.bincount(pieces.ravel())[1:]
+    sizes = np.bincount(numbers.ravel())[1:]
     largest = int(sizes.argmax())
-    rows, columns = find_objects(pieces)[largest]
+    rows, columns = find_objects(numbers)[largest]
     return rows.stop - rows.start, columns.stop - columns.start, int(sizes[largest])
