@@ -238,12 +238,12 @@ def average(model: Model, steps: Sequence[Path], root: Path, to: Path) -> None:
     mean.config = task
     card, split = load_card(data.card), trained_on(first).split
     assert split is not None
-    predictor = Predictor(replace(first, config=config, task=mean))
+    predictor = Predictor(replace(first, config=config, build=lambda: mean))
     labelled = [validated(predictor, card, case) for case in find_cases(card, root) if case.key in split.validation]
     mean.thresholds = mean.tune(lambda: labelled)
     scores = [mean.score(prediction, target, Geometry(tuple(valid.shape)), valid) for prediction, target, valid in labelled]
     summary = {f"validation/{name}": value for name, value in mean.summarise(scores).items()}
-    save(to, replace(first, task=mean, card_sha256=card.sha256, thresholds=mean.thresholds), config, summary, steps[0])
+    save(to, replace(first, build=lambda: mean, card_sha256=card.sha256, thresholds=mean.thresholds), config, summary, steps[0])
 
 
 def validated(predictor: Predictor, card: DataCard, case: CardCase) -> tuple[Prediction, Target, torch.Tensor]:

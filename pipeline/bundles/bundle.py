@@ -11,8 +11,9 @@ import datetime
 import hashlib
 import json
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ _LARGEST_RECORD = 2**26  # bytes
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A loaded bundle. ``task`` is in evaluation mode on the device asked for, with the thresholds.
+    """A verified bundle. Everything but ``task`` is known without its network, which ``build`` makes when it is first asked for.
 
     ``thresholds`` and ``metrics`` are by class name and by metric name; ``spacing_mm`` is the ([slices,] rows, columns) of the training
     images in their source frame, or None; ``input_channels`` counts channels of the network's input; ``precision`` is what prediction
@@ -63,7 +64,27 @@ class Bundle:
     card_sha256: str
     versions: Mapping[str, str] = field(default_factory=dict)
     precision: Precision = "float32"
-    task: Task = field(repr=False, kw_only=True)
+    build: Callable[[], Task] = field(repr=False, kw_only=True)
+
+    @cached_property
+    def task(self) -> Task:
+        """In evaluation mode on the device asked for, with the thresholds.
+
+        Raises
+        ------
+        BundleError: the weights do not fit the network, or were altered since the bundle was opened.
+        """
+        return self.build()
+
+    @property
+    def marks(self) -> bool:
+        """Whether its classes are those of pixels or objects of a mask, and not of whole pictures."""
+        return bool(self.config.task.need != "grade")  # type: ignore[attr-defined]
+
+    @property
+    def volumes(self) -> bool:
+        """Whether its network looks at neighbouring slices."""
+        return bool(self.config.model.volumes)  # type: ignore[attr-defined]
 
 
 def build_task(config: RunConfig, input_channels: int, label_map: LabelMap) -> Task:
@@ -155,15 +176,48 @@ def _writing() -> Iterator[None]:
 
 
 def load_bundle(path: Path | str, device: str | torch.device = "cpu") -> Bundle:
-    """Read and verify a bundle: a folder, or the name of a model that comes with ocuseg (bundles/shipped_models.py).
+    """Read and verify a bundle, and build its network: a folder, or the name of a model that comes with ocuseg (bundles/shipped_models.py).
 
     Raises
     ------
     BundleError: a file is missing or altered, or the bundle was made for something this installation does not have.
     """
+    bundle = open_bundle(path, device)
+    bundle.task  # noqa: B018 (builds it)
+    return bundle
+
+
+def open_bundle(path: Path | str, device: str | torch.device = "cpu") -> Bundle:
+    """:func:`load_bundle` without the network, which is built when ``task`` is first asked for: libraries that it needs take seconds to
+    import, in vain where no scan comes that it is for.
+
+    Raises
+    ------
+    BundleError: as of :func:`load_bundle`, but for weights that do not fit their network.
+    """
     path = find_bundle(path)
     record = _read_record(path)
     config, label_map = _settings(path, record)
+    return Bundle(
+        path=path,
+        id=record["id"],
+        config=config,
+        label_map=label_map,
+        thresholds=record["thresholds"],
+        metrics=record["metrics"],
+        modality=record["modality"],
+        input_channels=record["input_channels"],
+        spacing_mm=None if record["spacing_mm"] is None else tuple(record["spacing_mm"]),
+        card_sha256=record["card_sha256"],
+        versions=record["versions"],
+        precision=record.get("precision", "float32"),
+        build=lambda: _build(path, record, config, label_map).to(device),
+    )
+
+
+def _build(path: Path, record: Mapping[str, Any], config: RunConfig, label_map: LabelMap) -> Task:
+    """The bundle's task with its weights, which may be looked at long after the bundle was opened."""
+    _check_files(path, {WEIGHTS: record["files"][WEIGHTS]})
     try:
         weights = load_file(path / WEIGHTS)
         with torch.random.fork_rng(devices=[]):  # building draws weights that are replaced; the caller's random numbers stay put
@@ -180,21 +234,7 @@ def load_bundle(path: Path | str, device: str | torch.device = "cpu") -> Bundle:
     task.thresholds = record["thresholds"]
     if config.train.channels_last:
         to_channels_last(task)
-    return Bundle(
-        path=path,
-        id=record["id"],
-        config=config,
-        label_map=label_map,
-        thresholds=record["thresholds"],
-        metrics=record["metrics"],
-        modality=record["modality"],
-        input_channels=record["input_channels"],
-        spacing_mm=None if record["spacing_mm"] is None else tuple(record["spacing_mm"]),
-        card_sha256=record["card_sha256"],
-        versions=record["versions"],
-        precision=record.get("precision", "float32"),
-        task=task.to(device),
-    )
+    return task
 
 
 class _WithoutValues(TorchFunctionMode):
@@ -252,14 +292,18 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise BundleError(f"bundle {path.name}: {RECORD} holds what no bundle can ({wrong}); use the ocuseg that wrote it") from None
     if WEIGHTS not in record["files"]:
         raise BundleError(f"bundle {path.name}: {RECORD} knows no {WEIGHTS}; copy the bundle again")
-    for name, expected in record["files"].items():
+    _check_files(path, record["files"])
+    return record
+
+
+def _check_files(path: Path, files: Mapping[str, str]) -> None:
+    for name, expected in files.items():
         try:
             found = _sha256(_regular(path, name))
         except OSError:
             raise BundleError(f"bundle {path.name}: {name} is missing or cannot be read; copy the bundle again") from None
         if found != expected:
             raise BundleError(f"bundle {path.name}: {name} was altered after it was written; copy the bundle again")
-    return record
 
 
 def _settings(path: Path, record: Mapping[str, Any]) -> tuple[RunConfig, LabelMap]:

@@ -227,7 +227,7 @@ def _summarise(scores: CaseScores) -> dict[str, Any]:
 def _write_tables(out: Path, scores: CaseScores) -> dict[str, str]:
     """SHA-256 of each table, by its file's name."""
     task = scores.predictor.task
-    tables = {"per_image.csv": table(scores.rows)} if task.marks else {}
+    tables = {"per_image.csv": table(scores.rows)} if scores.predictor.bundle.marks else {}
     if scores.graded:
         tables["grades.csv"] = grade_table(scores.graded, task.label_map, task.thresholds)
     if scores.planes:

@@ -22,7 +22,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.bundles.bundle import load_bundle
+from pipeline.bundles.bundle import open_bundle
 from pipeline.errors import ConfigError, OcusegError, ScanError
 from pipeline.inference.batching import Batching
 from pipeline.inference.case_files import recorded_sha256
@@ -88,20 +88,22 @@ def predict_folder(
 
     Raises
     ------
-    BundleError: the bundle is not usable, or not by ``engine``. ConfigError: ``out`` is not (see :func:`open_out`), or ``engine``.
+    BundleError: the bundle is not usable, or not by ``engine``; its weights are looked at with the first scan that they are for.
+    ConfigError: ``out`` is not (see :func:`open_out`), or ``engine``.
     """
     profile = profile or Profile()
-    loaded = [load_bundle(path, device="cpu") for path in (bundles if isinstance(bundles, Sequence) else (bundles,))]
+    loaded = [open_bundle(path) for path in (bundles if isinstance(bundles, Sequence) else (bundles,))]
     names, stated = pseudonyms or Pseudonyms.unkeyed(), stated or Stated()
     if probabilities and any(map(finds_objects, loaded)):
         raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option out")
-    models = ModelSet([Predictor(bundle, prepare_machine(device), engine) for bundle in loaded])
+    on = prepare_machine(device)
+    models = ModelSet([Predictor(bundle, on, engine, explains=True) for bundle in loaded])
     with open_out(out, folder, models, names, probabilities, stated), closing(Journal(out / "journal.sqlite", names)) as journal:
         try:
             total = sum(1 for _ in walk(folder)) if progress is not None else None
             at_once = workers or usual_workers(usable_cores())
             for predictor in models.predictors:
-                predictor.engine.tell(partial(record_engine, out, predictor.bundle.id))
+                predictor.tell_engine(partial(record_engine, out, predictor.bundle.id))
             run = _Run(models, folder, out, names, journal, probabilities, stated, at_once, limits, profile)
             run.go(lambda done, note: progress(done, total, note) if progress is not None else None)
         except BaseException:
@@ -241,9 +243,9 @@ class _Run:
         scan = read.ready.scan
         entry = self._done(read.file, scan, read.seconds)
         # Whether this one is a duplicate hangs on what becomes of the other.
-        if any(_may_be_one(other, entry) for other in self.batching.entries):
+        if any(entry.may_be(other) for other in self.batching.entries):
             self.batching.run()
-        if any(_may_be_one(other, entry) for other in self.writers.entries):
+        if any(entry.may_be(other) for other in self.writers.entries):
             self.writers.settle()
         other = self._other(entry)
         if other is not None and other.kind != "conflict":
@@ -316,6 +318,8 @@ class _Run:
         if is_there:
             self._enter(entry, *parts)
             return
+        for predictor in ready.predictors:  # those of other kinds of scans are not built in vain; a fault of the bundle ends the run
+            predictor.load()
         self.batching.add(Job(ready, entry, parts, ExitStack() if held is None else held.pop_all()))
 
     def _fail(self, job: Job, error: Exception) -> None:
@@ -344,8 +348,3 @@ class _Run:
     def _count(self, status: str) -> None:
         self.finished += 1
         self.tell(self.finished, status)
-
-
-def _may_be_one(one: Entry, other: Entry) -> bool:
-    """Whether two files may hold one picture, or have one name."""
-    return one.sha256 == other.sha256 or one.case == other.case or bool(one.instance and one.instance == other.instance)

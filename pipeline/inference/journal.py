@@ -48,6 +48,10 @@ class Entry:
     pixels: str = ""
     series: str = ""
 
+    def may_be(self, other: Entry) -> bool:
+        """Whether two files may hold one picture, or have one name."""
+        return self.sha256 == other.sha256 or self.case == other.case or bool(self.instance and self.instance == other.instance)
+
 
 _COLUMNS = ", ".join(f'"{f.name}"' for f in fields(Entry))
 

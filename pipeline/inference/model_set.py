@@ -62,8 +62,6 @@ class ModelSet:
         self.predictors = tuple(predictors)
         self.bundles: tuple[Bundle, ...] = tuple(one.bundle for one in predictors)
         self._label_maps: dict[tuple[Predictor, ...], LabelMap] = {}
-        for one in predictors:
-            one.task.explains = True
         kinds: dict[Modality, tuple[Predictor, ...]] = {}
         for one in self.predictors:
             kinds[one.bundle.modality] = (*kinds.get(one.bundle.modality, ()), one)
@@ -90,13 +88,13 @@ class ModelSet:
     @property
     def answers(self) -> bool:
         """Whether a bundle says what a scan as a whole is."""
-        return not all(one.task.marks for one in self.predictors)
+        return not all(bundle.marks for bundle in self.bundles)
 
     def label_map(self, predictors: Sequence[Predictor]) -> LabelMap:
         """The classes of these, one list after the other."""
         key = tuple(predictors)
         if key not in self._label_maps:
-            self._label_maps[key] = joined([one.bundle for one in key if one.task.marks])
+            self._label_maps[key] = joined([one.bundle for one in key if one.bundle.marks])
         return self._label_maps[key]
 
     def all_classes(self) -> LabelMap:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -17,9 +18,10 @@ from pipeline.bundles.bundle import Bundle
 from pipeline.datasets.normalise import CompactImage, choose_field_of_view, preprocess, preprocess_within
 from pipeline.errors import ScanError
 from pipeline.inference.answers import Answer
-from pipeline.inference.engines.choice import EngineChoice
+from pipeline.inference.engines.choice import TORCH, EngineChoice, Tell
 from pipeline.memory import fits_memory
 from pipeline.models.precision import precision_here
+from pipeline.tasks.base import Task
 from pipeline.tasks.fov import restrict_to_fov
 from pipeline.types import Batch, CaseKey, LabelMap, Prediction, Scan
 
@@ -51,17 +53,57 @@ class PreprocessedScan:
 
 
 class Predictor:
-    """A bundle on a device, its network run by an engine (inference/engines/, or ``auto``).
+    """A bundle on a device, its network run by an engine (inference/engines/, or ``auto``) and built when it is first used (:meth:`load`).
 
-    ``ready`` and ``finished`` may run in any thread; ``predict``, ``slices`` and ``together`` use the network and belong to one thread.
+    ``ready`` and, once it is loaded, ``finished`` may run in any thread; ``predict``, ``slices`` and ``together`` use the network and
+    belong to one thread. ``explains``: predictions also say where the network looked, where the family can.
     """
 
-    def __init__(self, bundle: Bundle, device: str | torch.device = "cpu", engine: str = "torch") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str | torch.device = "cpu",
+        engine: str = TORCH,
+        *,
+        explains: bool = False,
+    ) -> None:
         self.bundle = bundle
         self.device = torch.device(device)
-        self.task = bundle.task.to(self.device).eval()
-        self.task.precision = precision_here(bundle.precision, self.device.type)
-        self.engine = EngineChoice(engine, self.task, bundle.input_channels, self.device.type)
+        self.explains = explains
+        self._engine = engine
+        self._tell: Tell = lambda record: None
+        if engine != TORCH:
+            self.load()  # it may be refused, which is to be known before any scan is read
+
+    def load(self) -> None:
+        """Build the network and start its engine, unless that has been done.
+
+        Raises
+        ------
+        BundleError, ConfigError: the network cannot be built, or the engine cannot serve.
+        """
+        self.engine  # noqa: B018 (builds both)
+
+    @cached_property
+    def task(self) -> Task:
+        """The bundle's, on the device."""
+        task = self.bundle.task.to(self.device).eval()
+        task.precision = precision_here(self.bundle.precision, self.device.type)
+        task.explains = self.explains
+        return task
+
+    @cached_property
+    def engine(self) -> EngineChoice:
+        """What runs the network."""
+        choice = EngineChoice(self._engine, self.task, self.bundle.input_channels, self.device.type)
+        choice.tell(self._tell)
+        return choice
+
+    def tell_engine(self, of_choice: Tell) -> None:
+        """Have ``of_choice`` called with the engine's record, as soon as there is one."""
+        self._tell = of_choice
+        if "engine" in vars(self):
+            self.engine.tell(of_choice)
 
     def predict(self, scan: Scan, *, valid: npt.NDArray[np.bool_] | None = None) -> Prediction:
         """The whole scan in its source frame: probabilities float32 (K, H, W), or (K, D, H, W) of a volume; objects of a picture.
@@ -118,7 +160,7 @@ class Predictor:
 
     def at_once(self, pixels: int) -> int:
         """How many images of so many pixels (rows times columns) go together: one on a CPU, and on a GPU as many as keep it busy."""
-        return 1 if self.device.type == "cpu" or self.task.volumes else max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // pixels))
+        return 1 if self.device.type == "cpu" or self.bundle.volumes else max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // pixels))
 
     def _run(self, batch: Batch) -> list[Prediction]:
         with torch.inference_mode():
@@ -128,7 +170,7 @@ class Predictor:
     def batches(self, ready: PreprocessedScan, *, valid: npt.NDArray[np.bool_] | None = None) -> Iterator[tuple[Batch, list[CompactImage]]]:
         """What the network gets to see, and how each plane of it was prepared: some planes at a time, or one volume of all planes."""
         planes = self._planes(ready, valid)
-        if self.task.volumes:
+        if self.bundle.volumes:
             prepared = list(planes)
             if any(reduced.placement != prepared[0].placement for reduced in prepared):
                 raise ScanError("unsupported", "its slices have fields of view of different size, but the network looks at slices together")
@@ -157,7 +199,7 @@ class Predictor:
     @property
     def marked(self) -> LabelMap:
         """The classes of the mask that it makes; none of a bundle that says what a scan as a whole is."""
-        return self.bundle.label_map if self.task.marks else LabelMap(())
+        return self.bundle.label_map if self.bundle.marks else LabelMap(())
 
     def answer(self, predictions: Sequence[Prediction]) -> Answer:
         """What it says of a scan as a whole, from the predictions of its planes."""
@@ -182,7 +224,7 @@ class Predictor:
         if trained is not None and own is not None:
             if _far_off(own[-1], trained[-1]):
                 found.append(f"pixels are {own[-1]:.4g} mm wide, in training {trained[-1]:.4g} mm")
-            if self.task.volumes and len(trained) == len(own) == 3 and _far_off(own[0], trained[0]):
+            if self.bundle.volumes and len(trained) == len(own) == 3 and _far_off(own[0], trained[0]):
                 found.append(f"slices are {own[0]:.4g} mm apart, in training {trained[0]:.4g} mm")
         return tuple(found)
 

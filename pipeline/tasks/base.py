@@ -77,14 +77,12 @@ class Task(nn.Module, abc.ABC):
     decision thresholds by class name that ``score`` uses; empty: the family's defaults. ``precision``: what the network calculates in
     while it predicts, of the families that have been compared with float32 (inference/ and training/ set it). ``engine``: what runs the
     network while it predicts (inference/engines/); None: torch. ``quick``: leave out of predictions what only averages (flips).
-    ``marks``: its classes are those of pixels or objects of a mask, and not of whole pictures. ``explains``: predictions also say where
-    the network looked (Prediction.attention), where the family can.
+    ``explains``: predictions also say where the network looked (Prediction.attention), where the family can.
     """
 
     network: Network
     label_map: LabelMap
     volumes: bool = False
-    marks: bool = True
     explains: bool = False
     uses_thresholds: bool = True
     headline: str

@@ -57,7 +57,6 @@ class ClassificationTask(Task):
 
     network: Classifier
     temperature: Tensor
-    marks = False
 
     def __init__(self, config: ClassificationConfig, network: Classifier, label_map: LabelMap) -> None:
         super().__init__()

@@ -53,23 +53,30 @@ def run_config(**normalise: Any) -> RunConfig:
     )
 
 
+def run_config_of(task: Task) -> RunConfig:
+    """With the task's own settings, where it has any."""
+    settings = getattr(task, "config", None)
+    return run_config() if settings is None else run_config().model_copy(update={"task": settings})
+
+
 def make_bundle(path: Path, **changes: Any) -> Bundle:
     label_map = changes.pop("label_map", VESSEL)
+    task = changes.pop("task", None) or BrightTask(label_map)
     values = {
         "path": path,
         "id": "0123456789ab",
-        "config": changes.pop("config", run_config()),
+        "config": changes.pop("config", None) or run_config_of(task),
         "label_map": label_map,
         "thresholds": dict.fromkeys(label_map.names, 0.5),
         "metrics": {"validation/dice/vessel": 0.8},
-        "task": BrightTask(label_map),
         "modality": "fundus",
         "input_channels": 3,
         "card_sha256": "c" * 64,
         "spacing_mm": None,
+        "build": lambda: task,
     }
     made = Bundle(**(values | changes))
-    made.task.thresholds = made.thresholds
+    task.thresholds = made.thresholds
     return made
 
 
@@ -95,6 +102,6 @@ def write_folder(root: Path, patients: int, per_patient: int = 1) -> list[Path]:
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     made = make_bundle(tmp_path / "bundle")
-    monkeypatch.setattr("pipeline.inference.folder.load_bundle", lambda path, device="cpu": made)
+    monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": made)
     monkeypatch.setattr("pipeline.evaluation.evaluate.load_bundle", lambda path, device="cpu": made)
     return made

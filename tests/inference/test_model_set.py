@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.bundles.bundle import Bundle
-from pipeline.errors import ConfigError, ScanError
+from pipeline.errors import BundleError, ConfigError, ScanError
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.model_set import ModelSet, joined
 from pipeline.inference.object_files import gather_coco
@@ -21,8 +21,10 @@ from pipeline.inference.uses import Use, cases_in, doubts_in, use_lines, uses_of
 from pipeline.reports.worklist import write_report
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.raster import read_image, write_png
+from pipeline.tasks.base import Task
 from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Scan
 from pipeline.types.case_record import CaseRecord
+from pipeline.types.run_record import RunRecord
 from tests.inference.conftest import DISC_CUP, VESSEL, make_bundle, run_config
 from tests.inference.spots import SpotConfig, SpotTask, canvas
 from tests.scans.make import OPT, dicom, ramp, saved
@@ -54,7 +56,7 @@ def segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
     def predict(bundles: list[Bundle], start: Path, out: Path) -> dict[str, int]:
         known = {bundle.path: bundle for bundle in bundles}
-        monkeypatch.setattr("pipeline.inference.folder.load_bundle", lambda path, device="cpu": known[path])
+        monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": known[path])
         return predict_folder([*known], start, out, device="cpu", pseudonyms=KEY, workers=1)
 
     return predict
@@ -197,6 +199,29 @@ def test_scans_of_different_kinds_keep_the_classes_of_their_own_bundle(
         assert re.findall(r'class="class-name">(\w+)<', page) == [*label_map.names]
     assert "coco.json" not in caplog.text  # nobody looked for objects in the volume
     assert len(json.loads((out / "coco.json").read_text())["annotations"]) == 1
+
+
+def test_a_network_that_no_scan_is_for_is_never_built_and_the_run_knows_its_classes(
+    tmp_path: Path, segmented: Callable[..., dict[str, int]]
+) -> None:
+    built = []
+
+    def build() -> Task:
+        built.append("layers")
+        raise BundleError("its weights do not fit its network")
+
+    (tmp_path / "scans").mkdir()
+    write_png(tmp_path / "scans" / "a_OD.png", canvas([]))
+    layers = named("layers", OCT, tmp_path / "l", modality="oct", input_channels=1, build=build)
+    bundles, out = [named("vessels", VESSEL, tmp_path / "v"), layers], tmp_path / "out"
+    assert (segmented(bundles, tmp_path / "scans", out)["done"], built) == (1, [])
+    record = RunRecord.read(out)
+    assert (record.bundle_id, sorted(record.engines)) == ("vessels00000+layers000000", ["vessels00000"])
+    assert LabelMap.from_json(record.classes).names == ("vessel", "RNFL")
+    saved(dicom(ramp(3 * 24, 37).reshape(3, 24, 37), sop_class=OPT, modality="OPT"), tmp_path / "scans" / "b.dcm")
+    with pytest.raises(BundleError, match="do not fit"):  # no fault of the scan's, so that it is not entered as its end
+        segmented(bundles, tmp_path / "scans", out)
+    assert (built, [row.split(",")[3] for row in (out / "ledger.csv").read_text().splitlines()[1:]]) == (["layers"], ["done"])
 
 
 def test_objects_of_different_kinds_of_scans_keep_their_class_in_the_whole_file(

@@ -112,7 +112,7 @@ class Side:
         scan = read_scan(self.card, self.cases[self.number % len(self.cases)])
         self.number += 1
         card, config = self.card, self.config
-        bundle = Bundle(Path(), "speed", config, card.label_map, {}, {}, card.modality, self.channels, None, "", task=self.task)
+        bundle = Bundle(Path(), "speed", config, card.label_map, {}, {}, card.modality, self.channels, None, "", build=lambda: self.task)
         predictor = Predictor(bundle, device)
         began = time.perf_counter()
         predictor.predict(scan)

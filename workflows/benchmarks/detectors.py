@@ -195,9 +195,8 @@ class Ours:
         from pipeline.bundles.bundle import Bundle
         from pipeline.inference.predict import Predictor
 
-        bundle = Bundle(
-            Path(), "benchmark", self.config, self.card.label_map, {}, {}, self.card.modality, self.channels, None, "", task=self.task
-        )
+        known = ("benchmark", self.config, self.card.label_map, {}, {}, self.card.modality, self.channels, None, "")
+        bundle = Bundle(Path(), *known, build=lambda: self.task)
         self.predictor = Predictor(bundle, self.device)
 
     def predict(self) -> dict[str, float]:
