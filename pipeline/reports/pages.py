@@ -14,7 +14,7 @@ from pipeline.atomic import atomic_path
 from pipeline.drawing.overlay import NOTICE
 from pipeline.reports import wording
 
-ASSETS = ("report.css", "viewer.js", "objects.js", "worklist.js")
+ASSETS = ("report.css", "worklist.css", "viewer.js", "objects.js", "order.js", "worklist.js")
 _HERE = Path(__file__).parent
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,31 @@ from pipeline.inference.uses import doubts, uses_of
 from pipeline.lock import locked
 from pipeline.reports import wording
 from pipeline.reports.case_page import write_case_page
+from pipeline.reports.need import Asymmetry, asymmetries, needs_eyes_first
 from pipeline.reports.page_facts import PageFacts
-from pipeline.reports.pages import write_assets, write_page
+from pipeline.reports.pages import write_assets, write_page, write_text
 from pipeline.reports.results import LedgerRow, ReportCase, RunFacts, read_case, read_ledger, read_run
+from pipeline.reports.row_files import ROWS_FILE, TABLE_FILE, as_csv, as_script
+from pipeline.reports.rows import Row, row_of
 from pipeline.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
 _MOST_COLUMNS = 6
 """Classes of objects with a column each; of more, one column names those that were found."""
-_EYE_ORDER = {"R": 0, "L": 1, "U": 2}
+_HUNDRED = 100
+"""Rows that stand in the page itself; the script draws the others when one comes near them."""
+_GRADES = ("not measurable", "poor", "usable", "good", "not graded")
+_ORDERS = (
+    *(("needs", "needs eyes first"), ("case", "patient and visit"), ("eye", "eye"), ("modality", "kind of scan"), ("size", "size")),
+    *(
+        ("quality", "quality"),
+        ("status", "status"),
+        ("doubt", "doubt"),
+        ("asymmetry", "difference to the fellow eye"),
+        ("warnings", "warnings"),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +54,9 @@ class Unshown:
 def write_report(out: Path, *, progress: ProgressCallback | None = None) -> Path:
     """Write or update ``out/report`` from what `ocuseg predict` left in ``out``; return its ``index.html``.
 
-    Case pages whose case did not change are kept as they are. Every file is replaced whole and the worklist comes last, so a
-    report that is being read, or whose making is interrupted, is the old one or the new one. A damaged case is listed, not fatal.
+    ``report/worklist.csv`` has the same rows in the same order. Case pages whose case did not change are kept as they are. Every file
+    is replaced whole and the worklist comes last, so a report that is being read, or whose making is interrupted, is the old one or
+    the new one. A damaged case is listed, not fatal.
 
     Parameters
     ----------
@@ -69,6 +84,8 @@ def _write(
 ) -> Path:
     """:func:`write_report` by the one process that holds the lock."""
     cases, unshown = _read_cases(folders)
+    asymmetry = asymmetries(cases)
+    cases.sort(key=lambda case: needs_eyes_first(case, asymmetry))
     write_assets(report)
     shown: list[tuple[ReportCase, PageFacts]] = []
     names = [str(case.key) for case in cases]
@@ -84,9 +101,12 @@ def _write(
             progress(at + 1, len(cases))
     for missing in unshown:
         logger.warning("case %s is not shown: %s", missing.name, missing.reason)
+    rows, styles = _rows(run, shown, asymmetry), wording.class_styles(run.label_map)
+    write_text(report / ROWS_FILE, as_script(rows, styles))
+    write_text(report / TABLE_FILE, as_csv(rows, styles))
     index = report / "index.html"
-    files = [name for name in ("ledger.csv", "coco.json") if (out / name).exists()]
-    write_page(index, "worklist.html", _values(run, ledger, shown, unshown) | {"files": files})
+    files = [TABLE_FILE, *(f"../{name}" for name in ("ledger.csv", "coco.json") if (out / name).exists())]
+    write_page(index, "worklist.html", _values(run, ledger, rows, unshown) | {"files": files})
     _remove_stale(report, set(names))
     return index
 
@@ -98,9 +118,12 @@ def _read_cases(folders: Sequence[Path]) -> tuple[list[ReportCase], list[Unshown
             cases.append(read_case(folder))
         except OcusegError as error:
             unshown.append(Unshown(folder.name, str(error)))
-    # Fellow eyes of one visit stand together, the right one first, as charts have them.
-    cases.sort(key=lambda c: (c.key.patient, c.key.visit, _EYE_ORDER[c.key.eye], c.key.image))
     return cases, unshown
+
+
+def _rows(run: RunFacts, shown: Sequence[tuple[ReportCase, PageFacts]], asymmetry: Mapping[str, Asymmetry]) -> list[Row]:
+    styles = wording.class_styles(run.label_map)
+    return [row_of(case, facts, styles, asymmetry.get(str(case.key)), useless=bool(run.useless)) for case, facts in shown]
 
 
 def _write_stand_in(report: Path, name: str, reason: str, previous: str | None, following: str | None) -> None:
@@ -119,14 +142,12 @@ def _remove_stale(report: Path, names: set[str]) -> None:
                 path.unlink()
 
 
-def _values(
-    run: RunFacts, ledger: list[LedgerRow] | None, shown: Sequence[tuple[ReportCase, PageFacts]], unshown: Sequence[Unshown]
-) -> dict[str, Any]:
+def _values(run: RunFacts, ledger: list[LedgerRow] | None, listed: Sequence[Row], unshown: Sequence[Unshown]) -> dict[str, Any]:
     """What the template shows."""
     rows = ledger or []
     counts = Counter(row.status for row in rows)
     styles = wording.class_styles(run.label_map)
-    present = {str(case.key) for case, _ in shown} | {case.name for case in unshown}
+    present = {row.name for row in listed} | {case.name for case in unshown}
     lost = [row for row in rows if row.status == "done" and row.name not in present]
     sections = []
     for kind, title in (
@@ -141,22 +162,23 @@ def _values(
         if chosen:
             codes = Counter(row.code for row in chosen if row.code).most_common()
             sections.append({"kind": kind, "title": title, "rows": chosen, "codes": codes})
-    groups = []
-    columns = run.objects and len(styles) <= _MOST_COLUMNS and all(case.label_map is None for case, _ in shown)
-    for patient, members in groupby(shown, key=lambda pair: pair[0].key.patient):
-        entries = [_entry(case, facts, styles, bool(run.useless)) for case, facts in members]
-        groups.append({"patient": patient, "entries": entries, "visits": len({entry["visit"] for entry in entries})})
+    columns = run.objects and len(styles) <= _MOST_COLUMNS and all(row.case.label_map is None for row in listed)
+    orders = [*_ORDERS, *((f"found{at}", style.name) for at, style in enumerate(styles))] if columns else [*_ORDERS, ("found", "found")]
     return {
         "run": run,
-        "groups": groups,
-        "doubts": [*filter(None, [run.useless]), *doubts({}, uses_of((case.bundle_id, case.found) for case, _ in shown))],
-        "total": len(shown),
+        "rows": listed[:_HUNDRED],
+        "patients": len({row.case.key.patient for row in listed}),
+        "orders": orders,
+        "grades": _GRADES,
+        "doubts": [*filter(None, [run.useless]), *doubts({}, uses_of((row.case.bundle_id, row.case.found) for row in listed))],
+        "total": len(listed),
         "unshown": unshown,
         "lost": lost,
         "sections": sections,
         "ledger_missing": ledger is None,
         "tiles": [
-            ("Predicted" if run.objects or not styles else "Segmented", counts["done"] if ledger is not None else len(shown), "done"),
+            ("Predicted" if run.objects or not styles else "Segmented", counts["done"] if ledger is not None else len(listed), "done"),
+            ("Need eyes", sum(row.status.level == "look" for row in listed), "eyes"),
             ("Rejected", counts["rejected"], "rejected"),
             ("Failed", counts["failed"], "failed"),
             ("Duplicates", counts["duplicate"], "duplicate"),
@@ -178,38 +200,3 @@ def _scores(run: RunFacts) -> list[tuple[str, float]]:
     ]
     chosen.sort(key=lambda score: len(words[score[0]] - {"mask"}))
     return [(re.sub(r"\b(mask )?ap50\b", lambda of: f"{of[1] or 'box '}AP@.50", name), value) for name, value in chosen]
-
-
-def _entry(case: ReportCase, facts: PageFacts, styles: Sequence[wording.ClassStyle], useless: bool) -> dict[str, Any]:
-    """One row of the worklist; ``useless``: the bundle's own validation says that its results are of no use."""
-    eye = wording.eye(case)
-    if case.label_map is not None:  # the classes of the bundles that fit it, in the run's own numbering
-        styles = [style for name in case.label_map.names for style in styles if style.name == name]
-    amounts = ["" if facts.boxes_only or not n else wording.amount(case, n) for n in facts.pixels]
-    if facts.objects is None:
-        found, foreground = amounts, sum(facts.pixels)
-    else:
-        counts = ["unknown number" if n is None else wording.count(n) if n else "" for n in facts.objects]
-        found = [", ".join(filter(None, pair)) for pair in zip(counts, amounts, strict=True)]
-        foreground = -1 if None in facts.objects else sum(n or px for n, px in zip(facts.objects, facts.pixels, strict=True))
-    unsure = bool(case.answers) and all(one.answer is None for one in case.answers)
-    nothing = not foreground if case.found else unsure
-    return {
-        "name": str(case.key),
-        "patient": case.key.patient,
-        "visit": case.key.visit,
-        "image": case.key.image,
-        "eye": eye,
-        "modality": wording.modality(case),
-        "size": wording.size(case.geometry),
-        "pixels": int(case.geometry.plane[0] * case.geometry.plane[1] * case.geometry.slices),
-        "found": [(style, text) for style, text in zip(styles, found, strict=True) if text],
-        "missing": [style.name for style, text in zip(styles, found, strict=True) if not text],
-        "foreground": foreground,
-        "answers": [wording.answer(one) for one in case.answers],
-        "status": ("nothing found" if case.found else "not answered") if nothing else "of no use" if useless else "done",
-        "objects": list(zip(styles, facts.objects or (), amounts, strict=True)) if facts.objects is not None else [],
-        "boxes_only": facts.boxes_only,
-        "warnings": facts.warnings,
-        "seconds": case.seconds,
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import json
 import re
@@ -172,49 +173,108 @@ def test_slices_of_a_volume(make_out: Callable[..., Out], tmp_path: Path, monkey
     assert told["strip"] == 12, "six slices of two classes"
 
 
-def test_the_worklist_sorts_and_searches(make_out: Callable[..., Out], tmp_path: Path) -> None:
+def test_the_worklist_sorts_filters_and_searches(make_out: Callable[..., Out], tmp_path: Path) -> None:
     out = make_out()
     for place, name in enumerate(("pa_R_v1_i1", "pa_L_v1_i1", "pb_R_v1_i1")):
         out.add(
             name,
-            disc_and_cup(),
+            disc_and_cup() & (1 if place == 1 else 3),
             geometry={"laterality": name[3], "laterality_source": "tag"},
-            seconds=[3.0, 20.0, 1.0][place],
-            warnings=[EVIL.replace("alert", "tell")] if place == 1 else [],
+            warnings=[EVIL.replace("alert", "tell"), "a second"][: place + 1],
+            quality={"grade": ("good", "poor", "good")[place], "reasons": ["blurred"] if place == 1 else []},
+            doubt={"score": (0.1, 0.2, 0.9)[place]},
         )
     out.reject("rejected", "truncated", "the picture ends early")
     index = write_report(out.path)
     told = run(
         index,
         """
-        const seen = () => [...document.querySelectorAll('tr.case')].filter((row) => row.offsetParent);
-        const order = () => seen().map((row) => row.querySelector('.open').getAttribute('href').slice(6, 10));
+        const rows = () => [...document.querySelectorAll('tr.case')];
+        const order = () => rows().map((row) => row.querySelector('.open').getAttribute('href').slice(6, 10));
         const press = (name) => document.querySelector(`[data-sort="${name}"]`).click();
-        const search = (text) => { id('search').value = text; id('search').dispatchEvent(new Event('input')); };
-        tell('grouped', order());
-        press('seconds'); tell('slowest', order());
-        press('seconds'); tell('fastest', order());
-        tell('headings', [...document.querySelectorAll('tr.patient')].filter((r) => r.offsetParent).length);
-        press('warnings'); tell('warned', order()[0]);
-        press('case'); tell('back', order());
-        search('left eye'); tell('left', [order(), id('matches').textContent]);
-        search('truncated'); tell('file', [order().length, [...document.querySelectorAll('tr.file')].filter((r) => !r.hidden).length]);
-        search(''); tell('cleared', order());
+        const chip = (value) => document.querySelector(`.filter[data-value="${value}"]`);
+        const search = (text) => { id('search').value = text; id('search').dispatchEvent(new Event('input')); return order(); };
+        tell('first', order());
+        tell('texts', rows().map((row) => [...row.children].map((cell) => cell.textContent.trim())));
+        press('case'); tell('case', [order(), location.hash, document.querySelector('[aria-sort]').textContent.slice(0, 7)]);
+        press('case'); tell('reversed', [order(), location.hash]);
+        press('warnings'); tell('warned', order());
+        id('order').value = 'needs'; id('order').dispatchEvent(new Event('change'));
+        tell('back', [order(), location.hash]);
+        tell('chips', ['OD', 'OS', '?', 'good', 'poor', 'not graded'].map((v) => chip(v).hidden ? 'hidden' : chip(v).textContent));
+        chip('OD').click(); tell('right', [order(), location.hash, chip('poor').textContent, chip('OS').textContent]);
+        chip('OD').click(); id('only').click(); tell('only', [order(), location.hash]); id('only').click();
+        tell('OD', search('OD')); tell('eye:os', search('eye:os')); tell('modality', search('photo'));
+        tell('finding', search('finding:cup'));
+        tell('missing', search('missing:cup')); tell('reason', search('reason:blur'));
+        tell('beginning', search('di pb')); tell('inside', search('isc'));
+        tell('name', [search('pb_r_v1'), id('matches').textContent, location.hash]);
+        const files = () => [...document.querySelectorAll('tr.file')].filter((row) => !row.hidden);
+        search('truncated'); tell('file', [order().length, files().length, id('none').hidden]);
+        search('');
+        key('j'); key('j'); tell('second', document.activeElement.getAttribute('href').slice(6, 10));
+        key('k'); tell('chosen', [document.activeElement.getAttribute('href').slice(6, 10), location.hash]);
+        location.hash = '#order=eye&eye=OD&q=disc'; await wait(50);
+        tell('read', [order(), id('search').value, id('order').value, document.querySelector('.open').getAttribute('href')]);
+        document.querySelector('.open').focus(); tell('carried', document.querySelector('.open').getAttribute('href'));
         await wait(200); tell('thumbs', [...document.images].filter((i) => i.naturalWidth).length > 0);
         """,
         tmp_path,
     )
-    assert told["grouped"] == ["pa_R", "pa_L", "pb_R"]
-    assert told["slowest"] == ["pa_L", "pa_R", "pb_R"]
-    assert told["fastest"] == ["pb_R", "pa_R", "pa_L"]
-    assert told["headings"] == 0
-    assert told["warned"] == "pa_L"
-    assert told["back"] == ["pa_R", "pa_L", "pb_R"]
-    assert told["left"] == [["pa_L"], "1 of 3 cases, 0 of 1 other files"]
-    assert told["file"] == [0, 1]
-    assert told["cleared"] == ["pa_R", "pa_L", "pb_R"]
+    assert told["first"] == ["pa_L", "pb_R", "pa_R"], "the poor picture, then by doubt"
+    assert told["case"] == [["pa_R", "pa_L", "pb_R"], "#order=case", "Patient"]
+    assert told["reversed"] == [["pb_R", "pa_L", "pa_R"], "#order=case&dir=desc"]
+    assert told["warned"] == ["pa_L", "pb_R", "pa_R"]
+    assert told["back"] == [told["first"], ""]
+    assert told["chips"] == ["OD 2", "OS 1", "hidden", "good 2", "poor 1", "hidden"]
+    assert told["right"] == [["pb_R", "pa_R"], "#eye=OD", "poor 0", "OS 1"], "counts are of what a chip would leave"
+    assert told["only"] == [["pa_L"], "#only=eyes"]
+    assert told["OD"] == told["finding"] == ["pb_R", "pa_R"]
+    assert told["eye:os"] == told["missing"] == told["reason"] == ["pa_L"]
+    assert told["modality"] == told["inside"] == [], "a kind of scan is not searched for, and words match from their beginning"
+    assert told["beginning"] == ["pb_R"]
+    assert told["name"] == [["pb_R"], "1 of 3 cases, 0 of 1 other files", "#q=pb_r_v1"]
+    assert told["file"] == [0, 1, False]
+    assert told["second"] == "pb_R"
+    assert told["chosen"] == ["pa_L", "#at=pa_L_v1_i1"]
+    assert told["read"] == [["pb_R", "pa_R"], "disc", "eye", "cases/pb_R_v1_i1.html"]
+    assert told["carried"] == "cases/pb_R_v1_i1.html#order=eye&eye=OD&q=disc"
     assert told["thumbs"]
     assert "x" not in told
+    assert told["texts"] == static_rows(index), "the page says without scripts what the script draws"
+    with (out.path / "report" / "worklist.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [row["case"][:4] for row in table] == told["first"]
+
+
+def static_rows(index: Path) -> list[list[str]]:
+    """Of each row that stands in the page the words of its cells."""
+    cells = re.compile(r"<t[dh][^>]*>(.*?)</t[dh]>", re.S)
+    rows = re.findall(r'<tr class="case.*?</tr>', index.read_text(encoding="utf-8"), re.S)
+    return [[html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in cells.findall(row)] for row in rows]
+
+
+def test_next_on_a_case_page_follows_the_worklist_and_leads_back(make_out: Callable[..., Out], tmp_path: Path) -> None:
+    out = make_out()
+    for place, name in enumerate(("pa_R_v1_i1", "pb_L_v1_i1", "pc_R_v1_i1", "pd_R_v1_i1")):
+        out.add(name, disc_and_cup(), geometry={"laterality": name[3], "laterality_source": "tag"}, doubt={"score": place / 10})
+    write_report(out.path)
+    told = run(
+        out.path / "report" / "cases" / "pc_R_v1_i1.html",
+        """
+        const links = () => ['previous', 'next'].map((name) => id(name).getAttribute('href'));
+        await wait(100); tell('first', [links(), document.querySelector('[data-order-place]').textContent]);
+        location.hash = '#eye=OD&order=case&view=large'; await wait(100);
+        tell('eye', [links(), document.querySelector('[data-order-place]').textContent, id('worklist-link').getAttribute('href')]);
+        location.hash = '#q=pc'; await wait(100); tell('alone', [links(), id('next').className]);
+        """,
+        tmp_path,
+    )
+    assert told["first"] == [["pd_R_v1_i1.html", "pb_L_v1_i1.html"], "2 of 4"], "the most doubtful comes first"
+    rest = "#eye=OD&order=case&view=large"
+    assert told["eye"][:2] == [[f"pa_R_v1_i1.html{rest}", f"pd_R_v1_i1.html{rest}"], "2 of 3"]
+    assert told["eye"][2] == f"../index.html{rest}&at=pc_R_v1_i1"
+    assert told["alone"] == [[None, None], "button off"]
 
 
 def test_a_case_prints_on_one_page(make_out: Callable[..., Out], tmp_path: Path) -> None:

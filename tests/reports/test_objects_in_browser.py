@@ -227,7 +227,7 @@ def test_the_worklist_sorts_by_a_class(make_out: Callable[..., Out], tmp_path: P
         """
         const seen = () => [...document.querySelectorAll('tr.case')].filter((row) => row.offsetParent);
         const order = () => seen().map((row) => row.querySelector('.open').getAttribute('href').slice(6, 8));
-        const press = () => document.querySelector('[data-sort="objects2"]').click();
+        const press = () => document.querySelector('[data-sort="found2"]').click();
         press(); tell('most', order());
         press(); tell('fewest', order());
         id('search').value = 'haemorrhage'; id('search').dispatchEvent(new Event('input')); tell('found', order());

@@ -1,77 +1,222 @@
 "use strict";
-/* Sorting and searching the worklist; without this script the table is whole, grouped by patient. */
+/* The worklist: its rows come from rows.js and are drawn by hundreds, as far as one looks; order, filters and search stand in the address. */
 (() => {
-  const table = document.getElementById("cases");
-  const counted = (name) => numeric.has(name) || name.startsWith("objects");
-  const groups = [...table.tBodies];
-  const rows = [...table.querySelectorAll("tr.case")];
-  const home = new Map(rows.map((row) => [row, row.parentNode]));
+  const order = window.ocusegOrder;
+  const HUNDRED = 100;
+  const byId = (id) => document.getElementById(id);
+  const table = byId("cases"), body = byId("rows"), search = byId("search"), end = byId("end");
   const files = [...document.querySelectorAll("tr.file")];
-  const numeric = new Set(["size", "found", "warnings", "seconds"]);
-  const flat = document.createElement("tbody");
-  const words = new Map([...rows, ...files].map((row) => [row, null]));
-  const wordsOf = (row) => {
-    if (words.get(row) === null) {
-      const titles = [...row.querySelectorAll("[title]")].map((part) => part.title).join(" ");
-      words.set(row, (row.textContent + " " + titles).toLowerCase());
-    }
-    return words.get(row);
-  };
+  const classes = [...document.querySelectorAll("#class-styles [data-class]")]; // swatches, to be copied
+  const columns = table.dataset.columns === "classes";
+  let state = order.read(location.hash);
+  let rows = [], list = [], drawn = 0;
 
-  function sortBy(heading, name) {
-    const ascending = heading.getAttribute("aria-sort") === "ascending" ? false
-      : heading.getAttribute("aria-sort") === "descending" ? true : !counted(name);
-    table.querySelectorAll("[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
-    heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
-    const sign = ascending ? 1 : -1;
-    if (name === "case") {
-      flat.remove();
-      table.classList.remove("flat");
-      const ordered = ascending ? groups : [...groups].reverse();
-      rows.forEach((row) => home.get(row).append(row));
-      table.append(...ordered);
-    } else {
-      const value = (row) => counted(name) ? Number(row.dataset[name]) : row.dataset[name];
-      const ordered = rows.map((row, place) => [value(row), place, row]).sort((a, b) => {
-        const order = counted(name) ? a[0] - b[0] : a[0].localeCompare(b[0], "en", { numeric: true });
-        return sign * order || a[1] - b[1];
-      });
-      table.classList.add("flat");
-      flat.replaceChildren(...ordered.map((entry) => entry[2]));
-      table.append(flat);
-    }
-    filter();
+  /* ---- drawing ---- */
+  function make(tag, className, ...children) {
+    const made = document.createElement(tag);
+    if (className) made.className = className;
+    made.append(...children);
+    return made;
   }
-  table.querySelectorAll("[data-sort]").forEach((button) => {
-    button.addEventListener("click", () => sortBy(button.closest("th"), button.dataset.sort));
+  const sign = () => { const made = make("span", "", "▲"); made.setAttribute("aria-hidden", "true"); return made; };
+  const items = (texts, name) => make("ul", name, ...texts.map((text) => make("li", "", text)));
+  function chip(one) {
+    const made = make("span", "chip", classes[one.at].cloneNode(true), one.name, " ", make("b", "", one.text));
+    if (one.withheld) made.title = one.withheld;
+    return made;
+  }
+
+  function caseCell(row, address) {
+    const link = make("a", "open", make("span", "patient-name", row.patient), make("span", "visit", row.visit), make("span", "image", row.image));
+    link.href = address;
+    return make("th", "", link);
+  }
+  function foundCell(row) {
+    const cell = make("td", "found");
+    cell.dataset.label = "Found";
+    cell.append(...row.answers.map((text) => make("span", "chip", text)), ...row.found.filter((one) => one.text).map(chip));
+    const missing = row.found.filter((one) => !one.text).map((one) => one.name);
+    if (missing.length) cell.append(make("span", "muted none", "not found: " + missing.join(", ")));
+    return cell;
+  }
+  function classCells(row) {
+    return classes.map((_, at) => {
+      const one = row.found.find((each) => each.at === at) || { text: "", name: "" };
+      const cell = make("td", "number objects-column", one.text || "0");
+      cell.classList.toggle("muted", !one.text);
+      cell.dataset.label = one.name;
+      if (one.withheld) cell.title = one.withheld;
+      return cell;
+    });
+  }
+  function warningsCell(row) {
+    if (!row.warnings.length) return make("td", "muted", "none");
+    return make("td", "", make("details", "row-warnings", make("summary", "", sign(), ` ${row.warnings.length}`), items(row.warnings, "")));
+  }
+  function rowOf(row, place) {
+    const address = `cases/${row.name}.html`;
+    const image = make("img", "");
+    Object.assign(image, { loading: "lazy", width: 120, height: 80, alt: row.alt, src: `thumbs/${row.name}.jpg` });
+    const picture = make("a", "", image);
+    Object.assign(picture, { href: address, tabIndex: -1 });
+    const eye = make("span", "eye eye-" + (row.eye === "?" ? "unknown" : row.eye), row.eye);
+    eye.title = row.eyeTitle;
+    const status = make("span", "status " + row.level, row.level === "look" ? sign() : row.level === "done" ? "✓ " : "", row.level === "look" ? " " : "", row.status);
+    if (row.level === "unchecked") status.append(", not checked");
+    const doubt = make("td", "number", row.doubt === null ? "–" : row.doubt.toFixed(2));
+    const asymmetry = make("td", "small asymmetry", row.asymmetryTitle || "–");
+    doubt.dataset.label = "Doubt"; asymmetry.dataset.label = "Fellow eye";
+    const made = make("tr", "case" + (row.needsEyes ? " look" : ""),
+      make("td", "thumb-column", picture), caseCell(row, address), make("td", "", eye),
+      make("td", "scan", row.modality, make("span", "muted small", row.size)), make("td", "quality", row.quality),
+      make("td", "", status, ...(row.reasons.length ? [items(row.reasons, "reasons")] : [])),
+      ...(columns ? classCells(row) : [foundCell(row)]), doubt, asymmetry, warningsCell(row));
+    made.children[1].scope = "row";
+    made.dataset.name = row.name;
+    made.setAttribute("aria-rowindex", place + 2);
+    return made;
+  }
+  function more() {
+    const next = list.slice(drawn, drawn + HUNDRED);
+    body.append(...next.map((row, k) => rowOf(row, drawn + k)));
+    drawn += next.length;
+    end.hidden = drawn >= list.length;
+    end.firstElementChild.textContent = `Show more (${list.length - drawn} not drawn yet)`;
+  }
+  new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) more(); }, { rootMargin: "1200px" }).observe(end);
+  end.firstElementChild.addEventListener("click", more);
+
+  /* ---- what the address says ---- */
+  function save() {
+    const hash = order.write(state, location.hash);
+    if (hash !== location.hash && !(hash === "" && !location.hash.includes("="))) history.replaceState(null, "", location.pathname + location.search + hash);
+  }
+  // Links carry the address as it is when they are followed.
+  body.addEventListener("pointerdown", carry, true);
+  body.addEventListener("focusin", carry);
+  body.addEventListener("click", carry, true);
+  function carry(event) {
+    const link = event.target.closest("a");
+    if (link) link.setAttribute("href", link.getAttribute("href").split("#")[0] + order.write({ ...state, at: "" }, location.hash));
+  }
+
+  function update() {
+    list = order.sorted(order.filtered(rows, state), state);
+    drawn = 0;
+    body.replaceChildren();
+    more();
+    const asked = state.q.trim();
+    const fit = files.filter((row) => { row.hidden = !fitsFile(row, asked); return !row.hidden; });
+    const narrowed = asked || state.eye.size || state.quality.size || state.only;
+    byId("matches").textContent = narrowed
+      ? `${list.length} of ${rows.length} cases` + (asked && files.length ? `, ${fit.length} of ${files.length} other files` : "") : "";
+    byId("none").hidden = list.length > 0 || !rows.length;
+    table.setAttribute("aria-rowcount", list.length + 1);
+    table.classList.toggle("no-pictures", !state.pictures);
+    byId("pictures").setAttribute("aria-pressed", state.pictures);
+    byId("order").value = state.order;
+    table.querySelectorAll("th[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
+    const button = table.querySelector(`[data-sort="${CSS.escape(state.order)}"]`);
+    if (button) button.closest("th").setAttribute("aria-sort", state.descending ? "descending" : "ascending");
+    drawChips();
+    save();
+  }
+  function fitsFile(row, asked) {
+    if (!asked) return true;
+    row.words = row.words || (" " + row.textContent).toLowerCase();
+    return !asked.includes(":") && asked.toLowerCase().split(/\s+/).every((word) => row.words.includes(word));
+  }
+
+  /* ---- chips: a value with the number of cases that it would leave ---- */
+  function drawChips() {
+    for (const [group, values] of [["eye", ["OD", "OS", "?"]], ["quality", order.grades]]) {
+      const counts = new Map(values.map((value) => [value, 0]));
+      for (const row of order.filtered(rows, state, group)) counts.set(row[group], (counts.get(row[group]) || 0) + 1);
+      for (const button of byId("chips").querySelectorAll(`[data-group="${group}"]`)) {
+        const on = state[group].has(button.dataset.value), count = counts.get(button.dataset.value);
+        button.setAttribute("aria-pressed", on);
+        button.querySelector("b").textContent = count;
+        button.hidden = !on && !rows.some((row) => row[group] === button.dataset.value);
+      }
+    }
+    const only = byId("only");
+    only.setAttribute("aria-pressed", state.only);
+    only.querySelector("b").textContent = order.filtered(rows, state, "only").filter((row) => row.needsEyes).length;
+  }
+  byId("chips").addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    const { group, value } = button.dataset;
+    if (group) { if (!state[group].delete(value)) state[group].add(value); } else if (button.id === "only") state.only = !state.only;
+    else if (button.id === "pictures") state.pictures = !state.pictures;
+    else return;
+    update();
   });
 
-  const search = document.getElementById("search");
-  const matches = document.getElementById("matches");
-  function filter() {
-    const wanted = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const fits = (row) => wanted.every((word) => wordsOf(row).includes(word));
-    let shown = 0;
-    for (const row of rows) { row.hidden = !fits(row); shown += row.hidden ? 0 : 1; }
-    for (const row of files) row.hidden = !fits(row);
-    for (const group of groups) group.hidden = wanted.length > 0 && ![...group.querySelectorAll("tr.case")].some((row) => !row.hidden);
-    matches.textContent = wanted.length ? `${shown} of ${rows.length} cases, ${files.filter((row) => !row.hidden).length} of ${files.length} other files` : "";
+  /* ---- order and search ---- */
+  function orderBy(name) {
+    state.descending = name === state.order ? !state.descending : order.largeFirst(name);
+    state.order = name;
+    update();
   }
-  search.addEventListener("input", filter);
+  table.querySelectorAll("[data-sort]").forEach((button) => { button.disabled = false; button.addEventListener("click", () => orderBy(button.dataset.sort)); });
+  byId("order").addEventListener("change", (event) => { state.order = ""; orderBy(event.target.value); });
+  search.addEventListener("input", () => { state.q = search.value; update(); });
+
+  /* ---- keys ---- */
+  const chosen = () => { const row = document.activeElement.closest("tr.case"); return row ? [...body.children].indexOf(row) : -1; };
+  function choose(place) {
+    while (place >= drawn && drawn < list.length) more();
+    const row = body.children[Math.min(Math.max(place, 0), drawn - 1)];
+    if (!row) return;
+    row.querySelector(".open").focus({ preventScroll: true });
+    row.scrollIntoView({ block: "nearest" });
+    state.at = row.dataset.name;
+    save();
+  }
   document.addEventListener("keydown", (event) => {
-    if (event.key === "/" && document.activeElement !== search) { event.preventDefault(); search.focus(); }
-    if (event.key === "Escape" && document.activeElement === search) { search.value = ""; filter(); }
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (document.activeElement === search) {
+      if (event.key === "Escape") { search.value = state.q = ""; update(); }
+      if (event.key === "Enter") choose(0);
+      return;
+    }
+    const act = { "/": () => search.focus(), j: () => choose(chosen() + 1), k: () => choose(chosen() - 1) }[event.key.toLowerCase()];
+    if (!act || document.activeElement.tagName === "SELECT") return;
+    event.preventDefault();
+    act();
   });
-  // A tile's link opens the folded list it leads to.
-  const unfold = () => { const target = document.getElementById(location.hash.slice(1)); if (target && target.tagName === "DETAILS") target.open = true; };
-  window.addEventListener("hashchange", unfold);
-  unfold();
-  // On paper nothing can be unfolded.
+
+  /* ---- lists of files: a tile's link opens the folded one that it leads to ---- */
+  function unfold(id) {
+    const target = byId(id);
+    if (target && target.tagName === "DETAILS") { target.open = true; target.scrollIntoView(); }
+  }
+  document.querySelectorAll(".tiles a").forEach((link) => link.addEventListener("click", (event) => {
+    event.preventDefault(); // the address keeps the order
+    unfold(link.hash.slice(1));
+  }));
+  // On paper nothing can be unfolded, and all rows stand.
   let folded = [];
   window.addEventListener("beforeprint", () => {
+    while (drawn < list.length) more();
     folded = [...document.querySelectorAll("details:not([open])")];
     folded.forEach((part) => { part.open = true; });
   });
   window.addEventListener("afterprint", () => folded.forEach((part) => { part.open = false; }));
-  if (search.value) filter();
+
+  function restore() {
+    state = order.read(location.hash);
+    search.value = state.q;
+    update();
+    if (!location.hash.includes("=")) unfold(location.hash.slice(1));
+    const place = list.findIndex((row) => row.name === state.at);
+    if (place >= 0) choose(place);
+  }
+  window.addEventListener("hashchange", restore);
+  window.ocusegRows = (packed) => {
+    rows = order.unpack(packed);
+    document.documentElement.classList.add("drawn");
+    restore();
+  };
 })();
