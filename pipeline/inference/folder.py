@@ -27,6 +27,7 @@ from pipeline.errors import ConfigError, OcusegError, ScanError
 from pipeline.inference.batching import Batching
 from pipeline.inference.case_files import recorded_sha256
 from pipeline.inference.journal import Entry, Journal
+from pipeline.inference.measurement_table import write_measurements
 from pipeline.inference.model_set import ModelSet, PreparedCase, finds_objects
 from pipeline.inference.object_files import gather_coco
 from pipeline.inference.out_folder import open_out, record_engine
@@ -91,9 +92,8 @@ def predict_folder(
     BundleError: the bundle is not usable, or not by ``engine``; its weights are looked at with the first scan that they are for.
     ConfigError: ``out`` is not (see :func:`open_out`), or ``engine``.
     """
-    profile = profile or Profile()
     loaded = [open_bundle(path) for path in (bundles if isinstance(bundles, Sequence) else (bundles,))]
-    names, stated = pseudonyms or Pseudonyms.unkeyed(), stated or Stated()
+    names, stated, profile = pseudonyms or Pseudonyms.unkeyed(), stated or Stated(), profile or Profile()
     if probabilities and any(map(finds_objects, loaded)):
         raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option out")
     on = prepare_machine(device)
@@ -101,10 +101,11 @@ def predict_folder(
     with open_out(out, folder, models, names, probabilities, stated), closing(Journal(out / "journal.sqlite", names)) as journal:
         try:
             total = sum(1 for _ in walk(folder)) if progress is not None else None
-            at_once = workers or usual_workers(usable_cores())
             for predictor in models.predictors:
                 predictor.tell_engine(partial(record_engine, out, predictor.bundle.id))
-            run = _Run(models, folder, out, names, journal, probabilities, stated, at_once, limits, profile)
+            run = _Run(
+                models, folder, out, names, journal, probabilities, stated, workers or usual_workers(usable_cores()), limits, profile
+            )
             run.go(lambda done, note: progress(done, total, note) if progress is not None else None)
         except BaseException:
             # Also after Ctrl-C what is in the journal is what the ledger says; on a full disk the first error is the one to tell.
@@ -112,6 +113,7 @@ def predict_folder(
                 journal.export(out / "ledger.csv")
             raise
         journal.export(out / "ledger.csv")
+        write_measurements(out, sorted({entry.case for entry in journal.results()}))
         if models.finds_objects:
             gather_coco(out)
         warn_of_one_patient(Counter(entry.case.partition("_")[0] for entry in journal.results()))

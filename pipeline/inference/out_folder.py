@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.inference.case_files import write_json
+from pipeline.inference.measurement_table import CSV_FILE, PARQUET_FILE
 from pipeline.inference.model_set import ModelSet
 from pipeline.inference.object_files import COCO_FILE
 from pipeline.lock import locked
@@ -20,7 +21,8 @@ from pipeline.types.run_record import RUN_FILE, EngineRecord, RunRecord
 from pipeline.types.stated import Stated
 
 _BUSY = "another process is predicting into this output folder; wait for it, or give another folder"
-_OWN = {RUN_FILE, "journal.sqlite", "journal.sqlite-journal", "ledger.csv", COCO_FILE, "cases", "report", ".staging", ".lock"}
+_JOURNAL = {"journal.sqlite", "journal.sqlite-journal", "ledger.csv"}
+_OWN = {RUN_FILE, *_JOURNAL, COCO_FILE, CSV_FILE, PARQUET_FILE, "cases", "report", ".staging", ".lock"}
 
 
 @contextmanager

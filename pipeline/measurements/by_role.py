@@ -34,6 +34,13 @@ def measure_case(case: MeasuredCase) -> tuple[MeasureRecord, ...]:
     return tuple(record for measurement in MEASUREMENTS for record in measurement.records(case))
 
 
+def place_in_registry(key: str) -> int:
+    """Of the quantity whose key, for whatever class, this is: the order of a table's columns. Past the last where there is none."""
+    starts = [quantity.key.split("{class}")[0] for measurement in MEASUREMENTS for quantity in measurement.quantities]
+    fitting = [place for place, start in enumerate(starts) if key.startswith(start)]
+    return max(fitting, key=lambda place: len(starts[place]), default=len(starts))
+
+
 @dataclass(frozen=True)
 class MaskMeasurement:
     """A quantity of a picture that evaluation compares with that of the reference masks. ``title`` and ``column`` where people read it."""

@@ -1,0 +1,186 @@
+"""``measurements.csv`` of a predictions folder, and the same as Parquet: one row an eye and visit, the numbers those of ``case.json``.
+
+Columns are documented in docs/measurements.md. Records are read one by one and put aside on the disk, so that memory does not grow with
+the number of cases by more than their names.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import groupby
+from pathlib import Path
+from statistics import median
+from typing import IO, Any, get_args
+
+from pipeline.atomic import atomic_path
+from pipeline.measurements.by_role import place_in_registry
+from pipeline.measurements.quantity import rounded
+from pipeline.types.assessment import QualityGrade
+from pipeline.types.case_record import CaseRecord, first_fault
+from pipeline.types.scan import CaseKey, Modality
+
+log = logging.getLogger(__name__)
+
+CSV_FILE, PARQUET_FILE = "measurements.csv", "measurements.parquet"
+ABOUT = ("patient", "eye", "visit", "images", "cases", "joined", "quality", "flags", "not_measured")
+"""Columns before the measures: docs/measurements.md says what each holds."""
+_SUFFIX = {"1": "", "%": "_percent", "1/px": "_per_px", "1/mm": "_per_mm"}
+_GRADES: tuple[str | None, ...] = (*get_args(QualityGrade)[:2], None, *get_args(QualityGrade)[2:])
+"""The best first; what nobody graded lies between usable and poor."""
+
+Numbers = Sequence[float | None]
+
+
+@dataclass(frozen=True, order=True)
+class _Image:
+    """What is remembered of a case: where its row belongs, and where in the file of records put aside it begins."""
+
+    patient: str
+    visit: str
+    eye: str
+    case: str
+    at: int
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """Of one eye and visit; an image of an unknown eye stands alone, because another one may be of the other eye."""
+        return (self.patient, self.visit, self.eye, self.case if self.eye == "U" else "")
+
+
+def column_of(key: str, unit: str, scale: str | None) -> str:
+    """The name of a measure's column: key, unit, and that the size of a pixel was only estimated."""
+    return key + _SUFFIX.get(unit, f"_{unit}") + ("_estimated" if scale == "estimated" else "")
+
+
+def write_measurements(out: Path, cases: Iterable[str]) -> None:
+    """Write ``measurements.csv``, and ``measurements.parquet`` where pyarrow is installed, from the records of finished ``cases``.
+
+    Raises
+    ------
+    OSError: the disk is full, or the folder cannot be written.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=out) as aside:
+        images, columns = _put_aside(out, cases, aside)
+        names = sorted(columns, key=lambda name: (place_in_registry(columns[name]), name))
+        heading = [*ABOUT, *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))]
+        with atomic_path(out / CSV_FILE, durable=True) as staged, staged.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(heading)
+            for _, group in groupby(sorted(images), key=lambda image: image.group):
+                writer.writerow(_row([*group], aside, names, columns))
+    if find_spec("pyarrow") is None:
+        log.info("%s is not written, because pyarrow is not installed; %s holds the same", PARQUET_FILE, CSV_FILE)
+        return
+    _write_parquet(out, heading)
+
+
+def _put_aside(out: Path, cases: Iterable[str], aside: IO[str]) -> tuple[list[_Image], dict[str, str]]:
+    """Each case and where its numbers begin in ``aside``; and {column: key of its measure} of all."""
+    images, columns = [], {}
+    for case in cases:
+        try:
+            record = CaseRecord.read(out / "cases" / case)
+            key = CaseKey.parse(record.case)
+        except (OSError, ValueError) as error:
+            log.warning("case %s is left out of %s: %s", case, CSV_FILE, first_fault(error))
+            continue
+        images.append(_Image(key.patient, key.visit, record.geometry.laterality or key.eye, case, aside.tell()))
+        numbers = {}
+        for measure in record.measures:
+            if measure.value is not None:
+                column = column_of(measure.key, measure.unit, measure.scale)
+                columns[column] = measure.key
+                numbers[column] = (measure.value, measure.low, measure.high)
+        own = {
+            "modality": record.modality,
+            "quality": record.quality.grade if record.quality else None,
+            "flags": [flag.code for flag in record.flags],
+            "numbers": numbers,
+            "reasons": {measure.key: measure.undefined for measure in record.measures if measure.value is None},
+        }
+        aside.write(json.dumps(own) + "\n")
+    return images, columns
+
+
+def _row(images: Sequence[_Image], aside: IO[str], names: Sequence[str], columns: Mapping[str, str]) -> list[Any]:
+    """One line, of the images of one eye and visit."""
+    records = dict(_read(images, aside))
+    kinds = _kinds(records)
+    counted = {case: record for kind in kinds for case, record in kind.items()}
+    numbers = [_joined(kinds, name) for name in names]
+    measured = {columns[name] for name, own in zip(names, numbers, strict=True) if own[0] is not None}
+    reasons = {key: why for record in counted.values() for key, why in record["reasons"].items() if key not in measured}
+    grades = [grade for grade in _GRADES if grade is not None and any(record["quality"] == grade for record in counted.values())]
+    flags = sorted({code for record in counted.values() for code in record["flags"]})
+    first = images[0]
+    about = [first.patient, first.eye, first.visit, len(images), " ".join(counted), _how(records, kinds), grades[0] if grades else ""]
+    return [
+        *about,
+        " ".join(flags),
+        "; ".join(f"{key}: {why}" for key, why in reasons.items()),
+        *("" if n is None else repr(n) for own in numbers for n in own),
+    ]
+
+
+def _read(images: Sequence[_Image], aside: IO[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for image in images:
+        aside.seek(image.at)
+        yield image.case, json.loads(aside.readline())
+
+
+def _kinds(records: Mapping[str, dict[str, Any]]) -> list[dict[str, dict[str, Any]]]:
+    """Of each kind of scan, photographs first, the images of the best quality."""
+    out = []
+    for modality in get_args(Modality):
+        own = {case: record for case, record in records.items() if record["modality"] == modality}
+        best = min((_GRADES.index(record["quality"]) for record in own.values()), default=0)
+        if own:
+            out.append({case: record for case, record in own.items() if _GRADES.index(record["quality"]) == best})
+    return out
+
+
+def _how(records: Mapping[str, dict[str, Any]], kinds: Sequence[Mapping[str, dict[str, Any]]]) -> str:
+    """How several images of one kind became one row, in words; "" where there are not several."""
+    said = []
+    for best in kinds:
+        kind = next(iter(best.values()))["modality"]
+        of_kind = sum(record["modality"] == kind for record in records.values())
+        if of_kind > 1:
+            said.append(f"{kind}: " + (f"median of {len(best)}" if len(best) > 1 else "the best") + f" of {of_kind}")
+    return "; ".join(said)
+
+
+def _joined(kinds: Sequence[Mapping[str, dict[str, Any]]], column: str) -> Numbers:
+    """(value, low, high) of the first kind of scan that has a number: the median of its images', with the widest interval."""
+    for best in kinds:
+        found = [record["numbers"][column] for record in best.values() if column in record["numbers"]]
+        if len(found) == 1:
+            return tuple(found[0])
+        if found:
+            values, lows, highs = zip(*found, strict=True)
+            low, high = (None if None in ends else of(ends) for ends, of in ((lows, min), (highs, max)))
+            return rounded(float(median(values))), low, high
+    return None, None, None
+
+
+def _write_parquet(out: Path, heading: Sequence[str]) -> None:
+    """The CSV file's rows, block by block: text as it is, numbers as float64, empty cells as null."""
+    import pyarrow
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    kinds = {name: pyarrow.string() if name in ABOUT else pyarrow.float64() for name in heading} | {"images": pyarrow.int64()}
+    options = pyarrow.csv.ConvertOptions(column_types=kinds, strings_can_be_null=False)
+    with (
+        pyarrow.csv.open_csv(out / CSV_FILE, convert_options=options) as reader,
+        atomic_path(out / PARQUET_FILE, durable=True) as staged,
+        pyarrow.parquet.ParquetWriter(staged, reader.schema) as writer,
+    ):
+        for block in reader:
+            writer.write_batch(block)
