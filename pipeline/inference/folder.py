@@ -103,9 +103,7 @@ def predict_folder(
             total = sum(1 for _ in walk(folder)) if progress is not None else None
             for predictor in models.predictors:
                 predictor.tell_engine(partial(record_engine, out, predictor.bundle.id))
-            run = _Run(
-                models, folder, out, names, journal, probabilities, stated, workers or usual_workers(usable_cores()), limits, profile
-            )
+            run = _Run(models, folder, out, names, journal, probabilities, stated, workers, limits, profile)
             run.go(lambda done, note: progress(done, total, note) if progress is not None else None)
         except BaseException:
             # Also after Ctrl-C what is in the journal is what the ledger says; on a full disk the first error is the one to tell.
@@ -131,13 +129,13 @@ class _Run:
         journal: Journal,
         probabilities: bool,
         stated: Stated,
-        workers: int,
+        workers: int | None,
         limits: Limits | None,
         profile: Profile,
     ) -> None:
         self.models, self.out, self.names, self.journal, self.stated = models, out, names, journal, stated
         self.start, self.folder = folder, folder if folder.is_dir() else folder.parent
-        self.workers = max(1, workers)
+        self.workers = max(1, workers or usual_workers(usable_cores()))
         self.limits = limits or Limits.chosen(workers=self.workers)
         self.profile = profile
         self.writers = Writers(out, self.workers, self._enter, profile)

@@ -23,6 +23,8 @@ def measured_case(result: CaseResult) -> MeasuredCase:
         objects,
         result.found is None or result.found.has_masks,
         withheld(result.assessment, label_map.names),
+        scan.pattern,
+        scan.slices_run,
     )
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pipeline.measurements.case import MeasuredCase, Places, Value
 from pipeline.measurements.disc import DISC_QUANTITIES, RATIO_QUANTITIES, measure_disc, measure_ratios
 from pipeline.measurements.fluid_components import FLUID_QUANTITIES, measure_fluid
+from pipeline.measurements.oct_sectors import CIRCLE_QUANTITIES, ETDRS_QUANTITIES, is_circle, is_raster, measure_circle, measure_etdrs
 from pipeline.measurements.quantity import Measurement, Quantity
 from pipeline.measurements.rim import RIM_QUANTITIES, measure_rim
 from pipeline.measurements.thickness import THICKNESS, has_surfaces, measure_thickness
@@ -23,9 +24,11 @@ DISC = Measurement(("optic_disc",), measure_disc, DISC_QUANTITIES)
 RATIOS = Measurement(("optic_disc", "optic_cup"), measure_ratios, RATIO_QUANTITIES)
 RIM = Measurement(("optic_disc", "optic_cup"), measure_rim, RIM_QUANTITIES)
 SURFACES = Measurement(("layer",), measure_thickness, (THICKNESS,), has_surfaces, per_class=True)
+MACULA = Measurement(("layer",), measure_etdrs, ETDRS_QUANTITIES, is_raster, per_class=True)
+CIRCLE = Measurement(("layer",), measure_circle, CIRCLE_QUANTITIES, is_circle, per_class=True)
 FLUID = Measurement(("fluid",), measure_fluid, FLUID_QUANTITIES, lambda case: not case.flat, per_class=True)
 
-MEASUREMENTS: tuple[Measurement, ...] = (DISC, RATIOS, RIM, SURFACES, FLUID)
+MEASUREMENTS: tuple[Measurement, ...] = (DISC, RATIOS, RIM, SURFACES, MACULA, CIRCLE, FLUID)
 """In the order in which a case's numbers are shown."""
 
 

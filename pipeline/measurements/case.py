@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.measurements.surfaces import Surfaces
 from pipeline.scans.field_of_view import detect_field_of_view
 from pipeline.types import Geometry, LabelMap, Role, Unit
-from pipeline.types.scan import SpacingSource
+from pipeline.types.scan import ScanPattern, SlicesRun, SpacingSource
 
 BoolArray = npt.NDArray[np.bool_]
 Box = tuple[float, float, float, float]
@@ -71,6 +71,7 @@ class MeasuredCase:
     ``mask_of`` gives the mask bool ([D,] H, W) of a class by its place · ``pixels`` (C, [D,] H, W) as stored, or None · ``surfaces`` of
     layers, or None · ``objects``: boxes xyxy in px of the objects of each class that is found as objects, by name, with
     ``has_masks`` False where the model marks no pixels of them · ``withheld``: {class: why no number of it is given} ·
+    ``pattern`` of OCT, and whether its slices run up or down the eye ·
     ``alternatives``, which ``spread`` says what they are ("probability at least 0.25 to 0.75").
     """
 
@@ -82,6 +83,8 @@ class MeasuredCase:
     objects: Mapping[str, tuple[Box, ...]] = field(default_factory=dict)
     has_masks: bool = True
     withheld: Mapping[str, str] = field(default_factory=dict)
+    pattern: ScanPattern = "unknown"
+    slices_run: SlicesRun = "unknown"
     alternatives: tuple[Alternative, ...] = ()
     spread: str = ""
 

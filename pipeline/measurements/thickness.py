@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.measurements.case import MeasuredCase, Places, Value
 from pipeline.measurements.quantity import Quantity
 from pipeline.measurements.surfaces import axial_scale, layer_thickness
@@ -20,10 +23,15 @@ def has_surfaces(case: MeasuredCase) -> bool:
     return case.surfaces is not None and len(case.surfaces.names) == len(case.label_map.layered) + 1
 
 
+def thickness_of(case: MeasuredCase, places: Places) -> npt.NDArray[np.float64]:
+    """float64 (D, W) in pixels, of a layer by its place in the label map; NaN where one of its surfaces is not known."""
+    assert case.surfaces is not None
+    return layer_thickness(case.surfaces, case.label_map.layered.index(case.label_map.names[places[0]]))
+
+
 def measure_thickness(case: MeasuredCase, places: Places) -> dict[str, Value]:
     """Mean thickness of one layer."""
-    assert case.surfaces is not None
     scale, unit = axial_scale(case.geometry.spacing_mm)
-    thick = layer_thickness(case.surfaces, case.label_map.layered.index(case.label_map.names[places[0]]))
-    known = thick[thick == thick]
+    thick = thickness_of(case, places)
+    known = thick[~np.isnan(thick)]
     return {THICKNESS.key: Value(scale * float(known.mean()), unit) if known.size else Value.none(NO_SURFACES)}

@@ -25,6 +25,7 @@ from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding, open_regula
 from pipeline.scans.identity import NO_VISIT, Pseudonyms, stated_patient
 from pipeline.scans.place import laterality_from_place, patient_and_visit_from_place, place_bytes
 from pipeline.types import CaseKey, Geometry, Laterality, LateralitySource, Scan, known_spacing
+from pipeline.types.scan import ScanPattern, SlicesRun
 
 Floats = npt.NDArray[np.float32]
 
@@ -34,6 +35,7 @@ SURFACES = {"ILM": 0, "BM": 1, "RNFL": 2}
 _HEADER, _B_HEADER = 2048, 256
 _NO_VALUE = 1e30  # the device writes the largest float32 where it has no intensity
 _RADIAL = 5
+_PATTERNS: dict[int, ScanPattern] = {1: "line", 2: "circle", 3: "raster", 4: "raster", _RADIAL: "radial", 7: "raster"}
 _DAY_ZERO = datetime.date(1899, 12, 30)  # VisitDate counts days since then
 
 
@@ -43,6 +45,7 @@ class _Header:
 
     shape: tuple[int, int, int]  # (B-scans, rows, columns)
     scale_mm: tuple[float | None, float | None, float | None]  # in the same order
+    pattern: int
     eye: Laterality | None
     patient: str
     visit: str | None  # YYYYMMDD, as DICOM writes a Study Date
@@ -77,7 +80,8 @@ def read_vol(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: P
         shape, scales = (header.shape[1:], header.scale_mm[1:]) if flat else (header.shape, header.scale_mm)
         spacing = known_spacing(scales)
         geometry = Geometry(shape, spacing, "tag" if spacing else "unknown", None, *_eye(header, path, root))
-        return Scan(pixels[:, 0] if flat else pixels, geometry, "oct", _case(header, path, root, names), sha256, path)
+        case, run = _case(header, path, root, names), _slices_run(file, header)
+        return Scan(pixels[:, 0] if flat else pixels, geometry, "oct", case, sha256, path, pattern=_pattern(file, header), slices_run=run)
 
 
 def read_vol_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) -> CaseKey:
@@ -154,6 +158,7 @@ def _read_header(file: BinaryIO, max_pixels: int) -> _Header:
     header = _Header(
         (slices, rows, columns),
         (None if pattern == _RADIAL else _stated(distance), _stated(scale_z), _stated(scale_x)),
+        pattern,
         {"OD": "R", "OS": "L"}.get(_text(head[84:88]).upper()),  # type: ignore[arg-type]
         _text(head[140:164]),
         _date(days),
@@ -179,6 +184,29 @@ def _displayed(stored: Floats) -> npt.NDArray[np.uint8]:
         valued = np.where((stored > 0) & (stored < _NO_VALUE), stored, np.float32(0))  # NaN compares false
     grey: Floats = np.rint(255 * np.sqrt(np.sqrt(np.minimum(valued, 1))))
     return grey.astype(np.uint8)
+
+
+def _pattern(file: BinaryIO, header: _Header) -> ScanPattern:
+    """A circle only where it begins on the temporal side of its centre, as the device draws it, so that its quadrants are known."""
+    pattern: ScanPattern = _PATTERNS.get(header.pattern, "unknown")
+    if pattern != "circle":
+        return pattern
+    start_x, _, centre_x, _ = _ends(file, header, 0)
+    return "circle" if header.eye == ("R" if start_x < centre_x else "L") else "unknown"
+
+
+def _slices_run(file: BinaryIO, header: _Header) -> SlicesRun:
+    """From where B-scans of a raster begin in the scanning laser picture, whose y runs downwards."""
+    slices = header.shape[0]
+    if slices < 2 or _PATTERNS.get(header.pattern) != "raster":
+        return "unknown"
+    first, last = (_ends(file, header, index)[1] for index in (0, slices - 1))
+    return "unknown" if first == last else "down" if first < last else "up"
+
+
+def _ends(file: BinaryIO, header: _Header, index: int) -> tuple[float, ...]:
+    """(x, y) where a B-scan begins and (x, y) where it ends in mm of the scanning laser picture; of a circle, its centre."""
+    return struct.unpack("<4d", _read(file, header.offset(index) + 16, 32))
 
 
 def _stated(scale: float) -> float | None:

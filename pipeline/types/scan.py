@@ -17,6 +17,10 @@ LateralitySource = Literal["tag", "functional_group", "filename", "card", "user"
 SpacingSource = Literal["tag", "axial_length", "user", "estimated", "unknown"]
 Modality = Literal["fundus", "oct", "octa", "slo", "unknown"]
 ModalitySource = Literal["tag", "card", "user", "picture"]
+ScanPattern = Literal["raster", "circle", "line", "radial", "unknown"]
+"""How the B-scans of OCT lie: parallel; once around the disc, from temporal over superior; a single one; through one point."""
+SlicesRun = Literal["up", "down", "unknown"]
+"""Whether the slices of a volume come from inferior to superior, or the other way round."""
 
 Spacing = tuple[float | None, ...]
 """Millimetres from pixel to pixel, of each axis; None for an axis of which it is not known."""
@@ -165,6 +169,8 @@ class Scan:
     sop_instance_uid: str | None = None
     warnings: tuple[str, ...] = ()
     piece: SeriesSlice | None = None
+    pattern: ScanPattern = "unknown"
+    slices_run: SlicesRun = "unknown"
     modality_source: ModalitySource = "tag"
 
     def __post_init__(self) -> None:
