@@ -33,16 +33,22 @@ def page_values(
             "slices": spread,
             "amount": wording.mm_number(case, pixels),
             "objects": above,
+            "withheld": case.record.withheld(run.label_map.names[label]),
             "by_pixels": case.by_pixels(run.label_map.names[label]),
             "absent": not pixels and not (objects is not None and any(one.label == label for one in objects.found)),
         }
         for label, (pixels, spread, above) in enumerate(zip(facts.pixels, facts.slices, facts.objects or [0] * len(styles), strict=True))
     ]
     if facts.objects is None:
-        named = [f"{s.name} ({wording.amount(case, n)})" for s, n in zip(styles, facts.pixels, strict=True) if n]
+        named = [f"{s.name} ({wording.amount_of(case, s.name, n)})" for s, n in zip(styles, facts.pixels, strict=True) if n]
     else:
-        named = [f"{n} {s.name}" if n else s.name for s, n, px in zip(styles, facts.objects, facts.pixels, strict=True) if n or px]
-    named += [wording.answer(answer) for answer in case.answers]
+        named = [
+            f"{n} {s.name}" if n and not case.record.withheld(s.name) else s.name
+            for s, n, px in zip(styles, facts.objects, facts.pixels, strict=True)
+            if n or px
+        ]
+    answers = case.answers if case.record.measurable else ()
+    named += [wording.answer(answer) for answer in answers]
     found = ", ".join(named) or ("nothing found" if objects is None or objects.readable else "unknown objects")
     eye = wording.eye(case)
     what = f"{wording.modality(case)}, {eye.words}, {wording.size(case.geometry)} pixels"
@@ -61,9 +67,9 @@ def page_values(
         "rows": rows,
         "columns": columns,
         "classes": list(zip(styles, measured, drawn.paths, drawn.rings, strict=True)),
-        "layers": [(name, own.mean_thickness, wording.layer_unit(own.unit)) for name, own in case.layers.items()],
-        "fluid": [(name, own.number, wording.fluid_volume(own.volume, own.unit)) for name, own in case.fluid_components.items()],
-        "answers": [(answer, wording.answer(answer), _attention(case, answer, at)) for answer in case.answers],
+        "layers": [(name, _thickness(case, name)) for name in case.layers],
+        "fluid": [(name, *_fluid(case, name)) for name in case.fluid_components],
+        "answers": [(answer, wording.answer(answer), _attention(case, answer, at)) for answer in answers],
         "warnings": facts.warnings,
         "unit": "mm³" if case.volume else "mm²",
         "alt_original": what,
@@ -85,6 +91,21 @@ def page_values(
         }
         | _object_data(case, objects, drawn, styles),
     }
+
+
+def _thickness(case: ReportCase, name: str) -> str:
+    own = case.layers[name]
+    if case.record.withheld(name):
+        return wording.WITHHELD
+    return "not measured" if own.mean_thickness is None else f"{own.mean_thickness:.1f} {wording.layer_unit(own.unit)}"
+
+
+def _fluid(case: ReportCase, name: str) -> tuple[int, str, str]:
+    """How many components (0: the row is dimmed), in words, and their volume."""
+    own = case.fluid_components[name]
+    if case.record.withheld(name):
+        return own.number, wording.WITHHELD, wording.WITHHELD
+    return own.number, wording.count(own.number), wording.fluid_volume(own.volume, own.unit)
 
 
 def _attention(case: ReportCase, answer: AnswerRecord, at: int) -> str | None:

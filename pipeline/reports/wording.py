@@ -9,10 +9,14 @@ from datetime import UTC, datetime
 from pipeline.drawing.overlay import line_style
 from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.types import Geometry, LabelMap
-from pipeline.types.case_record import AnswerRecord
+from pipeline.types.assessment import QualityGrade
+from pipeline.types.case_record import AnswerRecord, CaseRecord
 
 LINE_WIDTH = 1.25
 """CSS pixels; dashes are multiples of it, as in the drawn overlays."""
+WITHHELD = "–"
+"""In place of a number that is not shown."""
+GRADES: dict[QualityGrade, str] = {"good": "good", "usable": "usable", "poor": "poor", "not_measurable": "not measurable"}
 _MODALITIES = {
     "fundus": "Fundus photograph",
     "oct": "OCT",
@@ -178,6 +182,17 @@ def amount(case: ReportCase, pixels: int) -> str:
     if number is None:
         return f"{count(pixels)} {'voxels' if case.volume else 'px'}"
     return f"{number} {'mm³' if case.volume else 'mm²'}"
+
+
+def amount_of(case: ReportCase, name: str, pixels: int) -> str:
+    """:func:`amount` of one class, or "–" where its numbers are withheld."""
+    return WITHHELD if case.record.withheld(name) else amount(case, pixels)
+
+
+def trust(record: CaseRecord) -> tuple[str, ...]:
+    """What a person must know before anything of a case is believed: how it can be seen and why, then each flag."""
+    graded = () if record.quality is None or record.quality.grade == "good" else (f"Picture: {GRADES[record.quality.grade]}.",)
+    return (*graded, *(record.quality.reasons if record.quality else ()), *(flag.text for flag in record.flags))
 
 
 def answer(record: AnswerRecord) -> str:
