@@ -290,7 +290,7 @@ def predict(
         load_plugin(path)
     from pipeline.inference.folder import predict_folder
     from pipeline.inference.profile import Profile
-    from pipeline.inference.uses import doubts_in
+    from pipeline.inference.uses import doubts_in, eyes_lines, records_in
     from pipeline.scans.identity import Pseudonyms, default_key_path
     from pipeline.scans.stated import stated
 
@@ -314,12 +314,13 @@ def predict(
             profile=spent,
         )
     doubts = doubts_in(out)
-    told = counts | {"doubts": doubts} | ({"profile": spent.to_json()} if profile else {})
+    eyes = eyes_lines(records_in(out))
+    told = counts | {"doubts": doubts, "eyes": eyes} | ({"profile": spent.to_json()} if profile else {})
     warnings = [f"warning: {text}" for text in doubts]
     emit(
         told,
         as_json,
-        [*ends(counts), *(spent.lines() if profile else ()), *warnings, f"written: {out}; next: {program('ocuseg')} report {out}"],
+        [*ends(counts), *eyes, *(spent.lines() if profile else ()), *warnings, f"written: {out}; next: {program('ocuseg')} report {out}"],
     )
     leave(counts.get("done", 0), counts.get("rejected", 0) + counts.get("failed", 0))
 

@@ -45,7 +45,7 @@ def segment(
         raise ConfigError(f"{str(path)!r} does not exist; give a scan, a folder of them, or {NAME}")
     choice = choose_models(models.split(",") if models is not None else None)
     from pipeline.inference.folder import predict_folder
-    from pipeline.inference.uses import cases_in, doubts_in, use_lines, uses_of
+    from pipeline.inference.uses import cases_in, doubts_in, eyes_lines, records_in, use_lines, uses_of
     from pipeline.reports.worklist import write_report
     from pipeline.scans.identity import Pseudonyms, default_key_path
     from pipeline.scans.stated import stated
@@ -68,9 +68,10 @@ def segment(
         page = write_report(out, progress=advance)
     used, doubts = use_lines(uses_of(cases_in(out)), choice.bundles), doubts_in(out)
     left_out = [f"{name}: left out, {why}" for name, why in choice.left_out.items()]
-    told = counts | {"models": used + left_out, "doubts": doubts, "report": str(page)}
+    eyes = eyes_lines(records_in(out))
+    told = counts | {"models": used + left_out, "doubts": doubts, "eyes": eyes, "report": str(page)}
     lines = [line for line in ends(counts) if not line.endswith(": 0")]
-    emit(told, as_json, [*lines, *used, *left_out, *(f"warning: {text}" for text in doubts), f"report: {page}"])
+    emit(told, as_json, [*lines, *eyes, *used, *left_out, *(f"warning: {text}" for text in doubts), f"report: {page}"])
     leave(counts.get("done", 0), counts.get("rejected", 0) + counts.get("failed", 0))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +42,30 @@ def uses_of(cases: Iterable[tuple[str, Mapping[str, ClassRecord]]]) -> dict[str,
 
 def cases_in(out: Path) -> Iterator[tuple[str, Mapping[str, ClassRecord]]]:
     """What :func:`uses_of` takes, of a folder of predictions; cases whose record cannot be read are passed over; the report has them."""
-    for folder in sorted((out / "cases").iterdir()):
-        try:
-            case = CaseRecord.read(folder)
-        except (OSError, ValueError):
-            continue
+    for case in records_in(out):
         yield case.bundle_id, case.classes
+
+
+def records_in(out: Path) -> Iterator[CaseRecord]:
+    """The cases of a folder of predictions whose record can be read."""
+    for folder in sorted((out / "cases").iterdir()):
+        with suppress(OSError, ValueError):
+            yield CaseRecord.read(folder)
+
+
+def eyes_lines(cases: Iterable[CaseRecord]) -> list[str]:
+    """How many cases a person must look at, and why; nothing of a folder in which none is."""
+    total, withheld, poor, flagged = 0, 0, 0, 0
+    for case in cases:
+        total += 1
+        withheld += not case.measurable
+        poor += case.measurable and case.quality is not None and case.quality.grade == "poor"
+        flagged += case.measurable and bool(case.flags) and not (case.quality is not None and case.quality.grade == "poor")
+    if not withheld + poor + flagged:
+        return []
+    parts = [f"{withheld} not measurable (no numbers)", f"{poor} poor picture{'s' * (poor != 1)}", f"{flagged} with a doubtful finding"]
+    shown = ", ".join(part for number, part in zip((withheld, poor, flagged), parts, strict=True) if number)
+    return [f"needs a person's eyes: {withheld + poor + flagged} of {total} ({shown})"]
 
 
 def use_lines(uses: Mapping[str, Use], bundles: Mapping[str, Path]) -> list[str]:
