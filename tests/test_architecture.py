@@ -19,6 +19,7 @@ RANKS = (
     {"registry"},
     {"scans", "models", "metrics"},
     {"phantoms", "cards", "measurements"},
+    {"quality"},
     {"datasets"},
     {"drawing"},
     {"tasks"},

@@ -1,0 +1,104 @@
+"""Gate before numbers: the quality of a scan, and whether what was found in it can be true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.measurements.surfaces import Surfaces
+from pipeline.quality.bscan import bscan_quality
+from pipeline.quality.findings import photograph_flags
+from pipeline.quality.grade import photograph_quality
+from pipeline.quality.layers import layer_flags
+from pipeline.quality.view import view_of
+from pipeline.types import LabelMap, Modality, Scan
+from pipeline.types.assessment import FlagRecord, QualityGrade, QualityRecord
+
+_GRADES: tuple[QualityGrade, ...] = get_args(QualityGrade)
+_PHOTOGRAPH = {"optic_disc", "optic_cup", "vessel", "right_eye", "left_eye"}
+SURE = 0.8
+"""From this probability on a network's opinion on the picture counts."""
+_KINDS = {"fundus": "a fundus photograph", "oct": "an OCT scan", "octa": "an OCT angiography", "slo": "a laser ophthalmoscopy"}
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a network says of a picture as a whole: the probability of each class, by name. One whose classes are grades of quality, or
+    kinds of pictures and "other" (data_cards/quality.md and picture_kind.md), is a second opinion."""
+
+    chances: Mapping[str, float]
+
+    @property
+    def best(self) -> tuple[str, float]:
+        return max(self.chances.items(), key=lambda pair: pair[1])
+
+
+def judge(
+    scan: Scan, label_map: LabelMap, mask: npt.NDArray[np.unsignedinteger], surfaces: Surfaces | None, opinions: Iterable[Opinion] = ()
+) -> tuple[QualityRecord, tuple[FlagRecord, ...]]:
+    """Quality of a scan, and flags on the ``mask`` (in the encoding of ``label_map``) and ``surfaces`` that were found in it."""
+    kind = judged_as(scan, label_map)
+    flags: list[FlagRecord] = []
+    if kind == "fundus":
+        view = view_of(scan.pixels)
+        quality = photograph_quality(view)
+        if label_map.classes:
+            flags += photograph_flags(label_map, label_map.layers(mask), view.valid)
+    elif kind == "oct":
+        quality = bscan_quality(scan.pixels)
+    else:
+        quality = plain_quality(scan.pixels, kind)
+    if surfaces is not None:
+        flags += layer_flags(surfaces, label_map, scan.geometry)
+    for opinion in opinions:
+        quality = with_opinion(quality, opinion, kind)
+    return quality, tuple(flags)
+
+
+def judged_as(scan: Scan, label_map: LabelMap) -> Modality:
+    """What kind of scan it is: as its file says, else by what is sought in it, else by its colours."""
+    if scan.modality != "unknown":
+        return "fundus" if scan.modality == "fundus" and scan.pixels.ndim == 3 else scan.modality
+    if label_map.layered:
+        return "oct"
+    if scan.pixels.ndim == 3 and (len(scan.pixels) == 3 or _PHOTOGRAPH & set(label_map.roles)):
+        return "fundus"
+    return "unknown"
+
+
+def plain_quality(pixels: npt.NDArray[np.generic], kind: Modality) -> QualityRecord:
+    """Of a kind of scan for which nothing but an empty picture can be told."""
+    values = pixels[..., ::4, ::4].astype(np.float64)
+    span = float(np.ptp(np.percentile(values, (1, 99)))) if np.isfinite(values).all() else 1.0
+    if span <= 0:
+        return QualityRecord(grade="not_measurable", reasons=("The picture is empty.",), scores={"contrast": 0.0})
+    what = _KINDS.get(kind, "a scan of unknown kind")
+    return QualityRecord(
+        grade="usable", reasons=(f"The quality of {what} is not judged, but for empty pictures.",), scores={"contrast": 1.0}
+    )
+
+
+def with_opinion(quality: QualityRecord, opinion: Opinion, kind: Modality) -> QualityRecord:
+    """The worse of what was measured and what a network is sure of."""
+    name, chance = opinion.best
+    if chance < SURE:
+        return quality
+    grade: QualityGrade
+    if name == "poor" and set(opinion.chances) <= set(_GRADES):
+        grade, reason = "poor", "A network that grades photographs calls it poor."
+    elif (
+        "other" in opinion.chances
+        and set(opinion.chances) <= {"other", *_KINDS}
+        and name not in (kind, *(() if kind != "unknown" else _KINDS))
+    ):
+        what = _KINDS.get(name, "no picture of an eye's inside")
+        grade, reason = "not_measurable", f"A network that tells kinds of pictures apart takes it for {what}."
+    else:
+        return quality
+    worse = max(quality.grade, grade, key=_GRADES.index)
+    first, rest = ((reason,), quality.reasons) if worse != quality.grade else (quality.reasons, (reason,))
+    return quality.model_copy(update={"grade": worse, "reasons": (*first, *rest)})
