@@ -10,13 +10,13 @@ from dataclasses import replace
 from pipeline.inference.case_files import CaseResult
 from pipeline.inference.measured_case import measured_case
 from pipeline.measurements.by_role import measure_case
-from pipeline.quality.judge import Opinion, judge, withheld
+from pipeline.quality.judge import Opinion, judge
 
 
 def assess(result: CaseResult) -> CaseResult:
     """The case with its :class:`Assessment`."""
     opinions = [Opinion(dict(zip(one.names, map(float, one.probabilities), strict=True))) for one in result.answers]
     quality, flags = judge(result.scan, result.label_map, result.mask, result.surfaces, opinions)
-    flags = (*result.assessment.flags, *flags)
-    measures = withheld(measure_case(measured_case(result)), quality, flags)
-    return replace(result, assessment=replace(result.assessment, quality=quality, flags=flags, measures=measures))
+    result = replace(result, assessment=replace(result.assessment, quality=quality, flags=(*result.assessment.flags, *flags)))
+    measures = measure_case(measured_case(result))
+    return replace(result, assessment=replace(result.assessment, measures=measures))

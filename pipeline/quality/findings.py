@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pipeline.scans.field_of_view import field_diameter
 from pipeline.types import LabelMap, Role
 from pipeline.types.assessment import FlagRecord
+from pipeline.types.label import VESSELS
 
 DISC_DIAMETER = (0.05, 0.42)
 """Of the field's diameter. Discs have 0.80 to 5.54 mm2 (Jonas, Gusek, Naumann, IOVS 29, 1988, pages 1151-1158), which is 1.0 to 2.7 mm
@@ -49,7 +50,7 @@ class _Shape:
 
 def photograph_flags(label_map: LabelMap, layers: Mask, field: Mask) -> list[FlagRecord]:
     """What is wrong with the masks bool (K, H, W) of a photograph whose field of view is ``field`` (H, W)."""
-    vessels = _places(label_map, "vessel")
+    vessels = [place for role in VESSELS for place in _places(label_map, role)]
     flags = [*_disc_flags(label_map, layers, field), *_vessel_flags(label_map, vessels, layers, field)]
     known = {name for flag in flags for name in flag.classes}
     size = max(int(field.sum()), 1)

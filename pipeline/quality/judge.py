@@ -17,9 +17,10 @@ from pipeline.quality.layers import layer_flags
 from pipeline.quality.view import view_of
 from pipeline.types import LabelMap, Modality, Scan
 from pipeline.types.assessment import FlagRecord, QualityGrade, QualityRecord
+from pipeline.types.label import VESSELS
 
 _GRADES: tuple[QualityGrade, ...] = get_args(QualityGrade)
-_PHOTOGRAPH = {"optic_disc", "optic_cup", "vessel", "right_eye", "left_eye"}
+_PHOTOGRAPH = {"optic_disc", "optic_cup", *VESSELS, "fovea", "right_eye", "left_eye"}
 SURE = 0.8
 """From this probability on a network's opinion on the picture counts."""
 _KINDS = {"fundus": "a fundus photograph", "oct": "an OCT scan", "octa": "an OCT angiography", "slo": "a laser ophthalmoscopy"}

@@ -17,6 +17,8 @@ def displayed(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Stored pixels (C, [D,] H, W) -> 8 bit for display, the same window for all slices; 8-bit pixels stay as they are."""
     if pixels.dtype == np.uint8:
         return pixels
+    if pixels.dtype == np.bool_:
+        return np.asarray(pixels * np.uint8(255))
     # Every 7th value is enough for two percentiles, and spares a second copy of a volume.
     sample = pixels.ravel()[::7] if pixels.size > 1_000_000 else pixels.ravel()
     finite = sample[np.isfinite(sample)]

@@ -35,7 +35,8 @@ def test_a_good_photograph_is_good_and_nothing_is_said_against_it() -> None:
 def test_the_more_it_is_spoilt_the_worse_it_is_called(what: str) -> None:
     spoilt = [graded(DEGRADATIONS[what](fundus(), amount, np.random.default_rng(1))) for amount in (0.0, 0.4, 1.0)]
     worst = [min(record.scores.values()) for record in spoilt]
-    assert worst[0] >= worst[1] > worst[2]
+    assert worst == sorted(worst, reverse=True)
+    assert worst[2] < USABLE <= GOOD <= worst[0]
     grades = [GRADES.index(record.grade) for record in spoilt]
     assert grades == sorted(grades)
     assert grades[-1] >= GRADES.index("poor")
