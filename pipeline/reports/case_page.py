@@ -62,7 +62,6 @@ def write_case_page(report: Path, case: ReportCase, run: RunFacts, previous: str
 
 def _warnings(case: ReportCase, run: RunFacts, objects: CaseObjects | None, drawn: DrawnCase) -> Iterator[str]:
     """What the reader must be told, the weightiest first."""
-    yield from wording.trust(case.record)
     yield from filter(None, [run.useless])
     yield from case.warnings
     if not set(case.bundle_id.split("+")) <= set(run.bundle_id.split("+")):

@@ -70,7 +70,7 @@ def page_values(
         "layers": [(name, _thickness(case, name)) for name in case.layers],
         "fluid": [(name, *_fluid(case, name)) for name in case.fluid_components],
         "answers": [(answer, wording.answer(answer), _attention(case, answer, at)) for answer in answers],
-        "warnings": facts.warnings,
+        "warnings": (*wording.trust(case.record), *facts.warnings),
         "unit": "mm³" if case.volume else "mm²",
         "alt_original": what,
         "alt_overlay": f"{what}, with the {wording.drawn(run, objects is not None)}: {found}",

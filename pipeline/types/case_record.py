@@ -134,11 +134,6 @@ class CaseRecord(Record):
         """Whether numbers of this class are not shown."""
         return not self.measurable or any(flag.withholds and name in flag.classes for flag in self.flags)
 
-    def why_withheld(self, name: str | None = None) -> tuple[str, ...]:
-        """The sentences that say why no number of a class is shown, or none of the whole case: () where they are."""
-        grade = () if self.quality is None or self.quality.grade != "not_measurable" else self.quality.reasons
-        return (*grade, *(flag.text for flag in self.flags if flag.withholds and (not flag.classes or name in flag.classes)))
-
     @classmethod
     def read(cls, folder: Path) -> CaseRecord:
         """Raises OSError, or ValueError (a ValidationError is one) where the file is no such record."""

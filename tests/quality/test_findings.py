@@ -113,7 +113,6 @@ def test_what_once_was_called_done_is_not(picture: npt.NDArray[np.uint8], layers
     )
     assert record.needs_eyes
     assert record.withheld("one")
-    assert record.why_withheld("one")
 
 
 LAYERS = LabelMap(
