@@ -219,6 +219,8 @@ class DataCard(CardFields):
         strange = [name for name in names if name not in known]
         if strange:
             raise CardError(f"data.classes: card {self.name} has no class {strange[0]!r}; it has {', '.join(known)}")
+        if apart := [c.name for c in self.classes if c.name in names and c.mirrors_to is not None and c.mirrors_to not in names]:
+            raise CardError(f"data.classes: a mirrored {apart[0]} is of a class that is left out; choose both")
         card = DataCard(**{name: getattr(self, name) for name in DataCard.model_fields} | {"chosen": tuple(names)})
         within = [name for name in known if name not in (*self.layers, *names)]
         if set(self.layers) & set(names) and not card.label_map.layered:

@@ -272,6 +272,9 @@ def predict(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Files read, and results written, in parallel (default: as cores and memory allow).")
     ] = None,
+    together_with: Annotated[
+        str | None, typer.Option("--with", help="Further models or bundles for the same cases, such as eye_side,picture_kind.")
+    ] = None,
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
     modality: StatedKind = None,
@@ -288,6 +291,7 @@ def predict(
     existing_folder(folder, "folder")
     for path in plugin or []:
         load_plugin(path)
+    further = [existing_bundle(Path(name.strip())) for name in (together_with or "").split(",") if name.strip()]
     from pipeline.inference.folder import predict_folder
     from pipeline.inference.profile import Profile
     from pipeline.inference.uses import doubts_in, eyes_lines, records_in
@@ -300,7 +304,7 @@ def predict(
     spent = Profile()
     with progress("predicting") as advance:
         counts = predict_folder(
-            bundle,
+            [bundle, *further],
             folder,
             out,
             device=device,

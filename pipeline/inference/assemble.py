@@ -61,7 +61,7 @@ def assemble(
             assert prediction.probabilities is not None
             kept.append(prediction.probabilities.astype(np.float16))
     flat = ready.scan.pixels.ndim == 3
-    mask = masks[0] if flat else np.stack(masks)
+    mask = np.zeros(ready.scan.geometry.shape, dtype) if not label_map.classes else masks[0] if flat else np.stack(masks)
     chances = None if not kept else kept[0] if flat else np.stack(kept, axis=1)
     found = None
     if objects:
@@ -90,15 +90,18 @@ def merge(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
     """What the networks that fit a scan found of it as one case, with the classes of ``case``: theirs, one list after the other."""
     joined = _merged(results, case)
     scan, warnings = with_side(joined.scan, joined.answers)
-    return assess(replace(joined, scan=scan, warnings=(*joined.warnings, *warnings)))
+    known = replace(joined.assessment, flags=(*joined.assessment.flags, *case.flags))
+    return assess(replace(joined, scan=scan, warnings=(*joined.warnings, *warnings), assessment=known))
 
 
 def _merged(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
     first, label_map = results[0], case.label_map
     if len(results) == 1:  # where other bundles see other kinds of scans, its classes are not the run's
         return replace(first, found_by=dict.fromkeys(label_map.names, first.bundle_id)) if case.of_several else first
-    layers = np.concatenate([one.label_map.layers(one.mask) for one in results])
     marking = [one for one in results if one.label_map.classes]
+    mask = marking[0].mask if len(marking) == 1 else first.mask
+    if len(marking) > 1:
+        mask = label_map.mask(np.concatenate([one.label_map.layers(one.mask) for one in marking])).astype(mask_dtype(label_map))
     chances = [one.probabilities for one in marking if one.probabilities is not None]
     found_by: dict[str, str] = {}
     past = 0
@@ -115,7 +118,7 @@ def _merged(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
     return replace(
         first,
         label_map=label_map,
-        mask=label_map.mask(layers).astype(mask_dtype(label_map)),
+        mask=mask,
         probabilities=np.concatenate(chances) if chances and len(chances) == len(marking) else None,
         warnings=tuple(dict.fromkeys(warning for one in results for warning in one.warnings)),
         bundle_id="+".join(one.bundle_id for one in results),

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.case_files import mask_dtype
+from pipeline.inference.kinds import tells_kind, with_kind
 from pipeline.inference.predict import Predictor, PreprocessedScan
 from pipeline.types import LabelClass, LabelMap, Modality, Scan
+from pipeline.types.assessment import FlagRecord
 from pipeline.types.palette import class_colour
 
 _FLAT = ("fundus", "slo")
@@ -23,13 +25,14 @@ _FLAT = ("fundus", "slo")
 @dataclass(frozen=True, eq=False)
 class PreparedCase:
     """A scan as each of the networks that fit it is to see it; ``label_map`` of all their classes, ``of_several``: there are other
-    bundles, whether they fit it or not."""
+    bundles, whether they fit it or not. ``flags``: what the networks that looked at it before the others found to disagree."""
 
     scan: Scan
     predictors: tuple[Predictor, ...]
     prepared: tuple[PreprocessedScan, ...]
     label_map: LabelMap
     of_several: bool = False
+    flags: tuple[FlagRecord, ...] = ()
 
     def noted(self, note: str) -> PreparedCase:
         """With ``note``, unless it is "", among what is told of the scan."""
@@ -63,7 +66,9 @@ class ModelSet:
         self.bundles: tuple[Bundle, ...] = tuple(one.bundle for one in predictors)
         self._label_maps: dict[tuple[Predictor, ...], LabelMap] = {}
         kinds: dict[Modality, tuple[Predictor, ...]] = {}
-        for one in self.predictors:
+        telling = tuple(one for one in self.predictors if tells_kind(one.bundle))
+        self._telling = telling if len(telling) < len(self.predictors) else ()  # alone they are bundles like any other
+        for one in (one for one in self.predictors if one not in self._telling):
             kinds[one.bundle.modality] = (*kinds.get(one.bundle.modality, ()), one)
         self._any_kind = kinds.pop("unknown", ())  # of bundles that have learnt from several kinds of scans
         self._kinds = {kind: (*fitting, *self._any_kind) for kind, fitting in kinds.items()}
@@ -135,17 +140,30 @@ class ModelSet:
         return self._kinds[kind]
 
     def ready(self, scan: Scan) -> PreparedCase:
-        """Everything that may be done ahead, beside the networks.
+        """Everything that may be done ahead, beside the networks; those that tell kinds have their say here, as the others hang on it.
 
         Raises
         ------
-        ScanError: no network fits the scan (:meth:`fitting`), or one cannot take it.
+        ScanError: no network fits the scan (:meth:`fitting`), one cannot take it, or it is no retinal picture. BundleError: of a bundle
+        that tells kinds.
         """
+        scan, seen, flags = self._look(scan)
         if scan.modality == "unknown" and likely_kind(scan) == "fundus" and (self._any_kind or "fundus" in self._kinds):
             scan = replace(scan, modality="fundus", modality_source="picture")
-        predictors = self.fitting(scan)
-        prepared = tuple(one.ready(scan) for one in predictors)
-        return PreparedCase(scan, predictors, prepared, self.label_map(predictors), len(self.bundles) > 1)
+        fitting = self.fitting(scan)
+        prepared = (*(one.ready(scan) for one in fitting), *(replace(one, scan=scan) for one in seen.values()))
+        return PreparedCase(scan, (*fitting, *seen), prepared, self.label_map(fitting), len(self.bundles) > 1, flags)
+
+    def _look(self, scan: Scan) -> tuple[Scan, dict[Predictor, PreprocessedScan], tuple[FlagRecord, ...]]:
+        """The scan with its kind, what the bundles that tell kinds see of it, and flags; a file of which a volume may be made waits."""
+        seen: dict[Predictor, PreprocessedScan] = {}
+        flags: list[FlagRecord] = []
+        for one in self._telling if scan.piece is None else ():
+            seen[one] = one.look(scan)
+            said = seen[one].said
+            scan, flag = with_kind(scan, one.answer([] if said is None else [said]))
+            flags += [] if flag is None else [flag]
+        return scan, seen, tuple(flags)
 
 
 def likely_kind(scan: Scan) -> Modality:

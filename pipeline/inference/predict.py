@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,11 +40,14 @@ _FINISHING_BYTES = 12
 
 @dataclass(frozen=True, eq=False)
 class PreprocessedScan:
-    """A scan with what can be prepared before the network's turn: all of a 2-D image, nothing of a volume (it would not fit)."""
+    """A scan with what can be prepared before the network's turn: all of a 2-D image, nothing of a volume (it would not fit).
+
+    ``said``: what the network has said of it already (:meth:`Predictor.look`)."""
 
     scan: Scan
     reduced: CompactImage | None
     warnings: tuple[str, ...]
+    said: Prediction | None = None
 
     def noted(self, note: str) -> PreprocessedScan:
         """With ``note``, unless it is "", among what is told of the scan."""
@@ -55,8 +59,8 @@ class PreprocessedScan:
 class Predictor:
     """A bundle on a device, its network run by an engine (inference/engines/, or ``auto``) and built when it is first used (:meth:`load`).
 
-    ``ready`` and, once it is loaded, ``finished`` may run in any thread; ``predict``, ``slices`` and ``together`` use the network and
-    belong to one thread. ``explains``: predictions also say where the network looked, where the family can.
+    ``ready``, ``look`` and, once it is loaded, ``finished`` may run in any thread; ``predict``, ``slices`` and ``together`` belong to
+    one. ``explains``: predictions also say where the network looked, where the family can.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Predictor:
         self.explains = explains
         self._engine = engine
         self._tell: Tell = lambda record: None
+        self._network = threading.RLock()
         if engine != TORCH:
             self.load()  # it may be refused, which is to be known before any scan is read
 
@@ -82,7 +87,8 @@ class Predictor:
         ------
         BundleError, ConfigError: the network cannot be built, or the engine cannot serve.
         """
-        self.engine  # noqa: B018 (builds both)
+        with self._network:
+            self.engine  # noqa: B018 (builds both)
 
     @cached_property
     def task(self) -> Task:
@@ -108,7 +114,8 @@ class Predictor:
     def predict(self, scan: Scan, *, valid: npt.NDArray[np.bool_] | None = None) -> Prediction:
         """The whole scan in its source frame: probabilities float32 (K, H, W), or (K, D, H, W) of a volume; objects of a picture.
 
-        ``valid`` bool (H, W) or (D, H, W) is the field of view where somebody knows it; otherwise it is found as in training.
+        ``valid`` bool (H, W) or (D, H, W) is the field of view where somebody knows it. It counts, as in training, for bundles whose
+        settings say ``field_of_view: card``; others find it themselves, or see the whole picture.
 
         Raises
         ------
@@ -126,6 +133,15 @@ class Predictor:
         """Everything that may be done ahead, beside the network: for a 2-D image, its normalisation."""
         reduced = self._reduce(scan, scan.pixels, valid) if scan.pixels.ndim == 3 else None
         return PreprocessedScan(scan, reduced, self.warnings(scan))
+
+    def look(self, scan: Scan) -> PreprocessedScan:
+        """:meth:`ready` of a bundle that says what a scan as a whole is, with its word, which is due before that of others: of a volume,
+        of its middle slice. It is told how it sees the scan, grey or in colour, by nobody: it measures nothing."""
+        flat = scan.pixels.ndim == 3
+        reduced = self._reduce(scan, scan.pixels if flat else scan.pixels[:, scan.geometry.slices // 2], None)
+        (said,) = self._run(self._batch([reduced], [scan.case]))
+        said = said if flat else replace(said, attention=None)  # a map belongs to a slice, and the other slices have none
+        return PreprocessedScan(scan, reduced if flat else None, scan.warnings, said)
 
     def field_of_view(self, pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Of a picture (C, H, W), bool (H, W), as :meth:`ready` finds it in a scan of the bundle's own kind."""
@@ -145,13 +161,18 @@ class Predictor:
         ------
         ScanError: the network looks at neighbouring slices, and these do not lie on each other in the working frame.
         """
+        if ready.said is not None:
+            yield replace(ready.said, bundle_id=self.bundle.id, warnings=ready.warnings)
+            return
         for batch, prepared in self.batches(ready, valid=valid):
             for prediction, reduced in zip(self._run(batch), prepared, strict=True):
                 yield self.finished(prediction, reduced, ready.warnings)
 
     def together(self, scans: Sequence[PreprocessedScan]) -> list[Prediction]:
         """Photographs in one batch, as the network gives them: each is still to be :meth:`finished`, in any thread."""
-        return self._run(self._batch([_photograph(one) for one in scans], [one.scan.case for one in scans]))
+        new = [one for one in scans if one.said is None]
+        found = iter(self._run(self._batch([_photograph(one) for one in new], [one.scan.case for one in new])) if new else ())
+        return [next(found) if one.said is None else one.said for one in scans]
 
     def finished(self, prediction: Prediction, reduced: CompactImage, warnings: Sequence[str]) -> Prediction:
         """What the network found of an image, inside its field of view, with what must be told of it."""
@@ -163,7 +184,8 @@ class Predictor:
         return 1 if self.device.type == "cpu" or self.bundle.volumes else max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // pixels))
 
     def _run(self, batch: Batch) -> list[Prediction]:
-        with torch.inference_mode():
+        self.load()  # outside of inference mode, whose tensors no gradient may pass, as where the network looked needs it
+        with self._network, torch.inference_mode():
             self.engine.decide(lambda: self.task.predict(batch))
             return self.task.predict(batch)
 

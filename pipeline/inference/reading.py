@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.errors import ScanError
+from pipeline.errors import BundleError, ScanError
 from pipeline.inference.journal import Entry, Status
 from pipeline.inference.model_set import ModelSet, PreparedCase
 from pipeline.inference.profile import Profile
@@ -78,6 +78,8 @@ def read_file(file: File, number: int, pool: Pool, models: ModelSet, stated: Sta
         with profile.stage("normalise"):
             ready = models.ready(fill(opened.scan, stated))
         return Read(file, time.perf_counter() - began, ready, sha256=opened.scan.sha256, case=case, release=release)
+    except BundleError:
+        raise  # of a bundle that tells kinds, and no fault of this file
     except ScanError as error:
         status, code, reason = status_of(error.code), error.code, str(error)
     except Exception as error:  # one file must not end the run

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.bundles.bundle import Bundle, load_bundle
-from pipeline.bundles.shipped_models import choose_models, read_model
+from pipeline.bundles.bundle import Bundle, open_bundle
+from pipeline.bundles.shipped_models import choose_models
 from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.assemble import assemble, merge
 from pipeline.inference.case_files import CaseResult
-from pipeline.inference.model_set import ModelSet, finds_objects, likely_kind
+from pipeline.inference.model_set import ModelSet, finds_objects
 from pipeline.inference.predict import Predictor
 from pipeline.scans.array import scan_of_array
 from pipeline.scans.open import open_scan
@@ -61,7 +61,7 @@ def segment(
     """
     scan = _scan(scan, modality, spacing_mm)
     scan = fill(scan, stated(modality))
-    case = ModelSet([Predictor(bundle, prepare_machine(device)) for bundle in _bundles(models, scan)]).ready(scan)
+    case = ModelSet([Predictor(bundle, prepare_machine(device)) for bundle in _bundles(models)]).ready(scan)
     results = [
         assemble(predictor, ready, predictor.slices(ready), str(scan.case), 0.0, keep_probabilities=not finds_objects(predictor.bundle))
         for predictor, ready in zip(case.predictors, case.prepared, strict=True)
@@ -69,21 +69,15 @@ def segment(
     return _prediction(merge(results, case))
 
 
-def _bundles(models: Model | Sequence[Model] | None, scan: Scan) -> list[Bundle]:
+def _bundles(models: Model | Sequence[Model] | None) -> list[Bundle]:
+    """Opened: a network that the scan is not for is never built."""
     if models is None:
-        models = _shipped_for(scan)
+        models = [*choose_models().bundles.values()]
     elif isinstance(models, (Bundle, Path, str)):
         models = [models]
     if not models:
         raise ConfigError("models is empty: name at least one, or leave it out for all that come with ocuseg")
-    return [one if isinstance(one, Bundle) else load_bundle(one) for one in models]
-
-
-def _shipped_for(scan: Scan) -> list[Path]:
-    """Of the models that come with ocuseg those for its kind, so that no other is loaded in vain; all, to be refused, where none is."""
-    bundles, kind = choose_models().bundles, likely_kind(scan)
-    fitting = [path for name, path in bundles.items() if kind != "unknown" and read_model(name).modality in (kind, "unknown")]
-    return fitting or [*bundles.values()]
+    return [one if isinstance(one, Bundle) else open_bundle(one) for one in models]
 
 
 def _scan(scan: Any, modality: Modality | None, spacing_mm: Sequence[float | None] | None) -> Scan:

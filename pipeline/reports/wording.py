@@ -118,7 +118,10 @@ def modality(case: ReportCase) -> str:
 
 def modality_source(case: ReportCase) -> str:
     """Who says so, where it is not the file: in brackets."""
-    return {"user": " (stated by the user)", "picture": " (taken for one because it is in colour)"}.get(case.record.modality_source, "")
+    record = case.record
+    found = any(answer.answer == record.modality for answer in record.answers)
+    in_picture = " (found in the picture)" if found else " (taken for one because it is in colour)"
+    return {"user": " (stated by the user)", "picture": in_picture}.get(record.modality_source, "")
 
 
 def size(geometry: Geometry) -> str:
