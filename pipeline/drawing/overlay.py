@@ -16,6 +16,9 @@ import numpy.typing as npt
 from pipeline.types import LabelMap
 
 NOTICE = "Research use, not for diagnosis"
+HALO = 0.9
+"""How much of the picture a contour's dark halo takes away: blue lines vanish on a retina, yellow ones on a disc, and none does between
+two dark ones. As opaque as in report.css."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def draw_overlay(
     """Image uint8 (H, W, 3), boolean layers (K, H, W) or None, and boxes (N, 4) with labels (N) -> a new uint8 (H, W, 3) picture.
 
     Contours run along the inside of each class, so two classes that touch both stay visible; the image's own border is not a
-    contour. Boxes run along the inside of the pixels that they touch; with ``scores`` (N) each says its class and score.
+    contour. Each lies on a dark halo, ``width`` wide at either side, and no halo on another class's contour. Boxes run along the inside of the pixels that they touch; with ``scores`` (N) each says its class and score.
     ``fill`` in 0..1 tints the inside, ``width`` is the line's width in pixels, ``caption`` stands in the top left corner, and ``notice``
     writes the research-use notice into the bottom left one (leave it out only where the page around the picture carries it).
 
@@ -80,8 +83,11 @@ def draw_overlay(
         for cls, layer in zip(label_map.classes, layers, strict=True):
             inside = out[layer].astype(np.float32)
             out[layer] = np.rint(inside * (1 - fill) + np.asarray(cls.colour, np.float32) * fill).astype(np.uint8)
-    for cls, layer in zip(label_map.classes, layers, strict=True):
-        rows, columns = np.nonzero(_inner_edge(layer, width))
+    edges = [_inner_edge(layer, width) for layer in layers]
+    beside = _grown(np.any(edges, axis=0), width) if len(label_map) else np.zeros(image.shape[:2], dtype=np.bool_)
+    out[beside] = np.rint(out[beside] * np.float32(1 - HALO)).astype(np.uint8)
+    for cls, layer, edge in zip(label_map.classes, layers, edges, strict=True):
+        rows, columns = np.nonzero(edge)
         drawn = _dash(layer, rows, columns, line_style(cls.index), width)
         out[rows[drawn], columns[drawn]] = cls.colour
     if boxes is not None and labels is not None:
@@ -159,6 +165,18 @@ def _inner_edge(layer: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.bool
         padded = np.pad(core, 1, constant_values=True)
         core = core & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return layer & ~core
+
+
+def _grown(area: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:
+    """``area`` and what lies within ``steps`` (up, down, left, right) of it."""
+    out = area.copy()
+    for _ in range(steps):
+        before = out.copy()
+        out[1:] |= before[:-1]
+        out[:-1] |= before[1:]
+        out[:, 1:] |= before[:, :-1]
+        out[:, :-1] |= before[:, 1:]
+    return out
 
 
 def _dash(

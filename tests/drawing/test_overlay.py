@@ -18,14 +18,23 @@ def rectangle(rows: int, columns: int, top: int, left: int, bottom: int, right: 
     return layer
 
 
-def test_a_solid_contour_is_exactly_the_inner_edge() -> None:
+def test_a_solid_contour_is_exactly_the_inner_edge_on_a_dark_halo() -> None:
     image = np.full((40, 60, 3), 17, dtype=np.uint8)
     layer = rectangle(40, 60, 5, 10, 25, 50)
     out = draw_overlay(image, layer[None], ONE, notice=False)
     edge = layer & ~rectangle(40, 60, 6, 11, 24, 49)
     assert (out[edge] == (230, 159, 0)).all()
-    assert (out[~edge] == 17).all()
+    halo = rectangle(40, 60, 4, 10, 26, 50) | rectangle(40, 60, 5, 9, 25, 51)  # a pixel at either side, and none across the corners
+    halo &= ~edge & ~rectangle(40, 60, 7, 12, 23, 48)
+    assert (out[halo] == 2).all()
+    assert (out[~edge & ~halo] == 17).all()
     assert (image == 17).all(), "the input is not written to"
+
+
+def test_no_halo_lies_on_the_contour_of_another_class() -> None:
+    disc, cup = rectangle(40, 60, 5, 10, 25, 50), rectangle(40, 60, 6, 11, 24, 49)
+    out = draw_overlay(np.full((40, 60, 3), 200, np.uint8), np.stack([disc, cup]), TWO, notice=False)
+    assert (out[disc & ~cup] == (0, 158, 115)).all()
 
 
 def test_width_grows_inwards_and_the_image_border_is_no_contour() -> None:
