@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.types import LabelMap
+from pipeline.types import LabelMap, Role
 
 NOTICE = "Research use, not for diagnosis"
 HALO = 0.9
 """How much of the picture a contour's dark halo takes away: blue lines vanish on a retina, yellow ones on a disc, and none does between
 two dark ones. As opaque as in report.css."""
+
+FILLED_ROLES: tuple[Role, ...] = ("vessel", "artery", "vein")
+FILL = 0.35
+"""What is so thin that its two outlines alone do not tell its inside, and how much of that is tinted."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def draw_overlay(
     boxes: npt.NDArray[np.float32] | None = None,
     labels: npt.NDArray[np.int64] | None = None,
     scores: npt.NDArray[np.float32] | None = None,
-    fill: float = 0.0,
+    fill: float | None = None,
     width: int = 1,
     caption: str = "",
     notice: bool = True,
@@ -60,9 +64,10 @@ def draw_overlay(
     """Image uint8 (H, W, 3), boolean layers (K, H, W) or None, and boxes (N, 4) with labels (N) -> a new uint8 (H, W, 3) picture.
 
     Contours run along the inside of each class, so two classes that touch both stay visible; the image's own border is not a
-    contour. Each lies on a dark halo, ``width`` wide at either side, and no halo on another class's contour. Boxes run along the inside of the pixels that they touch; with ``scores`` (N) each says its class and score.
-    ``fill`` in 0..1 tints the inside, ``width`` is the line's width in pixels, ``caption`` stands in the top left corner, and ``notice``
-    writes the research-use notice into the bottom left one (leave it out only where the page around the picture carries it).
+    contour. Each lies on a dark halo, ``width`` wide at either side (of vessels outside alone), and no halo on another contour. Boxes run
+    along the inside of the pixels that they touch; with ``scores`` (N) each says its class and score. ``fill`` in 0..1 tints the inside,
+    None that of vessels alone, ``width`` is the line's width in pixels, ``caption`` stands in the top left corner, and ``notice`` writes
+    the research-use notice into the bottom left one (leave it out only where the page around the picture carries it).
 
     Raises
     ------
@@ -76,15 +81,17 @@ def draw_overlay(
         raise ValueError("boxes and labels come together, and scores only with them")
     if layers.dtype != np.bool_ or layers.shape != (len(label_map), *image.shape[:2]):
         raise ValueError(f"layers must be bool {(len(label_map), *image.shape[:2])}, not {layers.dtype} {layers.shape}")
-    if not 0 <= fill <= 1 or width < 1:
+    if not 0 <= (fill or 0) <= 1 or width < 1:
         raise ValueError(f"fill {fill} must be in 0..1 and width {width} at least 1")
     out = image.copy()
-    if fill > 0:
-        for cls, layer in zip(label_map.classes, layers, strict=True):
-            inside = out[layer].astype(np.float32)
-            out[layer] = np.rint(inside * (1 - fill) + np.asarray(cls.colour, np.float32) * fill).astype(np.uint8)
     edges = [_inner_edge(layer, width) for layer in layers]
-    beside = _grown(np.any(edges, axis=0), width) if len(label_map) else np.zeros(image.shape[:2], dtype=np.bool_)
+    beside = np.zeros(image.shape[:2], dtype=np.bool_)
+    for cls, role, layer, edge in zip(label_map.classes, label_map.roles, layers, edges, strict=True):
+        thin = role in FILLED_ROLES
+        if tint := (FILL if thin else 0.0) if fill is None else fill:
+            inside = out[layer].astype(np.float32)
+            out[layer] = np.rint(inside * (1 - tint) + np.asarray(cls.colour, np.float32) * tint).astype(np.uint8)
+        beside |= _grown(edge, width) & ~layer if thin else _grown(edge, width)
     out[beside] = np.rint(out[beside] * np.float32(1 - HALO)).astype(np.uint8)
     for cls, layer, edge in zip(label_map.classes, layers, edges, strict=True):
         rows, columns = np.nonzero(edge)

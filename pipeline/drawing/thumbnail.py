@@ -1,4 +1,4 @@
-"""Small pictures for the worklist, with contours and the research-use notice in the picture itself."""
+"""Small pictures for the worklist and larger ones for a patient's page, with contours and the research-use notice in the picture itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.atomic import atomic_path
 from pipeline.drawing.overlay import NOTICE, draw_overlay
 from pipeline.types import LabelMap
 
-SIDE = 240
+SIDE, LARGE_SIDE = 240, 720
 _STRIP = 18
 _SUPERSAMPLED = 3
 
@@ -25,25 +25,35 @@ def write_thumbnail(
     layers: npt.NDArray[np.bool_],
     label_map: LabelMap,
     boxes: Sequence[tuple[int, tuple[float, float, float, float]]] = (),
+    large: Path | None = None,
 ) -> None:
     """JPEG of at most 240 x 240 pixels plus a strip: image (H, W[, 3]) uint8 with the contours of layers (K, H, W).
 
-    ``boxes``: class (from 0) and xyxy in the image's pixels, for objects that have no mask.
+    ``boxes``: class (from 0) and xyxy in the image's pixels, for objects that have no mask · ``large``: where the same goes with at most
+    720 x 720 pixels, never more than the image has.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image
 
     rows, columns = image.shape[:2]
     step = max(1, max(rows, columns) // (_SUPERSAMPLED * SIDE))
     rgb = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
     drawn = draw_overlay(_means(rgb, step), _coverage(layers, step), label_map, width=_SUPERSAMPLED - 1, notice=False)
-    scale = SIDE / max(drawn.shape[:2])
-    size = (max(1, round(drawn.shape[1] * scale)), max(1, round(drawn.shape[0] * scale)))
-    small = Image.fromarray(drawn).resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST)
-    _draw_boxes(small, boxes, label_map, rows, columns)
-    picture = Image.new("RGB", (SIDE, size[1] + _STRIP))
-    picture.paste(small, ((SIDE - size[0]) // 2, 0))
+    for target, side in ((path, SIDE), *([(large, min(LARGE_SIDE, max(drawn.shape[:2])))] if large is not None else [])):
+        scale = side / max(drawn.shape[:2])
+        size = (max(1, round(drawn.shape[1] * scale)), max(1, round(drawn.shape[0] * scale)))
+        small = Image.fromarray(drawn).resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST)
+        _draw_boxes(small, boxes, label_map, rows, columns)
+        _save(small, target, max(side, SIDE))
+
+
+def _save(small: PIL.Image.Image, path: Path, side: int) -> None:
+    """On black, ``side`` wide, above a strip with the notice."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = Image.new("RGB", (side, small.height + _STRIP))
+    picture.paste(small, ((side - small.width) // 2, 0))
     ImageDraw.Draw(picture).text(
-        (SIDE / 2, size[1] + _STRIP / 2), NOTICE, font=ImageFont.load_default(13), fill=(220, 220, 220), anchor="mm"
+        (side / 2, small.height + _STRIP / 2), NOTICE, font=ImageFont.load_default(13), fill=(220, 220, 220), anchor="mm"
     )
     with atomic_path(path) as staged:
         picture.save(staged, format="JPEG", quality=82)

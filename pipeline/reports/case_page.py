@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.drawing.thumbnail import write_thumbnail
 from pipeline.reports import wording
 from pipeline.reports.case_values import page_values
+from pipeline.reports.neighbours import Neighbours
 from pipeline.reports.objects import CaseObjects, read_objects
 from pipeline.reports.page_facts import PageFacts, fingerprint, read_facts
 from pipeline.reports.pages import write_page, write_text
@@ -17,20 +18,21 @@ from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.reports.slices import DrawnCase, draw_case
 
 
-def write_case_page(report: Path, case: ReportCase, run: RunFacts, previous: str | None, following: str | None) -> PageFacts:
+def write_case_page(report: Path, case: ReportCase, run: RunFacts, near: Neighbours) -> PageFacts:
     """Write ``report/cases/<case>.html`` with its thumbnail and, for a volume, its outlines; an up-to-date page is left alone.
 
-    ``previous`` and ``following`` are the neighbouring cases' names.
+    ``near``: where one goes from it.
 
     Raises
     ------
     OcusegError: a picture or mask is damaged. OSError: it cannot be read or written.
     """
     name, run = str(case.key), run.of(case)
-    state = fingerprint(case, run, previous, following)
+    state = fingerprint(case, run, near)
     sidecar = report / "data" / f"{name}.json"
     known = read_facts(sidecar, state)
-    if known is not None and (report / "cases" / f"{name}.html").exists() and (report / "thumbs" / f"{name}.jpg").exists():
+    written = (report / "cases" / f"{name}.html", report / "thumbs" / f"{name}.jpg", report / "views" / f"{name}.jpg")
+    if known is not None and all(path.exists() for path in written):
         return known
 
     objects = read_objects(case, run) if run.objects else None
@@ -45,14 +47,14 @@ def write_case_page(report: Path, case: ReportCase, run: RunFacts, previous: str
     shown = case.planes[drawn.start]
     boxes = () if objects is None or objects.has_masks else [o for o in objects.in_slice(drawn.start) if objects.above(o)]
     write_thumbnail(
-        report / "thumbs" / f"{name}.jpg",
+        written[1],
         case.image(shown),
         run.label_map.layers(case.mask(shown)),
         run.label_map,
         [(one.label, one.box) for one in boxes],
+        large=written[2],
     )
-    values = page_values(case, run, facts, drawn, objects)
-    write_page(report / "cases" / f"{name}.html", "case.html", values | {"previous": previous, "following": following})
+    write_page(written[0], "case.html", page_values(case, run, facts, drawn, objects, near))
     for old in (report / "data").glob(f"{name}_????.js"):
         if old.name not in drawn.scripts:
             old.unlink()

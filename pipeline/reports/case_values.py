@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.reports import wording
+from pipeline.reports.measures import in_front, shown_measures
+from pipeline.reports.neighbours import Neighbours
 from pipeline.reports.objects import CaseObjects, instance_file, rows
 from pipeline.reports.page_facts import PageFacts
 from pipeline.reports.results import ReportCase, RunFacts
+from pipeline.reports.scale_bar import scale_bars, spacing_of_bars
 from pipeline.reports.slices import DrawnCase, DrawnSlice
 from pipeline.types.case_record import OBJECTS_FILE, AnswerRecord, PlaneRecord
 
@@ -22,6 +25,7 @@ def page_values(
     facts: PageFacts,
     slices: DrawnCase,
     objects: CaseObjects | None,
+    near: Neighbours,
 ) -> dict[str, Any]:
     """What the template shows."""
     at, drawn = slices.start, slices.first
@@ -53,8 +57,18 @@ def page_values(
     eye = wording.eye(case)
     what = f"{wording.modality(case)}, {eye.words}, {wording.size(case.geometry)} pixels"
     images = [f"../../cases/{case.key}/{plane.image}" for plane in case.planes]
+    front, rest = in_front(shown_measures(case, near.fellow))
+    fills = {style.fill for style in styles}
     return {
         "name": str(case.key),
+        "near": near,
+        "grade": None if case.record.quality is None else wording.GRADES[case.record.quality.grade],
+        "measures": [("", front)] + ([(f"{len(rest)} more", rest)] if rest else []) if front else [],
+        "fill": fills.pop() if len(fills) == 1 else 0,
+        "one_to_one": case.modality == "oct" and case.geometry.pixel_mm is not None and objects is None,
+        "bars": scale_bars(case.geometry),
+        "surfaces": slices.surfaces,
+        "profile": drawn.profile,
         "case": case,
         "run": run,
         "eye": eye,
@@ -66,11 +80,11 @@ def page_values(
         "unscaled": wording.unscaled(case),
         "rows": rows,
         "columns": columns,
-        "classes": list(zip(styles, measured, drawn.paths, drawn.rings, strict=True)),
+        "classes": list(zip(styles, measured, drawn.paths, drawn.rings, map(drawn.lines.get, range(len(styles))), strict=True)),
         "layers": [(name, _thickness(case, name)) for name in case.layers],
         "fluid": [(name, *_fluid(case, name)) for name in case.fluid_components],
         "answers": [(answer, wording.answer(answer), _attention(case, answer, at)) for answer in answers],
-        "warnings": (*wording.trust(case.record), *facts.warnings),
+        "warnings": facts.warnings,
         "unit": "mm³" if case.volume else "mm²",
         "alt_original": what,
         "alt_overlay": f"{what}, with the {wording.drawn(run, objects is not None)}: {found}",
@@ -82,7 +96,7 @@ def page_values(
         "data": {
             "rows": rows,
             "columns": columns,
-            "spacing": None if case.geometry.spacing_mm is None else list(case.geometry.spacing_mm[-2:]),
+            "spacing": spacing_of_bars(case.geometry),
             "start": at,
             "images": images,
             "scripts": [f"../data/{file}" for file in slices.scripts],

@@ -7,9 +7,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.reports.neighbours import Neighbours
 from pipeline.reports.objects import instance_file
 from pipeline.reports.pages import edition
 from pipeline.reports.results import ReportCase, RunFacts
+from pipeline.reports.surface_lines import SURFACE_FILE
 from pipeline.types.case_record import CASE_FILE, OBJECTS_FILE
 
 
@@ -28,10 +30,11 @@ class PageFacts:
     boxes_only: bool = False
 
 
-def fingerprint(case: ReportCase, run: RunFacts, previous: str | None, following: str | None) -> str:
+def fingerprint(case: ReportCase, run: RunFacts, near: Neighbours) -> str:
     """Changes with anything a page shows: the case's files (by size and time), the run, its neighbours, this code."""
-    digest = hashlib.sha256(repr((edition(), run, previous, following)).encode())
+    digest = hashlib.sha256(repr((edition(), run, near.state)).encode())
     digest.update((case.folder / CASE_FILE).read_bytes())
+    digest.update(_state(case.folder / SURFACE_FILE, optional=True))
     for plane in case.planes:
         for name in filter(None, (plane.image, plane.mask)):
             digest.update(_state(case.folder / name))

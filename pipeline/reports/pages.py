@@ -14,7 +14,7 @@ from pipeline.atomic import atomic_path
 from pipeline.drawing.overlay import NOTICE
 from pipeline.reports import wording
 
-ASSETS = ("report.css", "worklist.css", "viewer.js", "objects.js", "order.js", "worklist.js")
+ASSETS = ("report.css", "worklist.css", "view.js", "viewer.js", "objects.js", "order.js", "patient.js", "worklist.js")
 _HERE = Path(__file__).parent
 
 
@@ -25,7 +25,7 @@ def environment() -> Environment:
         loader=PackageLoader("pipeline.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     made.globals.update(notice=NOTICE, line_width=wording.LINE_WIDTH)
-    made.filters.update(count=wording.count)
+    made.filters.update(count=wording.count, sentence=lambda text: text[:1].upper() + text[1:])
     return made
 
 

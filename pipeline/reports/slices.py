@@ -14,6 +14,7 @@ from pipeline.drawing.contours import drawable, path_data, small_finding_rings
 from pipeline.reports.objects import CaseObjects, outlines
 from pipeline.reports.pages import write_text
 from pipeline.reports.results import ReportCase, RunFacts
+from pipeline.reports.surface_lines import SurfaceLines, read_surface_lines
 from pipeline.types.case_record import PlaneRecord
 
 PART = 400_000
@@ -22,20 +23,28 @@ PART = 400_000
 
 @dataclass
 class DrawnSlice:
-    """One slice as drawn: per class its outline, rings and number of pixels; by id the contours of objects."""
+    """One slice as drawn: per class its outline, rings and number of pixels; by id the contours of objects; by class of a layer its
+    surface, and how thick the layers are, where that is known."""
 
     paths: list[str]
     rings: list[list[tuple[float, float, float]]]
     pixels: list[int]
     smallest: int = 1
     outlines: dict[int, str] = field(default_factory=dict)
+    lines: dict[int, str] = field(default_factory=dict)
+    profile: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """What viewer.js draws."""
+        more = {"outlines": self.outlines, "lines": self.lines, "profile": self.profile}
+        return {"paths": self.paths, "rings": self.rings} | {name: own for name, own in more.items() if own}
 
 
 @dataclass
 class DrawnCase:
     """All slices of a case: ``start`` is the one with most found, drawn as ``first`` · ``pixels``: of each slice those of each class ·
     ``total`` int64 (K, 2): pixels and slices of each class · ``smallest``: parts below that many pixels are left out somewhere ·
-    ``scripts``: of each slice of a volume the file that holds its outlines."""
+    ``scripts``: of each slice of a volume the file that holds its outlines · ``surfaces`` of layers, or None."""
 
     start: int
     first: DrawnSlice
@@ -44,6 +53,7 @@ class DrawnCase:
     smallest: int
     warnings: list[str]
     scripts: list[str]
+    surfaces: SurfaceLines | None
 
 
 class _Scripts:
@@ -56,8 +66,8 @@ class _Scripts:
         self.size = 0
 
     def add(self, at: int, drawn: DrawnSlice, *, last: bool) -> None:
-        self.waiting[str(at)] = {"paths": drawn.paths, "rings": drawn.rings} | ({"outlines": drawn.outlines} if drawn.outlines else {})
-        self.size += sum(map(len, drawn.paths)) + sum(map(len, drawn.outlines.values()))
+        self.waiting[str(at)] = drawn.to_json()
+        self.size += sum(map(len, (*drawn.paths, *drawn.outlines.values(), *drawn.lines.values(), *drawn.profile)))
         if self.size > PART or last:
             file = f"{self.name}_{at:04d}.js"
             write_text(self.folder / file, f"ocusegSlices({json.dumps(self.waiting, separators=(',', ':'))});\n")
@@ -69,11 +79,14 @@ def draw_case(folder: Path, case: ReportCase, run: RunFacts, objects: CaseObject
     """Draw every slice, with memory for a few of them; the outlines of a volume go into ``folder``."""
     out: DrawnCase | None = None
     scripts = _Scripts(folder, str(case.key))
+    surfaces = read_surface_lines(case, run.label_map)
     fullest = (-1, -1)
     for at, plane in enumerate(case.planes):
         drawn = _draw_slice(run.label_map.layers(case.mask(plane)))
+        if surfaces is not None:
+            drawn.lines, drawn.profile = surfaces.lines(at), surfaces.profile(at)
         if out is None:
-            out = DrawnCase(at, drawn, [], np.zeros((len(run.label_map), 2), dtype=np.int64), 1, [], scripts.files)
+            out = DrawnCase(at, drawn, [], np.zeros((len(run.label_map), 2), dtype=np.int64), 1, [], scripts.files, surfaces)
         out.total += np.array([[n, n > 0] for n in drawn.pixels], dtype=np.int64).reshape(-1, 2)
         out.pixels.append(drawn.pixels)
         out.smallest = max(out.smallest, drawn.smallest)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipeline.drawing.overlay import line_style
+from pipeline.drawing.overlay import FILL, FILLED_ROLES, line_style
 from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.types import Geometry, LabelMap
 from pipeline.types.assessment import QualityGrade
@@ -43,7 +43,7 @@ _STATED = {
 @dataclass(frozen=True)
 class ClassStyle:
     """How one class looks everywhere in a report: ``colour`` of its lines, ``ink`` of small words on a scan; ``key`` is the digit
-    that toggles it, or ""."""
+    that toggles it, or ""; ``fill`` in % of its areas, before the reader chooses another one."""
 
     index: int
     name: str
@@ -52,6 +52,7 @@ class ClassStyle:
     dashes: str
     line: str
     key: str
+    fill: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ def class_styles(label_map: LabelMap) -> list[ClassStyle]:
             " ".join(f"{length * LINE_WIDTH:g}" for length in line_style(cls.index).dashes),
             line_style(cls.index).name,
             str(cls.index) if cls.index < 10 else "",
+            round(100 * FILL) if role in FILLED_ROLES else 0,
         )
-        for cls in label_map.classes
+        for cls, role in zip(label_map.classes, label_map.roles, strict=True)
     ]
 
 

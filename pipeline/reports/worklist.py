@@ -17,11 +17,14 @@ from pipeline.lock import locked
 from pipeline.reports import wording
 from pipeline.reports.case_page import write_case_page
 from pipeline.reports.need import Asymmetry, asymmetries, needs_eyes_first
+from pipeline.reports.neighbours import Neighbours, neighbours
 from pipeline.reports.page_facts import PageFacts
 from pipeline.reports.pages import write_assets, write_page, write_text
+from pipeline.reports.patient_page import write_patient_pages
 from pipeline.reports.results import LedgerRow, ReportCase, RunFacts, read_case, read_ledger, read_run
 from pipeline.reports.row_files import ROWS_FILE, TABLE_FILE, as_csv, as_script
 from pipeline.reports.rows import Row, row_of
+from pipeline.reports.visits import VisitPlaces
 from pipeline.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
@@ -73,7 +76,7 @@ def write_report(out: Path, *, progress: ProgressCallback | None = None) -> Path
     if not folders and not ledger:
         raise NothingUsableError("no case and no ledger here: give the folder that `ocuseg predict ... --out FOLDER` wrote")
     report = out / "report"
-    for name in ("cases", "data", "thumbs"):
+    for name in ("cases", "data", "thumbs", "views", "patients"):
         (report / name).mkdir(parents=True, exist_ok=True)
     with locked(report / ".lock", ConfigError("another process is writing this report; wait for it, then run the command again")):
         return _write(out, report, run, ledger, folders, progress)
@@ -86,17 +89,17 @@ def _write(
     cases, unshown = _read_cases(folders)
     asymmetry = asymmetries(cases)
     cases.sort(key=lambda case: needs_eyes_first(case, asymmetry))
+    places: VisitPlaces = {}
     write_assets(report)
     shown: list[tuple[ReportCase, PageFacts]] = []
     names = [str(case.key) for case in cases]
-    for at, case in enumerate(cases):
-        previous, following = names[at - 1] if at else None, names[at + 1] if at + 1 < len(names) else None
+    for at, (case, near) in enumerate(zip(cases, neighbours(cases, places), strict=True)):
         try:
-            shown.append((case, write_case_page(report, case, run, previous, following)))
+            shown.append((case, write_case_page(report, case, run, near)))
         except (OcusegError, FileNotFoundError, ValueError) as error:
             reason = "a file of this case is missing; predict it again" if isinstance(error, FileNotFoundError) else str(error)
             unshown.append(Unshown(names[at], reason))
-            _write_stand_in(report, names[at], reason, previous, following)
+            _write_stand_in(report, names[at], reason, near)
         if progress is not None:
             progress(at + 1, len(cases))
     for missing in unshown:
@@ -104,6 +107,7 @@ def _write(
     rows, styles = _rows(run, shown, asymmetry), wording.class_styles(run.label_map)
     write_text(report / ROWS_FILE, as_script(rows, styles))
     write_text(report / TABLE_FILE, as_csv(rows, styles))
+    write_patient_pages(report, run, [case for case, _ in shown], places)
     index = report / "index.html"
     files = [TABLE_FILE, *(f"../{name}" for name in ("ledger.csv", "coco.json") if (out / name).exists())]
     write_page(index, "worklist.html", _values(run, ledger, rows, unshown) | {"files": files})
@@ -126,16 +130,16 @@ def _rows(run: RunFacts, shown: Sequence[tuple[ReportCase, PageFacts]], asymmetr
     return [row_of(case, facts, styles, asymmetry.get(str(case.key)), useless=bool(run.useless)) for case, facts in shown]
 
 
-def _write_stand_in(report: Path, name: str, reason: str, previous: str | None, following: str | None) -> None:
+def _write_stand_in(report: Path, name: str, reason: str, near: Neighbours) -> None:
     """A page in place of one that cannot be made, so that "next" never leads nowhere or to an outdated page."""
     (report / "data" / f"{name}.json").unlink(missing_ok=True)
-    values = {"name": name, "reason": reason, "previous": previous, "following": following}
+    values = {"name": name, "reason": reason, "previous": near.previous, "following": near.following}
     write_page(report / "cases" / f"{name}.html", "unshown.html", values)
 
 
 def _remove_stale(report: Path, names: set[str]) -> None:
     """Pages of cases whose folders are gone: the pictures they show are gone with them."""
-    for folder, ending in (("cases", ".html"), ("thumbs", ".jpg"), ("data", ".json"), ("data", ".js")):
+    for folder, ending in (("cases", ".html"), ("thumbs", ".jpg"), ("views", ".jpg"), ("data", ".json"), ("data", ".js")):
         for path in (report / folder).glob(f"*{ending}"):
             stem = path.stem.rpartition("_")[0] if ending == ".js" else path.stem
             if stem not in names:

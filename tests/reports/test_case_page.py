@@ -125,7 +125,7 @@ def test_classes_differ_in_line_style_and_not_in_colour_alone(make_out: Callable
     mask[5:20, 5:20], mask[5:20, 30:50], mask[5:20, 60:80] = 1, 2, 3
     out.add("pa_R_v1_i1", mask)
     html, _ = made(out, "pa_R_v1_i1")
-    styles = re.findall(r'<path transform="scale\(.5\)" fill-rule="evenodd"( stroke-dasharray="[^"]*")? d=', html)
+    styles = re.findall(r'<g class="layer"[^>]*style="([^"]*)"', html)
     assert len(set(styles)) == 3
 
 

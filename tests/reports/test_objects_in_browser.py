@@ -18,7 +18,7 @@ COMMON = """
     const shown = (part) => getComputedStyle(part).display !== 'none';
     const seen = (part) => shown(part) && shown(part.closest('.object')) && shown(part.closest('.layer'));
     const boxes = () => [...document.querySelectorAll('.object .box')].filter(seen).length;
-    const paths = () => [...document.querySelectorAll('.object path')].filter(seen).length;
+    const paths = () => [...document.querySelectorAll('.object .outline:not(.halo)')].filter(seen).length;
     const rows = () => [...document.querySelectorAll('#object-table tbody tr')].filter((row) => !row.hidden);
     const counts = () => [...document.querySelectorAll('[data-objects]')].map((cell) => Number(cell.textContent));
     const words = () => [...document.querySelectorAll('#object-labels text')].map((text) => text.textContent);

@@ -37,7 +37,9 @@ def main() -> None:
     root = parser.parse_args().data / "drishti_gs_half_train"
     photographs = sorted((root / "images").glob("*.jpg"))
     print(f"{len(photographs)} photographs\n")
-    print("| contour | halo | line: median | 5th percentile | photographs with a median of 3 | line or halo: median | 5th percentile | photographs |")
+    print(
+        "| contour | halo | line: median | 5th percentile | photographs with a median of 3 | line or halo: median | 5th percentile | photographs |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for place, cls in enumerate(CLASSES.classes):
         for halo in (0.0, overlay.HALO):

@@ -46,7 +46,9 @@ window.ocusegObjects = (found, { overlay, layers, look, redraw }) => {
     const area = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
     for (const one of [...items].sort((a, b) => area(b.box) - area(a.box))) { // small ones on top
       one.drawn = make("g", { class: "object" });
-      if (outlines[one.id]) one.drawn.append(make("path", { d: outlines[one.id], transform: "scale(.5)", "fill-rule": "evenodd", ...dashes(one) }));
+      for (const kind of outlines[one.id] ? ["outline halo", "outline"] : []) {
+        one.drawn.append(make("path", { class: kind, d: outlines[one.id], transform: "scale(.5)", "fill-rule": "evenodd" }));
+      }
       const [x1, y1, x2, y2] = one.box;
       for (const kind of ["edge", "box"]) {
         one.drawn.append(make("rect", { class: kind, x: x1, y: y1, width: x2 - x1, height: y2 - y1, ...(kind === "box" ? dashes(one) : {}) }));

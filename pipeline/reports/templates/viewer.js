@@ -1,160 +1,39 @@
 "use strict";
 /* The case page: two views that move as one, classes that come and go, slices of a volume. Works from file://, fetches nothing. */
 (() => {
+  document.documentElement.classList.add("js"); // controls are shown from here on
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("case-data").textContent);
   const views = [...document.querySelectorAll(".view")];
   const overlay = byId("overlay");
-  const layers = [...overlay.querySelectorAll(".layer")];
+  const layers = [...overlay.querySelectorAll(".layer")], halos = [...overlay.querySelectorAll("use.halo")];
   const SVG = "http://www.w3.org/2000/svg";
   /* What a detector found is drawn by objects.js; elsewhere there is nothing to draw. */
-  const objects = window.ocusegObjects ? window.ocusegObjects(data.objects, { overlay, layers, look, redraw: () => drawStrip() }) : null;
+  const objects = window.ocusegObjects ? window.ocusegObjects(data.objects, { overlay, layers, look: (...to) => view.look(...to), redraw: () => drawStrip() }) : null;
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-
-  /* ---- one window on the scan, in its pixels; both views show it ---- */
-  let centre = [data.columns / 2, data.rows / 2];
-  let perPixel = 1; // scan pixels per CSS pixel
-  let fitted = true;
-  let paper = null; // width and height of a view while the page is printed
-  const pane = () => { const box = views[0].getBoundingClientRect(); return paper || [Math.max(box.width, 1), Math.max(box.height, 1)]; };
-  const fitScale = () => { const [w, h] = pane(); return Math.max(data.columns / w, data.rows / h); };
-
-  function show() {
-    const [w, h] = pane();
-    const limit = fitScale();
-    if (fitted) { perPixel = limit; centre = [data.columns / 2, data.rows / 2]; }
-    perPixel = clamp(perPixel, 1 / 24, limit * 2);
-    centre = [clamp(centre[0], 0, data.columns), clamp(centre[1], 0, data.rows)];
-    const box = [centre[0] - w * perPixel / 2, centre[1] - h * perPixel / 2, w * perPixel, h * perPixel];
-    for (const view of views) {
-      view.setAttribute("viewBox", box.map((n) => n.toFixed(3)).join(" "));
-      view.querySelector(".scan").style.imageRendering = perPixel < 0.25 ? "pixelated" : "auto";
-    }
-    overlay.style.setProperty("--line", (perPixel < 0.5 ? 2 : 1.25) + "px"); // close up there is room for a bolder line
-    byId("zoom").textContent = fitted ? "fit" : Math.round(100 / perPixel) + " %";
-    drawScaleBar(box);
-    if (objects) objects.place(box, [w, h], paper !== null);
-  }
-  /* Bring a box (x1, y1, x2, y2) into the middle, large enough to judge it: a fifth of the view. */
-  function look([x1, y1, x2, y2], closer) {
-    const [w, h] = pane();
-    if (closer) perPixel = Math.min(perPixel, clamp(5 * Math.max((x2 - x1) / w, (y2 - y1) / h), 0.1, fitScale()));
-    else if (fitted || Math.abs((x1 + x2) / 2 - centre[0]) < 0.45 * w * perPixel && Math.abs((y1 + y2) / 2 - centre[1]) < 0.45 * h * perPixel) return;
-    centre = [(x1 + x2) / 2, (y1 + y2) / 2];
-    fitted = false;
-    show();
-  }
-  function zoom(factor, at) {
-    const point = at || centre;
-    const before = perPixel;
-    perPixel = clamp(perPixel / factor, 1 / 24, fitScale() * 2);
-    const grown = perPixel / before;
-    centre = [point[0] + (centre[0] - point[0]) * grown, point[1] + (centre[1] - point[1]) * grown];
-    fitted = false;
-    show();
-  }
-  function move(dx, dy) { centre = [centre[0] + dx * perPixel, centre[1] + dy * perPixel]; fitted = false; show(); }
-  function fit() { fitted = true; show(); }
-  function scanPoint(view, event) {
-    const box = view.getBoundingClientRect();
-    return [centre[0] + (event.clientX - box.left - box.width / 2) * perPixel, centre[1] + (event.clientY - box.top - box.height / 2) * perPixel];
-  }
-
-  /* The bar lies in scan pixels inside the picture, so that a print, at whatever size, keeps it true. */
-  function drawScaleBar(box) {
-    for (const view of views) {
-      const bar = view.querySelector(".scalebar");
-      bar.replaceChildren();
-      if (!data.spacing) continue;
-      const [rowSpacing, columnSpacing] = data.spacing;
-      const target = 110 * perPixel;
-      const x = box[0] + 14 * perPixel, y = box[1] + box[3] - 26 * perPixel;
-      if (columnSpacing) {
-        const across = niceLength(target * columnSpacing);
-        line(bar, x, y, x + across / columnSpacing, y);
-        label(bar, x, y + 17 * perPixel, lengthText(across));
-      }
-      if (rowSpacing && !(columnSpacing && Math.abs(rowSpacing / columnSpacing - 1) <= 0.01)) {
-        const down = niceLength(target * rowSpacing);
-        line(bar, x, y, x, y - down / rowSpacing);
-        label(bar, x + 7 * perPixel, y - down / rowSpacing + 10 * perPixel, lengthText(down));
-      }
-    }
-  }
-  function niceLength(longest) {
-    const power = 10 ** Math.floor(Math.log10(longest));
-    return [5, 2, 1].map((n) => n * power).find((n) => n <= longest) || power;
-  }
-  const lengthText = (mm) => mm < 1 ? Number((mm * 1000).toPrecision(3)) + " µm" : Number(mm.toPrecision(3)) + " mm";
-  function line(parent, x1, y1, x2, y2) {
-    for (const kind of ["edge", ""]) {
-      const made = parent.appendChild(document.createElementNS(SVG, "line"));
-      if (kind) made.setAttribute("class", kind);
-      Object.entries({ x1, y1, x2, y2 }).forEach(([name, value]) => made.setAttribute(name, value));
-    }
-  }
-  function label(parent, x, y, text) {
-    const made = parent.appendChild(document.createElementNS(SVG, "text"));
-    made.setAttribute("x", x); made.setAttribute("y", y); made.setAttribute("font-size", 12.5 * perPixel);
-    made.textContent = text;
-  }
-
-  for (const view of views) {
-    view.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      zoom(Math.exp(-clamp(event.deltaY, -120, 120) / 400), scanPoint(view, event));
-    }, { passive: false });
-    let last = null, from = null;
-    view.addEventListener("pointerdown", (event) => {
-      if (event.button) return;
-      last = from = [event.clientX, event.clientY];
-      view.setPointerCapture(event.pointerId);
-      view.classList.add("moving");
-    });
-    view.addEventListener("pointermove", (event) => {
-      if (last) { move(last[0] - event.clientX, last[1] - event.clientY); last = [event.clientX, event.clientY]; }
-      const [x, y] = scanPoint(view, event);
-      if (objects && !last) objects.point(x, y, perPixel);
-      for (const other of views) {
-        const cross = other.querySelector(".cross");
-        cross.toggleAttribute("hidden", other === view);
-        cross.style.display = other === view ? "none" : "";
-        cross.setAttribute("transform", `translate(${x} ${y}) scale(${perPixel})`);
-      }
-    });
-    const stop = () => { last = null; view.classList.remove("moving"); };
-    view.addEventListener("pointerup", (event) => {
-      if (objects && from && Math.hypot(event.clientX - from[0], event.clientY - from[1]) < 4) objects.pick(...scanPoint(view, event), perPixel);
-      stop();
-    });
-    view.addEventListener("pointercancel", stop);
-    if (objects) view.addEventListener("pointerleave", () => objects.point());
-    view.addEventListener("pointerleave", () => views.forEach((v) => { v.querySelector(".cross").style.display = "none"; }));
-    view.addEventListener("dblclick", fit);
-    view.querySelector(".cross").style.display = "none";
-  }
-  byId("zoom-in").onclick = () => zoom(1.4);
-  byId("zoom-out").onclick = () => zoom(1 / 1.4);
-  byId("fit").onclick = fit;
-  new ResizeObserver(show).observe(views[0]);
-  window.addEventListener("beforeprint", () => { paper = [510, objects ? 348 : 400]; show(); }); // A4 across, as report.css sets it
-  window.addEventListener("afterprint", () => { paper = null; show(); });
+  const view = window.ocusegView(data, views, overlay, () => objects);
 
   /* ---- classes ---- */
   const toggles = [...document.querySelectorAll("input[data-class]")];
   const showOverlay = byId("show-overlay"), fill = byId("fill"), rings = byId("show-rings"), redFree = byId("red-free");
+  let fills = layers.map((layer) => Number(layer.dataset.fill)); // in %, of each class
+  let lastFills = fills.some((value) => value > 0) ? fills : fills.map(() => 35);
   function applyClasses() {
-    toggles.forEach((box) => layers[Number(box.dataset.class)].classList.toggle("off", !box.checked));
+    toggles.forEach((box) => document.querySelectorAll(`.layer[data-class="${box.dataset.class}"], .halo[data-class="${box.dataset.class}"], #profile path[data-class="${box.dataset.class}"]`)
+      .forEach((part) => part.classList.toggle("off", !box.checked)));
     overlay.classList.toggle("off", !showOverlay.checked);
     overlay.classList.toggle("no-rings", !rings.checked);
     if (objects) objects.update();
-    overlay.style.setProperty("--fill", fill.value / 100);
-    byId("fill-value").textContent = fill.value + " %";
+    layers.forEach((layer, k) => layer.style.setProperty("--fill", fills[k] / 100));
+    const equal = fills.every((value) => value === fills[0]);
+    fill.value = equal ? fills[0] || 0 : Math.max(...fills);
+    byId("fill-value").textContent = equal ? fill.value + " %" : "by class";
+    remember();
   }
   [...toggles, showOverlay, rings].forEach((box) => box.addEventListener("change", applyClasses));
-  fill.addEventListener("input", applyClasses);
+  fill.addEventListener("input", () => { fills = fills.map(() => Number(fill.value)); applyClasses(); });
   document.querySelectorAll("input[data-opacity]").forEach((slider) => slider.addEventListener("input", () => {
-    layers[Number(slider.dataset.opacity)].style.opacity = slider.value / 100;
+    [layers, halos].forEach((parts) => { parts[Number(slider.dataset.opacity)].style.opacity = slider.value / 100; });
     slider.nextElementSibling.textContent = slider.value + " %";
   }));
   document.querySelectorAll("input[data-attention]").forEach((box) => {
@@ -166,9 +45,38 @@
   function applyPicture() {
     const filter = `${redFree && redFree.checked ? "url(#green) " : ""}brightness(${byId("brightness").value}%)`;
     document.querySelectorAll(".scan").forEach((image) => { image.style.filter = filter; });
+    remember();
   }
   byId("brightness").addEventListener("input", applyPicture);
   if (redFree) redFree.addEventListener("change", applyPicture);
+  const main = document.querySelector(".case-view"), single = byId("single"), oneToOne = byId("one-to-one");
+  single.addEventListener("change", applyPanes);
+  function applyPanes() { main.classList.toggle("single", single.checked); view.show(); remember(); }
+  if (oneToOne) oneToOne.addEventListener("change", () => { view.setStretch(oneToOne.checked ? data.spacing[1] / data.spacing[0] : 1); remember(); });
+
+  /* ---- the view stands in the address, beside the worklist's order and filters, so that it is kept from case to case ---- */
+  let recalled = false;
+  const VIEW = { panes: ["one", single], overlay: ["off", showOverlay], redfree: ["on", redFree], scale: ["um", oneToOne] };
+  function remember() {
+    if (!recalled) return;
+    const stated = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
+    for (const [key, [word, box]] of Object.entries(VIEW)) {
+      if (!box) continue; // another kind of scan: the setting stays for the next
+      if (box.checked !== (word === "off")) stated.set(key, word); else stated.delete(key);
+    }
+    history.replaceState(null, "", String(stated) ? "#" + stated : location.pathname + location.search);
+  }
+  function recall() {
+    const stated = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
+    for (const [key, [word, box]] of Object.entries(VIEW)) if (box && stated.get(key) === word) box.checked = word !== "off";
+    recalled = true;
+    if (single.checked) applyPanes();
+    if (oneToOne && oneToOne.checked) oneToOne.dispatchEvent(new Event("change"));
+  }
+  for (const id of ["fellow", "visit", "patient"]) {
+    const link = byId(id);
+    if (link) link.addEventListener("click", () => { link.href = link.href.split("#")[0] + location.hash; });
+  }
   const ringsExist = () => overlay.querySelector(".rings circle") !== null;
   byId("rings-control").hidden = !ringsExist();
 
@@ -184,13 +92,18 @@
   function drawSlice() {
     const drawn = outlines.get(slice);
     layers.forEach((layer, k) => {
-      layer.querySelector("path").setAttribute("d", drawn ? drawn.paths[k] : "");
+      const surface = drawn && drawn.lines && drawn.lines[k];
+      const area = layer.querySelector(".area");
+      if (area) area.setAttribute("d", drawn ? drawn.paths[k] : "");
+      layer.querySelector(".outline").setAttribute("d", !drawn ? "" : surface === undefined ? drawn.paths[k] : surface);
       layer.querySelector(".rings").replaceChildren(...(drawn ? drawn.rings[k] : []).map(([x, y, radius]) => {
         const ring = document.createElementNS(SVG, "circle");
         ring.setAttribute("cx", x); ring.setAttribute("cy", y); ring.setAttribute("r", radius);
         return ring;
       }));
     });
+    const thick = [...document.querySelectorAll("#profile g path")];
+    thick.forEach((path, k) => path.setAttribute("d", drawn && drawn.profile && drawn.profile[k] || ""));
     if (objects) objects.drawSlice(slice, drawn && drawn.outlines || {});
     overlay.dataset.slice = drawn ? slice : "loading";
     if (drawn && ringsExist()) byId("rings-control").hidden = false;
@@ -253,15 +166,16 @@
   byId("help-button").onclick = () => help.showModal();
   const flip = (box) => { if (box) { box.checked = !box.checked; box.dispatchEvent(new Event("change")); } };
   const follow = (id) => { const link = byId(id); if (link) link.click(); };
-  let lastFill = 35;
   const letters = {
     o: () => flip(showOverlay),
     r: () => flip(rings),
     g: () => flip(redFree),
-    f: () => { if (fill.value > 0) { lastFill = fill.value; fill.value = 0; } else { fill.value = lastFill; } applyClasses(); },
+    f: () => { if (fills.some((value) => value > 0)) { lastFills = fills; fills = fills.map(() => 0); } else fills = lastFills; applyClasses(); },
+    s: () => flip(single), m: () => flip(oneToOne),
     a: () => { const on = !toggles.every((box) => box.checked); toggles.forEach((box) => { box.checked = on; }); applyClasses(); },
     p: () => follow("previous"), n: () => follow("next"), w: () => follow("worklist-link"),
-    "+": () => zoom(1.25), "=": () => zoom(1.25), "-": () => zoom(0.8), "0": fit,
+    e: () => follow("fellow"), v: () => follow("visit"), y: () => follow("patient"),
+    "+": () => view.zoom(1.25), "=": () => view.zoom(1.25), "-": () => view.zoom(0.8), "0": view.fit,
     "?": () => (help.open ? help.close() : help.showModal()),
     ...(objects ? objects.keys : {}),
   };
@@ -270,9 +184,15 @@
     if (event.ctrlKey || event.metaKey || event.altKey || (help.open && event.key !== "?")) return;
     const inSlider = event.target.type === "range";
     let used = true;
+    if (event.key === " ") { // a button or link that has the focus keeps its key
+      if (event.target.closest && event.target.closest("button, a, input, summary, select")) return;
+      overlay.classList.add("peek");
+      event.preventDefault();
+      return;
+    }
     if (event.key in steps && !inSlider) {
       const [dx, dy] = steps[event.key];
-      if (slider) goTo(slice + dx + dy); else move(60 * dx, 60 * dy);
+      if (slider) goTo(slice + dx + dy); else view.move(60 * dx, 60 * dy);
     } else if (slider && !inSlider && event.key === "PageUp") goTo(slice - 10);
     else if (slider && !inSlider && event.key === "PageDown") goTo(slice + 10);
     else if (slider && !inSlider && event.key === "Home") goTo(0);
@@ -283,11 +203,16 @@
     if (used) event.preventDefault();
   });
 
+  const unpeek = () => overlay.classList.remove("peek");
+  document.addEventListener("keyup", (event) => { if (event.key === " ") unpeek(); });
+  window.addEventListener("blur", unpeek);
+
   /* A browser may restore boxes and sliders of an earlier visit; the page must show what they say. */
+  recall();
   applyClasses();
   applyPicture();
   if (objects) { objects.start(); if (!slider) objects.drawSlice(slice, data.objects.outlines); }
   document.querySelectorAll("input[data-opacity]").forEach((slider) => slider.dispatchEvent(new Event("input")));
   if (slider && Number(slider.value) !== slice) goTo(Number(slider.value));
-  show();
+  view.show();
 })();
