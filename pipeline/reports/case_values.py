@@ -67,7 +67,7 @@ def page_values(
         "fill": fills.pop() if len(fills) == 1 else 0,
         "one_to_one": case.modality == "oct" and case.geometry.pixel_mm is not None and objects is None,
         "bars": scale_bars(case.geometry),
-        "surfaces": slices.surfaces,
+        "surfaces": None if any(map(case.record.withheld, run.label_map.layered)) else slices.surfaces,
         "profile": drawn.profile,
         "case": case,
         "run": run,

@@ -10,7 +10,7 @@ from pipeline.drawing.overlay import FILL, FILLED_ROLES, line_style
 from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.types import Geometry, LabelMap
 from pipeline.types.assessment import QualityGrade
-from pipeline.types.case_record import AnswerRecord, CaseRecord
+from pipeline.types.case_record import AnswerRecord
 
 LINE_WIDTH = 1.25
 """CSS pixels; dashes are multiples of it, as in the drawn overlays."""
@@ -192,12 +192,6 @@ def amount(case: ReportCase, pixels: int) -> str:
 def amount_of(case: ReportCase, name: str, pixels: int) -> str:
     """:func:`amount` of one class, or "–" where its numbers are withheld."""
     return WITHHELD if case.record.withheld(name) else amount(case, pixels)
-
-
-def trust(record: CaseRecord) -> tuple[str, ...]:
-    """What a person must know before anything of a case is believed: how it can be seen and why, then each flag."""
-    graded = () if record.quality is None or record.quality.grade == "good" else (f"Picture: {GRADES[record.quality.grade]}.",)
-    return (*graded, *(record.quality.reasons if record.quality else ()), *(flag.text for flag in record.flags))
 
 
 def answer(record: AnswerRecord) -> str:
