@@ -37,9 +37,7 @@ def main() -> None:
     root = parser.parse_args().data / "drishti_gs_half_train"
     photographs = sorted((root / "images").glob("*.jpg"))
     print(f"{len(photographs)} photographs\n")
-    print(
-        "| contour | halo | line: median | 5th percentile | photographs with a median of 3 | line or halo: median | 5th percentile | photographs |"
-    )
+    print("| contour | halo | line | 5th percentile | photographs at 3 : 1 | line or halo | 5th percentile | photographs at 3 : 1 |")
     print("|---|---|---|---|---|---|---|---|")
     for place, cls in enumerate(CLASSES.classes):
         for halo in (0.0, overlay.HALO):
