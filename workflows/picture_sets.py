@@ -43,6 +43,8 @@ GRADES = {"good": (0.0, 0.12), "usable": (0.25, 0.5), "poor": (0.7, 1.0)}
 """Quality by the amount of the strongest degradation; what lies between is not drawn, so that grades differ."""
 DRAWN = 60
 """Artificial B-scans and photographs of picture_kind."""
+NO_SCAN = ("mask", "label", "manual", "softmap", "expert")
+"""In names of files and folders: what people have drawn."""
 EYES_AMONG_SAMPLES = ("retina", "microaneurysms")
 """Photographs of eyes among the sample pictures of scikit-image."""
 Picture = npt.NDArray[np.uint8]
@@ -58,6 +60,7 @@ def main() -> None:
     pictures = kinds.add_parser("picture_kind")
     for kind in ("fundus", "oct", "octa", "other"):
         pictures.add_argument(f"--{kind}", type=Path, action="append", default=[], help=f"folder of which every readable scan is {kind}")
+    pictures.add_argument("--drawn", type=int, default=DRAWN, help="artificial photographs and B-scans, of each so many at most")
     for own in kinds.choices.values():
         own.add_argument("out", type=Path, help="new folder for the pictures")
     options = parser.parse_args()
@@ -119,9 +122,10 @@ def picture_kind(options: argparse.Namespace) -> int:
     made = 0
     for kind in ("fundus", "oct", "octa", "other"):
         for root in getattr(options, kind):
+            source = (root.parent if root.name == "images" else root).name.replace("_", "-")
             for number, path in enumerate(sorted(p for p in root.rglob("*") if p.suffix.lower() in (".jpg", ".png", ".tif", ".vol"))):
                 below = path.relative_to(root).parts
-                if any("mask" in part or "label" in part for part in below) or "_bscan" in path.name:
+                if any(word in part.lower() for part in below for word in NO_SCAN) or "_bscan" in path.name:
                     continue
                 if kind == "other" and path.stem in EYES_AMONG_SAMPLES:
                     continue
@@ -131,19 +135,21 @@ def picture_kind(options: argparse.Namespace) -> int:
                     print(f"{path.name}: left out ({error})")
                     continue
                 for plane in range(0, scan.geometry.slices, max(1, scan.geometry.slices // 8)):
-                    place = options.out / kind / f"{root.name.replace('_', '-')}-{number:04d}_{plane:03d}.jpg"
+                    place = options.out / kind / f"{source}-{number:04d}_{plane:03d}.jpg"
                     save(plane_in_colour(scan, plane), place)
                     made += 1
-    return made + artificial(options.out)
+    return made + artificial(options.out, options.drawn)
 
 
-def artificial(out: Path) -> int:
-    """Phantom photographs and B-scans under their kinds."""
+def artificial(out: Path, most: int) -> int:
+    """Phantom photographs and B-scans under their kinds, ``most`` of each."""
+    if not most:
+        return 0
     home = out.with_name(out.name + ".phantoms")
-    write_hospital(home, DRAWN // 4, 5, fundus_shape=(400, 448), oct_shape=(6, 256, 320))
+    write_hospital(home, max(1, most // 4), 5, fundus_shape=(400, 448), oct_shape=(6, 256, 320))
     made = 0
     for kind, pattern in (("fundus", "card/images/*.png"), ("oct", "card/oct/*")):
-        for path in sorted(home.glob(pattern))[:DRAWN]:
+        for path in sorted(home.glob(pattern))[:most]:
             scan = open_scan(path)
             name = path.name.partition(".")[0].replace("_", "-")
             save(plane_in_colour(scan, scan.geometry.slices // 2), out / kind / f"phantom-{kind}-{name}_000.jpg")

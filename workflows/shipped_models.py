@@ -5,6 +5,9 @@
     python workflows/shipped_models.py disc --idrid IDRID [--drishti DRISHTI] --weights-dir FOLDER
     python workflows/shipped_models.py lesions --idrid IDRID --weights-dir FOLDER
     python workflows/shipped_models.py oct_layers [--vol SPECTRALIS]
+    python workflows/shipped_models.py eye_side --eyes EYES [--both-eyes DR_BOTH_EYES]
+    python workflows/shipped_models.py picture_kind --kinds KINDS [--other-kinds OTHER_KINDS]
+    python workflows/shipped_models.py quality --qualities QUALITIES
 
 The folders are as the cards of these names in data_cards/ describe them. CHASE_DB1 and HRF are copied side by side to ``OUT/data``, where
 the card chase_hrf finds both; it keeps their official test parts out of training. DRIVE and Drishti-GS1, which may not be passed on, and
@@ -24,7 +27,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 
 from pipeline.bundles.bundle import Bundle, load_bundle, save_bundle
 from pipeline.bundles.leakage import trained_on
@@ -40,23 +45,36 @@ from pipeline.evaluation.device_lines import read_beside_device
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.inference.predict import Predictor
 from pipeline.phantoms.oct_set import write_oct_set
-from pipeline.scans.field_of_view import detect_field_of_view
+from pipeline.scans.array import scan_of_array
+from pipeline.scans.display import plane_in_colour
+from pipeline.scans.field_of_view import detect_field_of_view, field_diameter
 from pipeline.training.run import train
-from pipeline.types import Geometry, Prediction, Target
+from pipeline.types import Geometry, Prediction, Scan, Target
 
 VESSEL_DIAMETER = 1152
 """Width in pixels that a field of view is brought to: larger than in training, because validation was better so (0.813 against 0.811)."""
 PHANTOM_PATIENTS = 36
+SMALL_DIAMETERS = (400, 540, 700)
+"""Of fields of view in pixels: as of cameras whose pictures are smaller than those of CHASE_DB1 (920) and HRF (1632 at half size)."""
+DRAWN = 0.25
+UPSCALING_LOGITS = (0.0, 0.3, 0.6, 0.9, 1.2)
+Mask = npt.NDArray[np.bool_]
 SETS = {
     "chase": "CHASE_DB1, as data_cards/chase_db1.md says",
     "hrf": "HRF, as data_cards/hrf.md says",
     "idrid": "IDRiD with boxes, as data_cards/idrid_codras.md says",
     "drive": "DRIVE, as data_cards/drive.md says: measured on, never trained on",
     "drishti": "Drishti-GS1, as data_cards/drishti_gs.md says: measured on, never trained on",
+    "eyes": "photographs, laid out by `workflows/picture_sets.py eye_side`",
+    "both-eyes": "both eyes of patients with diabetes, as data_cards/dr_both_eyes.md says: measured on, never trained on",
+    "kinds": "pictures, laid out by `workflows/picture_sets.py picture_kind`",
+    "other-kinds": "pictures from sources that are not among KINDS, laid out by the same with --drawn 0",
+    "qualities": "spoilt photographs, laid out by `workflows/picture_sets.py quality`",
     "vol": "exports (.vol) of a Spectralis with its lines: measured on, never trained on",
 }
 """Options for folders, and what they hold."""
 
+OF_PICTURES = {"accuracy_answered": "accuracy of those answered", "abstained": "not answered", "quadratic_kappa": "quadratic kappa"}
 BESIDE = ("pixel_accuracy", "sensitivity", "specificity")
 Scores = dict[tuple[str, str], Mapping[str, Any]]
 """By what a bundle was measured on and the score's name: ``value``, and ``low`` and ``high`` of 95 % over patients, or None; with a Dice
@@ -123,11 +141,14 @@ def make_vessels(model: Model, options: argparse.Namespace, to: Path) -> Sequenc
     data = chase_and_hrf(options)
     first = train_step("shipped_vessels_first", data, options.out)
     average(model, (first, train_step("shipped_vessels_late", data, options.out, first)), data, to)
+    fit_upscaling(to, data)
     return vessel_measurements(options)
 
 
 def make_vessels_little(model: Model, options: argparse.Namespace, to: Path) -> Sequence[Measurement]:
-    keep(model, train_step("shipped_vessels_little", chase_and_hrf(options), options.out), to)
+    data = chase_and_hrf(options)
+    keep(model, train_step("shipped_vessels_little", data, options.out), to)
+    fit_upscaling(to, data)
     return vessel_measurements(options)
 
 
@@ -159,6 +180,25 @@ def make_oct_layers(model: Model, options: argparse.Namespace, to: Path) -> Sequ
     keep(model, train_step("shipped_oct_layers", phantoms / "card", options.out), to)
     on_phantoms = on_labels("phantoms, test part", "phantom_oct_layers", phantoms / "card")
     return [on_phantoms] if options.vol is None else [on_phantoms, on_device_lines(options.vol)]
+
+
+def make_eye_side(model: Model, options: argparse.Namespace, to: Path) -> Sequence[Measurement]:
+    keep(model, train_step("eye_side", options.eyes, options.out), to, half=True)
+    own = on_labels("test part", "eye_side", options.eyes)
+    if options.both_eyes is None:
+        return [own]
+    return [own, on_labels("dr_both_eyes, never seen", "dr_both_eyes_side", options.both_eyes, part="all")]
+
+
+def make_picture_kind(model: Model, options: argparse.Namespace, to: Path) -> Sequence[Measurement]:
+    keep(model, train_step("picture_kind", options.kinds, options.out), to, half=True)
+    own = on_labels("test part", "picture_kind", options.kinds)
+    return [own] if options.other_kinds is None else [own, on_labels("other sources", "picture_kind", options.other_kinds, part="all")]
+
+
+def make_quality(model: Model, options: argparse.Namespace, to: Path) -> Sequence[Measurement]:
+    keep(model, train_step("quality", options.qualities, options.out), to, half=True)
+    return [on_labels("test part", "quality", options.qualities)]
 
 
 def chase_and_hrf(options: argparse.Namespace) -> Path:
@@ -255,6 +295,48 @@ def validated(predictor: Predictor, card: DataCard, case: CardCase) -> tuple[Pre
     return predictor.predict(scan), target, torch.from_numpy(detect_field_of_view(scan.pixels))
 
 
+def fit_upscaling(to: Path, root: Path) -> None:
+    """Choose ``task.upscaling_logit`` of the bundle ``to`` by its validation photographs, shrunk to the size of other cameras.
+
+    Supposed is that a reader of the small picture would have marked each pixel of which a vessel covers DRAWN or more.
+    """
+    bundle, card = load_bundle(to), load_card("chase_hrf")
+    split = trained_on(bundle).split
+    assert split is not None
+    small = [shrunk(card, case, size) for case in find_cases(card, root) if case.key in split.validation for size in SMALL_DIAMETERS]
+    scores = {logit: mean_dice(bundle, logit, small) for logit in UPSCALING_LOGITS}
+    best = max(scores, key=scores.__getitem__)
+    print(f"upscaling_logit {best}: Dice {scores[best]:.4f} of shrunk photographs, {scores[0.0]:.4f} without")
+    metrics = json.loads((to / "bundle.json").read_text(encoding="utf-8"))["metrics"]
+    save(to, bundle, bundle.config.model_copy(update={"task": with_upscaling(bundle, best)}), metrics, to)
+
+
+def mean_dice(bundle: Bundle, logit: float, labelled: Sequence[tuple[Scan, Mask, Mask]]) -> float:
+    """Over pictures with their vessels and fields of view."""
+    bundle.task.config = with_upscaling(bundle, logit)
+    predictor = Predictor(bundle)
+    found = [predictor.layers(predictor.predict(scan)) for scan, _, _ in labelled]
+    pairs = [(own[0] & valid, vessels & valid) for own, (_, vessels, valid) in zip(found, labelled, strict=True) if own is not None]
+    return float(np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs]))
+
+
+def with_upscaling(bundle: Bundle, logit: float) -> Any:
+    return bundle.config.task.model_copy(update={"upscaling_logit": logit})  # type: ignore[attr-defined]
+
+
+def shrunk(card: DataCard, case: CardCase, diameter: int) -> tuple[Scan, Mask, Mask]:
+    """A photograph whose field is so many pixels wide, its vessels, and its field of view."""
+    scan = read_scan(card, case)
+    mask = read_truth(card, case, scan=scan).mask
+    assert mask is not None
+    factor = diameter / field_diameter(detect_field_of_view(scan.pixels))
+    size = round(factor * mask.shape[1]), round(factor * mask.shape[0])
+    covered = Image.fromarray((np.asarray(mask) == 1).astype(np.float32)).resize(size, Image.Resampling.BOX)
+    picture = np.asarray(Image.fromarray(plane_in_colour(scan, 0)).resize(size, Image.Resampling.BOX))
+    small = scan_of_array(picture, "fundus", None)
+    return small, np.asarray(covered) >= DRAWN, detect_field_of_view(small.pixels)
+
+
 def on_labels(
     title: str, card: str, root: Path, *, classes: Mapping[str, str] | None = None, part: Literal["test", "all"] = "test"
 ) -> Measurement:
@@ -270,7 +352,9 @@ def on_labels(
 
 
 def scores(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """What a model is told by: AP of objects, else Dice of pixels, and errors of surfaces."""
+    """What a model is told by: AP of objects, scores of whole pictures, else Dice of pixels, and errors of surfaces."""
+    if (grades := summary.get("grades")) is not None:
+        return {title: score_of(grades["scores"][name]) for name, title in OF_PICTURES.items() if name in grades["scores"]}
     if (boxes := summary.get("detection", {}).get("box")) is not None:
         return {f"AP@.50 {name}": score_of(own, "ap50", "ap50_low", "ap50_high") for name, own in boxes["classes"].items()}
     found: dict[str, Mapping[str, Any]] = {}
@@ -360,6 +444,23 @@ MODELS = {
         "Retinal layers and fluid in OCT B-scans, learnt from artificial scans alone. U-Net, 0.67 M parameters.",
         make_oct_layers,
         measured=("vol",),
+    ),
+    "eye_side": Model(
+        "Right or left eye, found in the fundus photograph itself, or no answer. EfficientNet-Lite0 up to its stride of 16.",
+        make_eye_side,
+        needs=("eyes",),
+        measured=("both-eyes",),
+    ),
+    "picture_kind": Model(
+        "Fundus photograph, OCT, OCT angiography, or a picture of something else. EfficientNet-Lite0 up to its stride of 16.",
+        make_picture_kind,
+        needs=("kinds",),
+        measured=("other-kinds",),
+    ),
+    "quality": Model(
+        "How well a fundus photograph is seen: poor, usable, good; learnt from drawn faults. EfficientNet-Lite0 up to its stride of 16.",
+        make_quality,
+        needs=("qualities",),
     ),
 }
 

@@ -77,7 +77,7 @@ def metadata(bundle: Bundle) -> dict[str, Any]:
         "normalise": normalise.model_dump(mode="json"),
         "working_scale": {"diameter_px": normalise.working_diameter_px, "size": normalise.working_size},
         "training_spacing_mm": bundle.spacing_mm,
-        "prediction": {key: value for key, value in task.model_dump(mode="json").items() if key.startswith(("tile", "flips"))},
+        "prediction": {key: value for key, value in task.model_dump(mode="json").items() if key.startswith(("tile", "flips", "upscaling"))},
         "inputs": [
             {
                 "name": INPUT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import reduce
@@ -15,6 +16,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.errors import ConfigError
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD, DiceSearch, decide
 from pipeline.models.base import Family, Network, memory_format
 from pipeline.models.lean_monai import lean_monai
@@ -27,6 +29,8 @@ from pipeline.tasks.pixels import pixel_summary
 from pipeline.types import IGNORE, Batch, LabelMap, Measure, Placement, Prediction, Target
 
 _TILES_AT_ONCE = 16
+_UPSCALED = 1.25
+"""Enlargement from source to network up to which probabilities stay as they are."""
 
 
 class SemanticConfig(TaskConfig):
@@ -44,6 +48,12 @@ class SemanticConfig(TaskConfig):
     tile_slices: int | None = Field(None, ge=1, description="slices per tile of a volume; null: all slices at once")
     tile_overlap: float = Field(0.25, ge=0, lt=1, description="overlap of neighbouring tiles as a fraction of their side")
     flips: bool = Field(False, description="average the prediction over flips (test-time augmentation)")
+    upscaling_logit: float = Field(
+        0.0,
+        ge=0,
+        description="added to the logits of overlapping or single classes for each doubling of a picture's enlargement beyond 1.25 times: "
+        "readers draw a thin line one pixel wide, however thin it is",
+    )
 
     @property
     def slices_at_once(self) -> int | None:
@@ -68,6 +78,8 @@ class SemanticTask(Task):
 
     def __init__(self, config: SemanticConfig, network: Network, label_map: LabelMap) -> None:
         super().__init__()
+        if config.upscaling_logit and not label_map.independent:
+            raise ConfigError("task.upscaling_logit: these classes exclude each other, so that their logits are relative; set it to 0")
         self.config = config
         self.network = network
         self.label_map = label_map
@@ -161,12 +173,20 @@ class SemanticTask(Task):
         """One Prediction a plane of images (B, C, [D,] H, W), as many of them at once as memory allows."""
         probabilities, tile = self._probabilities(x)
         if len(set(placements)) == 1:
-            maps = list(placements[0].to_source(probabilities).cpu().numpy())
+            maps = list(self._to_source(probabilities, placements[0]).cpu().numpy())
         else:
-            maps = [placement.to_source(own).cpu().numpy() for own, placement in zip(probabilities, placements, strict=True)]
+            maps = [self._to_source(own, placement).cpu().numpy() for own, placement in zip(probabilities, placements, strict=True)]
         warnings = () if tile is None or tile == self.config.tile else (in_pieces(tile),)
         planes = [plane for own in maps for plane in (np.moveaxis(own, 1, 0) if self.volumes else own[None])]
         return [Prediction(probabilities=plane, warnings=warnings) for plane in planes]
+
+    def _to_source(self, probabilities: Tensor, placement: Placement) -> Tensor:
+        """Maps (..., H, W) in the source frame, with what :attr:`SemanticConfig.upscaling_logit` adds."""
+        maps = placement.to_source(probabilities)
+        octaves = math.log2(math.sqrt(math.prod(placement.scale)) / _UPSCALED)
+        if not self.config.upscaling_logit or octaves <= 0:
+            return maps
+        return torch.sigmoid(torch.logit(maps, eps=1e-6) + octaves * self.config.upscaling_logit)
 
     def _tile(self, x: Tensor) -> tuple[int, int] | None:
         """(rows, columns) of tiles by which images (B, C, [D,] H, W) are seen: as configured, or less for lack of memory; None: whole."""

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from pipeline.errors import ConfigError
 from pipeline.models.base import Network
 from pipeline.tasks.base import Task
 from pipeline.tasks.semantic import SemanticConfig, SemanticTask, one_channel_a_class
@@ -132,6 +133,16 @@ def test_tiles_and_the_whole_image_agree_for_a_network_without_context() -> None
 def test_averaging_over_flips_brings_every_view_back() -> None:
     image = noise(1, 7, 10)
     np.testing.assert_allclose(only(task(flips=True), image), only(task(), image), atol=1e-6)
+
+
+def test_enlarging_adds_to_the_logits_by_doublings_beyond_one_and_a_quarter() -> None:
+    image = torch.full((1, 40, 60), -0.5)  # the same everywhere, so that bringing it to the source changes no value
+    for source, octaves in (((40, 60), 0.0), ((32, 48), 0.0), ((16, 24), 1.0), ((8, 12), 2.0), ((80, 120), 0.0)):
+        placement = Placement(source, (0, 0, *source), (40, 60))
+        expected = torch.sigmoid(torch.tensor(-0.5 + 0.9 * octaves)).item()
+        np.testing.assert_allclose(only(task(upscaling_logit=0.9), image, placement), expected, atol=1e-6)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        task(THREE, upscaling_logit=0.9)
 
 
 def test_predicting_leaves_the_training_mode_as_it_was() -> None:
