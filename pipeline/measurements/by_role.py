@@ -17,7 +17,8 @@ from pipeline.measurements.oct_sectors import CIRCLE_QUANTITIES, ETDRS_QUANTITIE
 from pipeline.measurements.quantity import Measurement, Quantity
 from pipeline.measurements.rim import RIM_QUANTITIES, measure_rim
 from pipeline.measurements.thickness import THICKNESS, has_surfaces, measure_thickness
-from pipeline.types import Geometry, LabelClass, LabelMap, Measure
+from pipeline.measurements.vessels import EQUIVALENT_QUANTITIES, VESSEL_QUANTITIES, measure_equivalents, measure_vessels
+from pipeline.types import VESSELS, Geometry, LabelClass, LabelMap, Measure
 from pipeline.types.assessment import MeasureRecord
 
 DISC = Measurement(("optic_disc",), measure_disc, DISC_QUANTITIES)
@@ -27,8 +28,10 @@ SURFACES = Measurement(("layer",), measure_thickness, (THICKNESS,), has_surfaces
 MACULA = Measurement(("layer",), measure_etdrs, ETDRS_QUANTITIES, is_raster, per_class=True)
 CIRCLE = Measurement(("layer",), measure_circle, CIRCLE_QUANTITIES, is_circle, per_class=True)
 FLUID = Measurement(("fluid",), measure_fluid, FLUID_QUANTITIES, lambda case: not case.flat, per_class=True)
+VESSEL_TREES = tuple(Measurement((role,), measure_vessels, VESSEL_QUANTITIES, per_class=True) for role in VESSELS)
+EQUIVALENTS = Measurement(("artery", "vein"), measure_equivalents, EQUIVALENT_QUANTITIES)
 
-MEASUREMENTS: tuple[Measurement, ...] = (DISC, RATIOS, RIM, SURFACES, MACULA, CIRCLE, FLUID)
+MEASUREMENTS: tuple[Measurement, ...] = (DISC, RATIOS, RIM, *VESSEL_TREES, EQUIVALENTS, SURFACES, MACULA, CIRCLE, FLUID)
 """In the order in which a case's numbers are shown."""
 
 

@@ -14,7 +14,7 @@ from pipeline.types.scan import SpacingSource
 
 SIGNIFICANT = 6
 """Digits of a recorded number: more than any measurement is worth, few enough to be read."""
-_SCALED = ("mm", "mm2", "mm3", "um", "1/mm")
+_SCALED = ("mm", "mm2", "mm3", "um", "1/mm", "1/mm2")
 _LONGEST_NAME = 24
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.types.label import LabelMap
 from pipeline.types.scan import Geometry, require
 
-Unit = Literal["1", "%", "px", "px2", "voxels", "mm", "mm2", "mm3", "um", "deg", "1/px", "1/mm"]
+Unit = Literal["1", "%", "px", "px2", "voxels", "mm", "mm2", "mm3", "um", "deg", "1/px", "1/mm", "1/px2", "1/mm2"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,111 @@
+"""Smooth centrelines of vessels with their calibre, to a fraction of a pixel.
+
+The pixels of a skeleton lie up to half a pixel beside the middle, and a chain of pixels is up to 8 % longer than the line that it stands
+for. So each chain is smoothed, the two walls are looked for along its normals, and the line is moved to their middle: the distance
+between the walls is the calibre, wherever the skeleton lay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from pipeline.measurements.vessel_tree import FREE, Segment, Tree
+
+BoolArray = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+CHAIN_SIGMA = 2.0
+"""Pixels of the first smoothing, for the normals."""
+LINE_SIGMA = 5.0
+"""Pixels of the second, which curvature is taken from; bends down to a wavelength of 40 px keep 97 % of their height."""
+FURTHEST_WALL = 60.0
+"""Pixels: what is wider than twice that is no vessel, and has no calibre."""
+_STEP = 0.5
+_MARGIN = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One segment of the tree. ``points`` float64 (n, 2), about a pixel apart · ``widths`` (n) in pixels, NaN where the walls are not those
+    of this vessel alone (near a branch point) · ``ends`` as of the segment."""
+
+    points: Floats
+    widths: Floats
+    ends: tuple[int, int]
+
+    @property
+    def length(self) -> float:
+        return float(np.hypot(*np.diff(self.points, axis=0).T).sum())
+
+    @property
+    def chord(self) -> float:
+        return float(np.hypot(*(self.points[-1] - self.points[0])))
+
+
+def find_lines(mask: BoolArray, to_wall: Floats, tree: Tree) -> list[Line]:
+    """The tree's segments of at least 3 points as lines, with the calibre of a mask bool (H, W) along them."""
+    paths = [(segment, tree.whole_path(segment)) for segment in tree.segments]
+    kept = [(segment, smooth(path, CHAIN_SIGMA)) for segment, path in paths if len(path) >= 3]
+    if not kept:
+        return []
+    points = np.concatenate([path for _, path in kept])
+    normals = np.concatenate([_normals(path) for _, path in kept])
+    reach = min(float(to_wall.max()) + _MARGIN, FURTHEST_WALL)
+    left, right = (_to_wall(mask, points, sign * normals, reach) for sign in (-1, 1))
+    widths = left + right
+    middle = points + normals * ((right - left) / 2)[:, None]
+    lines, at = [], 0
+    for segment, path in kept:
+        own = slice(at, at + len(path))
+        at += len(path)
+        clear = _clear_of_nodes(path, segment, tree) & np.isfinite(widths[own])
+        line = np.where(clear[:, None], middle[own], path)
+        lines.append(Line(smooth(line, LINE_SIGMA), np.where(clear, widths[own], np.nan), segment.ends))
+    return lines
+
+
+def smooth(path: Floats, sigma: float) -> Floats:
+    """A path (n, 2) through a Gaussian twice over (Tukey's twicing), which leaves slow bends as high as they are; its ends stay."""
+
+    def once(values: Floats) -> Floats:
+        reach = int(4 * sigma + 0.5)
+        padded = np.pad(values, ((reach, reach), (0, 0)), mode="reflect", reflect_type="odd")
+        return np.asarray(ndimage.gaussian_filter1d(padded, sigma, axis=0)[reach:-reach], np.float64)
+
+    first = once(path)
+    return first + once(path - first)
+
+
+def _normals(path: Floats) -> Floats:
+    """Unit vectors across a path (n, 2)."""
+    along = np.gradient(path, axis=0)
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    return np.asarray(across / np.maximum(np.hypot(*across.T), 1e-9)[:, None])
+
+
+def _to_wall(mask: BoolArray, points: Floats, directions: Floats, reach: float) -> Floats:
+    """Distance from points (n, 2) to where the mask, between pixels, falls to one half; NaN where that is further than ``reach``."""
+    far = np.arange(0, reach + _STEP, _STEP)
+    rays = points[:, :, None] + directions[:, :, None] * far  # (n, 2, steps)
+    inside = ndimage.map_coordinates(mask.astype(np.float32), rays.transpose(1, 0, 2), order=1, mode="constant")
+    outside = inside < 0.5
+    first = outside.argmax(axis=1)
+    before = np.maximum(first - 1, 0)
+    own = np.arange(len(points))
+    high, low = inside[own, before].astype(np.float64), inside[own, first].astype(np.float64)
+    part = np.where(first > 0, (high - 0.5) / np.maximum(high - low, 1e-9), 0.0)
+    distance = (before + part) * _STEP
+    return np.where(outside.any(axis=1), distance, np.nan)
+
+
+def _clear_of_nodes(path: Floats, segment: Segment, tree: Tree) -> BoolArray:
+    """Points whose walls are not those of another branch: one and a half times a branch point's distance to the wall away from it."""
+    clear = np.ones(len(path), dtype=bool)
+    for end in segment.ends:
+        if end != FREE:
+            clear &= np.hypot(*(path - tree.nodes[end]).T) > 1.5 * tree.radii[end]
+    return clear
