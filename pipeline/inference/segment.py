@@ -52,7 +52,8 @@ def segment(
     -------
     In the scan's own frame: ``masks`` bool (K, [D,] H, W) with the names in ``label_map`` (``mask(NAME)`` is one of them),
     ``probabilities`` float32 of the same shape where no model finds objects, ``boxes``, ``labels`` and ``scores`` of a picture where one
-    does, ``answers`` of those that say what the scan as a whole is, ``geometry``, and ``warnings`` that a reader should see.
+    does, ``answers`` of those that say what the scan as a whole is, ``geometry``, ``warnings`` that a reader should see, ``quality`` of the
+        scan (its grade, reasons and scores) and ``flags`` on what cannot be true of an eye.
 
     Raises
     ------
@@ -105,4 +106,6 @@ def _prediction(result: CaseResult) -> Prediction:
         masks=result.label_map.layers(result.mask),
         geometry=result.scan.geometry,
         label_map=result.label_map,
+        quality=result.assessment.quality,
+        flags=result.assessment.flags,
     )

@@ -24,8 +24,8 @@ SCALES = {
     "band": Scale(0.45, 0.60, 0.68, 0.74, 0.90),
 }
 """``signal``: contrast to noise of tissue · ``retina``: of the columns, those that one piece of tissue reaches · ``clipped``: of the
-columns, those in which that piece touches the picture's top · ``band``: how much of the picture's height that piece fills (median of its columns); a
-photograph or page is no band."""
+columns, those in which that piece touches the picture's top · ``band``: how much of the picture's height it fills (median of its columns),
+which is little of a B-scan and much of a photograph or page."""
 _WORDS = {
     "signal": ("The OCT signal is weak.", "The OCT signal is too weak to measure anything."),
     "retina": (
@@ -76,4 +76,9 @@ def slice_values(plane: npt.NDArray[np.uint8]) -> dict[str, float]:
         return nothing
     signal = float((smooth[largest].mean() - dark.mean()) / max(float(dark.std()), 2.0))
     spans = largest.any(axis=0)
-    return {"signal": signal, "retina": float(spans.mean()), "clipped": float(largest[0].mean()), "band": float(np.median(largest.mean(axis=0)[spans]))}
+    return {
+        "signal": signal,
+        "retina": float(spans.mean()),
+        "clipped": float(largest[0].mean()),
+        "band": float(np.median(largest.mean(axis=0)[spans])),
+    }

@@ -17,8 +17,9 @@ from pipeline.types.assessment import FlagRecord
 from pipeline.types.label import VESSELS
 
 DISC_DIAMETER = (0.05, 0.42)
-"""Of the field's diameter. Discs have 0.80 to 5.54 mm2 (Jonas, Gusek, Naumann, IOVS 29, 1988, pages 1151-1158), which is 1.0 to 2.7 mm
-across; a field of 60 degrees is about 17.8 mm wide and one of 22 degrees 6.5 mm (0.3 mm a degree in an emmetropic eye)."""
+"""Of the field's diameter. Discs are 1.88 x 1.77 mm on average (doi:10.1001/archopht.1990.01070030057028) and have up to 5.1 mm2
+(doi:10.4103/0301-4738.73716), which is 2.5 mm across; a field of 60 degrees is about 17.8 mm wide and one of 22 degrees 6.5 mm (0.3 mm
+a degree in an emmetropic eye). Half an average disc in the widest field, and the largest disc in the narrowest, are the limits."""
 DISC_ROUND = 0.55
 """Shorter by longer axis of the ellipse with the disc's moments; tilted discs go down to about 0.6."""
 DISC_FULL = 0.85

@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from pipeline.types.quality import FlagRecord, Fraction, QualityGrade, QualityRecord, Record
 from pipeline.types.result import Measure, Unit
 from pipeline.types.scan import SpacingSource
 
+__all__ = ["DoubtRecord", "FileName", "FlagRecord", "Fraction", "MeasureRecord", "QualityGrade", "QualityRecord", "Record"]
+
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}\.png$")]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-QualityGrade = Literal["good", "usable", "poor", "not_measurable"]
-"""In descending order. Of ``poor`` pictures numbers are shown with a warning, of ``not_measurable`` ones none is."""
-
-
-class Record(BaseModel):
-    """Base of what is kept as JSON: numbers are finite, and a key that was never set is not written."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """The keys that were set, as JSON has them, in the order of the schema."""
-        return self.model_dump(by_alias=True, exclude_unset=True)
-
-
-class QualityRecord(Record):
-    """Whether the scan may be measured at all. ``reasons``: one sentence each, the weightiest first; none of a good scan.
-    ``scores``: of each thing that was looked at (sharpness, exposure, ...), 0 worst to 1 best."""
-
-    grade: QualityGrade
-    reasons: tuple[str, ...] = ()
-    scores: dict[str, Fraction] = {}
-
-
-class FlagRecord(Record):
-    """One thing that a person must look at: ``code`` for programs, ``text`` one sentence · ``withholds``: no number of these ``classes``
-    (of all, where none is named) is shown."""
-
-    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
-    text: str
-    withholds: bool = False
-    classes: tuple[str, ...] = ()
 
 
 class MeasureRecord(Record):
@@ -78,6 +49,6 @@ class DoubtRecord(Record):
     ``score``: 0 sure to 1 in doubt, which orders a worklist."""
 
     maps: tuple[FileName, ...] = ()
-    predicted_dice: dict[str, Fraction] = {}
+    predicted_dice: dict[str, Fraction] = Field({})
     unlike_training: Fraction | None = None
     score: Fraction | None = None

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.types.label import LabelMap
+from pipeline.types.quality import FlagRecord, QualityRecord
 from pipeline.types.scan import Geometry, require
 
 Unit = Literal["1", "%", "px", "px2", "voxels", "mm", "mm2", "mm3", "um", "deg", "1/px", "1/mm", "1/px2", "1/mm2"]
@@ -26,7 +27,7 @@ class Prediction:
 
     What :func:`pipeline.segment` gives also has ``masks`` bool (K, [D,] H, W) at the bundles' thresholds, the scan's ``geometry``, the
     ``label_map`` of the K classes, and ``answers``: of each bundle that says what a scan as a whole is the class, or None where it is not
-    sure enough.
+    sure enough; ``quality`` and ``flags``: how far all of that may be believed (docs/quality.md).
     """
 
     probabilities: npt.NDArray[np.float32] | None = None
@@ -42,6 +43,8 @@ class Prediction:
     geometry: Geometry | None = None
     label_map: LabelMap | None = None
     answers: Mapping[str, str | None] = field(default_factory=dict)
+    quality: QualityRecord | None = None
+    flags: tuple[FlagRecord, ...] = ()
 
     def __post_init__(self) -> None:
         if self.probabilities is not None:

@@ -39,6 +39,9 @@ def test_an_array_a_file_and_a_scan_give_the_same(tmp_path: Path) -> None:
     assert np.array_equal(found.masks[0], shown[..., 2] / 255 >= 0.5)
     assert found.probabilities is not None
     assert found.probabilities.dtype == np.float32
+    assert found.quality is not None
+    assert (found.quality.grade, found.quality.scores["resolution"]) == ("not_measurable", 0)
+    assert {flag.code for flag in found.flags} == {"vessels_fill_field", "disc_size"}
     for scan in (tmp_path / "eye_OD.png", str(tmp_path / "eye_OD.png"), open_scan(tmp_path / "eye_OD.png")):
         other = segment(scan, bundles)
         assert other.masks is not None
