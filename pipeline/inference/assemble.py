@@ -15,8 +15,9 @@ from pipeline.inference.laterality import with_side
 from pipeline.inference.model_set import PreparedCase
 from pipeline.inference.object_files import FoundObject, FoundObjects, compact
 from pipeline.inference.predict import Predictor, PreprocessedScan
-from pipeline.measurements.surfaces import Surfaces, find_surfaces
-from pipeline.types import Prediction
+from pipeline.measurements.surfaces import Surfaces, find_surfaces, together
+from pipeline.metrics.threshold import decide_both_ways
+from pipeline.types import LabelMap, Prediction
 
 
 def assemble(
@@ -39,7 +40,8 @@ def assemble(
     masks: list[npt.NDArray[np.unsignedinteger]] = []
     kept: list[npt.NDArray[np.float16]] = []
     objects: list[list[FoundObject]] = []
-    depths: list[npt.NDArray[np.float32]] = []
+    found_surfaces: list[Surfaces] = []
+    leaning: list[tuple[npt.NDArray[np.unsignedinteger], ...]] = []
     graded: list[Prediction] = []
     has_masks = True
     warnings: tuple[str, ...] = ()
@@ -54,7 +56,10 @@ def assemble(
             objects.append(compact(prediction, plane))
             has_masks = has_masks and prediction.instance_masks is not None
         if label_map.layered and prediction.probabilities is not None:
-            depths.append(find_surfaces(prediction.probabilities, label_map).depth)
+            found_surfaces.append(find_surfaces(prediction.probabilities, label_map))
+        if label_map.classes and prediction.probabilities is not None:
+            both = decide_both_ways(prediction.probabilities, label_map, predictor.task.thresholds)
+            leaning.append(tuple(label_map.mask(own).astype(dtype) for own in both))
         if prediction.grade_probabilities is not None:
             graded.append(prediction)
         elif keep_probabilities:
@@ -68,7 +73,7 @@ def assemble(
         found = FoundObjects.of(objects, has_masks, label_map, predictor.task.thresholds)
         if len(found.objects) < sum(map(len, objects)):
             warnings += (f"only the highest-scoring {len(found.objects)} objects were kept",)
-    surfaces = Surfaces(label_map.surface_names, np.concatenate(depths, axis=1)) if depths else None
+    less_and_more = tuple(own[0] if flat else np.stack(own) for own in zip(*leaning, strict=True)) if leaning else ()
     seconds = seconds_before + time.perf_counter() - began
     return CaseResult(
         ready.scan,
@@ -80,8 +85,9 @@ def assemble(
         predictor.bundle.id,
         seconds,
         found,
-        surfaces,
+        together(found_surfaces) if found_surfaces else None,
         (predictor.answer(graded),) if graded else (),
+        leaning=less_and_more,
         engine=predictor.engine.name,
     )
 
@@ -119,6 +125,7 @@ def _merged(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
         first,
         label_map=label_map,
         mask=mask,
+        leaning=_leaning(results, label_map),
         probabilities=np.concatenate(chances) if chances and len(chances) == len(marking) else None,
         warnings=tuple(dict.fromkeys(warning for one in results for warning in one.warnings)),
         bundle_id="+".join(one.bundle_id for one in results),
@@ -128,3 +135,14 @@ def _merged(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
         answers=tuple(answer for one in results for answer in one.answers),
         found_by=found_by,
     )
+
+
+def _leaning(results: Sequence[CaseResult], label_map: LabelMap) -> tuple[npt.NDArray[np.unsignedinteger], ...]:
+    """Those of all networks as one; of a network without any, what it found stands for both."""
+    if not any(one.leaning for one in results):
+        return ()
+    pairs = [one.leaning or (one.mask, one.mask) for one in results]
+    joined = (
+        np.concatenate([one.label_map.layers(own) for one, own in zip(results, side, strict=True)]) for side in zip(*pairs, strict=True)
+    )
+    return tuple(label_map.mask(layers).astype(mask_dtype(label_map)) for layers in joined)

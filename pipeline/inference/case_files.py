@@ -38,7 +38,8 @@ class CaseResult:
     """What is written of one scan. ``mask`` unsigned (H, W) or (D, H, W), in the encoding of ``label_map``; ``probabilities`` float
     (K, [D,] H, W) or None; ``found`` of a detection bundle, also where it found nothing; ``surfaces`` of a bundle with layers.
 
-    ``answers`` of bundles that say what the scan as a whole is. A ``label_map`` without classes has no mask to write. ``assessment``:
+    ``answers`` of bundles that say what the scan as a whole is. A ``label_map`` without classes has no mask to write. ``leaning``: two
+    masks with less and with more of each class, which the probabilities allow (metrics/threshold.py), or none. ``assessment``:
     how far it may be believed, and what was measured (inference/assess.py).
 
     ``engine`` ran the network. ``found_by``: the id of the bundle that found each class, by the class's name, where the run has several
@@ -58,6 +59,7 @@ class CaseResult:
     answers: tuple[Answer, ...] = ()
     found_by: Mapping[str, str] = field(default_factory=dict)
     engine: str = "torch"
+    leaning: tuple[npt.NDArray[np.unsignedinteger[Any]], ...] = ()
     assessment: Assessment = field(default_factory=Assessment)
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pipeline.inference.assessment import Assessment
 from pipeline.inference.case_files import CaseResult
-from pipeline.measurements.case import Box, MeasuredCase, encoded
+from pipeline.measurements.case import Alternative, Box, Lean, MeasuredCase, encoded
+from pipeline.metrics.threshold import ODDS
+
+LEANS: tuple[Lean, Lean] = (-1, 1)
+SPREAD = f"the result and what it would be if the model had to be {ODDS:g} times as sure, or a third as sure, by its odds"
 
 
 def measured_case(result: CaseResult) -> MeasuredCase:
@@ -25,6 +29,8 @@ def measured_case(result: CaseResult) -> MeasuredCase:
         withheld(result.assessment, label_map.names),
         scan.pattern,
         scan.slices_run,
+        tuple(Alternative(encoded(label_map, mask), lean) for mask, lean in zip(result.leaning, LEANS, strict=False)),
+        SPREAD,
     )
 
 

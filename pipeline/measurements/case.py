@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from pipeline.types.scan import ScanPattern, SlicesRun, SpacingSource
 
 BoolArray = npt.NDArray[np.bool_]
 Box = tuple[float, float, float, float]
+Lean = Literal[-1, 0, 1]
+"""Whether a result holds less of each class than the one that is measured, or more."""
 Places = tuple[int, ...]
 """Of classes in the label map, from 0."""
 
@@ -58,10 +60,11 @@ class Scale:
 
 @dataclass(frozen=True, eq=False)
 class Alternative:
-    """Another result that would have been as good a guess: what differs between it and the result is in doubt."""
+    """Another result that would have been as good a guess: what differs between it and the result is in doubt. ``lean``: -1 where it
+    holds less of every class than the result, 1 more, 0 neither."""
 
     mask_of: Callable[[int], BoolArray]
-    surfaces: Surfaces | None = None
+    lean: Lean = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +75,7 @@ class MeasuredCase:
     layers, or None · ``objects``: boxes xyxy in px of the objects of each class that is found as objects, by name, with
     ``has_masks`` False where the model marks no pixels of them · ``withheld``: {class: why no number of it is given} ·
     ``pattern`` of OCT, and whether its slices run up or down the eye ·
-    ``alternatives``, which ``spread`` says what they are ("probability at least 0.25 to 0.75").
+    ``alternatives``, which ``spread`` says what they are; ``lean`` of one of them.
     """
 
     geometry: Geometry
@@ -87,6 +90,7 @@ class MeasuredCase:
     slices_run: SlicesRun = "unknown"
     alternatives: tuple[Alternative, ...] = ()
     spread: str = ""
+    lean: Lean = 0
 
     @property
     def flat(self) -> bool:
@@ -125,7 +129,7 @@ class MeasuredCase:
 
     def with_alternative(self, other: Alternative) -> MeasuredCase:
         """The case as it would be with another result."""
-        return replace(self, mask_of=other.mask_of, surfaces=other.surfaces, alternatives=())
+        return replace(self, mask_of=other.mask_of, lean=other.lean, alternatives=())
 
 
 def encoded(label_map: LabelMap, mask: npt.NDArray[Any]) -> Callable[[int], BoolArray]:

@@ -149,7 +149,7 @@ def _extents(mask: BoolArray) -> tuple[int, int, int] | None:
     """(rows, columns, pixels) of the largest 8-connected piece; None of an empty mask."""
     from scipy.ndimage import find_objects
 
-    numbers, count = labelled(mask)
+    numbers, count, _ = labelled(mask)
     if not count:
         return None
     sizes = np.bincount(numbers.ravel())[1:]

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.metrics.threshold import ODDS
 from pipeline.types import LabelMap
 
 Floats = npt.NDArray[np.float32]
@@ -28,11 +29,15 @@ WINDOW = 4
 class Surfaces:
     """``names`` (S), from the vitreous down; ``depth`` float32 (S, D, W) in pixels from the top edge of the image, never crossing.
 
-    Row r holds depths r to r + 1. NaN: the column has no layer, or the surface lies outside the picture.
+    Row r holds depths r to r + 1. NaN: the column has no layer, or the surface lies outside the picture. ``up`` and ``down`` (S, D, W):
+    by how many pixels each lies higher or lower if what contradicts it above weighs :data:`ODDS` times as much as what does below, or
+    the other way round; None where no probabilities say so.
     """
 
     names: tuple[str, ...]
     depth: Floats
+    up: Floats | None = None
+    down: Floats | None = None
 
     def __post_init__(self) -> None:
         if self.depth.ndim != 3 or len(self.depth) != len(self.names):
@@ -40,7 +45,9 @@ class Surfaces:
 
     def only(self, names: Sequence[str]) -> Surfaces:
         """These surfaces, in this order."""
-        return Surfaces(tuple(names), self.depth[[self.names.index(name) for name in names]])
+        places = [self.names.index(name) for name in names]
+        up, down = (None if own is None else own[places] for own in (self.up, self.down))
+        return Surfaces(tuple(names), self.depth[places], up, down)
 
 
 def find_surfaces(
@@ -83,11 +90,11 @@ def find_surfaces(
         raise ValueError(f"known {known.shape} must be {probabilities.shape[1:]}")
     volume = probabilities if probabilities.ndim == 4 else probabilities[:, None]
     places = [label_map.names.index(name) for name in label_map.layered]
-    depth = np.empty((len(places) + 1, volume.shape[1], volume.shape[3]), np.float32)
+    depth, up, down = np.empty((3, len(places) + 1, volume.shape[1], volume.shape[3]), np.float32)
     for index in range(volume.shape[1]):  # a slice at a time: a volume's cumulative sums would not fit
         seen = None if known is None else known.reshape(volume.shape[1:])[index]
-        depth[:, index] = _slice(volume[:, index], places, seen, window)
-    return Surfaces(label_map.surface_names, depth)
+        depth[:, index], up[:, index], down[:, index] = _slice(volume[:, index], places, seen, window)
+    return Surfaces(label_map.surface_names, depth, up, down)
 
 
 @dataclass(frozen=True)
@@ -156,12 +163,22 @@ def jumps(surfaces: Surfaces, spacing_mm: Sequence[float | None] | None, where: 
     return [scale * float(own.mean()) if own.size else None for own in far]
 
 
-def layer_thickness(surfaces: Surfaces, layer: int) -> npt.NDArray[np.float64]:
+def layer_thickness(surfaces: Surfaces, layer: int, lean: int = 0) -> npt.NDArray[np.float64]:
     """float64 (D, W) in pixels of a layer, counted from 0: from its surface to the next one, whatever fluid lies between; NaN where one
-    of the two is not known."""
-    top, bottom = surfaces.depth[layer], surfaces.depth[layer + 1]
-    thick: npt.NDArray[np.float64] = bottom.astype(np.float64) - top.astype(np.float64)
+    of the two is not known. ``lean``: 1 with both surfaces moved apart, -1 towards each other, as far as each is in doubt."""
+    top, bottom = surfaces.depth[layer].astype(np.float64), surfaces.depth[layer + 1].astype(np.float64)
+    if lean and surfaces.up is not None and surfaces.down is not None:
+        apart = lean > 0
+        top += -surfaces.up[layer] if apart else surfaces.down[layer]
+        bottom += surfaces.down[layer + 1] if apart else -surfaces.up[layer + 1]
+    thick: npt.NDArray[np.float64] = np.maximum(bottom - top, 0)
     return thick
+
+
+def together(parts: Sequence[Surfaces]) -> Surfaces:
+    """The surfaces of several slices as those of one volume."""
+    joined = [np.concatenate([getattr(one, name) for one in parts], axis=1) for name in ("depth", "up", "down")]
+    return Surfaces(parts[0].names, *joined)
 
 
 def _check_pair(found: Surfaces, true: Surfaces) -> None:
@@ -169,8 +186,11 @@ def _check_pair(found: Surfaces, true: Surfaces) -> None:
         raise ValueError(f"surfaces {found.names} {found.depth.shape} cannot be compared with {true.names} {true.depth.shape}")
 
 
-def _slice(chances: npt.NDArray[Any], places: Sequence[int], known: npt.NDArray[np.bool_] | None, window: int) -> Floats:
-    """Depths (S, W) of one slice, (K, H, W). Columns are rows here, so that sums along depth run through memory in order."""
+def _slice(
+    chances: npt.NDArray[Any], places: Sequence[int], known: npt.NDArray[np.bool_] | None, window: int
+) -> tuple[Floats, Floats, Floats]:
+    """Depths (S, W) of one slice, (K, H, W), and how far each may lie higher and lower. Columns are rows here, so that sums along depth
+    run through memory in order."""
     columns = np.ascontiguousarray(chances.transpose(0, 2, 1), np.float32)  # (K, W, H)
     layers = columns[places]
     tissue, total = layers.sum(axis=0), columns.sum(axis=0)
@@ -192,14 +212,16 @@ def _slice(chances: npt.NDArray[Any], places: Sequence[int], known: npt.NDArray[
     bare = (tissue < 0.5).all(axis=1)
     height = tissue.shape[1]
     cuts = np.zeros(len(tissue), np.int64)
-    out = np.empty((len(places) + 1, len(tissue)), np.float32)
+    out, up, down = np.empty((3, len(places) + 1, len(tissue)), np.float32)
     for surface in range(len(places) + 1):
         if surface:
             moved = _cumulative(layers[surface - 1])
             above, below = above + moved, below - moved
         cost = below - above  # what is below but lies above the cut, less what is above and rightly so; a constant is missing
         # Rounding alone could put a cut higher than the one before it.
-        cuts = np.maximum(cuts, height - np.argmin(cost[:, ::-1], axis=1))
+        cuts = np.maximum(cuts, _lowest_best(cost))
+        up[surface] = np.maximum(cuts - _lowest_best(ODDS * below - above), 0)
+        down[surface] = np.maximum(_lowest_best(below - ODDS * above) - cuts, 0)
         first, last = np.maximum(cuts - window, 0), np.minimum(cuts + window, height)
         part = _at(above, last) - _at(above, first) + _at(neither, cuts) - _at(neither, first)
         out[surface] = np.clip(first + part, 0, height)
@@ -210,7 +232,13 @@ def _slice(chances: npt.NDArray[Any], places: Sequence[int], known: npt.NDArray[
         out[surface][lost] = np.nan
     ordered = np.fmax.accumulate(out, axis=0)  # sums over different windows may differ in their last digit
     ordered[np.isnan(out)] = np.nan
-    return ordered
+    return ordered, up, down
+
+
+def _lowest_best(cost: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """(W, H + 1) -> (W): the last place of the least cost."""
+    last: npt.NDArray[np.int64] = cost.shape[1] - 1 - np.argmin(cost[:, ::-1], axis=1)
+    return last
 
 
 def _cumulative(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -26,7 +26,7 @@ def has_surfaces(case: MeasuredCase) -> bool:
 def thickness_of(case: MeasuredCase, places: Places) -> npt.NDArray[np.float64]:
     """float64 (D, W) in pixels, of a layer by its place in the label map; NaN where one of its surfaces is not known."""
     assert case.surfaces is not None
-    return layer_thickness(case.surfaces, case.label_map.layered.index(case.label_map.names[places[0]]))
+    return layer_thickness(case.surfaces, case.label_map.layered.index(case.label_map.names[places[0]]), case.lean)
 
 
 def measure_thickness(case: MeasuredCase, places: Places) -> dict[str, Value]:

@@ -178,6 +178,9 @@ def test_each_predicted_volume_has_its_surfaces_thickness_and_fluid(tmp_path: Pa
     record = json.loads((folder / "case.json").read_text())
     assert record["layers"] == {"inner": {"mean_thickness": 16, "unit": "um"}, "outer": {"mean_thickness": 16, "unit": "um"}}
     assert record["fluid_components"] == {"fluid": {"number": 2, "volume": pytest.approx(9 * 0.25 * 0.004 * 0.01), "unit": "mm3"}}
+    thickness = {measure["key"]: measure for measure in record["measures"]}["thickness_inner"]
+    assert (thickness["low"], thickness["value"], thickness["high"], thickness["scale"]) == (16, 16, 16, "tag"), "the network is sure"
+    assert "by its odds" in thickness["interval"]
     numbers = open_scan(folder / "fluid_components.nii.gz")
     assert numbers.geometry == open_scan(path).geometry
     assert (numbers.pixels[0] == np.where(scan == 3, 1, 0) + (np.arange(16)[:, None] == 5) * (scan == 3)).all()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.cards.card import load_card
 from pipeline.measurements.case import MeasuredCase, Value
-from pipeline.measurements.surfaces import Surfaces, find_surfaces, jumps, surface_errors
+from pipeline.measurements.surfaces import Surfaces, find_surfaces, jumps, layer_thickness, surface_errors
 from pipeline.measurements.thickness import THICKNESS, measure_thickness
 from pipeline.phantoms.oct import SURFACES, draw_oct
 from pipeline.types import Geometry, LabelClass, LabelMap
@@ -212,3 +212,22 @@ def test_what_cannot_be_asked() -> None:
         find_surfaces(np.zeros((2, 4, 5)), TWO)
     with pytest.raises(ValueError, match="known"):
         find_surfaces(np.zeros((3, 4, 5)), TWO, np.ones((4, 6), dtype=bool))
+
+
+def test_a_blurred_border_may_lie_higher_or_lower_and_a_sharp_one_may_not() -> None:
+    """The probability of the layer rises along 8 rows: where what is above counts three times, the surface moves, by the same both ways."""
+    layers = LabelMap((LabelClass(1, "layer", (1, 0, 0)),), layered=("layer",))
+    chance = np.zeros((1, 40, 3), np.float32)
+    chance[0, 10:30] = 1
+    sharp = find_surfaces(chance, layers)
+    assert sharp.up is not None
+    assert sharp.down is not None
+    assert not sharp.up.any()
+    assert not sharp.down.any()
+    chance[0, 6:14] = ((np.arange(8) + 0.5) / 8)[:, None]
+    blurred = find_surfaces(chance, layers)
+    assert blurred.up is not None
+    assert blurred.down is not None
+    assert blurred.depth[0, 0] == pytest.approx([10] * 3)
+    assert (blurred.up[0, 0].tolist(), blurred.down[0, 0].tolist()) == ([2] * 3, [2] * 3), "from 0.5 to 0.25 and to 0.75"
+    assert [layer_thickness(blurred, 0, lean)[0, 0] for lean in (-1, 0, 1)] == [pytest.approx(own) for own in (18, 20, 22)]

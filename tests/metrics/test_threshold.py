@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipeline.metrics.overlap import dice
-from pipeline.metrics.threshold import best_threshold, decide
+from pipeline.metrics.threshold import best_threshold, decide, decide_both_ways
 from pipeline.types import LabelClass, LabelMap
 
 VESSEL = LabelMap((LabelClass(1, "vessel", (0, 0, 255)),))
@@ -96,3 +96,23 @@ def test_no_other_threshold_is_better(chance, true):
         return
     best = max(dice(chance >= float(t), true) for t in np.arange(1, 200) / 200)  # in the precision of the probabilities, as decide()
     assert dice(decide(chance[None], VESSEL, {"vessel": chosen})[0], true) == pytest.approx(best)
+
+
+def test_both_ways_is_a_threshold_at_other_odds_and_holds_less_and_more() -> None:
+    chance = np.linspace(0, 1, 101)[None]
+    for least in (0.5, 0.2):
+        few, many = decide_both_ways(chance, VESSEL, {"vessel": least})
+        odds = least / (1 - least)
+        assert chance[few].min() == pytest.approx(3 * odds / (1 + 3 * odds), abs=0.01)
+        assert chance[many].min() == pytest.approx(odds / 3 / (1 + odds / 3), abs=0.01)
+
+
+@given(hnp.arrays(np.float32, (2, 5, 7), elements=st.floats(0, 0.5, width=32)))
+@settings(max_examples=30, deadline=None)
+def test_of_exclusive_classes_one_way_only_adds_background_and_the_other_only_takes_it(chance: np.ndarray) -> None:
+    few, many = decide_both_ways(chance, ARTERY_VEIN)
+    own = decide(chance, ARTERY_VEIN)
+    assert (few <= own).all()
+    assert (own <= many).all()
+    assert (many.sum(axis=0) <= 1).all()
+    assert not decide_both_ways(np.zeros((2, 3, 4)), ARTERY_VEIN)[1].any()
