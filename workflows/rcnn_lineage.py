@@ -199,12 +199,19 @@ def ap50(summary: Any) -> dict[str, float | None]:
     return {name: own["ap50"] for name, own in summary["detection"]["box"]["classes"].items()}
 
 
+def centre_error(summary: Any) -> float | None:
+    """Median over the photographs; None of an evaluation by a version that did not measure it."""
+    found = summary["detection"].get("located", {}).get("optic_disc")
+    return None if found is None else found["centre_error"]["value"]
+
+
 def table(sides: Sequence[Side], more: dict[str, dict[str, float | None]]) -> list[str]:
     """Markdown: a row a network, its seconds by part, how many times as long R-CNN takes, scores and costs."""
-    classes = list(ap50(sides[0].row.summary))
+    classes = list(dict.fromkeys(name for side in sides for name in ap50(side.row.summary)))
     reference = next((side.total for side in sides if side.name == "rcnn"), None)
     facts = ["GB in training", "parameters"]
-    head = ["network", "s / picture", *PARTS, "R-CNN takes", *(f"AP@.50 {name}" for name in classes), *facts, "published"]
+    scored = [*(f"AP@.50 {name}" for name in classes), "disc's centre off by (diameters)"]
+    head = ["network", "s / picture", *PARTS, "R-CNN takes", *scored, *facts, "published"]
     rows = [head, ["---"] * len(head)]
     for side in sides:
         ratio = "" if reference is None else f"{reference / side.total:.3g} x"
@@ -216,14 +223,15 @@ def table(sides: Sequence[Side], more: dict[str, dict[str, float | None]]) -> li
                 f"{side.total:.2f}",
                 *(f"{side.median(part):.2f}" for part in PARTS),
                 ratio,
-                *(_shown(scores[name]) for name in classes),
+                *(_shown(scores.get(name)) for name in classes),
+                _shown(centre_error(side.row.summary)),
                 _shown(memory, 2),
                 "" if parameters is None else f"{parameters / 1e6:.2f} M",
                 PUBLISHED.get(side.name, ""),
             ]
         )
     for name, scores in more.items():
-        rows.append([name, *[""] * 5, *(_shown(scores[own]) for own in classes), "", "", ""])
+        rows.append([name, *[""] * 5, *(_shown(scores[own]) for own in classes), "", "", "", ""])
     return ["| " + " | ".join(cells) + " |" for cells in rows]
 
 

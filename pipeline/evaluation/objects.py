@@ -13,6 +13,7 @@ from pipeline.drawing.curves import draw_froc, draw_precision_recall
 from pipeline.evaluation.summary import DRAWS, LEVEL, SEED
 from pipeline.metrics.detection import DetectionScores, ap50_interval, average_precision
 from pipeline.metrics.froc import froc
+from pipeline.metrics.localisation import Located
 from pipeline.metrics.objects import MOST, Counts, ImageObjects, centre_hits
 from pipeline.metrics.overlap import Presence
 from pipeline.metrics.proposals import recall
@@ -104,8 +105,8 @@ def summarise_objects(
 
     ``box`` and ``mask`` (None where either side has no masks): COCO's scores, with ``ap50_low`` and ``ap50_high`` (95 %, patients drawn
     with replacement, or None) beside ``ap50``, and the same by class under ``classes``. ``froc``, ``f1`` (box IoU
-    .50) and ``f1_centre`` by class, ``presence`` of a class's objects in the images (a hit by its centre is found), ``proposals`` (None
-    where none were asked for).
+    .50) and ``f1_centre`` by class, ``located`` (metrics/localisation.py; None where a picture has several objects of a class),
+    ``presence`` of a class's objects in the images (a hit by its centre is found), ``proposals`` (None where none were asked for).
     """
     images, patients = [p.objects for p in planes], [p.case.patient for p in planes]
     names, count = label_map.names, len(label_map)
@@ -126,6 +127,7 @@ def summarise_objects(
     counted = {
         cls: [centre_hits([image], index, thresholds.get(cls, DEFAULT_THRESHOLD)) for image in images] for index, cls in enumerate(names, 1)
     }
+    detection["located"] = {name: Located.of(images, patients, k).to_json(DRAWS, SEED, LEVEL) for k, name in enumerate(names, 1)}
     detection["presence"] = {cls: asdict(Presence.of(counts)) for cls, counts in counted.items()}
     proposed = [p.proposals for p in planes if p.proposals is not None]
     detection["proposals"] = None

@@ -122,6 +122,8 @@ def evaluation_numbers(summary: Mapping[str, Any]) -> dict[str, float | None]:
             out |= _ends(f"{kind}_ap50", cls, ends) | {f"{kind}_ap/{cls}": own["ap"], f"{kind}_ap75/{cls}": own["ap75"]}
     for kind in ("f1", "f1_centre"):
         out |= {f"{kind}/{cls}": own["f1"] for cls, own in detection.get(kind, {}).items()}
+    for cls, found in detection.get("located", {}).items():
+        out |= {} if found is None else _ends("centre_error", cls, found["centre_error"]) | _ends("overlap", cls, found["overlap"])
     for score, of_class, found in grade_numbers(summary["grades"]) if "grades" in summary else ():
         out |= _ends(score, of_class, found)
     surfaces = summary.get("surfaces") or {"surfaces": {}}

@@ -86,6 +86,8 @@ def headlines(summary: Mapping[str, Any]) -> dict[str, tuple[float | None, float
         if found:
             scores[f"{kind} AP@.50"] = _ends(found, "ap50", "ap50_")
             scores |= {f"{kind} AP@.50 {name}": _ends(own, "ap50", "ap50_") for name, own in found["classes"].items()}
+    for name, own in (summary.get("detection") or {}).get("located", {}).items():
+        scores |= {} if own is None else {f"centre error {name}": _ends(own["centre_error"], "value", "")}
     for name, own in (summary.get("detection") or {}).get("presence", {}).items():
         scores |= {} if name in summary["classes"] else _presence(name, own)
     for name in ("accuracy", "balanced_accuracy", "auroc", "quadratic_kappa"):

@@ -189,9 +189,22 @@ def _object_lines(detection: Mapping[str, Any]) -> list[str]:
         known = own["tp"] + own["fn"]  # without a true object, F1 says no more than whether anything was found
         f1 = f"{own['f1']:.4f} at score {own['threshold']:g}" if known else f"undefined: no true object, {own['fp']} found"
         lines.append(f"  {name:<16} centre-hit F1 {f1}{found}")
+    for name, found in detection["located"].items():
+        lines += [] if found is None else [_located_line(name, found)]
     for name, recall in (detection["proposals"] or {"by_class": {}})["by_class"].items():
         lines.append(f"  {name:<16} recall of proposals at IoU .50: " + ", ".join(f"{_number(v)} of first {n}" for n, v in recall.items()))
     return lines
+
+
+def _located_line(name: str, found: Mapping[str, Any]) -> str:
+    """What a person reads of where the one object of each picture was found."""
+
+    def told(own: Mapping[str, Any]) -> str:
+        interval = "" if own["low"] is None or own["high"] is None else f" [{own['low']:.3f}, {own['high']:.3f}]"
+        return ("undefined" if own["value"] is None else f"{own['value']:.3f}") + interval
+
+    lost = f"; not found in {found['missed']} of {found['images']}" if found["missed"] else ""
+    return f"  {name:<16} centre off by {told(found['centre_error'])} diameters (median), IoU {told(found['overlap'])} (mean){lost}"
 
 
 def _grade_lines(grades: Mapping[str, Any]) -> list[str]:

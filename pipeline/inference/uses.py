@@ -74,7 +74,8 @@ def use_lines(uses: Mapping[str, Use], bundles: Mapping[str, Path]) -> list[str]
     for name, path in bundles.items():
         record = json.loads((path / _RECORD).read_text(encoding="utf-8"))
         use = uses.get(record["id"], Use())
-        left_out = f"left out, no {record['modality']} scan was segmented"
+        kind = "" if record["modality"] == "unknown" else f"{record['modality']} "
+        left_out = f"left out, no {kind}scan was segmented"
         lines.append(f"{name}: {f'{use.scans} scan' + 's' * (use.scans != 1) if use.scans else left_out}")
     return lines
 

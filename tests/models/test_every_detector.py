@@ -53,6 +53,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"variant": "vgg16", "width": 0.125, "anchors": (8, 12, 18, 27, 40, 60, 80)},
         {"variant": "lite", "width": 0.25, "anchors": (8, 12, 18, 27, 40, 60, 80)},
     ],
+    "localiser": [{"backbone": "mobilenet_v2", "grid": 3, "width": 16, "hidden": 32, "dropout": 0.0}],
     "yolov3": [{"backbone": "mobilenet_v2", "neck": 64}],
     "detr": [
         {**SMALL_DETR, "encoder_layers": 1},
