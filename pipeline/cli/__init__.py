@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import about, cards, data, demo, export, live, plans, runs, segment, studies
+from pipeline.cli import about, cards, data, demo, export, live, plans, runs, segment, studies, whois
 
 app = typer.Typer(
     name="ocuseg",
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 segment.add_to(app)
 data.add_to(app)
+whois.add_to(app)
 cards.add_to(app)
 plans.add_to(app)
 runs.add_to(app)

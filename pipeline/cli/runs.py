@@ -25,6 +25,7 @@ from pipeline.cli.data import (
     leave,
     limits_of,
 )
+from pipeline.cli.stated import AxialLength, FieldAngle, Patients, PixelMm, StatedKind
 from pipeline.errors import EXIT_OK, EXIT_SOME_REJECTED, ConfigError
 
 BundlePath = Annotated[Path, typer.Argument(help="Bundle folder of a trained network, or the name of a model that comes with ocuseg.")]
@@ -38,12 +39,6 @@ SameClasses = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Engine = Annotated[
     str, typer.Option(help="What runs a segmentation network: torch, onnxruntime (on a CPU), or auto: the faster one on the first image.")
-]
-StatedKind = Annotated[
-    str | None,
-    typer.Option(
-        "--modality", help="fundus, oct, octa or slo: the kind of the scans whose files do not say it, as JPEG and PNG files do not."
-    ),
 ]
 Plugin = Annotated[list[Path] | None, typer.Option(help="Python file that registers models, losses or tasks of your own.")]
 WeightsDir = Annotated[
@@ -278,6 +273,10 @@ def predict(
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
     modality: StatedKind = None,
+    pixel_mm: PixelMm = None,
+    field_angle: FieldAngle = None,
+    axial_length: AxialLength = None,
+    patients: Patients = "folder",
     device: Device = "auto",
     engine: Engine = "torch",
     plugin: Plugin = None,
@@ -298,7 +297,8 @@ def predict(
     from pipeline.scans.identity import Pseudonyms, default_key_path
     from pipeline.scans.stated import stated
 
-    said, limits = stated(modality), limits_of(max_pixels, memory_limit, workers)
+    said = stated(modality, pixel_mm, field_angle=field_angle, axial_length=axial_length, patients=patients)
+    limits = limits_of(max_pixels, memory_limit, workers)
     follow(follow_links)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
     spent = Profile()

@@ -9,7 +9,8 @@ import typer
 
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, follow, leave, limits_of
-from pipeline.cli.runs import Device, StatedKind
+from pipeline.cli.runs import Device
+from pipeline.cli.stated import AxialLength, FieldAngle, Patients, PixelMm, StatedKind
 from pipeline.errors import ConfigError
 from pipeline.resources import EXAMPLES
 
@@ -32,6 +33,10 @@ def segment(
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
     modality: StatedKind = None,
+    pixel_mm: PixelMm = None,
+    field_angle: FieldAngle = None,
+    axial_length: AxialLength = None,
+    patients: Patients = "folder",
     device: Device = "auto",
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
@@ -50,7 +55,8 @@ def segment(
     from pipeline.scans.identity import Pseudonyms, default_key_path
     from pipeline.scans.stated import stated
 
-    said, limits = stated(modality), limits_of(max_pixels, memory_limit, None)
+    said = stated(modality, pixel_mm, field_angle=field_angle, axial_length=axial_length, patients=patients)
+    limits = limits_of(max_pixels, memory_limit, None)
     follow(follow_links)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
     with progress("segmenting") as advance:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pipeline.inference.assess import assess
 from pipeline.inference.case_files import CaseResult, mask_dtype
-from pipeline.inference.laterality import with_side
+from pipeline.inference.laterality import with_sides
 from pipeline.inference.model_set import PreparedCase
 from pipeline.inference.object_files import FoundObject, FoundObjects, compact
 from pipeline.inference.predict import Predictor, PreprocessedScan
@@ -95,9 +95,8 @@ def assemble(
 def merge(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
     """What the networks that fit a scan found of it as one case, with the classes of ``case``: theirs, one list after the other."""
     joined = _merged(results, case)
-    scan, warnings = with_side(joined.scan, joined.answers)
     known = replace(joined.assessment, flags=(*joined.assessment.flags, *case.flags))
-    return assess(replace(joined, scan=scan, warnings=(*joined.warnings, *warnings), assessment=known))
+    return assess(with_sides(replace(joined, assessment=known)))
 
 
 def _merged(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:

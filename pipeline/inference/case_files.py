@@ -171,6 +171,7 @@ def _record(result: CaseResult, planes: Sequence[PlaneRecord], of_layers: dict[s
         case=result.case,
         modality=result.scan.modality,
         modality_source=result.scan.modality_source,
+        patient_source=result.scan.patient_source,
         geometry=GeometryRecord.of(result.scan.geometry),
         sha256=result.scan.sha256,
         bundle_id=result.bundle_id,

@@ -34,7 +34,8 @@ from pipeline.inference.out_folder import open_out, record_engine
 from pipeline.inference.pieces import Piece, Pieces, volume_of
 from pipeline.inference.predict import Predictor
 from pipeline.inference.profile import Profile
-from pipeline.inference.reading import File, Read, read_file
+from pipeline.inference.reading import File, Fill, Read, read_file
+from pipeline.inference.visits import export
 from pipeline.inference.writing import Job, Writers
 from pipeline.memory import Budget, Limits, available_memory, usual_workers
 from pipeline.scans.identity import Pseudonyms, roles_that_counted, tell_of_roles, warn_of_one_patient
@@ -103,14 +104,14 @@ def predict_folder(
             total = sum(1 for _ in walk(folder)) if progress is not None else None
             for predictor in models.predictors:
                 predictor.tell_engine(partial(record_engine, out, predictor.bundle.id))
-            run = _Run(models, folder, out, names, journal, probabilities, stated, workers, limits, profile)
+            run = _Run(models, folder, out, names, journal, probabilities, partial(fill, stated, names), workers, limits, profile)
             run.go(lambda done, note: progress(done, total, note) if progress is not None else None)
         except BaseException:
             # Also after Ctrl-C what is in the journal is what the ledger says; on a full disk the first error is the one to tell.
             with suppress(OSError, OcusegError):
-                journal.export(out / "ledger.csv")
+                export(journal, out)
             raise
-        journal.export(out / "ledger.csv")
+        export(journal, out)
         write_measurements(out, sorted({entry.case for entry in journal.results()}))
         if models.finds_objects:
             gather_coco(out)
@@ -128,16 +129,15 @@ class _Run:
         names: Pseudonyms,
         journal: Journal,
         probabilities: bool,
-        stated: Stated,
+        filled: Fill,
         workers: int | None,
         limits: Limits | None,
         profile: Profile,
     ) -> None:
-        self.models, self.out, self.names, self.journal, self.stated = models, out, names, journal, stated
+        self.models, self.out, self.names, self.journal, self.fill = models, out, names, journal, filled
         self.start, self.folder = folder, folder if folder.is_dir() else folder.parent
         self.workers = max(1, workers or usual_workers(usable_cores()))
-        self.limits = limits or Limits.chosen(workers=self.workers)
-        self.profile = profile
+        self.limits, self.profile = limits or Limits.chosen(workers=self.workers), profile
         self.writers = Writers(out, self.workers, self._enter, profile)
         self.batching = Batching(profile, probabilities, self.writers.submit, self._fail)
         self.originals, self.pieces, self.roles = Originals(), Pieces(), Counter[Role]()
@@ -159,7 +159,7 @@ class _Run:
             budget = Budget(min(self.limits.total_bytes, available_memory()) // 2)
             try:
                 for number, file in enumerate(self._files()):
-                    reading.append(readers.submit(read_file, file, number, pool, self.models, self.stated, budget, self.profile))
+                    reading.append(readers.submit(read_file, file, number, pool, self.models, self.fill, budget, self.profile))
                     # Results are taken in the order of the walk, so that of two equal files the first is always the original.
                     if len(reading) > self.workers:
                         self._take(self._next(reading.popleft(), budget))
@@ -269,15 +269,15 @@ class _Run:
     def _done(self, file: File, scan: Scan, seconds: float) -> Entry:
         instance = "" if scan.sop_instance_uid is None else self.names.token("image", scan.sop_instance_uid)
         series = "" if scan.piece is None else scan.piece.series
-        case, pixels = str(scan.case), pixels_sha256(scan)
-        return Entry(file.token, file.stamp, scan.sha256, instance, case, "done", "", "", seconds, pixels, series)
+        entry = Entry(file.token, file.stamp, scan.sha256, instance, str(scan.case), "done", "", "", seconds, pixels_sha256(scan), series)
+        return replace(entry, patient_source=scan.patient_source, day=scan.day)
 
     def _take_series(self, pieces: Sequence[Piece], opened: Sequence[Opened], why: ScanError | None = None) -> None:
         """The files of one series: a volume where they make one, else pictures that say why not (``why``, where it is known)."""
         found: list[tuple[Piece, Scan]] = []
         for piece, one in zip(pieces, opened, strict=True):
             if one.scan is not None:
-                found.append((piece, fill(one.scan, self.stated)))
+                found.append((piece, self.fill(one.scan, piece.file.path)))
             elif one.error is not None:
                 self._enter(piece.file.refused(one.error, one.sha256 or ""))
         if len(found) > 1:
@@ -313,7 +313,7 @@ class _Run:
         What ``held`` holds is let go of when the case is done.
         """
         name, is_there = self._folder_name(ready.scan.case, ready.scan.sha256)
-        entry = replace(entry, case=name, reason="; ".join(ready.scan.warnings))
+        entry = replace(entry, case=name, reason=ready.scan.told)
         parts = [replace(part, case=name) for part in parts]
         if is_there:
             self._enter(entry, *parts)

@@ -23,8 +23,9 @@ from pipeline.scans.walk import UNLISTED
 
 Status = Literal["done", "part", "failed", "duplicate"] | Refused
 LEDGER = ("case", "token", "sha256", "status", "code", "reason", "seconds")
-VERSION = 2
-"""Of the file's layout (PRAGMA user_version). 1, which had no number, held size and modification time in clear."""
+VERSION = 3
+"""Of the file's layout (PRAGMA user_version). 1, which had no number, held size and modification time in clear; 2 knew no
+days of visits."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Entry:
     Instance UID; ``pixels`` is the SHA-256 of the picture alone; ``series`` groups the slices of a volume; each is "" if unknown, and so
     is ``case``, which of a ``part`` is the volume's.
 
-    ``reason`` says why a file did not become a result; of one that did, what its reader noticed that a person must know.
+    ``patient_source`` and ``day`` (the visit's, on a calendar that tells no date) are as of a Scan. ``reason`` says why a file
+    did not become a result; of one that did, what its reader noticed that a person must know.
     """
 
     token: str
@@ -47,6 +49,8 @@ class Entry:
     seconds: float
     pixels: str = ""
     series: str = ""
+    patient_source: str = ""
+    day: int | None = None
 
     def may_be(self, other: Entry) -> bool:
         """Whether two files may hold one picture, or have one name."""
@@ -83,6 +87,7 @@ class Journal:
             self._database.execute("BEGIN IMMEDIATE")  # or each change of the layout would be one of its own
             self._migrate(pseudonyms)
             self._database.execute(f"CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, {_COLUMNS})")
+            self._add_days()
             for column in ("token", "sha256", "instance"):
                 self._database.execute(f"CREATE INDEX IF NOT EXISTS by_{column} ON entries ({column})")
         if version < VERSION:
@@ -105,9 +110,17 @@ class Journal:
         self._database.execute(
             f"INSERT INTO entries (id, {_COLUMNS}) SELECT id, token, "  # noqa: S608 (fixed names)
             "CASE WHEN instance = '' THEN stamp(size, mtime_ns) ELSE '' END, sha256, instance, \"case\", "
-            "CASE status WHEN 'rejected' THEN status_of(code) ELSE status END, code, reason, seconds, '', '' FROM before"
+            "CASE status WHEN 'rejected' THEN status_of(code) ELSE status END, code, reason, seconds, '', '', '', NULL FROM before"
         )
         self._database.execute("DROP TABLE before")
+
+    def _add_days(self) -> None:
+        """Layout 2 to 3: what has a result is looked at again for the day of its visit; its result stays."""
+        if any(row[1] == "day" for row in self._database.execute("PRAGMA table_info(entries)")):
+            return
+        self._database.execute("ALTER TABLE entries ADD COLUMN patient_source")
+        self._database.execute("ALTER TABLE entries ADD COLUMN day")
+        self._database.execute("UPDATE entries SET stamp = '', patient_source = '' WHERE status IN ('done', 'part')")
 
     def close(self) -> None:
         self._database.close()

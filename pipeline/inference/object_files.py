@@ -253,9 +253,10 @@ def _area(found: FoundObject, geometry: Geometry) -> int | None:
 
 
 def _size_mm(found: FoundObject, geometry: Geometry) -> tuple[float, float] | None:
-    if geometry.pixel_mm is None:
+    pixel_mm = geometry.trusted().pixel_mm
+    if pixel_mm is None:
         return None
-    row_mm, column_mm = geometry.pixel_mm
+    row_mm, column_mm = pixel_mm
     x1, y1, x2, y2 = found.box
     return round((x2 - x1) * column_mm, 4), round((y2 - y1) * row_mm, 4)
 

@@ -19,9 +19,10 @@ from pipeline.lock import locked
 from pipeline.scans.identity import Pseudonyms
 from pipeline.types.run_record import RUN_FILE, EngineRecord, RunRecord
 from pipeline.types.stated import Stated
+from pipeline.types.visits import VISITS_FILE
 
 _BUSY = "another process is predicting into this output folder; wait for it, or give another folder"
-_JOURNAL = {"journal.sqlite", "journal.sqlite-journal", "ledger.csv"}
+_JOURNAL = {"journal.sqlite", "journal.sqlite-journal", "ledger.csv", VISITS_FILE}
 _OWN = {RUN_FILE, *_JOURNAL, COCO_FILE, CSV_FILE, PARQUET_FILE, "cases", "report", ".staging", ".lock"}
 
 
@@ -68,8 +69,22 @@ def _check_apart(out: Path, folder: Path) -> None:
         raise ConfigError("the folder of scans lies inside the output folder; give an output folder of its own")
 
 
+def check_key(out: Path, pseudonyms: Pseudonyms) -> None:
+    """Raises ConfigError where the results in ``out`` were made with another site key, or are none."""
+    try:
+        found = RunRecord.read(out)
+    except (OSError, ValueError) as error:
+        raise ConfigError("the folder of results holds none; give the one that `ocuseg segment` or `ocuseg predict` wrote") from error
+    if found.key_check != _key_check(pseudonyms):
+        raise ConfigError("the results were made with another site key, which alone leads back from their pseudonyms; give that key")
+
+
+def _key_check(pseudonyms: Pseudonyms) -> str:
+    return pseudonyms.token("path", "ocuseg key check")
+
+
 def _begin_or_continue(out: Path, models: ModelSet, pseudonyms: Pseudonyms, probabilities: bool, stated: Stated) -> None:
-    key_check = pseudonyms.token("path", "ocuseg key check")
+    key_check = _key_check(pseudonyms)
     path = out / RUN_FILE
     if not path.exists():
         write_json(path, _record(models, key_check, probabilities, stated).to_json())

@@ -242,7 +242,7 @@ class Predictor:
         stored, wanted = scan.pixels.shape[0], self._stored_channels()
         if wanted is not None and stored != wanted:
             found.append("grey pixels were repeated to colour" if stored == 1 else "colour pixels were turned to grey (Rec. 601)")
-        trained, own = self.bundle.spacing_mm, scan.geometry.spacing_mm
+        trained, own = self.bundle.spacing_mm, scan.geometry.trusted().spacing_mm
         if trained is not None and own is not None:
             if _far_off(own[-1], trained[-1]):
                 found.append(f"pixels are {own[-1]:.4g} mm wide, in training {trained[-1]:.4g} mm")

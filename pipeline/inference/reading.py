@@ -18,11 +18,12 @@ from pipeline.inference.model_set import ModelSet, PreparedCase
 from pipeline.inference.profile import Profile
 from pipeline.memory import Budget
 from pipeline.scans.record import Opened, status_of
-from pipeline.scans.stated import fill
 from pipeline.scans.workers import Pool
-from pipeline.types.stated import Stated
+from pipeline.types import Scan
 
 log = logging.getLogger(__name__)
+
+Fill = Callable[[Scan, Path], Scan]
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ class Read:
         return Entry(self.file.token, self.file.stamp, self.sha256, "", self.case, self.status, self.code, self.reason, self.seconds)
 
 
-def read_file(file: File, number: int, pool: Pool, models: ModelSet, stated: Stated, budget: Budget, profile: Profile) -> Read:
-    """Runs in a reader thread: let a process decode it, refuse what does not fit, normalise. ``number`` in the order of the files."""
+def read_file(file: File, number: int, pool: Pool, models: ModelSet, fill: Fill, budget: Budget, profile: Profile) -> Read:
+    """Runs in a reader thread: let a process decode it, refuse what does not fit, normalise. ``number`` in the order of the files;
+    ``fill`` adds what the user states."""
     began = time.perf_counter()
     case, opened = "", Opened()
     status: Status = "failed"
@@ -76,7 +78,7 @@ def read_file(file: File, number: int, pool: Pool, models: ModelSet, stated: Sta
             raise opened.error or AssertionError
         case = str(opened.scan.case)
         with profile.stage("normalise"):
-            ready = models.ready(fill(opened.scan, stated))
+            ready = models.ready(fill(opened.scan, file.path))
         return Read(file, time.perf_counter() - began, ready, sha256=opened.scan.sha256, case=case, release=release)
     except BundleError:
         raise  # of a bundle that tells kinds, and no fault of this file

@@ -17,6 +17,7 @@ from pipeline.inference.case_files import CaseResult
 from pipeline.inference.model_set import ModelSet, finds_objects
 from pipeline.inference.predict import Predictor
 from pipeline.scans.array import scan_of_array
+from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import open_scan
 from pipeline.scans.stated import fill, stated
 from pipeline.training.platform import prepare_machine
@@ -32,6 +33,8 @@ def segment(
     *,
     modality: Modality | None = None,
     spacing_mm: Sequence[float | None] | None = None,
+    field_angle: float | None = None,
+    axial_length: float | None = None,
     device: str = "auto",
 ) -> Prediction:
     """What every model that fits a scan says of it.
@@ -45,7 +48,8 @@ def segment(
         latter, but for `lesions`, which is weak, and those that find nothing which another one does not. A loaded bundle
         (:func:`load_bundle`) saves reading it anew for each scan.
     modality: the kind of scan, where a file does not say it (what it says counts); of an array fundus, where nothing is given.
-    spacing_mm: of an array: ([slices,] rows, columns) in mm, or None where nobody knows it. A file says it.
+    spacing_mm: ([slices,] rows, columns) in mm, None for an axis that nobody knows; what a file says counts.
+    field_angle, axial_length: of the whole field of a photograph in degrees, for an estimate; of the eye in mm (docs/geometry.md).
     device: auto, cpu or cuda.
 
     Returns
@@ -60,8 +64,9 @@ def segment(
     ScanError: the file cannot be read, the array is no picture, or no model is for its kind. BundleError, ConfigError: a model or a
     setting cannot be used.
     """
-    scan = _scan(scan, modality, spacing_mm)
-    scan = fill(scan, stated(modality))
+    pixel_mm = None if spacing_mm is None or isinstance(scan, np.ndarray) else spacing_mm  # an array has it from the beginning
+    said = stated(modality, pixel_mm, field_angle=field_angle, axial_length=axial_length)
+    scan = fill(said, Pseudonyms.unkeyed(), _scan(scan, modality, spacing_mm), None)
     case = ModelSet([Predictor(bundle, prepare_machine(device)) for bundle in _bundles(models)]).ready(scan)
     results = [
         assemble(predictor, ready, predictor.slices(ready), str(scan.case), 0.0, keep_probabilities=not finds_objects(predictor.bundle))

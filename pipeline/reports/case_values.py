@@ -74,6 +74,7 @@ def page_values(
         "eye": eye,
         "modality": wording.modality(case),
         "modality_source": wording.modality_source(case),
+        "patient_source": wording.patient_source(case),
         "red_free": case.modality in wording.IN_COLOUR,
         "size": wording.size(case.geometry),
         "spacing": wording.spacing(case),

@@ -201,7 +201,7 @@ def _checked(read: ObjectRecord | DamagedObject, case: ReportCase, label_map: La
     x1, y1, x2, y2 = (min(max(value, 0.0), float(most)) for value, most in zip(read.box, (wide, high, wide, high), strict=True))
     if not (x1 < x2 and y1 < y2):
         raise OcusegError("its box has no extent on the scan")
-    sizes = read.size_mm if case.geometry.pixel_mm is not None else None
+    sizes = read.size_mm if case.geometry.trusted().pixel_mm is not None else None
     if sizes is not None and min(sizes) <= 0:
         raise OcusegError("its size in mm is not above 0")
     label = label_map.names.index(read.name)

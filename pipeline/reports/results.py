@@ -58,8 +58,10 @@ class ReportCase:
 
     @property
     def pixel_size(self) -> float | None:
-        """Area of a pixel in mm2, or volume of a voxel in mm3; None where the spacing of an axis is unknown."""
-        return None if self.geometry.voxel_mm is None else float(np.prod(self.geometry.voxel_mm))
+        """Area of a pixel in mm2, or volume of a voxel in mm3; None where the spacing of an axis is unknown, or only
+        estimated."""
+        sides = self.geometry.trusted().voxel_mm
+        return None if sides is None else float(np.prod(sides))
 
     def image(self, plane: PlaneRecord) -> npt.NDArray[Any]:
         """The slice as displayed, (H, W) or (H, W, 3) uint8."""

@@ -126,6 +126,13 @@ def modality_source(case: ReportCase) -> str:
     return {"user": " (stated by the user)", "picture": in_picture}.get(record.modality_source, "")
 
 
+def patient_source(case: ReportCase) -> str:
+    """What counted for a patient; "" where that is not known."""
+    words = {"tag": "the file's header", "folder": "the folder's name", "file": "the file's name"}
+    source = case.record.patient_source
+    return f"from {words[source]}" if source in words else ""
+
+
 def size(geometry: Geometry) -> str:
     """Width x height [x slices], as photographs and scanners state it."""
     rows, columns = geometry.plane
@@ -141,9 +148,14 @@ def spacing(case: ReportCase) -> str:
     text = f"{width} × {height} µm a pixel (width × height)"
     if len(known) == 3:
         text += ", distance of slices unknown" if known[0] is None else f", slices {1000 * known[0]:.4g} µm apart"
-    source = _STATED[case.geometry.spacing_source]
-    if case.modality == "fundus" and case.geometry.spacing_source == "tag":
+    geometry = case.geometry
+    source = geometry.spacing_note or _STATED[geometry.spacing_source]
+    if case.modality == "fundus" and geometry.spacing_source == "tag":
         source += ", nominal at the retina"
+    if geometry.spacing_error is not None:
+        source += f" (± {100 * geometry.spacing_error:.0f} %)"
+    if geometry.spacing_source == "estimated":
+        return f"estimated at {text}, from {source}; so lengths and areas here are in px"
     return f"{text}; {source}"
 
 
@@ -152,6 +164,8 @@ def unscaled(case: ReportCase) -> str:
     known = case.geometry.spacing_mm
     if known is None:
         return "the spacing is unknown"
+    if case.geometry.spacing_source == "estimated":
+        return "the spacing is only estimated"
     names = ("distance of slices", "height of a pixel", "width of a pixel")[-len(known) :]
     lacking = [name for name, axis in zip(names, known, strict=True) if axis is None]
     return f"the {' and the '.join(lacking)} {'are' if len(lacking) > 1 else 'is'} unknown" if lacking else ""
@@ -220,9 +234,10 @@ def fluid_volume(volume: float, unit: str) -> str:
 
 def area(case: ReportCase, pixels: int) -> str:
     """Area of that many pixels of one slice: in mm2 where the spacing is known, else their number."""
-    if case.geometry.pixel_mm is None:
+    sides = case.geometry.trusted().pixel_mm
+    if sides is None:
         return f"{count(pixels)} px"
-    return f"{_three_digits(pixels * math.prod(case.geometry.pixel_mm))} mm²"
+    return f"{_three_digits(pixels * math.prod(sides))} mm²"
 
 
 def box_size(box: tuple[float, float, float, float], size_mm: tuple[float, float] | None) -> str:

@@ -17,7 +17,7 @@ from pipeline.scans.database import closed_on_error, opened, refusals
 from pipeline.scans.record import FileRecord
 from pipeline.scans.series import arrange, from_text
 
-READER = 4
+READER = 5
 """Raise when files may be read differently than before: catalogues with another number are not continued."""
 
 _COLUMNS = tuple(field.name for field in fields(FileRecord))
@@ -27,12 +27,18 @@ CREATE TABLE files (
   position INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, stamp TEXT NOT NULL, sha256 TEXT,
   status TEXT NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL, "case" TEXT, modality TEXT, rows INTEGER, columns INTEGER,
   slices INTEGER, laterality TEXT, laterality_source TEXT, spacing_source TEXT, format TEXT, instance TEXT, related TEXT,
-  warnings TEXT NOT NULL, pixels TEXT, series TEXT, piece TEXT, patient TEXT, eye TEXT, visit TEXT, image TEXT
+  warnings TEXT NOT NULL, pixels TEXT, series TEXT, piece TEXT, patient_source TEXT, day INTEGER,
+  patient TEXT, eye TEXT, visit TEXT, image TEXT
 );
 CREATE INDEX by_series ON files (series) WHERE series IS NOT NULL;
 CREATE VIEW images AS SELECT patient, eye, visit, image, modality, rows, columns, slices, laterality_source, spacing_source, format,
   token, sha256 FROM files WHERE status = 'read' ORDER BY patient, eye, visit, image;
-CREATE VIEW visits AS SELECT patient, visit, eye, count(*) AS images FROM files WHERE status = 'read' GROUP BY patient, visit, eye;
+CREATE VIEW days AS SELECT patient, visit, min(day) AS day FROM files WHERE status = 'read' GROUP BY patient, visit;
+CREATE VIEW visits AS SELECT patient, visit, eye, count(*) AS images,
+  nullif((SELECT count(*) FROM days other WHERE other.patient = files.patient AND other.day <= own.day), 0) AS number,
+  (SELECT count(*) FROM days other WHERE other.patient = files.patient AND other.day IS NOT NULL) AS dated,
+  own.day - (SELECT min(other.day) FROM days other WHERE other.patient = files.patient) AS days
+  FROM files JOIN days own USING (patient, visit) WHERE status = 'read' GROUP BY patient, visit, eye;
 CREATE VIEW outcomes AS SELECT status, code, count(*) AS files FROM files GROUP BY status, code;
 """
 _BATCH = 1000

@@ -18,13 +18,14 @@ from pipeline.scans.dicom_geometry import (
     contradicted_laterality,
     geometry_of,
     numbers,
+    optics_of,
     orientation_of,
     position_of,
 )
 from pipeline.scans.dicom_pixels import decode_pixels
 from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding
-from pipeline.scans.identity import NO_VISIT, Pseudonyms, stated_patient
-from pipeline.scans.place import patient_and_visit_from_place, place_bytes
+from pipeline.scans.identity import Identity, Pseudonyms, identify, stated_patient
+from pipeline.scans.place import SIDE_CONFLICT
 from pipeline.scans.quiet import quiet
 from pipeline.types import CaseKey, Geometry, Modality, Scan, SeriesSlice
 
@@ -69,10 +70,27 @@ def read_dicom(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root:
         pixels = decode_pixels(dataset, frames, warnings)
         geometry = geometry_of(dataset, pixels.shape[1:])
         uid = text_of(dataset, "SOPInstanceUID")
-        warnings += contradicted_laterality(dataset, geometry.laterality)
-        case = case_of(dataset, geometry, path, root, names)
-        piece = _piece_of(dataset, pixels, case, names) if modality == "oct" and pixels.ndim == 3 else None
-        return Scan(pixels, geometry, modality, case, sha256, path, uid or None, tuple(warnings), piece)
+        unconfirmed, conflicts = contradicted_laterality(dataset, geometry.laterality)
+        warnings += unconfirmed
+        whose = identity_of(dataset, geometry, path, root, names)
+        field_degrees, axial_length_mm = optics_of(dataset)
+        piece = _piece_of(dataset, pixels, whose.case, names) if modality == "oct" and pixels.ndim == 3 else None
+        return Scan(
+            pixels,
+            geometry,
+            modality,
+            whose.case,
+            sha256,
+            path,
+            uid or None,
+            tuple(warnings),
+            piece,
+            patient_source=whose.source,
+            day=whose.day,
+            doubts=tuple((SIDE_CONFLICT, conflict) for conflict in conflicts),
+            field_degrees=field_degrees,
+            axial_length_mm=axial_length_mm,
+        )
 
 
 def _piece_of(dataset: Any, pixels: npt.NDArray[Any], case: CaseKey, names: Pseudonyms) -> SeriesSlice | None:
@@ -90,7 +108,7 @@ def _piece_of(dataset: Any, pixels: npt.NDArray[Any], case: CaseKey, names: Pseu
     )
 
 
-def read_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) -> CaseKey:
+def read_identity(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) -> Identity:
     """The patient, eye and visit of an open DICOM file, from its tags; no pixel is decoded.
 
     Raises
@@ -103,7 +121,7 @@ def read_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) 
         rows, columns, frames = _declared(dataset)
         check_pixels(rows * columns * frames, MAX_PIXELS)
         geometry = geometry_of(dataset, (rows, columns) if frames == 1 else (frames, rows, columns))
-        return case_of(dataset, geometry, path, root, names)
+        return identity_of(dataset, geometry, path, root, names)
 
 
 def read_dataset(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Any:
@@ -226,19 +244,20 @@ def _declared(dataset: Any) -> tuple[int, int, int]:
     return rows, columns, frames
 
 
-def case_of(dataset: Any, geometry: Geometry, path: Path, root: Path | None, names: Pseudonyms) -> CaseKey:
+def identity_of(dataset: Any, geometry: Geometry, path: Path, root: Path | None, names: Pseudonyms) -> Identity:
     """Tags win: Patient ID without its issuer, Study Date (else Study Instance UID), SOP Instance UID; else the place below ``root``.
 
     The date comes first because one visit is often several studies (photographs, OCT), and because a folder named by that date
     then holds the same visit for the files beside it that have no tags.
     """
-    folder_patient, folder_visit = patient_and_visit_from_place(path, root)
-    patient = stated_patient(text_of(dataset, "PatientID"))
-    visit = text_of(dataset, "StudyDate") or text_of(dataset, "StudyInstanceUID") or folder_visit
-    image = text_of(dataset, "SOPInstanceUID")
-    return CaseKey(
-        names.patient(patient or folder_patient),
-        geometry.laterality or "U",
-        names.token("visit", visit) if visit else NO_VISIT,
-        names.token("image", image or place_bytes(path, root)),
+    date = text_of(dataset, "StudyDate")
+    return identify(
+        names,
+        path,
+        root,
+        geometry.laterality,
+        patient=stated_patient(text_of(dataset, "PatientID")),
+        visit=date or text_of(dataset, "StudyInstanceUID"),
+        date=date or text_of(dataset, "AcquisitionDateTime")[:8] or text_of(dataset, "AcquisitionDate"),
+        image=text_of(dataset, "SOPInstanceUID"),
     )

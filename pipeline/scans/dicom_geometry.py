@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -85,16 +84,30 @@ def laterality_of(dataset: Any, frames: int) -> tuple[Laterality | None, Lateral
     return None, "unknown"
 
 
-def contradicted_laterality(dataset: Any, told: Laterality | None) -> Iterator[str]:
-    """What tags other than the one used (``told``) say about the eye, as sentences."""
+def optics_of(dataset: Any) -> tuple[float | None, float | None]:
+    """Horizontal Field of View (0022,000C) in degrees, and Axial Length of the Eye (0022,0030) or Ophthalmic Axial Length (0022,1019) in
+    mm; None of what is not stated, or is of no camera or eye."""
+    lengths = (_between(dataset, name, 14, 40) for name in ("AxialLengthOfTheEye", "OphthalmicAxialLength"))
+    return _between(dataset, "HorizontalFieldOfView", 5, 220), next((length for length in lengths if length is not None), None)
+
+
+def _between(dataset: Any, keyword: str, least: float, most: float) -> float | None:
+    value = numbers(dataset, keyword, 1)
+    return None if value is None or not least <= value[0] <= most else float(value[0])
+
+
+def contradicted_laterality(dataset: Any, told: Laterality | None) -> tuple[list[str], list[str]]:
+    """What tags other than the one used (``told``) say about the eye: warnings that it is unknown, and conflicts."""
+    warnings, conflicts = [], []
     image, series = (str(dataset.get(keyword) or "").strip().upper() for keyword in ("ImageLaterality", "Laterality"))
     if image not in ("", "R", "L", "B", "U"):
         shown = image if eye_of(image) else "another word"
-        yield f"the tag Image Laterality holds {shown}, where DICOM allows R, L, B and U: the eye is unknown"
+        warnings.append(f"the tag Image Laterality holds {shown}, where DICOM allows R, L, B and U: the eye is unknown")
     if series in ("R", "L") and told is None and not image:
-        yield f"only the series' tag Laterality states an eye ({series}), which is often wrong for eyes: the eye is unknown"
+        warnings.append(f"only the series' tag Laterality states an eye ({series}), which is often wrong for eyes: the eye is unknown")
     elif series in ("R", "L") and told not in (None, series):
-        yield f"the series' tag Laterality states {series}, the picture's own {told}, which counts; check which is true"
+        conflicts.append(f"the series' tag Laterality states {series}, the picture's own {told}, which counts; check which is true")
+    return warnings, conflicts
 
 
 def _same_for_all(values: list[Vector | None]) -> Vector | None:

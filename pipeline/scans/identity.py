@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+import datetime
 import hashlib
 import hmac
 import logging
@@ -16,11 +17,14 @@ import os
 import re
 import secrets
 from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import ConfigError
-from pipeline.scans.place import Role, patient_and_visit_from_place, roles_passed, same_text
+from pipeline.scans.place import Role, patient_and_visit_from_place, place_below, place_bytes, read_folders, roles_passed, same_text
+from pipeline.types import CaseKey, Laterality, PatientSource
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +80,16 @@ class Pseudonyms:
         try:
             if not os.path.lexists(path):
                 _make_key(path)
+        except OSError as error:
+            raise ConfigError(f"the site key cannot be made ({error.strerror}); set OCUSEG_SITE_KEY to a file you own") from None
+        return cls.load(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Pseudonyms:
+        """The key in ``path``, which must be there."""
+        try:
+            if not os.path.lexists(path):
+                raise ConfigError(f"there is no site key {str(path)!r}; set OCUSEG_SITE_KEY (or --site-key) to the key's file")
             if not path.is_file():
                 what = "a folder" if path.is_dir() else "not a file, or a broken link"
                 raise ConfigError(f"the site key {str(path)!r} is {what}; set OCUSEG_SITE_KEY (or --site-key) to the key's file")
@@ -84,7 +98,7 @@ class Pseudonyms:
             if os.name == "posix" and path.stat().st_mode & 0o077:
                 logger.warning("the site key can be read by others; its mode should be 0600")
         except OSError as error:
-            raise ConfigError(f"the site key cannot be read or made ({error.strerror}); set OCUSEG_SITE_KEY to a file you own") from None
+            raise ConfigError(f"the site key cannot be read ({error.strerror}); set OCUSEG_SITE_KEY to a file you own") from None
         return cls(_key_in(content))
 
     def token(self, kind: Kind, value: str | bytes) -> str:
@@ -100,6 +114,54 @@ class Pseudonyms:
         belongs to one site; read another hospital's folders, whose numbers may collide, with another key.
         """
         return self.token("patient", same_text(name))
+
+    def day(self, patient: str, date: str) -> int | None:
+        """The day of a date (YYYYMMDD) on a calendar of this patient's own: None where it is no date.
+
+        The calendar begins at a secret day up to 2^40 days away, another one for each patient's token and key. So the days between two
+        visits are what they are, and without the key a number says nothing about a date.
+        """
+        digits = date.replace(".", "")
+        if not re.fullmatch("[0-9]{8}", digits):
+            return None
+        with suppress(ValueError):
+            true = datetime.date(int(digits[:4]), int(digits[4:6]), int(digits[6:])).toordinal()
+            return true + int.from_bytes(hmac.new(self._key, b"day\0" + patient.encode(), hashlib.sha256).digest()[:5], "big")
+        return None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose image a file holds, of which visit, and what counted for a patient. ``patient`` and ``visit`` are in clear: to be shown at the
+    site, never written. ``day`` is :meth:`Pseudonyms.day` of the visit's date, None where it is not known."""
+
+    case: CaseKey
+    source: PatientSource
+    day: int | None
+    patient: str = field(repr=False)
+    visit: str = field(repr=False)
+
+
+def identify(
+    names: Pseudonyms,
+    path: Path,
+    root: Path | None,
+    eye: Laterality | None,
+    *,
+    patient: str = "",
+    visit: str = "",
+    date: str = "",
+    image: str = "",
+) -> Identity:
+    """What tags state (each "" where they do not) wins; else the place below ``root`` does. ``date`` of the visit (YYYYMMDD)."""
+    folder_patient, folder_visit = patient_and_visit_from_place(path, root)
+    source: PatientSource = "tag" if patient else "folder" if read_folders(place_below(path, root)[:-1]).patient else "file"
+    token = names.patient(patient or folder_patient)
+    visit = visit or folder_visit or ""
+    case = CaseKey(
+        token, eye or "U", names.token("visit", visit) if visit else NO_VISIT, names.token("image", image or place_bytes(path, root))
+    )
+    return Identity(case, source, names.day(token, date or visit), patient or folder_patient, visit)
 
 
 def warn_of_one_patient(patients: Counter[str]) -> None:

@@ -126,8 +126,9 @@ def _values(array: Pixels, slope: float | None, intercept: float | None) -> Pixe
 def write_nifti(path: Path, array: Pixels, geometry: Geometry) -> None:
     """Write (H, W), (D, H, W) or uint8 RGB (..., 3) in ``geometry``; gzipped when the name ends in .gz; atomically.
 
-    ``open_scan`` of the result has the same pixels and an identical Geometry. For a source that was NIfTI, codes, units and every
-    other field that places the image are kept. bool becomes uint8. The same input always gives the same bytes.
+    ``open_scan`` of the result has the same pixels and an identical Geometry, but for a spacing that is only estimated. For a source
+    that was NIfTI, codes, units and every other field that places the image are kept. bool becomes uint8. The same input always gives the
+    same bytes.
     """
     import nibabel
 
@@ -143,7 +144,7 @@ def write_nifti(path: Path, array: Pixels, geometry: Geometry) -> None:
     header.set_data_dtype(array.dtype)
     header.set_data_shape(geometry.shape[::-1])
     header.set_slope_inter(1.0, 0.0)
-    fill_header(header, geometry)
+    fill_header(header, geometry.trusted())
     header["magic"] = header.single_magic
     header.set_data_offset(header.single_vox_offset + header.extensions.get_sizeondisk())
     out = io.BytesIO()

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from pipeline.errors import ScanError
 from pipeline.scans.archives import unread_zip
 from pipeline.scans.files import MAX_PIXELS, Format, decoding, open_regular, sha256_of, sniff_file
-from pipeline.scans.identity import NO_VISIT, Pseudonyms
-from pipeline.scans.place import contradicted_eye, laterality_from_place, patient_and_visit_from_place, place_bytes
+from pipeline.scans.identity import Identity, Pseudonyms, identify
+from pipeline.scans.place import SIDE_CONFLICT, contradicted_eye, laterality_from_place
 from pipeline.scans.spacing import check_spacing
 from pipeline.types import CaseKey, Geometry, Laterality, Scan
 
@@ -63,17 +63,21 @@ def case_by_tags(path: Path, *, pseudonyms: Pseudonyms, root: Path | None = None
     ------
     ScanError: the file cannot be read, or its tags show that it is not a scan.
     """
+    whose = identity_by_tags(path, pseudonyms, root)
+    return None if whose is None else whose.case
+
+
+def identity_by_tags(path: Path, pseudonyms: Pseudonyms, root: Path | None = None) -> Identity | None:
+    """What :func:`case_by_tags` knows, in clear too."""
     with open_regular(path) as file:
         kind = sniff_file(file)
         if kind == "heidelberg_vol":
-            from pipeline.scans.vendor import read_vol_case
-
-            return read_vol_case(file, path, pseudonyms, root)
-        if kind != "dicom":
+            from pipeline.scans.vendor import read_vol_identity as read_identity
+        elif kind == "dicom":
+            from pipeline.scans.dicom import read_identity
+        else:
             return None
-        from pipeline.scans.dicom import read_case
-
-        return read_case(file, path, pseudonyms, root)
+        return read_identity(file, path, pseudonyms, root)
 
 
 def decode_scan(
@@ -82,8 +86,10 @@ def decode_scan(
     """:func:`open_scan` of a file that is open, recognised and hashed already."""
     scan = _decode(file, kind, path, sha256, names, root, max_pixels)
     geometry, doubts = check_spacing(scan.geometry)
-    doubts = (*doubts, *contradicted_eye(scan.geometry, path, root), *nothing_to_see(scan.pixels))
-    return replace(scan, geometry=geometry, warnings=(*scan.warnings, *doubts))
+    unconfirmed, conflicts = contradicted_eye(scan.geometry, path, root)
+    warnings = (*scan.warnings, *doubts, *unconfirmed, *nothing_to_see(scan.pixels))
+    found = tuple((SIDE_CONFLICT, conflict) for conflict in conflicts)
+    return replace(scan, geometry=geometry, warnings=warnings, doubts=(*scan.doubts, *found))
 
 
 def nothing_to_see(pixels: npt.NDArray[Any]) -> tuple[str, ...]:
@@ -119,8 +125,18 @@ def _decode(file: BinaryIO, kind: Format | None, path: Path, sha256: str, names:
         pixels, geometry = _read_untagged(file, kind, path, max_pixels, warnings)
         sha256 = _with_data(file, kind, path) or sha256
         geometry = _with_laterality(geometry, laterality_from_place(path, root))
-        case = case_from_place(path, root, names, geometry.laterality)
-        return Scan(pixels, geometry, "unknown", case, sha256, path, warnings=tuple(warnings))
+        whose = identify(names, path, root, geometry.laterality)
+        return Scan(
+            pixels,
+            geometry,
+            "unknown",
+            whose.case,
+            sha256,
+            path,
+            warnings=tuple(warnings),
+            patient_source=whose.source,
+            day=whose.day,
+        )
 
 
 def _unknown(path: Path) -> ScanError:
@@ -180,24 +196,13 @@ def _with_laterality(geometry: Geometry, laterality: Laterality | None) -> Geome
     return replace(geometry, laterality=laterality, laterality_source="filename")
 
 
-def case_from_place(path: Path, root: Path | None, names: Pseudonyms, laterality: Laterality | None) -> CaseKey:
-    """Patient and visit of a file that states neither: from its place below ``root``."""
-    patient, visit = patient_and_visit_from_place(path, root)
-    return CaseKey(
-        names.patient(patient),
-        laterality or "U",
-        names.token("visit", visit) if visit else NO_VISIT,
-        names.token("image", place_bytes(path, root)),
-    )
-
-
 __all__ = [
     "ONE_VALUE",
     "Format",
     "case_by_tags",
-    "case_from_place",
     "content_sha256",
     "decode_scan",
+    "identity_by_tags",
     "nothing_to_see",
     "open_scan",
     "sniff",

@@ -12,7 +12,7 @@ import functools
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
@@ -31,6 +31,8 @@ _KIND = re.compile(
 _FILLER = re.compile("b|en|face|and|of|eyes?")
 _EYES = {"R": "right", "L": "left"}
 _EYE_WORD = re.compile("eyes?|auge|oeil|ojo|olho|occhio|both|ou")
+SIDE_CONFLICT = "side_conflict"
+"""The code of a doubt about the eye (Scan.doubts)."""
 _VISIT = re.compile(r"(visit|visite|visita|besuch|baseline|follow ?up|month|week|session|exam|timepoint) ?\d*", re.IGNORECASE)
 
 
@@ -141,17 +143,22 @@ def laterality_from_place(path: Path, root: Path | None) -> Laterality | None:
     return None if by_name and by_folder and by_name != by_folder else by_name or by_folder
 
 
-def contradicted_eye(geometry: Geometry, path: Path, root: Path | None) -> Iterator[str]:
-    """Warnings if tags, file name and folders do not state the same eye, and which one is used."""
+def contradicted_eye(geometry: Geometry, path: Path, root: Path | None) -> tuple[list[str], list[str]]:
+    """Where tags, file name and folders do not state the same eye: warnings that none is known, and conflicts, with the one that counts."""
+    warnings, conflicts = [], []
     *folders, name = place_below(path, root)
     for where, side in (("name", laterality_from_name(stem_of_name(name))[0]), ("folder", read_folders(folders).eye)):
         told = geometry.laterality
         if side is None or side == told:
             continue
         if told is None:
-            yield f"the file's {where} states the {_EYES[side]} eye and nothing confirms it: the eye is unknown"
+            warnings.append(f"the file's {where} states the {_EYES[side]} eye and nothing confirms it: the eye is unknown")
         else:
-            yield f"the file's {where} states the {_EYES[side]} eye, its tags the {_EYES[told]} one, which counts; check which is true"
+            counts = "its tags" if geometry.laterality_source != "filename" else "another part of its path"
+            conflicts.append(
+                f"the file's {where} states the {_EYES[side]} eye, {counts} the {_EYES[told]} one, which counts; check which is true"
+            )
+    return warnings, conflicts
 
 
 def stem_of_name(name: str) -> str:

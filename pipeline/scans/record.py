@@ -40,7 +40,7 @@ class FileRecord:
     ``related`` is the token of the file that a duplicate repeats, that has the UID of a ``conflict``, or whose record stands for the
     volume that a ``part`` belongs to. ``code`` and ``reason`` of a file that was read describe such relations, or are empty; ``warnings``
     are the Scan's, joined by "; ". ``case`` is ``str(CaseKey)``. A duplicate keeps what was read from it, so that it can replace an
-    original that is removed.
+    original that is removed. ``patient_source`` and ``day`` as of a Scan.
     """
 
     token: str
@@ -64,6 +64,8 @@ class FileRecord:
     pixels: str | None = None
     series: str | None = None
     piece: str | None = None
+    patient_source: str | None = None
+    day: int | None = None
 
     def alone(self) -> FileRecord:
         """The record regardless of other files."""
@@ -152,10 +154,12 @@ def record_of(opened: Opened, path: Path, root: Path, pseudonyms: Pseudonyms, st
         spacing_source=geometry.spacing_source,
         format=opened.format,
         instance=pseudonyms.token("image", scan.sop_instance_uid) if scan.sop_instance_uid else None,
-        warnings="; ".join(scan.warnings),
+        warnings=scan.told,
         pixels=pixels_sha256(scan) or None,
         series=scan.piece.series if scan.piece else None,
         piece=to_text(scan.piece) if scan.piece else None,
+        patient_source=scan.patient_source,
+        day=scan.day,
     )
 
 

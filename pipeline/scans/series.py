@@ -118,4 +118,7 @@ def stack(scans: Sequence[Scan], arrangement: Arrangement) -> Scan:
         first.case,
         hashlib.sha256("".join(scan.sha256 for scan in ordered).encode("ascii")).hexdigest(),
         warnings=(*arrangement.warnings, *doubts, *noticed),
+        patient_source=first.patient_source,
+        day=first.day,
+        doubts=tuple(dict.fromkeys(doubt for scan in ordered for doubt in scan.doubts)),
     )

@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import get_args
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from pipeline.errors import ConfigError
+from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.place import patient_and_visit_from_place
+from pipeline.scans.spacing import Said, with_spacing
 from pipeline.types import Scan
-from pipeline.types.stated import Stated, StatedModality
+from pipeline.types.stated import Stated
+
+_MUST = {
+    "modality": "one of fundus, oct, octa, slo",
+    "pixel_mm": "millimetres, such as 0.0072 or HEIGHTxWIDTH or DISTANCExHEIGHTxWIDTH, each above 0 and at most 10",
+    "field_angle": "5 to 60 degrees: wider fields are not linear",
+    "axial_length": "14 to 40 mm",
+    "patients": "folder or file",
+}
 
 
-def stated(modality: str | None = None) -> Stated:
-    """What a user says, checked; "unknown" is as good as nothing.
+def stated(modality: str | None = None, pixel_mm: str | Sequence[float | None] | None = None, **more: Any) -> Stated:
+    """What a user says, checked; the modality "unknown" is as good as nothing. ``more`` are the other fields of :class:`Stated`.
 
     Raises
     ------
-    ConfigError: no such modality.
+    ConfigError: what cannot be, and what it must be.
     """
-    kinds = get_args(StatedModality)
-    if modality not in (None, "unknown", *kinds):
-        raise ConfigError(f"modality {modality!r}: must be one of {', '.join(kinds)}")
-    return Stated.model_validate({"modality": modality if modality in kinds else None})
+    sizes = pixel_mm.split("x") if isinstance(pixel_mm, str) else pixel_mm
+    given = {"modality": None if modality == "unknown" else modality, "pixel_mm": sizes, **more}
+    try:
+        return Stated.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        value = pixel_mm if name == "pixel_mm" else given[name]
+        raise ConfigError(f"{name.replace('_', '-')} {value!r}: must be {_MUST[name]}") from None
 
 
-def fill(scan: Scan, said: Stated) -> Scan:
-    """The scan as its file and the user together describe it."""
+def fill(said: Stated, names: Pseudonyms, scan: Scan, path: Path | None) -> Scan:
+    """The scan as its file (``path``, None of an array) and the user together describe it."""
+    scan = _of_kind(scan, said)
+    if said.patients == "file" and scan.patient_source == "folder" and path is not None:
+        patient = names.patient(patient_and_visit_from_place(path, None)[0])
+        # The day stays without a visit: a calendar is one patient's own.
+        scan = replace(scan, case=replace(scan.case, patient=patient), patient_source="file", day=None)
+    return with_spacing(scan, Said(said.pixel_mm, said.field_angle, said.axial_length))
+
+
+def _of_kind(scan: Scan, said: Stated) -> Scan:
     if said.modality is None or scan.modality == said.modality:
         return scan
     if scan.modality == "unknown":

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from pipeline.errors import ScanError
 from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding, open_regular, sniff_file
-from pipeline.scans.identity import NO_VISIT, Pseudonyms, stated_patient
-from pipeline.scans.place import laterality_from_place, patient_and_visit_from_place, place_bytes
-from pipeline.types import CaseKey, Geometry, Laterality, LateralitySource, Scan, known_spacing
+from pipeline.scans.identity import Identity, Pseudonyms, identify, stated_patient
+from pipeline.scans.place import laterality_from_place
+from pipeline.types import Geometry, Laterality, LateralitySource, Scan, known_spacing
 from pipeline.types.scan import ScanPattern, SlicesRun
 
 Floats = npt.NDArray[np.float32]
@@ -80,19 +80,30 @@ def read_vol(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: P
         shape, scales = (header.shape[1:], header.scale_mm[1:]) if flat else (header.shape, header.scale_mm)
         spacing = known_spacing(scales)
         geometry = Geometry(shape, spacing, "tag" if spacing else "unknown", None, *_eye(header, path, root))
-        case, run = _case(header, path, root, names), _slices_run(file, header)
-        return Scan(pixels[:, 0] if flat else pixels, geometry, "oct", case, sha256, path, pattern=_pattern(file, header), slices_run=run)
+        whose = _identity(header, path, root, names)
+        return Scan(
+            pixels[:, 0] if flat else pixels,
+            geometry,
+            "oct",
+            whose.case,
+            sha256,
+            path,
+            pattern=_pattern(file, header),
+            slices_run=_slices_run(file, header),
+            patient_source=whose.source,
+            day=whose.day,
+        )
 
 
-def read_vol_case(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) -> CaseKey:
-    """The CaseKey of an open .vol file, as :func:`read_vol` gives it but without reading pixels.
+def read_vol_identity(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None) -> Identity:
+    """Whose it is and of which visit, of an open .vol file, as :func:`read_vol` gives it but without reading pixels.
 
     Raises
     ------
     ScanError: as :func:`read_vol`, as far as the file header shows it.
     """
     with decoding("the Spectralis file"):
-        return _case(_read_header(file, MAX_PIXELS), path, root, names)
+        return _identity(_read_header(file, MAX_PIXELS), path, root, names)
 
 
 def read_surfaces(path: Path, max_pixels: int = MAX_PIXELS) -> dict[str, Floats]:
@@ -231,13 +242,7 @@ def _eye(header: _Header, path: Path, root: Path | None) -> tuple[Laterality | N
     return side, "filename" if side else "unknown"
 
 
-def _case(header: _Header, path: Path, root: Path | None, names: Pseudonyms) -> CaseKey:
+def _identity(header: _Header, path: Path, root: Path | None, names: Pseudonyms) -> Identity:
     """As for DICOM: the header's PatientID and VisitDate are preferred, so that one visit's exports belong together; else the place."""
-    folder_patient, folder_visit = patient_and_visit_from_place(path, root)
-    visit = header.visit or folder_visit
-    return CaseKey(
-        names.patient(stated_patient(header.patient) or folder_patient),
-        _eye(header, path, root)[0] or "U",
-        names.token("visit", visit) if visit else NO_VISIT,
-        names.token("image", place_bytes(path, root)),
-    )
+    patient, visit = stated_patient(header.patient), header.visit or ""
+    return identify(names, path, root, _eye(header, path, root)[0], patient=patient, visit=visit)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from pipeline.types.assessment import DoubtRecord, FileName, FlagRecord, MeasureRecord, QualityRecord, Record
-from pipeline.types.scan import Geometry, Laterality, LateralitySource, Modality, ModalitySource, Spacing, SpacingSource
+from pipeline.types.scan import Geometry, Laterality, LateralitySource, Modality, ModalitySource, PatientSource, Spacing, SpacingSource
 
 CASE_FILE, OBJECTS_FILE = "case.json", "objects.json"
 
@@ -82,6 +82,8 @@ class GeometryRecord(Record):
     spacing_source: SpacingSource = "unknown"
     laterality: Laterality | None = None
     laterality_source: LateralitySource = "unknown"
+    spacing_error: float | None = Field(None, ge=0)
+    spacing_note: str = ""
 
     @classmethod
     def of(cls, geometry: Geometry) -> GeometryRecord:
@@ -96,12 +98,14 @@ class CaseRecord(Record):
     """``case.json``. ``engine`` ran the network · ``seconds``: reading, network and making the masks · ``layers`` and ``fluid_components``
     (before: ``pockets``) of a bundle with layers, the latter of volumes alone · ``label_map``: the case's own classes, as the mask holds
     them, where the run has several bundles (``bundle_id`` and ``engine`` join those of the ones that fit it by "+"); else the classes are
-    the run's · ``answers`` of the bundles that say what the scan as a whole is · ``quality``, ``flags``, ``measures``, ``doubt``: how far
-    the case may be believed (types/assessment.py); a case of an earlier version has none."""
+    the run's · ``patient_source``: what counted for a patient; its visits are in ``visits.json`` (types/visits.py) ·
+    ``answers`` of the bundles that say what the scan as a whole is · ``quality``, ``flags``, ``measures``, ``doubt``: how far the case may
+    be believed (types/assessment.py); a case of an earlier version has none."""
 
     case: str
     modality: Modality = "unknown"
     modality_source: ModalitySource = "tag"
+    patient_source: PatientSource = "unknown"
     geometry: GeometryRecord
     sha256: _Sha256
     bundle_id: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,7 @@ ScanPattern = Literal["raster", "circle", "line", "radial", "unknown"]
 """How the B-scans of OCT lie: parallel; once around the disc, from temporal over superior; a single one; through one point."""
 SlicesRun = Literal["up", "down", "unknown"]
 """Whether the slices of a volume come from inferior to superior, or the other way round."""
+PatientSource = Literal["tag", "folder", "file", "card", "user", "unknown"]
 
 Spacing = tuple[float | None, ...]
 """Millimetres from pixel to pixel, of each axis; None for an axis of which it is not known."""
@@ -63,7 +64,8 @@ class Geometry:
     ``shape`` is (rows, columns) or (slices, rows, columns). ``spacing_mm`` has the same order, axis by axis: the distance of slices is
     often unknown where the size of a pixel is stated; None as a whole where no axis is known. ``affine`` is a 4 x 4 matrix from voxel
     index (column, row, slice) to patient coordinates in millimetres, LPS (DICOM PS3.3 C.7.6.2.1.1). ``nifti`` is kept of an image that
-    came as NIfTI.
+    came as NIfTI. ``spacing_error`` is the source's error band as a fraction, None where nothing is known of it; ``spacing_note`` says how
+    the spacing was got where that is more than its source tells (scans/spacing.py).
     """
 
     shape: tuple[int, ...]
@@ -73,6 +75,8 @@ class Geometry:
     laterality: Laterality | None = None
     laterality_source: LateralitySource = "unknown"
     nifti: NiftiFrame | None = field(default=None, compare=False)
+    spacing_error: float | None = field(default=None, compare=False)
+    spacing_note: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         require(len(self.shape) in (2, 3) and all(n > 0 for n in self.shape), f"shape {self.shape} must be 2 or 3 positive numbers")
@@ -85,6 +89,12 @@ class Geometry:
         require((self.laterality is None) == (self.laterality_source == "unknown"), "laterality and its source must be known together")
         if self.affine is not None:
             require(self.affine.shape == (4, 4) and bool(np.isfinite(self.affine).all()), "affine must be a finite 4 x 4 matrix")
+
+    def trusted(self) -> Geometry:
+        """Without a spacing that is only estimated: what is written for other programs, which would take it for a measured one."""
+        if self.spacing_source != "estimated":
+            return self
+        return replace(self, spacing_mm=None, spacing_source="unknown", spacing_error=None, spacing_note="")
 
     @property
     def slices(self) -> int:
@@ -157,7 +167,10 @@ class Scan:
 
     ``source`` is for opening the file again while the program runs; it is never written anywhere. ``warnings`` is what the reader
     noticed about the file that a person must know before a result on it is believed, one sentence each, without any name or path.
-    ``piece`` tells a single picture that may be a slice of a volume. ``modality_source``: who says which kind it is, where that is known.
+    ``piece`` tells a single picture that may be a slice of a volume. ``modality_source``: who says which kind it is, where that is known;
+    ``patient_source``: what counted for a patient: a tag, the folder's name, the file's. ``day`` of the visit on the patient's own secret
+    calendar (scans/identity.py): days between visits are true, and nothing else is told. ``doubts`` are (code, sentence) of
+    contradictions that a person must look at; ``field_degrees`` and ``axial_length_mm`` (of the eye) are what the file states of it.
     """
 
     pixels: npt.NDArray[Any]
@@ -172,6 +185,11 @@ class Scan:
     pattern: ScanPattern = "unknown"
     slices_run: SlicesRun = "unknown"
     modality_source: ModalitySource = "tag"
+    patient_source: PatientSource = "unknown"
+    day: int | None = None
+    doubts: tuple[tuple[str, str], ...] = ()
+    field_degrees: float | None = None
+    axial_length_mm: float | None = None
 
     def __post_init__(self) -> None:
         require(
@@ -181,3 +199,8 @@ class Scan:
         require(self.pixels.shape[1:] == self.geometry.shape, f"pixels {self.pixels.shape} do not match geometry {self.geometry.shape}")
         require(self.modality in get_args(Modality), f"modality {self.modality!r} is unknown")
         require(bool(re.fullmatch(r"[0-9a-f]{64}", self.sha256)), "sha256 must be 64 hexadecimal digits")
+
+    @property
+    def told(self) -> str:
+        """Warnings and doubts in one line, for tables."""
+        return "; ".join((*self.warnings, *(sentence for _, sentence in self.doubts)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from pipeline.types.assessment import Record
 
@@ -10,10 +12,19 @@ StatedModality = Literal["fundus", "oct", "octa", "slo"]
 
 
 class Stated(Record):
-    """``modality``: the kind of scan."""
+    """``modality``: the kind of scan · ``pixel_mm``: ([slices,] rows, columns), or one number for the square pixels of pictures ·
+    ``field_angle``: degrees that the whole field of view of a photograph spans · ``axial_length``: of the eye, in mm · ``patients``: what
+    counts for one where no tag says it, the folder's name or each file's."""
 
     modality: StatedModality | None = None
+    pixel_mm: tuple[Annotated[float, Field(gt=0, le=10)] | None, ...] | None = Field(None, min_length=1, max_length=3)
+    field_angle: float | None = Field(None, ge=5, le=60)
+    axial_length: float | None = Field(None, ge=14, le=40)
+    patients: Literal["folder", "file"] = "folder"
 
     def options(self) -> str:
         """As a command line has it: "--modality oct"; "" where nothing is stated."""
-        return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self if value is not None)
+        said = {name: value for name, value in self if value is not None and (name, value) != ("patients", "folder")}
+        if self.pixel_mm is not None:
+            said["pixel_mm"] = "x".join("?" if size is None else f"{size:g}" for size in self.pixel_mm)
+        return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in said.items())

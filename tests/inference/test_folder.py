@@ -76,6 +76,8 @@ def test_every_file_of_a_case(tmp_path: Path, bundle: Bundle) -> None:
         "spacing_source": "unknown",
         "laterality": "R",
         "laterality_source": "filename",
+        "spacing_error": None,
+        "spacing_note": "",
     }
     assert (record["modality"], record["modality_source"], record["warnings"]) == ("fundus", "picture", [])
     assert (record["sha256"], record["bundle_id"]) == (scan.sha256, bundle.id)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pipeline.inference.answers import Answer
-from pipeline.inference.laterality import with_side
+from pipeline.inference.case_files import CaseResult
+from pipeline.inference.laterality import with_side, with_sides
 from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, Scan
 
 EYES = LabelMap((LabelClass(1, "OD", (0, 0, 255), role="right_eye"), LabelClass(2, "OS", (255, 0, 0), role="left_eye")))
@@ -22,29 +25,30 @@ def scan(side: Laterality | None) -> Scan:
 
 
 def test_a_side_that_nobody_stated_is_the_one_found_in_the_picture() -> None:
-    found, warnings = with_side(scan(None), (answer(0.1),))
-    assert (found.geometry.laterality, found.geometry.laterality_source, warnings) == ("L", "picture", ())
+    found, flags = with_side(scan(None), (answer(0.1),))
+    assert (found.geometry.laterality, found.geometry.laterality_source, flags) == ("L", "picture", ())
 
 
 def test_a_conflict_is_told_and_what_is_stated_stays() -> None:
-    found, (warning,) = with_side(scan("L"), (answer(0.9),))
+    found, (flag,) = with_side(scan("L"), (answer(0.9),))
     assert (found.geometry.laterality, found.geometry.laterality_source) == ("L", "filename")
-    assert warning == (
-        "the picture shows a right eye (eyes, probability 0.90), but a left one is stated (by the file's name); look which it is"
+    assert (flag.code, flag.withholds) == ("side_conflict", False)
+    assert flag.text == (
+        "the picture looks like OD, a right eye (eyes, probability 0.90), but the file's name says OS, a left eye; look which it is"
     )
 
 
 def test_models_that_disagree_are_told() -> None:
-    found, (warning,) = with_side(scan(None), (answer(0.9), answer(0.2)))
+    found, (flag,) = with_side(scan(None), (answer(0.9), answer(0.2)))
     assert (found.geometry.laterality, found.geometry.laterality_source) == ("R", "picture")
-    assert "shows a left eye (eyes, probability 0.80), but a right one is stated (by another model)" in warning
+    assert "looks like OS, a left eye (eyes, probability 0.80), but another model says OD, a right eye" in flag.text
 
 
 @pytest.mark.parametrize("own", [answer(0.6), answer(0.9, EYES.renamed({"OD": "x"}).only(["x", "OS"]))])
 def test_an_unsure_answer_changes_nothing_and_roles_count_not_names(own: Answer) -> None:
-    found, warnings = with_side(scan(None), (own,))
+    found, flags = with_side(scan(None), (own,))
     assert found.geometry.laterality == (None if own.answer is None else "R")
-    assert not warnings
+    assert not flags
 
 
 def test_a_probability_just_below_the_threshold_is_no_answer() -> None:
@@ -57,3 +61,62 @@ def test_a_probability_just_below_the_threshold_is_no_answer() -> None:
 def test_an_answer_about_something_else_says_nothing_of_the_side() -> None:
     other = LabelMap((LabelClass(1, "good", (0, 0, 255)), LabelClass(2, "poor", (255, 0, 0))))
     assert with_side(scan(None), (answer(0.9, other),))[0].geometry.laterality is None
+
+
+DISC = LabelMap((LabelClass(1, "disc", (0, 158, 115), role="optic_disc"),))
+
+
+def photographed(side: Laterality | None, x: float, y: float = 0.0, diameter: float = 0.14, source: str = "tag") -> CaseResult:
+    """A round field of 200 px with a disc at (x, y) from its centre, in diameters of the field: what the tag says, what is found."""
+    down, across = np.mgrid[:240, :260] - np.array([120, 130])[:, None, None]
+    field = np.hypot(down, across) <= 100
+    disc = np.hypot(down - 200 * y, across - 200 * x) <= 100 * diameter
+    geometry = Geometry((240, 260), laterality=side, laterality_source="unknown" if side is None else source)  # type: ignore[arg-type]
+    pixels = np.where(field, np.array([180, 90, 50])[:, None, None], 0).astype(np.uint8)
+    own = Scan(pixels, geometry, "fundus", CaseKey("p", side or "U", "1", "i"), "0" * 64)
+    return CaseResult(own, str(own.case), DISC, disc.astype(np.uint8), None, (), "b", 0.0)
+
+
+def flags(result: CaseResult) -> list[tuple[str, str]]:
+    return [(flag.code, flag.text) for flag in with_sides(result).assessment.flags]
+
+
+@pytest.mark.parametrize(("side", "nasal"), [("R", 1), ("L", -1)], ids=["right eye", "left eye"])
+def test_a_disc_on_the_wrong_side_is_a_flag_and_nothing_is_changed(side: Laterality, nasal: int) -> None:
+    assert flags(photographed(side, 0.3 * nasal)) == []
+    wrong = photographed(side, -0.3 * nasal)
+    ((code, text),) = flags(wrong)
+    shown, told = ("OS", "OD") if side == "R" else ("OD", "OS")
+    assert code == "side_conflict"
+    assert f"the picture looks like {shown}, " in text
+    assert f"but the file's header says {told}, " in text
+    assert f"the optic disc lies {'left' if side == 'R' else 'right'} of the centre" in text
+    assert with_sides(wrong).scan.geometry == wrong.scan.geometry
+
+
+@pytest.mark.parametrize("nasal", [1, -1])
+def test_what_shows_no_side_is_no_conflict(nasal: int) -> None:
+    """Centred on the disc, an upper or lower field, no disc by its size, nobody's word to hold against, no disc at all."""
+    side: Laterality = "R" if nasal < 0 else "L"
+    for silent in (
+        photographed(side, 0.08 * nasal),
+        photographed(side, 0.3 * nasal, 0.3),
+        photographed(side, 0.3 * nasal, diameter=0.03),
+        photographed(side, 0.25 * nasal, diameter=0.4),
+        photographed(None, 0.3 * nasal),
+        photographed(side, 0.3 * nasal, diameter=-1.0),
+    ):
+        assert flags(silent) == []
+
+
+def test_one_conflict_is_one_flag_and_a_side_found_in_the_picture_is_not_held_against_it() -> None:
+    both = replace(photographed("L", 0.3), answers=(answer(0.9),))
+    assert len(flags(both)) == 1
+    found = with_sides(replace(photographed(None, -0.3), answers=(answer(0.9),)))
+    assert (found.scan.geometry.laterality_source, found.assessment.flags) == ("picture", ())
+
+
+def test_what_the_reader_doubted_is_a_flag() -> None:
+    doubted = photographed("R", 0.3)
+    own = replace(doubted, scan=replace(doubted.scan, doubts=(("spacing_conflict", "7 um by one, 14 um by the other"),)))
+    assert flags(own) == [("spacing_conflict", "7 um by one, 14 um by the other")]

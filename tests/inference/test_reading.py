@@ -16,7 +16,6 @@ from pipeline.inference.reading import File, read_file
 from pipeline.memory import Budget, Limits
 from pipeline.scans.record import Opened
 from pipeline.scans.workers import Admit, Pool
-from pipeline.types.stated import Stated
 from tests.inference.test_folder import KEY
 
 WAIT_S = 1.0
@@ -46,6 +45,8 @@ def test_memory_is_set_aside_until_the_result_is_written_and_waiting_for_it_is_n
     monkeypatch.setattr(Pool, "scan", scan)
     profile = Profile()
     with Pool(tmp_path, KEY, Limits.chosen()) as pool:
-        read = read_file(File(tmp_path / "a.png", "", ""), 0, pool, ModelSet([Predictor(bundle)]), Stated(), Budget(1), profile)
+        read = read_file(
+            File(tmp_path / "a.png", "", ""), 0, pool, ModelSet([Predictor(bundle)]), lambda scan, path: scan, Budget(1), profile
+        )
     assert (read.code, sizes) == ("empty", [size])
     assert profile.to_json()["stages"]["read and decode"] < WAIT_S / 2

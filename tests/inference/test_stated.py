@@ -10,11 +10,18 @@ import pytest
 from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ConfigError
 from pipeline.inference.folder import predict_folder
+from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.raster import write_png
-from pipeline.scans.stated import fill, stated
+from pipeline.scans.stated import fill as fill_by
+from pipeline.scans.stated import stated
 from pipeline.types import Scan
+from pipeline.types.stated import Stated
 from tests.inference.conftest import picture
 from tests.inference.test_laterality import scan
+
+
+def fill(scan: Scan, said: Stated) -> Scan:
+    return fill_by(said, Pseudonyms.unkeyed(), scan, None)
 
 
 def test_the_users_word_counts_where_the_file_is_silent_and_a_conflict_is_told() -> None:

@@ -278,3 +278,19 @@ def test_an_impossible_thickness_is_damage(make_out: Callable[..., Out]) -> None
     folder = out.add("pa_R_v1_i1", disc_and_cup(), layers={"RNFL": {"mean_thickness": -4, "unit": "um"}})
     with pytest.raises(OcusegError, match=r"case\.json is damaged \(layers\.RNFL\.mean_thickness"):
         read_case(folder)
+
+
+def test_an_estimated_spacing_is_told_as_such_and_gives_no_mm(make_out: Callable[..., Out]) -> None:
+    out = make_out()
+    geometry = {
+        "spacing_mm": [0.0072, 0.0072],
+        "spacing_source": "estimated",
+        "spacing_error": 0.134,
+        "spacing_note": "45 degrees over 1810 px",
+    }
+    out.add("pa_R_v1_i1", disc_and_cup(), geometry=geometry)
+    html, page = made(out, "pa_R_v1_i1")
+    assert "estimated at 7.2 × 7.2 µm a pixel (width × height), from 45 degrees over 1810 px (± 13 %); so lengths and areas" in page.text
+    assert "because the spacing is only estimated" in page.text
+    assert "mm²</th>" not in html
+    assert json.loads(re.findall(r'id="case-data">(.*?)</script>', html)[0])["spacing"] is None

@@ -289,7 +289,8 @@ def test_what_contradicts_the_tag_of_the_eye_is_said(told: str, tmp_path: Path) 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         scan = open_scan(saved(dicom(ramp(6, 11), PatientID="P1", **tags), tmp_path / name), root=tmp_path)
         assert scan.case.eye == (scan.geometry.laterality or "U")
-        return scan.geometry.laterality, " ".join(scan.warnings)
+        assert all(code == "side_conflict" and "counts; check" in said for code, said in scan.doubts)
+        return scan.geometry.laterality, scan.told
 
     series = "L" if told == "R" else "R"
     assert opened(f"a_{own}.dcm", ImageLaterality=told) == (told, "")

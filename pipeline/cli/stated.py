@@ -1,0 +1,31 @@
+"""Options by which a user says of scans what their files do not: kind, size of a pixel, optics, patients."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+StatedKind = Annotated[
+    str | None,
+    typer.Option(
+        "--modality", help="fundus, oct, octa or slo: the kind of the scans whose files do not say it, as JPEG and PNG files do not."
+    ),
+]
+PixelMm = Annotated[
+    str | None,
+    typer.Option(
+        "--pixel-mm", help="Millimetres of a pixel where a file states none: 0.0072, or HEIGHTxWIDTH, or DISTANCExHEIGHTxWIDTH of slices."
+    ),
+]
+FieldAngle = Annotated[
+    float | None,
+    typer.Option("--field-angle", help="Degrees that the camera's whole field spans, such as 45: sizes of photographs are then estimated."),
+]
+AxialLength = Annotated[
+    float | None,
+    typer.Option("--axial-length", help="Length of the eye in mm, which corrects the scale of its photographs (Bennett 1994)."),
+]
+Patients = Annotated[
+    str, typer.Option("--patients", help="What is a patient where no tag says it: the folder, or each file, by its name without the eye.")
+]
