@@ -22,6 +22,8 @@ from tests.inference.conftest import VESSEL, write_folder
 from tests.patience import LONG_S
 
 ROOT = Path(__file__).resolve().parents[2]
+TABLES = 1 + (find_spec("pyarrow") is not None)
+"""Of measurements: CSV and, where it can be written, Parquet."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
 
@@ -62,8 +64,7 @@ def test_killed_at_every_single_step(tmp_path: Path) -> None:
     answer = drive(tmp_path, "moments")
     # Two cases of five files and two folders each, four journal entries, the ledger, the measurements: a death before each of these.
     assert answer["deaths"] >= 2 * 6 + 4 + 2
-    tables = 1 + (find_spec("pyarrow") is not None)
-    assert answer["files"] == 2 * 5 + 2 + tables
+    assert answer["files"] == 2 * 5 + 2 + TABLES
 
 
 def test_killed_at_any_time_again_and_again(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_killed_at_any_time_again_and_again(tmp_path: Path) -> None:
     write_folder(tmp_path / "scans", 12)
     answer = drive(tmp_path, "clock")
     assert answer["deaths"] >= 2
-    assert answer["files"] == 12 * 5 + 2
+    assert answer["files"] == 12 * 5 + 2 + TABLES
 
 
 STOPPED = """

@@ -109,7 +109,7 @@ def test_drishti_gs_soft_maps_lie_near_what_its_experts_said() -> None:
     found = agreement(said, own)
     assert found.images == 50
     assert found.own_to_mean is not None
-    assert found.own_to_mean < 0.06
+    assert found.own_to_mean < min(found.to_others), "as near to their mean as any one of them to the others'"
     assert 0.05 < found.between < 0.12
 
 
