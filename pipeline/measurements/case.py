@@ -111,6 +111,16 @@ class MeasuredCase:
             return np.ones(self.geometry.plane, dtype=bool)
         return detect_field_of_view(self.pixels)
 
+    @cached_property
+    def fovea(self) -> tuple[float, float] | None:
+        """(row, column) of the centre of the fovea, where a model marks it."""
+        mask = self.of_role("fovea")
+        return None if mask is None else (float(np.nonzero(mask)[0].mean()), float(np.nonzero(mask)[1].mean()))
+
+    def marks_pixels(self, name: str) -> bool:
+        """Whether a class has a mask, and not boxes alone."""
+        return self.has_masks or name not in self.objects
+
     def places(self, role: Role) -> Places:
         """Of the classes of a role."""
         return tuple(place for place, own in enumerate(self.label_map.roles) if own == role)
