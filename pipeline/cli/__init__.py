@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import about, cards, data, demo, export, live, plans, runs, segment, studies, whois
+from pipeline.cli import about, cards, data, demo, export, live, plans, report, runs, segment, studies, whois
 
 app = typer.Typer(
     name="ocuseg",
@@ -26,6 +26,7 @@ whois.add_to(app)
 cards.add_to(app)
 plans.add_to(app)
 runs.add_to(app)
+report.add_to(app)
 export.add_to(app)
 live.add_to(app)
 studies.add_to(app)

@@ -1,4 +1,4 @@
-"""From labels to a reviewed report: ``train``, ``evaluate``, ``predict``, ``report``."""
+"""From labels to predictions: ``train``, ``evaluate``, ``predict``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,6 @@ def add_to(app: typer.Typer) -> None:
     app.command("train")(command(train))
     app.command("evaluate")(command(evaluate))
     app.command("predict")(command(predict))
-    app.command("report")(command(report))
 
 
 def train(
@@ -327,12 +326,3 @@ def predict(
         [*ends(counts), *eyes, *(spent.lines() if profile else ()), *warnings, f"written: {out}; next: {program('ocuseg')} report {out}"],
     )
     leave(counts.get("done", 0), counts.get("rejected", 0) + counts.get("failed", 0))
-
-
-def report(folder: Annotated[Path, typer.Argument(help="Folder that `ocuseg predict` wrote.")], as_json: AsJson = False) -> None:
-    """Write an offline HTML worklist and one page per case."""
-    from pipeline.reports.worklist import write_report
-
-    with progress("report") as advance:
-        page = write_report(existing_folder(folder, "folder"), progress=advance)
-    emit({"report": str(page)}, as_json, [f"report: {page}"])

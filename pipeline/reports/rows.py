@@ -100,7 +100,7 @@ def row_of(case: ReportCase, facts: PageFacts, styles: Sequence[ClassStyle], asy
         tuple(
             _finding(case, facts, places[name], name, *two) for name, two in zip(names, zip(counts, facts.pixels, strict=True), strict=True)
         ),
-        tuple(wording.answer(one) for one in case.answers),
+        tuple(wording.answer(one) for one in case.answers) if case.record.measurable else (),
         facts.warnings,
         facts.boxes_only,
     )

@@ -1,0 +1,151 @@
+"""Reports on paper: a PDF of a case, or of all that a patient has, with the words and numbers of the pages.
+
+WeasyPrint (the extra ``ocuseg[pdf]``) sets them as PDF/A-3u, fonts and pictures inside. The same folder gives the same bytes: the
+document's identifier is made of what stands in it, and no date of the making does.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from pipeline.atomic import atomic_path
+from pipeline.errors import ConfigError
+from pipeline.reports import wording
+from pipeline.reports.case_page import write_case_page
+from pipeline.reports.case_values import page_values
+from pipeline.reports.need import chart_order, status
+from pipeline.reports.neighbours import Neighbours, neighbours
+from pipeline.reports.objects import read_objects
+from pipeline.reports.pages import environment
+from pipeline.reports.patient_page import Visit, patient_visits
+from pipeline.reports.results import ReportCase, RunFacts, read_case, read_run
+from pipeline.reports.slices import draw_case
+from pipeline.types import ProgressCallback
+
+ALL = "all"
+VARIANT = "pdf/a-3u"
+"""Text can be searched and copied (u), and nothing outside the file is needed to show it in fifty years."""
+_LONGEST_SIDE = 1600
+"""Pixels of a picture: 18 a millimetre of paper, where it is half a page wide."""
+_PANE_MM, _HIGHEST_MM, _PX_PER_MM = 88.0, 95.0, 96 / 25.4
+"""Largest width and height of one picture of a pair on an A4 page; lines are as wide on it as on a screen."""
+
+
+def write_pdfs(out: Path, which: str, *, progress: ProgressCallback | None = None) -> list[Path]:
+    """Write ``out/report/pdf/<case>.pdf`` or ``<patient>.pdf``; returns their paths.
+
+    Parameters
+    ----------
+    which: a case, a patient, or "all": each patient and each case.
+    progress: called with the number of documents finished and of all.
+
+    Raises
+    ------
+    ConfigError: nothing has that name, or WeasyPrint or the library Pango is missing. OcusegError: a picture or mask is damaged.
+    OSError: it cannot be read or written.
+    """
+    print_page = _printer()
+    run = read_run(out)
+    cases = sorted((read_case(path) for path in _folders(out)), key=chart_order)
+    patients = sorted({case.key.patient for case in cases})
+    wanted = [*patients, *(str(case.key) for case in cases)] if which == ALL else [which]
+    near: dict[str, Neighbours] = {str(case.key): one for case, one in zip(cases, neighbours(cases, {}), strict=True)}
+    folder = out / "report" / "pdf"
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for at, name in enumerate(wanted):
+        own = [case for case in cases if name in (case.key.patient, str(case.key))]
+        if not own:
+            example = f", for example {cases[0].key} or {patients[0]}" if cases else ""
+            raise ConfigError(f"no case and no patient is called {name!r} here; give a name of the worklist{example}, or {ALL}")
+        html = _html(out / "report", run, own, near, of_patient=name in patients)
+        with atomic_path(folder / f"{name}.pdf") as staged:
+            staged.write_bytes(print_page(html))
+        written.append(folder / f"{name}.pdf")
+        if progress is not None:
+            progress(at + 1, len(wanted))
+    return written
+
+
+def _printer() -> Callable[[str], bytes]:
+    """HTML -> PDF, with nothing fetched from anywhere."""
+    try:
+        from weasyprint import HTML
+        from weasyprint.urls import URLFetcher
+    except ImportError:
+        raise ConfigError("a PDF needs WeasyPrint: pip install 'ocuseg[pdf]'") from None
+    except OSError:
+        raise ConfigError(
+            "a PDF needs the library Pango, which WeasyPrint does not find; on Debian: apt install libpango-1.0-0 libpangoft2-1.0-0"
+        ) from None
+
+    def print_page(html: str) -> bytes:
+        fetcher = URLFetcher(allowed_protocols={"data"}, fail_on_errors=True)
+        identifier = hashlib.sha256(html.encode()).hexdigest()[:32].encode()
+        made: bytes = HTML(string=html, url_fetcher=fetcher).write_pdf(pdf_variant=VARIANT, pdf_identifier=identifier)
+        return made
+
+    return print_page
+
+
+def _folders(out: Path) -> list[Path]:
+    return sorted(path for path in (out / "cases").glob("*") if path.is_dir() and not path.name.startswith("."))
+
+
+def _html(report: Path, run: RunFacts, cases: Sequence[ReportCase], near: Mapping[str, Neighbours], *, of_patient: bool) -> str:
+    """One document: of a patient first both eyes side by side at each visit, then a part for each case."""
+    parts = [_case_values(report, run, case, near[str(case.key)]) for case in cases]
+    visits = patient_visits(cases, {}) if of_patient else []
+    views = {name: _data_uri((report / "views" / f"{name}.jpg").read_bytes()) for name in _pictures(visits)}
+    definitions = {one.record.key: one.record for part in parts for _, own in part["measures"] for one in own}
+    values = {"patient": cases[0].key.patient, "run": run, "parts": parts, "visits": visits, "views": views}
+    return environment().get_template("pdf.html").render(values | {"definitions": list(definitions.values())})
+
+
+def _pictures(visits: Iterable[Visit]) -> Iterator[str]:
+    for visit in visits:
+        for kind in visit.kinds:
+            yield from (one.name for eye in (kind.right, kind.left, kind.unknown) for one in eye)
+
+
+def _case_values(report: Path, run: RunFacts, case: ReportCase, near: Neighbours) -> dict[str, Any]:
+    """What the page shows of a case, its picture and what is drawn on it."""
+    facts = write_case_page(report, case, run, near)
+    run = run.of(case)
+    objects = read_objects(case, run) if run.objects else None
+    drawn = draw_case(report / "data", case, run, objects)
+    values = page_values(case, run, facts, drawn, objects, near)
+    rows, columns = case.geometry.plane
+    styles = wording.class_styles(run.label_map)
+    boxes = [] if objects is None else [one for one in objects.in_slice(drawn.start) if objects.above(one)]
+    high = min(_PANE_MM * rows / columns, _HIGHEST_MM)
+    return values | {
+        "picture": _data_uri(_jpeg(case.image(case.planes[drawn.start]))),
+        "status": status(case, nothing=not any(facts.pixels) and not any(facts.objects or ()), useless=bool(run.useless)),
+        "pixel": columns / (high * columns / rows * _PX_PER_MM),
+        "high": high,
+        "wide": high * columns / rows,
+        "boxes": [(styles[one.label], one.box, one.score) for one in boxes],
+        "outlines": [(styles[one.label], drawn.first.outlines[one.id]) for one in boxes if one.id in drawn.first.outlines],
+    }
+
+
+def _jpeg(image: npt.NDArray[Any]) -> bytes:
+    from PIL import Image
+
+    picture = Image.fromarray(image).convert("RGB")
+    picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def _data_uri(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
