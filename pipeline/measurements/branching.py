@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.measurements.vessel_lines import Line
-from pipeline.measurements.vessel_tree import Tree
+from pipeline.measurements.vessel_tree import FREE, Tree
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,14 +20,24 @@ REACH = 12.0
 def branch_angles(tree: Tree, lines: Sequence[Line]) -> list[float]:
     """The smallest angle between two of the three branches, in degrees, at each branch point whose branches are long enough to have a
     direction. It is the one between the daughters, unless a daughter turns back towards the parent."""
-    directions: dict[int, list[Floats]] = {}
-    for line in lines:
+    degrees, found = tree.degrees, directions_at_nodes(tree, lines)
+    whole = [[own for _, own in arms] for node, arms in sorted(found.items()) if degrees[node] == 3 and len(arms) == 3]
+    return [min(angle_between(a, b) for a, b in combinations(own, 2)) for own in whole]
+
+
+def directions_at_nodes(tree: Tree, lines: Sequence[Line]) -> dict[int, list[tuple[int, Floats]]]:
+    """{branch point: (place of a line, its direction away from there) of each line that is long enough to have one}."""
+    found: dict[int, list[tuple[int, Floats]]] = {}
+    for place, line in enumerate(lines):
         for end, points in zip(line.ends, (line.points, line.points[::-1]), strict=True):
-            if end >= 0 and (own := _direction(points, float(tree.radii[end]))) is not None:
-                directions.setdefault(end, []).append(own)
-    degrees = tree.degrees
-    whole = [own for node, own in sorted(directions.items()) if degrees[node] == 3 and len(own) == 3]
-    return [min(_angle(a, b) for a, b in combinations(own, 2)) for own in whole]
+            if end != FREE and (own := _direction(points, float(tree.radii[end]))) is not None:
+                found.setdefault(end, []).append((place, own))
+    return found
+
+
+def angle_between(a: Floats, b: Floats) -> float:
+    """Of two directions (2), in degrees, 0 to 180."""
+    return float(np.degrees(np.arctan2(abs(a[0] * b[1] - a[1] * b[0]), a @ b)))
 
 
 def _direction(points: Floats, radius: float) -> Floats | None:
@@ -36,7 +46,3 @@ def _direction(points: Floats, radius: float) -> Floats | None:
     begin, end = np.searchsorted(far, [1.5 * radius, 1.5 * radius + REACH]).tolist()
     end = min(end, len(points) - 1)
     return None if far[end] - far[min(begin, end)] < REACH / 2 else points[end] - points[begin]
-
-
-def _angle(a: Floats, b: Floats) -> float:
-    return float(np.degrees(np.arctan2(abs(a[0] * b[1] - a[1] * b[0]), a @ b)))

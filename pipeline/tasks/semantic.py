@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.errors import ConfigError
+from pipeline.measurements.artery_vein import in_trees
 from pipeline.metrics.threshold import DEFAULT_THRESHOLD, DiceSearch, decide
 from pipeline.models.base import Family, Network, memory_format
 from pipeline.models.lean_monai import lean_monai
@@ -48,6 +49,9 @@ class SemanticConfig(TaskConfig):
     tile_slices: int | None = Field(None, ge=1, description="slices per tile of a volume; null: all slices at once")
     tile_overlap: float = Field(0.25, ge=0, lt=1, description="overlap of neighbouring tiles as a fraction of their side")
     flips: bool = Field(False, description="average the prediction over flips (test-time augmentation)")
+    vessel_trees: bool = Field(
+        False, description="of arteries and veins: each vessel takes the vote of its pixels from one branch point to the next, and beyond"
+    )
     upscaling_logit: float = Field(
         0.0,
         ge=0,
@@ -167,7 +171,9 @@ class SemanticTask(Task):
 
     def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_]:
         """Boolean layers (K, H, W) by ``thresholds``."""
-        return decide(_probabilities(prediction), self.label_map, self.thresholds)
+        probabilities = _probabilities(prediction)
+        layers = decide(probabilities, self.label_map, self.thresholds)
+        return in_trees(layers, probabilities, self.label_map) if self.config.vessel_trees and layers.ndim == 3 else layers
 
     def _predict(self, x: Tensor, placements: Sequence[Placement]) -> list[Prediction]:
         """One Prediction a plane of images (B, C, [D,] H, W), as many of them at once as memory allows."""
