@@ -26,6 +26,8 @@ _UNITS: dict[Unit, str] = {
     "deg": "°",
     "1/px": " per px",
     "1/mm": " per mm",
+    "1/px2": " per px²",
+    "1/mm2": " per mm²",
 }
 _ALL_AT_ONCE = 9
 _OF_EACH_GROUP = 3

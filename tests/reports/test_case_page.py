@@ -6,16 +6,17 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from pipeline.errors import OcusegError
 from pipeline.reports import wording
+from pipeline.reports.measures import with_unit
 from pipeline.reports.results import read_case
 from pipeline.reports.worklist import write_report
-from pipeline.types import LabelClass, LabelMap
+from pipeline.types import LabelClass, LabelMap, Unit
 from tests.drawing.test_contours import even_odd, parse
 from tests.reports.conftest import SHA, Out, disc_and_cup
 from tests.reports.test_worklist import Page
@@ -294,3 +295,8 @@ def test_an_estimated_spacing_is_told_as_such_and_gives_no_mm(make_out: Callable
     assert "because the spacing is only estimated" in page.text
     assert "mm²</th>" not in html
     assert json.loads(re.findall(r'id="case-data">(.*?)</script>', html)[0])["spacing"] is None
+
+
+def test_every_unit_of_a_measure_has_words() -> None:
+    for unit in get_args(Unit):
+        assert with_unit(0.5, unit)
