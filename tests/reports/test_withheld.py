@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from pipeline.reports.measures import with_unit
 from pipeline.reports.worklist import write_report
+from pipeline.types import Unit
 from tests.reports.conftest import Out, disc_and_cup
 
 SCALE = {"spacing_mm": [0.01, 0.01], "spacing_source": "user"}
@@ -40,3 +42,7 @@ def test_numbers_are_withheld_where_they_may_not_be_believed(
         (cells,) = re.findall(rf'<tr class=""><th scope="row">{name}</th>(.*?)</tr>', page.replace("\N{NARROW NO-BREAK SPACE}", ""), re.S)
         assert (pixels not in cells and cells.count("–") == 2) if name in hidden else pixels in cells
     assert reason in page
+
+
+def test_every_unit_has_its_words() -> None:
+    assert len({with_unit(0.5, unit) for unit in get_args(Unit)}) == len(get_args(Unit))
