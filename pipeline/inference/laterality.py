@@ -18,6 +18,8 @@ from pipeline.types import Geometry, Laterality, Role, Scan
 from pipeline.types.assessment import FlagRecord
 
 SIDES: dict[Role, Laterality] = {"right_eye": "R", "left_eye": "L"}
+SIDE_CONFLICT = "side_conflict"
+"""Code of the flag that two sources name two eyes."""
 WORDS = {"R": "right", "L": "left"}
 SHORT = {"R": "OD", "L": "OS"}
 SOURCES = {
@@ -117,4 +119,4 @@ def _conflict(geometry: Geometry, shown: Laterality, why: str) -> FlagRecord:
         f"the picture looks like {SHORT[shown]}, a {WORDS[shown]} eye ({why}), but {source} says {SHORT[stated]}, a {WORDS[stated]} eye; "
         "look which it is"
     )
-    return FlagRecord(code="side_conflict", text=text)
+    return FlagRecord(code=SIDE_CONFLICT, text=text)

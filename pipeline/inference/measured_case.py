@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipeline.inference.assessment import Assessment
 from pipeline.inference.case_files import CaseResult
+from pipeline.inference.laterality import SIDE_CONFLICT
 from pipeline.measurements.case import Alternative, Box, Lean, MeasuredCase, encoded
 from pipeline.metrics.threshold import ODDS
 
@@ -12,14 +15,17 @@ SPREAD = f"the result and what it would be if the model had to be {ODDS:g} times
 
 
 def measured_case(result: CaseResult) -> MeasuredCase:
-    """Without the numbers of what its quality and flags withhold."""
+    """Without the numbers of what its quality and flags withhold, and without a side that is in doubt."""
     scan, label_map = result.scan, result.label_map
+    geometry = scan.geometry
+    if any(flag.code == SIDE_CONFLICT for flag in result.assessment.flags):
+        geometry = replace(geometry, laterality=None, laterality_source="unknown")
     objects: dict[str, tuple[Box, ...]] = {}
     if result.found is not None:
         counted = {cls.name: result.found.counted(cls) for cls in label_map.classes if cls.name in result.found.thresholds}
         objects = {name: tuple(found.box for _, found in own) for name, own in counted.items()}
     return MeasuredCase(
-        scan.geometry,
+        geometry,
         label_map,
         encoded(label_map, result.mask),
         scan.pixels,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +25,15 @@ from pipeline.measurements.quantity import rounded
 from pipeline.types.assessment import QualityGrade
 from pipeline.types.case_record import CaseRecord, first_fault
 from pipeline.types.scan import CaseKey, Modality
+from pipeline.types.visits import PatientVisits, VisitRecord, VisitsRecord
 
 log = logging.getLogger(__name__)
 
 CSV_FILE, PARQUET_FILE = "measurements.csv", "measurements.parquet"
-ABOUT = ("patient", "eye", "visit", "images", "cases", "joined", "quality", "flags", "not_measured")
+WHOSE = ("patient", "patient_source", "eye", "visit", "visit_number", "days")
+ABOUT = (*WHOSE, "images", "cases", "joined", "quality", "flags", "not_measured")
 """Columns before the measures: docs/measurements.md says what each holds."""
+COUNTS = ("visit_number", "days", "images")
 _SUFFIX = {"1": "", "%": "_percent", "1/px": "_per_px", "1/mm": "_per_mm"}
 _GRADES: tuple[str | None, ...] = (*get_args(QualityGrade)[:2], None, *get_args(QualityGrade)[2:])
 """The best first; what nobody graded lies between usable and poor."""
@@ -42,18 +46,23 @@ Numbers = Sequence[float | None]
 
 @dataclass(frozen=True, order=True)
 class _Image:
-    """What is remembered of a case: where its row belongs, and where in the file of records put aside it begins."""
+    """What is remembered of a case: where its row belongs, and where in the file of records put aside it begins.
+
+    ``number`` of the visit, infinite where it has none; ``alone`` where another image may be of another eye or person.
+    """
 
     patient: str
+    number: float
     visit: str
     eye: str
     case: str
+    alone: bool
     at: int
 
     @property
-    def group(self) -> tuple[str, ...]:
-        """Of one eye and visit; an image of an unknown eye stands alone, because another one may be of the other eye."""
-        return (self.patient, self.visit, self.eye, self.case if self.eye == "U" else "")
+    def group(self) -> tuple[object, ...]:
+        """The same for all images of one eye and visit."""
+        return (self.patient, self.number, self.visit, self.eye, self.case if self.alone else "")
 
 
 def column_of(key: str, unit: str, scale: str | None) -> str:
@@ -69,21 +78,22 @@ def write_measurements(out: Path, cases: Iterable[str]) -> None:
     OSError: the disk is full, or the folder cannot be written.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8", dir=out) as aside:
-        images, columns = _put_aside(out, cases, aside)
+        visits = VisitsRecord.read(out)
+        images, columns = _put_aside(out, cases, visits, aside)
         names = sorted(columns, key=lambda name: (place_in_registry(columns[name]), name))
         heading = [*ABOUT, *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))]
         with atomic_path(out / CSV_FILE, durable=True) as staged, staged.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(heading)
             for _, group in groupby(sorted(images), key=lambda image: image.group):
-                writer.writerow(_row([*group], aside, names, columns))
+                writer.writerow(_row([*group], visits, aside, names, columns))
     if find_spec("pyarrow") is None:
         log.info("%s is not written, because pyarrow is not installed; %s holds the same", PARQUET_FILE, CSV_FILE)
         return
     _write_parquet(out, heading)
 
 
-def _put_aside(out: Path, cases: Iterable[str], aside: IO[str]) -> tuple[list[_Image], dict[str, str]]:
+def _put_aside(out: Path, cases: Iterable[str], visits: VisitsRecord, aside: IO[str]) -> tuple[list[_Image], dict[str, str]]:
     """Each case and where its numbers begin in ``aside``; and {column: key of its measure} of all."""
     images, columns = [], {}
     for case in cases:
@@ -93,7 +103,10 @@ def _put_aside(out: Path, cases: Iterable[str], aside: IO[str]) -> tuple[list[_I
         except (OSError, ValueError) as error:
             log.warning("case %s is left out of %s: %s", case, CSV_FILE, first_fault(error))
             continue
-        images.append(_Image(key.patient, key.visit, record.geometry.laterality or key.eye, case, aside.tell()))
+        eye, visit = record.geometry.laterality or key.eye, visits.of(key)
+        number = math.inf if visit is None or visit.number is None else visit.number
+        alone = eye == "U" or visits.patients.get(key.patient, PatientVisits()).in_doubt
+        images.append(_Image(key.patient, number, key.visit, eye, case, alone, aside.tell()))
         numbers = {}
         for measure in record.measures:
             if measure.value is not None:
@@ -111,7 +124,7 @@ def _put_aside(out: Path, cases: Iterable[str], aside: IO[str]) -> tuple[list[_I
     return images, columns
 
 
-def _row(images: Sequence[_Image], aside: IO[str], names: Sequence[str], columns: Mapping[str, str]) -> list[Any]:
+def _row(images: Sequence[_Image], visits: VisitsRecord, aside: IO[str], names: Sequence[str], columns: Mapping[str, str]) -> list[Any]:
     """One line, of the images of one eye and visit."""
     records = dict(_read(images, aside))
     kinds = _kinds(records)
@@ -121,8 +134,10 @@ def _row(images: Sequence[_Image], aside: IO[str], names: Sequence[str], columns
     reasons = {key: why for record in counted.values() for key, why in record["reasons"].items() if key not in measured}
     grades = [grade for grade in _GRADES if grade is not None and any(record["quality"] == grade for record in counted.values())]
     flags = sorted({code for record in counted.values() for code in record["flags"]})
-    first = images[0]
-    about = [first.patient, first.eye, first.visit, len(images), " ".join(counted), _how(records, kinds), grades[0] if grades else ""]
+    first, patient = images[0], visits.patients.get(images[0].patient, PatientVisits())
+    when = visits.of(CaseKey.parse(first.case)) or VisitRecord(visit=first.visit)
+    whose = [first.patient, patient.source, first.eye, first.visit, *("" if own is None else own for own in (when.number, when.days))]
+    about = [*whose, len(images), " ".join(counted), _how(records, kinds), grades[0] if grades else ""]
     return [
         *about,
         " ".join(flags),
@@ -177,8 +192,8 @@ def _write_parquet(out: Path, heading: Sequence[str]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    texts = {*ABOUT} - {"images"}
-    kinds = {"images": pyarrow.int64()} | dict.fromkeys(texts, pyarrow.string())
+    texts = {*ABOUT} - {*COUNTS}
+    kinds = dict.fromkeys(COUNTS, pyarrow.int64()) | dict.fromkeys(texts, pyarrow.string())
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in heading])
     with (
         (out / CSV_FILE).open(newline="", encoding="utf-8") as file,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pipeline.measurements.case import MeasuredCase, Places, Value
 from pipeline.measurements.quantity import Quantity
+from pipeline.measurements.rim import NO_SIDE
 from pipeline.measurements.surfaces import axial_scale
 from pipeline.measurements.thickness import has_surfaces, thickness_of
 
@@ -75,7 +76,7 @@ def measure_etdrs(case: MeasuredCase, places: Places) -> dict[str, Value]:
         if field.endswith(("superior", "inferior")) and case.slices_run == "unknown":
             out[quantity.key] = Value.none("it is not known which slices lie higher in the eye")
         elif field.endswith(("nasal", "temporal")) and eye is None:
-            out[quantity.key] = Value.none("which eye it is, right or left, is not known, and so not where nasal is")
+            out[quantity.key] = Value.none(NO_SIDE)
         elif covered[number] < LEAST_COVERED:
             out[quantity.key] = Value.none(f"the raster covers {100 * covered[number]:.0f} % of this field")
         else:

@@ -17,7 +17,7 @@ from pipeline.types import Laterality
 Floats = npt.NDArray[np.floating[Any]]
 
 ISNT = "Jonas, Gusek and Naumann, Investigative Ophthalmology & Visual Science 29, 1988 (ISNT rule)"
-NO_SIDE = "which eye it is, right or left, is not known, and so not where nasal is"
+NO_SIDE = "which eye it is, right or left, is not known or in doubt, and so not where nasal is"
 
 Side = Literal["inferior", "superior", "nasal", "temporal"]
 SIDES: tuple[Side, ...] = ("inferior", "superior", "nasal", "temporal")

@@ -12,6 +12,7 @@ import pytest
 from pipeline.inference.measurement_table import column_of, write_measurements
 from pipeline.types.assessment import FlagRecord, MeasureRecord, QualityRecord
 from pipeline.types.case_record import CASE_FILE, CaseRecord, GeometryRecord, PlaneRecord
+from pipeline.types.visits import PatientVisits, VisitRecord, VisitsRecord
 from workflows.measurement_docs import PAGE, page
 
 
@@ -53,7 +54,7 @@ def test_a_row_holds_the_numbers_of_the_record_and_says_what_is_missing(tmp_path
     }  # fmt: skip
     assert [row[f"disc_height_mm{end}"] for end in ("", "_low", "_high")] == ["1.62345", "1.6", "1.65"]
     assert row["not_measured"] == "vcdr: why"
-    assert list(row)[9:] == [f"{key}{end}" for key in ("disc_height_mm", "unheard_of") for end in ("", "_low", "_high")]
+    assert list(row)[12:] == [f"{key}{end}" for key in ("disc_height_mm", "unheard_of") for end in ("", "_low", "_high")]
     assert (row["unheard_of"], row["unheard_of_low"]) == ("3.0", "")
 
 
@@ -75,6 +76,19 @@ def test_an_eye_is_a_row_and_images_of_unknown_eyes_are_not_joined(tmp_path: Pat
         add(tmp_path, name, measure("vcdr", 0.3), eye=None)
     assert [(row["patient"], row["eye"], row["images"]) for row in rows(tmp_path)] == [
         ("pa", "L", "2"), ("pa", "U", "1"), ("pa", "U", "1"), ("pb", "U", "1"),
+    ]  # fmt: skip
+
+
+def test_visits_stand_in_their_order_and_people_who_may_be_several_are_not_joined(tmp_path: Path) -> None:
+    for case in ("pa_R_v1_a", "pa_R_v2_b", "pb_R_v1_a", "pb_R_v1_b"):
+        add(tmp_path, case, measure("vcdr", 0.5))
+    visits = tuple(VisitRecord(visit=visit, number=number, days=days) for visit, number, days in (("v2", 1, 0), ("v1", 2, 163)))
+    of = {"pa": PatientVisits(source="tag", visits=visits), "pb": PatientVisits(source="folder", in_doubt=True)}
+    (tmp_path / "visits.json").write_text(json.dumps(VisitsRecord(patients=of).to_json()))
+    names = ("patient", "patient_source", "visit", "visit_number", "days", "images")
+    assert [tuple(row[name] for name in names) for row in rows(tmp_path)] == [
+        ("pa", "tag", "v2", "1", "0", "1"), ("pa", "tag", "v1", "2", "163", "1"),
+        ("pb", "folder", "v1", "", "", "1"), ("pb", "folder", "v1", "", "", "1"),
     ]  # fmt: skip
 
 
