@@ -159,3 +159,18 @@ def disc_and_cup(rows: int = 120, columns: int = 160) -> np.ndarray:
     y, x = np.mgrid[:rows, :columns]
     square = (y - rows / 2) ** 2 + (x - 0.65 * columns) ** 2
     return ((square < (0.2 * rows) ** 2).astype(np.uint8) | ((square < (0.1 * rows) ** 2).astype(np.uint8) << 1)).astype(np.uint8)
+
+
+def vcdr(value: float | None, **changes: Any) -> dict[str, Any]:
+    """A measure of disc and cup, as case.json holds it."""
+    known = (
+        {"low": value - 0.04, "high": value + 0.05, "interval": "over two flips"} if value is not None else {"undefined": "there is no cup"}
+    )
+    record = {
+        "key": "vcdr",
+        "title": "vertical cup-to-disc ratio",
+        "value": value,
+        "unit": "1",
+        "definition": "rows of the cup / rows of the disc",
+    }
+    return record | {"source": "Jonas 1999", "classes": ["disc", "cup"]} | known | changes

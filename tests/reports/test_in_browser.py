@@ -17,7 +17,7 @@ import pytest
 
 from pipeline.reports.worklist import write_report
 from tests.patience import LONG_S
-from tests.reports.conftest import Out, disc_and_cup
+from tests.reports.conftest import Out, disc_and_cup, vcdr
 from tests.reports.test_worklist import EVIL
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -66,6 +66,8 @@ def test_classes_fill_opacity_zoom_and_keys(make_out: Callable[..., Out], tmp_pa
     out = make_out()
     known = {"laterality": "R", "laterality_source": "tag", "spacing_mm": [0.01, 0.01], "spacing_source": "user"}
     out.add("pa_R_v1_i1", disc_and_cup(), geometry=known, warnings=[EVIL.replace("alert", "tell")])
+    out.add("pa_L_v1_i1", disc_and_cup())
+    out.add("pa_R_v2_i1", disc_and_cup())
     out.add("pb_R_v1_i1", disc_and_cup())
     write_report(out.path)
     told = run(
@@ -99,6 +101,13 @@ def test_classes_fill_opacity_zoom_and_keys(make_out: Callable[..., Out], tmp_pa
         tell('bar', [bar.getAttribute('x2') - bar.getAttribute('x1'), document.querySelector('.scalebar text').textContent]);
         key('g'); tell('redfree', document.querySelector('.scan').style.filter);
         key('?'); tell('help', id('help').open); key('?');
+        key(' '); const peeked = getComputedStyle(id('overlay')).display;
+        document.dispatchEvent(new KeyboardEvent('keyup', {key: ' ', bubbles: true}));
+        tell('peek', [peeked, getComputedStyle(id('overlay')).display]);
+        key('s'); tell('single', [getComputedStyle(id('pane-original')).display, location.hash]); key('s');
+        const halo = document.querySelector('use.halo');
+        tell('halo', [getComputedStyle(halo).getPropertyValue('--line').trim(), halo.getAttribute('href'), halo.getBBox().width > 0]);
+        tell('ways', ['fellow', 'visit', 'patient'].map((name) => id(name) && id(name).getAttribute('href')));
         const inline = document.createElement('script');
         inline.textContent = 'window.broken = true';
         document.body.append(inline);
@@ -127,10 +136,14 @@ def test_classes_fill_opacity_zoom_and_keys(make_out: Callable[..., Out], tmp_pa
     assert length * 0.01 == pytest.approx(stated), "the bar is as long as it says"
     assert "url(" in told["redfree"]
     assert told["help"]
+    assert told["peek"] == ["none", "inline"]
+    assert told["single"] == ["none", "#redfree=on&panes=one"]
+    assert told["halo"] == ["5px", "#outline-0", True], "close up there is room for bolder ones"
+    assert told["ways"] == ["pa_L_v1_i1.html", "pa_R_v2_i1.html", "../patients/pa.html"]
     assert told["inline script ran"] is False
     assert told["blocked"] == ["script-src-elem"]
     assert "x" not in told
-    assert told["next"] == "pb_R_v1_i1.html"
+    assert told["next"].startswith("pa_L_v1_i1.html")
 
 
 def test_slices_of_a_volume(make_out: Callable[..., Out], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,3 +305,43 @@ def test_a_case_prints_on_one_page(make_out: Callable[..., Out], tmp_path: Path)
         pages[name] = int(count)
     assert pages["case"] == 1
     assert 2 <= pages["worklist"] <= 4
+
+
+def test_two_visits_of_a_patient_are_compared(make_out: Callable[..., Out], tmp_path: Path) -> None:
+    out = make_out()
+    for visit, ratio in (("v1", 0.41), ("v2", 0.52), ("v3", 0.5)):
+        for eye in "RL":
+            out.add(
+                f"pa_{eye}_{visit}_i1",
+                disc_and_cup(60, 80),
+                geometry={"laterality": eye, "laterality_source": "tag"},
+                measures=[vcdr(ratio)],
+            )
+    write_report(out.path)
+    told = run(
+        out.path / "report" / "patients" / "pa.html",
+        """
+        const shown = () => [...document.querySelectorAll('.visit')].map((visit) => visit.offsetParent !== null);
+        const rows = () => id('comparison').hidden ? null :
+            [...id('comparison').querySelectorAll('tbody tr')].map((row) => [...row.cells].map((cell) => cell.textContent));
+        const links = document.querySelectorAll('[data-visit]');
+        tell('latest', [shown(), rows()]);
+        links[0].click(); tell('two', [shown(), rows()]);
+        links[0].click(); tell('one', [shown(), rows()]);
+        key('v'); tell('next', shown());
+        key('e'); const first = document.activeElement.getAttribute('href');
+        key('e'); tell('eyes', [first, document.activeElement.getAttribute('href')]);
+        await wait(100);
+        tell('pictures', [...document.querySelectorAll('.side img')].filter((image) => image.naturalWidth > 0).length > 0);
+        """,
+        tmp_path,
+    )
+    assert told["latest"] == [[False, False, True], None]
+    assert told["two"] == [
+        [True, False, True],
+        [[eye, "vertical cup-to-disc ratio", "0.41", "0.50", "+0.09"] for eye in ("OD", "OS")],
+    ]
+    assert told["one"] == [[True, False, False], None]
+    assert told["next"] == [False, True, False]
+    assert told["eyes"] == ["../cases/pa_R_v2_i1.html", "../cases/pa_L_v2_i1.html"]
+    assert told["pictures"]

@@ -29,7 +29,9 @@
   function caseCell(row, address) {
     const link = make("a", "open", make("span", "patient-name", row.patient), make("span", "visit", row.visit), make("span", "image", row.image));
     link.href = address;
-    return make("th", "", link);
+    const patient = make("a", "of-patient", "patient");
+    patient.href = `patients/${row.patient}.html`;
+    return make("th", "", link, patient);
   }
   function foundCell(row) {
     const cell = make("td", "found");
