@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from pipeline.types import LabelMap
 
 SIDE, LARGE_SIDE = 240, 720
 _STRIP = 18
+_SIDE_A_LINE = 480
+"""Pixels of the picture's longer side for each pixel of a contour's width."""
 _SUPERSAMPLED = 3
 
 
@@ -37,7 +40,8 @@ def write_thumbnail(
     rows, columns = image.shape[:2]
     step = max(1, max(rows, columns) // (_SUPERSAMPLED * SIDE))
     rgb = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
-    drawn = draw_overlay(_means(rgb, step), _coverage(layers, step), label_map, width=_SUPERSAMPLED - 1, notice=False)
+    width = max(1, math.ceil(max(rows, columns) / step / _SIDE_A_LINE))
+    drawn = draw_overlay(_means(rgb, step), _coverage(layers, step), label_map, width=width, notice=False)
     for target, side in ((path, SIDE), *([(large, min(LARGE_SIDE, max(drawn.shape[:2])))] if large is not None else [])):
         scale = side / max(drawn.shape[:2])
         size = (max(1, round(drawn.shape[1] * scale)), max(1, round(drawn.shape[0] * scale)))

@@ -65,7 +65,7 @@ def page_values(
         "grade": None if case.record.quality is None else wording.GRADES[case.record.quality.grade],
         "measures": [("", front)] + ([(f"{len(rest)} more", rest)] if rest else []) if front else [],
         "fill": fills.pop() if len(fills) == 1 else 0,
-        "one_to_one": case.modality == "oct" and case.geometry.pixel_mm is not None and objects is None,
+        "one_to_one": case.modality == "oct" and case.geometry.trusted().pixel_mm is not None and objects is None,
         "bars": scale_bars(case.geometry),
         "surfaces": None if any(map(case.record.withheld, run.label_map.layered)) else slices.surfaces,
         "profile": drawn.profile,

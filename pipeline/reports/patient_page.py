@@ -14,7 +14,8 @@ from pipeline.reports.measures import ShownMeasure, by_key, difference, in_front
 from pipeline.reports.pages import edition, write_page
 from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.reports.trends import Number, trends
-from pipeline.reports.visits import VisitPlaces, visit_order, visit_words
+from pipeline.reports.visits import has_date, visit_order
+from pipeline.types.visits import VisitsRecord
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Visit:
     numbers: tuple[Number, ...]
 
 
-def write_patient_pages(report: Path, run: RunFacts, cases: Sequence[ReportCase], places: VisitPlaces) -> None:
+def write_patient_pages(report: Path, run: RunFacts, cases: Sequence[ReportCase], places: VisitsRecord) -> None:
     """Write ``report/patients/<patient>.html`` of every patient; a page that is up to date is left alone, one without a case goes."""
     by_patient: dict[str, list[ReportCase]] = defaultdict(list)
     for case in cases:
@@ -78,23 +79,22 @@ def write_patient_pages(report: Path, run: RunFacts, cases: Sequence[ReportCase]
         visits = patient_visits(own, places)
         numbers = [visit.numbers for visit in visits]
         values = {"patient": patient, "run": run, "visits": visits, "numbers": numbers, "trends": trends(numbers), "state": state}
-        ordered = all((patient, visit.token) in places for visit in visits)
-        write_page(path, "patient.html", values | {"ordered": ordered, "total": len(own)})
+        known = all(has_date(case.key, places) for case in own)
+        write_page(path, "patient.html", values | {"ordered": known, "total": len(own), "source": wording.patient_source(own[0])})
     for path in (report / "patients").glob("*.html"):
         if path.stem not in by_patient:
             path.unlink()
 
 
-def patient_visits(cases: Sequence[ReportCase], places: VisitPlaces) -> list[Visit]:
+def patient_visits(cases: Sequence[ReportCase], places: VisitsRecord) -> list[Visit]:
     """The visits of one patient, in their order as far as it is known."""
-    ordered = sorted(cases, key=lambda case: (visit_order(case.key, places), case.key.image))
-    dated = len({case.key.visit for case in cases if (case.key.patient, case.key.visit) in places})
+    in_order = sorted(cases, key=lambda case: (visit_order(case.key, places), case.key.image))
     out = []
-    for number, (visit, members) in enumerate(groupby(ordered, key=lambda case: case.key.visit), start=1):
+    for number, (visit, members) in enumerate(groupby(in_order, key=lambda case: case.key.visit), start=1):
         own = list(members)
-        words = visit_words(places.get((own[0].key.patient, visit)), dated)
+        words = places.words(own[0].key)
         kinds = tuple(_kinds(own))
-        out.append(Visit(f"visit-{number}", visit, words, kinds, tuple(_numbers(kinds))))
+        out.append(Visit(f"visit-{number}", visit, words[0].upper() + words[1:], kinds, tuple(_numbers(kinds))))
     return out
 
 
@@ -141,10 +141,9 @@ def _numbers(kinds: Sequence[KindOfScan]) -> Iterator[Number]:
                     yield eye, f"{kind.title} {one.record.key}", pair.either.record.title, one.value, one.text, one.record.unit
 
 
-def _fingerprint(cases: Sequence[ReportCase], run: RunFacts, places: VisitPlaces) -> str:
+def _fingerprint(cases: Sequence[ReportCase], run: RunFacts, places: VisitsRecord) -> str:
     """Changes with anything the page shows."""
-    own = {case.key.visit: places.get((case.key.patient, case.key.visit)) for case in cases}
-    digest = hashlib.sha256(repr((edition(), run.bundle_id, run.version, sorted(own.items(), key=str))).encode())
+    digest = hashlib.sha256(repr((edition(), run.bundle_id, run.version, places.patients.get(cases[0].key.patient))).encode())
     for case in cases:
         digest.update(repr((case.key, case.record.to_json())).encode())
     return digest.hexdigest()

@@ -27,6 +27,7 @@ from pipeline.reports.pages import environment
 from pipeline.reports.patient_page import Visit, patient_visits
 from pipeline.reports.results import ReportCase, RunFacts, read_case, read_run
 from pipeline.reports.slices import draw_case
+from pipeline.reports.visits import read_visits
 from pipeline.types import ProgressCallback
 
 ALL = "all"
@@ -56,7 +57,8 @@ def write_pdfs(out: Path, which: str, *, progress: ProgressCallback | None = Non
     cases = sorted((read_case(path) for path in _folders(out)), key=chart_order)
     patients = sorted({case.key.patient for case in cases})
     wanted = [*patients, *(str(case.key) for case in cases)] if which == ALL else [which]
-    near: dict[str, Neighbours] = {str(case.key): one for case, one in zip(cases, neighbours(cases, {}), strict=True)}
+    visits = read_visits(out)
+    near: dict[str, Neighbours] = {str(case.key): one for case, one in zip(cases, neighbours(cases, visits), strict=True)}
     folder = out / "report" / "pdf"
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -65,7 +67,7 @@ def write_pdfs(out: Path, which: str, *, progress: ProgressCallback | None = Non
         if not own:
             example = f", for example {cases[0].key} or {patients[0]}" if cases else ""
             raise ConfigError(f"no case and no patient is called {name!r} here; give a name of the worklist{example}, or {ALL}")
-        html = _html(out / "report", run, own, near, of_patient=name in patients)
+        html = _html(out / "report", run, own, near, patient_visits(own, visits) if name in patients else [])
         with atomic_path(folder / f"{name}.pdf") as staged:
             staged.write_bytes(print_page(html))
         written.append(folder / f"{name}.pdf")
@@ -99,10 +101,9 @@ def _folders(out: Path) -> list[Path]:
     return sorted(path for path in (out / "cases").glob("*") if path.is_dir() and not path.name.startswith("."))
 
 
-def _html(report: Path, run: RunFacts, cases: Sequence[ReportCase], near: Mapping[str, Neighbours], *, of_patient: bool) -> str:
+def _html(report: Path, run: RunFacts, cases: Sequence[ReportCase], near: Mapping[str, Neighbours], visits: Sequence[Visit]) -> str:
     """One document: of a patient first both eyes side by side at each visit, then a part for each case."""
     parts = [_case_values(report, run, case, near[str(case.key)]) for case in cases]
-    visits = patient_visits(cases, {}) if of_patient else []
     views = {name: _data_uri((report / "views" / f"{name}.jpg").read_bytes()) for name in _pictures(visits)}
     definitions = {one.record.key: one.record for part in parts for _, own in part["measures"] for one in own}
     values = {"patient": cases[0].key.patient, "run": run, "parts": parts, "visits": visits, "views": views}

@@ -6,10 +6,7 @@ import math
 from dataclasses import dataclass
 
 from pipeline.types import Geometry
-from pipeline.types.scan import SpacingSource
 
-TRUSTED: tuple[SpacingSource, ...] = ("tag", "axial_length", "user")
-"""Spacings that a bar may be drawn from; an estimated one would look as true as these."""
 _PANE = (640, 480)
 _BAR = 110
 """CSS pixels: of a view, and of the longest bar."""
@@ -27,10 +24,9 @@ class Bar:
 
 
 def spacing_of_bars(geometry: Geometry) -> list[float | None] | None:
-    """Millimetres of a row and a column, None for what is unknown or not trusted."""
-    if geometry.spacing_mm is None or geometry.spacing_source not in TRUSTED:
-        return None
-    return list(geometry.spacing_mm[-2:])
+    """Millimetres of a row and a column, None for what is unknown; an estimate would look as true as what is known."""
+    known = geometry.trusted().spacing_mm
+    return None if known is None else list(known[-2:])
 
 
 def scale_bars(geometry: Geometry) -> list[Bar]:

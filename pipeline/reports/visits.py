@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from pathlib import Path
 
 from pipeline.types import CaseKey
+from pipeline.types.case_record import first_fault
+from pipeline.types.visits import VISITS_FILE, VisitsRecord
+
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class VisitPlace:
-    """``number`` counts a patient's dated visits from 1, ``days`` the days since the first of them."""
-
-    number: int
-    days: int
-
-
-VisitPlaces = Mapping[tuple[str, str], VisitPlace]
-"""By patient and visit, as cases name them; a visit whose date nothing states is not there."""
+def read_visits(out: Path) -> VisitsRecord:
+    """visits.json of a folder of predictions; nothing where it is missing, or damaged, which is said."""
+    try:
+        return VisitsRecord.read(out)
+    except (OSError, ValueError) as error:
+        logger.warning("the order of visits is not shown: %s is damaged (%s); run ocuseg predict again", VISITS_FILE, first_fault(error))
+        return VisitsRecord()
 
 
-def visit_order(key: CaseKey, places: VisitPlaces) -> tuple[float, str]:
-    """Sorts visits: in their order where it is known, those of unknown date last, by name."""
-    place = places.get((key.patient, key.visit))
-    return (float("inf") if place is None else place.number, key.visit)
+def has_date(key: CaseKey, visits: VisitsRecord) -> bool:
+    """Whether the visit of a case has a place in the order."""
+    visit = visits.of(key)
+    return visit is not None and visit.number is not None
 
 
-def visit_words(place: VisitPlace | None, total: int) -> str:
-    """ "Visit 2 of 3, +163 days"; "Visit, date unknown"."""
-    if place is None:
-        return "Visit, date unknown"
-    later = f", +{place.days} day{'' if place.days == 1 else 's'}" if place.number > 1 else ""
-    return f"Visit {place.number} of {total}{later}"
+def visit_order(key: CaseKey, visits: VisitsRecord) -> tuple[float, str]:
+    """Sorts visits: in their order where it is known, those without a date last, by name."""
+    visit = visits.of(key)
+    return (float("inf") if visit is None or visit.number is None else visit.number, key.visit)

@@ -24,7 +24,7 @@ from pipeline.reports.patient_page import write_patient_pages
 from pipeline.reports.results import LedgerRow, ReportCase, RunFacts, read_case, read_ledger, read_run
 from pipeline.reports.row_files import ROWS_FILE, TABLE_FILE, as_csv, as_script
 from pipeline.reports.rows import Row, row_of
-from pipeline.reports.visits import VisitPlaces
+from pipeline.reports.visits import read_visits
 from pipeline.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
@@ -89,11 +89,11 @@ def _write(
     cases, unshown = _read_cases(folders)
     asymmetry = asymmetries(cases)
     cases.sort(key=lambda case: needs_eyes_first(case, asymmetry))
-    places: VisitPlaces = {}
+    visits = read_visits(out)
     write_assets(report)
     shown: list[tuple[ReportCase, PageFacts]] = []
     names = [str(case.key) for case in cases]
-    for at, (case, near) in enumerate(zip(cases, neighbours(cases, places), strict=True)):
+    for at, (case, near) in enumerate(zip(cases, neighbours(cases, visits), strict=True)):
         try:
             shown.append((case, write_case_page(report, case, run, near)))
         except (OcusegError, FileNotFoundError, ValueError) as error:
@@ -107,7 +107,7 @@ def _write(
     rows, styles = _rows(run, shown, asymmetry), wording.class_styles(run.label_map)
     write_text(report / ROWS_FILE, as_script(rows, styles))
     write_text(report / TABLE_FILE, as_csv(rows, styles))
-    write_patient_pages(report, run, [case for case, _ in shown], places)
+    write_patient_pages(report, run, [case for case, _ in shown], visits)
     index = report / "index.html"
     files = [TABLE_FILE, *(f"../{name}" for name in ("ledger.csv", "coco.json") if (out / name).exists())]
     write_page(index, "worklist.html", _values(run, ledger, rows, unshown) | {"files": files})

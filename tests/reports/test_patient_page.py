@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
@@ -76,6 +77,31 @@ def test_pages_follow_their_cases_and_only_theirs(make_out: Callable[..., Out]) 
     write_report(out.path)
     assert "0.70" in pages["pa"].read_text(encoding="utf-8")
     assert pages["pb"].stat().st_mtime_ns == before["pb"], "nothing of it changed"
+
+
+def test_visits_stand_in_their_true_order_with_their_days(make_out: Callable[..., Out]) -> None:
+    out = make_out()
+    for visit in ("va", "vb", "vc"):
+        out.add(f"pa_R_{visit}_i1", disc_and_cup(60, 80), geometry=side("R"), measures=[vcdr(0.5)])
+    write_report(out.path)
+    page, case = out.path / "report" / "patients" / "pa.html", out.path / "report" / "cases" / "pa_R_vb_i1.html"
+    assert "order unknown: not every visit has a date" in page.read_text(encoding="utf-8")
+    assert 'id="visit" href="pa_R_vc_i1.html"' in case.read_text(encoding="utf-8")
+    dated = [{"visit": "vc", "number": 1, "days": 0}, {"visit": "vb", "number": 2, "days": 163}, {"visit": "va", "number": 3, "days": 164}]
+    (out.path / "visits.json").write_text(json.dumps({"patients": {"pa": {"visits": dated}}}), encoding="utf-8")
+    write_report(out.path)
+    html = page.read_text(encoding="utf-8")
+    assert re.findall(r'<section class="visit" id="[^"]*" aria-label="([^"]*)"', html) == [
+        "Visit 1 of 3",
+        "Visit 2 of 3, +163 days",
+        "Visit 3 of 3, +164 days",
+    ]
+    assert "order unknown" not in html
+    assert 'id="visit" href="pa_R_va_i1.html"' in case.read_text(encoding="utf-8")
+    assert "Visit 2 of 3, +163 days" in case.read_text(encoding="utf-8")
+    (out.path / "visits.json").write_text("{", encoding="utf-8")
+    write_report(out.path)
+    assert "order unknown" in page.read_text(encoding="utf-8")
 
 
 def test_a_trend_rises_where_the_number_does_and_needs_two() -> None:

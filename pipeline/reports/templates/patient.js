@@ -37,9 +37,10 @@
     }));
   }
   function change(by, unit) {
-    const size = Math.abs(by), digits = size >= 100 ? 0 : ["%", "um", "deg", "px", "px2", "voxels"].includes(unit) ? 1 : 2;
+    const size = Math.abs(by), whole = ["1", "px", "px2", "voxels"].includes(unit) && Math.abs(by - Math.round(by)) < 1e-9;
+    const digits = size >= 100 || whole ? 0 : ["%", "um", "deg", "px", "px2", "voxels"].includes(unit) ? 1 : 2;
     const sign = by > 0 ? "+" : by < 0 ? "\u2212" : "";
-    const shown = size && size < 0.1 && digits === 2 ? Number(size.toPrecision(2)) : size.toFixed(digits);
+    const shown = size && size < 0.1 && digits === 2 ? Number(size.toPrecision(2)) : size.toFixed(digits).replace(/\B(?=(\d{3})+$)/g, "\u202f");
     return sign + shown + ({ 1: "", um: " µm", mm2: " mm²", mm3: " mm³", px2: " px²", deg: "°" }[unit] ?? " " + unit);
   }
   function choose(at, beside) {
