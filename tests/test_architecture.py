@@ -18,7 +18,7 @@ RANKS = (
     {"types"},
     {"registry"},
     {"scans", "models", "metrics"},
-    {"phantoms", "cards", "measurements"},
+    {"phantoms", "cards", "measurements", "doubt"},
     {"quality"},
     {"datasets"},
     {"drawing"},

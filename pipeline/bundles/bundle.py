@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
-import json
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,21 +23,19 @@ from torch.overrides import TorchFunctionMode
 
 from pipeline.atomic import new_folder
 from pipeline.bundles.model_card import model_card
-from pipeline.bundles.record import FORMAT, BundleRecord
+from pipeline.bundles.record import FORMAT
+from pipeline.bundles.sealed import CARD, WEIGHTS, check_files, identity, read_doubt, read_record, seal, sha256
 from pipeline.bundles.shipped_models import find_bundle
 from pipeline.config import RunConfig
+from pipeline.doubt.model import DOUBT, DoubtModel
 from pipeline.errors import BundleError, ConfigError, OcusegError, TrainingError
 from pipeline.models.base import MODELS, Network, to_channels_last
 from pipeline.models.detector import NMSConfig
 from pipeline.models.precision import Precision
-from pipeline.registry import explain
 from pipeline.tasks.base import TASKS, Task
 from pipeline.tracking.provenance import PACKAGES
 from pipeline.tracking.record import recorded_config
 from pipeline.types import LabelMap, Modality, Spacing
-
-WEIGHTS, RECORD, CARD = "weights.safetensors", "bundle.json", "MODEL_CARD.md"
-_LARGEST_RECORD = 2**26  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +44,8 @@ class Bundle:
 
     ``thresholds`` and ``metrics`` are by class name and by metric name; ``spacing_mm`` is the ([slices,] rows, columns) of the training
     images in their source frame, or None; ``input_channels`` counts channels of the network's input; ``precision`` is what prediction
-    calculates in where the hardware has it: training's, if its masks are those of float32 (training/precision_gate.py).
+    calculates in where the hardware has it: training's, if its masks are those of float32 (training/precision_gate.py); ``doubt``: what
+    the bundle knows of its own doubt, which its id does not depend on.
     """
 
     path: Path
@@ -64,6 +60,7 @@ class Bundle:
     card_sha256: str
     versions: Mapping[str, str] = field(default_factory=dict)
     precision: Precision = "float32"
+    doubt: DoubtModel = field(default_factory=DoubtModel)
     build: Callable[[], Task] = field(repr=False, kw_only=True)
 
     @cached_property
@@ -119,11 +116,12 @@ def save_bundle(
     modality: Modality,
     spacing_mm: Sequence[float | None] | None = None,
     trained_on: Mapping[str, str] | None = None,
+    doubt: DoubtModel | None = None,
 ) -> str:
     """Write the bundle folder at once and whole; an older one at ``path`` is replaced.
 
     ``trained_on``: texts by file name, split.json, manifest.json and inherited.json, by which a bundle that was copied elsewhere can be
-    evaluated (bundles/leakage.py).
+    evaluated (bundles/leakage.py). ``doubt``: what is known of the bundle's own doubt.
 
     Returns
     -------
@@ -155,14 +153,15 @@ def save_bundle(
             "versions": _versions(),
             "precision": task.precision,
         }
-        record["id"] = _identity(record, _sha256(folder / WEIGHTS))
+        record["id"] = identity(record, sha256(folder / WEIGHTS))
         page = model_card(record, sum(p.numel() for p in task.parameters()), config.task.need)  # type: ignore[attr-defined]
         (folder / CARD).write_text(page, encoding="utf-8")
         for name, text in (trained_on or {}).items():
             (folder / name).write_text(text, encoding="utf-8", newline="")
-        record["files"] = {name: _sha256(folder / name) for name in (WEIGHTS, CARD, *(trained_on or ()))}
-        record["sha256"] = _own_hash(record)
-        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        if doubt is not None and doubt.model_fields_set:
+            (folder / DOUBT).write_text(doubt.to_text(), encoding="utf-8", newline="")
+        record["files"] = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+        seal(folder, record)
     return str(record["id"])
 
 
@@ -196,8 +195,9 @@ def open_bundle(path: Path | str, device: str | torch.device = "cpu") -> Bundle:
     BundleError: as of :func:`load_bundle`, but for weights that do not fit their network.
     """
     path = find_bundle(path)
-    record = _read_record(path)
+    record = read_record(path)
     config, label_map = _settings(path, record)
+    doubt = read_doubt(path, record)
     return Bundle(
         path=path,
         id=record["id"],
@@ -211,13 +211,14 @@ def open_bundle(path: Path | str, device: str | torch.device = "cpu") -> Bundle:
         card_sha256=record["card_sha256"],
         versions=record["versions"],
         precision=record.get("precision", "float32"),
-        build=lambda: _build(path, record, config, label_map).to(device),
+        doubt=doubt,
+        build=lambda: _build(path, record, config, label_map, doubt).to(device),
     )
 
 
-def _build(path: Path, record: Mapping[str, Any], config: RunConfig, label_map: LabelMap) -> Task:
+def _build(path: Path, record: Mapping[str, Any], config: RunConfig, label_map: LabelMap, doubt: DoubtModel) -> Task:
     """The bundle's task with its weights, which may be looked at long after the bundle was opened."""
-    _check_files(path, {WEIGHTS: record["files"][WEIGHTS]})
+    check_files(path, {WEIGHTS: record["files"][WEIGHTS]})
     try:
         weights = load_file(path / WEIGHTS)
         with torch.random.fork_rng(devices=[]):  # building draws weights that are replaced; the caller's random numbers stay put
@@ -231,7 +232,7 @@ def _build(path: Path, record: Mapping[str, Any], config: RunConfig, label_map: 
     except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise BundleError(f"bundle {path.name}: its weights do not fit its network; train it again with this version") from error
     task.eval().requires_grad_(False)
-    task.thresholds = record["thresholds"]
+    task.thresholds, task.temperatures = record["thresholds"], doubt.temperatures
     if config.train.channels_last:
         to_channels_last(task)
     return task
@@ -262,50 +263,6 @@ def _check_shapes(path: Path, weights: Mapping[str, torch.Tensor], config: RunCo
             raise BundleError(f"bundle {path.name}: its weights are not all finite numbers ({name}); train it again")
 
 
-def _regular(path: Path, name: str) -> Path:
-    """A file of the bundle, which must be one: a pipe would be waited for, a device never ends, a link leads elsewhere."""
-    mode = (path / name).lstat().st_mode
-    if not stat.S_ISREG(mode):
-        kind = "a link" if stat.S_ISLNK(mode) else "a folder, pipe or device"
-        raise BundleError(f"bundle {path.name}: {name} is {kind}, not a file; copy the bundle again")
-    return path / name
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    """bundle.json, after its hash, its values, and the hashes of all files have been checked."""
-    try:
-        file = _regular(path, RECORD)
-        if file.stat().st_size > _LARGEST_RECORD:
-            raise BundleError(f"bundle {path.name}: {RECORD} is larger than any bundle's; copy the bundle again")
-        record = json.loads(file.read_text(encoding="utf-8"))
-        own_hash = _own_hash(record) if isinstance(record, dict) else ""
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"bundle {path.name}: {RECORD} cannot be read ({error.__class__.__name__}); copy the bundle again") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise BundleError(f"bundle {path.name}: its format is not {FORMAT}, the one this version reads; use the ocuseg that wrote it")
-    if record.get("sha256") != own_hash:
-        raise BundleError(f"bundle {path.name}: {RECORD} was altered after it was written; copy the bundle again")
-    try:
-        BundleRecord.model_validate(record)
-    except ValidationError as error:
-        wrong = explain(error.errors()[0], BundleRecord)
-        raise BundleError(f"bundle {path.name}: {RECORD} holds what no bundle can ({wrong}); use the ocuseg that wrote it") from None
-    if WEIGHTS not in record["files"]:
-        raise BundleError(f"bundle {path.name}: {RECORD} knows no {WEIGHTS}; copy the bundle again")
-    _check_files(path, record["files"])
-    return record
-
-
-def _check_files(path: Path, files: Mapping[str, str]) -> None:
-    for name, expected in files.items():
-        try:
-            found = _sha256(_regular(path, name))
-        except OSError:
-            raise BundleError(f"bundle {path.name}: {name} is missing or cannot be read; copy the bundle again") from None
-        if found != expected:
-            raise BundleError(f"bundle {path.name}: {name} was altered after it was written; copy the bundle again")
-
-
 def _settings(path: Path, record: Mapping[str, Any]) -> tuple[RunConfig, LabelMap]:
     try:
         return RunConfig.model_validate(record["config"]), LabelMap.from_json(record["label_map"])
@@ -315,26 +272,6 @@ def _settings(path: Path, record: Mapping[str, Any]) -> tuple[RunConfig, LabelMa
             f"bundle {path.name}: this installation does not understand its config ({'.'.join(map(str, fault['loc']))}: {fault['msg']}); "
             "give the plugin that its model needs, or use the ocuseg that wrote it"
         ) from None
-
-
-def _identity(record: Mapping[str, Any], weights_sha256: str) -> str:
-    parts = {key: record[key] for key in ("config", "label_map", "thresholds", "input_channels", "modality")}
-    if record["precision"] != "float32":
-        parts["precision"] = record["precision"]
-    return hashlib.sha256((weights_sha256 + _canonical(parts)).encode()).hexdigest()[:12]
-
-
-def _own_hash(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_canonical({key: value for key, value in record.items() if key != "sha256"}).encode()).hexdigest()
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _versions() -> dict[str, str]:

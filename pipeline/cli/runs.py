@@ -40,6 +40,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Engine = Annotated[
     str, typer.Option(help="What runs a segmentation network: torch, onnxruntime (on a CPU), or auto: the faster one on the first image.")
 ]
+Doubt = Annotated[
+    bool, typer.Option("--doubt", help="Also look at flips of each picture, and show where they disagree (four times the network's time).")
+]
 Plugin = Annotated[list[Path] | None, typer.Option(help="Python file that registers models, losses or tasks of your own.")]
 WeightsDir = Annotated[
     Path | None,
@@ -263,6 +266,7 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also keep each class's probabilities (of a segmentation bundle).")
     ] = False,
+    doubt: Doubt = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Files read, and results written, in parallel (default: as cores and memory allow).")
     ] = None,
@@ -309,6 +313,7 @@ def predict(
             device=device,
             engine=engine,
             probabilities=probabilities,
+            doubt=doubt,
             workers=workers,
             pseudonyms=pseudonyms,
             stated=said,

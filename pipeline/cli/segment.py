@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, follow, leave, limits_of
-from pipeline.cli.runs import Device
+from pipeline.cli.runs import Device, Doubt
 from pipeline.cli.stated import AxialLength, FieldAngle, Patients, PixelMm, StatedKind
 from pipeline.errors import ConfigError
 from pipeline.resources import EXAMPLES
@@ -30,6 +30,7 @@ def segment(
     out: Annotated[
         Path, typer.Option(help="Folder for masks, ledger and report; an unfinished one is finished, and new scans are added.")
     ] = Path("segmented"),
+    doubt: Doubt = False,
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
     modality: StatedKind = None,
@@ -65,6 +66,7 @@ def segment(
             path,
             out,
             device=device,
+            doubt=doubt,
             pseudonyms=pseudonyms,
             stated=said,
             limits=limits,

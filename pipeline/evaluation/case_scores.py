@@ -16,6 +16,7 @@ from pipeline.datasets.normalise import NormaliseConfig, choose_field_of_view
 from pipeline.datasets.preprocess import check_need
 from pipeline.drawing.overlay import side_by_side
 from pipeline.errors import CardError
+from pipeline.evaluation.doubt import ANSWERS, Doubted, DoubtScores
 from pipeline.evaluation.grades import ScoredPicture
 from pipeline.evaluation.measured import Measured, measure_masks
 from pipeline.evaluation.objects import Boxes, ScoredPlane, Shared
@@ -55,7 +56,11 @@ class CaseScores:
     measured: list[Measured] = field(default_factory=list)
     surfaces: list[SurfaceScore] = field(default_factory=list)
     graded: list[ScoredPicture] = field(default_factory=list)
+    doubt: DoubtScores = field(init=False)
     warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.doubt = DoubtScores(self.predictor.bundle.label_map, self.predictor.bundle.doubt)
 
     def add(self, case: CardCase) -> None:
         """Predict and score one case.
@@ -76,7 +81,9 @@ class CaseScores:
         scores = self.predictor.task.score_scan(slices, scan.geometry, detail=True, encoding=self.theirs)
         self._keep_objects(case, truth, scores, proposed)
         if truth.grade is not None:
-            self.graded.append(ScoredPicture(case.key, GradedPicture.of_slices(scores.evidence), scan.sha256))
+            whole = GradedPicture.of_slices(scores.evidence)
+            self.graded.append(ScoredPicture(case.key, whole, scan.sha256))
+            self.doubt.rows.append(Doubted(case.key, ANSWERS, float(whole.answer == whole.grade), whole.confidence))
         if scores.pixels is not None and truth.mask is not None:
             self._keep_pixels(case, scan, truth.mask, scores, scores.pixels)
         self.cases += 1
@@ -128,6 +135,7 @@ class CaseScores:
             second = (self.theirs.layers(other)[[label - 1 for label in self.shared.theirs]], other != IGNORE)
         self.rows += rows_of(case.key, scan.sha256, scores.measures, pixels, second)
         self.measured += measure_masks(case.key, self.shared.label_map, pixels.found, pixels.truth)
+        self.doubt.add(case.key, pixels, scores.measures)
         if pixels.probabilities is not None:
             ours, spacing = self.predictor.bundle.label_map, scan.geometry.spacing_mm
             known = pixels.known

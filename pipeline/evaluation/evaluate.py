@@ -23,6 +23,7 @@ from pipeline.cards.card import CardCase, DataCard, load_card
 from pipeline.cards.find_cases import find_cases
 from pipeline.errors import CardError, ConfigError, ScanError
 from pipeline.evaluation.case_scores import CaseScores
+from pipeline.evaluation.doubt import PICTURE, TABLE, doubt_table, draw_coverage
 from pipeline.evaluation.grades import grade_table, summarise_grades
 from pipeline.evaluation.measured import measured_table, summarise_measured
 from pipeline.evaluation.objects import Shared, object_table, summarise_objects
@@ -83,6 +84,7 @@ def evaluate(
 
     A classification bundle leaves ``grades.csv``, ``confusion.png`` and ``reliability.png`` in place of the first; a detection bundle also
     ``objects.csv``, ``precision_recall.png`` and ``froc.png``; one that finds disc and cup ``vcdr.csv``, one with layers ``surfaces.csv``.
+    One with probabilities also leaves ``doubt.csv`` and ``coverage_risk.png``: whether it knows where it is wrong (evaluation/doubt.py).
 
     Parameters
     ----------
@@ -216,6 +218,10 @@ def _summarise(scores: CaseScores) -> dict[str, Any]:
             found[of.name] = summarise_measured(of, own)
     if scores.surfaces:
         found["surfaces"] = summarise_surfaces(scores.surfaces)
+    if doubt := scores.doubt.summary():
+        found["doubt"] = doubt
+    if scores.doubt.rows:
+        write_png(scores.out / PICTURE, draw_coverage(scores.doubt.rows, scores.predictor.bundle.label_map))
     if scores.graded:
         task = scores.predictor.task
         found["grades"], pictures = summarise_grades(scores.graded, task.label_map, task.thresholds)
@@ -235,6 +241,8 @@ def _write_tables(out: Path, scores: CaseScores) -> dict[str, str]:
     for of in OF_MASKS:
         if own := [one for one in scores.measured if one.of is of]:
             tables[f"{of.name}.csv"] = measured_table(of, own)
+    if scores.doubt.rows:
+        tables[TABLE] = doubt_table(scores.doubt.rows)
     if scores.surfaces:
         tables["surfaces.csv"] = surface_table(scores.surfaces)
     return {name: _write_table(out / name, lines) for name, lines in tables.items()}

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.bundles.bundle import load_bundle
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
+from pipeline.evaluation.doubt import doubt_numbers
 from pipeline.evaluation.grades import grade_numbers
 from pipeline.evaluation.row import Row, row_of
 from pipeline.measurements.by_role import OF_MASKS
@@ -126,6 +127,7 @@ def evaluation_numbers(summary: Mapping[str, Any]) -> dict[str, float | None]:
         out |= {} if found is None else _ends("centre_error", cls, found["centre_error"]) | _ends("overlap", cls, found["overlap"])
     for score, of_class, found in grade_numbers(summary["grades"]) if "grades" in summary else ():
         out |= _ends(score, of_class, found)
+    out |= doubt_numbers(summary.get("doubt", {}))
     surfaces = summary.get("surfaces") or {"surfaces": {}}
     for name, own in surfaces["surfaces"].items():
         out |= _ends(f"surface_error_{surfaces['unit']}", name, own["mean_abs"])

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from pipeline.evaluation.doubt import doubt_lines
 from pipeline.evaluation.scoring import Row, columns
 from pipeline.measurements.by_role import OF_MASKS
 from pipeline.metrics.interval import (
@@ -126,6 +127,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         lines += _grade_lines(summary["grades"])
     if "surfaces" in summary:
         lines += _surface_lines(summary["surfaces"])
+    lines += doubt_lines(summary.get("doubt", {}))
     lines += [f"warning: {text}" for text in summary["warnings"]]
     return lines
 

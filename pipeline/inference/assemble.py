@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.doubt.evidence import Gathering, united
+from pipeline.doubt.look import look, unlike
 from pipeline.inference.assess import assess
 from pipeline.inference.case_files import CaseResult, mask_dtype
 from pipeline.inference.laterality import with_sides
@@ -44,6 +46,7 @@ def assemble(
     leaning: list[tuple[npt.NDArray[np.unsignedinteger], ...]] = []
     graded: list[Prediction] = []
     has_masks = True
+    doubt, area = Gathering(label_map, predictor.bundle.doubt), None if ready.reduced is None else int(ready.reduced.source_valid.sum())
     warnings: tuple[str, ...] = ()
     for plane, prediction in enumerate(predictions):
         layers = predictor.layers(prediction)
@@ -51,6 +54,7 @@ def assemble(
             masks.append(np.zeros(ready.scan.geometry.plane, dtype))
         else:
             masks.append(label_map.mask(layers).astype(dtype))
+        doubt.add(prediction, layers, area)
         warnings = tuple(dict.fromkeys((*warnings, *prediction.warnings)))
         if prediction.boxes is not None:
             objects.append(compact(prediction, plane))
@@ -89,7 +93,16 @@ def assemble(
         (predictor.answer(graded),) if graded else (),
         leaning=less_and_more,
         engine=predictor.engine.name,
+        evidence=doubt.evidence(flat, _unlike(predictor, ready)),
     )
+
+
+def _unlike(predictor: Predictor, ready: PreprocessedScan) -> float | None:
+    """How far a picture is from those of training; None of a volume, and where the bundle does not know."""
+    training = predictor.bundle.doubt.look
+    if training is None or ready.reduced is None:
+        return None
+    return round(unlike(training, look(ready.scan.pixels, ready.reduced.source_valid)), 4)
 
 
 def merge(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
@@ -133,6 +146,7 @@ def _merged(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
         found=FoundObjects.ranked(found, has_masks, thresholds) if thresholds else None,
         answers=tuple(answer for one in results for answer in one.answers),
         found_by=found_by,
+        evidence=united([one.evidence for one in results], [one.label_map.names for one in results], mask, label_map),
     )
 
 

@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.atomic import sync, write_text
+from pipeline.doubt.evidence import Evidence
 from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.answers import Answer
 from pipeline.inference.assessment import Assessment
+from pipeline.inference.doubts import write_maps
 from pipeline.inference.object_files import FoundObjects, write_objects
 from pipeline.inference.profile import Profile
 from pipeline.inference.surface_files import fluid_records, layer_records, write_fluid_components, write_surfaces
@@ -38,9 +40,10 @@ class CaseResult:
     """What is written of one scan. ``mask`` unsigned (H, W) or (D, H, W), in the encoding of ``label_map``; ``probabilities`` float
     (K, [D,] H, W) or None; ``found`` of a detection bundle, also where it found nothing; ``surfaces`` of a bundle with layers.
 
-    ``answers`` of bundles that say what the scan as a whole is. A ``label_map`` without classes has no mask to write. ``leaning``: two
-    masks with less and with more of each class, which the probabilities allow (metrics/threshold.py), or none. ``assessment``:
-    how far it may be believed, and what was measured (inference/assess.py).
+    ``answers`` of bundles that say what the scan as a whole is · ``evidence``: what the networks know of their doubt. A
+    ``label_map`` without classes has no mask to write. ``leaning``: two masks with less and with more of each class, which the
+    probabilities allow (metrics/threshold.py), or none. ``assessment``: how far it may be believed, and what was measured
+    (inference/assess.py).
 
     ``engine`` ran the network. ``found_by``: the id of the bundle that found each class, by the class's name, where the run has several
     (inference/model_set.py); ``bundle_id`` and ``engine`` then join theirs by "+".
@@ -60,6 +63,7 @@ class CaseResult:
     found_by: Mapping[str, str] = field(default_factory=dict)
     engine: str = "torch"
     leaning: tuple[npt.NDArray[np.unsignedinteger[Any]], ...] = ()
+    evidence: Evidence = field(default_factory=Evidence)
     assessment: Assessment = field(default_factory=Assessment)
 
 
@@ -117,6 +121,7 @@ def _write_files(staged: Path, result: CaseResult) -> None:
             of_layers["fluid_components"] = fluid_records(result.assessment.measures, label_map)
     if result.answers:
         of_layers["answers"] = tuple(answer.write(staged, number) for number, answer in enumerate(result.answers))
+    write_maps(staged, result.assessment)
     write_json(staged / CASE_FILE, _record(result, planes, of_layers).to_json())
 
 

@@ -62,6 +62,7 @@ def predict_folder(
     device: str = "auto",
     engine: str = "torch",
     probabilities: bool = False,
+    doubt: bool = False,
     workers: int | None = None,
     pseudonyms: Pseudonyms | None = None,
     stated: Stated | None = None,
@@ -76,12 +77,11 @@ def predict_folder(
     bundles: a bundle, or several: those that fit a scan's kind make one case of it together.
     engine: what runs the network (inference/engines/); auto: what is fastest on the first image.
     probabilities: also keep each class's probabilities (float16, ``probabilities.npz``).
+    doubt: also look at flips of each picture, and show where they disagree; no mask changes.
     workers: files read, and results written, at once; as many as cores and memory allow, where nothing is given.
     pseudonyms: makes the names of cases; the published key of :meth:`Pseudonyms.unkeyed` is used without it (public data only).
-    stated: what the user says of scans whose files do not say it.
-    limits: what one file may take; what fits this machine, where nothing is given.
-    progress: called with files finished, files in all, and a word on the current state.
-    profile: is told where the time goes.
+    stated: what the user says of scans whose files do not say it. limits: what one file may take (None: what fits this machine).
+    progress: called with files finished, files in all, and a word on the current state. profile: is told where the time goes.
 
     Returns
     -------
@@ -94,11 +94,11 @@ def predict_folder(
     ConfigError: ``out`` is not (see :func:`open_out`), or ``engine``.
     """
     loaded = [open_bundle(path) for path in (bundles if isinstance(bundles, Sequence) else (bundles,))]
-    names, stated, profile = pseudonyms or Pseudonyms.unkeyed(), stated or Stated(), profile or Profile()
+    on, names = prepare_machine(device), pseudonyms or Pseudonyms.unkeyed()
+    stated, profile = stated or Stated(), profile or Profile()
     if probabilities and any(map(finds_objects, loaded)):
         raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option out")
-    on = prepare_machine(device)
-    models = ModelSet([Predictor(bundle, on, engine, explains=True) for bundle in loaded])
+    models = ModelSet([Predictor(bundle, on, engine, explains=True, doubts=doubt) for bundle in loaded])
     with open_out(out, folder, models, names, probabilities, stated), closing(Journal(out / "journal.sqlite", names)) as journal:
         try:
             total = sum(1 for _ in walk(folder)) if progress is not None else None

@@ -60,7 +60,7 @@ class Predictor:
     """A bundle on a device, its network run by an engine (inference/engines/, or ``auto``) and built when it is first used (:meth:`load`).
 
     ``ready``, ``look`` and, once it is loaded, ``finished`` may run in any thread; ``predict``, ``slices`` and ``together`` belong to
-    one. ``explains``: predictions also say where the network looked, where the family can.
+    one. ``explains``: predictions also say where the network looked, ``doubts``: where flips disagree, where the family can.
     """
 
     def __init__(
@@ -70,10 +70,11 @@ class Predictor:
         engine: str = TORCH,
         *,
         explains: bool = False,
+        doubts: bool = False,
     ) -> None:
         self.bundle = bundle
         self.device = torch.device(device)
-        self.explains = explains
+        self.explains, self.doubts = explains, doubts
         self._engine = engine
         self._tell: Tell = lambda record: None
         self._network = threading.RLock()
@@ -95,7 +96,7 @@ class Predictor:
         """The bundle's, on the device."""
         task = self.bundle.task.to(self.device).eval()
         task.precision = precision_here(self.bundle.precision, self.device.type)
-        task.explains = self.explains
+        task.explains, task.doubts = self.explains, self.doubts
         return task
 
     @cached_property

@@ -99,21 +99,23 @@ def tempered(probabilities: Floats, temperature: float) -> Floats:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def fit_temperature(probabilities: Floats, truth: Ints) -> float:
-    """The temperature of the highest likelihood of what is true, 0.05 to 20 (Guo et al., arXiv:1706.04599, section 4.2).
+def fit_temperature(probabilities: Floats, truth: Ints, weights: Floats | None = None) -> float:
+    """The temperature of the highest likelihood of what is true, 0.05 to 20 (Guo et al., arXiv:1706.04599, section 4.2); ``weights`` (N):
+    how often each stands there.
 
     Where all N pictures are answered right, that would be the lowest, at which every answer is certain. The probability of the truth is
     then fitted to (N + 1) / (N + 2), what N successes of N say of the next one (Laplace's rule of succession).
     """
     from scipy.optimize import minimize_scalar
 
-    pictures, classes = probabilities.shape
+    classes = probabilities.shape[1]
+    pictures = float(len(probabilities) if weights is None else weights.sum())
     doubt = 1 / (pictures + 2) if (probabilities.argmax(axis=1) == truth).all() else 0.0
     wanted = np.where(np.arange(classes) == truth[:, None], 1 - doubt, doubt / (classes - 1))
 
     def loss(log: float) -> float:
         own = tempered(probabilities, float(np.exp(log)))
-        return -float((wanted * np.log(np.maximum(own, 1e-30))).sum(axis=1).mean())
+        return -float(np.average((wanted * np.log(np.maximum(own, 1e-30))).sum(axis=1), weights=weights))
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(_COLDEST), np.log(_HOTTEST)), method="bounded").x))
 

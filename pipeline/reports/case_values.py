@@ -13,7 +13,7 @@ from pipeline.reports.page_facts import PageFacts
 from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.reports.scale_bar import scale_bars, spacing_of_bars
 from pipeline.reports.slices import DrawnCase, DrawnSlice
-from pipeline.types.case_record import OBJECTS_FILE, AnswerRecord, PlaneRecord
+from pipeline.types.case_record import OBJECTS_FILE, PlaneRecord
 
 FLUID_FILES = ("fluid_components.nii.gz", "fluid_components.csv", "pockets.nii.gz", "pockets.csv")
 """The last two are what an earlier version wrote."""
@@ -84,7 +84,8 @@ def page_values(
         "classes": list(zip(styles, measured, drawn.paths, drawn.rings, map(drawn.lines.get, range(len(styles))), strict=True)),
         "layers": [(name, _thickness(case, name)) for name in case.layers],
         "fluid": [(name, *_fluid(case, name)) for name in case.fluid_components],
-        "answers": [(answer, wording.answer(answer), _attention(case, answer, at)) for answer in answers],
+        "answers": [(answer, wording.answer(answer), _of_slice(case, answer.attention, at)) for answer in answers],
+        "uncertainty": _of_slice(case, _maps(case), at),
         "warnings": facts.warnings,
         "unit": "mm³" if case.volume else "mm²",
         "alt_original": what,
@@ -103,6 +104,7 @@ def page_values(
             "scripts": [f"../data/{file}" for file in slices.scripts],
             "pixels": slices.pixels,
             "attention": [[f"../../cases/{case.key}/{file}" for file in answer.attention] for answer in case.answers],
+            "uncertainty": [f"../../cases/{case.key}/{file}" for file in _maps(case)],
         }
         | _object_data(case, objects, drawn, styles),
     }
@@ -123,10 +125,14 @@ def _fluid(case: ReportCase, name: str) -> tuple[int, str, str]:
     return own.number, wording.count(own.number), wording.fluid_volume(own.volume, own.unit)
 
 
-def _attention(case: ReportCase, answer: AnswerRecord, at: int) -> str | None:
-    """Where the picture of the slice's attention lies; None where there is none."""
-    there = len(answer.attention) == len(case.planes) and (case.folder / answer.attention[at]).is_file()
-    return f"../../cases/{case.key}/{answer.attention[at]}" if there else None
+def _maps(case: ReportCase) -> tuple[str, ...]:
+    return () if case.record.doubt is None else case.record.doubt.maps
+
+
+def _of_slice(case: ReportCase, files: Sequence[str], at: int) -> str | None:
+    """Where the slice's own of such pictures lies; None where there is none."""
+    there = len(files) == len(case.planes) and (case.folder / files[at]).is_file()
+    return f"../../cases/{case.key}/{files[at]}" if there else None
 
 
 def _files(case: ReportCase, plane: PlaneRecord, run: RunFacts) -> list[str]:

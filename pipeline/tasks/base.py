@@ -6,6 +6,7 @@ import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -77,16 +78,20 @@ class Task(nn.Module, abc.ABC):
     decision thresholds by class name that ``score`` uses; empty: the family's defaults. ``precision``: what the network calculates in
     while it predicts, of the families that have been compared with float32 (inference/ and training/ set it). ``engine``: what runs the
     network while it predicts (inference/engines/); None: torch. ``quick``: leave out of predictions what only averages (flips).
-    ``explains``: predictions also say where the network looked (Prediction.attention), where the family can.
+    ``explains``: predictions also say where the network looked (Prediction.attention), where the family can. ``doubts``: predictions also
+    say where flips of the picture disagree (Prediction.uncertainty), where the family can. ``temperatures`` by class name: what log odds of
+    pixels are divided by to mean what they say (:meth:`calibrate`); masks are made without them.
     """
 
     network: Network
     label_map: LabelMap
     volumes: bool = False
     explains: bool = False
+    doubts: bool = False
     uses_thresholds: bool = True
     headline: str
     thresholds: Mapping[str, float]
+    temperatures: Mapping[str, float] = MappingProxyType({})
     precision: Precision = "float32"
     engine: Engine | None = None
     quick: bool = False

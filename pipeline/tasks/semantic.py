@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from functools import reduce
 from itertools import groupby
 from typing import Any, ClassVar, Literal
 
@@ -18,13 +17,15 @@ from torch.nn import functional
 
 from pipeline.errors import ConfigError
 from pipeline.measurements.artery_vein import in_trees
-from pipeline.metrics.threshold import DEFAULT_THRESHOLD, DiceSearch, decide
+from pipeline.metrics.calibration import PixelReliability
+from pipeline.metrics.threshold import DiceSearch, decide
 from pipeline.models.base import Family, Network, memory_format
 from pipeline.models.lean_monai import lean_monai
 from pipeline.models.precision import autocast
 from pipeline.registry import unknown_name
 from pipeline.tasks.base import TASKS, Labelled, Task, TaskConfig, TileSides
 from pipeline.tasks.fitting import images_at_once, in_pieces, smaller_tile, tile_that_fits
+from pipeline.tasks.layers import decide_on_device, foreground_layers, one_channel_a_class
 from pipeline.tasks.losses import LOSSES, activate
 from pipeline.tasks.pixels import pixel_summary
 from pipeline.types import IGNORE, Batch, LabelMap, Measure, Placement, Prediction, Target
@@ -32,6 +33,7 @@ from pipeline.types import IGNORE, Batch, LabelMap, Measure, Placement, Predicti
 _TILES_AT_ONCE = 16
 _UPSCALED = 1.25
 """Enlargement from source to network up to which probabilities stay as they are."""
+_FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
 
 class SemanticConfig(TaskConfig):
@@ -140,7 +142,8 @@ class SemanticTask(Task):
         was_training = self.training
         self.eval()
         try:
-            maps = [own for images, _ in _of_one_size(batch) for own in self._probabilities(images)[0]]
+            classes = len(self.label_map)
+            maps = [own[:classes] for images, _ in _of_one_size(batch) for own in self._probabilities(images)[0]]
         finally:
             self.train(was_training)
         planes = []
@@ -169,6 +172,17 @@ class SemanticTask(Task):
                 search.add(chance, truth, known)
         return {name: search.best for name, search in searches.items()}
 
+    def calibrate(self, labelled: Callable[[], Iterable[Labelled]]) -> bool:
+        """``temperatures``, of each class against all others; the probabilities that masks are made of stay as they are."""
+        found = {name: PixelReliability() for name in self.label_map.names}
+        for prediction, target, valid in labelled():
+            mask = _mask(target).cpu().numpy()
+            known = mask != IGNORE if valid is None else (mask != IGNORE) & valid.cpu().numpy()
+            for own, chance, truth in zip(found.values(), _probabilities(prediction), self.label_map.layers(mask), strict=True):
+                own.add(chance, truth, known)
+        self.temperatures = {name: own.temperature() for name, own in found.items()}
+        return False
+
     def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_]:
         """Boolean layers (K, H, W) by ``thresholds``."""
         probabilities = _probabilities(prediction)
@@ -184,7 +198,11 @@ class SemanticTask(Task):
             maps = [self._to_source(own, placement).cpu().numpy() for own, placement in zip(probabilities, placements, strict=True)]
         warnings = () if tile is None or tile == self.config.tile else (in_pieces(tile),)
         planes = [plane for own in maps for plane in (np.moveaxis(own, 1, 0) if self.volumes else own[None])]
-        return [Prediction(probabilities=plane, warnings=warnings) for plane in planes]
+        classes = len(self.label_map)
+        return [
+            Prediction(probabilities=plane[:classes], uncertainty=plane[classes] if self.doubts else None, warnings=warnings)
+            for plane in planes
+        ]
 
     def _to_source(self, probabilities: Tensor, placement: Placement) -> Tensor:
         """Maps (..., H, W) in the source frame, with what :attr:`SemanticConfig.upscaling_logit` adds."""
@@ -192,7 +210,9 @@ class SemanticTask(Task):
         octaves = math.log2(math.sqrt(math.prod(placement.scale)) / _UPSCALED)
         if not self.config.upscaling_logit or octaves <= 0:
             return maps
-        return torch.sigmoid(torch.logit(maps, eps=1e-6) + octaves * self.config.upscaling_logit)
+        classes, channel = len(self.label_map), -4 if self.volumes else -3
+        chances, rest = maps.split([classes, maps.shape[channel] - classes], dim=channel)
+        return torch.cat([torch.sigmoid(torch.logit(chances, eps=1e-6) + octaves * self.config.upscaling_logit), rest], dim=channel)
 
     def _tile(self, x: Tensor) -> tuple[int, int] | None:
         """(rows, columns) of tiles by which images (B, C, [D,] H, W) are seen: as configured, or less for lack of memory; None: whole."""
@@ -202,7 +222,8 @@ class SemanticTask(Task):
         return tile_that_fits(self.network, self.network, piece) or tile
 
     def _probabilities(self, x: Tensor) -> tuple[Tensor, tuple[int, int] | None]:
-        """Network-frame images (B, C, [D,] H, W) -> foreground probabilities float32 (B, K, [D,] H, W), and the tiles they were seen by."""
+        """Network-frame images (B, C, [D,] H, W) -> foreground probabilities float32 (B, K, [D,] H, W), and the tiles they were seen by;
+        where the task ``doubts``, after the classes how far flips disagree."""
         tile, together = self._tile(x[:1]), True
         while True:
             try:
@@ -216,7 +237,7 @@ class SemanticTask(Task):
 
     def _in_batches(self, x: Tensor, tile: tuple[int, int] | None, together: bool) -> Tensor:
         """``together``: the images, their flips and tiles in batches, where they fit."""
-        flips: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if self.config.flips and not self.quick else [()]
+        flips = _FLIPS if (self.config.flips and not self.quick) or self.doubts else _FLIPS[:1]
         slices = self.config.tile_slices if self.volumes else None
         whole = (tile is None or (x.shape[-2] <= tile[0] and x.shape[-1] <= tile[1])) and (slices is None or x.shape[2] <= slices)
         most = len(x) * len(flips) if together and whole else 1
@@ -228,16 +249,26 @@ class SemanticTask(Task):
         return self._averaged(x, tile, [flips[at : at + step] for at in range(0, len(flips), step)], together)
 
     def _averaged(self, x: Tensor, tile: tuple[int, int] | None, groups: Sequence[Sequence[tuple[int, ...]]], together: bool) -> Tensor:
-        """The mean over flips, of which those of a group are one batch."""
-        total = torch.zeros(())
+        """The mean over flips, of which those of a group are one batch; of a task that ``doubts`` also their spread, as a last channel."""
+        total, squares, first = torch.zeros(()), torch.zeros(()), None
         for flips in groups:
             views = [x.flip(axes) if axes else x for axes in flips]
             batch = (views[0] if len(views) == 1 else torch.cat(views)).contiguous(memory_format=memory_format(self.network))
             probabilities = activate(self._logits(batch, tile, together), self.label_map.independent)
             for axes, part in zip(flips, probabilities.chunk(len(flips)), strict=True):
-                total = total.to(part) + (part.flip(axes) if axes else part)
-        probabilities = total / sum(map(len, groups))
-        return probabilities if self.label_map.independent else probabilities[:, 1:]
+                upright = part.flip(axes) if axes else part
+                first = upright if first is None else first
+                total = total.to(part) + upright
+                squares = squares.to(part) + upright**2 if self.doubts else squares
+        assert first is not None
+        number, foreground = sum(map(len, groups)), slice(0 if self.label_map.independent else 1, None)
+        mean = total / number
+        # Flips that are looked at for their doubt alone change no mask.
+        probabilities = (mean if self.config.flips and not self.quick else first)[:, foreground]
+        if not self.doubts:
+            return probabilities
+        spread = 2 * (squares / number - mean**2).clamp(0, 0.25).sqrt()  # of a quantity in 0..1 the deviation is at most a half
+        return torch.cat([probabilities, spread[:, foreground].amax(dim=1, keepdim=True)], dim=1)
 
     def _logits(self, x: Tensor, tile: tuple[int, int] | None, together: bool = False) -> Tensor:
         """(B, C, [D,] H, W) -> float32 logits of the same size, whole or by tiles, of which several go ``together``."""
@@ -287,40 +318,6 @@ def stack(maps: Sequence[Tensor] | Tensor, fill: float = 0) -> Tensor:
     if all(m.shape[-2:] == (rows, columns) for m in maps):
         return torch.stack(list(maps))
     return torch.stack([functional.pad(m, (0, columns - m.shape[-1], 0, rows - m.shape[-2]), value=fill) for m in maps])
-
-
-def foreground_layers(masks: Tensor, label_map: LabelMap) -> Tensor:
-    """Masks int64 (...) -> one boolean layer a class (K, ...); ignored pixels are False everywhere."""
-    if label_map.overlapping:
-        known = masks.clamp(min=0)
-        return torch.stack([((known >> (c.index - 1)) & 1).bool() for c in label_map.classes])
-    return torch.stack([masks == c.index for c in label_map.classes])
-
-
-def one_channel_a_class(masks: Tensor, label_map: LabelMap) -> Tensor:
-    """Masks int64 (B, [D,] H, W) -> float32 (B, C, [D,] H, W), zeros and ones: K channels if independent, else K + 1, background first."""
-    layers = foreground_layers(masks, label_map)
-    if not label_map.independent:
-        layers = torch.cat([(masks == 0)[None], layers])
-    return layers.movedim(0, 1).float().contiguous()
-
-
-def decide_on_device(probabilities: Tensor, label_map: LabelMap, thresholds: Mapping[str, float]) -> Tensor:
-    """:func:`pipeline.metrics.threshold.decide` where the probabilities (K, ...) lie: the same boolean layers (K, ...)."""
-    if label_map.independent:
-        reached = torch.stack(
-            [p >= thresholds.get(name, DEFAULT_THRESHOLD) for p, name in zip(probabilities, label_map.names, strict=True)]
-        )
-        places = {c.name: c.index - 1 for c in label_map.classes}
-        layers = reached.clone()
-        for cls in label_map.classes:
-            for outer in label_map.around(cls):
-                layers[cls.index - 1] &= reached[places[outer]]
-        return layers
-    # One after the other, as NumPy adds along a first axis: the same sums to the bit.
-    background = 1 - reduce(torch.add, probabilities)
-    most_probable = torch.cat([background[None], probabilities]).argmax(dim=0)
-    return foreground_layers(most_probable, label_map)
 
 
 def _probabilities(prediction: Prediction) -> npt.NDArray[np.float32]:

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.bundles.bundle import save_bundle
 from pipeline.bundles.leakage import INHERITED
 from pipeline.datasets.loader import evaluation_batches
+from pipeline.doubt.model import DoubtModel
 from pipeline.tasks.base import Task
 from pipeline.training.checkpoint import Progress, State
 from pipeline.training.compiling import eager
@@ -63,6 +64,7 @@ def conclude(setup: Setup, data: Data, task: Task, state: State, start_up_s: flo
             for name in ("split.json", "manifest.json", INHERITED)
             if name != INHERITED or (setup.run_dir / name).is_file()
         },
+        doubt=DoubtModel(temperatures=dict(task.temperatures)) if task.temperatures else None,
     )
     setup.tracker.bundle(bundle, metrics)
     record_result(setup.run_dir, progress.step, identity)

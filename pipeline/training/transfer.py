@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pipeline.bundles.bundle import RECORD, WEIGHTS, load_bundle
+from pipeline.bundles.bundle import load_bundle
 from pipeline.bundles.leakage import recorded_in
+from pipeline.bundles.sealed import RECORD, WEIGHTS
 from pipeline.bundles.shipped_models import PREFIX, find_bundle
 from pipeline.config import RunConfig, TrainConfig
 from pipeline.errors import BundleError, ConfigError

@@ -23,7 +23,8 @@ class Prediction:
 
     ``probabilities`` float32 (K, H, W) or (K, D, H, W), foreground classes only · ``boxes`` float32 (N, 4) · ``labels`` int64 (N) ·
     ``scores`` float32 (N) · ``instance_masks`` bool (N, H, W) · ``grade_probabilities`` float32 (G), of what the whole picture may be ·
-    ``attention`` float32 (h, w), 0..1, on a coarse grid over the whole source: where the network looked for that. numpy arrays.
+    ``attention`` float32 (h, w), 0..1, on a coarse grid over the whole source: where the network looked for that · ``uncertainty`` float32
+    ([D,] H, W), 0..1. numpy arrays.
 
     What :func:`pipeline.segment` gives also has ``masks`` bool (K, [D,] H, W) at the bundles' thresholds, the scan's ``geometry``, the
     ``label_map`` of the K classes, and ``answers``: of each bundle that says what a scan as a whole is the class, or None where it is not
@@ -37,6 +38,7 @@ class Prediction:
     instance_masks: npt.NDArray[np.bool_] | None = None
     grade_probabilities: npt.NDArray[np.float32] | None = None
     attention: npt.NDArray[np.float32] | None = None
+    uncertainty: npt.NDArray[np.float32] | None = None
     bundle_id: str | None = None
     warnings: tuple[str, ...] = ()
     masks: npt.NDArray[np.bool_] | None = None

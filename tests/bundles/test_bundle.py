@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from pipeline.bundles.bundle import build_task, load_bundle, save_bundle
+from pipeline.bundles.sealed import own_hash
 from pipeline.config import RunConfig
 from pipeline.errors import BundleError, ConfigError, TrainingError
 from pipeline.models.base import MODELS
@@ -149,9 +150,8 @@ def record(saved: str) -> dict[str, Any]:
 
 def sealed(record: dict[str, Any], folder: Path) -> Path:
     """A folder whose bundle.json holds ``record`` under a right hash, as anybody can write it."""
-    from pipeline.bundles import bundle as module
 
-    (folder / "bundle.json").write_text(json.dumps(record | {"sha256": module._own_hash(record)}))
+    (folder / "bundle.json").write_text(json.dumps(record | {"sha256": own_hash(record)}))
     return folder
 
 
@@ -214,13 +214,12 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_model_this_installation_does_not_have_is_said(tmp_path: Path) -> None:
-    from pipeline.bundles import bundle as module
 
     save(tmp_path / "bundle")
     path = tmp_path / "bundle" / "bundle.json"
     record = json.loads(path.read_text())
     record["config"]["model"] = {"name": "from_a_plugin"}
-    record["sha256"] = module._own_hash(record)
+    record["sha256"] = own_hash(record)
     path.write_text(json.dumps(record))
     with pytest.raises(BundleError, match="does not understand its config"):
         load_bundle(tmp_path / "bundle")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.bundles import bundle as module
+from pipeline.bundles import sealed
 from pipeline.bundles.bundle import load_bundle
 from pipeline.errors import BundleError
 from tests.bundles.test_bundle import save
@@ -23,9 +23,9 @@ WEIGHTS, RECORD, CARD = "weights.safetensors", "bundle.json", "MODEL_CARD.md"
 def seal(folder: Path, **changes: Any) -> None:
     """Write bundle.json anew with right hashes, as anybody can."""
     record = json.loads((folder / RECORD).read_text())
-    record["files"] = {name: module._sha256(folder / name) for name in (WEIGHTS, CARD) if (folder / name).is_file()}
+    record["files"] = {name: sealed.sha256(folder / name) for name in (WEIGHTS, CARD) if (folder / name).is_file()}
     record |= changes
-    (folder / RECORD).write_text(json.dumps(record | {"sha256": module._own_hash(record)}))
+    (folder / RECORD).write_text(json.dumps(record | {"sha256": sealed.own_hash(record)}))
 
 
 def reshaped(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:

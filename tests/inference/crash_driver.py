@@ -28,6 +28,7 @@ from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.record import open_file
 
 KEY = Pseudonyms(b"a site key for tests")
+WHOLE = {"case.json", "image_000.png", "mask_000.png", "mask.nii.gz", "probabilities.npz", "uncertainty_000.png"}
 
 
 def state(out: Path) -> dict[str, str]:
@@ -128,7 +129,7 @@ def all_moments(bundle: Path, scans: Path, work: Path, wanted: dict[str, str]) -
             check(wanted, out, f"moment {moment} (never reached)")
             return moment
         for case in (out / "cases").glob("*"):
-            if {p.name for p in case.iterdir()} != {"case.json", "image_000.png", "mask_000.png", "mask.nii.gz", "probabilities.npz"}:
+            if {p.name for p in case.iterdir()} != WHOLE:
                 raise SystemExit(f"moment {moment}: case folder {case.name} is incomplete")
         finish(bundle, scans, out, f"moment {moment}")
         check(wanted, out, f"moment {moment}")

@@ -61,7 +61,7 @@ def test_every_file_of_a_case(tmp_path: Path, bundle: Bundle) -> None:
     assert row["token"] == token_of(path, tmp_path / "scans", KEY)
     assert float(row["seconds"]) > 0
     case = tmp_path / "out" / "cases" / row["case"]
-    assert sorted(p.name for p in case.iterdir()) == ["case.json", "image_000.png", "mask.nii.gz", "mask_000.png"]
+    assert sorted(p.name for p in case.iterdir()) == ["case.json", "image_000.png", "mask.nii.gz", "mask_000.png", "uncertainty_000.png"]
     stored = read_image(path)
     expected = (stored[..., 2] / np.float32(255) >= 0.5).astype(np.uint8)
     assert (read_image(case / "image_000.png") == stored).all()

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError
 from pipeline.models.base import Network
 from pipeline.tasks.base import Task
-from pipeline.tasks.semantic import SemanticConfig, SemanticTask, one_channel_a_class
+from pipeline.tasks.layers import one_channel_a_class
+from pipeline.tasks.semantic import SemanticConfig, SemanticTask
 from pipeline.types import Batch, CaseKey, Geometry, LabelClass, LabelMap, Placement, Prediction, Target
 
 ONE = LabelMap((LabelClass(1, "vessel", (255, 0, 0)),))

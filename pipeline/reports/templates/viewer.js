@@ -42,6 +42,10 @@
     box.addEventListener("change", apply);
     apply();
   });
+  const showUncertainty = byId("show-uncertainty");
+  if (showUncertainty) showUncertainty.addEventListener("change", () => {
+    overlay.querySelector(".uncertainty").toggleAttribute("hidden", !showUncertainty.checked);
+  });
   function applyPicture() {
     const filter = `${redFree && redFree.checked ? "url(#green) " : ""}brightness(${byId("brightness").value}%)`;
     document.querySelectorAll(".scan").forEach((image) => { image.style.filter = filter; });
@@ -128,6 +132,8 @@
     document.querySelectorAll(".attention").forEach((seen) => {
       seen.querySelector("image").setAttribute("href", data.attention[Number(seen.dataset.answer)][slice]);
     });
+    const doubt = overlay.querySelector(".uncertainty image");
+    if (doubt) doubt.setAttribute("href", data.uncertainty[slice]);
     document.querySelectorAll("[data-slice-pixels]").forEach((cell) => {
       cell.textContent = data.pixels[slice][Number(cell.dataset.slicePixels)].toLocaleString("en").replaceAll(",", "\u202f");
     });
@@ -170,6 +176,7 @@
     o: () => flip(showOverlay),
     r: () => flip(rings),
     g: () => flip(redFree),
+    u: () => flip(showUncertainty),
     f: () => { if (fills.some((value) => value > 0)) { lastFills = fills; fills = fills.map(() => 0); } else fills = lastFills; applyClasses(); },
     s: () => flip(single), m: () => flip(oneToOne),
     a: () => { const on = !toggles.every((box) => box.checked); toggles.forEach((box) => { box.checked = on; }); applyClasses(); },
