@@ -97,15 +97,13 @@ window.ocusegOrder = (() => {
     keyed.sort(([a, one], [b, other]) => sign * (typeof a === "number" ? a - b : words.compare(a, b)) || one.place - other.place);
     return keyed.map(([, row]) => row);
   }
-  /* Whether a row is shown; ``spared``: a group of chips that is not asked, for the counts of its own chips. */
-  function shown(row, state, asked, spared) {
-    return (spared === "eye" || !state.eye.size || state.eye.has(row.eye)) && (spared === "quality" || !state.quality.size || state.quality.has(row.quality))
-      && (spared === "only" || !state.only || row.needsEyes) && asked.every((term) => fits(row, term));
-  }
-  const filtered = (rows, state, spared = "") => {
+  function searched(rows, state) {
     const asked = terms(state.q);
-    return rows.filter((row) => shown(row, state, asked, spared));
-  };
+    return asked.length ? rows.filter((row) => asked.every((term) => fits(row, term))) : rows;
+  }
+  /* Rows that the chips let through; ``spared``: a group of chips that is not asked, for the counts of its own chips. */
+  const chosen = (rows, state, spared = "") => rows.filter((row) => (spared === "eye" || !state.eye.size || state.eye.has(row.eye))
+    && (spared === "quality" || !state.quality.size || state.quality.has(row.quality)) && (spared === "only" || !state.only || row.needsEyes));
 
   /* ---- on a case page: previous, next and the way back follow the address ---- */
   function follow(name) {
@@ -117,7 +115,8 @@ window.ocusegOrder = (() => {
         const own = document.getElementById(id), other = rows[at + step];
         if (!own || at < 0) continue;
         own.classList.toggle("off", !other);
-        if (other) own.setAttribute("href", other.name + ".html"); else own.removeAttribute("href");
+        const given = other ? { href: other.name + ".html" } : { role: "link", "aria-disabled": "true" };
+        for (const name of ["href", "role", "aria-disabled"]) { if (name in given) own.setAttribute(name, given[name]); else own.removeAttribute(name); }
       }
       document.querySelectorAll("[data-order-place]").forEach((part) => { part.textContent = at < 0 ? "" : `${at + 1} of ${rows.length}`; });
     }
@@ -133,7 +132,7 @@ window.ocusegOrder = (() => {
     }
     window.ocusegRows = (packed) => {
       const rows = unpack(packed);
-      const update = () => { const state = read(location.hash); link(sorted(filtered(rows, state), state)); carry(); };
+      const update = () => { const state = read(location.hash); link(sorted(chosen(searched(rows, state), state), state)); carry(); };
       window.addEventListener("hashchange", update);
       update();
     };
@@ -146,5 +145,5 @@ window.ocusegOrder = (() => {
 
   const { case: name } = document.currentScript.dataset;
   if (name) follow(name);
-  return { read, write, unpack, sorted, filtered, follow, largeFirst: LARGE_FIRST, grades: GRADES };
+  return { read, write, unpack, searched, chosen, sorted, largeFirst: LARGE_FIRST, grades: GRADES };
 })();

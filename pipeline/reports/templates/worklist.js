@@ -2,14 +2,14 @@
 /* The worklist: its rows come from rows.js and are drawn by hundreds, as far as one looks; order, filters and search stand in the address. */
 (() => {
   const order = window.ocusegOrder;
-  const HUNDRED = 100;
+  const FIRST = 30, HUNDRED = 100; // rows: a screen or two at once, the others when one comes near them
   const byId = (id) => document.getElementById(id);
   const table = byId("cases"), body = byId("rows"), search = byId("search"), end = byId("end");
   const files = [...document.querySelectorAll("tr.file")];
   const classes = [...document.querySelectorAll("#class-styles [data-class]")]; // swatches, to be copied
   const columns = table.dataset.columns === "classes";
   let state = order.read(location.hash);
-  let rows = [], list = [], drawn = 0;
+  let rows = [], list = [], drawn = 0, present = new Set(); // the last: values of eye and quality that any row has
 
   /* ---- drawing ---- */
   function make(tag, className, ...children) {
@@ -79,7 +79,7 @@
     return made;
   }
   function more() {
-    const next = list.slice(drawn, drawn + HUNDRED);
+    const next = list.slice(drawn, drawn + (drawn ? HUNDRED : FIRST));
     body.append(...next.map((row, k) => rowOf(row, drawn + k)));
     drawn += next.length;
     end.hidden = drawn >= list.length;
@@ -103,7 +103,8 @@
   }
 
   function update() {
-    list = order.sorted(order.filtered(rows, state), state);
+    const found = order.searched(rows, state);
+    list = order.sorted(order.chosen(found, state), state);
     drawn = 0;
     body.replaceChildren();
     more();
@@ -120,7 +121,7 @@
     table.querySelectorAll("th[aria-sort]").forEach((other) => other.removeAttribute("aria-sort"));
     const button = table.querySelector(`[data-sort="${CSS.escape(state.order)}"]`);
     if (button) button.closest("th").setAttribute("aria-sort", state.descending ? "descending" : "ascending");
-    drawChips();
+    drawChips(found);
     save();
   }
   function fitsFile(row, asked) {
@@ -130,20 +131,20 @@
   }
 
   /* ---- chips: a value with the number of cases that it would leave ---- */
-  function drawChips() {
+  function drawChips(found) {
     for (const [group, values] of [["eye", ["OD", "OS", "?"]], ["quality", order.grades]]) {
       const counts = new Map(values.map((value) => [value, 0]));
-      for (const row of order.filtered(rows, state, group)) counts.set(row[group], (counts.get(row[group]) || 0) + 1);
+      for (const row of order.chosen(found, state, group)) counts.set(row[group], (counts.get(row[group]) || 0) + 1);
       for (const button of byId("chips").querySelectorAll(`[data-group="${group}"]`)) {
         const on = state[group].has(button.dataset.value), count = counts.get(button.dataset.value);
         button.setAttribute("aria-pressed", on);
         button.querySelector("b").textContent = count;
-        button.hidden = !on && !rows.some((row) => row[group] === button.dataset.value);
+        button.hidden = !on && !present.has(button.dataset.value);
       }
     }
     const only = byId("only");
     only.setAttribute("aria-pressed", state.only);
-    only.querySelector("b").textContent = order.filtered(rows, state, "only").filter((row) => row.needsEyes).length;
+    only.querySelector("b").textContent = order.chosen(found, state, "only").filter((row) => row.needsEyes).length;
   }
   byId("chips").addEventListener("click", (event) => {
     const button = event.target.closest("button");
@@ -218,6 +219,7 @@
   window.addEventListener("hashchange", restore);
   window.ocusegRows = (packed) => {
     rows = order.unpack(packed);
+    present = new Set(rows.flatMap((row) => [row.eye, row.quality]));
     document.documentElement.classList.add("drawn");
     restore();
   };
