@@ -14,7 +14,17 @@ from pipeline.measurements.case import MeasuredCase, Places, Value
 from pipeline.measurements.disc import DISC_QUANTITIES, RATIO_QUANTITIES, measure_disc, measure_ratios
 from pipeline.measurements.fluid_components import FLUID_QUANTITIES, measure_fluid
 from pipeline.measurements.lesions import LESION_QUANTITIES, RING_QUANTITIES, measure_lesions, measure_rings
-from pipeline.measurements.oct_sectors import CIRCLE_QUANTITIES, ETDRS_QUANTITIES, is_circle, is_raster, measure_circle, measure_etdrs
+from pipeline.measurements.oct_sectors import (
+    CIRCLE_QUANTITIES,
+    ETDRS_QUANTITIES,
+    RETINA_QUANTITIES,
+    is_circle,
+    is_macula,
+    is_raster,
+    measure_circle,
+    measure_etdrs,
+    measure_retina,
+)
 from pipeline.measurements.quantity import Measurement, Quantity
 from pipeline.measurements.rim import RIM_QUANTITIES, measure_rim
 from pipeline.measurements.thickness import THICKNESS, has_surfaces, measure_thickness
@@ -28,13 +38,16 @@ RIM = Measurement(("optic_disc", "optic_cup"), measure_rim, RIM_QUANTITIES)
 LESIONS = Measurement(("lesion",), measure_lesions, LESION_QUANTITIES, per_class=True)
 RINGS = Measurement(("lesion",), measure_rings, RING_QUANTITIES, lambda case: case.flat and case.fovea is not None, per_class=True)
 SURFACES = Measurement(("layer",), measure_thickness, (THICKNESS,), has_surfaces, per_class=True)
+RETINA = Measurement(("layer",), measure_retina, RETINA_QUANTITIES, is_macula)
 MACULA = Measurement(("layer",), measure_etdrs, ETDRS_QUANTITIES, is_raster, per_class=True)
 CIRCLE = Measurement(("layer",), measure_circle, CIRCLE_QUANTITIES, is_circle, per_class=True)
 FLUID = Measurement(("fluid",), measure_fluid, FLUID_QUANTITIES, lambda case: not case.flat, per_class=True)
 VESSEL_TREES = tuple(Measurement((role,), measure_vessels, VESSEL_QUANTITIES, per_class=True) for role in VESSELS)
 EQUIVALENTS = Measurement(("artery", "vein"), measure_equivalents, EQUIVALENT_QUANTITIES)
 
-MEASUREMENTS: tuple[Measurement, ...] = (DISC, RATIOS, RIM, *VESSEL_TREES, EQUIVALENTS, LESIONS, RINGS, SURFACES, MACULA, CIRCLE, FLUID)
+_FUNDUS = (DISC, RATIOS, RIM, *VESSEL_TREES, EQUIVALENTS, LESIONS, RINGS)
+_OCT = (RETINA, SURFACES, MACULA, CIRCLE, FLUID)
+MEASUREMENTS: tuple[Measurement, ...] = (*_FUNDUS, *_OCT)
 """In the order in which a case's numbers are shown."""
 
 

@@ -14,7 +14,7 @@ from pipeline.measurements.case import MeasuredCase, Places, Value
 from pipeline.measurements.quantity import Quantity
 from pipeline.measurements.rim import NO_SIDE
 from pipeline.measurements.surfaces import axial_scale
-from pipeline.measurements.thickness import has_surfaces, thickness_of
+from pipeline.measurements.thickness import RETINA, has_retina, has_surfaces, retina_of, thickness_of
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -27,13 +27,30 @@ _RINGS = {"centre": "up to 0.5 mm", "inner": "0.5 to 1.5 mm", "outer": "1.5 to 3
 LEAST_COVERED = 0.9
 """Of a field's area that the raster must cover, and of its A-scans in it that both surfaces must be known in."""
 
+
+def _where(field: str) -> str:
+    ring, _, side = field.partition("_")
+    place = f"{_RINGS[ring]} from the middle of the raster, where the eye fixates"
+    return place + (f", within 45 degrees of {side}" if side else "")
+
+
 ETDRS_QUANTITIES = tuple(
     Quantity(
         f"etdrs_{field}_{{class}}",
         f"{{class}}: ETDRS {field.replace('_', ' ')}",
         "um",
-        f"mean thickness of {{class}} over the A-scans {_RINGS[field.split('_')[0]]} from the middle of the raster, where the eye fixates"
-        + (f", within 45 degrees of {field.split('_')[1]}" if "_" in field else ""),
+        f"mean thickness of {{class}} over the A-scans {_where(field)}",
+        ETDRS,
+    )
+    for field in FIELDS
+)
+RETINA_QUANTITIES = tuple(
+    Quantity(
+        f"retina_{field}",
+        "central subfield thickness" if field == "centre" else f"retina: ETDRS {field.replace('_', ' ')}",
+        "um",
+        f"mean distance along the A-scan from {RETINA[0]} to {RETINA[1]} over the A-scans {_where(field)}; devices whose lower line is "
+        "another surface give other numbers",
         ETDRS,
     )
     for field in FIELDS
@@ -60,27 +77,44 @@ def is_circle(case: MeasuredCase) -> bool:
 
 
 def measure_etdrs(case: MeasuredCase, places: Places) -> dict[str, Value]:
-    """Nine fields of one layer; superior and inferior ones where it is known which slice lies higher, nasal and temporal ones where the
-    side of the eye is. Columns run as a photograph shows the eye."""
+    """Nine fields of one layer."""
+    values = _nine_fields(case, thickness_of(case, places))
+    return {f"etdrs_{field}_{{class}}": value for field, value in values.items()}
+
+
+def is_macula(case: MeasuredCase) -> bool:
+    """A raster with both surfaces of the retina."""
+    return is_raster(case) and has_retina(case)
+
+
+def measure_retina(case: MeasuredCase, places: Places) -> dict[str, Value]:
+    """Nine fields of the whole retina; none where any of its layers is withheld."""
+    why = next((case.withheld[name] for name in case.label_map.layered if name in case.withheld), None)
+    values = _nine_fields(case, retina_of(case)) if why is None else dict.fromkeys(FIELDS, Value.none(why))
+    return {f"retina_{field}": value for field, value in values.items()}
+
+
+def _nine_fields(case: MeasuredCase, thick: Floats) -> dict[str, Value]:
+    """Mean of a thickness (D, W) in px over each field; superior and inferior ones where it is known which slice lies higher, nasal and
+    temporal ones where the side of the eye is. Columns run as a photograph shows the eye."""
     voxel, eye = case.geometry.voxel_mm, case.geometry.laterality
     if voxel is None:
-        return {q.key: Value.none("the distance of slices or of A-scans is not known") for q in ETDRS_QUANTITIES}
-    thick = thickness_of(case, places)
+        return {field: Value.none("the distance of slices or of A-scans is not known") for field in FIELDS}
     scale, unit = axial_scale(case.geometry.spacing_mm)
     (slices, columns), right, up = thick.shape, voxel[2] if eye != "L" else -voxel[2], voxel[0] if case.slices_run == "up" else -voxel[0]
     y, x = np.meshgrid((np.arange(slices) - (slices - 1) / 2) * up, (np.arange(columns) - (columns - 1) / 2) * right, indexing="ij")
     of_scans = _fields(y, x)
     covered = _covered(slices * voxel[0] / 2, columns * voxel[2] / 2)
     out = {}
-    for number, (field, quantity) in enumerate(zip(FIELDS, ETDRS_QUANTITIES, strict=True)):
+    for number, field in enumerate(FIELDS):
         if field.endswith(("superior", "inferior")) and case.slices_run == "unknown":
-            out[quantity.key] = Value.none("it is not known which slices lie higher in the eye")
+            out[field] = Value.none("it is not known which slices lie higher in the eye")
         elif field.endswith(("nasal", "temporal")) and eye is None:
-            out[quantity.key] = Value.none(NO_SIDE)
+            out[field] = Value.none(NO_SIDE)
         elif covered[number] < LEAST_COVERED:
-            out[quantity.key] = Value.none(f"the raster covers {100 * covered[number]:.0f} % of this field")
+            out[field] = Value.none(f"the raster covers {100 * covered[number]:.0f} % of this field")
         else:
-            out[quantity.key] = _mean(thick[of_scans == number], scale, unit)
+            out[field] = _mean(thick[of_scans == number], scale, unit)
     return out
 
 

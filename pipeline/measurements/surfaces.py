@@ -163,14 +163,14 @@ def jumps(surfaces: Surfaces, spacing_mm: Sequence[float | None] | None, where: 
     return [scale * float(own.mean()) if own.size else None for own in far]
 
 
-def layer_thickness(surfaces: Surfaces, layer: int, lean: int = 0) -> npt.NDArray[np.float64]:
-    """float64 (D, W) in pixels of a layer, counted from 0: from its surface to the next one, whatever fluid lies between; NaN where one
-    of the two is not known. ``lean``: 1 with both surfaces moved apart, -1 towards each other, as far as each is in doubt."""
-    top, bottom = surfaces.depth[layer].astype(np.float64), surfaces.depth[layer + 1].astype(np.float64)
+def thickness_between(surfaces: Surfaces, upper: int, lower: int, lean: int = 0) -> npt.NDArray[np.float64]:
+    """float64 (D, W) in pixels from one surface to a lower one, whatever fluid lies between; NaN where one of the two is not known.
+    ``lean``: 1 with both surfaces moved apart, -1 towards each other, as far as each is in doubt."""
+    top, bottom = surfaces.depth[upper].astype(np.float64), surfaces.depth[lower].astype(np.float64)
     if lean and surfaces.up is not None and surfaces.down is not None:
         apart = lean > 0
-        top += -surfaces.up[layer] if apart else surfaces.down[layer]
-        bottom += surfaces.down[layer + 1] if apart else -surfaces.up[layer + 1]
+        top += -surfaces.up[upper] if apart else surfaces.down[upper]
+        bottom += surfaces.down[lower] if apart else -surfaces.up[lower]
     thick: npt.NDArray[np.float64] = np.maximum(bottom - top, 0)
     return thick
 

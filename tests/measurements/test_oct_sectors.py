@@ -71,6 +71,19 @@ def test_what_a_raster_does_not_say_is_undefined_with_its_reason() -> None:
     assert set(radial) == {"thickness_rnfl"}
 
 
+def test_the_retina_reaches_from_its_inner_surface_to_bruchs_membrane() -> None:
+    names = ("RNFL", "rest", "choroid")
+    layers = LabelMap(tuple(LabelClass(k, name, (0, 0, 0)) for k, name in enumerate(names, 1)), layered=names)
+    depth = np.stack([np.full(UP.shape, own, np.float32) for own in (5, 15, 75, 95)])
+    surfaces = Surfaces(("ILM", "RNFL-GCL", "BM", "choroid-sclera"), depth)
+    found = raster(np.full(UP.shape, 10.0), label_map=layers, surfaces=surfaces)
+    assert (found["retina_centre"].value, found["retina_centre"].title) == (pytest.approx(280), "central subfield thickness")
+    assert found["etdrs_centre_rest"].value == pytest.approx(240)
+    held = raster(np.full(UP.shape, 10.0), label_map=layers, surfaces=surfaces, withheld={"rest": "out of order"})
+    assert (held["retina_centre"].undefined, held["etdrs_centre_rest"].undefined) == ("out of order", "out of order")
+    assert held["etdrs_centre_rnfl"].value == pytest.approx(40)
+
+
 def test_quadrants_of_a_circle_run_from_temporal_over_superior() -> None:
     angle = (np.arange(400) + 0.5) * 0.9
     thick = np.select([np.abs(angle - 90) < 45, np.abs(angle - 180) < 45, np.abs(angle - 270) < 45], [20.0, 30.0, 40.0], 10.0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.cards.card import load_card
 from pipeline.measurements.case import MeasuredCase, Value
-from pipeline.measurements.surfaces import Surfaces, find_surfaces, jumps, layer_thickness, surface_errors
+from pipeline.measurements.surfaces import Surfaces, find_surfaces, jumps, surface_errors, thickness_between
 from pipeline.measurements.thickness import THICKNESS, measure_thickness
 from pipeline.phantoms.oct import SURFACES, draw_oct
 from pipeline.types import Geometry, LabelClass, LabelMap
@@ -230,4 +230,4 @@ def test_a_blurred_border_may_lie_higher_or_lower_and_a_sharp_one_may_not() -> N
     assert blurred.down is not None
     assert blurred.depth[0, 0] == pytest.approx([10] * 3)
     assert (blurred.up[0, 0].tolist(), blurred.down[0, 0].tolist()) == ([2] * 3, [2] * 3), "from 0.5 to 0.25 and to 0.75"
-    assert [layer_thickness(blurred, 0, lean)[0, 0] for lean in (-1, 0, 1)] == [pytest.approx(own) for own in (18, 20, 22)]
+    assert [thickness_between(blurred, 0, 1, lean)[0, 0] for lean in (-1, 0, 1)] == [pytest.approx(own) for own in (18, 20, 22)]
