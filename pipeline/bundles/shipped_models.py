@@ -18,7 +18,10 @@ SHIPPED = Path(__file__).resolve().parent / "shipped"
 PREFIX = "shipped:"
 LARGEST = 3_000_000
 """Bytes of one model with all its files."""
-ON_REQUEST = {"lesions": "it is weak and marks healthy eyes, too"}
+ON_REQUEST = {
+    "lesions": "it is weak and marks healthy eyes, too",
+    "quality": "it calls too many photographs of cameras that it has not seen poor",
+}
 """Models that nobody gets who has not asked for them, and why."""
 _RECORD = "bundle.json"
 

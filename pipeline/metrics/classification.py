@@ -123,7 +123,8 @@ def fit_temperature(probabilities: Floats, truth: Ints, weights: Floats | None =
 def least_confidence(confidence: Floats, right: npt.NDArray[np.bool_], target: float, most_abstained: float) -> float:
     """The lowest confidence from which on at least ``target`` of the answers are right, midway between two pictures'.
 
-    No more than ``most_abstained`` of the pictures stay without an answer; where that does not suffice, as many as may.
+    No more than ``most_abstained`` of the pictures stay without an answer; where that does not suffice, as many as may. Where all may be
+    answered it is the lowest of all: nothing speaks for the answer to a picture that is less sure than any of these.
     """
     order = np.argsort(confidence, kind="stable")
     ranked, correct = confidence[order], right[order].astype(np.float64)
@@ -131,7 +132,7 @@ def least_confidence(confidence: Floats, right: npt.NDArray[np.bool_], target: f
     places = [place for place in range(most + 1) if place == 0 or (place < len(ranked) and ranked[place] > ranked[place - 1])]
     # Pictures of one confidence are answered together or not at all.
     reached = next((place for place in places if correct[place:].mean() >= target), places[-1])
-    return 0.0 if reached == 0 else float(ranked[reached - 1] + ranked[reached]) / 2
+    return float(ranked[0]) if reached == 0 else float(ranked[reached - 1] + ranked[reached]) / 2
 
 
 def _ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Floats:

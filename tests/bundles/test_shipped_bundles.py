@@ -20,6 +20,7 @@ from pipeline.cards.targets import read_truth
 from pipeline.evaluation.device_lines import read_beside_device
 from pipeline.inference.predict import Predictor
 from pipeline.measurements.surfaces import Surfaces, find_surfaces, surface_errors
+from pipeline.phantoms.degrade import DEGRADATIONS
 from pipeline.phantoms.fundus import draw_fundus
 from pipeline.phantoms.oct_set import write_oct_set
 from pipeline.resources import EXAMPLES
@@ -37,6 +38,8 @@ EXAMPLE, DRISHTI_002 = {"vessels": 0.8263, "vessels_little": 0.8148}, 0.9690
 """The same of the vessels and of ``disc`` on a photograph."""
 LESIONS = (0.856, 0.808, 0.758, 0.740)
 """The highest scores of ``lesions`` in an artificial eye with many of them."""
+WHOLE, WHOLE_POOR = {"eye_side": 0.935, "picture_kind": 0.993}, (0.0, 0.0, 0.999)
+"""Probability of what a photograph of the test part is; and of "poor" as it is blurred more and more."""
 TOLERANCE = 0.003
 """Other versions of torch and other processors round otherwise; a pixel here and there comes to lie on the other side of the threshold."""
 
@@ -131,6 +134,35 @@ def test_lesions_in_artificial_eyes_with_many_and_with_none(tmp_path: Path) -> N
     assert found[0.8][:4] == pytest.approx(LESIONS, abs=0.02)
     assert found[0.0] is not None
     assert len(found[0.0]) == 0
+
+
+@pytest.mark.parametrize(("name", "answer", "of_mirrored"), [("eye_side", "right", "left"), ("picture_kind", "fundus", "fundus")])
+def test_whole_pictures_of_the_test_part(name: str, answer: str, of_mirrored: str, tmp_path: Path) -> None:
+    photograph = EXAMPLES / "photographs" / "chase_db1_12R.jpg"
+    Image.open(photograph).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirrored.png")
+    probabilities, best = chances(name, photograph)
+    assert best == answer
+    assert max(probabilities) == pytest.approx(WHOLE[name], abs=0.02)
+    assert chances(name, tmp_path / "mirrored.png")[1] == of_mirrored
+
+
+def test_quality_falls_with_blur(tmp_path: Path) -> None:
+    photograph = EXAMPLES / "photographs" / "chase_db1_12R.jpg"
+    poor = []
+    for amount in (0.0, 0.35, 0.9):
+        picture = DEGRADATIONS["blur"](np.asarray(Image.open(photograph)), amount, np.random.default_rng(0))
+        Image.fromarray(picture).save(tmp_path / "blurred.png")
+        poor.append(chances("quality", tmp_path / "blurred.png")[0][0])
+    assert poor == sorted(poor)
+    assert poor == pytest.approx(WHOLE_POOR, abs=0.03)
+
+
+def chances(name: str, photograph: Path) -> tuple[list[float], str]:
+    """The probabilities of its classes, and the most probable one."""
+    bundle = load_bundle(f"shipped:{name}")
+    found = Predictor(bundle).predict(open_scan(photograph)).grade_probabilities
+    assert found is not None
+    return found.tolist(), bundle.label_map.names[int(found.argmax())]
 
 
 def test_disc_on_a_real_photograph_of_another_camera() -> None:

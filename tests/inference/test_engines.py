@@ -145,7 +145,7 @@ def test_auto_takes_what_is_faster_on_the_first_image(engines: Registry, caplog:
 def test_auto_stays_with_torch_where_the_other_is_no_faster(engines: Registry) -> None:
     def slow(task: Task, channels: int, device: str) -> Any:
         def engine(x: Tensor) -> Tensor:
-            time.sleep(0.05)
+            time.sleep(0.4)
             logits: Tensor = task.network(x)
             return logits
 

@@ -14,6 +14,7 @@ import pipeline
 from pipeline.bundles.bundle import Bundle, open_bundle
 from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.segment import segment
+from pipeline.phantoms.fundus import draw_fundus
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import write_png
 from pipeline.types import LabelClass, LabelMap, Prediction
@@ -21,6 +22,7 @@ from tests.inference.conftest import make_bundle, picture, run_config
 from tests.inference.spots import SpotConfig, SpotTask, canvas
 
 ROOT = Path(__file__).resolve().parents[2]
+EYE = draw_fundus(7, "R", (240, 256), severity=0.0).image
 DISC = LabelMap((LabelClass(1, "disc", (0, 114, 178), "SCT:81016008"),))
 SPOTS = LabelMap((LabelClass(1, "exudate", (240, 228, 66)), LabelClass(2, "bleeding", (204, 121, 167))), overlapping=True)
 
@@ -133,7 +135,7 @@ def test_a_model_that_comes_with_ocuseg_is_known_by_its_name() -> None:
     assert found.label_map.names == ("vessel",)
 
 
-@pytest.mark.parametrize(("shown", "modality", "kind"), [(picture(1), "unknown", "fundus"), (picture(1)[..., 0], "oct", "oct")])
+@pytest.mark.parametrize(("shown", "modality", "kind"), [(EYE, "unknown", "fundus"), (picture(1)[..., 0], "oct", "oct")])
 def test_of_the_models_that_come_with_ocuseg_those_for_another_kind_are_not_loaded(
     monkeypatch: pytest.MonkeyPatch, shown: Any, modality: Any, kind: str
 ) -> None:
@@ -154,7 +156,9 @@ def test_a_scan_that_no_model_is_for_is_refused_with_what_they_are_for() -> None
     with pytest.raises(ScanError, match="the scan is slo, the models are for fundus and oct"):
         segment(picture(1), modality="slo")
     with pytest.raises(ScanError, match="does not say whether it is fundus or oct"):
-        segment(picture(1)[..., 0], modality="unknown")
+        segment(picture(1)[..., 0], ["vessels", "oct_layers"], modality="unknown")
+    with pytest.raises(ScanError, match="it is not a retinal picture"):
+        segment(picture(1), modality="unknown")
 
 
 def test_importing_the_package_imports_nothing_heavy_and_offers_four_names() -> None:

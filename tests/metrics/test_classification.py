@@ -108,9 +108,9 @@ def test_pictures_that_are_all_answered_right_make_no_answer_certain() -> None:
 def test_the_least_confidence_answers_as_many_as_reach_the_target() -> None:
     confidence = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
     right = np.array([False, True, True, True, True])
-    assert least_confidence(confidence, right, 0.8, 0.5) == 0  # all may be answered
+    assert least_confidence(confidence, right, 0.8, 0.5) == 0.5  # all may be answered
     assert least_confidence(confidence, right, 0.9, 0.5) == pytest.approx(0.55)
-    assert least_confidence(confidence, right, 0.9, 0.1) == 0  # not one may be left out of five
+    assert least_confidence(confidence, right, 0.9, 0.1) == 0.5  # not one may be left out of five
     least = np.full(5, 0.55)
     accurate, abstained = answered(confidence, right, least, np.ones((1, 5)))
     assert (accurate[0], abstained[0]) == pytest.approx((1, 0.2))
