@@ -92,7 +92,7 @@ def draw_overlay(
             inside = out[layer].astype(np.float32)
             out[layer] = np.rint(inside * (1 - tint) + np.asarray(cls.colour, np.float32) * tint).astype(np.uint8)
         beside |= _grown(edge, width) & ~layer if thin else _grown(edge, width)
-    out[beside] = np.rint(out[beside] * np.float32(1 - HALO)).astype(np.uint8)
+    out[beside] = np.rint(np.arange(256) * (1 - HALO)).astype(np.uint8)[out[beside]]
     for cls, layer, edge in zip(label_map.classes, layers, edges, strict=True):
         rows, columns = np.nonzero(edge)
         drawn = _dash(layer, rows, columns, line_style(cls.index), width)
@@ -176,14 +176,16 @@ def _inner_edge(layer: npt.NDArray[np.bool_], width: int) -> npt.NDArray[np.bool
 
 def _grown(area: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:
     """``area`` and what lies within ``steps`` (up, down, left, right) of it."""
-    out = area.copy()
+    out = np.pad(area, 1)  # a whole picture at a time, without its edges, is what numpy is quickest with
     for _ in range(steps):
-        before = out.copy()
-        out[1:] |= before[:-1]
-        out[:-1] |= before[1:]
-        out[:, 1:] |= before[:, :-1]
-        out[:, :-1] |= before[:, 1:]
-    return out
+        flat = out.ravel()
+        grown = flat.copy()
+        for step in (1, out.shape[1]):
+            grown[step:] |= flat[:-step]
+            grown[:-step] |= flat[step:]
+        out = grown.reshape(out.shape)
+        out[[0, -1]] = out[:, [0, -1]] = False
+    return out[1:-1, 1:-1]
 
 
 def _dash(
