@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -30,7 +31,7 @@ _UNITS: dict[Unit, str] = {
     "1/mm2": " per mm²",
 }
 _ALL_AT_ONCE = 9
-_OF_EACH_GROUP = 3
+_OF_EACH_GROUP = 4
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,23 @@ def _why_withheld(case: ReportCase, measure: MeasureRecord) -> str:
 
 
 def in_front(measures: Sequence[ShownMeasure]) -> tuple[list[ShownMeasure], list[ShownMeasure]]:
-    """Those to be seen at once, and the rest: of many the first of each group of classes, in whose order the weightiest come first."""
+    """Those to be seen at once, and the rest: of many some of each group of classes, one of each kind, in whose order the weightiest come
+    first."""
     if len(measures) <= _ALL_AT_ONCE:
         return list(measures), []
-    groups = [list(own) for _, own in groupby(measures, key=lambda one: one.record.classes)]
-    front = [one for own in groups for one in own[:_OF_EACH_GROUP]][: 2 * _ALL_AT_ONCE]
+    front: list[ShownMeasure] = []
+    for _, own in groupby(measures, key=lambda one: one.record.classes):
+        kinds: dict[str, ShownMeasure] = {}
+        for one in own:
+            kinds.setdefault(_kind(one), one)  # the whole stands before its zones and quadrants
+        front += list(kinds.values())[:_OF_EACH_GROUP]
+    front = front[: 2 * _ALL_AT_ONCE]
     keys = {one.record.key for one in front}
     return front, [one for one in measures if one.record.key not in keys]
+
+
+def _kind(one: ShownMeasure) -> str:
+    return re.split("[,:(]", one.record.title)[0].strip()
 
 
 def number(value: float, unit: Unit) -> str:

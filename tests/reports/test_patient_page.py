@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.reports.measures import with_unit
+from pipeline.reports.measures import in_front, shown_measures, with_unit
+from pipeline.reports.results import read_case
 from pipeline.reports.trends import HEIGHT, trends
 from pipeline.reports.worklist import write_report
 from pipeline.types import Unit
@@ -102,6 +103,26 @@ def test_visits_stand_in_their_true_order_with_their_days(make_out: Callable[...
     (out.path / "visits.json").write_text("{", encoding="utf-8")
     write_report(out.path)
     assert "order unknown" in page.read_text(encoding="utf-8")
+
+
+def test_of_many_measures_one_of_each_kind_is_seen_at_once(make_out: Callable[..., Out]) -> None:
+    out = make_out()
+    titles = [
+        "density",
+        "density, zone B",
+        "density, zone C",
+        "length",
+        "calibre",
+        "calibre, zone B",
+        "tortuosity",
+        "angle",
+        "branch points",
+    ]
+    measures = [vcdr(0.5)] + [vcdr(0.1, key=f"m{k}", title=title, classes=["vessel"]) for k, title in enumerate(titles)]
+    out.add("pa_R_v1_i1", disc_and_cup(60, 80), measures=measures)
+    front, rest = in_front(shown_measures(read_case(out.path / "cases" / "pa_R_v1_i1")))
+    assert [one.record.title for one in front] == ["vertical cup-to-disc ratio", "density", "length", "calibre", "tortuosity"]
+    assert len(front) + len(rest) == len(measures)
 
 
 def test_a_trend_rises_where_the_number_does_and_needs_two() -> None:
