@@ -63,7 +63,7 @@ def judge(
 def judged_as(scan: Scan, label_map: LabelMap) -> Modality:
     """What kind of scan it is: as its file says, else by what is sought in it, else by its colours."""
     if scan.modality != "unknown":
-        return "fundus" if scan.modality == "fundus" and scan.pixels.ndim == 3 else scan.modality
+        return "unknown" if scan.modality == "fundus" and scan.pixels.ndim == 4 else scan.modality
     if label_map.layered:
         return "oct"
     if scan.pixels.ndim == 3 and (len(scan.pixels) == 3 or _PHOTOGRAPH & set(label_map.roles)):

@@ -13,7 +13,7 @@ from pipeline.quality.grade import SCALES, photograph_quality
 from pipeline.quality.judge import Opinion, judge, with_opinion
 from pipeline.quality.scales import GOOD, POOR, USABLE, Scale, grade_of
 from pipeline.quality.view import view_of
-from pipeline.types import LabelMap
+from pipeline.types import CaseKey, Geometry, LabelMap, Scan
 from pipeline.types.assessment import QualityGrade, QualityRecord
 from tests.quality.drawn import FIELD, fundus, scan_of
 
@@ -125,3 +125,22 @@ def test_the_drawn_field_is_what_is_judged() -> None:
     view = view_of(np.moveaxis(fundus(), -1, 0))
     assert (view.valid == FIELD).mean() > 0.99
     assert view.circle is not None
+
+
+@pytest.mark.parametrize("modality", ["fundus", "oct", "octa", "unknown"])
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.full((1, 1, 1), 7, np.uint8),
+        np.random.default_rng(0).integers(0, 65536, (3, 2, 300)).astype(np.uint16),
+        np.full((1, 30, 40), np.nan, np.float32),
+        np.eye(50, dtype=bool)[None],
+        np.random.default_rng(0).normal(size=(1, 2, 40, 30)),
+    ],
+    ids=["one pixel", "a strip of 16 bits", "no numbers", "yes and no", "a volume of floats"],
+)
+def test_any_picture_gets_a_grade(pixels: np.ndarray, modality: str) -> None:
+    scan = Scan(pixels, Geometry(pixels.shape[1:]), modality, CaseKey("a", "U", "v", "i"), "0" * 64)  # type: ignore[arg-type]
+    quality, flags = judge(scan, NOTHING, np.zeros(pixels.shape[1:], np.uint8), None)
+    assert quality.grade in GRADES
+    assert flags == ()
