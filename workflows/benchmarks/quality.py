@@ -30,6 +30,14 @@ from pipeline.types.assessment import QualityGrade, QualityRecord
 
 SETS = {"chase_db1": 2, "hrf_half": 3, "drive": 3, "idrid_codras_boxes": 14, "drishti_gs_half_train": 4, "dr_both_eyes": 14}
 """Of each set, STEP: the photographs that were looked at while scales were chosen."""
+DISC, VESSEL = "SCT:81016008", "SCT:59820001"
+READERS = (
+    ("chase_db1", "masks_1stHO", VESSEL),
+    ("drive", "masks", VESSEL),
+    ("hrf_half", "masks", VESSEL),
+    ("drishti_gs_half_train", "softmap_od", DISC),
+)
+"""Sets, the folder of masks, and the code of what was drawn."""
 AMOUNTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 GRADES: tuple[QualityGrade, ...] = get_args(QualityGrade)
 SPOILT_SIDE = 700
@@ -112,10 +120,10 @@ def kinds_row(name: str, pictures: list[Picture]) -> str:
 
 
 def readers(data: Path) -> Iterator[str]:
-    """Readers' own masks of vessels, of which none should be flagged."""
-    label_map = LabelMap((LabelClass(1, "vessel", (0, 114, 178), "SCT:59820001"),))
-    yield from said("| vessels drawn by readers | masks | flagged |", "|---|---|---|")
-    for name, masks in (("chase_db1", "masks_1stHO"), ("drive", "masks"), ("hrf_half", "masks")):
+    """Readers' own masks of vessels and discs, of which none should be flagged."""
+    yield from said("| drawn by readers | masks | flagged |", "|---|---|---|")
+    for name, masks, code in READERS:
+        label_map = LabelMap((LabelClass(1, "class", (0, 114, 178), code),))
         flagged: list[str] = []
         paths = sorted(path for path in (data / name / masks).iterdir() if path.suffix in (".png", ".gif", ".tif"))
         for path in paths:
@@ -123,7 +131,8 @@ def readers(data: Path) -> Iterator[str]:
             begins = path.stem.removesuffix("manual1")
             (image,) = [one for one in (data / name / "images").iterdir() if one.stem.startswith(begins)]
             flagged += [flag.code for flag in photograph_flags(label_map, mask[None], view_of(np.moveaxis(read(image), -1, 0)).valid)]
-        yield from said(f"| {name} | {len(paths)} | {len(flagged)} {', '.join(sorted(set(flagged)))} |")
+        what = "vessels" if code == VESSEL else "discs"
+        yield from said(f"| {what}, {name} | {len(paths)} | {len(flagged)} {', '.join(sorted(set(flagged)))} |")
 
 
 def said(*lines: str) -> Iterator[str]:
