@@ -25,6 +25,8 @@ Floats = npt.NDArray[np.floating[Any]]
 
 STRAIGHT_DEG = 150.0
 """Two segments that meet at this angle or more are one vessel that runs on."""
+SURE = 0.4
+"""Mean difference of the two probabilities from which on an artery does not run on into a vein, however straight: they touch."""
 IN_DOUBT = 0.2
 """Mean difference of the two probabilities along a branch, below which it follows the vessel that it comes from."""
 
@@ -70,7 +72,9 @@ def _votes(network: Network, lead: Floats) -> npt.NDArray[np.float64]:
         rows, columns = np.rint(clear).astype(np.int64).T
         along = lead[rows.clip(0, lead.shape[0] - 1), columns.clip(0, lead.shape[1] - 1)]
         sums[place], lengths[place] = along.sum(), len(along)
+    mean = sums / lengths.clip(1)
     onwards, beside = _meeting_pairs(network)
+    onwards = [(a, b) for a, b in onwards if min(mean[a], mean[b]) > -SURE or max(mean[a], mean[b]) < SURE]
     first, second = np.array(onwards, np.int64).reshape(-1, 2).T
     count, vessel = connected_components(coo_array((np.ones(len(first)), (first, second)), shape=(len(lines), len(lines))), directed=False)
     total, length = np.bincount(vessel, sums, count), np.bincount(vessel, lengths, count)
