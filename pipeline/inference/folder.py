@@ -42,7 +42,7 @@ from pipeline.scans.identity import Pseudonyms, roles_that_counted, tell_of_role
 from pipeline.scans.originals import Originals, Other
 from pipeline.scans.place import Role
 from pipeline.scans.record import PASSING, Opened, pixels_sha256, stamp_of, token_of
-from pipeline.scans.stated import fill
+from pipeline.scans.stated import fill, scale_of
 from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
 from pipeline.training.platform import prepare_machine, usable_cores
@@ -98,7 +98,7 @@ def predict_folder(
     stated, profile = stated or Stated(), profile or Profile()
     if probabilities and any(map(finds_objects, loaded)):
         raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option out")
-    models = ModelSet([Predictor(bundle, on, engine, explains=True, doubts=doubt) for bundle in loaded])
+    models = ModelSet([Predictor(bundle, on, engine, explains=True, doubts=doubt) for bundle in loaded], scale_of(stated))
     with open_out(out, folder, models, names, probabilities, stated), closing(Journal(out / "journal.sqlite", names)) as journal:
         try:
             total = sum(1 for _ in walk(folder)) if progress is not None else None

@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.case_files import mask_dtype
 from pipeline.inference.kinds import tells_kind, with_kind
 from pipeline.inference.predict import Predictor, PreprocessedScan
+from pipeline.scans.spacing import Said, with_spacing
 from pipeline.types import LabelClass, LabelMap, Modality, Scan
 from pipeline.types.assessment import FlagRecord
 from pipeline.types.palette import class_colour
@@ -54,15 +55,15 @@ class PreparedCase:
 
 
 class ModelSet:
-    """Bundles on a device; one of them is the usual case.
+    """Bundles on a device; one of them is the usual case. ``said``: what the user says of the scale of scans.
 
     Raises
     ------
     ConfigError: two of them cannot share a case.
     """
 
-    def __init__(self, predictors: Sequence[Predictor]) -> None:
-        self.predictors = tuple(predictors)
+    def __init__(self, predictors: Sequence[Predictor], said: Said | None = None) -> None:
+        self.predictors, self.said = tuple(predictors), said or Said()
         self.bundles: tuple[Bundle, ...] = tuple(one.bundle for one in predictors)
         self._label_maps: dict[tuple[Predictor, ...], LabelMap] = {}
         kinds: dict[Modality, tuple[Predictor, ...]] = {}
@@ -150,6 +151,7 @@ class ModelSet:
         scan, seen, flags = self._look(scan)
         if scan.modality == "unknown" and likely_kind(scan) == "fundus" and (self._any_kind or "fundus" in self._kinds):
             scan = replace(scan, modality="fundus", modality_source="picture")
+        scan = with_spacing(scan, self.said)
         fitting = self.fitting(scan)
         prepared = (*(one.ready(scan) for one in fitting), *(replace(one, scan=scan) for one in seen.values()))
         return PreparedCase(scan, (*fitting, *seen), prepared, self.label_map(fitting), len(self.bundles) > 1, flags)

@@ -19,7 +19,7 @@ from pipeline.inference.predict import Predictor
 from pipeline.scans.array import scan_of_array
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import open_scan
-from pipeline.scans.stated import fill, stated
+from pipeline.scans.stated import fill, scale_of, stated
 from pipeline.training.platform import prepare_machine
 from pipeline.types import Modality, Prediction, Scan
 
@@ -67,7 +67,7 @@ def segment(
     pixel_mm = None if spacing_mm is None or isinstance(scan, np.ndarray) else spacing_mm  # an array has it from the beginning
     said = stated(modality, pixel_mm, field_angle=field_angle, axial_length=axial_length)
     scan = fill(said, Pseudonyms.unkeyed(), _scan(scan, modality, spacing_mm), None)
-    case = ModelSet([Predictor(bundle, prepare_machine(device)) for bundle in _bundles(models)]).ready(scan)
+    case = ModelSet([Predictor(bundle, prepare_machine(device)) for bundle in _bundles(models)], scale_of(said)).ready(scan)
     results = [
         assemble(predictor, ready, predictor.slices(ready), str(scan.case), 0.0, keep_probabilities=not finds_objects(predictor.bundle))
         for predictor, ready in zip(case.predictors, case.prepared, strict=True)

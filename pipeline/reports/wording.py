@@ -153,7 +153,7 @@ def spacing(case: ReportCase) -> str:
     if case.modality == "fundus" and geometry.spacing_source == "tag":
         source += ", nominal at the retina"
     if geometry.spacing_error is not None:
-        source += f" (± {100 * geometry.spacing_error:.0f} %)"
+        source += f", ± {100 * geometry.spacing_error:.0f} %"
     if geometry.spacing_source == "estimated":
         return f"estimated at {text}, from {source}; so lengths and areas here are in px"
     return f"{text}; {source}"

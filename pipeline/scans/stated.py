@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pipeline.errors import ConfigError
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.place import patient_and_visit_from_place
-from pipeline.scans.spacing import Said, with_spacing
+from pipeline.scans.spacing import Said
 from pipeline.types import Scan
 from pipeline.types.stated import Stated
 
@@ -43,13 +43,18 @@ def stated(modality: str | None = None, pixel_mm: str | Sequence[float | None] |
 
 
 def fill(said: Stated, names: Pseudonyms, scan: Scan, path: Path | None) -> Scan:
-    """The scan as its file (``path``, None of an array) and the user together describe it."""
+    """The scan as its file (``path``, None of an array) and the user together describe it, but for its scale (:func:`scale_of`)."""
     scan = _of_kind(scan, said)
     if said.patients == "file" and scan.patient_source == "folder" and path is not None:
         patient = names.patient(patient_and_visit_from_place(path, None)[0])
         # The day stays without a visit: a calendar is one patient's own.
         scan = replace(scan, case=replace(scan.case, patient=patient), patient_source="file", day=None)
-    return with_spacing(scan, Said(said.pixel_mm, said.field_angle, said.axial_length))
+    return scan
+
+
+def scale_of(said: Stated) -> Said:
+    """What the user says of sizes, which hangs on the kind of a scan, so that it counts once that is known."""
+    return Said(said.pixel_mm, said.field_angle, said.axial_length)
 
 
 def _of_kind(scan: Scan, said: Stated) -> Scan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from pipeline.types import Scan
 from pipeline.types.stated import Stated
 from tests.inference.conftest import picture
 from tests.inference.test_laterality import scan
+from tests.scans.test_spacing import round_photograph
 
 
 def fill(scan: Scan, said: Stated) -> Scan:
@@ -57,3 +59,19 @@ def test_a_grey_picture_needs_a_word_and_a_run_keeps_to_it(tmp_path: Path, bundl
         run("said", "slo")
     with pytest.raises(ConfigError, match="begun with nothing stated of its scans, not with --modality slo"):
         run("plain", "slo")
+
+
+def test_a_colour_picture_that_is_taken_for_a_photograph_gets_the_scale_of_one(tmp_path: Path, bundle: Bundle) -> None:
+    """The kind is known only where the models are: an estimate, and a user's value, wait for it."""
+    write_png(tmp_path / "a_OD.png", round_photograph())
+
+    def geometry(**said: Any) -> dict[str, Any]:
+        out = tmp_path / f"out_{'_'.join(said)}"
+        predict_folder(tmp_path / "bundle", tmp_path / "a_OD.png", out, device="cpu", stated=stated(**said))
+        (case,) = (out / "cases").iterdir()
+        found: dict[str, Any] = json.loads((case / "case.json").read_text())["geometry"]
+        return found
+
+    estimated = geometry(field_angle=45.0)
+    assert (estimated["spacing_source"], estimated["spacing_mm"][0]) == ("estimated", pytest.approx(0.13, rel=0.03))
+    assert geometry(pixel_mm="0.0072")["spacing_mm"] == [0.0072, 0.0072]

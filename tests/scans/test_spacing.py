@@ -14,9 +14,9 @@ from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import write_png
-from pipeline.scans.spacing import mm_per_degree
+from pipeline.scans.spacing import mm_per_degree, with_spacing
 from pipeline.scans.stated import fill as fill_by
-from pipeline.scans.stated import stated
+from pipeline.scans.stated import scale_of, stated
 from pipeline.types import CaseKey, Geometry, Scan
 from pipeline.types.stated import Stated
 from tests.scans.make import dicom, saved
@@ -39,7 +39,7 @@ def scan(pixels: np.ndarray | None = None, modality: Any = "fundus", **fields: A
 
 
 def fill(given: Scan, said: Stated) -> Scan:
-    return fill_by(said, NAMES, given, given.source)
+    return with_spacing(fill_by(said, NAMES, given, given.source), scale_of(said))
 
 
 def tagged(row: float, column: float) -> dict[str, Any]:
