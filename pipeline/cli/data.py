@@ -59,6 +59,9 @@ def leave(usable: int, refused: int) -> None:
         raise typer.Exit(EXIT_SOME_REJECTED)
 
 
+TogetherWith = Annotated[
+    str | None, typer.Option("--with", help="Models or bundles of whole pictures that look at each scan, too: eye_side,picture_kind.")
+]
 MaxPixels = Annotated[
     int | None,
     typer.Option(
@@ -117,6 +120,11 @@ def existing_bundle(path: Path) -> Path:
     return find_bundle(path)
 
 
+def bundles_named(names: str | None) -> list[Path]:
+    """Those of an option like ``--with``; none without it."""
+    return [existing_bundle(Path(name.strip())) for name in (names or "").split(",") if name.strip()]
+
+
 def phantom(
     out: Annotated[Path, typer.Argument(help="Folder to write; created if missing.")],
     patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 8,
@@ -152,6 +160,7 @@ def index(
     folder: Annotated[Path, typer.Argument(help="A hospital's folder tree.")],
     out: Annotated[Path, typer.Option(help="Catalogue to write or bring up to date (SQLite).")] = Path("catalogue.sqlite"),
     workers: Annotated[int, typer.Option(min=1, help="Files read in parallel.")] = 2,
+    together_with: TogetherWith = None,
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
     follow_links: FollowLinks = False,
@@ -169,6 +178,11 @@ def index(
     limits = limits_of(max_pixels, memory_limit, workers)
     follow(follow_links)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
+    look = None
+    if together_with:
+        from pipeline.inference.looking import Look  # imports torch, which nobody else needs here
+
+        look = Look(bundles_named(together_with))
     unread: list[str] = []
 
     def note(path: Path, record: FileRecord) -> None:
@@ -178,6 +192,16 @@ def index(
             unread.append(f"{printable(path)}: read, but {'; '.join(filter(None, (record.warnings, record.reason)))}")
 
     with progress("files") as advance:
-        counts = index_folder(folder, out, pseudonyms=pseudonyms, workers=workers, limits=limits, progress=advance, on_file=note)
+        counts = index_folder(
+            folder,
+            out,
+            pseudonyms=pseudonyms,
+            workers=workers,
+            limits=limits,
+            progress=advance,
+            on_file=note,
+            look=look,
+            models="" if look is None else look.id,
+        )
     emit(counts.summary(), as_json, unread + ends(counts.summary()))
     leave(counts.status("read"), counts.status("rejected"))

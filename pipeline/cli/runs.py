@@ -17,6 +17,8 @@ from pipeline.cli.data import (
     MemoryLimit,
     Root,
     SiteKey,
+    TogetherWith,
+    bundles_named,
     ends,
     existing_bundle,
     existing_folder,
@@ -270,9 +272,7 @@ def predict(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Files read, and results written, in parallel (default: as cores and memory allow).")
     ] = None,
-    together_with: Annotated[
-        str | None, typer.Option("--with", help="Further models or bundles for the same cases, such as eye_side,picture_kind.")
-    ] = None,
+    together_with: TogetherWith = None,
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
     modality: StatedKind = None,
@@ -293,7 +293,7 @@ def predict(
     existing_folder(folder, "folder")
     for path in plugin or []:
         load_plugin(path)
-    further = [existing_bundle(Path(name.strip())) for name in (together_with or "").split(",") if name.strip()]
+    further = bundles_named(together_with)
     from pipeline.inference.folder import predict_folder
     from pipeline.inference.profile import Profile
     from pipeline.inference.uses import doubts_in, eyes_lines, records_in

@@ -107,9 +107,7 @@ def _unlike(predictor: Predictor, ready: PreprocessedScan) -> float | None:
 
 def merge(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
     """What the networks that fit a scan found of it as one case, with the classes of ``case``: theirs, one list after the other."""
-    joined = _merged(results, case)
-    known = replace(joined.assessment, flags=(*joined.assessment.flags, *case.flags))
-    return assess(with_sides(replace(joined, assessment=known)))
+    return assess(with_sides(_merged(results, case)))
 
 
 def _merged(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:

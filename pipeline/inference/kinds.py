@@ -8,14 +8,11 @@ from typing import get_args
 from pipeline.bundles.bundle import Bundle
 from pipeline.errors import ScanError
 from pipeline.inference.answers import Answer
+from pipeline.quality.judge import KINDS, SURE
 from pipeline.types import Modality, Scan
-from pipeline.types.assessment import FlagRecord
 
-OTHER = "other"
-KINDS = {"fundus": "a fundus photograph", "oct": "an OCT scan", "octa": "an OCT angiography", "slo": "a laser ophthalmoscopy"}
-"""What stands for each kind in a sentence."""
-SURE = 0.8
-"""From this probability on a kind counts, even if validation would have answered earlier: what hangs on it is whether a scan is read."""
+OTHER, CONFLICT = "other", "kind_conflict"
+"""The class of what is no scan; the code of a doubt about the kind (Scan.doubts)."""
 _SOURCES = {"tag": "the file's header", "card": "the data card", "user": "the user", "picture": "another model"}
 
 
@@ -25,11 +22,11 @@ def tells_kind(bundle: Bundle) -> bool:
     return not bundle.marks and OTHER in names and names <= {OTHER, *KINDS}
 
 
-def with_kind(scan: Scan, answer: Answer) -> tuple[Scan, FlagRecord | None]:
-    """The scan with the kind found in the picture where nothing else states it; and a flag where the two disagree.
+def with_kind(scan: Scan, answer: Answer) -> Scan:
+    """The scan with the kind found in the picture where nothing else states it, or with a doubt where the two disagree.
 
-    What a file's header or the user says stays: a conflict is for a person to resolve. Nothing changes where the network is not sure, or
-    does not know the kind that is stated.
+    What a file's header or the user says stays: a conflict is for a person to resolve. Nothing changes where the network is not SURE,
+    even if validation would have answered earlier, or does not know the kind that is stated.
 
     Raises
     ------
@@ -37,13 +34,13 @@ def with_kind(scan: Scan, answer: Answer) -> tuple[Scan, FlagRecord | None]:
     """
     found = answer.answer if float(answer.probabilities.max()) >= SURE else None
     if found is None or found == scan.modality or scan.modality not in (*answer.names, "unknown"):
-        return scan, None
+        return scan
     told = f"{answer.name}, probability {float(answer.probabilities.max()):.2f}"
-    what = KINDS.get(found, "no retinal picture")
     if scan.modality != "unknown":
-        stated = f"{KINDS[scan.modality]} is stated (by {_SOURCES[scan.modality_source]})"
-        return scan, FlagRecord(code="kind_conflict", text=f"The picture looks like {what} ({told}), but {stated}; look which it is.")
+        what, stated = KINDS.get(found, "no retinal picture"), KINDS[scan.modality]
+        doubt = f"the picture looks like {what} ({told}), but {_SOURCES[scan.modality_source]} says {stated}; look which it is"
+        return replace(scan, doubts=(*scan.doubts, (CONFLICT, doubt)))
     if found == OTHER:
         raise ScanError("not_retinal", f"it is not a retinal picture ({told}); should it be one, say its kind with --modality")
     kind = next(kind for kind in get_args(Modality) if kind == found)
-    return replace(scan, modality=kind, modality_source="picture"), None
+    return replace(scan, modality=kind, modality_source="picture")

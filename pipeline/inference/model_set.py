@@ -16,7 +16,6 @@ from pipeline.inference.kinds import tells_kind, with_kind
 from pipeline.inference.predict import Predictor, PreprocessedScan
 from pipeline.scans.spacing import Said, with_spacing
 from pipeline.types import LabelClass, LabelMap, Modality, Scan
-from pipeline.types.assessment import FlagRecord
 from pipeline.types.palette import class_colour
 
 _FLAT = ("fundus", "slo")
@@ -26,14 +25,13 @@ _FLAT = ("fundus", "slo")
 @dataclass(frozen=True, eq=False)
 class PreparedCase:
     """A scan as each of the networks that fit it is to see it; ``label_map`` of all their classes, ``of_several``: there are other
-    bundles, whether they fit it or not. ``flags``: what the networks that looked at it before the others found to disagree."""
+    bundles, whether they fit it or not."""
 
     scan: Scan
     predictors: tuple[Predictor, ...]
     prepared: tuple[PreprocessedScan, ...]
     label_map: LabelMap
     of_several: bool = False
-    flags: tuple[FlagRecord, ...] = ()
 
     def noted(self, note: str) -> PreparedCase:
         """With ``note``, unless it is "", among what is told of the scan."""
@@ -148,24 +146,21 @@ class ModelSet:
         ScanError: no network fits the scan (:meth:`fitting`), one cannot take it, or it is no retinal picture. BundleError: of a bundle
         that tells kinds.
         """
-        scan, seen, flags = self._look(scan)
+        scan, seen = self._look(scan)
         if scan.modality == "unknown" and likely_kind(scan) == "fundus" and (self._any_kind or "fundus" in self._kinds):
             scan = replace(scan, modality="fundus", modality_source="picture")
         scan = with_spacing(scan, self.said)
         fitting = self.fitting(scan)
         prepared = (*(one.ready(scan) for one in fitting), *(replace(one, scan=scan) for one in seen.values()))
-        return PreparedCase(scan, (*fitting, *seen), prepared, self.label_map(fitting), len(self.bundles) > 1, flags)
+        return PreparedCase(scan, (*fitting, *seen), prepared, self.label_map(fitting), len(self.bundles) > 1)
 
-    def _look(self, scan: Scan) -> tuple[Scan, dict[Predictor, PreprocessedScan], tuple[FlagRecord, ...]]:
-        """The scan with its kind, what the bundles that tell kinds see of it, and flags; a file of which a volume may be made waits."""
+    def _look(self, scan: Scan) -> tuple[Scan, dict[Predictor, PreprocessedScan]]:
+        """The scan with its kind, and what the bundles that tell kinds see of it; a file of which a volume may be made waits."""
         seen: dict[Predictor, PreprocessedScan] = {}
-        flags: list[FlagRecord] = []
         for one in self._telling if scan.piece is None else ():
             seen[one] = one.look(scan)
-            said = seen[one].said
-            scan, flag = with_kind(scan, one.answer([] if said is None else [said]))
-            flags += [] if flag is None else [flag]
-        return scan, seen, tuple(flags)
+            scan = with_kind(scan, one.said(seen[one]))
+        return scan, seen
 
 
 def likely_kind(scan: Scan) -> Modality:

@@ -230,6 +230,12 @@ class Predictor:
         least = [thresholds.get(name, 0.0) for name in label_map.names]
         return Answer.of(self.bundle.config.name, label_map, predictions, least, self.bundle.id)
 
+    def said(self, looked: PreprocessedScan) -> Answer:
+        """What it said of a scan that it looked at (:meth:`look`)."""
+        if looked.said is None:
+            raise ValueError("nobody looked at this scan")
+        return self.answer([looked.said])
+
     def layers(self, prediction: Prediction) -> npt.NDArray[np.bool_] | None:
         """Boolean layers (K, ...) by the thresholds that validation chose; None where the bundle finds boxes without masks."""
         return self.task.layers(prediction)

@@ -23,7 +23,7 @@ _GRADES: tuple[QualityGrade, ...] = get_args(QualityGrade)
 _PHOTOGRAPH = {"optic_disc", "optic_cup", *VESSELS, "fovea", "right_eye", "left_eye"}
 SURE = 0.8
 """From this probability on a network's opinion on the picture counts."""
-_KINDS = {"fundus": "a fundus photograph", "oct": "an OCT scan", "octa": "an OCT angiography", "slo": "a laser ophthalmoscopy"}
+KINDS = {"fundus": "a fundus photograph", "oct": "an OCT scan", "octa": "an OCT angiography", "slo": "a laser ophthalmoscopy"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def plain_quality(pixels: npt.NDArray[np.generic], kind: Modality) -> QualityRec
     span = float(np.ptp(np.percentile(values, (1, 99)))) if np.isfinite(values).all() else 1.0
     if span <= 0:
         return QualityRecord(grade="not_measurable", reasons=("The picture is empty.",), scores={"contrast": 0.0})
-    what = _KINDS.get(kind, "a scan of unknown kind")
+    what = KINDS.get(kind, "a scan of unknown kind")
     return QualityRecord(
         grade="usable", reasons=(f"The quality of {what} is not judged, but for empty pictures.",), scores={"contrast": 1.0}
     )
@@ -93,10 +93,10 @@ def with_opinion(quality: QualityRecord, opinion: Opinion, kind: Modality) -> Qu
         grade, reason = "poor", "A network that grades photographs calls it poor."
     elif (
         "other" in opinion.chances
-        and set(opinion.chances) <= {"other", *_KINDS}
-        and name not in (kind, *(() if kind != "unknown" else _KINDS))
+        and set(opinion.chances) <= {"other", *KINDS}
+        and name not in (kind, *(() if kind != "unknown" else KINDS))
     ):
-        what = _KINDS.get(name, "no picture of an eye's inside")
+        what = KINDS.get(name, "no picture of an eye's inside")
         grade, reason = "not_measurable", f"A network that tells kinds of pictures apart takes it for {what}."
     else:
         return quality

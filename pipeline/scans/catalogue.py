@@ -17,16 +17,17 @@ from pipeline.scans.database import closed_on_error, opened, refusals
 from pipeline.scans.record import FileRecord
 from pipeline.scans.series import arrange, from_text
 
-READER = 5
+READER = 6
 """Raise when files may be read differently than before: catalogues with another number are not continued."""
 
 _COLUMNS = tuple(field.name for field in fields(FileRecord))
 _SCHEMA = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE about (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 CREATE TABLE files (
   position INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, stamp TEXT NOT NULL, sha256 TEXT,
   status TEXT NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL, "case" TEXT, modality TEXT, rows INTEGER, columns INTEGER,
-  slices INTEGER, laterality TEXT, laterality_source TEXT, spacing_source TEXT, format TEXT, instance TEXT, related TEXT,
+  slices INTEGER, modality_source TEXT, laterality TEXT, laterality_source TEXT, spacing_source TEXT, format TEXT, instance TEXT,
+  related TEXT,
   warnings TEXT NOT NULL, pixels TEXT, series TEXT, piece TEXT, patient_source TEXT, day INTEGER,
   patient TEXT, eye TEXT, visit TEXT, image TEXT
 );
@@ -45,20 +46,20 @@ _BATCH = 1000
 
 
 class Catalogue:
-    """An existing catalogue. A context manager.
+    """An existing catalogue. A context manager. ``models``: ids of the bundles that are to look at the scans, or "".
 
     Raises
     ------
     ConfigError: the file is not a catalogue, is damaged, or cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, models: str = "") -> None:
         damaged = "is damaged; remove it and run the command again (every file is then read anew)"
         foreign = "exists and is not a catalogue of ocuseg; give another name"
         with refusals(f"the catalogue {path.name!r}", damaged, foreign), closed_on_error(opened(path)) as self._database:
             about = dict(self._database.execute("SELECT name, value FROM about"))
-        self.current = about.get("reader") == READER
-        """Whether this version would make the same records."""
+        self.current = about.get("reader") == READER and about.get("models", "") == models
+        """Whether this version, with these models, would make the same records."""
 
     def __enter__(self) -> Catalogue:
         return self
@@ -105,12 +106,12 @@ _LIST = ", ".join(f'"{name}"' for name in _COLUMNS)
 
 
 class CatalogueWriter:
-    """Fills a new catalogue file row by row; after a kill, the rows written so far can be read."""
+    """Fills a new catalogue file row by row; after a kill, the rows written so far can be read. ``models`` as of :class:`Catalogue`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, models: str = "") -> None:
         with closed_on_error(sqlite3.connect(path)) as self._database:
             self._database.executescript(_SCHEMA)
-            self._database.execute("INSERT INTO about VALUES ('reader', ?)", (READER,))
+            self._database.execute("INSERT INTO about VALUES ('reader', ?), ('models', ?)", (READER, models))
             self._database.commit()
         self._count = 0
 

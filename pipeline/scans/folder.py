@@ -21,10 +21,10 @@ from pipeline.scans.database import refusals
 from pipeline.scans.identity import Pseudonyms, roles_that_counted, tell_of_roles, warn_of_one_patient
 from pipeline.scans.originals import Originals
 from pipeline.scans.place import Role
-from pipeline.scans.record import PASSING, FileRecord, Status, examine, rejection, stamp_of, token_of
+from pipeline.scans.record import PASSING, FileRecord, Status, examine, open_file, record_of, rejection, stamp_of, token_of
 from pipeline.scans.walk import walk
 from pipeline.scans.workers import Pool
-from pipeline.types import ProgressCallback
+from pipeline.types import ProgressCallback, Scan
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +96,7 @@ def scan_folder(
     limits: Limits | None = None,
     leave_out: Container[str] = (),
     unchanged: Callable[[], None] | None = None,
+    look: Callable[[Scan], Scan] | None = None,
 ) -> Generator[tuple[Path, FileRecord], None, None]:
     """Every file below ``root`` with its record, in the order of :func:`walk`, as a stream.
 
@@ -106,6 +107,7 @@ def scan_folder(
     limits: what one file may take; by default what fits this machine.
     leave_out: absolute paths to skip.
     unchanged: called for each file that was taken from ``known``.
+    look: what is made of each scan before it is entered, in any thread of this process; a ScanError that it raises rejects the file.
 
     The first file with a content, or with a picture and its SOP Instance UID, is ``read``, later ones are ``duplicate``. Slices of a volume
     are not joined yet. Paths stay in memory; a record holds none.
@@ -127,10 +129,17 @@ def scan_folder(
                 unchanged()
             yield path, record
 
+    def read(path: Path, pool: Pool | None = None) -> FileRecord:
+        if look is None:
+            return examine(path, root, pseudonyms, limits.max_pixels) if pool is None else pool.record(path)
+        stamp = stamp_of(path, pseudonyms)
+        opened = open_file(path, root, pseudonyms, limits.max_pixels) if pool is None else pool.scan(path)
+        return record_of(opened.looked_at(look), path, root, pseudonyms, stamp)
+
     with closing(Originals()) as originals:
         if workers < 1:
             for path, record in jobs():
-                yield path, _settle(record or examine(path, root, pseudonyms, limits.max_pixels), originals)
+                yield path, _settle(record or read(path), originals)
             return
         with ThreadPoolExecutor(workers, "ocuseg-read") as threads, Pool(root, pseudonyms, limits) as pool:
             waiting: deque[tuple[Path, FileRecord | Future[FileRecord]]] = deque()
@@ -141,7 +150,7 @@ def scan_folder(
 
             try:
                 for path, known_record in jobs():
-                    waiting.append((path, known_record or threads.submit(pool.record, path)))
+                    waiting.append((path, known_record or threads.submit(read, path, pool)))
                     while waiting and (len(waiting) > _WINDOW * workers or _is_done(waiting[0][1])):
                         yield next_one()
                 while waiting:
@@ -163,11 +172,14 @@ def index_folder(
     progress: ProgressCallback | None = None,
     on_file: Callable[[Path, FileRecord], None] | None = None,
     limits: Limits | None = None,
+    look: Callable[[Scan], Scan] | None = None,
+    models: str = "",
 ) -> Counts:
     """Write the catalogue of ``root`` to ``out``, or bring the one there up to date.
 
     If it is killed, an existing catalogue stays as it was, and the next run continues from what this one had read.
-    ``progress(done)`` is called after each file, ``on_file(path, record)`` with its record.
+    ``progress(done)`` is called after each file, ``on_file(path, record)`` with its record. ``look`` as of :func:`scan_folder`, by bundles
+    with these ids (``models``): a catalogue that others made is not continued.
 
     Raises
     ------
@@ -188,14 +200,21 @@ def index_folder(
         held.enter_context(refusals(what, "is damaged; remove it and run the command again (every file is then read anew)"))
         out.parent.mkdir(parents=True, exist_ok=True)
         held.enter_context(locked(lock, ConfigError(f"another process is writing {what}; wait for it, or give another name")))
-        _keep_longer(staged, left_over)
+        _keep_longer(staged, left_over, models)
         with ExitStack() as stack:
-            known = [stack.enter_context(Catalogue(path)) for path in (out, left_over) if path.exists()]
+            known = [stack.enter_context(Catalogue(path, models)) for path in (out, left_over) if path.exists()]
             if not all(catalogue.current for catalogue in known):
-                log.info("%s is of another version of ocuseg; every file is read anew", what)
-            writer = stack.enter_context(closing(CatalogueWriter(staged)))
+                log.info("%s is of another version of ocuseg, or of other models; every file is read anew", what)
+            writer = stack.enter_context(closing(CatalogueWriter(staged, models)))
             found = scan_folder(
-                root, pseudonyms=pseudonyms, workers=workers, known=known, limits=limits, leave_out=own, unchanged=count_unchanged
+                root,
+                pseudonyms=pseudonyms,
+                workers=workers,
+                known=known,
+                limits=limits,
+                leave_out=own,
+                unchanged=count_unchanged,
+                look=look,
             )
             for path, record in stack.enter_context(closing(found)):
                 writer.add(record)
@@ -218,13 +237,13 @@ def index_folder(
     return counts
 
 
-def _keep_longer(staged: Path, left_over: Path) -> None:
+def _keep_longer(staged: Path, left_over: Path, models: str) -> None:
     """An interrupted run's catalogue becomes ``left_over``, unless the one before it got further; a broken or old one is deleted."""
     lengths = []
     for path in (staged, left_over):
         length = -1
         if path.exists():
-            with suppress(ConfigError, sqlite3.Error), Catalogue(path) as catalogue:
+            with suppress(ConfigError, sqlite3.Error), Catalogue(path, models) as catalogue:
                 length = len(catalogue) if catalogue.current else -1
         if length < 0:
             path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -54,6 +55,7 @@ class FileRecord:
     rows: int | None = None
     columns: int | None = None
     slices: int | None = None
+    modality_source: str | None = None
     laterality: str | None = None
     laterality_source: str | None = None
     spacing_source: str | None = None
@@ -111,6 +113,15 @@ class Opened:
     sha256: str | None = None
     format: str | None = None
 
+    def looked_at(self, look: Callable[[Scan], Scan]) -> Opened:
+        """With what ``look`` makes of the scan, or the ScanError that it raises."""
+        if self.scan is None:
+            return self
+        try:
+            return replace(self, scan=look(self.scan))
+        except ScanError as error:
+            return replace(self, scan=None, error=error)
+
 
 def open_file(path: Path, root: Path, pseudonyms: Pseudonyms, max_pixels: int = MAX_PIXELS) -> Opened:
     """Read one file to the end. Never raises because of its contents."""
@@ -149,6 +160,7 @@ def record_of(opened: Opened, path: Path, root: Path, pseudonyms: Pseudonyms, st
         rows=geometry.plane[0],
         columns=geometry.plane[1],
         slices=geometry.slices,
+        modality_source=None if scan.modality == "unknown" else scan.modality_source,
         laterality=geometry.laterality,
         laterality_source=geometry.laterality_source,
         spacing_source=geometry.spacing_source,

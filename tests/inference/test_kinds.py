@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,21 @@ import numpy as np
 import pytest
 
 from pipeline.bundles.bundle import Bundle
-from pipeline.errors import BundleError, ScanError
+from pipeline.errors import BundleError, ConfigError, ScanError
 from pipeline.inference.answers import Answer
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.kinds import tells_kind, with_kind
+from pipeline.inference.looking import Look
 from pipeline.inference.segment import segment
+from pipeline.scans.catalogue import Catalogue
+from pipeline.scans.folder import index_folder
+from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.raster import write_png
 from pipeline.scans.stated import stated
 from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Scan
 from pipeline.types.case_record import CaseRecord
 from tests.inference.conftest import VESSEL, make_bundle, picture
+from tests.tasks.test_classification import EYES
 from tests.tasks.test_classification import task as halves
 
 KINDS = LabelMap(tuple(LabelClass(n, name, (n, n, n)) for n, name in enumerate(("fundus", "oct", "octa", "other"), 1)))
@@ -56,24 +62,23 @@ def bright(side: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def test_a_kind_that_nobody_stated_is_the_one_found_in_the_picture() -> None:
-    found, flag = with_kind(scan("unknown"), answer("octa"))
-    assert (found.modality, found.modality_source, flag) == ("octa", "picture", None)
+    found = with_kind(scan("unknown"), answer("octa"))
+    assert (found.modality, found.modality_source, found.doubts) == ("octa", "picture", ())
     unsure = scan("unknown")
-    assert with_kind(unsure, answer("octa", 0.79)) == (unsure, None), "whatever validation says"
+    assert with_kind(unsure, answer("octa", 0.79)) is unsure, "whatever validation says"
 
 
 def test_a_conflict_is_flagged_and_what_is_stated_stays() -> None:
-    found, flag = with_kind(scan("oct", "user"), answer("fundus"))
+    found = with_kind(scan("oct", "user"), answer("fundus"))
     assert (found.modality, found.modality_source) == ("oct", "user")
-    assert flag is not None
-    assert (flag.code, flag.withholds) == ("kind_conflict", False)
-    assert flag.text == (
-        "The picture looks like a fundus photograph (kind, probability 0.90), but an OCT scan is stated (by the user); look which it is."
+    assert found.doubts == (
+        (
+            "kind_conflict",
+            "the picture looks like a fundus photograph (kind, probability 0.90), but the user says an OCT scan; look which it is",
+        ),
     )
-    _, flag = with_kind(scan("fundus"), answer("other"))
-    assert flag is not None
-    assert "looks like no retinal picture" in flag.text
-    assert with_kind(scan("slo"), answer("fundus"))[1] is None, "a kind that the network never saw"
+    assert "looks like no retinal picture" in with_kind(scan("fundus"), answer("other")).told
+    assert with_kind(scan("slo"), answer("fundus")).doubts == (), "a kind that the network never saw"
 
 
 def test_what_is_no_retinal_picture_is_refused_with_what_to_do() -> None:
@@ -106,7 +111,8 @@ def test_a_folder_is_looked_at_before_the_others_see_it(tmp_path: Path, monkeypa
     assert sorted(str(one.answers[0].answer) for one in records) == ["None", "fundus"]
     assert all(one.answers[0].attention for one in records)
     assert {one.bundle_id for one in records} == {"0123456789ab+kinds0000000"}
-    assert all(one.classes["vessel"].bundle_id == "0123456789ab" and not one.flags for one in records)
+    assert all(one.classes["vessel"].bundle_id == "0123456789ab" for one in records)
+    assert not [flag for one in records for flag in one.flags if flag.code == "kind_conflict"]
     assert run("out")[0] == counts
 
     counts, records = run("said", stated=stated("fundus"))
@@ -114,6 +120,37 @@ def test_a_folder_is_looked_at_before_the_others_see_it(tmp_path: Path, monkeypa
     (flagged,) = [one for one in records if "kind_conflict" in {flag.code for flag in one.flags}]
     assert flagged.needs_eyes
     assert json.loads((tmp_path / "said" / "run.json").read_text())["answers"]
+
+
+def test_a_catalogue_holds_kind_and_side_with_their_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scans").mkdir()
+    for name, side in {"photograph": "left", "landscape": "right", "dark_OS": ""}.items():
+        write_png(tmp_path / "scans" / f"{name}.png", bright(side))
+    sides = LabelMap(tuple(replace(c, role=r) for c, r in zip(EYES.classes, ("right_eye", "left_eye"), strict=True)))  # type: ignore[arg-type]
+    eyes = kinds(tmp_path / "e", id="eyes00000000", label_map=sides, thresholds=dict.fromkeys(sides.names, 0.6), modality="fundus")
+    known = {tmp_path / "e": eyes, tmp_path / "k": kinds(tmp_path / "k"), tmp_path / "v": make_bundle(tmp_path / "v")}
+    monkeypatch.setattr("pipeline.inference.looking.open_bundle", lambda path: known[path])
+    look, out = Look([tmp_path / "e", tmp_path / "k"]), tmp_path / "c.sqlite"
+    assert look.id == "kinds0000000+eyes00000000"
+
+    def index(models: str, **options: Any) -> tuple[int, list[tuple[Any, ...]]]:
+        counts = index_folder(tmp_path / "scans", out, pseudonyms=Pseudonyms.unkeyed(), workers=0, models=models, **options)
+        with Catalogue(out, models) as catalogue:
+            rows = [(r.status, r.code, r.modality, r.modality_source, r.laterality, r.laterality_source) for r in catalogue]
+        return counts.unchanged, rows
+
+    plain = index("")
+    seen = [
+        ("read", "", "unknown", None, "L", "filename"),
+        ("rejected", "not_retinal", None, None, None, None),
+        ("read", "", "fundus", "picture", "R", "picture"),
+    ]
+    assert plain[1][0] == seen[0]
+    assert index(look.id, look=look) == (0, seen), "what nobody looked at is looked at"
+    assert index(look.id, look=look) == (3, seen)
+    assert index("") == plain
+    with pytest.raises(ConfigError, match="--with: tiny marks a scan's pixels or objects; name models of whole pictures"):
+        Look([tmp_path / "v"])
 
 
 def test_a_bundle_that_cannot_tell_ends_the_run_and_no_file_is_to_blame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -473,5 +473,5 @@ def test_a_catalogue_of_an_older_version_is_read_anew_and_its_times_go(
     with caplog.at_level("INFO"):
         counts, _ = catalogue_of(hospital, out, workers=0)
     assert (counts.files, counts.unchanged) == (8, 0)
-    assert "of another version of ocuseg; every file is read anew" in caplog.text
+    assert "of another version of ocuseg, or of other models; every file is read anew" in caplog.text
     assert not any(when.to_bytes(8, "big") in path.read_bytes() for path in tmp_path.glob("*c.sqlite*"))
