@@ -124,7 +124,7 @@ def seen(
     """What :class:`Sample` keeps of one photograph; ``spoilt``: its number, the kind and the amount."""
     number, kind, amount = spoilt
     scan = read_scan(source.card, case)
-    truth = read_truth(source.card, case, objects=False, scan=scan, weak_masks=options.weak)
+    truth = read_truth(source.card, case, objects=False, scan=scan, weak_masks=options.weak or "none")
     assert truth.mask is not None
     theirs = source.card.label_map
     true = theirs.layers(truth.mask)[theirs.names.index(source.cls or options.cls)]
@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument("--test", nargs="+", type=Source.of, default=[], metavar="CARD=FOLDER:PART:NUMBER:CLASS")
     parser.add_argument("--look", nargs="+", type=Source.of, default=[], metavar="CARD=FOLDER")
     parser.add_argument("--amounts", nargs=4, type=float, default=[0.05, 0.3, 0.5, 0.7], help="least amounts by which pictures are spoilt")
-    parser.add_argument("--weak", type=float, default="none", help="part of a box that its ellipse fills, where labels are boxes")
+    parser.add_argument("--weak", type=float, help="part of a box that its ellipse fills, where labels are boxes")
     parser.add_argument("--cache", type=Path, default=Path("predicted_dice"))
     parser.add_argument("--picture", type=Path, help="where to draw true against predicted Dice")
     parser.add_argument("--write", action="store_true", help="put what was learnt into the bundle")

@@ -13,6 +13,9 @@ from pipeline.inference.assessment import Assessment
 from pipeline.scans.raster import write_png
 from pipeline.types.assessment import DoubtRecord, FlagRecord
 
+FLAGGED = 0.5
+"""From here on a scan is flagged as unlike training: twice the distance that 99 of 100 validation pictures keep. A good photograph of
+another camera lies between (docs/results/predicted_dice.md)."""
 _LARGEST = 1024
 """Rows and columns of a map as it is kept: finer it would tell no more, and take longer to write than all else that is known of doubt."""
 _STEPS = 17
@@ -44,7 +47,7 @@ def score(sure: Sequence[float], unlike: float | None) -> float | None:
 
 def flags_of(doubt: DoubtRecord | None) -> tuple[FlagRecord, ...]:
     """That a scan looks unlike all that the networks were trained on."""
-    if doubt is None or not doubt.unlike_training:
+    if doubt is None or (doubt.unlike_training or 0.0) < FLAGGED:
         return ()
     text = "the picture's light, colour, sharpness or shape is unlike that of the training pictures; what was found may be wrong"
     return (FlagRecord(code="unlike_training", text=text),)
