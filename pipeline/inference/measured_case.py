@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from pipeline.inference.assessment import Assessment
 from pipeline.inference.case_files import CaseResult
 from pipeline.inference.laterality import SIDE_CONFLICT
 from pipeline.measurements.case import Alternative, Box, Lean, MeasuredCase, encoded
 from pipeline.metrics.threshold import ODDS
+from pipeline.types import Scan
+from pipeline.types.scan import SlicesRun
 
+_ALONG = 0.7
+"""Cosine of the angle between two directions that count as one: up to 45 degrees."""
 LEANS: tuple[Lean, Lean] = (-1, 1)
 SPREAD = f"the result and what it would be if the model had to be {ODDS:g} times as sure, or a third as sure, by its odds"
 
@@ -34,7 +40,7 @@ def measured_case(result: CaseResult) -> MeasuredCase:
         result.found is None or result.found.has_masks,
         withheld(result.assessment, label_map.names),
         scan.pattern,
-        scan.slices_run,
+        slices_run(scan),
         tuple(Alternative(encoded(label_map, mask), lean) for mask, lean in zip(result.leaning, LEANS, strict=False)),
         SPREAD,
     )
@@ -50,3 +56,15 @@ def withheld(assessment: Assessment, names: tuple[str, ...]) -> dict[str, str]:
         if flag.withholds:
             out |= {name: flag.text for name in flag.classes or names if name not in out}
     return out
+
+
+def slices_run(scan: Scan) -> SlicesRun:
+    """As the file states it, or as the places of a volume's slices in the patient do, where A-scans run into the eye (posterior), columns
+    to the patient's left, as a photograph shows the eye, and slices up or down: other places are not those of an eye that looks ahead."""
+    affine = scan.geometry.affine
+    if scan.slices_run != "unknown" or affine is None or len(scan.geometry.shape) != 3 or scan.modality != "oct":
+        return scan.slices_run
+    columns, rows, slices = (affine[:3, axis] / np.linalg.norm(affine[:3, axis]) for axis in range(3))
+    if columns[0] < _ALONG or rows[1] < _ALONG or abs(slices[2]) < _ALONG:
+        return "unknown"
+    return "up" if slices[2] > 0 else "down"

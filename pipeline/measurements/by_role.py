@@ -58,9 +58,14 @@ def measure_case(case: MeasuredCase) -> tuple[MeasureRecord, ...]:
 
 def place_in_registry(key: str) -> int:
     """Of the quantity whose key, for whatever class, this is: the order of a table's columns. Past the last where there is none."""
-    starts = [quantity.key.split("{class}")[0] for measurement in MEASUREMENTS for quantity in measurement.quantities]
-    fitting = [place for place, start in enumerate(starts) if key.startswith(start)]
-    return max(fitting, key=lambda place: len(starts[place]), default=len(starts))
+    quantities = [quantity for measurement in MEASUREMENTS for quantity in measurement.quantities]
+    parts = [quantity.key.split("{class}") for quantity in quantities]
+    fitting = [place for place, own in enumerate(parts) if key == own[0] or (len(own) == 2 and _between(key, *own))]
+    return max(fitting, key=lambda place: sum(map(len, parts[place])), default=len(parts))
+
+
+def _between(key: str, start: str, end: str) -> bool:
+    return key.startswith(start) and key.endswith(end) and len(key) > len(start) + len(end)
 
 
 @dataclass(frozen=True)

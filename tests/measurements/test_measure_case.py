@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.measurements.by_role import MEASUREMENTS, measure_case
+from pipeline.measurements.by_role import MEASUREMENTS, measure_case, place_in_registry
 from pipeline.measurements.case import Alternative, BoolArray, MeasuredCase
 from pipeline.measurements.quantity import class_key
 from pipeline.types import Geometry, LabelClass, LabelMap
@@ -70,6 +70,12 @@ def test_keys_of_classes_differ_and_begin_with_a_letter() -> None:
     names = ("Hard Exudates", "hard-exudates", "出血", "RNFL")
     classes = LabelMap(tuple(LabelClass(k, name, (0, 0, 0)) for k, name in enumerate(names, 1)), True)
     assert [class_key(classes, place) for place in range(4)] == ["hard_exudates_1", "hard_exudates_2", "class_3", "rnfl"]
+
+
+def test_a_key_of_any_class_finds_its_place_in_the_registry() -> None:
+    keys = [quantity.key for measurement in MEASUREMENTS for quantity in measurement.quantities]
+    assert [place_in_registry(key.replace("{class}", "any_thing")) for key in keys] == [keys.index(key) for key in keys]
+    assert place_in_registry("unheard-of") == len(keys)
 
 
 def test_every_quantity_has_a_key_of_its_own_and_a_definition() -> None:
