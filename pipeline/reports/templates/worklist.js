@@ -55,7 +55,7 @@
     if (!row.warnings.length) return make("td", "muted", "none");
     return make("td", "", make("details", "row-warnings", make("summary", "", sign(), ` ${row.warnings.length}`), items(row.warnings, "")));
   }
-  function rowOf(row, place) {
+  function rowOf(row) {
     const address = `cases/${row.name}.html`;
     const image = make("img", "");
     Object.assign(image, { loading: "lazy", width: 120, height: 80, alt: row.alt, src: `thumbs/${row.name}.jpg` });
@@ -75,13 +75,19 @@
       ...(columns ? classCells(row) : [foundCell(row)]), doubt, asymmetry, warningsCell(row));
     made.children[1].scope = "row";
     made.dataset.name = row.name;
-    made.setAttribute("aria-rowindex", place + 2);
     return made;
   }
   function more() {
     const next = list.slice(drawn, drawn + (drawn ? HUNDRED : FIRST));
-    body.append(...next.map((row, k) => rowOf(row, drawn + k)));
+    body.append(...next.map((row, k) => {
+      row.node = row.node || rowOf(row);
+      row.node.setAttribute("aria-rowindex", drawn + k + 2);
+      return row.node;
+    }));
     drawn += next.length;
+    tell();
+  }
+  function tell() {
     end.hidden = drawn >= list.length;
     end.firstElementChild.textContent = `Show more (${list.length - drawn} not drawn yet)`;
   }
@@ -103,11 +109,13 @@
   }
 
   function update() {
-    const found = order.searched(rows, state);
+    const before = list.slice(0, drawn), found = order.searched(rows, state);
     list = order.sorted(order.chosen(found, state), state);
-    drawn = 0;
-    body.replaceChildren();
-    more();
+    if (!drawn || before.some((row, k) => row !== list[k])) { // else the rows on the page are those that are wanted
+      drawn = 0;
+      body.replaceChildren();
+    }
+    if (drawn < FIRST) more(); else tell();
     const asked = state.q.trim();
     const fit = files.filter((row) => { row.hidden = !fitsFile(row, asked); return !row.hidden; });
     const narrowed = asked || state.eye.size || state.quality.size || state.only;
