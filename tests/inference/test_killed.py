@@ -62,9 +62,9 @@ def test_killed_at_every_single_step(tmp_path: Path) -> None:
     shutil.copy(paths[0], paths[1].with_name("copy.png"))
     paths[1].with_name("broken.png").write_bytes(paths[0].read_bytes()[:100])
     answer = drive(tmp_path, "moments")
-    # Two cases of five files and two folders each, four journal entries, ledger, visits, measurements: a death before each of these.
-    assert answer["deaths"] >= 2 * 6 + 4 + 2
-    assert answer["files"] == 2 * 5 + 3 + TABLES
+    # Two cases of six files and two folders each, four journal entries, ledger, visits, measurements: a death before each of these.
+    assert answer["deaths"] >= 2 * 6 + 4 + 3
+    assert answer["files"] == 2 * 6 + 3 + TABLES
 
 
 def test_killed_at_any_time_again_and_again(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_killed_at_any_time_again_and_again(tmp_path: Path) -> None:
     write_folder(tmp_path / "scans", 12)
     answer = drive(tmp_path, "clock")
     assert answer["deaths"] >= 2
-    assert answer["files"] == 12 * 5 + 3 + TABLES
+    assert answer["files"] == 12 * 6 + 3 + TABLES
 
 
 STOPPED = """
