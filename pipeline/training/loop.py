@@ -208,7 +208,10 @@ def note(progress: Progress, meter: LossMeter, headline: str) -> str:
 
 
 def validate(setup: Setup, task: Task, state: State) -> dict[str, float]:
-    """Score the validation cases (divided among the processes) and keep the weights when they are the best so far."""
+    """Score the validation cases (divided among the processes) and keep the weights when they are the best so far.
+
+    Of equally good epochs the last is kept: where few validation cases are soon all right, training goes on teaching all the same.
+    """
     if not setup.split.validation:
         state.best_weights = None  # nothing to choose by: the last weights are the result
         return {}
@@ -222,11 +225,10 @@ def validate(setup: Setup, task: Task, state: State) -> dict[str, float]:
     metrics = {f"validation/{name}": value for name, value in summary(task, scored).items()}
     metrics["validation/seconds"] = time.monotonic() - began
     score = metrics[f"validation/{task.headline}"]
-    if progress.best is None or score > progress.best:
-        progress.best, progress.best_epoch, progress.stale = score, progress.epoch + 1, 0
+    progress.stale = 0 if progress.best is None or score > progress.best else progress.stale + 1
+    if progress.best is None or score >= progress.best:
+        progress.best, progress.best_epoch = score, progress.epoch + 1
         state.best_weights = {name: value.detach().cpu().clone() for name, value in scored_task.state_dict().items()}
-    else:
-        progress.stale += 1
     return metrics
 
 
