@@ -1,6 +1,7 @@
 "use strict";
 /* The worklist: its rows come from rows.js and are drawn by hundreds, as far as one looks; order, filters and search stand in the address. */
 (() => {
+  document.documentElement.classList.add("js");
   const order = window.ocusegOrder;
   const FIRST = 30, HUNDRED = 100; // rows: a screen or two at once, the others when one comes near them
   const byId = (id) => document.getElementById(id);
