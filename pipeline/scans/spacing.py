@@ -153,7 +153,7 @@ def _believed(geometry: Geometry) -> tuple[Geometry, tuple[str, ...]]:
     who = "user" if geometry.spacing_source == "user" else "file"
     stated = [(count, size) for count, size in zip(geometry.shape, geometry.spacing_mm, strict=True) if size is not None]
     reason = ""
-    if geometry.spacing_mm[-2:] == (1.0, 1.0):
+    if who == "file" and geometry.spacing_mm[-2:] == (1.0, 1.0):
         reason = "pixels of exactly 1 mm, which is what converters write where they know no size"
     elif max(count * size for count, size in stated) > LARGEST_MM:
         reason = f"a size of {_shown(count * size for count, size in stated)} mm, which is larger than an eye"

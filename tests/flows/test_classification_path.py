@@ -81,7 +81,8 @@ def test_a_case_holds_the_answer_and_where_the_network_looked_and_no_mask(home: 
         (answer,) = record["answers"]
         assert answer["name"] == "phantom_eye"
         best = max(answer["probabilities"], key=answer["probabilities"].get)
-        assert answer["answer"] == (best if answer["probabilities"][best] >= answer["threshold"] else None)
+        sure = answer["probabilities"][best] - answer["threshold"]
+        assert answer["answer"] in ((best,) if sure > 1e-5 else (None,) if sure < -1e-5 else (best, None))  # both are rounded
         assert read_image(case / answer["attention"][0]).max() == 255
         assert record["classes"] == {}
         assert not list(case.glob("mask*"))

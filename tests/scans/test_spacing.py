@@ -152,7 +152,7 @@ def test_what_cannot_be_true_is_not_believed_of_a_user_either() -> None:
     found = fill(scan(), stated(pixel_mm="1"))
     assert found.geometry.spacing_mm is None
     (said,) = found.warnings
-    assert said.startswith("the user states pixels of exactly 1 mm")
+    assert said.startswith("the user states a size of 120 x 120 mm")
     assert said.endswith("not believed, sizes are in px")
 
 
