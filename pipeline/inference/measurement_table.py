@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import IO, Any, get_args
@@ -37,9 +37,6 @@ COUNTS = ("visit_number", "days", "images")
 _SUFFIX = {"1": "", "%": "_percent", "1/px": "_per_px", "1/mm": "_per_mm"}
 _GRADES: tuple[str | None, ...] = (*get_args(QualityGrade)[:2], None, *get_args(QualityGrade)[2:])
 """The best first; what nobody graded lies between usable and poor."""
-
-_BLOCK = 1000
-"""Rows of one block of the Parquet file."""
 
 Numbers = Sequence[float | None]
 
@@ -188,21 +185,20 @@ def _joined(kinds: Sequence[Mapping[str, dict[str, Any]]], column: str) -> Numbe
 
 
 def _write_parquet(out: Path, heading: Sequence[str]) -> None:
-    """The CSV file's rows, block by block: text as it is, numbers as float64, empty cells as null."""
+    """The CSV file's rows, block by block: text as it is, numbers as float64, empty cells of numbers as null."""
     import pyarrow
+    import pyarrow.csv  # reads the file itself: tables of Python objects would import pandas, half a second of every run
     import pyarrow.parquet
 
     texts = {*ABOUT} - {*COUNTS}
     kinds = dict.fromkeys(COUNTS, pyarrow.int64()) | dict.fromkeys(texts, pyarrow.string())
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in heading])
+    convert = pyarrow.csv.ConvertOptions(column_types=schema, null_values=[""], strings_can_be_null=False)
+    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
     with (
-        (out / CSV_FILE).open(newline="", encoding="utf-8") as file,
         atomic_path(out / PARQUET_FILE, durable=True) as staged,
         pyarrow.parquet.ParquetWriter(staged, schema) as writer,
+        pyarrow.csv.open_csv(out / CSV_FILE, parse_options=parse, convert_options=convert) as reader,
     ):
-        rows = csv.reader(file)
-        next(rows)
-        while block := [*islice(rows, _BLOCK)]:
-            cells = dict(zip(heading, zip(*block, strict=True), strict=True))
-            columns = [[*own] if name in texts else [float(cell) if cell else None for cell in own] for name, own in cells.items()]
-            writer.write_table(pyarrow.table(columns, schema=schema))
+        for block in reader:
+            writer.write_batch(block)

@@ -17,9 +17,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import nibabel  # noqa: F401
 import torch
 
 from pipeline.bundles.bundle import load_bundle
@@ -155,7 +157,11 @@ def main() -> None:
     bundle, scans, work, how = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     torch.set_num_threads(1)
     folder.Pool = InThisProcess  # starting processes that decode would cost a second a death
-    load_bundle(bundle)  # importing MONAI takes seconds; once here, not in every child
+    # Imports take seconds; once here, not in every child.
+    load_bundle(bundle).task  # noqa: B018
+    if find_spec("pyarrow") is not None:
+        import pyarrow.csv
+        import pyarrow.parquet  # noqa: F401
     # The reference, too, in a child: torch and sqlite must not have started threads in the process that forks.
     finish(bundle, scans, work / "reference", "reference")
     wanted = state(work / "reference")
