@@ -33,7 +33,7 @@ class Least:
 
 LEAST = {
     ("photographs", "vessel"): Least(0.79, "the shipped model has 0.809; on HRF's test part its interval begins at 0.789"),
-    ("U-Net", "vessel"): Least(0.90, "0.910 before and 0.912 after so many steps"),
+    ("U-Net", "vessel"): Least(0.90, "0.871 before and 0.917 after so many steps"),
     ("Mask R-CNN", "disc"): Least(0.90, "0.956 after so many steps"),
     ("Mask R-CNN", "cup"): Least(0.75, "0.897 after so many steps"),
 }
