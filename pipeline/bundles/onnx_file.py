@@ -22,9 +22,16 @@ from pipeline.bundles.onnx_graph import INPUT, LOGITS, PROBABILITIES, axes_of, m
 from pipeline.errors import BundleError
 from pipeline.models.base import Network
 from pipeline.models.padding import padded_sides
+from pipeline.tasks.semantic import UPSCALED
 
 _ROUNDING = 1e-3
 """Largest difference of logits, absolute or as a fraction of the largest one, that may be rounding; 2e-5 is usual."""
+
+_BACK = "probabilities are brought to the picture's own size (bilinear, with antialiasing where it is smaller); "
+_ENLARGED = (
+    f"where the picture had been enlarged by a factor f above {UPSCALED} (root of that of rows times that of columns), "
+    f"log2(f / {UPSCALED}) * upscaling_logit is added to their log odds; "
+)
 
 
 def export_onnx(bundle: Bundle, out: Path) -> float:
@@ -61,6 +68,8 @@ def metadata(bundle: Bundle) -> dict[str, Any]:
     pixels, names = axes_of(bundle.task.network), list(label_map.names)
     exclusive = not label_map.independent
     channels = ["background", *names] if exclusive else names
+    prediction = {key: value for key, value in task.model_dump(mode="json").items() if key.startswith(("tile", "flips", "upscaling"))}
+    before = _BACK + (_ENLARGED if prediction.get("upscaling_logit") else "")
     return {
         "ocuseg": version("ocuseg"),
         "use": "research, not diagnosis",
@@ -70,14 +79,17 @@ def metadata(bundle: Bundle) -> dict[str, Any]:
         "modality": bundle.modality,
         "classes": label_map.to_json(),
         "thresholds": {} if exclusive else dict(bundle.thresholds),
-        "decision": "inside the field of view, the most probable of the background (1 minus the sum of the probabilities) and the classes"
-        if exclusive
-        else "inside the field of view, a class is present where its probability is at least its threshold (0.5 where none is given) and, "
-        "if it is `inside` another class, only where that one is present, too",
+        "decision": before
+        + (
+            "inside the field of view, the most probable of the background (1 minus the sum of the probabilities) and the classes"
+            if exclusive
+            else "inside the field of view, a class is present where its probability is at least its threshold (0.5 where none is given) "
+            "and, if it is `inside` another class, only where that one is present, too"
+        ),
         "normalise": normalise.model_dump(mode="json"),
         "working_scale": {"diameter_px": normalise.working_diameter_px, "size": normalise.working_size},
         "training_spacing_mm": bundle.spacing_mm,
-        "prediction": {key: value for key, value in task.model_dump(mode="json").items() if key.startswith(("tile", "flips", "upscaling"))},
+        "prediction": prediction,
         "inputs": [
             {
                 "name": INPUT,

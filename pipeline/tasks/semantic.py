@@ -31,7 +31,7 @@ from pipeline.tasks.pixels import pixel_summary
 from pipeline.types import IGNORE, Batch, LabelMap, Measure, Placement, Prediction, Target
 
 _TILES_AT_ONCE = 16
-_UPSCALED = 1.25
+UPSCALED = 1.25
 """Enlargement from source to network up to which probabilities stay as they are."""
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
 
@@ -136,8 +136,9 @@ class SemanticTask(Task):
     @torch.no_grad()
     def count(self, batch: Batch) -> Tensor | None:
         """Pixels of both masks, of the prediction alone and of the reference alone: (planes, K, 3); where network and source share a
-        frame."""
-        if batch.targets is None or any(placement != Placement.identity(*placement.source) for placement in batch.placements):
+        frame, and masks are made of each pixel's probabilities alone."""
+        elsewhere = any(placement != Placement.identity(*placement.source) for placement in batch.placements)
+        if batch.targets is None or elsewhere or self.config.vessel_trees:
             return None
         was_training = self.training
         self.eval()
@@ -207,7 +208,7 @@ class SemanticTask(Task):
     def _to_source(self, probabilities: Tensor, placement: Placement) -> Tensor:
         """Maps (..., H, W) in the source frame, with what :attr:`SemanticConfig.upscaling_logit` adds."""
         maps = placement.to_source(probabilities)
-        octaves = math.log2(math.sqrt(math.prod(placement.scale)) / _UPSCALED)
+        octaves = math.log2(math.sqrt(math.prod(placement.scale)) / UPSCALED)
         if not self.config.upscaling_logit or octaves <= 0:
             return maps
         classes, channel = len(self.label_map), -4 if self.volumes else -3

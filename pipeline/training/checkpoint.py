@@ -36,7 +36,7 @@ class Progress:
 
     ``epoch`` epochs are complete and ``batch`` batches of the next are done, whose loss sums so far are ``running``. ``seconds`` of
     training have passed, ``validated`` of them when the last validation ended. ``best`` is the highest validation score, reached
-    after ``best_epoch`` epochs; ``stale`` validations since then were no better.
+    (last) after ``best_epoch`` epochs; ``stale`` validations since it was first reached were no better.
     """
 
     epoch: int = 0

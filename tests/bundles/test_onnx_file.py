@@ -68,6 +68,38 @@ def test_its_metadata_suffice_to_find_the_same_masks(tmp_path: Path) -> None:
     assert np.mean((by_decision * inside) == LAYERS.mask(expected)) > 0.999
 
 
+def test_what_enlarging_adds_is_said_so_that_another_program_finds_the_same_masks(tmp_path: Path) -> None:
+    import onnxruntime
+
+    normalise = CONFIG.data.normalise.model_copy(update={"working_size": (96, 144)})
+    changes = {
+        "data": CONFIG.data.model_copy(update={"normalise": normalise}),
+        "task": CONFIG.task.model_copy(update={"upscaling_logit": 0.9}),  # type: ignore[attr-defined]
+    }
+    save_with(tmp_path / "bundle", CONFIG.model_copy(update=changes), LABELS)
+    assert export(tmp_path / "bundle", "--onnx").exit_code == 0
+    session = onnxruntime.InferenceSession(tmp_path / "tiny.onnx", providers=["CPUExecutionProvider"])
+    said = session.get_modelmeta().custom_metadata_map
+    added, thresholds = json.loads(said["prediction"])["upscaling_logit"], json.loads(said["thresholds"])
+    assert "log2(f / 1.25) * upscaling_logit" in said["decision"]
+
+    predictor = Predictor(load_bundle(tmp_path / "bundle"))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 48), dtype=np.uint8)
+    ready = predictor.ready(Scan(pixels, Geometry((32, 48)), "fundus", CaseKey("p", "R", "v", "i"), "a" * 64))
+    ((batch, _),) = predictor.batches(ready)
+    (prediction,) = predictor.slices(ready)
+    (probabilities,) = session.run(["probabilities"], {"images": batch.images[0][None].numpy()})
+    back = torch.nn.functional.interpolate(torch.from_numpy(probabilities), size=(32, 48), mode="bilinear", antialias=True)[0]
+    expected = torch.sigmoid(torch.logit(back) + float(np.log2(3 / 1.25)) * added).numpy()
+    assert prediction.probabilities is not None
+    inside = predictor.field_of_view(pixels)
+    np.testing.assert_allclose(expected * inside, prediction.probabilities, atol=1e-5)
+    layers = predictor.layers(prediction)
+    assert layers is not None
+    limits = np.array([thresholds[name] for name in LABELS.names])[:, None, None]
+    assert np.mean((expected >= limits) * inside == layers) > 0.999
+
+
 def save_with(path: Path, config: Any, label_map: LabelMap) -> None:
     from pipeline.bundles.bundle import build_task
 

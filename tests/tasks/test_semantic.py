@@ -228,6 +228,12 @@ def test_what_stands_elsewhere_in_the_source_is_not_counted_here() -> None:
     assert task().count(batch([noise(1, 10, 12)], [torch.zeros(10, 12, dtype=torch.int64)], [placement])) is None
 
 
+def test_what_follows_the_trees_of_vessels_is_not_counted_pixel_by_pixel() -> None:
+    here = batch([noise(1, 10, 12)], [torch.zeros(10, 12, dtype=torch.int64)])
+    assert task().count(here) is not None
+    assert task(vessel_trees=True).count(here) is None
+
+
 def test_a_task_that_cannot_predict_is_none() -> None:
     class Half(Task):
         def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
