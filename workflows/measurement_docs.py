@@ -14,7 +14,15 @@ from pipeline.measurements.quantity import Measurement, Quantity
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "measurements.md"
 BEGIN, END = "<!-- measurements: begin -->", "<!-- measurements: end -->"
-UNITS = {"1": "none", "mm": "mm or px", "mm2": "mm2 or px2", "mm3": "mm3 or voxels", "um": "um or px", "1/mm": "1/mm or 1/px"}
+UNITS = {
+    "1": "none",
+    "mm": "mm or px",
+    "mm2": "mm2 or px2",
+    "mm3": "mm3 or voxels",
+    "um": "um or px",
+    "1/mm": "1/mm or 1/px",
+    "1/mm2": "1/mm2 or 1/px2",
+}
 
 
 def tables() -> str:

@@ -142,6 +142,7 @@ def _merged(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
         engine="+".join(one.engine for one in results),
         seconds=sum(one.seconds for one in results),
         found=FoundObjects.ranked(found, has_masks, thresholds) if thresholds else None,
+        surfaces=next((one.surfaces for one in results if one.surfaces is not None), None),  # layers share a case with no other mask
         answers=tuple(answer for one in results for answer in one.answers),
         found_by=found_by,
         evidence=united([one.evidence for one in results], [one.label_map.names for one in results], mask, label_map),

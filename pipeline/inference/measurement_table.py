@@ -34,7 +34,7 @@ WHOSE = ("patient", "patient_source", "eye", "visit", "visit_number", "days")
 ABOUT = (*WHOSE, "images", "cases", "joined", "quality", "flags", "not_measured")
 """Columns before the measures: docs/measurements.md says what each holds."""
 COUNTS = ("visit_number", "days", "images")
-_SUFFIX = {"1": "", "%": "_percent", "1/px": "_per_px", "1/mm": "_per_mm"}
+_SUFFIX = {"1": "", "%": "_percent", "1/px": "_per_px", "1/mm": "_per_mm", "1/px2": "_per_px2", "1/mm2": "_per_mm2"}
 _GRADES: tuple[str | None, ...] = (*get_args(QualityGrade)[:2], None, *get_args(QualityGrade)[2:])
 """The best first; what nobody graded lies between usable and poor."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from pipeline.inference.measurement_table import column_of, write_measurements
+from pipeline.types import Unit
 from pipeline.types.assessment import FlagRecord, MeasureRecord, QualityRecord
 from pipeline.types.case_record import CASE_FILE, CaseRecord, GeometryRecord, PlaneRecord
 from pipeline.types.visits import PatientVisits, VisitRecord, VisitsRecord
@@ -123,3 +125,10 @@ def test_a_damaged_record_is_left_out_and_said(tmp_path: Path, caplog: pytest.Lo
 def test_the_documentation_is_that_of_the_registry() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert page(text) == text, "renew it: python workflows/measurement_docs.py --write"
+
+
+def test_a_column_is_named_in_letters_whatever_the_unit() -> None:
+    names = [column_of("key", unit, None) for unit in get_args(Unit) if unit != "%"]
+    assert len({*names}) == len(names)
+    assert all(re.fullmatch("[a-z0-9_]+", name) for name in names)
+    assert column_of("vein_squared_curvature", "1/mm2", "estimated") == "vein_squared_curvature_per_mm2_estimated"
