@@ -138,8 +138,11 @@ class MeasuredCase:
         return tuple(self.label_map.names[place] for place in places)
 
     def with_alternative(self, other: Alternative) -> MeasuredCase:
-        """The case as it would be with another result."""
-        return replace(self, mask_of=other.mask_of, lean=other.lean, alternatives=())
+        """The case as it would be with another result, in the same field of view, which is not sought again."""
+        out = replace(self, mask_of=other.mask_of, lean=other.lean, alternatives=())
+        if "field" in vars(self):
+            vars(out)["field"] = self.field
+        return out
 
 
 def encoded(label_map: LabelMap, mask: npt.NDArray[Any]) -> Callable[[int], BoolArray]:

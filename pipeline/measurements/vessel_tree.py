@@ -101,9 +101,14 @@ def _arms(arms: BoolArray, clusters: npt.NDArray[Any]) -> list[Segment]:
     number = np.full(arms.shape, -1)
     number[rows, columns] = np.arange(len(rows))
     near = np.stack([number[rows + r, columns + c] for r, c in _OFFSETS], axis=1)
-    beside = np.stack([clusters[rows + r, columns + c] for r, c in _OFFSETS], axis=1) - 1
-    neighbours = [[n for n in own if n >= 0] for own in near.tolist()]
-    touched = [list(dict.fromkeys(n for n in own if n >= 0)) for own in beside.tolist()]
+    neighbours: list[list[int]] = [[] for _ in range(len(rows))]
+    for pixel, neighbour in zip(np.nonzero(near >= 0)[0].tolist(), near[near >= 0].tolist(), strict=True):
+        neighbours[pixel].append(neighbour)
+
+    def touched(pixel: int) -> list[int]:
+        beside = [int(clusters[rows[pixel] + r, columns[pixel] + c]) - 1 for r, c in _OFFSETS]
+        return list(dict.fromkeys(n for n in beside if n >= 0))
+
     segments, seen = [], [False] * len(rows)
     order = sorted(range(len(rows)), key=lambda n: len(neighbours[n]) > 1)  # from an end where there is one, else round a circle
     for start in order:
@@ -116,9 +121,9 @@ def _arms(arms: BoolArray, clusters: npt.NDArray[Any]) -> list[Segment]:
             chain.append(following)
         path = np.stack([rows[chain], columns[chain]], axis=1).astype(np.float64) - 1
         if len(chain) == 1:
-            first, last = ([*touched[start], FREE, FREE])[:2]
+            first, last = ([*touched(start), FREE, FREE])[:2]
         else:
-            first, last = (next(iter(touched[end]), FREE) for end in (chain[0], chain[-1]))
+            first, last = (next(iter(touched(end)), FREE) for end in (chain[0], chain[-1]))
         segments.append(Segment(path, (first, last)))
     return segments
 

@@ -16,6 +16,7 @@ from pipeline.measurements.case import MeasuredCase
 from pipeline.measurements.fractal import fractal_dimension
 from pipeline.measurements.tortuosity import tortuosity
 from pipeline.measurements.vessel_equivalents import ARTERY_FACTOR, calibres_in, equivalent
+from pipeline.measurements.vessel_lines import smooth
 from pipeline.measurements.vessel_zones import find_rings
 from pipeline.measurements.vessels import Network
 from pipeline.types import Geometry, LabelClass, LabelMap
@@ -233,3 +234,13 @@ def test_at_another_angle_the_same_vessels_differ_little(spokes: tuple[Bools, Bo
     for key, within in {"density": 0.02, "length": 0.02, "calibre": 0.02, "fractal_dimension": 0.05, "tortuosity": 0.002}.items():
         assert second[f"artery_{key}"].value == pytest.approx(first[f"artery_{key}"].value, rel=within), key
     assert second["artery_branch_points"].value == first["artery_branch_points"].value
+
+
+def test_paths_that_are_smoothed_together_come_out_as_each_alone() -> None:
+    random = np.random.default_rng(3)
+    paths = [np.cumsum(random.normal(size=(n, 2)), axis=0) for n in (3, 20, 21, 4, 22, 90)]  # as far as the Gaussian reaches, and less
+    for together, path in zip(smooth(paths, 5.0), paths, strict=True):
+        (alone,) = smooth([path], 5.0)
+        assert together.shape == path.shape
+        assert np.array_equal(together, alone)
+        assert np.allclose(together[[0, -1]], path[[0, -1]])
