@@ -49,7 +49,7 @@ def flags_of(doubt: DoubtRecord | None) -> tuple[FlagRecord, ...]:
     """That a scan looks unlike all that the networks were trained on."""
     if doubt is None or (doubt.unlike_training or 0.0) < FLAGGED:
         return ()
-    text = "the picture's light, colour, sharpness or shape is unlike that of the training pictures; what was found may be wrong"
+    text = "The picture's light, colour, sharpness or shape is unlike that of the training pictures; what was found may be wrong."
     return (FlagRecord(code="unlike_training", text=text),)
 
 

@@ -27,6 +27,7 @@ from pipeline.errors import ConfigError, OcusegError, ScanError
 from pipeline.inference.batching import Batching
 from pipeline.inference.case_files import recorded_sha256
 from pipeline.inference.journal import Entry, Journal
+from pipeline.inference.laterality import doubt_side
 from pipeline.inference.measurement_table import write_measurements
 from pipeline.inference.model_set import ModelSet, PreparedCase, finds_objects
 from pipeline.inference.object_files import gather_coco
@@ -249,8 +250,7 @@ class _Run:
             self.writers.settle()
         other = self._other(entry)
         if other is not None and other.kind != "conflict":
-            what = "file" if other.kind == "same_content" else "SOP Instance UID and the same pixels"
-            self._enter(replace(entry, status="duplicate", code=other.kind, reason=f"the same {what} as {other.case}"))
+            self._enter(replace(entry, status="duplicate", code=other.kind, reason=other.same + doubt_side(self.out, other, entry.case)))
             return
         self.roles.update(roles_that_counted(entry.case, read.file.path, self.folder, self.names))
         note = f"{other.case} has the same SOP Instance UID and another picture; one of the two is named wrongly" if other else ""

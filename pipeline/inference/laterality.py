@@ -6,20 +6,24 @@ What a file's header, its name or the user says stays: a conflict is a flag for 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.inference.answers import Answer
-from pipeline.inference.case_files import CaseResult
+from pipeline.inference.case_files import CaseResult, write_json
+from pipeline.measurements.rim import NO_SIDE
 from pipeline.scans.field_of_view import detect_field_of_view, field_diameter
+from pipeline.scans.originals import OTHER_EYE, Other
+from pipeline.scans.place import SIDE_CONFLICT
 from pipeline.types import Geometry, Laterality, Role, Scan
-from pipeline.types.assessment import FlagRecord
+from pipeline.types.assessment import FlagRecord, MeasureRecord
+from pipeline.types.case_record import CASE_FILE, CaseRecord
 
 SIDES: dict[Role, Laterality] = {"right_eye": "R", "left_eye": "L"}
-SIDE_CONFLICT = "side_conflict"
-"""Code of the flag that two sources name two eyes."""
 WORDS = {"R": "right", "L": "left"}
 SHORT = {"R": "OD", "L": "OS"}
 SOURCES = {
@@ -37,14 +41,20 @@ _DISC = (0.05, 0.3)
 """A disc's diameter as a fraction of the field's: what is smaller or larger was no disc."""
 
 
+_NAMED_TWICE = (
+    "The same picture lies in the folder under the names of both eyes; look which it is, remove the wrong file and this case's folder, and "
+    "run the command again."
+)
+
+
 def with_sides(result: CaseResult) -> CaseResult:
     """The case with the side that its picture shows where nothing else states one, and a flag for each contradiction: of the reader's (a
     tag and a name, two sizes of a pixel), of a bundle that knows the sides, and of where the disc lies."""
     scan, found = with_side(result.scan, result.answers)
     if not found and scan.geometry.laterality_source != "picture":  # one flag for one conflict
         found = disc_side(scan, result)
-    doubts = (FlagRecord(code=code, text=text) for code, text in scan.doubts)
-    flags = (*result.assessment.flags, *doubts, *found)
+    doubts = (*scan.doubts, *((flag.code, flag.text) for flag in found))
+    flags = (*result.assessment.flags, *(FlagRecord(code=code, text=f"{text[0].upper()}{text[1:]}.") for code, text in doubts))
     return replace(result, scan=scan, assessment=replace(result.assessment, flags=flags))
 
 
@@ -66,6 +76,29 @@ def with_side(scan: Scan, answers: tuple[Answer, ...]) -> tuple[Scan, tuple[Flag
             continue
         flags.append(_conflict(scan.geometry, side, f"{answer.name}, probability {float(answer.probabilities.max()):.2f}"))
     return scan, tuple(flags)
+
+
+def doubt_side(out: Path, kept: Other, case: str) -> str:
+    """How the reason of a duplicate ends, named ``case``: "", or that the ``kept`` one, which is finished, is named as of the other eye.
+
+    That case in ``out`` gets a flag, and no number any more for which one must know the side.
+    """
+    if not kept.of_other_eye(case):
+        return ""
+    with suppress(OSError, ValueError):  # a slice has no folder of its own yet; of a damaged record the report tells
+        folder = out / "cases" / kept.case
+        record = CaseRecord.read(folder)
+        flag = FlagRecord(code=SIDE_CONFLICT, text=_NAMED_TWICE)
+        if flag not in record.flags:
+            measures = tuple(map(_without_side, record.measures))
+            write_json(folder / CASE_FILE, record.model_copy(update={"flags": (*record.flags, flag), "measures": measures}).to_json())
+    return OTHER_EYE
+
+
+def _without_side(measure: MeasureRecord) -> MeasureRecord:
+    if measure.value is None or not {"nasal", "temporal"} & {*measure.key.split("_")}:
+        return measure
+    return measure.model_copy(update={"value": None, "low": None, "high": None, "undefined": NO_SIDE})
 
 
 def disc_side(scan: Scan, result: CaseResult) -> tuple[FlagRecord, ...]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from pipeline.inference.assessment import Assessment
 from pipeline.inference.case_files import CaseResult
-from pipeline.inference.laterality import SIDE_CONFLICT
 from pipeline.measurements.case import Alternative, Box, Lean, MeasuredCase, encoded
 from pipeline.metrics.threshold import ODDS
+from pipeline.scans.place import SIDE_CONFLICT
 from pipeline.types import Scan
 from pipeline.types.scan import SlicesRun
 

@@ -19,7 +19,7 @@ from pipeline.scans.archives import archive_counts
 from pipeline.scans.catalogue import Catalogue, CatalogueWriter
 from pipeline.scans.database import refusals
 from pipeline.scans.identity import Pseudonyms, roles_that_counted, tell_of_roles, warn_of_one_patient
-from pipeline.scans.originals import Originals
+from pipeline.scans.originals import OTHER_EYE, Originals
 from pipeline.scans.place import Role
 from pipeline.scans.record import PASSING, FileRecord, Status, examine, open_file, record_of, rejection, stamp_of, token_of
 from pipeline.scans.walk import walk
@@ -73,7 +73,8 @@ def _settle(record: FileRecord, originals: Originals) -> FileRecord:
     other = originals.find(record.token, record.sha256, record.instance, record.pixels)
     if other is not None:
         status: Status = "read" if other.kind == "conflict" else "duplicate"
-        record = replace(record, status=status, code=other.kind, reason=_REASONS[other.kind], related=other.token)
+        reason = _REASONS[other.kind] + OTHER_EYE * (status == "duplicate" and other.of_other_eye(record.case or ""))
+        record = replace(record, status=status, code=other.kind, reason=reason, related=other.token)
     if record.status == "read":
         originals.add(record.token, record.case or "", record.sha256, record.instance, record.pixels)
     return record

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.scans.database import TemporaryDatabase
+from pipeline.types import CaseKey
+
+OTHER_EYE = ", there under the name of the other eye; look which eye it is"
+"""What the reason of a duplicate ends with where :meth:`Other.of_other_eye`."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,16 @@ class Other:
     kind: Literal["same_content", "same_instance", "conflict"]
     token: str
     case: str
+
+    @property
+    def same(self) -> str:
+        """As the reason of a duplicate."""
+        what = "file" if self.kind == "same_content" else "SOP Instance UID and the same pixels"
+        return f"the same {what} as {self.case}"
+
+    def of_other_eye(self, case: str) -> bool:
+        """Whether ``case`` and this one (each ``str(CaseKey)``, or "") are the right and the left eye: one file has a wrong name."""
+        return bool(case and self.case) and {CaseKey.parse(case).eye, CaseKey.parse(self.case).eye} == {"R", "L"}
 
 
 class Originals(TemporaryDatabase):

@@ -25,6 +25,7 @@ from pipeline.inference.folder import predict_folder
 from pipeline.inference.journal import Journal
 from pipeline.memory import Limits
 from pipeline.scans import workers
+from pipeline.scans.catalogue import Catalogue
 from pipeline.scans.folder import index_folder
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.nifti import write_nifti
@@ -171,6 +172,28 @@ def test_bad_files_are_recorded_and_do_not_stop_the_run(tmp_path: Path, bundle: 
     assert copy["status"] == "done"
     assert of(good[1])["status"] == "duplicate"
     assert of(good[1])["reason"] == f"the same file as {copy['case']}"
+
+
+def test_one_picture_under_the_names_of_both_eyes_is_doubted(tmp_path: Path, bundle: Bundle) -> None:
+    folder = tmp_path / "scans" / "p"
+    folder.mkdir(parents=True)
+    write_png(folder / "a_OD.png", picture(1))
+    shutil.copy(folder / "a_OD.png", folder / "b_OS.png")
+    for _ in range(2):
+        assert run(tmp_path) == counts(done=1, duplicate=1)
+        (first,) = (row for row in ledger(tmp_path / "out") if row["status"] == "done")
+        (second,) = (row for row in ledger(tmp_path / "out") if row["status"] == "duplicate")
+        assert second["reason"] == f"the same file as {first['case']}, there under the name of the other eye; look which eye it is"
+        flags = json.loads((tmp_path / "out" / "cases" / first["case"] / "case.json").read_text())["flags"]
+        assert [flag["code"] for flag in flags].count("side_conflict") == 1
+    with (tmp_path / "out" / "measurements.csv").open(newline="", encoding="utf-8") as file:
+        assert "side_conflict" in next(csv.DictReader(file))["flags"]
+    index_folder(tmp_path / "scans", tmp_path / "catalogue", pseudonyms=KEY, workers=0)
+    with Catalogue(tmp_path / "catalogue") as catalogue:
+        assert [record.reason.endswith("there under the name of the other eye; look which eye it is") for record in catalogue] == [
+            False,
+            True,
+        ]
 
 
 def test_no_name_and_no_path_is_written(tmp_path: Path, bundle: Bundle) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.inference.answers import Answer
-from pipeline.inference.case_files import CaseResult
-from pipeline.inference.laterality import with_side, with_sides
+from pipeline.inference.case_files import CaseResult, write_case
+from pipeline.inference.laterality import doubt_side, with_side, with_sides
+from pipeline.inference.measured_case import measured_case
+from pipeline.measurements.by_role import measure_case
+from pipeline.scans.originals import Other
 from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, Scan
+from pipeline.types.assessment import FlagRecord
+from pipeline.types.case_record import CaseRecord
 
 EYES = LabelMap((LabelClass(1, "OD", (0, 0, 255), role="right_eye"), LabelClass(2, "OS", (255, 0, 0), role="left_eye")))
 
@@ -88,7 +94,8 @@ def test_a_disc_on_the_wrong_side_is_a_flag_and_nothing_is_changed(side: Lateral
     ((code, text),) = flags(wrong)
     shown, told = ("OS", "OD") if side == "R" else ("OD", "OS")
     assert code == "side_conflict"
-    assert f"the picture looks like {shown}, " in text
+    assert text.startswith(f"The picture looks like {shown}, ")
+    assert text.endswith(".")
     assert f"but the file's header says {told}, " in text
     assert f"the optic disc lies {'left' if side == 'R' else 'right'} of the centre" in text
     assert with_sides(wrong).scan.geometry == wrong.scan.geometry
@@ -119,4 +126,31 @@ def test_one_conflict_is_one_flag_and_a_side_found_in_the_picture_is_not_held_ag
 def test_what_the_reader_doubted_is_a_flag() -> None:
     doubted = photographed("R", 0.3)
     own = replace(doubted, scan=replace(doubted.scan, doubts=(("spacing_conflict", "7 um by one, 14 um by the other"),)))
-    assert flags(own) == [("spacing_conflict", "7 um by one, 14 um by the other")]
+    assert flags(own) == [("spacing_conflict", "7 um by one, 14 um by the other.")]
+
+
+def test_a_picture_that_lies_there_under_both_eyes_loses_what_hangs_on_its_side(tmp_path: Path) -> None:
+    """Of the same bytes one case is kept: the side in its name is one of two."""
+    own = with_sides(photographed("R", 0.3))
+    cup = LabelMap((*DISC.classes, LabelClass(2, "cup", (213, 94, 0), role="optic_cup")))
+    inner = np.zeros_like(own.mask)
+    rows, columns = np.nonzero(own.mask)
+    inner[int(rows.mean()) - 5 : int(rows.mean()) + 6, int(columns.mean()) - 5 : int(columns.mean()) + 6] = 1
+    result = replace(own, label_map=cup, mask=own.mask + inner)
+    rim = measure_case(measured_case(result))
+    in_doubt = replace(result, assessment=replace(result.assessment, flags=(FlagRecord(code="side_conflict", text="."),)))
+    expected = {one.key: one.value for one in measure_case(measured_case(in_doubt))}
+    assert sum(value is None for value in expected.values()) > sum(one.value is None for one in rim)
+    (tmp_path / "cases").mkdir()
+    write_case(tmp_path, replace(result, assessment=replace(result.assessment, measures=rim)))
+    kept = Other("same_content", "t", result.case)
+    before = (tmp_path / "cases" / result.case / "case.json").read_bytes()
+    for same in ("p_R_2_j", "p_U_2_j"):
+        assert doubt_side(tmp_path, kept, same) == ""
+    assert (tmp_path / "cases" / result.case / "case.json").read_bytes() == before
+    told = [doubt_side(tmp_path, kept, "p_L_2_j") for _ in range(2)]
+    assert told == [", there under the name of the other eye; look which eye it is"] * 2
+    record = CaseRecord.read(tmp_path / "cases" / result.case)
+    assert [flag.code for flag in record.flags] == ["side_conflict"], "once"
+    assert {one.key: one.value for one in record.measures} == expected, "as of a side in doubt"
+    assert doubt_side(tmp_path, Other("same_content", "t", "p_R_9_none"), "p_L_2_j") == told[0], "a slice has no folder yet"
