@@ -3,13 +3,13 @@
     .venv/bin/python workflows/predicted_dice.py pipeline/bundles/shipped/vessels --class vessel \\
         --fit chase_db1=CHASE:train:5 hrf=HRF:train:4 --look chase_db1=CHASE hrf=HRF --test drive=DRIVE:all:20 --write
     .venv/bin/python workflows/predicted_dice.py pipeline/bundles/shipped/disc --class optic_disc --weak 0.95 --amounts 0.4 0.6 0.75 0.85 \\
-        --fit idrid_codras=IDRID:validation:20 --look idrid_codras=IDRID --test drishti_gs=DRISHTI:all:16:disc --write
+        --test idrid_codras=IDRID:validation:18
 
 Each photograph is seen as it is and spoilt in four ways by known amounts (phantoms/degrade.py). On the ``--fit`` ones, which the bundle's
-licence lets it know, a temperature is chosen (unspoilt ones of its validation part), and how a true Dice follows from the expected one. On
-the ``--test`` ones nothing is chosen. ``--look`` names the sets whose training and validation parts say what is usual. ``--write`` puts
-what was learnt into the bundle's doubt.json: its weights, thresholds, masks and id stay. What a photograph gave is kept in ``--cache``, so
-that a second run takes seconds.
+licence lets it know, a temperature is chosen (unspoilt ones of its validation part), and how a true Dice follows from the expected one;
+without any it is the expected one. On the ``--test`` ones nothing is chosen. ``--look`` names the sets whose training and validation
+parts say what is usual. ``--write`` puts what was learnt into the bundle's doubt.json: its weights, thresholds, masks and id stay. What a
+photograph gave is kept in ``--cache``, so that a second run takes seconds.
 """
 
 from __future__ import annotations
@@ -232,10 +232,9 @@ def told(name: str, found: Sequence[Sample], model: DoubtModel, cls: str) -> lis
 
 
 def predictions(found: Sequence[Sample], model: DoubtModel, cls: str) -> Floats:
-    temperature = model.temperatures[cls]
-    chances = [one.chances(temperature) for one in found]
+    chances = [one.chances(model.temperatures.get(cls, 1.0)) for one in found]
     pairs = zip(chances, found, strict=True)
-    return np.array([predicted_dice(own, one.area, model.dice[cls]) or 0.0 if own.pixels else 0.0 for own, one in pairs])
+    return np.array([predicted_dice(own, one.area, model.dice.get(cls)) or 0.0 if own.pixels else 0.0 for own, one in pairs])
 
 
 def draw(groups: dict[str, Sequence[Sample]], model: DoubtModel, cls: str) -> npt.NDArray[np.uint8]:
@@ -255,7 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--class", dest="cls", required=True, help="the bundle's class")
-    parser.add_argument("--fit", nargs="+", type=Source.of, required=True, metavar="CARD=FOLDER:PART:NUMBER")
+    parser.add_argument("--fit", nargs="+", type=Source.of, default=[], metavar="CARD=FOLDER:PART:NUMBER")
     parser.add_argument("--test", nargs="+", type=Source.of, default=[], metavar="CARD=FOLDER:PART:NUMBER:CLASS")
     parser.add_argument("--look", nargs="+", type=Source.of, default=[], metavar="CARD=FOLDER")
     parser.add_argument("--amounts", nargs=4, type=float, default=[0.05, 0.3, 0.5, 0.7], help="least amounts by which pictures are spoilt")
@@ -270,14 +269,17 @@ def main() -> None:
     if split is None:
         sys.exit("the bundle does not say what it was trained and validated on; train it again")
     fitted = [one for source in options.fit for one in samples(predictor, source, options)]
-    temperature = temperature_of(fitted, {str(key) for key in split.validation})
-    learnt: dict[str, Any] = {"temperatures": {options.cls: temperature}, "dice": {options.cls: learn_dice(fitted, temperature)}}
+    learnt: dict[str, Any] = {}
+    if fitted:
+        temperature = temperature_of(fitted, {str(key) for key in split.validation})
+        learnt = {"temperatures": {options.cls: temperature}, "dice": {options.cls: learn_dice(fitted, temperature)}}
+        print(f"temperature {temperature}, Dice from {learnt['dice'][options.cls].to_json()}")
     if options.look:
         learnt["look"] = learn_look(*looks(options.look, split))
     model = DoubtModel(**learnt)
-    print(f"temperature {temperature}, Dice from {learnt['dice'][options.cls].to_json()}")
     print(HEAD)
-    print("\n".join(told("learnt on", fitted, model, options.cls)))
+    if fitted:
+        print("\n".join(told("learnt on", fitted, model, options.cls)))
     groups = {source.card.name: list(samples(predictor, source, options)) for source in options.test}
     for name, found in groups.items():
         print("\n".join(told(name, found, model, options.cls)))

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from pipeline.atomic import write_text
 from pipeline.cards.card import load_card
@@ -18,6 +20,7 @@ from pipeline.evaluation.evaluate import evaluate
 from pipeline.lock import locked
 from pipeline.tracking.record import RecordedInputs
 from pipeline.training import run
+from pipeline.training.checkpoint import newest
 from pipeline.training.keeper import cut_history
 from pipeline.training.result import TrainingResult
 from tests.training.test_recording import Recorder
@@ -101,6 +104,13 @@ def test_a_run_without_patience_left_goes_on_with_more(root: Path, tmp_path: Pat
     assert epochs(tmp_path / "run") == [1, 2]
     train_tiny(tiny_config(root, train__epochs=6, train__patience=3), root, tmp_path / "run", resume=True)
     assert epochs(tmp_path / "run") == [1, 2, 3, 4]
+    # Of equally good epochs the last is kept, across a resumption, too; patience counts from the first of them.
+    found = newest(tmp_path / "run" / "checkpoints")
+    assert found is not None
+    progress = json.loads((found / "state.json").read_text())["progress"]
+    assert (progress["best_epoch"], progress["stale"]) == (4, 3)
+    last, best = load_file(found / "network.safetensors"), load_file(found / "best.safetensors")
+    assert all(torch.equal(last[name], value) for name, value in best.items())
 
 
 def test_a_run_that_somebody_is_at_is_left_alone(root: Path, tmp_path: Path) -> None:
