@@ -94,6 +94,11 @@ class ModelSet:
         """Whether a bundle says what a scan as a whole is."""
         return not all(bundle.marks for bundle in self.bundles)
 
+    @property
+    def doubts(self) -> bool:
+        """Whether flips are looked at, too."""
+        return any(one.doubts for one in self.predictors)
+
     def label_map(self, predictors: Sequence[Predictor]) -> LabelMap:
         """The classes of these, one list after the other."""
         key = tuple(predictors)

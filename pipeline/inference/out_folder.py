@@ -103,11 +103,12 @@ def _begin_or_continue(out: Path, models: ModelSet, pseudonyms: Pseudonyms, prob
         raise ConfigError(
             "the output folder was begun with another site key, so its pseudonyms would not match; give that key, or a new folder"
         )
-    if found.probabilities != probabilities:
-        raise ConfigError(
-            f"the output folder was begun {'with' if found.probabilities else 'without'} --probabilities, and all its cases "
-            "have the same files; go on as it was begun, or give a new folder"
-        )
+    for option, before, now in (("probabilities", found.probabilities, probabilities), ("doubt", found.doubt, models.doubts)):
+        if before != now:
+            raise ConfigError(
+                f"the output folder was begun {'with' if before else 'without'} --{option}, and all its cases have the same files; go on "
+                "as it was begun, or give a new folder"
+            )
     if found.stated != stated:
         raise ConfigError(
             f"the output folder was begun with {found.stated.options() or 'nothing stated of its scans'}, not with "
@@ -133,5 +134,6 @@ def _record(models: ModelSet, key_check: str, probabilities: bool, stated: State
         card_sha256="+".join(bundle.card_sha256 for bundle in bundles),
         key_check=key_check,
         probabilities=probabilities,
+        doubt=models.doubts,
         stated=stated,
     )

@@ -18,7 +18,7 @@ import re
 import secrets
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -161,7 +161,17 @@ def identify(
     case = CaseKey(
         token, eye or "U", names.token("visit", visit) if visit else NO_VISIT, names.token("image", image or place_bytes(path, root))
     )
-    return Identity(case, source, names.day(token, date or visit), patient or folder_patient, visit)
+    day = names.day(token, date or visit) if visit else None  # what states no visit is of any
+    return Identity(case, source, day, patient or folder_patient, visit)
+
+
+def of_file(whose: Identity, path: Path, names: Pseudonyms) -> Identity:
+    """Where a folder's name counted for the patient: the same as a patient of the file's own, by its name without the eye."""
+    if whose.source != "folder":
+        return whose
+    patient = patient_and_visit_from_place(path, None)[0]
+    # The day stays without a visit: a calendar is one patient's own.
+    return replace(whose, case=replace(whose.case, patient=names.patient(patient)), source="file", day=None, patient=patient)
 
 
 def warn_of_one_patient(patients: Counter[str]) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigError
-from pipeline.scans.identity import Pseudonyms
-from pipeline.scans.place import patient_and_visit_from_place
+from pipeline.scans.identity import Identity, Pseudonyms, of_file
 from pipeline.scans.spacing import Said
 from pipeline.types import Scan
 from pipeline.types.stated import Stated
@@ -45,10 +44,9 @@ def stated(modality: str | None = None, pixel_mm: str | Sequence[float | None] |
 def fill(said: Stated, names: Pseudonyms, scan: Scan, path: Path | None) -> Scan:
     """The scan as its file (``path``, None of an array) and the user together describe it, but for its scale (:func:`scale_of`)."""
     scan = _of_kind(scan, said)
-    if said.patients == "file" and scan.patient_source == "folder" and path is not None:
-        patient = names.patient(patient_and_visit_from_place(path, None)[0])
-        # The day stays without a visit: a calendar is one patient's own.
-        scan = replace(scan, case=replace(scan.case, patient=patient), patient_source="file", day=None)
+    if said.patients == "file" and path is not None:
+        whose = of_file(Identity(scan.case, scan.patient_source, scan.day, "", ""), path, names)
+        scan = replace(scan, case=whose.case, patient_source=whose.source, day=whose.day)
     return scan
 
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from pipeline.errors import ConfigError, ScanError
-from pipeline.scans.identity import Identity, Pseudonyms, identify
+from pipeline.scans.identity import Identity, Pseudonyms, identify, of_file
 from pipeline.scans.open import identity_by_tags
 from pipeline.scans.place import laterality_from_place
 from pipeline.scans.record import token_of
@@ -40,8 +41,9 @@ def who_is(token: str, root: Path, names: Pseudonyms, progress: ProgressCallback
     wanted = _wanted(token)
     for number, (path, problem) in enumerate(walk(root)):
         progress(number + 1, None, "")
-        if problem is None and (whose := _whose(path, root, names)) is not None and _is_one(wanted, whose, token_of(path, root, names)):
-            yield Known(path, whose)
+        file = token_of(path, root, names)
+        found = _whose(path, root, names) if problem is None else ()
+        yield from islice((Known(path, whose) for whose in found if _is_one(wanted, whose, file)), 1)
 
 
 def _wanted(text: str) -> CaseKey | str:
@@ -53,11 +55,13 @@ def _wanted(text: str) -> CaseKey | str:
     raise ConfigError(f"{text!r} is no pseudonym: give sixteen letters and digits, or a case's whole name, PATIENT_EYE_VISIT_IMAGE")
 
 
-def _whose(path: Path, root: Path, names: Pseudonyms) -> Identity | None:
-    """By tags, else by the place; None of a file that is no scan by its tags or cannot be opened."""
+def _whose(path: Path, root: Path, names: Pseudonyms) -> Iterator[Identity]:
+    """By tags, else by the place, as a folder's and as the file's (`--patients file`); nothing of a file that is no scan by its tags or
+    cannot be opened."""
     with suppress(ScanError):
-        return identity_by_tags(path, names, root) or identify(names, path, root, laterality_from_place(path, root))
-    return None
+        whose = identity_by_tags(path, names, root) or identify(names, path, root, laterality_from_place(path, root))
+        yield whose
+        yield of_file(whose, path, names)
 
 
 def _is_one(wanted: CaseKey | str, whose: Identity, file: str) -> bool:

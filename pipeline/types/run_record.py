@@ -27,8 +27,8 @@ class EngineRecord(Record):
 class RunRecord(Record):
     """``objects``: each case has objects (boxes with class and score) beside its mask · ``answers``: bundles say what it is as a whole ·
     ``classes``: the label map's JSON · ``key_check``: tells another site key, without which pseudonyms would not match ·
-    ``probabilities``: whether each case keeps them · ``stated``: by the user, of scans whose files do not say it · ``engines``: what ran
-    each bundle's network, by the bundle's id."""
+    ``probabilities``: whether each case keeps them · ``doubt``: whether flips were looked at, too · ``stated``: by the user, of scans
+    whose files do not say it · ``engines``: what ran each bundle's network, by the bundle's id."""
 
     bundle_id: str = ""
     bundle_name: str = ""
@@ -44,6 +44,7 @@ class RunRecord(Record):
     card_sha256: str = ""
     key_check: str = ""
     probabilities: bool = False
+    doubt: bool = False
     stated: Stated = Stated()
     engines: dict[str, EngineRecord] = Field({})
 

@@ -470,11 +470,12 @@ def test_a_decoder_that_crashes_hangs_or_takes_all_memory_costs_one_file_from_th
     assert run(tmp_path, limits=limits) == counts(done=5)
 
 
-def test_a_folder_begun_without_probabilities_goes_on_without_them(tmp_path: Path, bundle: Bundle) -> None:
+@pytest.mark.parametrize("option", ["probabilities", "doubt"])
+def test_a_folder_begun_without_an_option_goes_on_without_it(tmp_path: Path, bundle: Bundle, option: str) -> None:
     write_folder(tmp_path / "scans", 1)
     run(tmp_path)
-    with pytest.raises(ConfigError, match="was begun without --probabilities"):
-        run(tmp_path, probabilities=True)
+    with pytest.raises(ConfigError, match=f"was begun without --{option}"):
+        run(tmp_path, **{option: True})
     assert run(tmp_path) == counts(done=1)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.scans.eyes import eyes_in_names, laterality_from_name
-from pipeline.scans.identity import Pseudonyms, default_key_path, stated_patient, warn_of_one_patient
+from pipeline.scans.identity import NO_VISIT, Pseudonyms, default_key_path, identify, stated_patient, warn_of_one_patient
 from pipeline.scans.open import open_scan
 from pipeline.scans.place import laterality_from_place, patient_and_visit_from_place
 from pipeline.scans.raster import write_png
@@ -343,3 +343,11 @@ def test_any_file_name_has_a_case(tmp_path: Path) -> None:
         path = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))
         write_png(path, ramp(6, 11))
         assert re.fullmatch(r"[a-z2-7]{16}_U_0_[a-z2-7]{16}", str(open_scan(path, root=tmp_path).case))
+
+
+def test_a_date_without_a_visit_makes_no_dated_visit(tmp_path: Path) -> None:
+    """All files of a patient that state no visit share one token, so that no day is theirs."""
+    path = tmp_path / "P" / "a.dcm"
+    whose = identify(Pseudonyms.unkeyed(), path, tmp_path, None, patient="P0042", date="20240229")
+    assert (whose.case.visit, whose.day) == (NO_VISIT, None)
+    assert identify(Pseudonyms.unkeyed(), path, tmp_path, None, patient="P0042", visit="1.2.3", date="20240229").day is not None

@@ -13,6 +13,7 @@ from pipeline.scans.identity import NO_VISIT, Pseudonyms
 from pipeline.scans.open import open_scan
 from pipeline.scans.raster import write_png
 from pipeline.scans.record import token_of
+from pipeline.scans.stated import fill, stated
 from tests.scans.make import dicom, photograph, ramp, saved
 
 KEY = b"a site key for tests"
@@ -75,3 +76,14 @@ def test_the_key_is_held_against_that_of_the_results(site: Path) -> None:
     (results / "run.json").write_text(json.dumps({"classes": {}, "key_check": check}))
     code, said = asked("a" * 16, site, "--results", str(results))
     assert (code, "the results were made with another site key" in said) == (2, True)
+
+
+def test_a_patient_of_the_files_own_leads_back_too(site: Path) -> None:
+    """As `--patients file` names it, in a folder that has a name of its own."""
+    names, path = Pseudonyms(KEY), site / "Meyer" / "2024-06-12" / "x_OD.png"
+    case = fill(stated(patients="file"), names, open_scan(path, pseudonyms=names, root=site), path).case
+    for token in (case.patient, str(case)):
+        code, said = asked(token, site, "--json")
+        assert code == 0, said
+        (row,) = json.loads(said)
+        assert (row["file"], row["patient"], row["patient_source"], row["case"]) == (str(path), "x", "from the file's name", str(case))
