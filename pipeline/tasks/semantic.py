@@ -86,6 +86,8 @@ class SemanticTask(Task):
         super().__init__()
         if config.upscaling_logit and not label_map.independent:
             raise ConfigError("task.upscaling_logit: these classes exclude each other, so that their logits are relative; set it to 0")
+        if config.vessel_trees and not {"artery", "vein"} <= set(label_map.roles):
+            raise ConfigError("task.vessel_trees: needs a class with the role artery and one with the role vein; set it to false")
         self.config = config
         self.network = network
         self.label_map = label_map

@@ -229,9 +229,12 @@ def test_what_stands_elsewhere_in_the_source_is_not_counted_here() -> None:
 
 
 def test_what_follows_the_trees_of_vessels_is_not_counted_pixel_by_pixel() -> None:
-    here = batch([noise(1, 10, 12)], [torch.zeros(10, 12, dtype=torch.int64)])
-    assert task().count(here) is not None
-    assert task(vessel_trees=True).count(here) is None
+    here = batch([noise(2, 10, 12)], [torch.zeros(10, 12, dtype=torch.int64)])
+    vessels = LabelMap((LabelClass(1, "a", (255, 0, 0), role="artery"), LabelClass(2, "v", (0, 0, 255), role="vein")), overlapping=True)
+    assert task(vessels).count(here) is not None
+    assert task(vessels, vessel_trees=True).count(here) is None
+    with pytest.raises(ConfigError, match="role artery"):
+        task(CUP, vessel_trees=True)
 
 
 def test_a_task_that_cannot_predict_is_none() -> None:
