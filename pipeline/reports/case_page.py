@@ -75,5 +75,8 @@ def _warnings(case: ReportCase, run: RunFacts, objects: CaseObjects | None, draw
         yield f"The mask is so ragged that parts below {drawn.smallest} px are not drawn here; the mask itself and all numbers are whole."
     for name, pixels in zip(run.label_map.names, drawn.total[:, 0].tolist(), strict=True):
         if name in case.found and case.found[name].pixels != pixels:  # somebody changed the mask or case.json
-            stated = wording.count(case.found[name].pixels)
-            yield f"{name}: the mask holds {wording.count(pixels)} px where the prediction recorded {stated}; the mask was changed since."
+            held, stated = wording.count(pixels), wording.count(case.found[name].pixels)
+            if case.record.withheld(name):
+                yield f"{name}: the mask was changed since the prediction."
+            else:
+                yield f"{name}: the mask holds {held} px where the prediction recorded {stated}; the mask was changed since."

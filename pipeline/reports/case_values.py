@@ -102,7 +102,7 @@ def page_values(
             "start": at,
             "images": images,
             "scripts": [f"../data/{file}" for file in slices.scripts],
-            "pixels": slices.pixels,
+            "pixels": _pixels(case, slices, run),
             "attention": [[f"../../cases/{case.key}/{file}" for file in answer.attention] for answer in case.answers],
             "uncertainty": [f"../../cases/{case.key}/{file}" for file in _maps(case)],
         }
@@ -123,6 +123,12 @@ def _fluid(case: ReportCase, name: str) -> tuple[int, str, str]:
     if case.record.withheld(name):
         return own.number, wording.WITHHELD, wording.WITHHELD
     return own.number, wording.count(own.number), wording.fluid_volume(own.volume, own.unit)
+
+
+def _pixels(case: ReportCase, slices: DrawnCase, run: RunFacts) -> list[list[int]]:
+    """Of a volume's slices, those of each class; of a withheld one only whether there are any."""
+    hidden = [case.record.withheld(name) for name in run.label_map.names]
+    return [[min(n, 1) if no else n for n, no in zip(own, hidden, strict=True)] for own in slices.pixels] if case.volume else []
 
 
 def _maps(case: ReportCase) -> tuple[str, ...]:
@@ -162,7 +168,8 @@ def _object_data(
             "thresholds": objects.thresholds,
             "masks": objects.has_masks,
             "readable": objects.readable,
-            "rows": rows(case, objects),
+            "rows": rows(case, objects, [style.name for style in styles]),
+            "withheld": [case.record.withheld(style.name) for style in styles],
             "outlines": {} if case.volume else drawn.outlines,
         }
     }

@@ -14,6 +14,7 @@ from pipeline.types.assessment import MeasureRecord
 
 NONE = "–"
 """In place of a number that is undefined or withheld; the reason stands beside it."""
+ESTIMATED = " (estimated)"
 _UNITS: dict[Unit, str] = {
     "1": "",
     "%": " %",
@@ -47,9 +48,14 @@ class ShownMeasure:
     fellow: str = ""
 
     @property
+    def estimated(self) -> bool:
+        """Whether the size of a pixel is; ``text`` says so, and it is compared with its like alone."""
+        return self.record.scale == "estimated" and self.value is not None
+
+    @property
     def scale(self) -> str:
         """What must be said of the size of a pixel."""
-        return "the size of a pixel is estimated" if self.record.scale == "estimated" and self.value is not None else ""
+        return "the size of a pixel is estimated" if self.estimated else ""
 
 
 def shown_measures(case: ReportCase, fellow: ReportCase | None = None) -> list[ShownMeasure]:
@@ -70,7 +76,8 @@ def _shown(case: ReportCase, record: MeasureRecord, fellow: str) -> ShownMeasure
     bounds = ""
     if record.low is not None and record.high is not None:
         bounds = f"{number(record.low, record.unit)} to {number(record.high, record.unit)}"
-    return ShownMeasure(record, record.value, with_unit(record.value, record.unit), bounds=bounds, fellow=fellow)
+    text = with_unit(record.value, record.unit) + (ESTIMATED if record.scale == "estimated" else "")
+    return ShownMeasure(record, record.value, text, bounds=bounds, fellow=fellow)
 
 
 def _why_withheld(case: ReportCase, measure: MeasureRecord) -> str:
@@ -118,11 +125,12 @@ def with_unit(value: float, unit: Unit) -> str:
 
 
 def difference(one: ShownMeasure, other: ShownMeasure) -> str:
-    """``one`` less ``other`` with its sign, "" where one of them has no number or they have other units."""
-    if one.value is None or other.value is None or one.record.unit != other.record.unit:
+    """``one`` less ``other`` with its sign, "" where one has no number, or they differ in unit or in how the scale is known."""
+    if one.value is None or other.value is None or (one.record.unit, one.estimated) != (other.record.unit, other.estimated):
         return ""
     least = one.value - other.value
-    return ("+" if least > 0 else "") + with_unit(least, one.record.unit).replace("-", "\N{MINUS SIGN}")
+    text = ("+" if least > 0 else "") + with_unit(least, one.record.unit).replace("-", "\N{MINUS SIGN}")
+    return text + (ESTIMATED if one.estimated else "")
 
 
 def by_key(measures: Iterable[ShownMeasure]) -> dict[str, ShownMeasure]:

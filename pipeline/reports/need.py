@@ -41,17 +41,17 @@ class Asymmetry:
 
 def chart_order(case: ReportCase) -> tuple[str, str, int, str]:
     """Fellow eyes of one visit stand together, the right one first, as charts have them."""
-    return case.key.patient, case.key.visit, _EYE_ORDER[case.key.eye], case.key.image
+    return case.key.patient, case.key.visit, _EYE_ORDER[case.side], case.key.image
 
 
 def asymmetries(cases: Sequence[ReportCase]) -> dict[str, Asymmetry]:
     """By name of the case: the largest difference to the fellow eye in any measure with a known limit; cases without one are left out."""
     eyes: dict[tuple[str, str, str], list[ReportCase]] = {}
     for case in cases:
-        eyes.setdefault((case.key.patient, case.key.visit, case.geometry.laterality or ""), []).append(case)
+        eyes.setdefault((case.key.patient, case.key.visit, case.side), []).append(case)
     out: dict[str, Asymmetry] = {}
     for case in cases:
-        side = {"R": "L", "L": "R"}.get(case.geometry.laterality or "")
+        side = {"R": "L", "L": "R"}.get(case.side)
         fellows = eyes.get((case.key.patient, case.key.visit, side), []) if side else []
         found = [one for fellow in fellows for one in _differences(case, fellow)]
         if found:

@@ -15,7 +15,7 @@ from pipeline.types.visits import VisitsRecord
 class Neighbours:
     """``previous`` and ``following`` by name, in the order of the worklist · ``fellow``: the other eye of the same patient, visit and kind
     of scan · ``visit``: the same eye at the next visit, after the last one at the first; None where there is no other · ``visit_words``:
-    which visit this one is."""
+    which visit this one is. Of an unknown eye neither is known."""
 
     previous: str | None = None
     following: str | None = None
@@ -35,19 +35,19 @@ def neighbours(cases: Sequence[ReportCase], order: VisitsRecord) -> list[Neighbo
     series: dict[tuple[object, ...], list[ReportCase]] = defaultdict(list)
     visits: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for case in sorted(cases, key=lambda case: (case.key.patient, visit_order(case.key, order), case.key.image)):
-        own = series[*_kind(case), case.key.eye, case.key.visit]
+        own = series[*_kind(case), case.side, case.key.visit]
         if not own:
-            visits[*_kind(case), case.key.eye].append(case.key.visit)
+            visits[*_kind(case), case.side].append(case.key.visit)
         own.append(case)
     out = []
     for at, case in enumerate(cases):
-        kind, eye, visit = _kind(case), case.key.eye, case.key.visit
+        kind, eye, visit = _kind(case), case.side, case.key.visit
         rank = series[*kind, eye, visit].index(case)
         other = {"R": "L", "L": "R"}.get(eye)
         fellow = _nearest(series.get((*kind, other, visit), []), rank)
         names = visits[*kind, eye]
         following = names[(names.index(visit) + 1) % len(names)]
-        later = None if following == visit else _nearest(series[*kind, eye, following], rank)
+        later = None if following == visit or other is None else _nearest(series[*kind, eye, following], rank)
         previous = str(cases[at - 1].key) if at else None
         after = str(cases[at + 1].key) if at + 1 < len(cases) else None
         out.append(Neighbours(previous, after, fellow, later, order.words(case.key)))

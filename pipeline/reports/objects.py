@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,7 +122,9 @@ def read_objects(case: ReportCase, run: RunFacts) -> CaseObjects:
     for name, counted in zip(names, complete.counts(), strict=True):
         recorded = case.found[name].objects if name in case.found else None
         if recorded is not None and recorded != counted:
-            warnings.append(f"{name}: {OBJECTS_FILE} holds {counted} objects at the threshold where the prediction recorded {recorded}.")
+            numbers = f"{counted} objects at the threshold where the prediction recorded {recorded}"
+            other = "other objects than the prediction recorded"
+            warnings.append(f"{name}: {OBJECTS_FILE} holds {other if case.record.withheld(name) else numbers}.")
     kept = _highest_scoring(found)
     if len(kept) < len(found):
         warnings.append(f"Of {wording.count(len(found))} objects the {wording.count(len(kept))} highest-scoring are shown.")
@@ -168,8 +171,9 @@ def instance_file(plane: PlaneRecord, class_index: int) -> str:
     return f"instances_{plane.index:03d}_{class_index}.png"
 
 
-def rows(case: ReportCase, objects: CaseObjects) -> list[list[Any]]:
-    """What the page's script draws: id, slice, class, score, x1, y1, x2, y2, size and area in words (or "")."""
+def rows(case: ReportCase, objects: CaseObjects, names: Sequence[str]) -> list[list[Any]]:
+    """What the page's script draws: id, slice, class, score, x1, y1, x2, y2, size and area in words ("" where unknown or withheld)."""
+    hidden = [case.record.withheld(name) for name in names]
     return [
         [
             one.id,
@@ -177,8 +181,8 @@ def rows(case: ReportCase, objects: CaseObjects) -> list[list[Any]]:
             one.label,
             round(one.score, 4),
             *(round(value, 1) for value in one.box),
-            wording.box_size(one.box, one.size_mm),
-            "" if one.area_px is None else wording.area(case, one.area_px),
+            "" if hidden[one.label] else wording.box_size(one.box, one.size_mm),
+            "" if hidden[one.label] or one.area_px is None else wording.area(case, one.area_px),
         ]
         for one in objects.found
     ]

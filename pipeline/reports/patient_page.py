@@ -101,7 +101,7 @@ def patient_visits(cases: Sequence[ReportCase], places: VisitsRecord) -> list[Vi
 def _kinds(cases: Sequence[ReportCase]) -> Iterator[KindOfScan]:
     for (_, title), members in groupby(sorted(cases, key=_kind), key=_kind):
         own = list(members)
-        of_eye = {eye: [case for case in own if case.key.eye == eye] for eye in ("R", "L", "U")}
+        of_eye = {eye: [case for case in own if case.side == eye] for eye in ("R", "L", "U")}
         right, left, unknown = (tuple(map(_picture, eyes)) for eyes in of_eye.values())
         pairs = _both_eyes(of_eye["R"], of_eye["L"])
         front = by_key(in_front([pair.either for pair in pairs])[0])
@@ -138,7 +138,8 @@ def _numbers(kinds: Sequence[KindOfScan]) -> Iterator[Number]:
         for pair in (*kind.measures, *kind.more):
             for eye, one in (("OD", pair.right), ("OS", pair.left)):
                 if one is not None:
-                    yield eye, f"{kind.title} {one.record.key}", pair.either.record.title, one.value, one.text, one.record.unit
+                    key, title = f"{kind.title} {one.record.key}", pair.either.record.title
+                    yield eye, key, title, one.value, one.text, one.record.unit, one.estimated
 
 
 def _fingerprint(cases: Sequence[ReportCase], run: RunFacts, places: VisitsRecord) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy.typing as npt
 
 from pipeline.atomic import atomic_path
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, OcusegError
 from pipeline.reports import wording
 from pipeline.reports.case_page import write_case_page
 from pipeline.reports.case_values import page_values
@@ -25,9 +25,11 @@ from pipeline.reports.neighbours import Neighbours, neighbours
 from pipeline.reports.objects import read_objects
 from pipeline.reports.pages import environment
 from pipeline.reports.patient_page import Visit, patient_visits
-from pipeline.reports.results import ReportCase, RunFacts, read_case, read_run
+from pipeline.reports.results import ReportCase, RunFacts, read_run
+from pipeline.reports.rows import found_nothing
 from pipeline.reports.slices import draw_case
 from pipeline.reports.visits import read_visits
+from pipeline.reports.worklist import cases_in_order
 from pipeline.types import ProgressCallback
 
 ALL = "all"
@@ -49,16 +51,20 @@ def write_pdfs(out: Path, which: str, *, progress: ProgressCallback | None = Non
 
     Raises
     ------
-    ConfigError: nothing has that name, or WeasyPrint or the library Pango is missing. OcusegError: a picture or mask is damaged.
+    ConfigError: nothing has that name, or WeasyPrint or the library Pango is missing. OcusegError: one of its cases is damaged.
     OSError: it cannot be read or written.
     """
     print_page = _printer()
     run = read_run(out)
-    cases = sorted((read_case(path) for path in _folders(out)), key=chart_order)
+    listed, _, unshown = cases_in_order(out)
+    cases = sorted(listed, key=chart_order)
     patients = sorted({case.key.patient for case in cases})
     wanted = [*patients, *(str(case.key) for case in cases)] if which == ALL else [which]
+    for lost in unshown:
+        if which in (ALL, lost.name, lost.name.partition("_")[0]):
+            raise OcusegError(f"case {lost.name} cannot be shown: {lost.reason}")
     visits = read_visits(out)
-    near: dict[str, Neighbours] = {str(case.key): one for case, one in zip(cases, neighbours(cases, visits), strict=True)}
+    near: dict[str, Neighbours] = {str(case.key): one for case, one in zip(listed, neighbours(listed, visits), strict=True)}
     folder = out / "report" / "pdf"
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -97,10 +103,6 @@ def _printer() -> Callable[[str], bytes]:
     return print_page
 
 
-def _folders(out: Path) -> list[Path]:
-    return sorted(path for path in (out / "cases").glob("*") if path.is_dir() and not path.name.startswith("."))
-
-
 def _html(report: Path, run: RunFacts, cases: Sequence[ReportCase], near: Mapping[str, Neighbours], visits: Sequence[Visit]) -> str:
     """One document: of a patient first both eyes side by side at each visit, then a part for each case."""
     parts = [_case_values(report, run, case, near[str(case.key)]) for case in cases]
@@ -129,7 +131,7 @@ def _case_values(report: Path, run: RunFacts, case: ReportCase, near: Neighbours
     high = min(_PANE_MM * rows / columns, _HIGHEST_MM)
     return values | {
         "picture": _data_uri(_jpeg(case.image(case.planes[drawn.start]))),
-        "status": status(case, nothing=not any(facts.pixels) and not any(facts.objects or ()), useless=bool(run.useless)),
+        "status": status(case, nothing=found_nothing(case, facts), useless=bool(run.useless)),
         "pixel": columns / (high * columns / rows * _PX_PER_MM),
         "high": high,
         "wide": high * columns / rows,

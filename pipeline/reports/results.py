@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,11 @@ class ReportCase:
     def by_pixels(self, name: str) -> bool:
         """Whether a class of a run with objects was found as pixels by another bundle of several."""
         return self.label_map is not None and (name not in self.found or self.found[name].objects is None)
+
+    @property
+    def side(self) -> Literal["R", "L", "U"]:
+        """The eye, also where it was found in the picture: a case's name holds only what the file said."""
+        return self.geometry.laterality or self.key.eye
 
     @property
     def volume(self) -> bool:

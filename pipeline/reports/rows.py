@@ -94,7 +94,7 @@ def row_of(case: ReportCase, facts: PageFacts, styles: Sequence[ClassStyle], asy
     return Row(
         case,
         wording.eye(case),
-        status(case, nothing=_nothing(case, facts), useless=useless),
+        status(case, nothing=found_nothing(case, facts), useless=useless),
         tuple(reasons(case)),
         asymmetry,
         tuple(
@@ -106,7 +106,7 @@ def row_of(case: ReportCase, facts: PageFacts, styles: Sequence[ClassStyle], asy
     )
 
 
-def _nothing(case: ReportCase, facts: PageFacts) -> bool:
+def found_nothing(case: ReportCase, facts: PageFacts) -> bool:
     """Whether no class was found; of a run that marks nothing, whether no question was answered."""
     if not case.found:
         return bool(case.answers) and all(one.answer is None for one in case.answers)

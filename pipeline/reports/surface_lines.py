@@ -57,7 +57,8 @@ def read_surface_lines(case: ReportCase, label_map: LabelMap) -> SurfaceLines | 
         depth = np.moveaxis(np.asarray(values, np.float32).reshape(shape), -1, 0)
     except (OSError, ValueError):
         return None
-    height = None if case.geometry.spacing_mm is None else case.geometry.spacing_mm[-2]
+    known = case.geometry.trusted().spacing_mm
+    height = None if known is None else known[-2]
     row, unit = (1.0, "px") if height is None else (1000 * height, "µm")
     thickest = float(np.nanmax(depth[-1] - depth[0], initial=0)) * row
     step = 100 if unit == "µm" else 20

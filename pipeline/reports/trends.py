@@ -27,16 +27,18 @@ class Trend:
     lines: tuple[TrendLine, ...]
 
 
-Number = tuple[str, str, str, float | None, str, str]
-"""Eye, key, title, value, text, unit."""
+Number = tuple[str, str, str, float | None, str, str, bool]
+"""Eye, key, title, value, text, unit, and whether the size of a pixel is estimated."""
 
 
 def trends(visits: Sequence[Sequence[Number]]) -> list[Trend]:
-    """Of each measure that an eye has at two visits at least; visits in the order given, equally far apart."""
-    titles: dict[str, str] = {}
-    table: dict[tuple[str, str], list[tuple[float | None, str]]] = {}
+    """Of each measure that an eye has at two visits at least; visits in the order given, equally far apart. Numbers of different
+    units, or on an estimated and on a known scale, are trends of their own."""
+    titles: dict[tuple[str, str, bool], str] = {}
+    table: dict[tuple[tuple[str, str, bool], str], list[tuple[float | None, str]]] = {}
     for at, numbers in enumerate(visits):
-        for eye, key, title, value, text, _ in numbers:
+        for eye, name, title, value, text, unit, estimated in numbers:
+            key = (name, unit, estimated)
             titles.setdefault(key, title)
             table.setdefault((key, eye), [(None, "")] * len(visits))[at] = (value, text)
     out = []

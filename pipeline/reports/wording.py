@@ -155,7 +155,7 @@ def spacing(case: ReportCase) -> str:
     if geometry.spacing_error is not None:
         source += f", ± {100 * geometry.spacing_error:.0f} %"
     if geometry.spacing_source == "estimated":
-        return f"estimated at {text}, from {source}; so lengths and areas here are in px"
+        return f"estimated at {text}, from {source}; pixels are counted, and what is given in mm says that it is estimated"
     return f"{text}; {source}"
 
 

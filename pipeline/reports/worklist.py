@@ -72,23 +72,18 @@ def write_report(out: Path, *, progress: ProgressCallback | None = None) -> Path
     """
     run = read_run(out)
     ledger = read_ledger(out)
-    folders = sorted(p for p in (out / "cases").glob("*") if p.is_dir() and not p.name.startswith("."))
-    if not folders and not ledger:
+    if not _folders(out) and not ledger:
         raise NothingUsableError("no case and no ledger here: give the folder that `ocuseg predict ... --out FOLDER` wrote")
     report = out / "report"
     for name in ("cases", "data", "thumbs", "views", "patients"):
         (report / name).mkdir(parents=True, exist_ok=True)
     with locked(report / ".lock", ConfigError("another process is writing this report; wait for it, then run the command again")):
-        return _write(out, report, run, ledger, folders, progress)
+        return _write(out, report, run, ledger, progress)
 
 
-def _write(
-    out: Path, report: Path, run: RunFacts, ledger: list[LedgerRow] | None, folders: Sequence[Path], progress: ProgressCallback | None
-) -> Path:
+def _write(out: Path, report: Path, run: RunFacts, ledger: list[LedgerRow] | None, progress: ProgressCallback | None) -> Path:
     """:func:`write_report` by the one process that holds the lock."""
-    cases, unshown = _read_cases(folders)
-    asymmetry = asymmetries(cases)
-    cases.sort(key=lambda case: needs_eyes_first(case, asymmetry))
+    cases, asymmetry, unshown = cases_in_order(out)
     visits = read_visits(out)
     write_assets(report)
     shown: list[tuple[ReportCase, PageFacts]] = []
@@ -115,14 +110,22 @@ def _write(
     return index
 
 
-def _read_cases(folders: Sequence[Path]) -> tuple[list[ReportCase], list[Unshown]]:
-    cases, unshown = [], []
-    for folder in folders:
+def _folders(out: Path) -> list[Path]:
+    return sorted(p for p in (out / "cases").glob("*") if p.is_dir() and not p.name.startswith("."))
+
+
+def cases_in_order(out: Path) -> tuple[list[ReportCase], dict[str, Asymmetry], list[Unshown]]:
+    """The cases in the order in which the worklist opens, how fellow eyes differ, and the folders that cannot be read."""
+    cases: list[ReportCase] = []
+    unshown: list[Unshown] = []
+    for folder in _folders(out):
         try:
             cases.append(read_case(folder))
         except OcusegError as error:
             unshown.append(Unshown(folder.name, str(error)))
-    return cases, unshown
+    asymmetry = asymmetries(cases)
+    cases.sort(key=lambda case: needs_eyes_first(case, asymmetry))
+    return cases, asymmetry, unshown
 
 
 def _rows(run: RunFacts, shown: Sequence[tuple[ReportCase, PageFacts]], asymmetry: Mapping[str, Asymmetry]) -> list[Row]:

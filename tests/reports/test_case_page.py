@@ -291,7 +291,8 @@ def test_an_estimated_spacing_is_told_as_such_and_gives_no_mm(make_out: Callable
     }
     out.add("pa_R_v1_i1", disc_and_cup(), geometry=geometry)
     html, page = made(out, "pa_R_v1_i1")
-    assert "estimated at 7.2 × 7.2 µm a pixel (width × height), from 45 degrees over 1810 px, ± 13 %; so lengths and areas" in page.text
+    assert "estimated at 7.2 × 7.2 µm a pixel (width × height), from 45 degrees over 1810 px, ± 13 %; pixels are counted" in page.text
+    assert "what is given in mm says that it is estimated" in page.text
     assert "because the spacing is only estimated" in page.text
     assert "mm²</th>" not in html
     assert json.loads(re.findall(r'id="case-data">(.*?)</script>', html)[0])["spacing"] is None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, OcusegError
 from pipeline.reports.pdf import write_pdfs
 from pipeline.reports.single_file import write_single_file
 from pipeline.reports.worklist import write_report
@@ -75,6 +75,31 @@ def test_all_are_each_patient_and_each_case_and_what_is_not_there_is_said(both_e
     assert [path.name for path in write_pdfs(out.path, "all")] == ["pa.pdf", "pa_R_v1_i1.pdf", "pa_L_v1_i1.pdf"]
     with pytest.raises(ConfigError, match=r"called 'pb' here; give a name of the worklist, for example pa_R_v1_i1 or pa, or all"):
         write_pdfs(out.path, "pb")
+
+
+def test_a_pdf_leaves_pages_as_they_are_and_a_damaged_case_concerns_its_patient_alone(both_eyes: Out) -> None:
+    out = both_eyes
+    (out.add("pb_R_v1_i1", disc_and_cup()) / "case.json").write_text("{", encoding="utf-8")
+    write_report(out.path)
+    pages = sorted((out.path / "report" / "cases").glob("*.html"))
+    before = [path.stat().st_mtime_ns for path in pages]
+    write_pdfs(out.path, "pa")
+    assert [path.stat().st_mtime_ns for path in pages] == before, "Previous and Next follow the worklist, in which OS comes first"
+    for name in ("pb", "pb_R_v1_i1", "all"):
+        with pytest.raises(OcusegError, match=r"pb_R_v1_i1 cannot be shown: case\.json is damaged"):
+            write_pdfs(out.path, name)
+
+
+def test_an_answer_is_no_missing_finding(make_out: Callable[..., Out]) -> None:
+    out = make_out(LabelMap(()))
+    out.write_run(answers=True)
+    for name, answer in (("pa_L_v1_i1", "left"), ("pb_L_v1_i1", None)):
+        answers = [{"name": "eye_side", "answer": answer, "probabilities": {"left": 0.9, "right": 0.1}}]
+        out.add(name, np.zeros((60, 80), np.uint8), answers=answers, quality={"grade": "good"})
+    write_report(out.path)
+    text = [pages_of(write_pdfs(out.path, name)[0])[0] for name in ("pa_L_v1_i1", "pb_L_v1_i1")]
+    assert ["Not answered" in page for page in text] == [False, True]
+    assert "Done" in text[0]
 
 
 def test_objects_and_volumes_are_printed_and_what_a_tag_says_stays_text(make_out: Callable[..., Out]) -> None:

@@ -126,13 +126,57 @@ def test_of_many_measures_one_of_each_kind_is_seen_at_once(make_out: Callable[..
 
 
 def test_a_trend_rises_where_the_number_does_and_needs_two() -> None:
-    number = lambda value: ("OD", "k", "ratio", value, str(value), "1")  # noqa: E731
+    number = lambda value: ("OD", "k", "ratio", value, str(value), "1", False)  # noqa: E731
     (trend,) = trends([[number(0.4)], [], [number(0.6)], [number(0.5)]])
     (line,) = trend.lines
     heights = [y for _, y in line.points]
     assert heights[1] < heights[2] < heights[0] < HEIGHT, "the y axis of a picture points down"
     assert line.texts == ("0.4", "", "0.6", "0.5")
     assert trends([[number(0.4)], [number(None)]]) == []
+
+
+def test_numbers_of_another_unit_or_on_an_estimated_scale_are_no_trend_with_others() -> None:
+    units = [("mm", False), ("px", False), ("mm", True), ("mm", False)]
+    number = lambda at: ("OD", "k", "height", 1.0 + at, str(at), *units[at])  # noqa: E731
+    (trend,) = trends([[number(at)] for at in range(4)])
+    assert trend.lines[0].texts == ("0", "", "", "3")
+
+
+def test_an_estimated_scale_is_said_beside_each_number_and_compared_with_none_that_is_known(make_out: Callable[..., Out]) -> None:
+    out = make_out()
+    height = vcdr(1.87, key="disc_height", title="disc height", unit="mm", scale="estimated")
+    out.add("pa_R_v1_i1", disc_and_cup(60, 80), geometry=side("R"), measures=[height])
+    out.add("pa_L_v1_i1", disc_and_cup(60, 80), geometry=side("L"), measures=[height | {"value": 1.75, "scale": "tag"}])
+    out.add("pa_R_v2_i1", disc_and_cup(60, 80), geometry=side("R"), measures=[height])
+    out.add("pa_L_v2_i1", disc_and_cup(60, 80), geometry=side("L"), measures=[height | {"value": 1.75}])
+    write_report(out.path)
+    report = out.path / "report"
+    for path in (report / "patients" / "pa.html", *(report / "cases").glob("*.html")):
+        html = words(path.read_text(encoding="utf-8"))
+        assert "1.87 mm" in html
+        assert not re.search(r"1\.87 mm(?! \(estimated\))", html), path.name
+    html = words((report / "patients" / "pa.html").read_text(encoding="utf-8"))
+    assert "+0.12 mm (estimated)" in html
+    assert html.count("0.12 mm") == 1, "no difference to what is known"
+
+
+def test_the_eye_that_was_found_in_the_picture_counts(make_out: Callable[..., Out]) -> None:
+    """Names of cases hold U, because the file does not say the eye."""
+    out = make_out()
+    eyes = {"pa_U_v1_i1": "R", "pa_U_v1_i2": "L", "pa_U_v2_i1": "L", "pa_U_v2_i2": "R", "pa_U_v2_i3": None, "pa_U_v3_i1": None}
+    for name, eye in eyes.items():
+        known = {"laterality": eye, "laterality_source": "picture" if eye else "unknown"}
+        out.add(name, disc_and_cup(60, 80), geometry=known, measures=[vcdr({"R": 0.62, "L": 0.41, None: 0.33}[eye])])
+    write_report(out.path)
+    page = words((out.path / "report" / "patients" / "pa.html").read_text(encoding="utf-8"))
+    assert page.count("0.62 0.58 to 0.67 Vertical cup-to-disc ratio 0.41 0.37 to 0.46 +0.21") == 2
+
+    def link(name: str, to: str) -> str:
+        html = (out.path / "report" / "cases" / f"{name}.html").read_text(encoding="utf-8")
+        return "".join(re.findall(rf'id="{to}" href="([^"]*)\.html"', html))
+
+    assert [link(name, "fellow") for name in eyes] == ["pa_U_v1_i2", "pa_U_v1_i1", "pa_U_v2_i2", "pa_U_v2_i1", "", ""]
+    assert [link(name, "visit") for name in eyes] == ["pa_U_v2_i2", "pa_U_v2_i1", "pa_U_v1_i2", "pa_U_v1_i1", "", ""]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ window.ocusegObjects = (found, { overlay, layers, look, redraw }) => {
   let view = null; // { box: x, y, width, height in scan pixels, pane: width, height in CSS pixels }
   let hovered = null, chosen = null, waiting = false, current = 0;
 
+  const counted = (one) => !found.withheld[one.label];
   const above = (one) => one.score >= thresholds[one.label];
   const visible = (one) => above(one) && !layers[one.label].classList.contains("off");
   const lit = () => [hovered, chosen].find((one) => one && visible(one)) || null;
@@ -113,10 +114,10 @@ window.ocusegObjects = (found, { overlay, layers, look, redraw }) => {
       one.row.hidden = !seen;
       one.row.classList.toggle("late", seen && ++shown > ON_PAPER);
     }
-    const total = all.filter(above).length;
-    byId("object-summary").textContent = all.length ? `${grouped(total)} of ${grouped(all.length)} objects at these scores` : found.readable ? "No object was found" : "Objects unknown: their file cannot be read";
+    const told = all.filter(counted); // of a withheld class no number is shown
+    byId("object-summary").textContent = told.length ? `${grouped(told.filter(above).length)} of ${grouped(told.length)} objects at these scores` : all.length ? "Numbers are withheld" : found.readable ? "No object was found" : "Objects unknown: their file cannot be read";
     const hidden = items.length - shown;
-    byId("object-rest").textContent = !items.length ? (found.readable ? "No object was found." : "") : `${grouped(shown)} listed` + (hidden ? `, ${grouped(hidden)} below the score or switched off.` : ".");
+    byId("object-rest").textContent = !items.length ? (found.readable ? "No object was found." : "") : !items.every(counted) ? "Numbers of objects are withheld." : `${grouped(shown)} listed` + (hidden ? `, ${grouped(hidden)} below the score or switched off.` : ".");
     byId("object-paper").textContent = shown > ON_PAPER ? ` The ${ON_PAPER} highest-scoring ones are printed.` : "";
     for (const [name, pool] of [["objects", all], ["sliceObjects", items]]) {
       document.querySelectorAll(name === "objects" ? "[data-objects]" : "[data-slice-objects]").forEach((cell) => {
@@ -214,7 +215,7 @@ window.ocusegObjects = (found, { overlay, layers, look, redraw }) => {
       const score = one.score.toFixed(2), full = `${found.names[one.label]} ${score}`;
       const outer = shown.filter((other) => holds(other.rect, rect)).map((other) => other.rect);
       const room = (spot) => holds(screen, spot) && !taken.some((other) => overlap(other, spot)) && !shown.some((other) => overlap(other.rect, spot));
-      const texts = one === special ? [`${full} · ${one.size}`] : shown.length > CROWD ? [score] : [full, score];
+      const texts = one === special ? [[full, one.size].filter(Boolean).join(" · ")] : shown.length > CROWD ? [score] : [full, score];
       let best = null;
       for (const text of texts) {
         const wide = ruler.measureText(text).width + 2;

@@ -19,11 +19,11 @@
     const [first, second] = chosen.map((at) => numbers[at]);
     const heads = comparison.querySelectorAll("thead th");
     chosen.forEach((at, k) => { heads[2 + k].textContent = visits[at].getAttribute("aria-label"); });
-    const rows = first.flatMap(([eye, key, title, value, text, unit]) => {
+    const rows = first.flatMap(([eye, key, title, value, text, unit, estimated]) => {
       const later = second.find((other) => other[0] === eye && other[1] === key);
       if (!later) return [];
-      const both = value !== null && later[3] !== null && unit === later[5];
-      return [[eye, title, text, later[4], both ? change(later[3] - value, unit) : "–"]];
+      const both = value !== null && later[3] !== null && unit === later[5] && estimated === later[6];
+      return [[eye, title, text, later[4], both ? change(later[3] - value, unit) + (estimated ? " (estimated)" : "") : "–"]];
     });
     comparison.querySelector("tbody").replaceChildren(...rows.map((cells) => {
       const row = document.createElement("tr");
@@ -41,7 +41,7 @@
     const digits = size >= 100 || whole ? 0 : ["%", "um", "deg", "px", "px2", "voxels"].includes(unit) ? 1 : 2;
     const sign = by > 0 ? "+" : by < 0 ? "\u2212" : "";
     const shown = size && size < 0.1 && digits === 2 ? Number(size.toPrecision(2)) : size.toFixed(digits).replace(/\B(?=(\d{3})+$)/g, "\u202f");
-    return sign + shown + ({ 1: "", um: " µm", mm2: " mm²", mm3: " mm³", px2: " px²", deg: "°" }[unit] ?? " " + unit);
+    return sign + shown + ({ 1: "", um: " µm", mm2: " mm²", mm3: " mm³", px2: " px²", deg: "°", "1/px": " per px", "1/mm": " per mm", "1/px2": " per px²", "1/mm2": " per mm²" }[unit] ?? " " + unit);
   }
   function choose(at, beside) {
     const others = beside ? chosen.filter((other) => other !== at).slice(-1) : [];
