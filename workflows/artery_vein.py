@@ -30,6 +30,7 @@ from pipeline.measurements.case import MeasuredCase
 from pipeline.measurements.vessels import EQUIVALENT_QUANTITIES, measure_equivalents
 from pipeline.metrics.artery_vein import CentrelineAccuracy, centreline_accuracy
 from pipeline.metrics.threshold import decide
+from pipeline.scans.field_of_view import detect_field_of_view
 from pipeline.types import IGNORE, Geometry, LabelClass, LabelMap
 
 Bools = npt.NDArray[np.bool_]
@@ -46,7 +47,7 @@ KEYS = [quantity.key for quantity in EQUIVALENT_QUANTITIES]
 
 
 def equivalents(artery: Bools, vein: Bools, disc: Bools, pixels: npt.NDArray[np.uint8]) -> list[float | None]:
-    case = MeasuredCase(Geometry(artery.shape), CLASSES, [artery, vein, disc].__getitem__, pixels)
+    case = MeasuredCase(Geometry(artery.shape), CLASSES, [artery, vein, disc].__getitem__, lambda: detect_field_of_view(pixels))
     found = measure_equivalents(case, (0, 1))
     return [found[key].value for key in KEYS]
 

@@ -29,6 +29,7 @@ from pipeline.errors import CardError
 from pipeline.inference.predict import Predictor
 from pipeline.measurements.case import MeasuredCase
 from pipeline.measurements.vessels import VESSEL_QUANTITIES, measure_vessels
+from pipeline.scans.field_of_view import detect_field_of_view
 from pipeline.types import Geometry, LabelClass, LabelMap
 
 Bools = npt.NDArray[np.bool_]
@@ -43,7 +44,8 @@ TURN_DEG = 30.0
 
 def measured(vessel: Bools, disc: Bools, pixels: npt.NDArray[np.uint8] | None) -> Numbers:
     """Values of every quantity, in pixels, None where it is undefined."""
-    case = MeasuredCase(Geometry(vessel.shape), CLASSES, [vessel, disc].__getitem__, pixels)
+    find_field = None if pixels is None else lambda: detect_field_of_view(pixels)
+    case = MeasuredCase(Geometry(vessel.shape), CLASSES, [vessel, disc].__getitem__, find_field)
     return {key.replace("{class}_", ""): own.value for key, own in measure_vessels(case, (0,)).items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 _NEAR_ONE = 0.05
 # What `preprocess` holds at most for each value of its pixels, measured on photographs; filters work in floating point.
 _REDUCING_BYTES, _FILTERING_BYTES = 8, 25
+
+Detect = Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]]
+"""Of a picture (C, H, W) its field of view (H, W)."""
 
 
 class NormaliseConfig(Strict):
@@ -108,7 +112,11 @@ def normalise(pixels: Tensor, offset: Tensor, scale: Tensor, clamp: bool, valid:
 
 
 def preprocess(
-    pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality, valid: npt.NDArray[np.bool_] | None = None
+    pixels: npt.NDArray[Any],
+    config: NormaliseConfig,
+    modality: Modality,
+    valid: npt.NDArray[np.bool_] | None = None,
+    detect: Detect = detect_field_of_view,
 ) -> CompactImage:
     """One image (C, H, W) as stored -> its working frame, up to the last step. Integer pixels stay integers of the same kind, also when
     resized (rounded to a whole level, as an image file of that size would be), so that a cache is a quarter of the float32 input and
@@ -117,6 +125,7 @@ def preprocess(
     Parameters
     ----------
     valid: the card's or the user's field of view, bool (H, W), or None.
+    detect: finds the field of view of the pixels where the settings say so; of a scan that knows it already, by that.
 
     Raises
     ------
@@ -126,7 +135,7 @@ def preprocess(
     if not fits_memory(pixels.size * (_FILTERING_BYTES if filtered else _REDUCING_BYTES)):
         size = " x ".join(map(str, pixels.shape[-2:]))
         raise ScanError("too_large", f"to normalise {size} pixels takes more memory than there is; {MORE_MEMORY}")
-    return preprocess_within(pixels, config, choose_field_of_view(pixels, config, modality, valid))
+    return preprocess_within(pixels, config, choose_field_of_view(pixels, config, modality, valid, detect))
 
 
 def preprocess_within(
@@ -149,7 +158,11 @@ def preprocess_within(
 
 
 def choose_field_of_view(
-    pixels: npt.NDArray[Any], config: NormaliseConfig, modality: Modality, valid: npt.NDArray[np.bool_] | None
+    pixels: npt.NDArray[Any],
+    config: NormaliseConfig,
+    modality: Modality,
+    valid: npt.NDArray[np.bool_] | None,
+    detect: Detect = detect_field_of_view,
 ) -> npt.NDArray[np.bool_]:
     """bool (H, W). Only a fundus photograph has a field of view to detect: in OCT dark is signal, and other kinds fill their frame."""
     shape = pixels.shape[-2:]
@@ -161,7 +174,7 @@ def choose_field_of_view(
         return np.asarray(valid, dtype=bool) if valid.any() else np.ones(shape, dtype=bool)
     if modality != "fundus":
         return np.ones(shape, dtype=bool)
-    return detect_field_of_view(pixels)
+    return detect(pixels)
 
 
 def working_placement(valid: npt.NDArray[np.bool_], config: NormaliseConfig) -> Placement:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pipeline.inference.answers import Answer
 from pipeline.inference.case_files import CaseResult, write_json
 from pipeline.measurements.rim import NO_SIDE
-from pipeline.scans.field_of_view import detect_field_of_view, field_diameter
+from pipeline.scans.field_of_view import field_diameter, field_of_view
 from pipeline.scans.originals import OTHER_EYE, Other
 from pipeline.scans.place import SIDE_CONFLICT
 from pipeline.types import Geometry, Laterality, Role, Scan
@@ -108,7 +108,7 @@ def disc_side(scan: Scan, result: CaseResult) -> tuple[FlagRecord, ...]:
     if scan.geometry.laterality is None or scan.modality not in ("fundus", "slo") or scan.pixels.ndim != 3 or not discs:
         return ()
     disc: npt.NDArray[np.bool_] = np.asarray(result.label_map.layers(result.mask)[discs].any(axis=0))
-    side = side_by_disc(disc, detect_field_of_view(scan.pixels)) if disc.any() else None
+    side = side_by_disc(disc, field_of_view(scan)) if disc.any() else None
     if side is None or side == scan.geometry.laterality:
         return ()
     lies = "right" if side == "R" else "left"

@@ -10,6 +10,7 @@ from pipeline.inference.assessment import Assessment
 from pipeline.inference.case_files import CaseResult
 from pipeline.measurements.case import Alternative, Box, Lean, MeasuredCase, encoded
 from pipeline.metrics.threshold import ODDS
+from pipeline.scans.field_of_view import field_of_view
 from pipeline.scans.place import SIDE_CONFLICT
 from pipeline.types import Scan
 from pipeline.types.scan import SlicesRun
@@ -34,7 +35,7 @@ def measured_case(result: CaseResult) -> MeasuredCase:
         geometry,
         label_map,
         encoded(label_map, result.mask),
-        scan.pixels,
+        lambda: field_of_view(scan),
         result.surfaces,
         objects,
         result.found is None or result.found.has_masks,

@@ -22,6 +22,7 @@ from pipeline.inference.answers import Answer
 from pipeline.inference.engines.choice import TORCH, EngineChoice, Tell
 from pipeline.memory import fits_memory
 from pipeline.models.precision import precision_here
+from pipeline.scans.field_of_view import detect_field_of_view, field_of_view
 from pipeline.tasks.base import Task
 from pipeline.tasks.fov import restrict_to_fov
 from pipeline.types import Batch, CaseKey, LabelMap, Prediction, Scan
@@ -271,7 +272,12 @@ class Predictor:
     def _reduce(self, scan: Scan, plane: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None) -> CompactImage:
         # A file that does not say what it shows is taken for what the bundle knows.
         modality = self.bundle.modality if scan.modality == "unknown" else scan.modality
-        return preprocess(self._as_stored(plane), self.bundle.config.data.normalise, modality, valid)
+        pixels = self._as_stored(plane)
+
+        def detect(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+            return field_of_view(scan) if pixels is scan.pixels else detect_field_of_view(pixels)
+
+        return preprocess(pixels, self.bundle.config.data.normalise, modality, valid, detect)
 
 
 def _photograph(ready: PreprocessedScan) -> CompactImage:

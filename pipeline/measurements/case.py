@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.measurements.surfaces import Surfaces
-from pipeline.scans.field_of_view import detect_field_of_view
 from pipeline.types import Geometry, LabelMap, Role, Unit
 from pipeline.types.scan import ScanPattern, SlicesRun, SpacingSource
 
@@ -71,17 +70,16 @@ class Alternative:
 class MeasuredCase:
     """One segmented scan, as measurements see it.
 
-    ``mask_of`` gives the mask bool ([D,] H, W) of a class by its place · ``pixels`` (C, [D,] H, W) as stored, or None · ``surfaces`` of
-    layers, or None · ``objects``: boxes xyxy in px of the objects of each class that is found as objects, by name, with
-    ``has_masks`` False where the model marks no pixels of them · ``withheld``: {class: why no number of it is given} ·
-    ``pattern`` of OCT, and whether its slices run up or down the eye ·
-    ``alternatives``, which ``spread`` says what they are; ``lean`` of one of them.
+    ``mask_of`` gives the mask bool ([D,] H, W) of a class by its place · ``find_field`` the field of view of a picture, bool (H, W), or
+    None · ``surfaces`` of layers, or None · ``objects``: boxes xyxy in px of the objects of each class that is found as objects, by name,
+    with ``has_masks`` False where the model marks no pixels of them · ``withheld``: {class: why no number of it is given} · ``pattern`` of
+    OCT, and whether its slices run up or down the eye · ``alternatives``, which ``spread`` says what they are; ``lean`` of one of them.
     """
 
     geometry: Geometry
     label_map: LabelMap
     mask_of: Callable[[int], BoolArray]
-    pixels: npt.NDArray[Any] | None = None
+    find_field: Callable[[], BoolArray] | None = None
     surfaces: Surfaces | None = None
     objects: Mapping[str, tuple[Box, ...]] = field(default_factory=dict)
     has_masks: bool = True
@@ -106,10 +104,8 @@ class MeasuredCase:
 
     @cached_property
     def field(self) -> BoolArray:
-        """Field of view of a picture, bool (H, W); all of it where the pixels are not at hand."""
-        if self.pixels is None or not self.flat:
-            return np.ones(self.geometry.plane, dtype=bool)
-        return detect_field_of_view(self.pixels)
+        """Field of view of a picture, bool (H, W); all of it where nobody can tell."""
+        return self.find_field() if self.find_field is not None and self.flat else np.ones(self.geometry.plane, dtype=bool)
 
     @cached_property
     def fovea(self) -> tuple[float, float] | None:
@@ -138,11 +134,8 @@ class MeasuredCase:
         return tuple(self.label_map.names[place] for place in places)
 
     def with_alternative(self, other: Alternative) -> MeasuredCase:
-        """The case as it would be with another result, in the same field of view, which is not sought again."""
-        out = replace(self, mask_of=other.mask_of, lean=other.lean, alternatives=())
-        if "field" in vars(self):
-            vars(out)["field"] = self.field
-        return out
+        """The case as it would be with another result,"""
+        return replace(self, mask_of=other.mask_of, lean=other.lean, alternatives=())
 
 
 def encoded(label_map: LabelMap, mask: npt.NDArray[Any]) -> Callable[[int], BoolArray]:

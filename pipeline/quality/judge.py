@@ -15,6 +15,7 @@ from pipeline.quality.findings import photograph_flags
 from pipeline.quality.grade import photograph_quality
 from pipeline.quality.layers import layer_flags
 from pipeline.quality.view import view_of
+from pipeline.scans.field_of_view import field_of_view
 from pipeline.types import LabelMap, Modality, Scan
 from pipeline.types.assessment import FlagRecord, QualityGrade, QualityRecord
 from pipeline.types.label import VESSELS
@@ -45,7 +46,7 @@ def judge(
     kind = judged_as(scan, label_map)
     flags: list[FlagRecord] = []
     if kind == "fundus":
-        view = view_of(scan.pixels)
+        view = view_of(scan.pixels, field_of_view(scan) if scan.pixels.dtype == np.uint8 else None)
         quality = photograph_quality(view)
         if label_map.classes:
             flags += photograph_flags(label_map, label_map.layers(mask), view.valid)

@@ -43,12 +43,12 @@ class View:
         return self.colours[..., 1]
 
 
-def view_of(pixels: npt.NDArray[Any]) -> View:
-    """Of stored pixels (C, H, W)."""
+def view_of(pixels: npt.NDArray[Any], field_of_view: Mask | None = None) -> View:
+    """Of stored pixels (C, H, W); ``field_of_view`` bool (H, W), where it is known, of 8-bit ones, which are judged as they are stored."""
     from scipy import ndimage
 
     shown = displayed(pixels)
-    valid = detect_field_of_view(shown)
+    valid = detect_field_of_view(shown) if field_of_view is None else field_of_view
     if valid.all() and (lit := _lit(shown)) is not None:
         valid = lit
     diameter = field_diameter(valid)

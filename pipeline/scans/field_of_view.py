@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.types import Scan
+
 # The longest side at which the field of view is sought; its edge is then placed to within a source pixel or two.
 _WORKING_SIDE = 512
 # The side of a corner in which the surround's colour is read, in working pixels.
@@ -30,6 +32,14 @@ _SMALLEST = 0.1
 _SOLID = 0.85
 
 Mask = npt.NDArray[np.bool_]
+
+
+def field_of_view(scan: Scan) -> Mask:
+    """:func:`detect_field_of_view` of a picture, sought once for the same pixels, whoever asks; not to be written into."""
+    found = scan.field_found.of_pixels
+    if found is None or found[0] is not scan.pixels:
+        found = scan.field_found.of_pixels = (scan.pixels, detect_field_of_view(scan.pixels))
+    return found[1]
 
 
 def detect_field_of_view(pixels: npt.NDArray[Any]) -> Mask:

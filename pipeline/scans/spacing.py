@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.scans.field_of_view import detect_field_of_view, field_diameter
+from pipeline.scans.field_of_view import field_diameter, field_of_view
 from pipeline.scans.nifti_header import stated_mm
 from pipeline.types import Geometry, Scan, Spacing, SpacingSource, known_spacing
 
@@ -130,7 +130,7 @@ def _fitting(pixel_mm: Spacing, geometry: Geometry) -> Spacing | None:
 def _across(scan: Scan) -> int:
     """Pixels that the angle spans: the header's is that of the picture's width, a camera's that of the whole circle. 0 where no edge shows
     what the angle spans."""
-    valid = detect_field_of_view(scan.pixels)
+    valid = field_of_view(scan)
     if scan.field_degrees is not None:
         return int(np.ptp(np.flatnonzero(valid.any(axis=0)))) + 1
     if valid.all():

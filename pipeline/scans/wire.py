@@ -19,7 +19,7 @@ from pipeline.errors import ScanError
 from pipeline.scans.record import Opened
 from pipeline.types import CaseKey, Geometry, NiftiFrame, Scan, SeriesSlice
 
-_APART = ("pixels", "geometry", "case", "source", "piece")
+_APART = ("pixels", "geometry", "case", "source", "piece", "field_found")
 
 
 def path_to_text(path: Path) -> str:

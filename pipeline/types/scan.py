@@ -161,6 +161,13 @@ class SeriesSlice:
     orientation: tuple[float, ...] | None = None
 
 
+@dataclass
+class FieldFound:
+    """``of_pixels``: a picture's pixels and its field of view bool (H, W), once somebody has sought it (scans/field_of_view.py)."""
+
+    of_pixels: tuple[npt.NDArray[Any], npt.NDArray[np.bool_]] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Scan:
     """One image as stored: ``pixels`` (C, H, W) or (C, D, H, W) in the stored dtype, C = 1 or 3 (RGB).
@@ -170,7 +177,8 @@ class Scan:
     ``piece`` tells a single picture that may be a slice of a volume. ``modality_source``: who says which kind it is, where that is known;
     ``patient_source``: what counted for a patient: a tag, the folder's name, the file's. ``day`` of the visit on the patient's own secret
     calendar (scans/identity.py): days between visits are true, and nothing else is told. ``doubts`` are (code, sentence) of
-    contradictions that a person must look at; ``field_degrees`` and ``axial_length_mm`` (of the eye) are what the file states of it.
+    contradictions that a person must look at; ``field_degrees`` and ``axial_length_mm`` (of the eye) are what the file states of it;
+    ``field_found`` goes with the scan, whatever else is learnt of it.
     """
 
     pixels: npt.NDArray[Any]
@@ -190,6 +198,7 @@ class Scan:
     doubts: tuple[tuple[str, str], ...] = ()
     field_degrees: float | None = None
     axial_length_mm: float | None = None
+    field_found: FieldFound = field(default_factory=FieldFound, repr=False)
 
     def __post_init__(self) -> None:
         require(

@@ -84,12 +84,3 @@ def test_every_quantity_has_a_key_of_its_own_and_a_definition() -> None:
     }  # vessels, arteries and veins share theirs
     assert len({quantity.key for quantity in quantities}) == len(quantities)
     assert all(quantity.definition and quantity.title for quantity in quantities)
-
-
-def test_the_field_of_view_is_sought_once_for_a_result_and_its_alternatives() -> None:
-    pixels = np.zeros((1, *SHAPE), np.uint8)
-    pixels[:, 5:-5, 5:-5] = 200
-    whole = case(pixels=pixels)
-    assert "field" not in vars(whole.with_alternative(Alternative(whole.mask_of)))  # nobody asked
-    assert not whole.field.all()
-    assert whole.with_alternative(Alternative(whole.mask_of)).field is whole.field

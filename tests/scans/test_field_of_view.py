@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
 
-from pipeline.scans.field_of_view import detect_field_of_view, field_diameter
+from pipeline.scans import field_of_view as module
+from pipeline.scans.array import scan_of_array
+from pipeline.scans.field_of_view import detect_field_of_view, field_diameter, field_of_view
 from pipeline.scans.raster import read_image
 from tests.conftest import shared_data
 
@@ -108,3 +111,18 @@ def test_against_the_masks_of_public_sets(name: str, masks: str, image: str, cou
         scores.append(iou(detect_field_of_view(pixels), read_image(mask) > 0))
     assert np.mean(scores) >= 0.985
     assert min(scores) >= 0.97
+
+
+def test_a_scan_has_its_field_of_view_sought_once_and_again_for_other_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    sought: list[int] = []
+    monkeypatch.setattr(module, "detect_field_of_view", lambda pixels: sought.append(1) or detect_field_of_view(pixels))
+    picture = np.zeros((80, 90, 3), np.uint8)
+    picture[10:70, 20:80] = 180
+    scan = scan_of_array(picture, "fundus", None)
+    first = field_of_view(scan)
+    assert field_of_view(replace(scan, modality="slo")) is first
+    assert len(sought) == 1
+    assert np.array_equal(first, detect_field_of_view(scan.pixels))
+    other = replace(scan, pixels=np.roll(scan.pixels, 9, axis=2))
+    assert np.array_equal(field_of_view(other), np.roll(first, 9, axis=1))
+    assert np.array_equal(field_of_view(scan), first)
