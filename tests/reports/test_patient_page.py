@@ -63,6 +63,9 @@ def test_withheld_numbers_are_not_on_the_page_with_the_reason(make_out: Callable
         html = (out.path / "report" / page).read_text(encoding="utf-8")
         assert not re.search(r"0\.6[23]|0\.4[34]", html), "neither the number nor what was computed from it"
         assert "It is blurred." in html or "Two discs were found." in html
+    assert "OD: It is blurred. OS: Two discs were found." in words(
+        (out.path / "report" / "patients" / "pa.html").read_text(encoding="utf-8")
+    )
 
 
 def test_pages_follow_their_cases_and_only_theirs(make_out: Callable[..., Out]) -> None:
