@@ -52,11 +52,6 @@ class ShownMeasure:
         """Whether the size of a pixel is; ``text`` says so, and it is compared with its like alone."""
         return self.record.scale == "estimated" and self.value is not None
 
-    @property
-    def scale(self) -> str:
-        """What must be said of the size of a pixel."""
-        return "the size of a pixel is estimated" if self.estimated else ""
-
 
 def shown_measures(case: ReportCase, fellow: ReportCase | None = None) -> list[ShownMeasure]:
     """Every measure of a case, in the order in which it was measured."""
