@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.inference.assessment import Assessment
 from pipeline.inference.case_files import CaseResult
 from pipeline.measurements.case import Alternative, Box, Lean, MeasuredCase, encoded
 from pipeline.metrics.threshold import ODDS
 from pipeline.scans.field_of_view import field_of_view
 from pipeline.scans.place import SIDE_CONFLICT
 from pipeline.types import Scan
+from pipeline.types.quality import withheld
 from pipeline.types.scan import SlicesRun
 
 _ALONG = 0.7
@@ -39,24 +39,12 @@ def measured_case(result: CaseResult) -> MeasuredCase:
         result.surfaces,
         objects,
         result.found is None or result.found.has_masks,
-        withheld(result.assessment, label_map.names),
+        withheld(result.assessment.quality, result.assessment.flags, label_map.names),
         scan.pattern,
         slices_run(scan),
         tuple(Alternative(encoded(label_map, mask), lean) for mask, lean in zip(result.leaning, LEANS, strict=False)),
         SPREAD,
     )
-
-
-def withheld(assessment: Assessment, names: tuple[str, ...]) -> dict[str, str]:
-    """{class: why none of its numbers is given}, of the classes of which none is: the weightiest reason."""
-    quality = assessment.quality
-    if quality is not None and quality.grade == "not_measurable":
-        return dict.fromkeys(names, "not measurable" + (f": {quality.reasons[0]}" if quality.reasons else ""))
-    out: dict[str, str] = {}
-    for flag in assessment.flags:
-        if flag.withholds:
-            out |= {name: flag.text for name in flag.classes or names if name not in out}
-    return out
 
 
 def slices_run(scan: Scan) -> SlicesRun:

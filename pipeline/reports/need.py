@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.reports.results import ReportCase
+from pipeline.types.quality import withheld
 
 _EYE_ORDER = {"R": 0, "L": 1, "U": 2}
 _LIMITS = {"vcdr": 0.2}
@@ -124,10 +125,4 @@ def reasons(case: ReportCase) -> list[str]:
 
 def why_withheld(case: ReportCase, name: str) -> str:
     """Why no number of this class is shown; "" where numbers are."""
-    record = case.record
-    if not record.withheld(name):
-        return ""
-    if record.quality is not None and record.quality.grade == "not_measurable":
-        return record.quality.reasons[0] if record.quality.reasons else "the picture is not measurable"
-    flags = [flag for flag in record.flags if flag.withholds and (not flag.classes or name in flag.classes)]
-    return flags[0].text
+    return withheld(case.record.quality, case.record.flags, (name,)).get(name, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -38,3 +39,12 @@ class FlagRecord(Record):
     text: str
     withholds: bool = False
     classes: tuple[str, ...] = ()
+
+
+def withheld(quality: QualityRecord | None, flags: Iterable[FlagRecord], names: Iterable[str]) -> dict[str, str]:
+    """{class: why none of its numbers is given}, of those of ``names`` of which none is: the weightiest reason."""
+    if quality is not None and quality.grade == "not_measurable":
+        return dict.fromkeys(names, quality.reasons[0] if quality.reasons else "the picture is not measurable")
+    holding = [flag for flag in flags if flag.withholds]
+    why = {name: next((flag.text for flag in holding if not flag.classes or name in flag.classes), None) for name in names}
+    return {name: text for name, text in why.items() if text is not None}
