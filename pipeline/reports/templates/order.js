@@ -105,45 +105,49 @@ window.ocusegOrder = (() => {
   const chosen = (rows, state, spared = "") => rows.filter((row) => (spared === "eye" || !state.eye.size || state.eye.has(row.eye))
     && (spared === "quality" || !state.quality.size || state.quality.has(row.quality)) && (spared === "only" || !state.only || row.needsEyes));
 
-  /* ---- on a case page: previous, next and the way back follow the address ---- */
-  function follow(name) {
-    const root = "../";
-    const links = { previous: -1, next: 1 };
-    function link(rows) {
-      const at = rows.findIndex((row) => row.name === name);
-      for (const [id, step] of Object.entries(links)) {
-        const own = document.getElementById(id), other = rows[at + step];
-        if (!own || at < 0) continue;
-        own.classList.toggle("off", !other);
-        const given = other ? { href: other.name + ".html" } : { role: "link", "aria-disabled": "true" };
-        for (const name of ["href", "role", "aria-disabled"]) { if (name in given) own.setAttribute(name, given[name]); else own.removeAttribute(name); }
-      }
-      document.querySelectorAll("[data-order-place]").forEach((part) => { part.textContent = at < 0 ? "" : `${at + 1} of ${rows.length}`; });
+  /* ---- on a case page: previous, next and the way back follow the address; called again where another case takes the page's place ---- */
+  const ROOT = "../", LINKS = { previous: -1, next: 1 };
+  let name = "", ordered = null;
+  function link() {
+    const state = read(location.hash), rows = sorted(chosen(searched(ordered, state), state), state);
+    const at = rows.findIndex((row) => row.name === name);
+    for (const [id, step] of Object.entries(LINKS)) {
+      const own = document.getElementById(id), other = rows[at + step];
+      if (!own || at < 0) continue;
+      own.classList.toggle("off", !other);
+      const given = other ? { href: other.name + ".html" } : { role: "link", "aria-disabled": "true" };
+      for (const name of ["href", "role", "aria-disabled"]) { if (name in given) own.setAttribute(name, given[name]); else own.removeAttribute(name); }
     }
-    function carry() { // the address goes along
-      const state = read(location.hash);
-      const back = document.getElementById("worklist-link");
-      if (back) back.setAttribute("href", root + "index.html" + write({ ...state, at: name }, location.hash));
-      const on = write({ ...state, at: "" }, location.hash);
-      for (const id of Object.keys(links)) {
-        const own = document.getElementById(id);
-        if (own && own.hasAttribute("href")) own.setAttribute("href", own.getAttribute("href").split("#")[0] + on);
-      }
+    document.querySelectorAll("[data-order-place]").forEach((part) => { part.textContent = at < 0 ? "" : `${at + 1} of ${rows.length}`; });
+  }
+  function carry() { // the address goes along
+    const state = read(location.hash);
+    const back = document.getElementById("worklist-link");
+    if (back) back.setAttribute("href", ROOT + "index.html" + write({ ...state, at: name }, location.hash));
+    const on = write({ ...state, at: "" }, location.hash);
+    for (const id of Object.keys(LINKS)) {
+      const own = document.getElementById(id);
+      if (own && own.hasAttribute("href")) own.setAttribute("href", own.getAttribute("href").split("#")[0] + on);
     }
-    window.ocusegRows = (packed) => {
-      const rows = unpack(packed);
-      const update = () => { const state = read(location.hash); link(sorted(chosen(searched(rows, state), state), state)); carry(); };
-      window.addEventListener("hashchange", update);
-      update();
-    };
-    document.addEventListener("click", carry, true);
+  }
+  function update() {
+    if (ordered) link();
     carry();
+  }
+  function follow(shown) {
+    const first = !name;
+    name = shown;
+    update();
+    if (!first) return;
+    window.ocusegRows = (packed) => { ordered = unpack(packed); update(); };
+    window.addEventListener("hashchange", update);
+    document.addEventListener("click", carry, true);
     const script = document.createElement("script");
-    script.src = root + "rows.js";
+    script.src = ROOT + "rows.js";
     document.head.append(script);
   }
 
-  const { case: name } = document.currentScript.dataset;
-  if (name) follow(name);
-  return { read, write, unpack, searched, chosen, sorted, largeFirst: LARGE_FIRST, grades: GRADES };
+  const { case: shown } = document.currentScript.dataset;
+  if (shown) follow(shown);
+  return { read, write, unpack, searched, chosen, sorted, follow, largeFirst: LARGE_FIRST, grades: GRADES };
 })();

@@ -1,6 +1,6 @@
 "use strict";
 /* The window on the scan of a case page: zoom, moving, the crosshair and the scale bar; both views show it. viewer.js calls it. */
-window.ocusegView = (data, views, overlay, objects) => {
+window.ocusegView = (data, views, overlay, objects, signal) => {
   const byId = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -35,6 +35,7 @@ window.ocusegView = (data, views, overlay, objects) => {
     byId("zoom").textContent = fitted ? "fit" : Math.round(100 / perPixel) + " %";
     drawScaleBar(box);
     if (objects()) objects().place(box, [w, h], paper !== null);
+    document.dispatchEvent(new Event("ocuseg-view"));
   }
   /* Bring a box (x1, y1, x2, y2) into the middle, large enough to judge it: a fifth of the view. */
   function look([x1, y1, x2, y2], closer) {
@@ -137,11 +138,19 @@ window.ocusegView = (data, views, overlay, objects) => {
   byId("zoom-in").onclick = () => zoom(1.4);
   byId("zoom-out").onclick = () => zoom(1 / 1.4);
   byId("fit").onclick = fit;
-  new ResizeObserver(show).observe(front);
+  const watched = new ResizeObserver(show);
+  watched.observe(front);
+  signal.addEventListener("abort", () => watched.disconnect());
   let unstretched = 1;
-  window.addEventListener("beforeprint", () => { unstretched = stretch; stretch = 1; paper = [510, objects() ? 348 : 400]; show(); }); // A4 across, as report.css sets it
-  window.addEventListener("afterprint", () => { stretch = unstretched; paper = null; show(); });
+  window.addEventListener("beforeprint", () => { unstretched = stretch; stretch = 1; paper = [510, objects() ? 348 : 400]; show(); }, { signal }); // A4 across, as report.css sets it
+  window.addEventListener("afterprint", () => { stretch = unstretched; paper = null; show(); }, { signal });
   function setStretch(wanted) { stretch = wanted; fitted = true; show(); }
 
-  return { show, look, zoom, move, fit, setStretch };
+  /* Where the window stands: its corner in scan pixels, and scan columns and rows per CSS pixel. */
+  function place() {
+    const [w, h] = pane();
+    return { x: centre[0] - w * across() / 2, y: centre[1] - h * perPixel / 2, across: across(), perPixel };
+  }
+
+  return { show, look, zoom, move, fit, setStretch, place, scanPoint: (event) => scanPoint(front, event) };
 };

@@ -1,6 +1,7 @@
 "use strict";
-/* The case page: two views that move as one, classes that come and go, slices of a volume. Works from file://, fetches nothing. */
-(() => {
+/* The case page: two views that move as one, classes that come and go, slices of a volume. Works from file://, fetches nothing.
+   window.ocusegCase is the page on show; a page that puts another case in its place stops it and calls ocusegViewer again. */
+window.ocusegViewer = () => {
   document.documentElement.classList.add("js"); // controls are shown from here on
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("case-data").textContent);
@@ -11,7 +12,8 @@
   /* What a detector found is drawn by objects.js; elsewhere there is nothing to draw. */
   const objects = window.ocusegObjects ? window.ocusegObjects(data.objects, { overlay, layers, look: (...to) => view.look(...to), redraw: () => drawStrip() }) : null;
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-  const view = window.ocusegView(data, views, overlay, () => objects);
+  const over = new AbortController(), whileShown = { signal: over.signal };
+  const view = window.ocusegView(data, views, overlay, () => objects, over.signal);
 
   /* ---- classes ---- */
   const toggles = [...document.querySelectorAll("input[data-class]")];
@@ -90,6 +92,7 @@
   const asked = new Set();
   let slice = data.start;
   window.ocusegSlices = (part) => {
+    if (!asked.has(document.currentScript.getAttribute("src"))) return; // it was asked for by a case that is no longer shown
     for (const [index, drawn] of Object.entries(part)) outlines.set(Number(index), drawn);
     if (part[slice]) drawSlice();
   };
@@ -134,6 +137,7 @@
     });
     const doubt = overlay.querySelector(".uncertainty image");
     if (doubt) doubt.setAttribute("href", data.uncertainty[slice]);
+    document.dispatchEvent(new CustomEvent("ocuseg-slice", { detail: slice }));
     document.querySelectorAll("[data-slice-pixels]").forEach((cell) => {
       cell.textContent = data.pixels[slice][Number(cell.dataset.slicePixels)].toLocaleString("en").replaceAll(",", "\u202f");
     });
@@ -208,11 +212,11 @@
     else if (letters[event.key.toLowerCase()]) letters[event.key.toLowerCase()]();
     else used = false;
     if (used) event.preventDefault();
-  });
+  }, whileShown);
 
   const unpeek = () => overlay.classList.remove("peek");
-  document.addEventListener("keyup", (event) => { if (event.key === " ") unpeek(); });
-  window.addEventListener("blur", unpeek);
+  document.addEventListener("keyup", (event) => { if (event.key === " ") unpeek(); }, whileShown);
+  window.addEventListener("blur", unpeek, whileShown);
 
   /* A browser may restore boxes and sliders of an earlier visit; the page must show what they say. */
   recall();
@@ -222,4 +226,6 @@
   document.querySelectorAll("input[data-opacity]").forEach((slider) => slider.dispatchEvent(new Event("input")));
   if (slider && Number(slider.value) !== slice) goTo(Number(slider.value));
   view.show();
-})();
+  return { view, goTo, slice: () => slice, stop: () => over.abort() };
+};
+window.ocusegCase = window.ocusegViewer();
