@@ -32,6 +32,7 @@ RANKS = (
     {"evaluation"},
     {"studies"},
     {"reports"},
+    {"review"},
     {"live"},
     {"cli"},
     {"__main__"},
