@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ _RECORD = "bundle.json"
 
 @dataclass(frozen=True)
 class ShippedModel:
-    """What a listing says of a model; ``scores``: (on what, which score, value, low, high) where measured on labelled test images."""
+    """What a listing says of a model; ``scores``: (on what, which score, value, low, high) where measured on labelled test images ·
+    ``label_map`` as JSON; ``classes`` are the names in it."""
 
     name: str
     path: Path
@@ -38,6 +39,7 @@ class ShippedModel:
     classes: tuple[str, ...]
     size: int
     scores: tuple[tuple[str, str, float, float | None, float | None], ...]
+    label_map: Mapping[str, Any]
 
     @property
     def card(self) -> str:
@@ -102,6 +104,7 @@ def read_model(name: str, folder: Path | None = None) -> ShippedModel:
             tuple(cls["name"] for cls in record["label_map"]["classes"]),
             sum(file.stat().st_size for file in path.iterdir()),
             tuple((row["on"], row["score"], float(row["value"]), row.get("low"), row.get("high")) for row in rows),
+            record["label_map"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"model {path.name}: its files are damaged ({type(error).__name__}); install ocuseg again") from error

@@ -112,10 +112,20 @@ def train(
             )
         return emit(comparison.to_json(), as_json, comparison.lines())
 
+    if resume is not None and (resume / "finetune.json").is_file():
+        from pipeline.studies.finetune import resume_finetuning
+
+        with progress("finetuning") as advance:
+            found = resume_finetuning(
+                resume, root, override or (), device=device, key_path=site_key, plugins=plugin or (), progress=advance
+            )
+        return emit(found.to_json(), as_json, found.lines())
+
     from pipeline.config import load_config, named_by_changes, parse_config
     from pipeline.planning.plan import make_plan
     from pipeline.training.platform import choose_device
     from pipeline.training.run import new_run_dir, train
+    from pipeline.training.run_folder import PLAN
 
     plan = None
     if resume is not None:
@@ -141,7 +151,7 @@ def train(
             key_path=site_key,
             plugins=plugin or (),
             progress=advance,
-            plan=None if plan is None else plan.kept,
+            texts=None if plan is None else {PLAN: plan.kept},
         )
     emit(result.to_json(), as_json, result.lines())
 

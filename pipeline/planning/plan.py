@@ -12,16 +12,17 @@ from pipeline.bundles.shipped_models import names, read_model
 from pipeline.cards.card import DataCard, load_card
 from pipeline.cards.find_cases import find_cases
 from pipeline.config import RunConfig, parse_config
-from pipeline.errors import BundleError, CardError
+from pipeline.errors import BundleError, CardError, ConfigError
 from pipeline.planning.cases import plan_augment, plan_split, plan_storage
 from pipeline.planning.choice import Choice, percent, run_file
 from pipeline.planning.facts import ClassFacts, SetFacts, measure, require_classes
+from pipeline.planning.finetune import matched_classes
 from pipeline.planning.frame import plan_frame
 from pipeline.planning.machine import Machine, this_machine
 from pipeline.planning.network import is_detection, plan_network
 from pipeline.planning.schedule import plan_sampling, plan_training
 from pipeline.training.run_folder import site_pseudonyms
-from pipeline.types import ProgressCallback, no_progress
+from pipeline.types import LabelMap, ProgressCallback, no_progress
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,13 @@ def make_plan(
 
 
 def similar_models(card: DataCard) -> list[str]:
-    """Names of the models that come with ocuseg and find some of the card's classes in images of its kind."""
+    """Names of the models that come with ocuseg and that `ocuseg finetune` teaches by this card: of images of its kind, with classes that
+    the card labels, by name or by role."""
     found = []
     for name in names():
-        with suppress(BundleError):
+        with suppress(BundleError, ConfigError, ValueError):
             model = read_model(name)
-            if model.modality == card.modality and set(model.classes) & set(card.label_map.names):
+            if model.modality == card.modality and matched_classes(LabelMap.from_json(model.label_map), card.label_map, {}):
                 found.append(name)
     return found
 
@@ -109,7 +111,7 @@ def _head(facts: SetFacts, machine: Machine) -> Sequence[str]:
 
 
 def _instead(similar: Sequence[str]) -> list[str]:
-    return [f"A model that comes with ocuseg finds some of these classes: `ocuseg finetune {name}` needs fewer images." for name in similar]
+    return [f"A model that comes with ocuseg finds the same: `ocuseg finetune {name}` needs fewer images." for name in similar]
 
 
 def facts_lines(facts: SetFacts) -> list[str]:

@@ -12,9 +12,10 @@ from typing import Any
 from pipeline.bundles.bundle import load_bundle
 from pipeline.cards.card import load_card
 from pipeline.cards.find_cases import find_cases
-from pipeline.config import RunConfig, dump_config, named_by_changes, parse_config
+from pipeline.config import RunConfig, dump_config, load_config, named_by_changes, parse_config
 from pipeline.datasets.people import check_people
 from pipeline.datasets.splits import Split, make_split
+from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.recording import record_evaluation
 from pipeline.inference.case_files import write_json
@@ -22,7 +23,7 @@ from pipeline.planning.facts import require_classes
 from pipeline.planning.finetune import STEPS, bundle_weights, finetune_config, matched_classes
 from pipeline.training.result import TrainingResult
 from pipeline.training.run import new_run_dir, train
-from pipeline.training.run_folder import site_pseudonyms
+from pipeline.training.run_folder import CARD, CONFIG, site_pseudonyms
 from pipeline.types import CaseKey, ProgressCallback, no_progress
 
 NAME = "finetune.json"
@@ -131,7 +132,56 @@ def finetune(
         with tempfile.TemporaryDirectory() as temporary:
             before = _tested(todo, todo.bundle, Path(temporary), todo.same, device, key_path, progress)
     run_dir = new_run_dir(out, todo.config.name)
-    result = train(todo.config, todo.root, run_dir, device=device, key_path=key_path, plugins=plugins, progress=progress)
+    # Kept from the beginning, so that a training that is interrupted and resumed ends with both scores.
+    begun = {NAME: json.dumps({"tested": sorted(map(str, todo.tested)), "before": before, "after": None}, indent=1) + "\n"}
+    result = train(todo.config, todo.root, run_dir, device=device, key_path=key_path, plugins=plugins, progress=progress, texts=begun)
+    return _concluded(todo, run_dir, result, before, device, key_path, progress)
+
+
+def resume_finetuning(
+    run_dir: Path,
+    root: Path,
+    overrides: Sequence[str] = (),
+    *,
+    device: str = "auto",
+    key_path: Path | None = None,
+    plugins: Sequence[Path] = (),
+    progress: ProgressCallback = no_progress,
+) -> Finetuned:
+    """What :func:`finetune` began: train on to the end, and test on the images that were tested before.
+
+    Raises
+    ------
+    ConfigError: ``finetune.json`` of the run is damaged. Else as :func:`~pipeline.training.run.train`.
+    """
+    try:
+        record = json.loads((run_dir / NAME).read_text(encoding="utf-8"))
+        tested, before = set(map(str, record["tested"])), record["before"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{NAME} in {run_dir.name} is damaged ({type(error).__name__}); finetune again into a new run folder") from error
+    config = load_config(run_dir / CONFIG, overrides)
+    result = train(config, root, run_dir, device=device, resume=True, key_path=key_path, plugins=plugins, progress=progress)
+    card_name = str(run_dir / CARD)  # the card as the run began
+    card = load_card(card_name)
+    keys = [case.key for case in find_cases(card, root, pseudonyms=site_pseudonyms(card, key_path))]
+    todo = Finetuning(result.bundle, card_name, root, config, {}, frozenset(key for key in keys if str(key) in tested), 0)
+    if len(todo.tested) != len(tested):
+        raise ConfigError(
+            f"{len(tested) - len(todo.tested)} of the {len(tested)} images that were tested before the training are not below --root; "
+            "give the folder that the finetuning began with"
+        )
+    return _concluded(todo, run_dir, result, before, device, key_path, progress)
+
+
+def _concluded(
+    todo: Finetuning,
+    run_dir: Path,
+    result: TrainingResult,
+    before: Scores | None,
+    device: str,
+    key_path: Path | None,
+    progress: ProgressCallback,
+) -> Finetuned:
     after = None
     if todo.tested:
         folder = run_dir / "evaluation" / f"{load_card(todo.card_name).name}_test"
@@ -139,7 +189,8 @@ def finetune(
         told = record_evaluation(result.bundle, folder, json.loads((folder / "summary.json").read_text(encoding="utf-8")))
         result = replace(result, message=". ".join(filter(None, (result.message, told.sentence))))
     images = len(Split.load(run_dir / "split.json").train)  # less the copies and unreadable ones that the training left out
-    write_json(run_dir / NAME, {"training_images": images, "before": before, "after": after})
+    tested = sorted(map(str, todo.tested))
+    write_json(run_dir / NAME, {"training_images": images, "tested": tested, "before": before, "after": after})
     return Finetuned(result, images, len(todo.tested), before, after)
 
 

@@ -37,7 +37,7 @@ from pipeline.training.loop import fit, steps_per_epoch
 from pipeline.training.optimise import AveragedWeights, make_optimizer
 from pipeline.training.platform import channels_last_suits, enough_memory, fast_convolutions, prepare_machine
 from pipeline.training.result import TrainingResult
-from pipeline.training.run_folder import Data, open_run_dir, prepare_data, record_run, without_names
+from pipeline.training.run_folder import PLAN, Data, open_run_dir, prepare_data, record_run, without_names
 from pipeline.training.setup import Setup
 from pipeline.training.transfer import GradualUnfreezing, check_source, inherited_images, load_weights, rate_factors
 from pipeline.types import ProgressCallback, no_progress
@@ -80,7 +80,7 @@ def train(
     given: RecordedInputs | None = None,
     plugins: Sequence[Path] = (),
     tags: Mapping[str, str] | None = None,
-    plan: str | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> TrainingResult:
     """Train as ``config`` says on the data set below ``root``, and leave everything in ``run_dir``.
 
@@ -94,7 +94,7 @@ def train(
     given: the card and the split of a recorded run, which is to be repeated (training/repeat.py).
     plugins: files of code that the caller has loaded; their hashes are recorded.
     tags: further tags of the MLflow run, such as its parent's id.
-    plan: the run file as it was planned, reasons included; a new run keeps it as plan.yaml beside its config.
+    texts: what a new run keeps beside its config, by file name: plan.yaml (as planned, reasons included), finetune.json.
 
     Raises
     ------
@@ -137,8 +137,8 @@ def train(
                 write_text(run_dir / "encoder_weights.csv", table_texts("encoder_weights", loaded.rows())["encoder_weights.csv"])
                 if (inherited := inherited_images(config)) is not None:
                     write_text(run_dir / INHERITED, json.dumps(inherited, indent=1))
-            if plan is not None:
-                write_text(run_dir / "plan.yaml", plan)
+            for name, text in (texts or {}).items():
+                write_text(run_dir / name, text)
             record_run(run_dir, data, about)
         accelerator.wait_for_everyone()
         with open_tracker(config, run_dir, active=main, resume=resume) as tracker:
@@ -212,6 +212,8 @@ def start_record(
         extra=parameters,
         repeats=None if given is None else given.repeats,
     )
+    if (plan := setup.run_dir / PLAN).is_file():
+        setup.tracker.files("", {PLAN: plan})
     if loaded is not None:
         setup.tracker.table("encoder_weights", loaded.rows())
     if tags:

@@ -29,7 +29,7 @@ from pipeline.tracking.provenance import compare_manifests, text_digest
 from pipeline.tracking.record import RecordedInputs, with_card
 from pipeline.types import ProgressCallback, Spacing
 
-LOCK, RESULT, CONFIG, CARD = ".lock", "result.json", "config.yaml", "card.md"
+LOCK, RESULT, CONFIG, CARD, PLAN = ".lock", "result.json", "config.yaml", "card.md", "plan.yaml"
 _LOST = "copy it from a backup, or start a new run"
 MOST_UPRIGHT = 45
 """Degrees by which a picture may be turned and still show what is left and right."""

@@ -163,17 +163,27 @@ def test_models_that_come_with_ocuseg_are_offered_where_they_find_the_same(
 ) -> None:
     from pipeline.bundles import shipped_models
 
-    for name, classes in (("discs", ["disc", "cup"]), ("lines", ["line"]), ("damaged", [])):
+    named: dict[str, list[dict[str, str]]] = {
+        "heads": [{"name": "head", "code": "SCT:81016008"}],  # the card's disc has another name and the same role
+        "discs": [{"name": "disc"}],
+        "lines": [{"name": "line"}],
+        "cups": [{"name": "disc"}, {"name": "cup"}],  # of which finetune would ask for labels of the cup
+        "damaged": [],
+    }
+    for name, classes in named.items():
         (tmp_path / name).mkdir()
         record = {"id": "0" * 12, "name": name, "config": {"description": ""}, "modality": "fundus"}
-        record |= {"label_map": {"classes": [{"name": cls} for cls in classes]}} if classes else {}
+        labels = [{"index": index, "colour": [0, 0, index], **one} for index, one in enumerate(classes, 1)]
+        record |= {"label_map": {"classes": labels, "overlapping": True}} if classes else {}
         (tmp_path / name / "bundle.json").write_text(json.dumps(record), encoding="utf-8")
     monkeypatch.setattr(plan, "names", lambda: shipped_models.names(tmp_path))
     monkeypatch.setattr(plan, "read_model", lambda name: shipped_models.read_model(name, tmp_path))
-    card = load_card(str(sets / "round" / "card.md"))
-    assert plan.similar_models(card) == ["discs"]
+    coded = tmp_path / "coded.md"
+    text = (sets / "round" / "card.md").read_text(encoding="utf-8")
+    coded.write_text(text.replace("{name: disc,", "{name: disc, code: 'SCT:81016008',"), encoding="utf-8")
+    assert plan.similar_models(load_card(str(coded))) == ["discs", "heads"]
     told = plan_text("photographs", PHOTOGRAPHS, LAPTOP, ["discs"])
-    assert "# A model that comes with ocuseg finds some of these classes: `ocuseg finetune discs` needs fewer images." in told
+    assert "# A model that comes with ocuseg finds the same: `ocuseg finetune discs` needs fewer images." in told
 
 
 def test_a_set_in_which_nothing_was_found_and_one_of_a_million_slices_are_planned_too() -> None:

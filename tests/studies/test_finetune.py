@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -17,6 +20,7 @@ from pipeline.cli import app
 from pipeline.config import load_config, parse_config
 from pipeline.errors import ConfigError, LeakError
 from pipeline.planning.finetune import finetune_config, matched_classes
+from pipeline.studies import finetune as module
 from pipeline.studies.finetune import finetune, prepare
 from pipeline.training import run
 from pipeline.types import LabelClass, LabelMap
@@ -81,22 +85,64 @@ def test_the_steps_of_volumes_are_counted_by_their_slices(tmp_path: Path) -> Non
     assert finetune_config(both, "none", card, "card", cases, steps=400, patients=2).train.epochs == 2 * planned.train.epochs
 
 
-def test_scores_before_and_after_are_of_the_same_images(sets: Path, bundle: Path, tmp_path: Path) -> None:
+def finetune_arguments(sets: Path, bundle: Path) -> list[str]:
     card = str(sets / "second" / "card.md")
-    arguments = ["finetune", str(bundle), "--card", card, "--root", str(sets / "second"), "--classes", "disc=head", "--steps", "60"]
-    done = CliRunner().invoke(app, [*arguments, "--device", "cpu", "--out", str(tmp_path / "runs")])
+    known = ["--card", card, "--root", str(sets / "second"), "--classes", "disc=head", "--device", "cpu"]
+    return ["finetune", str(bundle), *known, "--steps", "60"]
+
+
+@pytest.fixture(scope="module")
+def whole(sets: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run folder of a finetuning that nothing interrupted, and what it said."""
+    out = tmp_path_factory.mktemp("whole")
+    record = run.open_tracker
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "open_tracker", lambda config, run_dir, **_: record(config, run_dir, active=False))
+        done = CliRunner().invoke(app, [*finetune_arguments(sets, bundle), "--out", str(out)])
     assert done.exit_code == 0, done.output
-    told = re.search(r"head: Dice ([\d.]+).* before, Dice ([\d.]+).* after", done.output)
-    assert told is not None, done.output
-    assert "2 test images, 4 training images" in done.output
-    (run_dir,) = (tmp_path / "runs").glob("tiny_on_second-*")
+    (run_dir,) = out.glob("tiny_on_second-*")
+    return run_dir, done.output
+
+
+def test_scores_before_and_after_are_of_the_same_images(bundle: Path, whole: tuple[Path, str]) -> None:
+    run_dir, output = whole
+    told = re.search(r"head: Dice ([\d.]+).* before, Dice ([\d.]+).* after", output)
+    assert told is not None, output
+    assert "2 test images, 4 training images" in output
     record = json.loads((run_dir / "finetune.json").read_text(encoding="utf-8"))
     after = json.loads((run_dir / "evaluation" / "second_test" / "summary.json").read_text(encoding="utf-8"))
     assert record["after"]["head"]["value"] == after["classes"]["head"]["mean_per_image"]["dice"]["value"]
     assert float(told[1]) == pytest.approx(record["before"]["head"]["value"], abs=1e-4)
     assert float(told[2]) > float(told[1])  # it had hardly learnt anything
-    assert str(tmp_path) not in (run_dir / "config.yaml").read_text(encoding="utf-8").replace(str(bundle.resolve()), "")
+    kept = (run_dir / "config.yaml").read_text(encoding="utf-8").replace(str(bundle.resolve()), "")
+    assert str(bundle.parents[2]) not in kept
     assert load_config(run_dir / "config.yaml").train.epochs > 1
+
+
+def test_an_interrupted_finetuning_ends_with_both_scores_when_its_run_is_resumed(
+    sets: Path, bundle: Path, whole: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, uninterrupted = finetune_arguments(sets, bundle), json.loads((whole[0] / "finetune.json").read_text(encoding="utf-8"))
+    train = module.train
+
+    def stopped(*args: Any, **options: Any) -> Any:
+        def progress(done: int, total: int | None, note: str = "") -> None:
+            if total is not None and done == total // 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return train(*args, **options | {"progress": progress})
+
+    monkeypatch.setattr(module, "train", stopped)
+    assert CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "runs")]).exit_code == 130
+    monkeypatch.undo()
+    (run_dir,) = (tmp_path / "runs").glob("tiny_on_second-*")
+    begun = json.loads((run_dir / "finetune.json").read_text(encoding="utf-8"))
+    assert (begun["after"], begun["before"]) == (None, uninterrupted["before"])
+    resume = ["train", "--resume", str(run_dir), "--device", "cpu", "--root"]
+    resumed = CliRunner().invoke(app, [*resume, str(sets / "second"), "--json"])
+    assert resumed.exit_code == 0, resumed.output
+    assert json.loads((run_dir / "finetune.json").read_text(encoding="utf-8")) == uninterrupted
+    assert json.loads(resumed.stdout)["after"] == uninterrupted["after"]
 
 
 def test_the_bundles_own_training_images_are_no_test(sets: Path, bundle: Path, tmp_path: Path) -> None:
