@@ -6,7 +6,10 @@ setup(
     packages=[*find_packages(include=["pipeline*"]), "pipeline.shipped.configs", "pipeline.shipped.data_cards"],
     package_dir={"pipeline.shipped.configs": "configs", "pipeline.shipped.data_cards": "data_cards"},
     package_data={
-        "pipeline": ["reports/templates/*", "live/page/*", "bundles/shipped/*", "bundles/shipped/*/*", "examples/*", "examples/*/*"],
+        "pipeline": [
+            *("reports/templates/*", "live/page/*", "review/page/*"),
+            *("bundles/shipped/*", "bundles/shipped/*/*", "examples/*", "examples/*/*"),
+        ],
         "pipeline.shipped.configs": ["*.yaml", "*/*.yaml", "*.json"],
         "pipeline.shipped.data_cards": ["*.md"],
     },

@@ -10,7 +10,7 @@ window.ocusegViewer = () => {
   const layers = [...overlay.querySelectorAll(".layer")], halos = [...overlay.querySelectorAll("use.halo")];
   const SVG = "http://www.w3.org/2000/svg";
   /* What a detector found is drawn by objects.js; elsewhere there is nothing to draw. */
-  const objects = window.ocusegObjects ? window.ocusegObjects(data.objects, { overlay, layers, look: (...to) => view.look(...to), redraw: () => drawStrip() }) : null;
+  const objects = data.objects ? window.ocusegObjects(data.objects, { overlay, layers, look: (...to) => view.look(...to), redraw: () => drawStrip() }) : null;
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
   const over = new AbortController(), whileShown = { signal: over.signal };
   const view = window.ocusegView(data, views, overlay, () => objects, over.signal);

@@ -1,0 +1,39 @@
+/* The case's masks, surfaces and objects as the page holds them. */
+import { Encoding, Mask } from "./mask.js";
+import { decodeGrey } from "./png.js";
+
+export class Planes {
+  constructor(info) {
+    this.info = info;
+    this.encoding = new Encoding(info.classes, info.overlapping);
+    this.masks = new Map();
+    this.surfaces = (info.surfaces || []).map((one) => ({ ...one, rows: [...one.rows] }));
+    const places = new Map(info.classes.map((cls) => [cls.name, cls.index]));
+    this.objects = (info.objects || []).map((one) => ({ ...one, class: places.get(one.class) ?? one.class, box: [...one.box] }));
+  }
+  /* The objects as the server speaks of them: by the class's name. */
+  objectsToSend() { return this.objects.map((one) => ({ ...one, class: this.info.classes.find((cls) => cls.index === one.class).name })); }
+  /* The mask of a plane, read once. Throws where it cannot be read. */
+  async mask(index) {
+    if (!this.masks.has(index)) {
+      const plane = this.info.planes[index];
+      const read = plane.mask ? await decodeGrey(await this.fetched(plane.mask)) : { width: plane.width, height: plane.height, depth: 8, values: new Uint8Array(plane.width * plane.height) };
+      if (read.width !== plane.width || read.height !== plane.height) throw new Error("the mask has another size than its picture");
+      this.masks.set(index, new Mask(read, this.encoding));
+    }
+    return this.masks.get(index);
+  }
+  async fetched(address) {
+    const answer = await fetch(address);
+    if (!answer.ok) throw new Error(`the mask cannot be read (${answer.status})`);
+    return answer.arrayBuffer();
+  }
+  surfacesOf(index) { return this.surfaces.filter((one) => one.plane === index); }
+  objectsOf(index) { return this.objects.filter((one) => one.plane === index); }
+  colour(k) { return (this.info.classes.find((one) => one.index === k) || { colour: "#ffffff" }).colour; }
+  /* A surface has the colour of the layer below it; the last one that of the layer above. */
+  surfaceColour(place) {
+    const layers = this.info.classes.filter((one) => one.kind === "surface");
+    return (layers[Math.min(place, layers.length - 1)] || { colour: "#ffffff" }).colour;
+  }
+}
