@@ -7,7 +7,7 @@ setup(
     package_dir={"pipeline.shipped.configs": "configs", "pipeline.shipped.data_cards": "data_cards"},
     package_data={
         "pipeline": [
-            *("reports/templates/*", "live/page/*", "review/page/*"),
+            *("reports/templates/*", "live/page/*", "review/page/*", "schedulers/templates/*"),
             *("bundles/shipped/*", "bundles/shipped/*/*", "examples/*", "examples/*/*"),
         ],
         "pipeline.shipped.configs": ["*.yaml", "*/*.yaml", "*.json"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import about, cards, data, demo, export, live, plans, report, runs, segment, studies, whois
+from pipeline.cli import about, cards, data, demo, export, live, plans, report, runs, segment, studies, whois, workflow
 
 app = typer.Typer(
     name="ocuseg",
@@ -30,6 +30,7 @@ report.add_to(app)
 export.add_to(app)
 live.add_to(app)
 studies.add_to(app)
+workflow.add_to(app)
 about.add_to(app)
 demo.add_to(app)
 

@@ -7,7 +7,7 @@ import logging
 import weakref
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.places import Places
 from pipeline.datasets.preprocess import TargetKind
 from pipeline.datasets.reading import CaseReader
+from pipeline.datasets.sharing import ALONE, Team, read_together
 from pipeline.datasets.windows import StoredPlane, Windows, cut
 from pipeline.errors import CardError
 from pipeline.models.selective_search import SelectiveSearchConfig
@@ -49,7 +50,7 @@ class CaseStore:
     search: makes proposals of every image, for networks that look at boxes which are made beforehand; None: there are none.
     unsearched: cases that get no proposals all the same, because no network will look at them.
     weak_masks: "ellipse" makes a mask of every object of which only the box is known.
-    workers: threads that decode.
+    workers: threads that decode. team: processes that make the same store together, of which each decodes its part.
     progress: called as ``progress(done, total)``.
 
     Raises
@@ -73,6 +74,7 @@ class CaseStore:
         unsearched: Collection[CaseKey] = (),
         skip_unreadable: bool = False,
         workers: int = 2,
+        team: Team = ALONE,
         progress: ProgressCallback | None = None,
     ) -> None:
         if cache == "disk" and cache_dir is None:
@@ -86,8 +88,8 @@ class CaseStore:
         self._renew()
         self._cases = {case.key: case for case in cases}
         reader = CaseReader(card, normalise, need, weak_masks, cache_dir if self._on_disk else None, search, unsearched)
-        with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
-            for done, (case, loaded) in enumerate(zip(cases, pool.map(reader.load_or_error, cases), strict=True), 1):
+        with closing(read_together(reader.load_or_error, cases, workers, team)) as results:
+            for done, (case, loaded) in enumerate(zip(cases, results, strict=True), 1):
                 if isinstance(loaded, CachedCase):
                     self._cached[case.key] = loaded
                     self._where[case.key] = range(len(self._samples), len(self._samples) + len(loaded.pixels))
@@ -95,7 +97,6 @@ class CaseStore:
                 elif skip_unreadable:
                     self.unreadable[case.key] = str(loaded)
                 else:
-                    pool.shutdown(cancel_futures=True)
                     raise CardError(f"{loaded}; {READ_REMEDY}") from loaded.__cause__
                 if progress is not None:
                     progress(done, len(cases))

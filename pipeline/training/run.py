@@ -20,6 +20,7 @@ from pipeline.atomic import write_text
 from pipeline.bundles.bundle import build_task
 from pipeline.bundles.leakage import INHERITED
 from pipeline.config import RunConfig
+from pipeline.datasets.sharing import ALONE, Team
 from pipeline.errors import ConfigError
 from pipeline.models.base import memory_format, to_channels_last
 from pipeline.models.detector import DetectorConfig
@@ -120,7 +121,7 @@ def train(
         new = newest(run_dir / "checkpoints") is None  # a run that goes on has its weights in its checkpoint
         if new:
             check_source(config)  # before the data are read, which takes a while
-        data = prepare_data(config, root, run_dir, key_path, given, advance)
+        data = prepare_data(config, root, run_dir, key_path, given, advance, team_of(accelerator))
         if given is not None:
             given.look(data.manifest)
         # What comes from the data (anchors) belongs to the bundle; the run's own config stays as it was asked for.
@@ -164,6 +165,15 @@ def broadcast_run_dir(accelerator: Any, run_dir: Path) -> Path:
 
     folder: Path = broadcast_object_list([run_dir])[0]
     return folder
+
+
+def team_of(accelerator: Any) -> Team:
+    """The processes that read the data set together."""
+    if accelerator.num_processes == 1:
+        return ALONE
+    from accelerate.utils import gather_object
+
+    return Team(accelerator.process_index, accelerator.num_processes, gather_object)
 
 
 def make_task(config: RunConfig, data: Data, device: torch.device, new: bool) -> tuple[Task, Loaded | None]:

@@ -20,6 +20,7 @@ from pipeline.datasets.augment import AugmentConfig
 from pipeline.datasets.loader import CaseStore
 from pipeline.datasets.people import check_people
 from pipeline.datasets.preprocess import TargetKind
+from pipeline.datasets.sharing import ALONE, Team
 from pipeline.datasets.splits import Split, guard, make_split
 from pipeline.errors import BundleError, CardError, ConfigError, NothingUsableError
 from pipeline.lock import locked
@@ -89,9 +90,15 @@ def open_run_dir(run_dir: Path, config: RunConfig, resume: bool) -> Iterator[Non
 
 
 def prepare_data(
-    config: RunConfig, root: Path, run_dir: Path, key_path: Path | None, given: RecordedInputs | None, advance: ProgressCallback
+    config: RunConfig,
+    root: Path,
+    run_dir: Path,
+    key_path: Path | None,
+    given: RecordedInputs | None,
+    advance: ProgressCallback,
+    team: Team = ALONE,
 ) -> Data:
-    """Read everything and guard the split, or take the run's own and see that its data is what it was."""
+    """Read everything (of ``team`` each process its part) and guard the split, or take the run's own and see that it is what it was."""
     frozen = run_dir / "split.json"
     begun = frozen.exists()
     card, text = read_card(config, run_dir, given)
@@ -122,7 +129,7 @@ def prepare_data(
         card, cases, config.data.normalise, config.data.cache, run_dir.parent / "cache",
         need=config.task.need, weak_masks=config.data.weak_masks,  # type: ignore[attr-defined]
         search=config.model.search if isinstance(config.model, DetectorConfig) else None, unsearched=set(split.test),
-        skip_unreadable=config.data.skip_unreadable and not begun,
+        skip_unreadable=config.data.skip_unreadable and not begun, team=team,
         progress=lambda done, total=None, note="": advance(done, total, "reading cases"),
     )  # fmt: skip
     if not begun:
@@ -138,7 +145,8 @@ def prepare_data(
             raise ConfigError(
                 f"{run_dir.name}: the data has changed since the run was started: {difference}; restore it, or start a new run"
             )
-    return Data(card, text, store, split, manifest, spacing(card, [case for case in cases if case.key in split.train]))
+    spacing_mm = team.first(lambda: spacing(card, [case for case in cases if case.key in split.train]))
+    return Data(card, text, store, split, manifest, spacing_mm)
 
 
 def check_turns(card: DataCard, augment: AugmentConfig) -> None:

@@ -16,7 +16,7 @@ from pipeline.training import checkpoint
 from pipeline.training.checkpoint import Progress, State, load_checkpoint, newest, random_state
 from pipeline.training.keeper import CheckpointWriter
 from tests.patience import LONG_S, joined
-from tests.training.tiny import _process, last_state, start, tiny_config, train_tiny, weights, write_data
+from tests.training.tiny import last_state, start, tiny_config, train_in_process, train_tiny, weights, write_data
 
 
 def a_state(epoch: int, value: float) -> State:
@@ -89,7 +89,7 @@ def _killed_while_writing(*arguments: Any) -> None:
         save_file(tensors, path)
 
     checkpoint.save_file = save  # type: ignore[assignment]
-    _process(*arguments)
+    train_in_process(*arguments)
 
 
 def test_killed_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(tmp_path: Path) -> None:

@@ -6,15 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from pipeline.config import dump_config
+from pipeline.config import RunConfig, dump_config
 from pipeline.training.checkpoint import newest
 from tests.patience import LONG_S, ended, joined, wait_until
-from tests.training.tiny import COLUMNS, ROWS, last_state, start_together, tiny_config, train_tiny, weights, write_data
+from tests.training import tiny_volumes
+from tests.training.tiny import COLUMNS, ROWS, last_state, start_together, tiny_config, train_in_process, train_tiny, weights, write_data
 
 NORMS = {norm: f"{{name: unet, widths: [4, 8], residual_units: 1, norm: {norm}}}" for norm in ("instance", "batch")}
 DETECTOR = (
@@ -31,8 +34,39 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_two_processes(norm: str, root: Path, run_dir: Path, **changes: object) -> None:
-    processes = start_together(2, tiny_config(root, NORMS[norm], **{**SETTINGS, "train__batch_size": 2, **changes}), root, run_dir)
+    trained_by_two(tiny_config(root, NORMS[norm], **{**SETTINGS, "train__batch_size": 2, **changes}), root, run_dir)
+
+
+def trained_by_two(config: RunConfig, root: Path, run_dir: Path) -> None:
+    """Train in two processes, of which each decodes its half of the cases and no case twice."""
+    processes = start_together(2, config, root, run_dir, target=noting_what_is_decoded)
     assert joined(processes) == [0, 0]
+    decoded = [json.loads(path.read_text()) for path in sorted(run_dir.parent.glob(f"{run_dir.name}.decoded-*"))]
+    assert len(decoded) == 2
+    first, second = map(set, decoded)
+    assert len(first) == len(decoded[0])
+    assert len(second) == len(decoded[1])
+    assert not first & second
+    assert len(first | second) == len(list((root / ("images" if (root / "images").exists() else "oct")).iterdir()))
+    assert abs(len(first) - len(second)) <= 1
+
+
+def noting_what_is_decoded(
+    config: RunConfig, root: Path, run_dir: Path, arguments: Mapping[str, Any], environment: Mapping[str, str]
+) -> None:
+    from pipeline.datasets import reading
+
+    decoded, preprocess = [], reading.preprocess_case
+
+    def noted(card: Any, case: Any, *others: Any) -> Any:
+        decoded.append(str(case.key))
+        return preprocess(card, case, *others)
+
+    reading.preprocess_case = noted
+    try:
+        train_in_process(config, root, run_dir, arguments, environment)
+    finally:
+        run_dir.with_suffix(f".decoded-{environment['RANK']}").write_text(json.dumps(decoded))
 
 
 def test_with_instance_norm_two_processes_train_like_one(root: Path, tmp_path: Path) -> None:
@@ -47,6 +81,16 @@ def test_with_instance_norm_two_processes_train_like_one(root: Path, tmp_path: P
     for first, second in zip(*rows, strict=True):
         for name in ("train/loss", "train/loss/cldice", "train/gradient_norm", "validation/dice", "validation/iou_pooled/blob"):
             assert second[name] == pytest.approx(first[name], rel=1e-3)
+
+
+def test_volumes_in_two_processes_train_like_in_one(tmp_path: Path) -> None:
+    root = tiny_volumes.write_data(tmp_path / "data")
+    settings = {**SETTINGS, "train__validation_loss": "false", "train__precision": "float32", "train__epochs": 1}
+    train_tiny(tiny_volumes.a_config(root / "card.md", **settings, train__batch_size=2), root, tmp_path / "one")
+    trained_by_two(tiny_volumes.a_config(root / "card.md", **settings, train__batch_size=1), root, tmp_path / "two")
+    one, two = last_state(tmp_path / "one"), last_state(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
 
 
 def test_batch_norm_statistics_are_those_of_all_processes(root: Path, tmp_path: Path) -> None:
@@ -115,10 +159,10 @@ def test_two_processes_train_a_detector_though_one_sees_no_object(tmp_path: Path
         "train__batch_size": 1,
         "data__crop": "[40, 48]",
         "data__crops_per_image": 1,
+        "data__cache": "disk",
     }
     config = tiny_config(root, DETECTOR, **settings)
-    processes = start_together(2, config, root, tmp_path / "run")
-    assert joined(processes) == [0, 0]
+    trained_by_two(config, root, tmp_path / "run")
     (row,) = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert 0 <= row["validation/ap50"] <= 1
     assert row["train/loss/mask"] > 0

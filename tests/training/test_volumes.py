@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.bundles.bundle import load_bundle
 from pipeline.cards.card import load_card, read_scan
 from pipeline.cards.find_cases import find_cases
-from pipeline.config import RunConfig, parse_config
 from pipeline.errors import ConfigError, ScanError
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.inference.predict import Predictor
 from pipeline.models.base import memory_format
-from pipeline.scans.nifti import write_nifti
 from pipeline.studies.speed import frames_per_second
 from pipeline.tasks.base import Task
 from pipeline.training import validation
@@ -29,60 +26,12 @@ from pipeline.training.run_folder import prepare_data
 from pipeline.training.validation import score_images
 from pipeline.types import CaseKey, Geometry, Scan
 from tests.training.tiny import train_tiny
-
-SLICES, ROWS, COLUMNS = 5, 24, 36
-CARD = """\
----
-name: tiny_volumes
-title: Bright balls in grey volumes
-modality: oct
-identifiers: public
-licence: CC0
-citation: none
-source: drawn by a test
-how_to_get: drawn by a test
-classes:
-  - {name: fluid, colour: [213, 94, 0]}
-images: {file: "oct/{patient}_{eye:[LR]}.nii.gz"}
-labels:
-  - {kind: values, file: "labels/{patient}_{eye}.nii.gz", values: {0: background, 1: fluid}}
----
-"""
-MODEL = "{name: unet, dims: 3, widths: [4, 8], residual_units: 1, slice_halvings: 0}"
-FLAT = "{name: unet, widths: [4, 8], residual_units: 1}"
-
-
-def a_config(card: Path, model: str = MODEL, slices: int | None = 3, **changes: Any) -> RunConfig:
-    text = f"""
-        name: tiny_volumes
-        data:
-          card: {card}
-          split: {{source: random, validation: 0.2, test: 0.2}}
-          normalise: {{method: percentile, field_of_view: whole}}
-          crop: [16, 24]
-          {"" if slices is None else f"slices: {slices}"}
-        task: {{name: semantic}}
-        model: {model}
-        train: {{epochs: 3, batch_size: 2, learning_rate: 0.01, validation_loss: true}}
-        """
-    return parse_config(text, [f"{key.replace('__', '.')}={value}" for key, value in changes.items()])
+from tests.training.tiny_volumes import COLUMNS, FLAT, ROWS, SLICES, a_config, write_data
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("volumes")
-    (folder / "card.md").write_text(CARD, encoding="utf-8")
-    for name in ("oct", "labels"):
-        (folder / name).mkdir()
-    geometry = Geometry((SLICES, ROWS, COLUMNS), (0.2, 0.004, 0.01), "tag")
-    z, y, x = np.mgrid[:SLICES, :ROWS, :COLUMNS]
-    for patient in range(6):
-        random = np.random.default_rng(patient)
-        ball = ((z - 2) * 4) ** 2 + (y - random.integers(8, 16)) ** 2 + (x - random.integers(8, 28)) ** 2 < 50
-        pixels = random.normal(90, 12, ball.shape) + 80 * ball
-        write_nifti(folder / "oct" / f"P{patient}_L.nii.gz", pixels.clip(0, 255).astype(np.uint8), geometry)
-        write_nifti(folder / "labels" / f"P{patient}_L.nii.gz", ball.astype(np.uint8), geometry)
-    return folder
+    return write_data(tmp_path_factory.mktemp("volumes"))
 
 
 @pytest.fixture(scope="module")

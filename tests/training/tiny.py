@@ -90,7 +90,7 @@ def train_tiny(config: RunConfig, root: Path, run_dir: Path, *, device: str = "c
         run.open_tracker = record
 
 
-def _process(config: RunConfig, root: Path, run_dir: Path, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+def train_in_process(config: RunConfig, root: Path, run_dir: Path, arguments: Mapping[str, Any], environment: Mapping[str, str]) -> None:
     """In a process of its own; ends with the documented exit code of an error, and its sentence in run_dir.error."""
     os.environ.update(environment)
     import torch
@@ -111,7 +111,7 @@ def start(
     run_dir: Path,
     *,
     environment: Mapping[str, str] | None = None,
-    target: Callable[..., None] = _process,
+    target: Callable[..., None] = train_in_process,
     **arguments: Any,
 ) -> BaseProcess:
     """Train in another process, forked from one that has imported everything already."""
