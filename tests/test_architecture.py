@@ -33,6 +33,7 @@ RANKS = (
     {"studies"},
     {"reports"},
     {"review"},
+    {"export"},
     {"live"},
     {"cli"},
     {"__main__"},

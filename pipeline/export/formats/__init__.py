@@ -1,0 +1,1 @@
+"""One format a file; ``@EXPORTERS.add(name)`` puts it on the list."""

@@ -1,0 +1,110 @@
+"""DICOM Secondary Capture (PS3.3 A.8) of the overlay as reports draw it, with eye and notice in the picture itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage
+
+from pipeline.drawing.overlay import NOTICE, draw_overlay
+from pipeline.export.case import ExportCase, Settings
+from pipeline.export.codes import SOURCE_IMAGE, concept
+from pipeline.export.exporter import EXPORTERS, Document
+from pipeline.export.objects import belong, finished, own_words, plane_spacing, region, save, stand_in
+from pipeline.export.source import plane_of, source_of
+from pipeline.reports import wording
+from pipeline.reports.objects import read_objects
+
+_SIDE_A_LINE = 480
+"""Pixels of the picture's longer side for each pixel of a contour's width, as in reports."""
+
+
+@EXPORTERS.add("sc")
+def export_sc(case: ExportCase, settings: Settings) -> Iterator[Document]:
+    """One file, of a volume with a frame a slice."""
+    yield Document("overlay.dcm", lambda path: save(secondary_capture(case, settings), path))
+
+
+def overlay(case: ExportCase, at: int) -> npt.NDArray[np.uint8]:
+    """One plane, (H, W, 3), as archived: contours or boxes, which eye it is, and the notice."""
+    rgb = case.rgb(at)
+    boxes: dict[str, Any] = {}
+    layers = case.layers(at) if case.label_map.classes else None
+    if case.run.objects:
+        objects = read_objects(case.case, case.run)
+        shown = [one for one in objects.in_slice(at) if objects.above(one)]
+        if shown and not objects.has_masks:
+            boxes = {
+                "boxes": np.array([one.box for one in shown], np.float32),
+                "labels": np.array([one.label + 1 for one in shown], np.int64),
+                "scores": np.array([one.score for one in shown], np.float32),
+            }
+    width = max(1, math.ceil(max(rgb.shape[:2]) / _SIDE_A_LINE))
+    return draw_overlay(rgb, layers, case.label_map, width=width, caption=_caption(case, at), **boxes)
+
+
+def _caption(case: ExportCase, at: int) -> str:
+    eye = wording.eye(case.case)
+    words = f"{eye.short} {eye.words}" if case.eye is not None else "? eye unknown"
+    planes = len(case.case.planes)
+    return words if planes == 1 else f"{words}, slice {at + 1} of {planes}"
+
+
+def secondary_capture(case: ExportCase, settings: Settings) -> Any:
+    import highdicom as hd
+
+    sources = source_of(case)
+    given = stand_in(sources[0])
+    planes = len(case.case.planes)
+    words = own_words(case, settings, "sc")
+    made = hd.base.SOPClass(
+        study_instance_uid=given.StudyInstanceUID,
+        sop_class_uid=SecondaryCaptureImageStorage if planes == 1 else MultiFrameTrueColorSecondaryCaptureImageStorage,
+        modality="OT",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        **words,
+    )
+    made.copy_patient_and_study_information(given)
+    made.ConversionType = "WSD"
+    made.ImageType = ["DERIVED", "SECONDARY"]
+    made.DerivationDescription = f"Overlay of bundle {case.case.bundle_id}"[:1024]
+    made.ImageComments = NOTICE
+    made.BurnedInAnnotation = "YES"
+    made.PatientOrientation = sources[0].get("PatientOrientation")
+    made.AnatomicRegionSequence = region(case)
+    if (spacing := plane_spacing(case)) is not None:
+        made.PixelSpacing = spacing
+    made.SourceImageSequence = [_reference(sources, at) for at in range(planes)]
+    _pixels(made, [overlay(case, at) for at in range(planes)])
+    if planes > 1:
+        made.FrameIncrementPointer = 0x00182002  # Frame Label Vector
+        made.FrameLabelVector = [f"slice {number}" for number in range(1, planes + 1)]
+    belong(made, sources[0])
+    return finished(made, case, settings, "sc")
+
+
+def _reference(sources: tuple[Any, ...], at: int) -> Dataset:
+    source, frame = plane_of(sources, at)
+    out = Dataset()
+    out.ReferencedSOPClassUID, out.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
+    if frame is not None:
+        out.ReferencedFrameNumber = frame
+    out.PurposeOfReferenceCodeSequence = [concept(SOURCE_IMAGE)]
+    return out
+
+
+def _pixels(made: Any, frames: list[npt.NDArray[np.uint8]]) -> None:
+    made.Rows, made.Columns = frames[0].shape[:2]
+    made.SamplesPerPixel, made.PhotometricInterpretation, made.PlanarConfiguration = 3, "RGB", 0
+    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 8, 8, 7, 0
+    made.LossyImageCompression = "00"
+    if len(frames) > 1:
+        made.NumberOfFrames = len(frames)
+    data = b"".join(np.ascontiguousarray(frame).tobytes() for frame in frames)
+    made.PixelData = data + b"\0" * (len(data) % 2)
+    made["PixelData"].VR = "OB"
