@@ -24,7 +24,7 @@ export function makeBar(session, act) {
         make("button", { type: "button", "data-eye": "R", title: "This is a right eye", text: "OD right", on: { click: () => act.eye("R") } }),
         make("button", { type: "button", "data-eye": "L", title: "This is a left eye", text: "OS left", on: { click: () => act.eye("L") } })),
       make("button", { type: "button", id: "review-compare", hidden: true, "aria-pressed": "false", title: "The model's own contours, or the corrected ones (X)", on: { click: act.compare } }, "Model's ", key("X")),
-      make("details", { class: "review-history" }, make("summary", { text: "History" }), make("ol", { id: "review-history", tabindex: "0", "aria-label": "History of this case" })),
+      make("details", { class: "review-history" }, make("summary", { text: "History" }), make("ul", { id: "review-history", tabindex: "0", "aria-label": "History of this case" })),
       make("p", { id: "review-progress", class: "review-progress" }),
       make("button", { type: "button", id: "review-skip", title: "The next case to review, without a verdict (J)", on: { click: act.skip } }, "Skip ", key("J")),
       session.reviewer ? make("p", { class: "review-who", title: "Who is reviewing" }, make("span", { class: "sr", text: "Reviewer " }), session.reviewer,
@@ -74,7 +74,7 @@ export function showCase(info, session) {
   const said = document.querySelector("footer p"), strong = said && said.querySelector("strong");
   if (strong) said.replaceChildren(strong, ` ${FOOTERS[info.verdict] || FOOTERS.unreviewed}`);
   const notice = byId("review-notice");
-  notice.textContent = [info.notice, info.verdict === "edited" ? "The picture shows the correction; the numbers beside it are those of the model's own mask." : ""].filter(Boolean).join(" ");
+  notice.textContent = [info.notice, info.verdict === "edited" ? "The picture shows the correction; the numbers beside it are those of the model's own answer." : ""].filter(Boolean).join(" ");
   notice.hidden = !notice.textContent;
 }
 
@@ -107,10 +107,12 @@ export function listKeys(session) {
     const keys = [...row.cells[0].querySelectorAll("kbd")];
     for (const one of keys) if (["A", "R", "E"].includes(one.textContent)) one.textContent = `Shift ${one.textContent}`;
   }
+  table.before(make("div", { class: "review-help" }));
+  table.previousElementSibling.append(table);
   const row = (keys, text) => make("tr", {}, make("td", {}, ...keys.flatMap((one) => [make("kbd", { text: one }), " "])), make("td", { text }));
-  table.prepend(make("tbody", { class: "review-keys" },
-    row(["A"], "accept, and on to the next case"), row(["R"], "reject: then why, and Enter"), row(["1", "…", String(session.reasons.length)], `after R: ${session.reasons.map((one) => one.text).join(", ")}`),
+  table.before(make("table", { class: "review-keys" }, make("tbody", {},
+    row(["A"], "accept, and on to the next case"), row(["R"], "reject: then why, and Enter"), row(["1", "…", String(session.reasons.length)], "after R: why"),
     row(["E"], "edit"), row(["K"], "write a comment"), row(["J"], "next case to review, without a verdict"), row(["X"], "of a corrected case: the model's contours, or the corrected ones"),
     row(["B", "E", "P", "F"], "while editing: brush, eraser, polygon, fill"), row(["D", "L", "O"], "while editing: ellipse of disc or cup, line of a surface, objects' boxes"),
-    row(["[", "]"], "while editing: smaller, larger brush"), row(["Ctrl Z", "Ctrl Shift Z"], "while editing: undo, redo"), row(["Ctrl S", "Esc"], "while editing: save and next, leave")));
+    row(["[", "]"], "while editing: smaller, larger brush"), row(["Ctrl Z", "Ctrl Shift Z"], "while editing: undo, redo"), row(["Ctrl S", "Esc"], "while editing: save and next, leave"))));
 }

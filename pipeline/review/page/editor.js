@@ -153,7 +153,7 @@ class Editor {
     for (const [index, mask] of this.planes.masks) if (mask.changed) planes.push({ index, mask: toBase64(await encodeGrey(mask)) });
     const body = { planes, tools: [...this.used], seconds: this.spent() };
     if (this.surfacesChanged.size) body.surfaces = this.planes.surfaces.filter((one) => this.surfacesChanged.has(one.plane));
-    if (this.objectsChanged) body.objects = this.planes.objectsToSend();
+    if (this.objectsChanged) body.objects = this.planes.objects;
     await this.kept;
     await this.saved(body);
   }

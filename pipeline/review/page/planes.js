@@ -8,11 +8,8 @@ export class Planes {
     this.encoding = new Encoding(info.classes, info.overlapping);
     this.masks = new Map();
     this.surfaces = (info.surfaces || []).map((one) => ({ ...one, rows: [...one.rows] }));
-    const places = new Map(info.classes.map((cls) => [cls.name, cls.index]));
-    this.objects = (info.objects || []).map((one) => ({ ...one, class: places.get(one.class) ?? one.class, box: [...one.box] }));
+    this.objects = (info.objects || []).map((one) => ({ ...one, box: [...one.box] }));
   }
-  /* The objects as the server speaks of them: by the class's name. */
-  objectsToSend() { return this.objects.map((one) => ({ ...one, class: this.info.classes.find((cls) => cls.index === one.class).name })); }
   /* The mask of a plane, read once. Throws where it cannot be read. */
   async mask(index) {
     if (!this.masks.has(index)) {

@@ -7,7 +7,7 @@ export function surfaceTool(editor) {
   let drag = null;
   const lines = () => editor.planes.surfacesOf(editor.index);
   const layers = editor.info.classes.filter((cls) => cls.kind === "surface").map((cls) => cls.index);
-  const width = () => editor.size * 2; // columns: the falloff's standard deviation
+  const width = () => editor.size * Math.max(editor.mask.width / 200, 1); // columns: the falloff's standard deviation
   function nearest([x, y]) {
     const column = Math.floor(x), found = lines().map((line, place) => ({ line, place, off: Math.abs((line.rows[column] ?? Infinity) - y) }));
     const best = found.reduce((a, b) => (b.off < a.off ? b : a), { off: Infinity });
