@@ -9,7 +9,7 @@ window.ocusegObjects = (found, { overlay, layers, look, redraw }) => {
   const byId = (id) => document.getElementById(id);
   const all = found.rows.map(([id, slice, label, score, x1, y1, x2, y2, size, area]) => ({ id, slice, label, score, box: [x1, y1, x2, y2], size, area }));
   const thresholds = [...found.thresholds];
-  const colours = layers.map((layer) => layer.style.getPropertyValue("--colour"));
+  const colours = layers.map((layer) => layer.getAttribute("color"));
   const swatches = [...document.querySelectorAll(".classes .swatch")];
   const sliders = [...document.querySelectorAll("input[data-score]")];
   const showBoxes = byId("show-boxes"), showContours = byId("show-contours"), showLabels = byId("show-labels");

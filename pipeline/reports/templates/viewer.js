@@ -26,7 +26,7 @@ window.ocusegViewer = () => {
     overlay.classList.toggle("off", !showOverlay.checked);
     overlay.classList.toggle("no-rings", !rings.checked);
     if (objects) objects.update();
-    layers.forEach((layer, k) => layer.style.setProperty("--fill", fills[k] / 100));
+    layers.forEach((layer, k) => { layer.style.fillOpacity = fills[k] / 100; });
     const equal = fills.every((value) => value === fills[0]);
     fill.value = equal ? fills[0] || 0 : Math.max(...fills);
     byId("fill-value").textContent = equal ? fill.value + " %" : "by class";
@@ -165,7 +165,7 @@ window.ocusegViewer = () => {
     found.forEach((k, row) => amounts.forEach((counts, index) => {
       if (!counts[k]) return;
       const bar = strip.appendChild(document.createElementNS(SVG, "rect"));
-      const colour = layers[k].style.getPropertyValue("--colour");
+      const colour = layers[k].getAttribute("color");
       Object.entries({ x: index, width: 0.92, y: row, height: 0.8, fill: colour, "fill-opacity": 0.25 + 0.75 * counts[k] / most[k] })
         .forEach(([name, value]) => bar.setAttribute(name, value));
     }));
