@@ -50,7 +50,8 @@ def faults(text: str, folder: Path) -> Iterator[str]:
         command = COMMANDS.get(name)
         if hasattr(command, "commands"):  # card new
             name, options = " ".join(words[:2]), words[2:]
-            command = command.commands.get(words[1]) if len(words) > 1 else command  # type: ignore[union-attr]
+            usual = command.commands.get(getattr(command, "usual", ""))  # type: ignore[union-attr]  # review PREDICTIONS
+            command = command.commands.get(words[1], usual) if len(words) > 1 else command  # type: ignore[union-attr]
         if command is None:
             yield f"command {name}"
         elif name in OF_RUNS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import about, cards, data, demo, export, live, plans, report, runs, segment, studies, whois, workflow
+from pipeline.cli import about, cards, data, demo, export, live, plans, report, review, runs, segment, studies, whois, workflow
 
 app = typer.Typer(
     name="ocuseg",
@@ -27,6 +27,7 @@ cards.add_to(app)
 plans.add_to(app)
 runs.add_to(app)
 report.add_to(app)
+review.add_to(app)
 export.add_to(app)
 live.add_to(app)
 studies.add_to(app)

@@ -29,9 +29,11 @@ def report(
 ) -> None:
     """Write an offline HTML worklist and one page per case; as PDF or as single file where asked."""
     from pipeline.reports.worklist import write_report
+    from pipeline.review.state import eyes_of
 
+    eyes = eyes_of(existing_folder(folder, "folder"))
     with progress("report") as advance:
-        page = write_report(existing_folder(folder, "folder"), progress=advance)
+        page = write_report(folder, eyes=eyes, progress=advance)
     made: dict[str, Any] = {"report": str(page)}
     if single_file is not None:
         from pipeline.reports.single_file import write_single_file
@@ -41,6 +43,6 @@ def report(
         from pipeline.reports.pdf import write_pdfs
 
         with progress("PDF") as advance:
-            made["pdf"] = [str(path) for path in write_pdfs(folder, pdf, progress=advance)]
+            made["pdf"] = [str(path) for path in write_pdfs(folder, pdf, eyes=eyes, progress=advance)]
     lines = [f"{what.replace('_', ' ')}: {path}" for what, own in made.items() for path in (own if isinstance(own, list) else [own])]
     emit(made, as_json, lines)

@@ -53,6 +53,7 @@ def segment(
     from pipeline.inference.folder import predict_folder
     from pipeline.inference.uses import cases_in, doubts_in, eyes_lines, records_in, use_lines, uses_of
     from pipeline.reports.worklist import write_report
+    from pipeline.review.state import eyes_of
     from pipeline.scans.identity import Pseudonyms, default_key_path
     from pipeline.scans.stated import stated
 
@@ -73,7 +74,7 @@ def segment(
             progress=advance,
         )
     with progress("report") as advance:
-        page = write_report(out, progress=advance)
+        page = write_report(out, eyes=eyes_of(out), progress=advance)
     used, doubts = use_lines(uses_of(cases_in(out)), choice.bundles), doubts_in(out)
     left_out = [f"{name}: left out, {why}" for name, why in choice.left_out.items()]
     eyes = eyes_lines(records_in(out))

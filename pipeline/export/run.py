@@ -21,7 +21,7 @@ from pipeline.export.objects import need_highdicom, usable_original
 from pipeline.export.originals import Originals, find_originals
 from pipeline.reports.results import ReportCase, RunFacts, read_run
 from pipeline.reports.worklist import cases_in_order
-from pipeline.review.state import states
+from pipeline.review.state import eyes_of, states
 from pipeline.scans.identity import Pseudonyms
 from pipeline.types import ProgressCallback, no_progress
 from pipeline.types.assessment import Record
@@ -80,7 +80,7 @@ class Predictions:
             need_highdicom()
         self.folder, self.settings = folder, settings
         self.run: RunFacts = read_run(folder)
-        listed, _, unreadable = cases_in_order(folder)
+        listed, _, unreadable = cases_in_order(folder, eyes_of(folder))
         self.cases: dict[str, ReportCase] = {str(case.key): case for case in listed}
         self.unreadable = {one.name: one.reason for one in unreadable}
         self.reviews = states(folder)

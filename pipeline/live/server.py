@@ -11,23 +11,21 @@ import asyncio
 import functools
 import hmac
 import secrets
-import socket
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import simplejpeg
-import uvicorn
 from fastapi import APIRouter, FastAPI, Header, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from pipeline.errors import ConfigError, OcusegError
+from pipeline.errors import OcusegError
 from pipeline.live.look import Shown
 from pipeline.live.session import Session
 from pipeline.live.snapshots import Eye
+from pipeline.serving import HEADERS, Serving
 
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"
@@ -35,20 +33,14 @@ _QUALITY = 88
 _LOOK_AGAIN_S = 0.01
 _PATIENCE_S = 300
 _BOUNDARY = b"--ocuseg-frame\r\n"
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 _POLICY = (
     "default-src 'none'; img-src 'self' data:; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
-class Window:
-    """Serves a session's page from a thread of its own while the block runs; ``url`` is where.
+class Window(Serving):
+    """Serves a session's page while the block runs; ``url`` is where.
 
     Raises
     ------
@@ -56,21 +48,9 @@ class Window:
     """
 
     def __init__(self, session: Session, port: int) -> None:
-        self._socket = _listening(port)
         self.token = secrets.token_urlsafe(18)
-        self.url = f"http://{HOST}:{self._socket.getsockname()[1]}/{self.token}/"
-        config = uvicorn.Config(application(session, self.token), log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=2)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="ocuseg-window", daemon=True)
-
-    def __enter__(self) -> Window:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(timeout=10)
-        self._socket.close()
+        super().__init__(application(session, self.token), HOST, port)
+        self.url = f"http://{HOST}:{self.port}/{self.token}/"
 
 
 def application(session: Session, token: str) -> FastAPI:
@@ -83,7 +63,7 @@ def application(session: Session, token: str) -> FastAPI:
     @app.middleware("http")
     async def with_headers(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call(request)
-        response.headers.update(_HEADERS)
+        response.headers.update(HEADERS)
         if not request.url.path.startswith(f"/{token}/cases/"):  # those pages bring their own
             response.headers["Content-Security-Policy"] = _POLICY
         return response
@@ -159,16 +139,3 @@ async def _parts(session: Session, jpeg: Callable[[Shown], bytes]) -> AsyncItera
 def _jpeg(shown: Shown, plain: bool) -> bytes:
     picture = shown.frame.pixels if plain else shown.overlay
     return bytes(simplejpeg.encode_jpeg(picture, quality=_QUALITY, colorspace="RGB"))
-
-
-def _listening(port: int) -> socket.socket:
-    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        found.bind((HOST, port))
-        found.listen()
-    except OSError as error:
-        found.close()
-        why = f"--port {port}: it cannot be used ({error.strerror}); give another one, or 0 for any that is free"
-        raise ConfigError(why) from None
-    return found

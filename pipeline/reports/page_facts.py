@@ -32,7 +32,7 @@ class PageFacts:
 
 def fingerprint(case: ReportCase, run: RunFacts, near: Neighbours) -> str:
     """Changes with anything a page shows: the case's files (by size and time), the run, its neighbours, this code."""
-    digest = hashlib.sha256(repr((edition(), run, near.state)).encode())
+    digest = hashlib.sha256(repr((edition(), run, near.state, case.geometry.laterality_source, case.side)).encode())
     digest.update((case.folder / CASE_FILE).read_bytes())
     digest.update(_state(case.folder / SURFACE_FILE, optional=True))
     for plane in case.planes:

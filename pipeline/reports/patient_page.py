@@ -146,7 +146,7 @@ def _fingerprint(cases: Sequence[ReportCase], run: RunFacts, places: VisitsRecor
     """Changes with anything the page shows."""
     digest = hashlib.sha256(repr((edition(), run.bundle_id, run.version, places.patients.get(cases[0].key.patient))).encode())
     for case in cases:
-        digest.update(repr((case.key, case.record.to_json())).encode())
+        digest.update(repr((case.key, case.side, case.record.to_json())).encode())
     return digest.hexdigest()
 
 

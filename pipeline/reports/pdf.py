@@ -30,7 +30,7 @@ from pipeline.reports.rows import found_nothing
 from pipeline.reports.slices import draw_case
 from pipeline.reports.visits import read_visits
 from pipeline.reports.worklist import cases_in_order
-from pipeline.types import ProgressCallback
+from pipeline.types import Laterality, ProgressCallback
 
 ALL = "all"
 VARIANT = "pdf/a-3u"
@@ -41,12 +41,15 @@ _PANE_MM, _HIGHEST_MM, _PX_PER_MM = 88.0, 95.0, 96 / 25.4
 """Largest width and height of one picture of a pair on an A4 page; lines are as wide on it as on a screen."""
 
 
-def write_pdfs(out: Path, which: str, *, progress: ProgressCallback | None = None) -> list[Path]:
+def write_pdfs(
+    out: Path, which: str, *, eyes: Mapping[str, Laterality] | None = None, progress: ProgressCallback | None = None
+) -> list[Path]:
     """Write ``out/report/pdf/<case>.pdf`` or ``<patient>.pdf``; returns their paths.
 
     Parameters
     ----------
     which: a case, a patient, or "all": each patient and each case.
+    eyes: as reviewers set them, by name of the case.
     progress: called with the number of documents finished and of all.
 
     Raises
@@ -56,7 +59,7 @@ def write_pdfs(out: Path, which: str, *, progress: ProgressCallback | None = Non
     """
     print_page = _printer()
     run = read_run(out)
-    listed, _, unshown = cases_in_order(out)
+    listed, _, unshown = cases_in_order(out, eyes or {})
     cases = sorted(listed, key=chart_order)
     patients = sorted({case.key.patient for case in cases})
     wanted = [*patients, *(str(case.key) for case in cases)] if which == ALL else [which]

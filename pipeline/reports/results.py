@@ -17,7 +17,7 @@ from pipeline.errors import NothingUsableError, OcusegError
 from pipeline.metrics.useless import useless_sentence, validation_dice
 from pipeline.scans.jpeg import frame_of
 from pipeline.scans.raster import read_image
-from pipeline.types import CaseKey, Geometry, LabelMap, Modality
+from pipeline.types import CaseKey, Geometry, LabelMap, Laterality, Modality
 from pipeline.types.case_record import CASE_FILE, AnswerRecord, CaseRecord, ClassRecord, FluidRecord, LayerRecord, PlaneRecord, first_fault
 from pipeline.types.run_record import RunRecord
 
@@ -56,6 +56,10 @@ class ReportCase:
     def side(self) -> Literal["R", "L", "U"]:
         """The eye, also where it was found in the picture: a case's name holds only what the file said."""
         return self.geometry.laterality or self.key.eye
+
+    def with_eye(self, eye: Laterality) -> ReportCase:
+        """The same case of the eye that a reviewer set."""
+        return replace(self, geometry=replace(self.geometry, laterality=eye, laterality_source="reviewer"))
 
     @property
     def volume(self) -> bool:

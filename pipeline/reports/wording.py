@@ -35,6 +35,7 @@ _STATED = {
     "picture": "found in the picture",
     "axial_length": "computed from the axial length",
     "user": "given by the user",
+    "reviewer": "set by a reviewer",
     "estimated": "estimated from a field angle and the diameter of the field",
     "unknown": "not stated",
 }

@@ -25,7 +25,7 @@ from pipeline.reports.results import LedgerRow, ReportCase, RunFacts, read_case,
 from pipeline.reports.row_files import ROWS_FILE, TABLE_FILE, as_csv, as_script
 from pipeline.reports.rows import Row, row_of
 from pipeline.reports.visits import read_visits
-from pipeline.types import ProgressCallback
+from pipeline.types import Laterality, ProgressCallback
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Unshown:
     reason: str
 
 
-def write_report(out: Path, *, progress: ProgressCallback | None = None) -> Path:
+def write_report(out: Path, *, eyes: Mapping[str, Laterality] | None = None, progress: ProgressCallback | None = None) -> Path:
     """Write or update ``out/report`` from what `ocuseg predict` left in ``out``; return its ``index.html``.
 
     ``report/worklist.csv`` has the same rows in the same order. Case pages whose case did not change are kept as they are. Every file
@@ -63,6 +63,7 @@ def write_report(out: Path, *, progress: ProgressCallback | None = None) -> Path
 
     Parameters
     ----------
+    eyes: as reviewers set them, by name of the case; what the case's own record says stays on the disk.
     progress: called with the number of cases finished and the number of all.
 
     Raises
@@ -78,12 +79,19 @@ def write_report(out: Path, *, progress: ProgressCallback | None = None) -> Path
     for name in ("cases", "data", "thumbs", "views", "patients"):
         (report / name).mkdir(parents=True, exist_ok=True)
     with locked(report / ".lock", ConfigError("another process is writing this report; wait for it, then run the command again")):
-        return _write(out, report, run, ledger, progress)
+        return _write(out, report, run, ledger, eyes or {}, progress)
 
 
-def _write(out: Path, report: Path, run: RunFacts, ledger: list[LedgerRow] | None, progress: ProgressCallback | None) -> Path:
+def _write(
+    out: Path,
+    report: Path,
+    run: RunFacts,
+    ledger: list[LedgerRow] | None,
+    eyes: Mapping[str, Laterality],
+    progress: ProgressCallback | None,
+) -> Path:
     """:func:`write_report` by the one process that holds the lock."""
-    cases, asymmetry, unshown = cases_in_order(out)
+    cases, asymmetry, unshown = cases_in_order(out, eyes)
     visits = read_visits(out)
     write_assets(report)
     shown: list[tuple[ReportCase, PageFacts]] = []
@@ -114,13 +122,14 @@ def _folders(out: Path) -> list[Path]:
     return sorted(p for p in (out / "cases").glob("*") if p.is_dir() and not p.name.startswith("."))
 
 
-def cases_in_order(out: Path) -> tuple[list[ReportCase], dict[str, Asymmetry], list[Unshown]]:
+def cases_in_order(out: Path, eyes: Mapping[str, Laterality]) -> tuple[list[ReportCase], dict[str, Asymmetry], list[Unshown]]:
     """The cases in the order in which the worklist opens, how fellow eyes differ, and the folders that cannot be read."""
     cases: list[ReportCase] = []
     unshown: list[Unshown] = []
     for folder in _folders(out):
         try:
-            cases.append(read_case(folder))
+            case = read_case(folder)
+            cases.append(case.with_eye(eyes[folder.name]) if folder.name in eyes else case)
         except OcusegError as error:
             unshown.append(Unshown(folder.name, str(error)))
     asymmetry = asymmetries(cases)

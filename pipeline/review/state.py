@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pipeline.review.log import AuditLog, Event, Role, Verdict
+from pipeline.types import Laterality
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ def states(predictions: Path) -> dict[str, ReviewState]:
     for event in AuditLog.of(predictions).events():
         by_case.setdefault(event.case, []).append(event)
     return {case: state_of(case, events) for case, events in by_case.items()}
+
+
+def eyes_of(predictions: Path) -> dict[str, Laterality]:
+    """The eye of each case whose eye a reviewer set, for whoever shows it; the case's own record stays as it was."""
+    eyes: Mapping[str, Laterality] = {"R": "R", "L": "L"}
+    return {case: eyes[state.eye] for case, state in states(predictions).items() if state.eye in eyes}
 
 
 def state_of(case: str, events: Iterable[Event]) -> ReviewState:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Laterality = Literal["R", "L"]
-LateralitySource = Literal["tag", "functional_group", "filename", "card", "user", "picture", "unknown"]
+LateralitySource = Literal["tag", "functional_group", "filename", "card", "user", "picture", "reviewer", "unknown"]
 SpacingSource = Literal["tag", "axial_length", "user", "estimated", "unknown"]
 Modality = Literal["fundus", "oct", "octa", "slo", "unknown"]
 ModalitySource = Literal["tag", "card", "user", "picture"]

@@ -1,0 +1,71 @@
+"""The cases under review, in their order, and the report that shows them, kept up to date."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pipeline.errors import OcusegError
+from pipeline.reports.case_page import write_case_page
+from pipeline.reports.neighbours import neighbours
+from pipeline.reports.results import ReportCase, read_run
+from pipeline.reports.visits import read_visits
+from pipeline.reports.worklist import cases_in_order, write_report
+from pipeline.types import Laterality, ProgressCallback
+
+Order = Callable[[Sequence[str]], Sequence[str]]
+"""Names in the worklist's order -> in the order of review."""
+
+
+class UnknownCase(OcusegError):
+    """No case of that name is under review."""
+
+
+class Catalogue:
+    """``order``: names of the cases as they are to be reviewed · ``run``: what made them.
+
+    Raises
+    ------
+    NothingUsableError: the folder holds no predictions. ConfigError: another process is writing the report.
+    """
+
+    def __init__(self, predictions: Path, order: Order, progress: ProgressCallback | None = None) -> None:
+        self.predictions, self._order, self._progress = predictions, order, progress
+        self._lock = threading.Lock()
+        self._stamp: object = None
+        self.run = read_run(predictions)
+        self.order: list[str] = []
+        self._cases: dict[str, ReportCase] = {}
+
+    def case(self, name: str) -> ReportCase:
+        """Raises UnknownCase."""
+        try:
+            return self._cases[name]
+        except KeyError:
+            raise UnknownCase("no case of that name is under review here") from None
+
+    def refresh(self, eyes: Mapping[str, Laterality]) -> None:
+        """Write the report, and list the cases, if cases came or went since; ``eyes`` as reviewers set them."""
+        with self._lock:
+            stamp = (self.predictions / "cases").stat().st_mtime_ns
+            if stamp == self._stamp:
+                return
+            write_report(self.predictions, eyes=eyes, progress=self._progress)
+            cases, _, _ = cases_in_order(self.predictions, eyes)
+            self._cases = {str(case.key): case for case in cases}
+            self.order = list(self._order(list(self._cases)))
+            self._stamp, self._progress = stamp, None
+
+    def set_eye(self, name: str, eye: Laterality) -> None:
+        """Write a case's page anew with the eye that a reviewer set; the rest of the report follows when it is next written."""
+        with self._lock:
+            self._cases[name] = self.case(name).with_eye(eye)
+            cases = list(self._cases.values())
+            near = neighbours(cases, read_visits(self.predictions))[list(self._cases).index(name)]
+            write_case_page(self.predictions / "report", self._cases[name], self.run, near)
+
+    def after(self, name: str) -> list[str]:
+        """All others in the order of review, from the next one on, round to the one before."""
+        at = self.order.index(name)
+        return self.order[at + 1 :] + self.order[:at]

@@ -1,0 +1,234 @@
+"""What reviewers see and decide: the audit log, the corrections and the cases in one place. Threads may share it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.review import case_facts
+from pipeline.review.catalogue import Catalogue
+from pipeline.review.corrections import (
+    Correction,
+    CorrectionRecord,
+    corrections_folder,
+    model_sha256,
+    read_correction,
+    read_files,
+    write_correction,
+)
+from pipeline.review.log import Action, AuditLog, Event, Role, Verdict, VersionConflict, visible
+from pipeline.review.sessions import Visitor
+from pipeline.review.state import ReviewState, state_of
+from pipeline.review.submitted import SentComment, SentEdit, SentEye, SentVerdict, Unfit, correction_of
+from pipeline.types import Laterality
+from pipeline.types.run_record import RUN_FILE
+
+_FROM_FILE = ("tag", "functional_group")
+CHANGED = "The model's answer is another one than the one that was reviewed: it was predicted again, or its files were changed."
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A case as one visitor sees it: ``events`` that are visible to them, ``state`` of their own role's work, ``all`` of everybody's
+    that is visible · ``model``: hash of what the model found · ``correction`` that stands in place of it, or ""."""
+
+    events: list[Event]
+    state: ReviewState
+    all: ReviewState
+    model: str
+    correction: str
+
+    @property
+    def changed(self) -> bool:
+        """Whether the model's answer is another one than that of the last verdict."""
+        return bool(self.state.mask_sha256) and self.state.mask_sha256 != self.model
+
+
+class Review:
+    """The review of one folder of predictions."""
+
+    def __init__(self, predictions: Path, catalogue: Catalogue, *, blinded: bool) -> None:
+        self.predictions, self.catalogue, self._blinded = predictions, catalogue, blinded
+        self.log = AuditLog.of(predictions)
+        self._lock = threading.Lock()
+        self._events: dict[str, list[Event]] = {}
+        self._newest = 0
+        self._whole: set[str] = set()
+        self._read = functools.lru_cache(maxsize=4)(functools.partial(read_correction, predictions))
+        self.id = _identity(predictions)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in cases that were predicted since. Blinded readers' pages show no eye that another reader set."""
+        self.catalogue.refresh({} if self._blinded else self._eyes())
+
+    def seen(self, case: str, visitor: Visitor) -> Seen:
+        """Raises UnknownCase."""
+        folder = self.catalogue.case(case).folder
+        events = self._visible(case, visitor)
+        own = events if visitor.role == "reader" else [one for one in events if one.role == visitor.role]
+        state, model = state_of(case, own), model_sha256(folder)
+        stands = state.correction if state.mask_sha256 == model else ""
+        return Seen(events, state, state_of(case, events), model, stands)
+
+    def case(self, name: str, visitor: Visitor) -> dict[str, Any]:
+        """A case as its page gets it."""
+        case, run, seen = self.catalogue.case(name), self.catalogue.run, self.seen(name, visitor)
+        eye = seen.all.eye or case.geometry.laterality
+        others = [] if visitor.role == "reader" and len(seen.all.readings) < 2 else self._readings(name, seen)
+        order, at = self.catalogue.order, self.catalogue.order.index(name)
+        return {
+            "case": name,
+            "version": len(seen.events),
+            "verdict": "unreviewed" if seen.changed else seen.state.verdict,
+            "reasons": seen.state.reasons,
+            "comment": seen.state.comment,
+            "eye": eye,
+            "eye_source": "reviewer" if seen.all.eye else case.geometry.laterality_source,
+            "modality": case.modality,
+            "next": self.next(name, visitor),
+            "previous": order[at - 1] if at else None,
+            "overlapping": case_facts.label_map_of(case, run).overlapping,
+            "classes": case_facts.classes(case, run),
+            **case_facts.drawn(case, run, seen.correction, self._correction(seen.correction)),
+            "history": case_facts.history(seen.events),
+            "notice": CHANGED if seen.changed else "",
+            "readings": others,
+            "disagreement": seen.all.disagreement,
+        }
+
+    def verdict(self, name: str, visitor: Visitor, sent: SentVerdict) -> Event:
+        """Raises VersionConflict; Unfit where the mask that is to be taken is not there."""
+        seen = self.seen(name, visitor)
+        correction = seen.correction
+        if sent.take == "model":
+            correction = ""
+        elif sent.take is not None:
+            if sent.take not in seen.all.readings:
+                raise Unfit(f"there is no verdict of the {sent.take} here yet")
+            correction = seen.all.readings[sent.take].correction
+        verdict: Verdict = "rejected" if sent.action == "reject" else "edited" if correction else "accepted"
+        what = {"verdict": verdict, "reasons": sent.reasons, "comment": sent.comment, "correction": correction}
+        return self._append(name, visitor, seen, sent.version, sent.action, **what)
+
+    def edit(self, name: str, visitor: Visitor, sent: SentEdit) -> Event:
+        """Store a correction, then the event that names it. Raises VersionConflict, Unfit."""
+        case, run, seen = self.catalogue.case(name), self.catalogue.run, self.seen(name, visitor)
+        if len(seen.events) != sent.version:  # before the work; append looks again
+            last = seen.events[-1] if seen.events else None
+            raise VersionConflict(last.reviewer if last else "", last.at if last else "", len(seen.events))
+        record = CorrectionRecord(
+            case=name, base=seen.model, bundle_id=case.bundle_id, parent=seen.correction, tools=sent.tools, seconds=sent.seconds
+        )
+        made = correction_of(sent, case, run, record, self._correction(seen.correction))
+        correction = write_correction(self.predictions, made)
+        return self._append(name, visitor, seen, sent.version, "edit", verdict="edited", comment=sent.comment, correction=correction)
+
+    def eye(self, name: str, visitor: Visitor, sent: SentEye) -> Event:
+        """Raises VersionConflict; Unfit where the file itself says which eye it is."""
+        case, seen = self.catalogue.case(name), self.seen(name, visitor)
+        if case.geometry.laterality_source in _FROM_FILE:
+            raise Unfit('the file itself says which eye this is; if that is wrong, reject the case with the reason "wrong eye"')
+        event = self._append(name, visitor, seen, sent.version, "eye", eye=sent.eye)
+        if not self._blinded:
+            self.catalogue.set_eye(name, sent.eye)
+        return event
+
+    def comment(self, name: str, visitor: Visitor, sent: SentComment) -> Event:
+        """Raises VersionConflict."""
+        return self._append(name, visitor, self.seen(name, visitor), sent.version, "comment", comment=sent.comment)
+
+    def version(self, case: str, visitor: Visitor) -> int:
+        return len(self._visible(case, visitor))
+
+    def next(self, name: str, visitor: Visitor) -> str | None:
+        """The next case that waits for this visitor: of an adjudicator one on which the readers disagree."""
+        events = self._everything()
+        if visitor.role == "adjudicator":
+            waiting = (case for case in self.catalogue.after(name) if case in events and state_of(case, events[case]).disagreement)
+        else:
+            done = {case for case, own in events.items() if any(one.verdict and one.role == visitor.role for one in own)}
+            waiting = (case for case in self.catalogue.after(name) if case not in done)
+        return next(waiting, None)
+
+    def progress(self, visitor: Visitor) -> dict[str, Any]:
+        """How far this visitor's review is, and the verdicts and eyes that they may see."""
+        verdicts, eyes = {}, {}
+        everything = self._everything()
+        for case in self.catalogue.order:
+            events = visible(everything.get(case, []), visitor.reviewer, visitor.role, visitor.blinded)
+            own = events if visitor.role == "reader" else [one for one in events if one.role == visitor.role]
+            verdicts[case] = state_of(case, own).verdict
+            if eye := state_of(case, events).eye:
+                eyes[case] = eye
+        counts = Counter(verdicts.values())
+        kinds: tuple[Verdict, ...] = ("accepted", "rejected", "edited", "unreviewed")
+        return {"cases": len(verdicts)} | {kind: counts[kind] for kind in kinds} | {"verdicts": verdicts, "eyes": eyes}
+
+    def correction_file(self, case: str, visitor: Visitor, correction: str, file: str) -> Path | None:
+        """A file of a correction that an event names which the visitor may see; None where there is none."""
+        named = {one.correction for one in self._visible(case, visitor)}
+        if not correction or correction not in named or not case_facts.servable(file):
+            return None
+        self._check(correction)
+        path = corrections_folder(self.predictions) / correction / file
+        return path if path.is_file() else None
+
+    def _append(self, name: str, visitor: Visitor, seen: Seen, version: int, action: Action, **what: Any) -> Event:
+        judged = visitor.role == "adjudicator" and what.get("verdict")
+        event = Event(
+            reviewer=visitor.reviewer,
+            role=visitor.role,
+            case=name,
+            action="adjudicate" if judged else action,
+            bundle_id=self.catalogue.case(name).bundle_id,
+            mask_sha256=seen.model,
+            **what,
+        )
+        return self.log.append(event, version, blinded=visitor.blinded)
+
+    def _readings(self, name: str, seen: Seen) -> list[dict[str, Any]]:
+        """The verdict of each role, with the masks that it is about."""
+        case = self.catalogue.case(name)
+        roles: tuple[Role, ...] = ("reader", "second", "adjudicator")
+        keys = ("role", "reviewer", "verdict", "reasons", "comment", "at", "correction")
+        found = [seen.all.readings[role] for role in roles if role in seen.all.readings]
+        return [{key: getattr(one, key) for key in keys} | {"planes": case_facts.planes(case, one.correction)} for one in found]
+
+    def _correction(self, name: str) -> Correction | None:
+        if not name:
+            return None
+        return self._read(name)
+
+    def _check(self, name: str) -> None:
+        """Once a correction: whether it is still what was stored."""
+        if name not in self._whole:
+            read_files(self.predictions, name)
+            self._whole.add(name)
+
+    def _everything(self) -> Mapping[str, list[Event]]:
+        """All events by case; those that other processes wrote, too."""
+        with self._lock:
+            for event in self.log.events(after=self._newest):
+                self._events[event.case] = [*self._events.get(event.case, ()), event]
+                self._newest = event.seq
+            return dict(self._events)
+
+    def _visible(self, case: str, visitor: Visitor) -> list[Event]:
+        return visible(self._everything().get(case, []), visitor.reviewer, visitor.role, visitor.blinded)
+
+    def _eyes(self) -> dict[str, Laterality]:
+        eyes: Mapping[str, Laterality] = {"R": "R", "L": "L"}
+        found = {case: state_of(case, events).eye for case, events in self._everything().items()}
+        return {case: eyes[eye] for case, eye in found.items() if eye in eyes}
+
+
+def _identity(predictions: Path) -> str:
+    """Tells this folder of predictions from any other, and says nothing else: under it a browser keeps what it has not sent yet."""
+    return hashlib.sha256((predictions / RUN_FILE).read_bytes() + str(predictions.resolve()).encode()).hexdigest()[:16]
