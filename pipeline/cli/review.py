@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from pipeline.cli import review_labels
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, existing_folder
 from pipeline.errors import EXIT_SOME_REJECTED, ConfigError
@@ -42,6 +43,7 @@ def add_to(app: typer.Typer) -> None:
     review.command("serve")(command(serve))
     review.command("status")(command(status))
     review.command("verify")(command(verify))
+    review_labels.add_to(review)
     accounts.command("add")(command(add))
     accounts.command("remove")(command(remove))
     accounts.command("list")(command(listed))

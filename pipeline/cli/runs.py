@@ -339,8 +339,7 @@ def predict(
             progress=advance,
             profile=spent,
         )
-    doubts = doubts_in(out)
-    eyes = eyes_lines(records_in(out))
+    doubts, eyes = doubts_in(out), eyes_lines(records_in(out))
     told = counts | {"doubts": doubts, "eyes": eyes} | ({"profile": spent.to_json()} if profile else {})
     warnings = [f"warning: {text}" for text in doubts]
     emit(

@@ -30,11 +30,13 @@ class ClassDoubt:
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Of one network, or of several together: ``classes`` in the order of the label map · ``uncertainty`` uint8 ([D,] H, W), 255 where
-    most, or None · ``unlike``: how far the scan is from the training scans, 0 to 1, or None."""
+    most, or None · ``unlike``: how far the scan is from the training scans, 0 to 1, or None · ``disagreement`` of flips or of several
+    networks, 0 to 1, or None where only one look was taken."""
 
     classes: tuple[ClassDoubt, ...] = ()
     uncertainty: Bytes | None = None
     unlike: float | None = None
+    disagreement: float | None = None
 
 
 def united(
@@ -49,17 +51,19 @@ def united(
     maps = [part.uncertainty for part in parts if part.uncertainty is not None]
     doubled = [name for name in dict.fromkeys(own) if own.count(name) > 1]
     layers = label_map.layers(mask) if doubled else np.zeros(0, np.bool_)
+    differ = [part.disagreement for part in parts if part.disagreement is not None]
     for name in doubled:
         places = [place for place, other in enumerate(own) if other == name]
         share = layers[places].mean(axis=0, dtype=np.float32)
         maps.append(np.rint(255 * 4 * share * (1 - share)).astype(np.uint8))
         agreed = agreement(layers[places])
+        differ += [] if agreed is None else [1 - agreed]
         for called in (label_map.names[place] for place in places):
             before = known[called].predicted if called in known else None
             if before is not None and agreed is not None:
                 known[called] = replace(known[called], predicted=min(before, agreed))
     unlike = [part.unlike for part in parts if part.unlike is not None]
-    return Evidence(tuple(known.values()), np.maximum.reduce(maps) if maps else None, max(unlike, default=None))
+    return Evidence(tuple(known.values()), np.maximum.reduce(maps) if maps else None, max(unlike, default=None), max(differ, default=None))
 
 
 def agreement(masks: npt.NDArray[np.bool_]) -> float | None:
@@ -88,6 +92,7 @@ class Gathering:
         self._chances = [ClassChances(model.temperatures.get(name, 1.0)) for name in label_map.names]
         self._maps: list[Bytes] = []
         self._area = 0
+        self._marked, self._deviation = 0, math.nan
 
     def add(self, prediction: Prediction, layers: npt.NDArray[np.bool_] | None, area: int | None = None) -> None:
         """A plane with probabilities, and how many pixels its field of view has (None: all); of a network that finds boxes nothing is
@@ -97,6 +102,8 @@ class Gathering:
         self._area += layers[0].size if area is None else area
         parts = [own.add(chance, mask) for own, chance, mask in zip(self._chances, prediction.probabilities, layers, strict=True)]
         if prediction.uncertainty is not None:
+            self._marked += int(np.count_nonzero(layers.any(axis=0)))
+            self._deviation = float(np.nansum([self._deviation, prediction.uncertainty.sum(dtype=np.float64)]))
             parts.append(np.rint(255 * prediction.uncertainty).astype(np.uint8))
         self._maps.append(np.maximum.reduce(parts))
 
@@ -105,7 +112,11 @@ class Gathering:
             return Evidence(unlike=unlike)
         roles = self._label_map.roles
         found = [self._of_class(*own) for own in zip(self._label_map.names, roles, self._chances, strict=True)]
-        return Evidence(tuple(found), self._maps[0] if flat else np.stack(self._maps), unlike)
+        return Evidence(tuple(found), self._maps[0] if flat else np.stack(self._maps), unlike, self._disagreement())
+
+    def _disagreement(self) -> float | None:
+        """Of flips: their deviation, added up, for each pixel that is marked; 1 at most."""
+        return None if math.isnan(self._deviation) else min(self._deviation / max(self._marked, 1), 1.0)
 
     def _of_class(self, name: str, role: str | None, chances: ClassChances) -> ClassDoubt:
         if chances.pixels == 0:

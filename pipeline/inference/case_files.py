@@ -186,6 +186,7 @@ def _record(result: CaseResult, planes: Sequence[PlaneRecord], of_layers: dict[s
         seconds=round(result.seconds, 3),
         classes=classes,
         planes=tuple(planes),
+        pixel_type=result.scan.pixels.dtype.name,
         **of_layers,
         **result.assessment.fields(),
     )

@@ -33,6 +33,7 @@ def doubt_of(evidence: Evidence, answers: Sequence[Answer], planes: int) -> Doub
         "border": border,
         "unlike_training": evidence.unlike,
         "score": score(sure, evidence.unlike),
+        "disagreement": None if evidence.disagreement is None else round(evidence.disagreement, 4),
     }
     told = {name: value for name, value in known.items() if value not in (None, (), {})}
     return DoubtRecord(**told) if told else None

@@ -39,13 +39,24 @@ def balanced_accuracy(matrix: Floats) -> Floats:
     return _mean_of_defined(sensitivities(matrix))
 
 
+def kappa(matrix: Floats) -> Floats:
+    """Cohen's kappa of unordered classes: 1 less the fraction of disagreements over that of answers drawn at random.
+
+    Cohen, Educational and Psychological Measurement 20(1), 1960, doi:10.1177/001316446002000104.
+    """
+    return _kappa(matrix, 1 - np.eye(matrix.shape[1]))
+
+
 def quadratic_kappa(matrix: Floats) -> Floats:
     """Cohen's kappa of ordered grades: 1 less the mean squared distance of the answers over that of answers drawn at random.
 
     Cohen, Psychological Bulletin 70(4), 1968, doi:10.1037/h0026256.
     """
     classes = matrix.shape[1]
-    distance = (np.arange(classes)[:, None] - np.arange(classes)) ** 2
+    return _kappa(matrix, (np.arange(classes)[:, None] - np.arange(classes)) ** 2)
+
+
+def _kappa(matrix: Floats, distance: Floats | Ints) -> Floats:
     total = matrix.sum(axis=(1, 2))
     chance = matrix.sum(axis=2)[:, :, None] * matrix.sum(axis=1)[:, None, :] / np.maximum(total, 1)[:, None, None]
     return 1 - _ratio((matrix * distance).sum(axis=(1, 2)), (chance * distance).sum(axis=(1, 2)))

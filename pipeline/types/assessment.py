@@ -46,10 +46,12 @@ class MeasureRecord(Record):
 class DoubtRecord(Record):
     """``maps``: of each plane the picture of uncertainty, white where most · ``predicted_dice`` of each class, what it would probably be
     if a reader drew the case · ``border`` of each class: mean uncertainty along its outline · ``unlike_training``: 0 as its training
-    scans, 1 far from them, None where the bundle cannot tell · ``score``: 0 sure to 1 in doubt, which orders a worklist."""
+    scans, 1 far from them, None where the bundle cannot tell · ``score``: 0 sure to 1 in doubt, which orders a worklist ·
+    ``disagreement`` of flips (their deviation for each marked pixel) or of several bundles (1 less their Dice), None of a single look."""
 
     maps: tuple[FileName, ...] = ()
     predicted_dice: dict[str, Fraction] = Field({})
     border: dict[str, Fraction] = Field({})
     unlike_training: Fraction | None = None
     score: Fraction | None = None
+    disagreement: Fraction | None = None

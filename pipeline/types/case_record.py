@@ -99,7 +99,8 @@ class CaseRecord(Record):
     (before: ``pockets``) of a bundle with layers, the latter of volumes alone · ``label_map``: the case's own classes, as the mask holds
     them, where the run has several bundles (``bundle_id`` and ``engine`` join those of the ones that fit it by "+"); else the classes are
     the run's · ``patient_source``: what counted for a patient; its visits are in ``visits.json`` (types/visits.py) ·
-    ``answers`` of the bundles that say what the scan as a whole is · ``quality``, ``flags``, ``measures``, ``doubt``: how far the case may
+    ``answers`` of the bundles that say what the scan as a whole is · ``pixel_type`` of the scan as stored, such as uint16: its pictures
+    have 8 bit · ``quality``, ``flags``, ``measures``, ``doubt``: how far the case may
     be believed (types/assessment.py); a case of an earlier version has none."""
 
     case: str
@@ -117,6 +118,7 @@ class CaseRecord(Record):
     planes: tuple[PlaneRecord, ...] = Field(min_length=1)
     layers: dict[str, LayerRecord] = Field({})
     answers: tuple[AnswerRecord, ...] = ()
+    pixel_type: str = ""
     fluid_components: dict[str, FluidRecord] = Field({}, validation_alias=AliasChoices("fluid_components", "pockets"))
     quality: QualityRecord | None = None
     flags: tuple[FlagRecord, ...] = ()
