@@ -74,7 +74,7 @@ def lines(text: str) -> list[str]:
         (["compare", "cross_camera", "--root", "hrf=."], "--root: the folder of data set 'chase_db1' is missing; add --root chase_db1=DIR"),
         (["compare", "cross_camera", "--root", "hrf=absent"], "--root hrf: 'absent' is not a folder"),
         (["compare", "cross_camera", "--root", "hrf=.", "--root", "hrf=empty"], "--root: several folders for 'hrf'; write --root CARD=DIR"),
-        (["train", "--resume", "empty", "--run", "new", "--root", "."], "--run belongs to a CONFIG"),
+        (["train", "--resume", "empty", "--run-dir", "new", "--root", "."], "--run-dir belongs to a CONFIG"),
         (["workflow", "pbs", "--out", "job"], "workflow 'pbs': must be one of slurm, kubernetes, nextflow, snakemake"),
         (["workflow", "slurm", "--out", "job", "--memory", "16 GB"], "--memory '16 GB': write it as 16G"),
         (["workflow", "kubernetes", "--train", "--out", "job"], "--train: there is a script for slurm, and none for kubernetes"),

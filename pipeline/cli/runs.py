@@ -68,12 +68,8 @@ def train(
     root: Annotated[Path | None, typer.Option(help="Folder that holds the data set.")] = None,
     out: Runs = Path("runs"),
     override: Override = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            help="With CONFIG: folder of this very run, continued where it is there already (torchrun --max-restarts, a job begun again)."
-        ),
-    ] = None,
+    # Not --run: torchrun would take that for the beginning of an option of its own.
+    run_dir: Annotated[Path | None, typer.Option(help="With CONFIG: this run's folder; a run that is in it goes on.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue this run folder instead of starting a new run.")] = None,
     from_run: Annotated[str | None, typer.Option(help="Repeat a run recorded in MLflow, by its run id, and compare.")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow server of --from-run.")] = None,
@@ -101,8 +97,8 @@ def train(
     follow(follow_links)
     if root is None:
         raise ConfigError(needs_root(from_run is not None, resume is not None))
-    if run is not None and config is None:
-        raise ConfigError("--run belongs to a CONFIG; with --resume give that folder alone")
+    if run_dir is not None and config is None:
+        raise ConfigError("--run-dir belongs to a CONFIG; with --resume give that folder alone")
     existing_folder(root, "--root")
     if config is not None:
         existing_run_file(config)
@@ -148,7 +144,7 @@ def train(
                 plan = make_plan(card, root, device=device, key_path=site_key, progress=advance)
             settings = parse_config(plan.text, override or (), where="plan")
         settings = named_by_changes(settings, override or ())
-        run_dir = run or new_run_dir(out, settings.name)
+        run_dir = run_dir or new_run_dir(out, settings.name)
     with progress("training") as advance:
         result = train(
             settings,

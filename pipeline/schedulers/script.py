@@ -54,7 +54,7 @@ class Inference:
 
 @dataclass(frozen=True)
 class Training:
-    """``ocuseg train CONFIG --run RUN``, ``gpus`` processes on each of ``nodes`` machines (one on each without GPUs)."""
+    """``ocuseg train CONFIG --run-dir RUN``, ``gpus`` processes on each of ``nodes`` machines (one on each without GPUs)."""
 
     config: str
     root: str

@@ -202,7 +202,7 @@ def test_a_training_meets_at_its_first_host_and_goes_on_with_its_run(cluster: Pa
     assert call["arguments"] == [
         *("-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=4", "--max-restarts=3"),
         *("--rdzv-backend=c10d", "--rdzv-endpoint=node7:29500", "--rdzv-id=12"),
-        *("-m", "pipeline", "train", "my run.yaml", "--root", SCANS, "--run", "runs/one"),
+        *("-m", "pipeline", "train", "my run.yaml", "--root", SCANS, "--run-dir", "runs/one"),
     ]
     assert "#SBATCH --job-name=ocuseg-train --nodes=2 --ntasks-per-node=1 --gpus-per-node=4" in text
 

@@ -14,4 +14,4 @@ trap 'scontrol requeue "$SLURM_JOB_ID"' USR1
 # --max-restarts: a process that dies takes the others with it, and all begin again at the newest checkpoint.
 srun "$python" -m torch.distributed.run --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node={{ gpus or 1 }} --max-restarts={{ retries }} \
   --rdzv-backend=c10d --rdzv-endpoint="$head:{{ port }}" --rdzv-id="$SLURM_JOB_ID" \
-  -m pipeline train "$config" --root "$root" --run "$run" & wait $! || wait $!
+  -m pipeline train "$config" --root "$root" --run-dir "$run" & wait $! || wait $!
