@@ -192,7 +192,7 @@ def _objects(sent: SentEdit, case: ReportCase, run: RunFacts) -> tuple[Corrected
         if one.index not in known:
             raise Unfit(f"class {one.index} is none that this case has objects of: {', '.join(known.values()) or 'it has none'}")
         if not (0 <= left < right <= columns and 0 <= top < bottom <= rows and one.plane < case.geometry.slices):
-            raise Unfit(f"the box of a {known[one.index]} is empty or leaves the picture")
+            raise Unfit(f"a box of class {known[one.index]} is empty or leaves the picture")
         free += one.id is None
         out.append(
             CorrectedObject.model_validate(

@@ -78,6 +78,15 @@ def predictions(template: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(template, tmp_path / "out"))
 
 
+@pytest.fixture(scope="session")
+def refusing(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Speaks to one server for all tests of what is refused; at the end its review must still be empty."""
+    folder = Path(shutil.copytree(template, tmp_path_factory.mktemp("refusing") / "out"))
+    with started(folder, Wishes(port=0, reviewer="Ada", allowed_hosts=["review.example.org"])) as server:
+        yield Browser(server.port)
+    assert [path.name for path in (folder / "review").iterdir()] == ["sessions.json"]
+
+
 @pytest.fixture
 def serve(predictions: Path) -> Iterator[Serve]:
     """Starts servers of the folder that end with the test; returns a browser that speaks to one."""
