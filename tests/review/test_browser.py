@@ -1,0 +1,360 @@
+"""Reviewers in headless Chromium: ten cases accepted, rejected and corrected, with a conflict, a reload and two crashes."""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+import io
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pipeline.review.corrections import read_correction
+from pipeline.review.log import AuditLog
+from pipeline.review.server import Wishes, started
+from pipeline.review.state import states
+from pipeline.scans.raster import png_of, read_pages
+from pipeline.types import LabelClass, LabelMap
+from tests.patience import LONG_S
+from tests.reports.conftest import DISC_CUP, Out, disc_and_cup
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+AXE = importlib.resources.files("axe_playwright_python") / "axe.min.js"
+ROWS, COLUMNS = 60, 80
+LAYERS = LabelMap((LabelClass(1, "RNFL", (230, 159, 0)), LabelClass(2, "fluid", (86, 180, 233))), layered=("RNFL",))
+SPOTS = LabelMap((LabelClass(1, "exudate", (86, 180, 233)), LabelClass(2, "haemorrhage", (230, 159, 0))), overlapping=True)
+SHOWN = """() => {
+  const boxes = [...document.querySelectorAll('input[data-class]')], own = document.querySelector('.review-mask');
+  const only = (shown) => boxes.forEach((box) => { box.checked = shown(box); box.dispatchEvent(new Event('change')); });
+  const seen = boxes.map((one) => {
+    only((box) => box === one);
+    const { data } = own.getContext('2d').getImageData(0, 0, own.width, own.height);
+    return btoa(String.fromCharCode(...data.filter((_, k) => k % 4 === 3)));
+  });
+  only(() => true);
+  return seen;
+}"""
+NAMES = [f"p{at}_U_v1_i1" for at in range(10)]
+
+
+def serve(predictions: Path, port: int, told: Connection) -> None:
+    with started(predictions, Wishes(port=port, reviewer="anna")) as serving:
+        told.send(serving.port)
+        serving.wait()
+
+
+class Server:
+    """The review server in a process of its own, which can be killed and started again at the same port."""
+
+    def __init__(self, predictions: Path) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["tests.review.test_browser"])
+        self.predictions, self.port = predictions, 0
+        self.start()
+
+    def start(self) -> None:
+        here, there = self._context.Pipe()
+        self.process = self._context.Process(target=serve, args=(self.predictions, self.port, there), daemon=True)
+        self.process.start()
+        there.close()  # or its end would never be seen
+        assert here.poll(LONG_S), "the server did not start"
+        self.port = here.recv()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Ten photographs with disc and cup, a B-scan with a layer, and a photograph with objects, as `ocuseg segment` writes them."""
+    out = Out(tmp_path_factory.mktemp("review") / "out")
+    every = [cls for label_map in (DISC_CUP, LAYERS, SPOTS) for cls in label_map.classes]
+    run = LabelMap(tuple(replace(cls, index=at) for at, cls in enumerate(every, start=1)), overlapping=True)
+    out.write_run(classes=run.to_json(), objects=True)
+    noise = np.random.default_rng(0).integers(20, 90, (ROWS, COLUMNS), dtype=np.uint8)
+    for name in NAMES:
+        out.add(name, disc_and_cup(ROWS, COLUMNS), noise, label_map=DISC_CUP.to_json())
+    out.label_map = LAYERS
+    layer = np.zeros((ROWS, COLUMNS), np.uint8)
+    layer[20:40] = 1
+    layer[25:28, 10:20] = 2
+    folder = out.add("q0_U_v1_i1", layer, noise, label_map=LAYERS.to_json(), modality="oct")
+    lines = [f"0,{column},20.00,40.00" for column in range(COLUMNS)]
+    (folder / "surfaces.csv").write_text("\n".join(["slice,column,top of RNFL,bottom of RNFL", *lines]) + "\n", encoding="utf-8")
+    out.label_map = SPOTS
+    found = [{"class": "exudate", "score": 0.9, "box": [10, 10, 20, 20]}, {"class": "haemorrhage", "score": 0.8, "box": [40, 10, 50, 20]}]
+    out.add_objects("q1_U_v1_i1", (ROWS, COLUMNS), found, label_map=SPOTS.to_json())
+    made = Server(out.path)
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+class Tab:
+    """One tab of a reviewer's browser; an error on its page, or something that the content policy refuses, fails the test."""
+
+    def __init__(self, context: Any, server: Server) -> None:
+        self.page, self._server, self.errors = context.new_page(), server, list[str]()
+        self.page.set_default_timeout(LONG_S * 1000)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda said: self.errors.append(said.text) if "Content Security" in said.text else None)
+
+    def open(self, name: str, waiting: str = "#review-progress progress") -> None:
+        self.page.goto(f"http://127.0.0.1:{self._server.port}/cases/{name}.html")
+        self.page.wait_for_selector(waiting)
+
+    def keys(self, *names: str) -> None:
+        for name in names:
+            self.page.keyboard.press(name)
+
+    def until(self, function: str) -> None:
+        self.page.wait_for_function(f"() => {function}")
+
+    def arrived(self, name: str) -> None:
+        self.until(f"location.pathname.endsWith('/{name}.html') && document.querySelector('#review-progress progress') !== null")
+
+    def edit(self) -> None:
+        self.keys("e")
+        self.page.wait_for_selector("#review-save")
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point of the scan lies in the window."""
+        place = self.page.evaluate("() => window.ocusegCase.view.place()")
+        box = self.page.locator("#pane-overlay .view").bounding_box()
+        return box["x"] + (x - place["x"]) / place["across"], box["y"] + (y - place["y"]) / place["perPixel"]
+
+    def click(self, x: float, y: float, **how: Any) -> None:
+        self.page.mouse.click(*self.at(x, y), **how)
+
+    def drag(self, *points: tuple[float, float]) -> None:
+        self.page.mouse.move(*self.at(*points[0]))
+        self.page.mouse.down()
+        for point in points[1:]:
+            self.page.mouse.move(*self.at(*point), steps=3)
+        self.page.mouse.up()
+
+    def shown(self) -> npt.NDArray[np.uint8]:
+        """The mask that the canvas shows: each class alone, then put together as the bit field of disc and cup."""
+        seen = self.page.evaluate(SHOWN)
+        layers = [np.frombuffer(base64.b64decode(one), np.uint8).reshape(ROWS, COLUMNS) > 0 for one in seen]
+        return sum(((layer << at).astype(np.uint8) for at, layer in enumerate(layers)), np.zeros((ROWS, COLUMNS), np.uint8))
+
+
+@pytest.fixture
+def make_tab(browser: Any, server: Server) -> Iterator[Callable[[], Tab]]:
+    context, tabs = browser.new_context(viewport={"width": 1300, "height": 850}), list[Tab]()
+
+    def made() -> Tab:
+        tabs.append(Tab(context, server))
+        return tabs[-1]
+
+    yield made
+    context.close()
+    assert [error for tab in tabs for error in tab.errors] == []
+
+
+def stored(server: Server, name: str) -> npt.NDArray[np.unsignedinteger[Any]]:
+    correction = states(server.predictions)[name].correction
+    return read_correction(server.predictions, correction).masks[0]
+
+
+def test_ten_cases_are_reviewed_and_nothing_is_lost(server: Server, make_tab: Callable[[], Tab]) -> None:
+    tab, masks = make_tab(), {}
+    tab.open(NAMES[0])
+    tab.keys("a")
+    tab.arrived(NAMES[1])
+    tab.keys("k")
+    tab.page.keyboard.type("the fovea, too")
+    tab.keys("Escape", "r", "Enter")
+    tab.until("document.querySelector('#review-status').textContent.startsWith('Say why')")
+    tab.keys("3", "5", "4", "4", "Enter")
+    tab.arrived(NAMES[2])
+
+    tab.edit()  # strokes, polygon, fill, undo, redo
+    tab.keys("b", "[", "[")
+    tab.drag((10, 10), (30, 12))
+    tab.keys("p")
+    for x, y in ((5, 30), (25, 30), (25, 50), (5, 50)):
+        tab.click(x, y)
+    tab.keys("Enter", "e")
+    tab.drag((15, 40), (15, 45))  # a hole
+    tab.keys("f")
+    tab.click(15, 40)  # filled
+    tab.keys("Control+z", "Control+z", "Control+Shift+Z", "Control+Shift+Z", "Control+z")  # and open again
+    tab.keys("2", "b")
+    tab.drag((60, 5), (70, 8))
+    masks[NAMES[2]] = tab.shown()
+    tab.keys("Control+s")
+    tab.arrived(NAMES[3])
+
+    tab.page.click("[data-eye=R]")
+    tab.until("document.querySelector('.pane-eye').textContent === 'OD'")
+    tab.edit()  # the disc's ellipse: moved, then made wider by its handle
+    tab.keys("d")
+    tab.drag((52 + 9, 30), (45 + 9, 25))
+    tab.keys("ArrowLeft", "Shift+ArrowRight")
+    tab.until("document.querySelector('#review-undo').disabled === false")
+    masks[NAMES[3]] = tab.shown()
+    tab.keys("Control+s")
+    tab.arrived(NAMES[4])
+
+    tab.edit()  # a second tab is faster; this one's edit goes on top
+    tab.drag((45, 30), (50, 30), (40, 25))
+    second = make_tab()
+    second.open(NAMES[4], ".review-question")
+    second.page.click("[data-answer=later]")
+    second.keys("a")
+    second.arrived(NAMES[5])
+    masks[NAMES[4]] = tab.shown()
+    tab.keys("Control+s")
+    tab.page.wait_for_selector(".review-question")
+    assert "anna" not in tab.page.inner_text(".review-question h2")
+    assert "You saved another version" in tab.page.inner_text(".review-question")
+    tab.page.click("[data-answer=mine]")
+    tab.arrived(NAMES[5])
+
+    second.keys("r", "1", "Enter")  # here the other one's is taken
+    second.arrived(NAMES[6])
+    tab.keys("a")
+    tab.page.click("[data-answer=theirs]")
+    tab.until("document.querySelector('#review-verdict').dataset.verdict === 'rejected'")
+    second.page.close()
+    tab.keys("j")
+    tab.arrived(NAMES[6])
+
+    tab.edit()  # reload in the middle of an edit
+    tab.keys("b")
+    tab.drag((5, 5), (20, 20))
+    tab.until("document.querySelector('#review-undo').disabled === false")
+    masks[NAMES[6]] = tab.shown()
+    tab.page.reload()
+    tab.page.click("[data-answer=go]")
+    tab.page.wait_for_selector("#review-save")
+    np.testing.assert_array_equal(tab.shown(), masks[NAMES[6]])
+    tab.keys("Control+s")
+    tab.arrived(NAMES[7])
+
+    server.kill()  # a verdict waits for the server
+    tab.keys("a")
+    tab.until("document.querySelector('#review-status').textContent.startsWith('Not saved yet')")
+    server.start()
+    tab.arrived(NAMES[8])
+    tab.edit()  # an edit outlives both the server and the tab
+    tab.keys("b")
+    tab.drag((5, 50), (70, 50))
+    masks[NAMES[8]] = tab.shown()
+    server.kill()
+    tab.keys("Control+s")
+    tab.until("document.querySelector('#review-status').textContent.startsWith('Not saved yet')")
+    tab.page.close()
+    server.start()
+    tab = make_tab()
+    tab.open(NAMES[9])
+    tab.until(f"document.querySelector('#review-status').textContent.startsWith('Saved what was kept of {NAMES[8]}')")
+    tab.keys("a")
+    tab.arrived("q0_U_v1_i1")
+
+    found = states(server.predictions)
+    verdicts = ["accepted", "rejected", "edited", "edited", "edited", "rejected", "edited", "accepted", "edited", "accepted"]
+    assert [found[name].verdict for name in NAMES] == verdicts
+    assert found[NAMES[1]].reasons == ("missed", "border")
+    assert found[NAMES[1]].comment == "the fovea, too"
+    assert found[NAMES[3]].eye == "R"
+    assert found[NAMES[4]].version == 2
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(stored(server, name), mask, err_msg=name)
+    assert AuditLog.of(server.predictions).verify() is None
+
+
+def test_surfaces_and_boxes_are_dragged(server: Server, make_tab: Callable[[], Tab]) -> None:
+    tab = make_tab()
+    tab.open("q0_U_v1_i1")
+    tab.edit()
+    tab.keys("l", "[", "[", "[")
+    tab.drag((40.5, 20), (40.5, 50))  # down over the other surface, which stops it
+    tab.drag((15.5, 20), (15.5, 30))  # through the fluid, which stays
+    tab.keys("Control+s")
+    tab.arrived("q1_U_v1_i1")
+    tab.edit()
+    tab.drag((15, 15), (18, 16))
+    tab.drag((60, 40), (70, 50))  # a new one of the chosen class
+    tab.keys("2")
+    tab.click(45, 15)
+    tab.keys("Delete", "Control+z", "Control+Shift+Z", "Control+s")
+    tab.until("document.querySelector('#review-verdict').dataset.verdict === 'edited'")
+
+    now = states(server.predictions)
+    layers = read_correction(server.predictions, now["q0_U_v1_i1"].correction)
+    top, bottom = layers.surfaces["top of RNFL"][0], layers.surfaces["bottom of RNFL"][0]
+    assert top[40] == bottom[40] == 40
+    assert top[15] == 30
+    assert (top[70:] == 20).all()
+    assert (bottom == 40).all()
+    rows = np.arange(ROWS)[:, None] + 0.5
+    expected = ((rows > top) & (rows < bottom)).astype(np.uint8)
+    expected[25:28, 10:20] = 2
+    np.testing.assert_array_equal(layers.masks[0], expected)
+    objects = read_correction(server.predictions, now["q1_U_v1_i1"].correction).objects
+    assert objects is not None
+    assert [(one.name, one.score, [round(side) for side in one.box]) for one in objects] == [
+        ("exudate", 0.9, [13, 11, 23, 21]),
+        ("haemorrhage", None, [60, 40, 70, 50]),
+    ]
+
+
+def test_masks_pass_through_the_page_exactly(server: Server, make_tab: Callable[[], Tab]) -> None:
+    tab = make_tab()
+    tab.open(NAMES[0])
+    random = np.random.default_rng(0)
+    for kind in (np.uint8, np.uint16):
+        values = random.integers(0, np.iinfo(kind).max, (37, 53), dtype=kind, endpoint=True)
+        script = """async (text) => {
+          const { decodeGrey, encodeGrey, toBase64 } = await import('/review/png.js');
+          return toBase64(await encodeGrey(await decodeGrey(Uint8Array.from(atob(text), (one) => one.charCodeAt(0)))));
+        }"""
+        made = base64.b64decode(tab.page.evaluate(script, base64.b64encode(png_of(values)).decode()))
+        (read,) = read_pages(io.BytesIO(made), "png", max_pixels=values.size)
+        assert read.dtype == kind
+        np.testing.assert_array_equal(read, values)
+
+
+AXE_RUN = """async () => {
+  document.querySelector('#review-reasons').hidden = false;
+  document.querySelector('.review-history').open = true;
+  const { passes, violations } = await axe.run(document, { resultTypes: ['violations'], preload: false });
+  const grave = violations.filter((one) => ['serious', 'critical'].includes(one.impact));
+  return [passes.length, grave.map((one) => [one.id, one.nodes.slice(0, 3).map((node) => node.html.slice(0, 200))])];
+}"""
+
+
+def test_axe_finds_nothing_serious(server: Server, make_tab: Callable[[], Tab]) -> None:
+    tab = make_tab()
+    tab.open(NAMES[0])
+    tab.edit()
+    tab.page.evaluate(AXE.read_text(encoding="utf-8") + "; undefined")
+    rules, found = tab.page.evaluate(AXE_RUN)
+    assert found == []
+    assert rules > 10, "the rules were asked"
