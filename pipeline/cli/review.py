@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -71,6 +72,14 @@ def serve(
     second: Annotated[list[str] | None, typer.Option(help="Name of a second reader (repeatable).")] = None,
     adjudicator: Annotated[list[str] | None, typer.Option(help="Name of who ends a disagreement (repeatable).")] = None,
     blinded: Annotated[bool, typer.Option("--blinded", help="Two readers see each other's work after their own verdict.")] = False,
+    order: Annotated[
+        Literal["needs", "doubt", "disagreement", "random"],
+        typer.Option(help="What is shown first: what needs eyes, as the worklist has it, or what teaches a network most (docs/review.md)."),
+    ] = "needs",
+    seed: Annotated[int, typer.Option(help="Of --order random.")] = 0,
+    labels: Annotated[
+        Path | None, typer.Option(help="At the end add what was reviewed to this labelled set, as `ocuseg review export` does.")
+    ] = None,
     certificate: Annotated[Path | None, typer.Option(help="PEM file of a TLS certificate, with --key.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM file of the certificate's key.")] = None,
 ) -> None:
@@ -96,8 +105,9 @@ def serve(
         blinded=blinded,
         certificate=None if certificate is None or key is None else (certificate, key),
     )
+    existing_folder(predictions, "predictions")
     with progress("report") as advance:
-        serving = started(existing_folder(predictions, "predictions"), wishes, progress=advance)
+        serving = started(predictions, wishes, order=_ordered(predictions, order, seed), progress=advance)
     shown = f"[{host}]" if ":" in host else host
     with serving:
         typer.echo(f"review: {'https' if certificate else 'http'}://{shown}:{serving.port}/   (Ctrl-C ends)", err=True)
@@ -105,6 +115,27 @@ def serve(
             serving.wait()
         except KeyboardInterrupt:  # how a review ends; each verdict was stored when it was given
             typer.echo("review ended; every verdict is in the log", err=True)
+    if labels is not None:
+        from pipeline.review.labelled_set import Choice, export_set
+
+        with progress("exporting") as advance:
+            made = export_set(predictions, labels, Choice(), progress=advance)
+        typer.echo("\n".join(made.lines()))
+
+
+def _ordered(
+    predictions: Path, order: Literal["needs", "doubt", "disagreement", "random"], seed: int
+) -> Callable[[Sequence[str]], list[str]]:
+    """Names in the order of the worklist -> as they are to be reviewed."""
+    from pipeline.review.order import in_order
+
+    def ordered(names: Sequence[str]) -> list[str]:
+        if order == "needs":
+            return list(names)
+        known = set(names)  # a case that cannot be read is listed by the report and not reviewed
+        return [name for name in in_order(predictions, order, seed) if name in known]
+
+    return ordered
 
 
 def status(predictions: Predictions, as_json: AsJson = False) -> None:

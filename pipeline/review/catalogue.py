@@ -45,17 +45,18 @@ class Catalogue:
         except KeyError:
             raise UnknownCase("no case of that name is under review here") from None
 
-    def refresh(self, eyes: Mapping[str, Laterality]) -> None:
-        """Write the report, and list the cases, if cases came or went since; ``eyes`` as reviewers set them."""
+    def refresh(self, eyes: Mapping[str, Laterality]) -> bool:
+        """Write the report, and list the cases, if cases came or went since, and say whether; ``eyes`` as reviewers set them."""
         with self._lock:
             stamp = (self.predictions / "cases").stat().st_mtime_ns
             if stamp == self._stamp:
-                return
+                return False
             write_report(self.predictions, eyes=eyes, progress=self._progress)
             cases, _, _ = cases_in_order(self.predictions, eyes)
             self._cases = {str(case.key): case for case in cases}
             self.order = list(self._order(list(self._cases)))
             self._stamp, self._progress = stamp, None
+            return True
 
     def set_eye(self, name: str, eye: Laterality) -> None:
         """Write a case's page anew with the eye that a reviewer set; the rest of the report follows when it is next written."""

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,20 +60,24 @@ class Review:
         self._events: dict[str, list[Event]] = {}
         self._newest = 0
         self._whole: set[str] = set()
+        self._models: dict[str, str] = {}
+        """Of cases with a verdict what the model had found when the cases were listed."""
         self._read = functools.lru_cache(maxsize=4)(functools.partial(read_correction, predictions))
         self.id = _identity(predictions)
         self.refresh()
 
     def refresh(self) -> None:
         """Take in cases that were predicted since. Blinded readers' pages show no eye that another reader set."""
-        self.catalogue.refresh({} if self._blinded else self._eyes())
+        if self.catalogue.refresh({} if self._blinded else self._eyes()):
+            known = set(self.catalogue.order)
+            judged = [case for case, events in self._everything().items() if case in known and any(one.verdict for one in events)]
+            self._models = {case: model_sha256(self.catalogue.case(case).folder) for case in judged}
 
     def seen(self, case: str, visitor: Visitor) -> Seen:
         """Raises UnknownCase."""
         folder = self.catalogue.case(case).folder
         events = self._visible(case, visitor)
-        own = events if visitor.role == "reader" else [one for one in events if one.role == visitor.role]
-        state, model = state_of(case, own), model_sha256(folder)
+        state, model = state_of(case, _own(events, visitor)), model_sha256(folder)
         stands = state.correction if state.mask_sha256 == model else ""
         return Seen(events, state, state_of(case, events), model, stands)
 
@@ -153,18 +157,19 @@ class Review:
         if visitor.role == "adjudicator":
             waiting = (case for case in self.catalogue.after(name) if case in events and state_of(case, events[case]).disagreement)
         else:
-            done = {case for case, own in events.items() if any(one.verdict and one.role == visitor.role for one in own)}
-            waiting = (case for case in self.catalogue.after(name) if case not in done)
+            waiting = (case for case in self.catalogue.after(name) if not self._judged(events.get(case, ()), visitor.role))
         return next(waiting, None)
 
     def progress(self, visitor: Visitor) -> dict[str, Any]:
         """How far this visitor's review is, and the verdicts and eyes that they may see."""
-        verdicts, eyes = {}, {}
-        everything = self._everything()
-        for case in self.catalogue.order:
-            events = visible(everything.get(case, []), visitor.reviewer, visitor.role, visitor.blinded)
-            own = events if visitor.role == "reader" else [one for one in events if one.role == visitor.role]
-            verdicts[case] = state_of(case, own).verdict
+        verdicts: dict[str, Verdict] = dict.fromkeys(self.catalogue.order, "unreviewed")
+        eyes = {}
+        for case, all_events in self._everything().items():
+            if case not in verdicts:
+                continue  # it was reviewed, and is not among the predictions any more
+            events = visible(all_events, visitor.reviewer, visitor.role, visitor.blinded)
+            state = state_of(case, _own(events, visitor))
+            verdicts[case] = state.verdict if self._of_this_model(state.mask_sha256, case) else "unreviewed"
             if eye := state_of(case, events).eye:
                 eyes[case] = eye
         counts = Counter(verdicts.values())
@@ -179,6 +184,14 @@ class Review:
         self._check(correction)
         path = corrections_folder(self.predictions) / correction / file
         return path if path.is_file() else None
+
+    def _judged(self, events: Sequence[Event], role: Role) -> bool:
+        """Whether somebody of this role gave a verdict on what the model finds now."""
+        last = next((one for one in reversed(events) if one.verdict and one.role == role), None)
+        return last is not None and self._of_this_model(last.mask_sha256, last.case)
+
+    def _of_this_model(self, mask_sha256: str, case: str) -> bool:
+        return mask_sha256 == self._models.get(case, mask_sha256)
 
     def _append(self, name: str, visitor: Visitor, seen: Seen, version: int, action: Action, **what: Any) -> Event:
         judged = visitor.role == "adjudicator" and what.get("verdict")
@@ -227,6 +240,11 @@ class Review:
         eyes: Mapping[str, Laterality] = {"R": "R", "L": "L"}
         found = {case: state_of(case, events).eye for case, events in self._everything().items()}
         return {case: eyes[eye] for case, eye in found.items() if eye in eyes}
+
+
+def _own(events: list[Event], visitor: Visitor) -> list[Event]:
+    """What a visitor's work on a case is made of: a reader sees where the case stands, others what their own role said of it."""
+    return events if visitor.role == "reader" else [one for one in events if one.role == visitor.role]
 
 
 def _identity(predictions: Path) -> str:

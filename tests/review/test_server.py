@@ -218,6 +218,12 @@ def test_a_mask_that_changed_since_is_told(serve: Serve, predictions: Path) -> N
     case = browser.get(f"/api/cases/{FIRST}")
     assert case["verdict"] == "unreviewed"
     assert "predicted again" in case["notice"]
+    again = serve()
+    assert again.get("/api/progress")["verdicts"][FIRST] == "unreviewed"
+    assert FIRST in (again.get(f"/api/cases/{other}")["next"] for other in (FELLOW, UNKNOWN))
+    assert again.post(f"/api/cases/{FIRST}/verdict", {"version": 1, "action": "accept"})[0] == 200
+    assert again.get("/api/progress")["verdicts"][FIRST] == "accepted"
+    mask.write_bytes(png_of(np.ones((60, 80), np.uint8)))
     assert audit(predictions).faults == (f"{FIRST}: the model's answer is another one than the one that was reviewed",)
 
 
