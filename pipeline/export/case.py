@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,12 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import OcusegError
+from pipeline.export.reviewed import NOT_REVIEWED, Reviewed
 from pipeline.export.uids import uid_of
 from pipeline.reports.results import ReportCase, RunFacts
-from pipeline.review.corrections import model_sha256, read_correction
-from pipeline.review.state import ReviewState
 from pipeline.types import LabelMap, Laterality
+from pipeline.types.case_record import CASE_FILE
 
 OCUSEG = version("ocuseg")
 _PASSING = ("seconds", "engine")
@@ -39,15 +39,17 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class ExportCase:
-    """``run`` as it is of this case · ``original``: data sets (without pixels) of the DICOM file or files it was made of, in the order of
-    its planes; () where there is none, which ``without`` gives the reason of · ``review``: what reviewers said of it, if they did."""
+    """``case`` as it was reviewed, ``run`` as it is of this case · ``original``: data sets (without pixels) of the DICOM file or files it
+    was made of, in the order of its planes; () where there is none, which ``without`` gives the reason of · ``reviewed``: what reviewers
+    said of it · ``printed`` makes its PDF."""
 
     predictions: Path
     case: ReportCase
     run: RunFacts
     original: tuple[Any, ...] = ()
     without: str = ""
-    review: ReviewState | None = None
+    reviewed: Reviewed = NOT_REVIEWED
+    printed: Callable[[ReportCase], bytes] | None = None
 
     @property
     def name(self) -> str:
@@ -59,8 +61,6 @@ class ExportCase:
 
     @property
     def eye(self) -> Laterality | None:
-        if self.review is not None and self.review.eye:
-            return "R" if self.review.eye == "R" else "L"
         side = self.case.side
         return None if side == "U" else side
 
@@ -71,32 +71,11 @@ class ExportCase:
     @property
     def algorithm(self) -> Literal["AUTOMATIC", "SEMIAUTOMATIC"]:
         """Of its segments: a mask that a reviewer corrected is the work of both."""
-        return "SEMIAUTOMATIC" if self.edited else "AUTOMATIC"
-
-    @cached_property
-    def verdict(self) -> ReviewState | None:
-        """The review's, where it is about what is exported: predicted anew, a case is a case that nobody reviewed."""
-        if self.review is None or self.review.verdict == "unreviewed":
-            return None
-        known = self.review.mask_sha256
-        return self.review if known in ("", model_sha256(self.case.folder)) else None
-
-    @property
-    def rejected(self) -> bool:
-        return self.verdict is not None and self.verdict.verdict == "rejected"
-
-    @property
-    def edited(self) -> bool:
-        return self.verdict is not None and self.verdict.verdict == "edited" and bool(self.verdict.correction)
+        return "SEMIAUTOMATIC" if self.reviewed.edited else "AUTOMATIC"
 
     @cached_property
     def masks(self) -> tuple[npt.NDArray[np.int64], ...]:
-        """The mask of each plane, (H, W), in the encoding of the label map: the reviewer's where it was corrected, else the model's."""
-        if self.verdict is not None and self.edited:
-            corrected = read_correction(self.predictions, self.verdict.correction).masks
-            if [mask.shape for mask in corrected] != [self.case.geometry.plane] * len(self.case.planes):
-                raise OcusegError("the reviewer's correction has other planes than the case; predict and review it again")
-            return tuple(mask.astype(np.int64) for mask in corrected)
+        """The mask of each plane, (H, W), in the encoding of the label map."""
         return tuple(map(self.case.mask, self.case.planes))
 
     def layers(self, at: int) -> npt.NDArray[np.bool_]:
@@ -117,31 +96,38 @@ class ExportCase:
 
     @cached_property
     def made(self) -> datetime:
-        """When the result that is exported came to be: local time, as DICOM means it."""
-        stamp = self.verdict.at if self.verdict is not None else self.run.started
-        try:
-            started = datetime.fromisoformat(stamp)
-        except ValueError:
-            started = datetime.fromtimestamp((self.case.folder / "case.json").stat().st_mtime, UTC)
-        return (started if started.tzinfo is not None else started.replace(tzinfo=UTC)).astimezone()
+        """When what is exported came to be, by a model or by the reviewer who corrected it: local time, as DICOM means it."""
+        return moment(self.reviewed.at if self.reviewed.edited else self.run.started, self.case.folder / CASE_FILE)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all that an export of this case depends on."""
+        """SHA-256 of all that every object of this case depends on."""
         record = {key: value for key, value in self.case.record.to_json().items() if key not in _PASSING}
-        digest = hashlib.sha256(json.dumps([OCUSEG, self.run.bundle_name, record], sort_keys=True).encode())
+        editor = (self.reviewed.reviewer, self.reviewed.at) if self.reviewed.edited else None
+        words = [OCUSEG, self.run.bundle_name, record, self.eye, editor, [str(one.SOPInstanceUID) for one in self.original]]
+        digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
         for mask in self.masks:
             digest.update(np.ascontiguousarray(mask).tobytes())
-        if self.review is not None:
-            digest.update(repr((self.review, self.verdict is None)).encode())
-        digest.update("".join(str(one.SOPInstanceUID) for one in self.original).encode())
         return digest.hexdigest()
 
-    def state(self, settings: Settings) -> str:
-        """The fingerprint of this case's export with these settings."""
-        words = (self.fingerprint, settings.labelmap, "seg" in settings.formats, settings.organisation, settings.rejected)
+    def state(self, settings: Settings, kind: str) -> str:
+        """The fingerprint of one kind of its objects: a verdict makes another report of measurements, and the same segmentation."""
+        words: list[Any] = [self.fingerprint, kind]
+        if kind in ("seg", "sr"):
+            words.append(settings.labelmap)
+        if kind == "sr":
+            words += ["seg" in settings.formats, settings.organisation, self.reviewed]
         return hashlib.sha256(repr(words).encode()).hexdigest()
 
-    def uid(self, settings: Settings, *words: object) -> str:
+    def uid(self, settings: Settings, kind: str, *words: object) -> str:
         """Of an object of this case: the same each time, and another one as soon as anything in it may differ."""
-        return uid_of(self.state(settings), *words)
+        return uid_of(self.state(settings, kind), *words)
+
+
+def moment(stamp: str, file: Path) -> datetime:
+    """An ISO 8601 time as local time; of what is none the time of a file."""
+    try:
+        read = datetime.fromisoformat(stamp)
+    except ValueError:
+        read = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    return (read if read.tzinfo is not None else read.replace(tzinfo=UTC)).astimezone()

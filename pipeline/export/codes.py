@@ -11,7 +11,7 @@ from pipeline.types import LabelClass, Laterality, Role, Unit
 PRIVATE_SCHEME = "99OCUSEG"
 PRIVATE_NAME = "Private codes of ocuseg, for what has no verified standard code"
 
-_OWN = " (ocuseg's own code)"
+OWN = " (ocuseg's own code)"
 _LONGEST_MEANING = 64
 """Characters of an LO value."""
 
@@ -31,6 +31,11 @@ ABNORMAL: Triple = ("49755003", "SCT", "Morphologically abnormal structure")
 RETINA: Triple = ("5665001", "SCT", "Retina")
 EYE: Triple = ("81745001", "SCT", "Eye")
 SOURCE_IMAGE: Triple = ("121322", "DCM", "Source image for image processing operation")
+REPORT_TITLE: Triple = ("126000", "DCM", "Imaging Measurement Report")
+COMMENT: Triple = ("121106", "DCM", "Comment")
+UPPER: Triple = ("371886008", "SCT", "+, range of upper measurement uncertainty")
+LOWER: Triple = ("371885007", "SCT", "-, range of lower measurement uncertainty")
+"""Distance of a number's upper and lower bound from it (TID 310)."""
 AI: Triple = ("123110", "DCM", "Artificial Intelligence")
 SIDES: dict[Laterality, Triple] = {"R": ("24028007", "SCT", "Right"), "L": ("7771000", "SCT", "Left")}
 
@@ -85,15 +90,15 @@ UNITS: dict[Unit, Triple] = {
 def code_of_class(cls: LabelClass, role: Role | None) -> ClassCode:
     """The class's own code, else that of its role, else a private one made of its name."""
     stated = cls.code or (_OF_ROLE.get(role) if role is not None else None)
-    kind = private(cls.name, cls.name) if stated is None else _VERIFIED.get(stated) or _as_stated(stated, cls.name)
+    kind = private(cls.name, cls.name, OWN) if stated is None else _VERIFIED.get(stated) or _as_stated(stated, cls.name)
     abnormal = role in _ABNORMAL_ROLES or kind[0] in _ABNORMAL_CODES
     return ClassCode(ABNORMAL if abnormal else ANATOMY, kind)
 
 
-def private(word: str, meaning: str) -> Triple:
-    """A code of our own: the word in capitals, and a meaning that says whose it is."""
+def private(word: str, meaning: str, said: str = "") -> Triple:
+    """A code of our own: the word in capitals, and a meaning that ends with what is ``said`` of it."""
     value = re.sub(r"[^A-Z0-9]+", "_", word.upper()).strip("_") or "UNNAMED"
-    return value, PRIVATE_SCHEME, meaning[: _LONGEST_MEANING - len(_OWN)] + _OWN
+    return value, PRIVATE_SCHEME, meaning[: _LONGEST_MEANING - len(said)] + said
 
 
 def _as_stated(code: str, name: str) -> Triple:

@@ -13,7 +13,7 @@ from pipeline.atomic import atomic_path
 from pipeline.drawing.overlay import NOTICE
 from pipeline.errors import ConfigError, OcusegError
 from pipeline.export.case import OCUSEG, ExportCase, Settings
-from pipeline.export.codes import RETINA, SIDES, concept
+from pipeline.export.codes import RETINA, SIDES, SOURCE_IMAGE, concept
 
 MANUFACTURER = "ocuseg"
 UTF_8 = "ISO_IR 192"
@@ -106,10 +106,8 @@ def own_words(case: ExportCase, settings: Settings, kind: str, at: int = 0) -> d
 def finished(made: Any, case: ExportCase, settings: Settings, kind: str, at: int = 0) -> Any:
     """With the eye, and without what would make two exports of one case differ: the moment, and random identifiers."""
     made.InstanceCreationDate, made.InstanceCreationTime = case.made.strftime("%Y%m%d"), case.made.strftime("%H%M%S")
-    if kind != "sr":
-        made.ImageLaterality = case.eye
-        if case.eye is None:
-            del made.ImageLaterality
+    if case.eye is not None and kind != "sr":  # its finding sites have it
+        setattr(made, "Laterality" if kind == "pdf" else "ImageLaterality", case.eye)
     if "ContributingEquipmentSequence" not in made:
         made._add_contributing_equipment()
     made.ContributingEquipmentSequence[-1].ContributionDateTime = case.made.strftime("%Y%m%d%H%M%S")  # highdicom's own
@@ -118,6 +116,16 @@ def finished(made: Any, case: ExportCase, settings: Settings, kind: str, at: int
         for item in made.get(keyword) or ():
             item.DimensionOrganizationUID = organisation
     return made
+
+
+def reference(source: Any, frame: int | None = None) -> Dataset:
+    """An item that names a source, with what it was the source for."""
+    out = Dataset()
+    out.ReferencedSOPClassUID, out.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
+    if frame is not None:
+        out.ReferencedFrameNumber = frame
+    out.PurposeOfReferenceCodeSequence = [concept(SOURCE_IMAGE)]
+    return out
 
 
 def save(made: Dataset, path: Path) -> None:

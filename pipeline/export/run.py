@@ -19,6 +19,8 @@ from pipeline.export.case import ExportCase, Settings
 from pipeline.export.exporter import DICOM_FORMATS, EXPORTERS, LeftOut
 from pipeline.export.objects import need_highdicom, usable_original
 from pipeline.export.originals import Originals, find_originals
+from pipeline.export.reviewed import as_reviewed
+from pipeline.reports.pdf import Documents
 from pipeline.reports.results import ReportCase, RunFacts, read_run
 from pipeline.reports.worklist import cases_in_order
 from pipeline.review.state import eyes_of, states
@@ -80,11 +82,13 @@ class Predictions:
             need_highdicom()
         self.folder, self.settings = folder, settings
         self.run: RunFacts = read_run(folder)
-        listed, _, unreadable = cases_in_order(folder, eyes_of(folder))
+        self._eyes = eyes_of(folder)
+        listed, _, unreadable = cases_in_order(folder, self._eyes)
         self.cases: dict[str, ReportCase] = {str(case.key): case for case in listed}
         self.unreadable = {one.name: one.reason for one in unreadable}
         self.reviews = states(folder)
         self.originals = Originals()
+        self._documents: Documents | None = None
         self.why_without = "no folder of scans was given (--from)"
 
     def find_originals(self, scans: Path, names: Pseudonyms | None, progress: ProgressCallback = no_progress) -> None:
@@ -94,10 +98,22 @@ class Predictions:
         self.why_without = "its file is no DICOM file, or is not below the folder of scans"
 
     def case(self, name: str) -> ExportCase:
-        case = self.cases[name]
+        """As it is exported.
+
+        Raises
+        ------
+        OcusegError: its DICOM file or a reviewer's correction cannot be read.
+        """
+        case, reviewed = as_reviewed(self.folder, self.cases[name], self.run, self.reviews.get(name))
         headers = self.originals.headers(name)
         why = usable_original(headers) if headers else self.why_without
-        return ExportCase(self.folder, case, self.run.of(case), () if why else headers, why, self.reviews.get(name))
+        return ExportCase(self.folder, case, self.run.of(case), () if why else headers, why, reviewed, self._print)
+
+    def _print(self, case: ReportCase) -> bytes:
+        """The case's PDF."""
+        if self._documents is None:
+            self._documents = Documents(self.folder, self._eyes)
+        return self._documents.of_case(case)
 
     def export(self, name: str, out: Path) -> Exported:
         """Write one case's files into ``out/<case>``.
@@ -113,28 +129,30 @@ def export_case(case: ExportCase, settings: Settings, folder: Path) -> Exported:
     """Write one case's files into ``folder``; what is there and still the same is left alone."""
     folder.mkdir(parents=True, exist_ok=True)
     before = _known(folder)
-    state, formats, new = case.state(settings), dict(before.formats), 0
+    formats, new = dict(before.formats), 0
     for name in _with_image(settings.formats, case):
         known = formats.get(name)
+        state = case.state(settings, name) + (" rejected" if case.reviewed.rejected and not settings.rejected else "")
         if known is not None and known.state == state and all((folder / file).is_file() for file in known.files):
             continue
         files, left_out = [], ""
         try:
-            if case.rejected and not settings.rejected:
+            if case.reviewed.rejected and not settings.rejected:
                 raise LeftOut("a reviewer rejected it (--rejected exports it all the same)")
             for document in EXPORTERS[name].build(case, settings):
                 document.write(folder / document.name)
                 files.append(document.name)
         except LeftOut as reason:
             left_out = str(reason)
-        for old in set(known.files if known is not None else ()) - set(files):
-            (folder / old).unlink(missing_ok=True)
         formats[name] = FormatRecord(state=state, files=tuple(files), left_out=left_out)
+        kept = {file for one in formats.values() for file in one.files}
+        for old in set(known.files if known is not None else ()) - kept:
+            (folder / old).unlink(missing_ok=True)
         new += len(files)
         record = ExportRecord(case=case.name, original=bool(case.original), without=case.without, formats=formats)
         write_text(folder / EXPORT_FILE, json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n")
     asked = {name: formats[name] for name in _with_image(settings.formats, case)}
-    paths = tuple(folder / file for one in asked.values() for file in one.files)
+    paths = tuple(dict.fromkeys(folder / file for one in asked.values() for file in one.files))
     return Exported(case.name, paths, new, _notes(case, settings, asked))
 
 
@@ -148,7 +166,7 @@ def _notes(case: ExportCase, settings: Settings, asked: Mapping[str, FormatRecor
     out = [f"{name}: not exported, {one.left_out}" for name, one in asked.items() if one.left_out and name != "image"]
     if not case.original and DICOM_FORMATS & set(settings.formats):
         out.append(f"in a study of its own under the case's pseudonym: {case.without}")
-    if case.review is not None and case.review.verdict != "unreviewed" and case.verdict is None:
+    if case.reviewed.outdated:
         out.append("it was predicted anew after its review, so it counts as not reviewed")
     if settings.labelmap and "seg" in settings.formats and case.label_map.overlapping:
         out.append("seg: its classes may overlap, which a label map cannot hold, so it is a binary segmentation")

@@ -11,6 +11,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy.typing as npt
@@ -29,7 +30,7 @@ from pipeline.reports.results import ReportCase, RunFacts, read_run
 from pipeline.reports.rows import found_nothing
 from pipeline.reports.slices import draw_case
 from pipeline.reports.visits import read_visits
-from pipeline.reports.worklist import cases_in_order
+from pipeline.reports.worklist import FOLDERS, cases_in_order
 from pipeline.types import Laterality, ProgressCallback
 
 ALL = "all"
@@ -57,17 +58,13 @@ def write_pdfs(
     ConfigError: nothing has that name, or WeasyPrint or the library Pango is missing. OcusegError: one of its cases is damaged.
     OSError: it cannot be read or written.
     """
-    print_page = _printer()
-    run = read_run(out)
-    listed, _, unshown = cases_in_order(out, eyes or {})
-    cases = sorted(listed, key=chart_order)
+    documents = Documents(out, eyes or {})
+    cases = documents.cases
     patients = sorted({case.key.patient for case in cases})
     wanted = [*patients, *(str(case.key) for case in cases)] if which == ALL else [which]
-    for lost in unshown:
+    for lost in documents.unshown:
         if which in (ALL, lost.name, lost.name.partition("_")[0]):
             raise OcusegError(f"case {lost.name} cannot be shown: {lost.reason}")
-    visits = read_visits(out)
-    near: dict[str, Neighbours] = {str(case.key): one for case, one in zip(listed, neighbours(listed, visits), strict=True)}
     folder = out / "report" / "pdf"
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -76,13 +73,41 @@ def write_pdfs(
         if not own:
             example = f", for example {cases[0].key} or {patients[0]}" if cases else ""
             raise ConfigError(f"no case and no patient is called {name!r} here; give a name of the worklist{example}, or {ALL}")
-        html = _html(out / "report", run, own, near, patient_visits(own, visits) if name in patients else [])
         with atomic_path(folder / f"{name}.pdf") as staged:
-            staged.write_bytes(print_page(html))
+            staged.write_bytes(documents.of(own, out / "report", whole=name in patients))
         written.append(folder / f"{name}.pdf")
         if progress is not None:
             progress(at + 1, len(wanted))
     return written
+
+
+class Documents:
+    """A folder of predictions, read once for any number of documents; ``eyes`` as reviewers set them, by name of the case.
+
+    Raises
+    ------
+    ConfigError: WeasyPrint or the library Pango is missing. OcusegError: the folder holds no predictions.
+    """
+
+    def __init__(self, out: Path, eyes: Mapping[str, Laterality]) -> None:
+        self._print = _printer()
+        self._run = read_run(out)
+        listed, _, self.unshown = cases_in_order(out, eyes)
+        self.cases = sorted(listed, key=chart_order)
+        self._visits = read_visits(out)
+        self._near = {str(case.key): one for case, one in zip(listed, neighbours(listed, self._visits), strict=True)}
+
+    def of(self, cases: Sequence[ReportCase], report: Path, *, whole: bool) -> bytes:
+        """The PDF of a case, or of all that a patient has (``whole``); ``report``: where their pages are, or are written."""
+        visits = patient_visits(cases, self._visits) if whole else []
+        return self._print(_html(report, self._run, cases, self._near, visits))
+
+    def of_case(self, case: ReportCase) -> bytes:
+        """The PDF of a case as it is given, whatever its folder holds; nothing is written beside the predictions."""
+        with TemporaryDirectory() as report:
+            for name in FOLDERS:
+                (Path(report) / name).mkdir()
+            return self.of([case], Path(report), whole=False)
 
 
 def _printer() -> Callable[[str], bytes]:

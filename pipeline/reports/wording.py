@@ -11,6 +11,7 @@ from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.types import Geometry, LabelMap
 from pipeline.types.assessment import QualityGrade
 from pipeline.types.case_record import AnswerRecord
+from pipeline.types.scan import SpacingSource
 
 LINE_WIDTH = 1.25
 """CSS pixels; dashes are multiples of it, as in the drawn overlays."""
@@ -158,6 +159,11 @@ def spacing(case: ReportCase) -> str:
     if geometry.spacing_source == "estimated":
         return f"estimated at {text}, from {source}; pixels are counted, and what is given in mm says that it is estimated"
     return f"{text}; {source}"
+
+
+def stated(source: SpacingSource) -> str:
+    """Where a size is known from."""
+    return _STATED[source]
 
 
 def unscaled(case: ReportCase) -> str:

@@ -29,6 +29,8 @@ from pipeline.types import Laterality, ProgressCallback
 
 logger = logging.getLogger(__name__)
 
+FOLDERS = ("cases", "data", "thumbs", "views", "patients")
+"""Of a report."""
 _MOST_COLUMNS = 6
 """Classes of objects with a column each; of more, one column names those that were found."""
 _HUNDRED = 100
@@ -76,7 +78,7 @@ def write_report(out: Path, *, eyes: Mapping[str, Laterality] | None = None, pro
     if not _folders(out) and not ledger:
         raise NothingUsableError("no case and no ledger here: give the folder that `ocuseg predict ... --out FOLDER` wrote")
     report = out / "report"
-    for name in ("cases", "data", "thumbs", "views", "patients"):
+    for name in FOLDERS:
         (report / name).mkdir(parents=True, exist_ok=True)
     with locked(report / ".lock", ConfigError("another process is writing this report; wait for it, then run the command again")):
         return _write(out, report, run, ledger, eyes or {}, progress)

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage
 
 from pipeline.drawing.overlay import NOTICE, draw_overlay
 from pipeline.export.case import ExportCase, Settings
-from pipeline.export.codes import SOURCE_IMAGE, concept
 from pipeline.export.exporter import EXPORTERS, Document
-from pipeline.export.objects import belong, finished, own_words, plane_spacing, region, save, stand_in
+from pipeline.export.objects import belong, finished, own_words, plane_spacing, reference, region, save, stand_in
 from pipeline.export.source import plane_of, source_of
 from pipeline.reports import wording
 from pipeline.reports.objects import read_objects
@@ -79,23 +77,13 @@ def secondary_capture(case: ExportCase, settings: Settings) -> Any:
     made.AnatomicRegionSequence = region(case)
     if (spacing := plane_spacing(case)) is not None:
         made.PixelSpacing = spacing
-    made.SourceImageSequence = [_reference(sources, at) for at in range(planes)]
+    made.SourceImageSequence = [reference(*plane_of(sources, at)) for at in range(planes)]
     _pixels(made, [overlay(case, at) for at in range(planes)])
     if planes > 1:
         made.FrameIncrementPointer = 0x00182002  # Frame Label Vector
         made.FrameLabelVector = [f"slice {number}" for number in range(1, planes + 1)]
     belong(made, sources[0])
     return finished(made, case, settings, "sc")
-
-
-def _reference(sources: tuple[Any, ...], at: int) -> Dataset:
-    source, frame = plane_of(sources, at)
-    out = Dataset()
-    out.ReferencedSOPClassUID, out.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
-    if frame is not None:
-        out.ReferencedFrameNumber = frame
-    out.PurposeOfReferenceCodeSequence = [concept(SOURCE_IMAGE)]
-    return out
 
 
 def _pixels(made: Any, frames: list[npt.NDArray[np.uint8]]) -> None:

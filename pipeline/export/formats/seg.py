@@ -91,7 +91,7 @@ def segmentation(case: ExportCase, settings: Settings, at: int) -> Any:
 
 def _creator(case: ExportCase) -> str:
     """The reviewer who corrected the masks, else the program."""
-    return case.verdict.reviewer or "ocuseg" if case.verdict is not None and case.edited else "ocuseg"
+    return (case.reviewed.edited and case.reviewed.reviewer) or "ocuseg"
 
 
 def _for_highdicom(pixels: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,120 @@
+"""A case as its reviewers left it: the mask that they corrected, and numbers measured on that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import OcusegError
+from pipeline.measurements.by_role import measure_case
+from pipeline.measurements.case import MeasuredCase, encoded
+from pipeline.reports import wording
+from pipeline.reports.results import ReportCase, RunFacts
+from pipeline.review.corrections import Correction, model_sha256, read_correction
+from pipeline.review.log import Verdict
+from pipeline.review.state import ReviewState
+from pipeline.scans.field_of_view import detect_field_of_view
+from pipeline.types import LabelMap
+from pipeline.types.assessment import MeasureRecord
+from pipeline.types.case_record import PlaneRecord
+
+CORRECTED = "a reviewer corrected what was found, and this number was measured before"
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """The verdict that counts, with who gave it and when; ``outdated``: there was one, of what another prediction had found."""
+
+    verdict: Verdict = "unreviewed"
+    reviewer: str = ""
+    at: str = ""
+    comment: str = ""
+    outdated: bool = False
+
+    @property
+    def edited(self) -> bool:
+        return self.verdict == "edited"
+
+    @property
+    def rejected(self) -> bool:
+        return self.verdict == "rejected"
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether a named person stands for what is exported."""
+        return self.verdict in ("accepted", "edited") and bool(self.reviewer)
+
+
+NOT_REVIEWED = Reviewed()
+
+
+@dataclass(frozen=True)
+class CorrectedCase(ReportCase):
+    """With the reviewer's masks in place of the model's, which stay in the folder."""
+
+    correction: Correction | None = None
+
+    def mask(self, plane: PlaneRecord) -> npt.NDArray[np.int64]:
+        assert self.correction is not None
+        mask = self.correction.masks[self.planes.index(plane)]
+        if mask.shape != self.geometry.plane:
+            raise OcusegError("the reviewer's correction has another size than the case; review it again")
+        return mask.astype(np.int64)
+
+
+def as_reviewed(predictions: Path, case: ReportCase, run: RunFacts, state: ReviewState | None) -> tuple[ReportCase, Reviewed]:
+    """The case (with the eye that reviewers set) as it is exported, and the verdict on it.
+
+    Raises
+    ------
+    OcusegError: the reviewer's correction is missing, was changed or does not fit the case.
+    """
+    if state is None:
+        return case, NOT_REVIEWED
+    if state.verdict == "unreviewed":
+        return case, replace(NOT_REVIEWED, comment=state.comment)
+    if state.mask_sha256 not in ("", model_sha256(case.folder)):
+        return case, replace(NOT_REVIEWED, outdated=True)
+    reviewed = Reviewed(state.verdict, state.reviewer, state.at, state.comment)
+    if not (reviewed.edited and state.correction):
+        return case, reviewed
+    correction = read_correction(predictions, state.correction)
+    if case.planes[0].mask is not None and len(correction.masks) != len(case.planes):
+        raise OcusegError("the reviewer's correction has other planes than the case; review it again")
+    return _corrected(case, run.of(case).label_map, correction, reviewed), reviewed
+
+
+def _corrected(case: ReportCase, label_map: LabelMap, correction: Correction, reviewed: Reviewed) -> ReportCase:
+    """With masks, areas, numbers and a line that says who corrected it."""
+    own: dict[str, Any] = {field.name: getattr(case, field.name) for field in fields(ReportCase)}
+    out = CorrectedCase(**own, correction=correction)
+    found = {name: own.model_copy(update=_area(out, label_map, name)) for name, own in case.found.items()}
+    told = (f"Corrected by {reviewed.reviewer or 'a reviewer'}, {wording.moment(reviewed.at)}.", *case.warnings)
+    record = case.record.model_copy(update={"classes": found, "measures": _measures(out, label_map), "warnings": told})
+    if not case.volume:
+        # What was odd in the model's mask is not so in another one.
+        record = record.model_copy(update={"flags": tuple(flag for flag in record.flags if not flag.classes)})
+    return replace(out, found=found, record=record, warnings=told)
+
+
+def _area(case: ReportCase, label_map: LabelMap, name: str) -> dict[str, int]:
+    if name not in label_map.names or case.planes[0].mask is None:
+        return {}
+    place = label_map.names.index(name)
+    sizes = [int(np.count_nonzero(label_map.layers(case.mask(plane))[place])) for plane in case.planes]
+    return {"pixels": sum(sizes), "slices": sum(map(bool, sizes))}
+
+
+def _measures(case: ReportCase, label_map: LabelMap) -> tuple[MeasureRecord, ...]:
+    """Of a picture anew, without the model's intervals; of a volume, whose layers need its scan, and of objects the number is withheld."""
+    plane = case.planes[0]
+    if case.volume or plane.mask is None or any(one.objects is not None for one in case.found.values()):
+        bare = {"value": None, "low": None, "high": None, "undefined": CORRECTED}
+        return tuple(one.model_copy(update=bare) for one in case.record.measures)
+    image = case.image(plane)
+    pixels = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
+    return measure_case(MeasuredCase(case.geometry, label_map, encoded(label_map, case.mask(plane)), lambda: detect_field_of_view(pixels)))
