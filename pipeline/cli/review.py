@@ -129,13 +129,7 @@ def _ordered(
     """Names in the order of the worklist -> as they are to be reviewed."""
     from pipeline.review.order import in_order
 
-    def ordered(names: Sequence[str]) -> list[str]:
-        if order == "needs":
-            return list(names)
-        known = set(names)  # a case that cannot be read is listed by the report and not reviewed
-        return [name for name in in_order(predictions, order, seed) if name in known]
-
-    return ordered
+    return list if order == "needs" else lambda names: in_order(predictions, names, order, seed)
 
 
 def status(predictions: Predictions, as_json: AsJson = False) -> None:

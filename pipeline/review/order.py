@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +14,8 @@ from pipeline.types.case_record import CaseRecord
 Order = Literal["doubt", "disagreement", "random"]
 
 
-def in_order(predictions: Path, order: Order, seed: int = 0) -> list[str]:
-    """All cases of a folder of predictions by name; last those of which nothing is known, in the order of their names.
+def in_order(predictions: Path, names: Sequence[str], order: Order, seed: int = 0) -> list[str]:
+    """These cases of a folder of predictions; those of which nothing is known come last, and equals stay in the order given.
 
     Parameters
     ----------
@@ -25,7 +26,6 @@ def in_order(predictions: Path, order: Order, seed: int = 0) -> list[str]:
     ------
     ConfigError: ``disagreement``, and each case was looked at once.
     """
-    names = sorted(path.name for path in (predictions / "cases").iterdir() if path.is_dir() and not path.name.startswith("."))
     if order == "random":
         return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     known = {name: value for name in names if (value := _value(predictions / "cases" / name, order)) is not None}
@@ -34,7 +34,7 @@ def in_order(predictions: Path, order: Order, seed: int = 0) -> list[str]:
             "each of these cases was looked at once, so that nothing can disagree: predict with --doubt (flips), or with several bundles "
             "of one class; or review by --order doubt"
         )
-    return sorted(names, key=lambda name: (-known.get(name, -1.0), name))
+    return sorted(names, key=lambda name: -known.get(name, -1.0))
 
 
 def _value(folder: Path, order: Order) -> float | None:

@@ -23,24 +23,25 @@ def test_the_most_in_doubt_or_disputed_come_first_and_damaged_cases_last(make_ou
     for name, score, apart in zip(NAMES, (0.2, 0.7, 0.7, 0.1), (0.3, None, 0.05, 0.4), strict=True):
         told = {"score": score} | ({} if apart is None else {"disagreement": apart})
         out.add(name, disc_and_cup(), doubt=told)
-    assert in_order(out.path, "doubt") == [NAMES[1], NAMES[2], NAMES[0], NAMES[3]]
-    assert in_order(out.path, "disagreement") == [NAMES[3], NAMES[0], NAMES[2], NAMES[1]]
+    assert in_order(out.path, NAMES, "doubt") == [NAMES[1], NAMES[2], NAMES[0], NAMES[3]]
+    assert in_order(out.path, NAMES[::-1], "doubt")[:2] == [NAMES[2], NAMES[1]], "equals stay as they are given"
+    assert in_order(out.path, NAMES, "disagreement") == [NAMES[3], NAMES[0], NAMES[2], NAMES[1]]
     (out.path / "cases" / NAMES[1] / "case.json").write_text("{")
-    assert in_order(out.path, "doubt")[-1] == NAMES[1]
+    assert in_order(out.path, NAMES, "doubt")[-1] == NAMES[1]
 
 
 def test_a_random_order_is_that_of_its_seed_and_newcomers_move_nobody(make_out: Callable[..., Out]) -> None:
     out = make_out()
     for name in NAMES:
         out.add(name, disc_and_cup())
-    orders = [in_order(out.path, "random", seed) for seed in range(6)]
-    assert orders[0] == in_order(out.path, "random", 0)
+    orders = [in_order(out.path, NAMES, "random", seed) for seed in range(6)]
+    assert orders[0] == in_order(out.path, NAMES, "random", 0)
     assert all(sorted(order) == NAMES for order in orders)
     assert len(set(map(tuple, orders))) > 1
-    out.add("p9_L_0_new", disc_and_cup())
-    assert [name for name in in_order(out.path, "random", 3) if name in NAMES] == orders[3]
+    more = in_order(out.path, [*NAMES, "p9_L_0_new"], "random", 3)
+    assert [name for name in more if name in NAMES] == orders[3]
     with pytest.raises(ConfigError, match="looked at once"):
-        in_order(out.path, "disagreement")
+        in_order(out.path, NAMES, "disagreement")
 
 
 def test_flips_that_differ_are_a_disagreement() -> None:
