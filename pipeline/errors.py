@@ -16,6 +16,7 @@ EXIT_USAGE = 2
 EXIT_SOME_REJECTED = 3
 EXIT_NOTHING_USABLE = 4
 EXIT_STOPPED = 75
+"""EX_TEMPFAIL of sysexits.h: the time that --stop-after gives is over, and the same command goes on; 130's sibling."""
 EXIT_INTERRUPTED = 130
 
 
@@ -60,6 +61,12 @@ class TrainingError(OcusegError):
     """Training cannot go on: a non-finite loss, a worker that failed on a case."""
 
     exit_code = EXIT_NOTHING_USABLE
+
+
+class StoppedRun(OcusegError):
+    """The time that the user gave is over; all work up to that point is saved, and the same command goes on."""
+
+    exit_code = EXIT_STOPPED
 
 
 class InterruptedRun(OcusegError):

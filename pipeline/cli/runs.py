@@ -1,4 +1,4 @@
-"""From labels to predictions: ``train``, ``evaluate``, ``predict``."""
+"""From labels to scores: ``train`` and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -9,25 +9,17 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.console import command, emit, program, progress
+from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import (
     AsJson,
     FollowLinks,
-    MaxPixels,
-    MemoryLimit,
     Root,
     SiteKey,
-    TogetherWith,
-    bundles_named,
-    ends,
     existing_bundle,
     existing_folder,
     existing_run_file,
     follow,
-    leave,
-    limits_of,
 )
-from pipeline.cli.stated import AxialLength, FieldAngle, Patients, PixelMm, StatedKind
 from pipeline.errors import EXIT_OK, EXIT_SOME_REJECTED, ConfigError
 
 BundlePath = Annotated[Path, typer.Argument(help="Bundle folder of a trained network, or the name of a model that comes with ocuseg.")]
@@ -57,7 +49,6 @@ WeightsDir = Annotated[
 def add_to(app: typer.Typer) -> None:
     app.command("train")(command(train))
     app.command("evaluate")(command(evaluate))
-    app.command("predict")(command(predict))
 
 
 def train(
@@ -273,74 +264,3 @@ def same_classes(pairs: Sequence[str]) -> dict[str, str]:
         if not ours or not theirs:
             raise ConfigError(f"--classes {pair!r}: write it as OURS=THEIRS, such as optic_disc=disc")
     return {ours: theirs for ours, _, theirs in parted}
-
-
-def predict(
-    bundle: BundlePath,
-    folder: Annotated[Path, typer.Argument(help="A hospital's folder tree of raw scans.")],
-    out: Annotated[Path, typer.Option(help="Folder for masks, objects and ledger; an interrupted prediction is continued.")],
-    probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also keep each class's probabilities (of a segmentation bundle).")
-    ] = False,
-    doubt: Doubt = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Files read, and results written, in parallel (default: as cores and memory allow).")
-    ] = None,
-    together_with: TogetherWith = None,
-    max_pixels: MaxPixels = None,
-    memory_limit: MemoryLimit = None,
-    modality: StatedKind = None,
-    pixel_mm: PixelMm = None,
-    field_angle: FieldAngle = None,
-    axial_length: AxialLength = None,
-    patients: Patients = "folder",
-    device: Device = "auto",
-    engine: Engine = "torch",
-    plugin: Plugin = None,
-    follow_links: FollowLinks = False,
-    site_key: SiteKey = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Print at the end where the time went.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Segment every scan in a folder, or detect its objects, as the bundle was trained to; the ledger lists every file."""
-    bundle = existing_bundle(bundle)
-    existing_folder(folder, "folder")
-    for path in plugin or []:
-        load_plugin(path)
-    further = bundles_named(together_with)
-    from pipeline.inference.folder import predict_folder
-    from pipeline.inference.profile import Profile
-    from pipeline.inference.uses import doubts_in, eyes_lines, records_in
-    from pipeline.scans.identity import Pseudonyms, default_key_path
-    from pipeline.scans.stated import stated
-
-    said = stated(modality, pixel_mm, field_angle=field_angle, axial_length=axial_length, patients=patients)
-    limits = limits_of(max_pixels, memory_limit, workers)
-    follow(follow_links)
-    pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
-    spent = Profile()
-    with progress("predicting") as advance:
-        counts = predict_folder(
-            [bundle, *further],
-            folder,
-            out,
-            device=device,
-            engine=engine,
-            probabilities=probabilities,
-            doubt=doubt,
-            workers=workers,
-            pseudonyms=pseudonyms,
-            stated=said,
-            limits=limits,
-            progress=advance,
-            profile=spent,
-        )
-    doubts, eyes = doubts_in(out), eyes_lines(records_in(out))
-    told = counts | {"doubts": doubts, "eyes": eyes} | ({"profile": spent.to_json()} if profile else {})
-    warnings = [f"warning: {text}" for text in doubts]
-    emit(
-        told,
-        as_json,
-        [*ends(counts), *eyes, *(spent.lines() if profile else ()), *warnings, f"written: {out}; next: {program('ocuseg')} report {out}"],
-    )
-    leave(counts.get("done", 0), counts.get("rejected", 0) + counts.get("failed", 0))

@@ -10,6 +10,7 @@ import typer
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, follow, leave, limits_of
 from pipeline.cli.runs import Device, Doubt
+from pipeline.cli.sharing import InputList, RetryFailed, Scratch, ShardOption, StopAfter, share_of
 from pipeline.cli.stated import AxialLength, FieldAngle, Patients, PixelMm, StatedKind
 from pipeline.errors import ConfigError
 from pipeline.resources import EXAMPLES
@@ -39,6 +40,11 @@ def segment(
     axial_length: AxialLength = None,
     patients: Patients = "folder",
     device: Device = "auto",
+    shard: ShardOption = None,
+    input_list: InputList = None,
+    retry_failed: RetryFailed = False,
+    stop_after: StopAfter = None,
+    scratch: Scratch = None,
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     as_json: AsJson = False,
@@ -60,6 +66,7 @@ def segment(
     said = stated(modality, pixel_mm, field_angle=field_angle, axial_length=axial_length, patients=patients)
     limits = limits_of(max_pixels, memory_limit, None)
     follow(follow_links)
+    share = share_of(path, shard, input_list, retry_failed, stop_after, scratch)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
     with progress("segmenting") as advance:
         counts = predict_folder(
@@ -72,6 +79,7 @@ def segment(
             stated=said,
             limits=limits,
             progress=advance,
+            share=share,
         )
     with progress("report") as advance:
         page = write_report(out, eyes=eyes_of(out), progress=advance)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import torch
 
-from pipeline.inference.assemble import assemble, merge
-from pipeline.inference.case_files import CaseResult
+from pipeline.inference.infer import Finish, look
 from pipeline.inference.journal import Entry
-from pipeline.inference.predict import Predictor
 from pipeline.inference.profile import Profile
 from pipeline.inference.writing import Job
-from pipeline.types import Prediction
-
-Result = Callable[[], CaseResult]
 
 
 class Batching:
@@ -30,7 +23,7 @@ class Batching:
         self,
         profile: Profile,
         keep_probabilities: bool,
-        hand_over: Callable[[Job, Result], None],
+        hand_over: Callable[[Job, Finish], None],
         fail: Callable[[Job, Exception], None],
     ) -> None:
         self._profile, self._keep = profile, keep_probabilities
@@ -72,37 +65,14 @@ class Batching:
         for job, result in zip(jobs, results, strict=True):
             self._hand_over(job, result)
 
-    def _results(self, jobs: Sequence[Job]) -> list[Result]:
-        began = time.perf_counter()
-        predictors = jobs[0].ready.predictors
+    def _results(self, jobs: Sequence[Job]) -> list[Finish]:
         with self._profile.stage("network"):
-            if jobs[0].ready.size is None:  # a volume: each slice becomes a mask at once, as all of its probabilities would not fit
-                (job,) = jobs
-                seconds = job.entry.seconds / len(predictors)
-                volumes = [
-                    self._assembled(job, number, one.slices(job.ready.prepared[number]), seconds) for number, one in enumerate(predictors)
-                ]
-                made = merge(volumes, job.ready)
-                self._profile.count(job.ready.scan.geometry.slices)
-                return [lambda: made]
-            found = [one.together([job.ready.prepared[number] for job in jobs]) for number, one in enumerate(predictors)]
-        self._profile.count(len(jobs))
-        spent = (time.perf_counter() - began) / len(jobs)
-        pairs = zip(jobs, zip(*found, strict=True), strict=True)
-        return [partial(self._photograph, job, own, job.entry.seconds + spent) for job, own in pairs]
-
-    def _photograph(self, job: Job, found: Sequence[Prediction], seconds_before: float) -> CaseResult:
-        """Runs in a writer's thread."""
-        with self._profile.stage("post-process"):
-            results = [self._flat(job, number, prediction, seconds_before / len(found)) for number, prediction in enumerate(found)]
-            return merge(results, job.ready)
-
-    def _flat(self, job: Job, number: int, found: Prediction, seconds_before: float) -> CaseResult:
-        predictor, prepared = job.ready.predictors[number], job.ready.prepared[number]
-        assert prepared.reduced is not None
-        return self._assembled(job, number, [predictor.finished(found, prepared.reduced, prepared.warnings)], seconds_before)
-
-    def _assembled(self, job: Job, number: int, predictions: Iterable[Prediction], seconds_before: float) -> CaseResult:
-        predictor: Predictor = job.ready.predictors[number]
-        keep = self._keep
-        return assemble(predictor, job.ready.prepared[number], predictions, job.entry.case, seconds_before, keep_probabilities=keep)
+            made = look(
+                [job.ready for job in jobs],
+                [job.entry.case for job in jobs],
+                [job.entry.seconds for job in jobs],
+                keep_probabilities=self._keep,
+                finishing=lambda: self._profile.stage("post-process"),
+            )
+        self._profile.count(len(jobs) if jobs[0].ready.size is not None else jobs[0].ready.scan.geometry.slices)
+        return made

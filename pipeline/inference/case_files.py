@@ -9,7 +9,8 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from pipeline.scans.display import displayed
 from pipeline.scans.files import open_regular
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import write_png
-from pipeline.types import LabelMap, Scan
+from pipeline.types import CaseKey, LabelMap, Scan
 from pipeline.types.case_record import CASE_FILE, CaseRecord, ClassRecord, GeometryRecord, PlaneRecord
 
 
@@ -80,26 +81,68 @@ def mask_dtype(label_map: LabelMap) -> type[np.uint8] | type[np.uint16]:
     return np.uint8 if largest <= np.iinfo(np.uint8).max else np.uint16
 
 
-def write_case(out: Path, result: CaseResult, profile: Profile | None = None) -> None:
-    """Write ``out/cases/<case>`` whole or not at all.
+@dataclass(frozen=True)
+class Staging:
+    """Where one process makes its cases: ``made``, of which ``moved`` (the same, or a folder on the disk of OUT) takes them over."""
+
+    made: Path
+    moved: Path
+
+    @classmethod
+    def of(cls, out: Path, process: str = "", scratch: Path | None = None) -> Staging:
+        """Of a ``process`` among those that share ``out``; with a ``scratch`` folder, cases are made there and moved whole."""
+        moved = out / ".staging" / process
+        return cls(moved if scratch is None else scratch / f"ocuseg-{process}", moved)
+
+    def close(self) -> None:
+        for path in {self.made, self.moved}:
+            shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            self.moved.parent.rmdir()
+
+
+def write_case(out: Path, result: CaseResult, profile: Profile | None = None, staging: Staging | None = None) -> str:
+    """Write ``out/cases/<case>`` whole or not at all; the name that it has got, as another content may have this one (:func:`suffixed`).
+
+    Where the folder is there already, written by another process, nothing changes.
 
     Raises
     ------
     OSError: the disk is full, or the folder cannot be written.
     """
-    staged = out / ".staging" / result.case
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir(parents=True)
-    profile = profile or Profile()
+    staging, profile = staging or Staging.of(out), profile or Profile()
+    made, moved = staging.made / result.case, staging.moved / result.case
+    for path in {made, moved}:
+        shutil.rmtree(path, ignore_errors=True)
+    made.mkdir(parents=True)
     with profile.stage("encode"):
-        _write_files(staged, result)
+        _write_files(made, result)
     with profile.stage("write"):
-        for path in staged.iterdir():
+        if made != moved:
+            shutil.copytree(made, moved)
+            shutil.rmtree(made)
+        for path in moved.iterdir():
             sync(path)
-        sync(staged)
+        sync(moved)
         final = out / "cases" / result.case
-        staged.rename(final)
+        try:
+            moved.rename(final)
+        except OSError:
+            there = recorded_sha256(final)
+            if there is None:
+                raise
+            shutil.rmtree(moved)
+            other = suffixed(CaseKey.parse(result.case), result.scan.sha256)
+            if there != result.scan.sha256 and other != result.case:
+                return write_case(out, replace(result, case=other), profile, staging)
+            return result.case
         sync(final.parent)
+    return result.case
+
+
+def suffixed(case: CaseKey, sha256: str) -> str:
+    """The name of a case whose own name another content has."""
+    return str(replace(case, image=f"{case.image[:51]}-{sha256[:12]}"))
 
 
 def _write_files(staged: Path, result: CaseResult) -> None:
@@ -183,7 +226,6 @@ def _record(result: CaseResult, planes: Sequence[PlaneRecord], of_layers: dict[s
         engine=result.engine,
         **of_several,
         warnings=result.warnings,
-        seconds=round(result.seconds, 3),
         classes=classes,
         planes=tuple(planes),
         pixel_type=result.scan.pixels.dtype.name,

@@ -1,7 +1,11 @@
-"""What became of each file, on disk before the next one: the memory of a prediction that may be killed at any moment.
+"""What became of each file: the memory of a prediction that may be killed at any moment.
 
-SQLite underneath (OUT/journal.sqlite), so that a hundred thousand files neither fill memory nor make a lookup slow; the ledger
-that people read (OUT/ledger.csv) is exported from it. Tokens, stamps and case keys only: no path, name, UID or date.
+SQLite underneath, so that a hundred thousand files neither fill memory nor make a lookup slow; the ledger that people read
+(OUT/ledger.csv) is exported from it. Tokens, stamps and case keys only: no path, name, UID or date.
+
+OUT/journal.sqlite is written by one process when a run is complete (inference/settle.py), and never changed, but replaced. While
+a run goes on each process has a copy of its own, with what it and the others found since (inference/shares.py): nobody reads a database
+that another process writes, which is not safe on network file systems.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -22,10 +26,10 @@ from pipeline.scans.record import Refused, status_of
 from pipeline.scans.walk import UNLISTED
 
 Status = Literal["done", "part", "failed", "duplicate"] | Refused
-LEDGER = ("case", "token", "sha256", "status", "code", "reason", "seconds")
-VERSION = 3
+LEDGER = ("case", "token", "sha256", "status", "code", "reason")
+VERSION = 4
 """Of the file's layout (PRAGMA user_version). 1, which had no number, held size and modification time in clear; 2 knew no
-days of visits."""
+days of visits; 3 did not know which results are settled."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,11 @@ class Entry:
     is ``case``, which of a ``part`` is the volume's.
 
     ``patient_source`` and ``day`` (the visit's, on a calendar that tells no date) are as of a Scan. ``reason`` says why a file
-    did not become a result; of one that did, what its reader noticed that a person must know.
+    did not become a result; of one that did, what its reader noticed that a person must know. ``seconds`` that it took.
+
+    ``key`` is the name that the file's own case has, or would have: ``case`` differs where two pictures have one name. ``own`` is the
+    file's own SHA-256 where ``sha256`` is its volume's. ``place`` stands for the folder of a slice, ``judged`` for the files of its
+    series that were looked at together. ``settled``: a complete run has ended with it, so that no other file takes its place any more.
     """
 
     token: str
@@ -51,6 +59,11 @@ class Entry:
     series: str = ""
     patient_source: str = ""
     day: int | None = None
+    key: str = ""
+    own: str = ""
+    place: str = ""
+    judged: str = ""
+    settled: int = field(default=0, compare=False)
 
     def may_be(self, other: Entry) -> bool:
         """Whether two files may hold one picture, or have one name."""
@@ -58,18 +71,27 @@ class Entry:
 
 
 _COLUMNS = ", ".join(f'"{f.name}"' for f in fields(Entry))
+_GATHER = """
+DROP TABLE IF EXISTS temp.gathered;
+CREATE TEMP TABLE gathered AS
+  SELECT *, CASE WHEN instance != '' AND pixels != '' THEN instance || ' ' || pixels WHEN own != '' THEN own ELSE sha256 END AS content,
+  id IN (SELECT max(id) FROM entries GROUP BY token) AS is_last
+  FROM entries WHERE status IN ('done', 'part', 'duplicate') AND sha256 != '' AND (is_last OR (status = 'done' AND settled));
+"""
 
 
 class Journal:
     """Entries of one OUT folder; used by one thread. Every method raises ConfigError where the disk or the file refuses.
+
+    A ``copy`` is not kept for a crash, so that an entry costs no write to the disk.
 
     Raises
     ------
     ConfigError: the file is there and is damaged, no journal, or of a newer ocuseg; or it cannot be written.
     """
 
-    def __init__(self, path: Path, pseudonyms: Pseudonyms) -> None:
-        self._name = path.name
+    def __init__(self, path: Path, pseudonyms: Pseudonyms, *, copy: bool = False) -> None:
+        self._name, self._copy = path.name, copy
         with self._refusals(), closed_on_error(opened(path, create=True)) as self._database:
             self._prepare(pseudonyms)
 
@@ -78,8 +100,8 @@ class Journal:
 
     def _prepare(self, pseudonyms: Pseudonyms) -> None:
         # A rollback journal, not WAL: hospital shares are network file systems, where WAL is not safe.
-        self._database.execute("PRAGMA journal_mode=DELETE")
-        self._database.execute("PRAGMA synchronous=FULL")
+        self._database.execute(f"PRAGMA journal_mode={'MEMORY' if self._copy else 'DELETE'}")
+        self._database.execute(f"PRAGMA synchronous={'OFF' if self._copy else 'FULL'}")
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise ConfigError(f"{self._name} in the output folder is of a newer ocuseg; update ocuseg, or give a new output folder")
@@ -88,6 +110,7 @@ class Journal:
             self._migrate(pseudonyms)
             self._database.execute(f"CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, {_COLUMNS})")
             self._add_days()
+            self._add_settled()
             for column in ("token", "sha256", "instance"):
                 self._database.execute(f"CREATE INDEX IF NOT EXISTS by_{column} ON entries ({column})")
         if version < VERSION:
@@ -110,7 +133,8 @@ class Journal:
         self._database.execute(
             f"INSERT INTO entries (id, {_COLUMNS}) SELECT id, token, "  # noqa: S608 (fixed names)
             "CASE WHEN instance = '' THEN stamp(size, mtime_ns) ELSE '' END, sha256, instance, \"case\", "
-            "CASE status WHEN 'rejected' THEN status_of(code) ELSE status END, code, reason, seconds, '', '', '', NULL FROM before"
+            "CASE status WHEN 'rejected' THEN status_of(code) ELSE status END, code, reason, seconds, '', '', '', NULL, '', '', '', '', 1 "
+            "FROM before"
         )
         self._database.execute("DROP TABLE before")
 
@@ -122,8 +146,23 @@ class Journal:
         self._database.execute("ALTER TABLE entries ADD COLUMN day")
         self._database.execute("UPDATE entries SET stamp = '', patient_source = '' WHERE status IN ('done', 'part')")
 
+    def _add_settled(self) -> None:
+        """Layout 3 to 4: what there is counts as settled."""
+        if any(row[1] == "settled" for row in self._database.execute("PRAGMA table_info(entries)")):
+            return
+        for column in ("key", "own", "place", "judged", "settled"):
+            self._database.execute(f"ALTER TABLE entries ADD COLUMN {column} NOT NULL DEFAULT {1 if column == 'settled' else repr('')}")
+
     def close(self) -> None:
         self._database.close()
+
+    def save(self, path: Path) -> None:
+        """Settle it all, and put a copy of it, compact and whole, in the place of ``path``."""
+        with self._refusals(), self._database:
+            self._database.execute("UPDATE entries SET settled = 1 WHERE status IN ('done', 'part', 'duplicate')")
+        with self._refusals(), atomic_path(path, durable=True) as staged:
+            staged.unlink(missing_ok=True)
+            self._database.execute("VACUUM INTO ?", (str(staged),))
 
     def __iter__(self) -> Iterator[Entry]:
         """All entries by case, then token: the same input gives the same order."""
@@ -137,12 +176,27 @@ class Journal:
         """Finished cases and the parts of volumes, in the order in which they were entered."""
         yield from self._select("status IN ('done', 'part') ORDER BY id", ())
 
+    def knows(self, token: str) -> bool:
+        """Whether there is an entry of a file."""
+        with self._refusals():
+            return self._database.execute("SELECT 1 FROM entries WHERE token = ? LIMIT 1", (token,)).fetchone() is not None
+
     def record(self, *entries: Entry) -> None:
-        """Write entries through to the disk, together. Each replaces what was known of its file, except results of earlier content."""
+        """Enter, together. Each entry replaces what was known of its file, except results of earlier content; the result of a content
+        that was settled stays settled."""
         marks = ", ".join("?" * len(fields(Entry)))
         with self._refusals(), self._database:
             for entry in entries:
                 same = "token = ? AND (status != 'done' OR sha256 = ?)"
+                kept = "token = ? AND sha256 = ? AND status IN ('done', 'part') AND settled"
+                if (
+                    entry.status in ("done", "part")
+                    and self._database.execute(
+                        f"SELECT 1 FROM entries WHERE {kept}",  # noqa: S608 (fixed names)
+                        (entry.token, entry.sha256),
+                    ).fetchone()
+                ):
+                    entry = replace(entry, settled=1)
                 self._database.execute(f"DELETE FROM entries WHERE {same}", (entry.token, entry.sha256))  # noqa: S608 (fixed names)
                 self._database.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES ({marks})", astuple(entry))  # noqa: S608 (fixed names)
 
@@ -154,6 +208,47 @@ class Journal:
     def unlisted(self) -> set[str]:
         """Tokens of the folders that could not be listed."""
         return {entry.token for entry in self._select("code = ?", (UNLISTED,))}
+
+    def of_case(self, case: str) -> list[Entry]:
+        """Entries of one case: of a volume, of all of its files."""
+        return list(self._select('"case" = ?', (case,)))
+
+    def gather(self) -> None:
+        """Put what may be a picture into a table of its own, for the questions below: of each file its last entry, and earlier settled
+        results."""
+        columns = ("content", "series", "key", "instance")
+        indices = "".join(f'CREATE INDEX temp.gathered_{name} ON gathered ("{name}");' for name in columns)
+        with self._refusals(), self._database:
+            self._database.executescript(f"{_GATHER} {indices}")
+
+    def equal_contents(self) -> Iterator[list[Entry]]:
+        """Files of one content, or repetitions of one that is not there any more, of which not all are settled."""
+        yield from self._groups("content", "1", "min(settled) = 0 AND (count(DISTINCT token) > 1 OR max(status) = 'duplicate')")
+
+    def new_series(self) -> Iterator[list[Entry]]:
+        """Files of each series, of which not all are settled."""
+        yield from self._groups("series", "is_last AND series != '' AND NOT (settled AND status = 'duplicate')", "min(settled) = 0")
+
+    def equal_names(self) -> Iterator[list[Entry]]:
+        """Cases that have one name by what their files say, or not that name, of which not all are settled."""
+        having = """min(settled) = 0 AND (count(*) > 1 OR min("case") != min("key"))"""
+        yield from self._groups("key", "status = 'done' AND \"key\" != ''", having)
+
+    def conflicts(self) -> Iterator[list[Entry]]:
+        """Files of one SOP Instance UID and several pictures, of which not all are settled."""
+        which = "is_last AND status != 'duplicate' AND instance != '' AND pixels != ''"
+        yield from self._groups("instance", which, "min(settled) = 0 AND count(DISTINCT pixels) > 1")
+
+    def _groups(self, column: str, which: str, having: str) -> Iterator[list[Entry]]:
+        query = f'SELECT "{column}" FROM temp.gathered WHERE {which} GROUP BY "{column}" HAVING {having} ORDER BY "{column}"'  # noqa: S608
+        with self._refusals():
+            values = self._database.execute(query).fetchall()
+            for (value,) in values:
+                rows = self._database.execute(
+                    f'SELECT {_COLUMNS} FROM temp.gathered WHERE {which} AND "{column}" = ? ORDER BY id',  # noqa: S608
+                    (value,),
+                )
+                yield [Entry(*row) for row in rows]
 
     def counts(self) -> dict[str, int]:
         """How many entries have each status; ``with_warnings`` is how many of those done have something that a person must know.
@@ -174,7 +269,7 @@ class Journal:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(LEDGER)
             for entry in self:
-                writer.writerow([f"{entry.seconds:.3f}" if name == "seconds" else getattr(entry, name) for name in LEDGER])
+                writer.writerow([getattr(entry, name) for name in LEDGER])
 
     def _select(self, condition: str, values: tuple[str, ...]) -> Iterator[Entry]:
         with self._refusals():

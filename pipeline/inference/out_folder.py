@@ -1,64 +1,65 @@
-"""The output folder of a prediction: one bundle, one site key, one process at a time; begun once, continued as often as needed."""
+"""The output folder of a prediction: one bundle, one site key, one set of options; begun once, continued as often as needed, by any number
+of processes."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.inference.case_files import write_json
+from pipeline.inference.crew import Crew
 from pipeline.inference.measurement_table import CSV_FILE, PARQUET_FILE
 from pipeline.inference.model_set import ModelSet
 from pipeline.inference.object_files import COCO_FILE
-from pipeline.lock import locked
 from pipeline.scans.identity import Pseudonyms
 from pipeline.types.run_record import RUN_FILE, EngineRecord, RunRecord
 from pipeline.types.stated import Stated
 from pipeline.types.visits import VISITS_FILE
 
-_BUSY = "another process is predicting into this output folder; wait for it, or give another folder"
+WORK = ".work"
 _JOURNAL = {"journal.sqlite", "journal.sqlite-journal", "ledger.csv", VISITS_FILE}
-_OWN = {RUN_FILE, *_JOURNAL, COCO_FILE, CSV_FILE, PARQUET_FILE, "cases", "report", ".staging", ".lock"}
+_OWN = {RUN_FILE, *_JOURNAL, COCO_FILE, CSV_FILE, PARQUET_FILE, "cases", "report", ".staging", ".lock", WORK}
+_BEGIN = "begin"
 
 
 @contextmanager
-def open_out(out: Path, folder: Path, models: ModelSet, pseudonyms: Pseudonyms, probabilities: bool, stated: Stated) -> Iterator[None]:
-    """Make ``out`` ready, or check that it was begun with the same bundles, key and options; hold its lock inside the block.
+def open_out(out: Path, folder: Path, models: ModelSet, pseudonyms: Pseudonyms, probabilities: bool, stated: Stated) -> Iterator[Crew]:
+    """Make ``out`` ready, or check that it was begun with the same bundles, key and options; be one of those who work on it inside the
+    block.
 
     Raises
     ------
     ConfigError: ``out`` lies in ``folder`` or the other way round, holds something else, belongs to another bundle or site key,
-        was begun with other options, or is in use.
+        or was begun with other options.
     """
     _check_apart(out, folder)
-    with ExitStack() as lock:
+    with ExitStack() as held:
         try:
             out.mkdir(parents=True, exist_ok=True)
             strange = sorted(p.name for p in out.iterdir() if p.name not in _OWN and not p.name.endswith(".part"))
             if strange and not (out / RUN_FILE).exists():
                 raise ConfigError(f"the output folder holds {strange[0]!r} and no prediction; give a new or an empty folder")
-            lock.enter_context(locked(out / ".lock", ConfigError(_BUSY)))
-            _begin_or_continue(out, models, pseudonyms, probabilities, stated)
-            # Half-written cases of a process that was killed; nobody else writes here while the lock is held.
-            shutil.rmtree(out / ".staging", ignore_errors=True)
+            crew = held.enter_context(closing(Crew(out / WORK)))
+            with crew.turn(_BEGIN):
+                _begin_or_continue(out, models, pseudonyms, probabilities, stated)
             (out / "cases").mkdir(exist_ok=True)
         except OSError as error:
             raise ConfigError(f"the output folder cannot be written ({error.strerror or type(error).__name__})") from error
-        try:
-            yield
-        finally:
-            shutil.rmtree(out / ".staging", ignore_errors=True)
+        yield crew
 
 
-def record_engine(out: Path, bundle_id: str, engine: EngineRecord) -> None:
+def record_engine(out: Path, crew: Crew, bundle_id: str, engine: EngineRecord) -> None:
     """Note in an open output folder what runs a bundle's network from now on; each case has the name of its own."""
-    data = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
-    write_json(out / RUN_FILE, data | {"engines": data.get("engines", {}) | {bundle_id: engine.to_json()}})
+    with crew.turn(_BEGIN):
+        data = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
+        engines = data.get("engines", {})
+        if engines.get(bundle_id) != engine.to_json():
+            write_json(out / RUN_FILE, data | {"engines": engines | {bundle_id: engine.to_json()}})
 
 
 def _check_apart(out: Path, folder: Path) -> None:

@@ -28,11 +28,12 @@ Fill = Callable[[Scan, Path], Scan]
 
 @dataclass(frozen=True)
 class File:
-    """One file to look at. ``path`` stays in memory; ``token`` is what is written."""
+    """One file to look at. ``path`` stays in memory; ``token`` is what is written. ``key``: see scans/listing.py."""
 
     path: Path
     token: str
     stamp: str
+    key: str = ""
 
     def refused(self, error: ScanError, sha256: str = "") -> Entry:
         """How the file ends where it cannot become a scan."""

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.inference.case_files import CaseResult, write_case
+from pipeline.inference.case_files import CaseResult, Staging, write_case
 from pipeline.inference.journal import Entry
 from pipeline.inference.model_set import PreparedCase
 from pipeline.inference.profile import Profile
@@ -39,10 +39,10 @@ class Job:
 class Writers:
     """``workers`` threads, and no more cases waiting for them than that. ``enter`` is told, in the caller's thread, how files ended."""
 
-    def __init__(self, out: Path, workers: int, enter: Callable[..., None], profile: Profile) -> None:
-        self._out, self._workers, self._enter, self._profile = out, workers, enter, profile
+    def __init__(self, out: Path, staging: Staging, workers: int, enter: Callable[..., None], profile: Profile) -> None:
+        self._out, self._staging, self._workers, self._enter, self._profile = out, staging, workers, enter, profile
         self._pool = ThreadPoolExecutor(workers, "ocuseg-write")
-        self._waiting: deque[tuple[Job, Future[float]]] = deque()
+        self._waiting: deque[tuple[Job, Future[tuple[float, str]]]] = deque()
 
     @property
     def entries(self) -> list[Entry]:
@@ -54,13 +54,13 @@ class Writers:
         self.settle(self._workers)
         self._waiting.append((job, self._pool.submit(self._write, job, result)))
 
-    def _write(self, job: Job, result: Callable[[], CaseResult]) -> float:
-        """Seconds that the case took from its reading on."""
+    def _write(self, job: Job, result: Callable[[], CaseResult]) -> tuple[float, str]:
+        """Seconds that the case took from its reading on, and the name that it has got."""
         with job.held:
             done = result()
             began = time.perf_counter()
-            write_case(self._out, done, self._profile)
-        return done.seconds + time.perf_counter() - began
+            name = write_case(self._out, done, self._profile, self._staging)
+        return done.seconds + time.perf_counter() - began, name
 
     def settle(self, at_most: int = 0) -> None:
         """Enter how the oldest cases ended, until no more than ``at_most`` are left; together, as entries wait for the disk."""
@@ -69,7 +69,8 @@ class Writers:
             while self._waiting and (len(self._waiting) > at_most or self._waiting[0][1].done()):
                 job, future = self._waiting[0]  # where Ctrl-C ends the wait, it stays for close()
                 try:
-                    ended += [replace(job.entry, seconds=future.result()), *job.parts]
+                    seconds, name = future.result()
+                    ended += [replace(job.entry, seconds=seconds, case=name), *(replace(part, case=name) for part in job.parts)]
                 except Exception as error:  # a full disk, a scan that cannot be encoded: this case failed, the next may not
                     ended += job.failed(error, "could not be written")
                 self._waiting.popleft()

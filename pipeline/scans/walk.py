@@ -13,6 +13,7 @@ FOLLOW_LINKS = "OCUSEG_FOLLOW_LINKS"
 
 LINK, UNLISTED = "link_outside", "unlisted"
 """Codes of a link that was not followed and of a folder that cannot be listed."""
+LINK_TOLD = (LINK, "a link that leads out of the folder was left alone; --follow-links reads what it leads to")
 
 
 def walk(root: Path, *, on_folder: Callable[[Path], None] | None = None) -> Iterator[tuple[Path, ScanError | None]]:
@@ -33,7 +34,7 @@ def walk(root: Path, *, on_folder: Callable[[Path], None] | None = None) -> Iter
     if not os.path.isdir(top):
         yield Path(os.fsdecode(top)), None
         return
-    follow = os.environ.get(FOLLOW_LINKS) == "1"
+    follow = _follows()
     real_top = os.path.realpath(top)
 
     def inside(path: bytes) -> bool:
@@ -55,7 +56,7 @@ def walk(root: Path, *, on_folder: Callable[[Path], None] | None = None) -> Iter
             continue
         if is_link and not inside(path):
             if not follow:
-                yield shown, ScanError(LINK, "a link that leads out of the folder was left alone; --follow-links reads what it leads to")
+                yield shown, ScanError(*LINK_TOLD)
                 continue
             foreign = True
         if not is_folder:
@@ -73,6 +74,15 @@ def walk(root: Path, *, on_folder: Callable[[Path], None] | None = None) -> Iter
         else:
             if on_folder is not None:
                 on_folder(shown)
+
+
+def _follows() -> bool:
+    return os.environ.get(FOLLOW_LINKS) == "1"
+
+
+def is_outside(path: Path, root: Path) -> bool:
+    """Whether a file that is named below ``root`` is a link that leads out of it, which is not to be followed."""
+    return not _follows() and Path(os.path.realpath(root)) not in Path(os.path.realpath(path)).parents
 
 
 def names_below(root: Path) -> tuple[list[str], list[tuple[str, str]]]:

@@ -1,0 +1,68 @@
+"""Options of what many processes do together: which share of the files, which of them, how long."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.inference.folder import Share
+
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", help="Do a share of the files, such as 3/16, or `auto`: as Slurm's array, an indexed job or torchrun says."),
+]
+InputList = Annotated[
+    str | None,
+    typer.Option(
+        "--input-list", help="Do only these files of the folder: a text file with one a line, a CSV file with a column path, or -."
+    ),
+]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Look again at files that were rejected, whatever the reason.")]
+StopAfter = Annotated[
+    str | None, typer.Option("--stop-after", help="Begin no more files after this time, such as 3h50m, and leave with exit code 75.")
+]
+Scratch = Annotated[Path | None, typer.Option("--scratch", help="Local folder to make cases in before they are moved to OUT whole.")]
+
+_TIME = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+def seconds_of(text: str | None) -> float | None:
+    """3h50m, 90m, 1d2h, 45s or 45 in seconds.
+
+    Raises
+    ------
+    ConfigError: it is no time, or none at all.
+    """
+    if text is None:
+        return None
+    found = _TIME.fullmatch(text.strip().replace(" ", ""))
+    total = 0.0 if found is None else sum(float(part or 0) * unit for part, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
+    if total <= 0:
+        raise ConfigError(f"--stop-after {text!r}: must be a time such as 3h50m, 90m or 45s")
+    return total
+
+
+def share_of(
+    folder: Path, shard: str | None, input_list: str | None, retry_failed: bool, stop_after: str | None, scratch: Path | None
+) -> Share:
+    """What the options say, checked."""
+    from pipeline.inference.folder import Share
+    from pipeline.scans.listing import read_input_list
+    from pipeline.scans.shard import Shard
+
+    if scratch is not None and not scratch.is_dir():
+        raise ConfigError(f"--scratch {str(scratch)!r} is not a folder; give one that exists")
+    return Share(
+        shard=None if shard is None else Shard.parse(shard, os.environ),
+        chosen=None if input_list is None else read_input_list(input_list, folder),
+        again=retry_failed,
+        stop_after=seconds_of(stop_after),
+        scratch=scratch,
+    )

@@ -1,0 +1,76 @@
+"""What processes that share an output folder tell each other: how the files of each block ended, each block one file that appears whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import astuple
+from pathlib import Path
+
+from pipeline.atomic import sync
+from pipeline.inference.journal import Entry, Journal
+
+
+class Shares:
+    """The published entries below ``folder``; ``me`` names this process.
+
+    ``ORIGIN.N.jsonl`` holds the entries of a block (or of what of it was finished when its process was stopped: ``ORIGIN-part``), one
+    a line; N counts how often the block was worked on, as what failed is tried again by a later call.
+    """
+
+    def __init__(self, folder: Path, me: str) -> None:
+        self._folder, self._me = folder, me
+        self._known: dict[str, int] = {}  # the highest number of each block when this process began, or took it in
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def is_news(self, block: str) -> bool:
+        """Whether somebody has published ``block`` since this process took in what there was."""
+        return self._path(block, self._known.get(block, 0) + 1).exists()
+
+    def publish(self, block: str, entries: Sequence[Entry], *, whole: bool = True) -> None:
+        """Raises OSError where the disk refuses."""
+        name = block if whole else f"{block}-part"
+        number = self._known.get(name, 0) + 1
+        while self._path(name, number).exists():
+            number += 1
+        staged = self._folder / f".{name}.{self._me}"
+        staged.write_text("".join(json.dumps(astuple(entry)) + "\n" for entry in entries), encoding="utf-8")
+        sync(staged)
+        os.replace(staged, self._path(name, number))
+        self._known[name] = number
+
+    def is_empty(self) -> bool:
+        return next(self._published(), None) is None
+
+    def take_in(self, journal: Journal, told: Callable[[Entry], None] = lambda entry: None) -> None:
+        """Record in ``journal`` what was published and is not known yet."""
+        for name, number in sorted(self._published()):
+            if number > self._known.get(name, 0):
+                with suppress(FileNotFoundError):  # somebody has just put everything into the journal
+                    entries = self._read(name, number)
+                    journal.record(*entries)
+                    for entry in entries:
+                        told(entry)
+                    self._known[name] = number
+
+    def forget(self) -> None:
+        """Remove what was taken in: it is in the folder's own journal now."""
+        for name, number in list(self._published()):
+            if number <= self._known.get(name, 0):
+                self._path(name, number).unlink(missing_ok=True)
+        self._known = {}
+
+    def _published(self) -> Iterator[tuple[str, int]]:
+        for path in self._folder.glob("*.jsonl"):
+            name, _, number = path.stem.rpartition(".")
+            if number.isdecimal():
+                yield name, int(number)
+
+    def _path(self, block: str, number: int) -> Path:
+        return self._folder / f"{block}.{number}.jsonl"
+
+    def _read(self, block: str, number: int) -> list[Entry]:
+        lines = self._path(block, number).read_text(encoding="utf-8").splitlines()
+        return [Entry(*json.loads(line)) for line in lines]

@@ -1,0 +1,75 @@
+"""Which share of a folder's files is this process's, as the user or a scheduler says."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.errors import ConfigError
+
+AUTO = "auto"
+"""``--shard auto``: as the environment of a scheduler says."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Share ``number`` of ``of``, from 1. What has one key is in one share, and stays there whatever else the folder holds."""
+
+    number: int
+    of: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.of:
+            raise ConfigError(f"--shard {self}: the first number must lie between 1 and the second, as in 3/16")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def holds(self, key: str) -> bool:
+        return zlib.crc32(key.encode()) % self.of == self.number - 1
+
+    @classmethod
+    def parse(cls, text: str, environment: Mapping[str, str]) -> Shard:
+        """Of ``--shard``: 3/16, or ``auto``.
+
+        Raises
+        ------
+        ConfigError: it is neither, or the environment names no share.
+        """
+        if text == AUTO:
+            return _of_scheduler(environment)
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
+        if found is None:
+            raise ConfigError(f"--shard {text!r}: write it as 3/16 (the third of sixteen), or auto")
+        return cls(int(found[1]), int(found[2]))
+
+
+def _of_scheduler(environment: Mapping[str, str]) -> Shard:
+    """Of a Slurm array, an indexed Kubernetes job, or torchrun."""
+
+    def number(name: str, default: int | None = None) -> int:
+        text = environment.get(name, "" if default is None else str(default))
+        if not re.fullmatch(r"\d+", text):
+            raise ConfigError(f"--shard auto: {name} is {text!r} and no number; give --shard 3/16 instead")
+        return int(text)
+
+    if "SLURM_ARRAY_TASK_ID" in environment:
+        first, last, step = (number(f"SLURM_ARRAY_TASK_{name}", default) for name, default in (("MIN", None), ("MAX", None), ("STEP", 1)))
+        of = (last - first) // max(step, 1) + 1
+        if number("SLURM_ARRAY_TASK_COUNT", of) != of:
+            raise ConfigError(
+                "--shard auto: the indices of the Slurm array have gaps, so that nobody knows how many shares there are; give --shard "
+                "$SLURM_ARRAY_TASK_ID/16, with the number of the whole array"
+            )
+        return Shard((number("SLURM_ARRAY_TASK_ID") - first) // max(step, 1) + 1, of)
+    if "JOB_COMPLETION_INDEX" in environment:
+        if "JOB_COMPLETION_COUNT" not in environment:
+            raise ConfigError("--shard auto: JOB_COMPLETION_COUNT is not set; set it in the job's manifest to its number of completions")
+        return Shard(number("JOB_COMPLETION_INDEX") + 1, number("JOB_COMPLETION_COUNT"))
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        return Shard(number("RANK") + 1, number("WORLD_SIZE"))
+    raise ConfigError(
+        "--shard auto: neither SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX nor RANK is set; give --shard 3/16, or leave the option out"
+    )
