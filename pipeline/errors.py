@@ -51,6 +51,17 @@ class BundleError(OcusegError):
     """A bundle folder that is incomplete, altered or made for something else."""
 
 
+class PacsError(OcusegError):
+    """A PACS that is not reached, or that refuses; the message never holds what was asked for, which may name a patient.
+
+    ``passing``: by chance, so that it may go better when it is tried again.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
+
+
 class NothingUsableError(OcusegError):
     """Input was read, and none of it could be used."""
 

@@ -34,6 +34,7 @@ RANKS = (
     {"reports"},
     {"review"},
     {"export"},
+    {"pacs"},
     {"live"},
     {"cli"},
     {"__main__"},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import about, cards, data, demo, export, live, plans, predict, report, review, runs, segment, studies, whois, workflow
+from pipeline.cli import about, cards, data, demo, export, live, pacs, plans, predict, report, review, runs, segment, studies, whois, workflow
 
 app = typer.Typer(
     name="ocuseg",
@@ -32,6 +32,7 @@ predict.add_to(app)
 report.add_to(app)
 review.add_to(app)
 export.add_to(app)
+pacs.add_to(app)
 live.add_to(app)
 studies.add_to(app)
 workflow.add_to(app)

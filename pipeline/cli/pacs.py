@@ -1,0 +1,174 @@
+"""A hospital's PACS: ``pacs check``, ``pacs query``, ``pacs pull``, ``pacs push``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.console import command, emit, progress, table
+from pipeline.cli.data import AsJson, leave
+from pipeline.errors import ConfigError, NothingUsableError
+
+if TYPE_CHECKING:
+    from pipeline.pacs.connection import Connection
+    from pipeline.pacs.settings import PacsSettings
+
+Name = Annotated[str | None, typer.Argument(help="A PACS by its name in the PACS file (default: the only one).")]
+Config = Annotated[Path | None, typer.Option(help="PACS file (default: OCUSEG_PACS, or .config/ocuseg/pacs.yaml in the home folder).")]
+Over = Annotated[str | None, typer.Option(help="dicomweb or dimse (default: dicomweb where the PACS file has both).")]
+PatientId = Annotated[str, typer.Option(help="Of these patients only; * stands for any characters.")]
+PatientName = Annotated[str, typer.Option(help="The same by name, as in Doe^J*.")]
+Date = Annotated[str, typer.Option(help="Day of the study, 20261127, or the first and last day, 20261101-20261127.")]
+Modality = Annotated[str, typer.Option(help="Such as OP (photographs) or OPT (OCT).")]
+Accession = Annotated[str, typer.Option(help="Accession number.")]
+
+app = typer.Typer(help="Find, pull and push scans and results in a hospital's PACS (needs ocuseg[pacs]).", no_args_is_help=True)
+
+
+def add_to(parent: typer.Typer) -> None:
+    for own in (check, query, pull, push):
+        app.command(own.__name__)(command(own))
+    parent.add_typer(app, name="pacs")
+
+
+def check(name: Name = None, config: Config = None, over: Over = None, as_json: AsJson = False) -> None:
+    """Ask a PACS one question, and say whether it answers."""
+    from pipeline.pacs.query import Query, studies
+
+    with _connected(name, config, over) as (pacs, connection, _):
+        found = next(studies(connection, Query(), 1), None)
+    answer = "holds studies" if found is not None else "shows us no study"
+    emit({"pacs": pacs, "answers": True, "studies": found is not None}, as_json, [f"{pacs}: answers, and {answer}"])
+
+
+def query(
+    name: Name = None,
+    patient_id: PatientId = "",
+    patient_name: PatientName = "",
+    date: Date = "",
+    modality: Modality = "",
+    accession: Accession = "",
+    study: Annotated[str, typer.Option(help="A study by its UID: its series are shown.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many studies.")] = 100,
+    config: Config = None,
+    over: Over = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a PACS holds. The patients' names are on the screen, and nowhere else."""
+    from pipeline.pacs.query import Query, series_of, studies, to_json
+
+    asked = Query(patient_id, patient_name, date, modality, accession, study)
+    with _connected(name, config, over) as (_, connection, _):
+        found = list(islice(studies(connection, asked, limit + 1), limit + 1))
+        series = [one for own in found[:1] for one in series_of(connection, own.uid)] if study else []
+    more, found = len(found) > limit, found[:limit]
+    if not found:
+        raise NothingUsableError("the PACS has no study like that; ask for less, with * or a longer --date")
+    rows = [[s.date, s.patient_id, s.patient_name, s.modalities, s.accession, _count(s.instances), s.uid] for s in found]
+    lines = table(["date", "patient ID", "name", "modalities", "accession", "images", "study UID"], rows)
+    if series:
+        own = [[s.number, s.modality, s.description, s.manufacturer, _count(s.instances), s.uid] for s in series]
+        lines += ["", *table(["series", "modality", "description", "manufacturer", "images", "series UID"], own)]
+    if more:
+        lines.append(f"there are more than {limit}; --limit shows more of them")
+    told = [dict(to_json(own)) | ({"series_of_study": [dict(to_json(s)) for s in series]} if series else {}) for own in found]
+    emit(told, as_json, lines)
+
+
+def pull(
+    name: Annotated[str, typer.Argument(help="A PACS by its name in the PACS file.")],
+    out: Annotated[Path, typer.Argument(help="Folder to fetch to; what is whole there already is not fetched again.")],
+    study: Annotated[list[str] | None, typer.Option(help="A study by its UID. May be repeated.")] = None,
+    series: Annotated[str, typer.Option(help="Of the study only this series, by its UID.")] = "",
+    patient_id: PatientId = "",
+    patient_name: PatientName = "",
+    date: Date = "",
+    modality: Modality = "",
+    accession: Accession = "",
+    config: Config = None,
+    over: Over = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch studies to OUT/STUDY/SERIES/INSTANCE.dcm; interrupted, the same command goes on. The files name the patient."""
+    from pipeline.pacs.pull import pull as fetch
+    from pipeline.pacs.query import Query, studies
+
+    given = list(study or ())
+    asked = Query(patient_id, patient_name, date, modality, accession, given[0] if len(given) == 1 else "", series)
+    if not given and not any((patient_id, patient_name, date, accession)):
+        raise ConfigError("say which studies: --study, --patient-id, --patient-name, --date or --accession; a whole PACS is not pulled")
+    if series and len(given) != 1:
+        raise ConfigError("--series needs the one --study that it is of")
+    with _connected(name, config, over) as (_, connection, settings), progress("pulling") as advance:
+        uids = _checked(given) or [found.uid for found in studies(connection, asked)]
+        ended = fetch(connection, uids, out, query=asked, retries=settings.retries, progress=advance)
+    lines = [f"studies: {ended.studies}", f"fetched: {ended.fetched}", f"there already: {ended.there_already}"]
+    if ended.failed:
+        lines += [f"failed: {ended.failed}", *(f"  {count} times: {reason}" for reason, count in ended.reasons.most_common())]
+    usable = ended.fetched + ended.there_already
+    emit(ended.to_json(), as_json, [*lines, f"written: {out}" if usable else "the PACS has no image like that"])
+    leave(usable, ended.failed)
+
+
+def push(
+    name: Annotated[str, typer.Argument(help="A PACS by its name in the PACS file.")],
+    folder: Annotated[Path, typer.Argument(help="Folder that `ocuseg export` wrote, or a file of it.")],
+    everything: Annotated[bool, typer.Option("--any", help="Also DICOM files that ocuseg did not make.")] = False,
+    outbox: Annotated[Path | None, typer.Option(help="Ledger of what was sent (default: outbox.sqlite in FOLDER).")] = None,
+    config: Config = None,
+    over: Over = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send what an export made, each object once; what a PACS refused is sent again by the same command."""
+    from pipeline.pacs.outbox import OUTBOX_FILE, Outbox
+    from pipeline.pacs.push import dicom_files, is_ours
+    from pipeline.pacs.push import push as send
+
+    if not folder.exists():
+        raise ConfigError(f"{str(folder)!r} does not exist; give the folder that `ocuseg export` wrote")
+    paths, left_out = dicom_files(folder, (lambda sop_class, made_by: True) if everything else is_ours)
+    if not paths:
+        hint = f"; --any would send the {left_out} DICOM files that ocuseg did not make" if left_out else ""
+        raise NothingUsableError(f"there is nothing that an export made{hint}")
+    top = folder if folder.is_dir() else folder.parent
+    with (
+        closing(Outbox(outbox or top / OUTBOX_FILE)) as ledger,
+        _connected(name, config, over) as (pacs, connection, settings),
+        progress("pushing") as advance,
+    ):
+        ended = send(connection, pacs, paths, ledger, retries=settings.retries, progress=advance)
+    refused = ended.refusals(top)
+    told = {"sent": ended.sent, "sent_before": ended.sent_before, "left_out": left_out, "refused": refused}
+    lines = [f"sent: {ended.sent}", f"sent before: {ended.sent_before}"]
+    lines += [f"left out, not made by ocuseg: {left_out}"] if left_out else []
+    lines += [f"refused: {file}: {reason}" for file, reason in refused.items()]
+    emit(told, as_json, lines)
+    leave(ended.sent + ended.sent_before, len(ended.refused))
+
+
+@contextmanager
+def _connected(name: str | None, config: Path | None, over: str | None) -> Iterator[tuple[str, Connection, PacsSettings]]:
+    from pipeline.pacs.connection import connected
+    from pipeline.pacs.settings import default_pacs_file, load_pacs
+
+    if over not in (None, "dicomweb", "dimse"):
+        raise ConfigError(f"--over {over!r}: write dicomweb or dimse")
+    path = config or default_pacs_file()
+    found, settings = load_pacs(path, name)
+    with connected(found, settings, path.parent, over) as connection:  # type: ignore[arg-type]
+        yield found, connection, settings
+
+
+def _checked(uids: list[str]) -> list[str]:
+    from pipeline.pacs.query import Query
+
+    return [Query(study=uid).study for uid in uids]
+
+
+def _count(number: Any) -> str:
+    return "?" if number is None else str(number)

@@ -1,0 +1,122 @@
+"""What a connection to a PACS can do, whichever protocol it speaks, and how what fails by chance is tried again."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+
+from pipeline.errors import ConfigError, PacsError
+from pipeline.pacs.settings import PacsSettings, Transport
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Take = Callable[[str, bytes], None]
+Level = Literal["study", "series", "instance"]
+LONGEST_WAIT_S = 60.0
+_LIBRARIES = ("dicomweb_client", "pynetdicom", "urllib3")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One SOP instance of a PACS."""
+
+    study: str
+    series: str
+    uid: str
+    sop_class: str = ""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the PACS said to one file: ``refusal`` is "" where it took it. ``passing``: it may take it later."""
+
+    path: Path
+    refusal: str = ""
+    passing: bool = False
+
+
+class Connection(Protocol):
+    """One PACS over one protocol. Every method raises PacsError where the PACS is not reached or refuses everything."""
+
+    def find(self, level: Level, keys: Mapping[str, str], limit: int | None = None) -> Iterator[Dataset]:
+        """Answers to a query (PS3.4 C.6.2, study root): ``keys`` are attributes by keyword, "" those that are only to be returned."""
+
+    def fetch(self, instances: Sequence[Instance], take: Take) -> None:
+        """Have ``take`` called with the UID and the DICOM file of each instance, in any order. Instances are of one series.
+
+        What does not come is not called for; an error that ``take`` raises comes out.
+        """
+
+    def store(self, paths: Sequence[Path]) -> Iterator[Stored]:
+        """Send DICOM files one by one."""
+
+    def close(self) -> None: ...
+
+
+@contextmanager
+def connected(name: str, settings: PacsSettings, folder: Path, transport: Transport | None = None) -> Iterator[Connection]:
+    """A connection over ``transport``, or over DICOMweb where the PACS has both; ``folder`` is the PACS file's.
+
+    Raises
+    ------
+    ConfigError: the PACS is not reached this way, or the extra is not installed.
+    """
+    over: Transport = transport or ("dicomweb" if settings.dicomweb is not None else "dimse")
+    if getattr(settings, over) is None:
+        raise ConfigError(f"pacs {name}: the PACS file does not say how it is reached over {over}; give {over}, or leave --over out")
+    for library in _LIBRARIES:  # their messages hold what was asked for, and what came
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
+    connection: Connection
+    try:
+        if over == "dicomweb":
+            from pipeline.pacs.dicomweb import DicomwebConnection
+
+            connection = DicomwebConnection(name, settings, folder)
+        else:
+            from pipeline.pacs.dimse import DimseConnection
+
+            connection = DimseConnection(name, settings, folder)
+    except ModuleNotFoundError as error:
+        raise needs_extra(error) from None
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def needs_extra(error: ModuleNotFoundError) -> ConfigError:
+    return ConfigError(f"a PACS needs {error.name}, which is not installed; run: pip install 'ocuseg[pacs]'")
+
+
+def tried_again(call: Callable[[], T], retries: int, what: str) -> T:
+    """What ``call`` returns; what fails by chance is tried again ``retries`` times, after 1, 2, 4 ... seconds and a little.
+
+    Raises
+    ------
+    PacsError: the last failure, or one that is not by chance.
+    """
+    for attempt in range(retries + 1):
+        try:
+            return call()
+        except PacsError as error:
+            if not error.passing or attempt == retries:
+                raise
+            wait = back_off(attempt)
+            log.info("%s: %s; tried again in %.0f s", what, error, wait)
+            time.sleep(wait)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def back_off(attempt: int) -> float:
+    """Seconds before attempt ``attempt`` + 2: doubled each time, spread so that many clients do not come back together."""
+    return min(LONGEST_WAIT_S, 2.0**attempt) * random.uniform(1.0, 1.25)
