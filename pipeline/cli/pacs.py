@@ -69,6 +69,7 @@ def query(
     more, found = len(found) > limit, found[:limit]
     if not found:
         raise NothingUsableError("the PACS has no study like that; ask for less, with * or a longer --date")
+    found.sort(key=lambda own: own.date, reverse=True)
     rows = [[s.date, s.patient_id, s.patient_name, s.modalities, s.accession, _count(s.instances), s.uid] for s in found]
     lines = table(["date", "patient ID", "name", "modalities", "accession", "images", "study UID"], rows)
     if series:
@@ -111,7 +112,8 @@ def pull(
     if ended.failed:
         lines += [f"failed: {ended.failed}", *(f"  {count} times: {reason}" for reason, count in ended.reasons.most_common())]
     usable = ended.fetched + ended.there_already
-    emit(ended.to_json(), as_json, [*lines, f"written: {out}" if usable else "the PACS has no image like that"])
+    lines += [f"written: {out}"] if usable else [] if ended.failed else ["the PACS has no image like that"]
+    emit(ended.to_json(), as_json, lines)
     leave(usable, ended.failed)
 
 
@@ -126,12 +128,12 @@ def push(
 ) -> None:
     """Send what an export made, each object once; what a PACS refused is sent again by the same command."""
     from pipeline.pacs.outbox import OUTBOX_FILE, Outbox
-    from pipeline.pacs.push import dicom_files, is_ours
+    from pipeline.pacs.push import dicom_files
     from pipeline.pacs.push import push as send
 
     if not folder.exists():
         raise ConfigError(f"{str(folder)!r} does not exist; give the folder that `ocuseg export` wrote")
-    paths, left_out = dicom_files(folder, (lambda sop_class, made_by: True) if everything else is_ours)
+    paths, left_out = dicom_files(folder, everything=everything)
     if not paths:
         hint = f"; --any would send the {left_out} DICOM files that ocuseg did not make" if left_out else ""
         raise NothingUsableError(f"there is nothing that an export made{hint}")
@@ -144,11 +146,13 @@ def push(
         ended = send(connection, pacs, paths, ledger, retries=settings.retries, progress=advance)
     refused = ended.refusals(top)
     told = {"sent": ended.sent, "sent_before": ended.sent_before, "left_out": left_out, "refused": refused}
+    told |= {"unsent": ended.unsent, "why": ended.why}
     lines = [f"sent: {ended.sent}", f"sent before: {ended.sent_before}"]
     lines += [f"left out, not made by ocuseg: {left_out}"] if left_out else []
     lines += [f"refused: {file}: {reason}" for file, reason in refused.items()]
+    lines += [f"not sent: {ended.unsent}: {ended.why}"] if ended.unsent else []
     emit(told, as_json, lines)
-    leave(ended.sent + ended.sent_before, len(ended.refused))
+    leave(ended.sent + ended.sent_before, len(ended.refused) + ended.unsent)
 
 
 @contextmanager

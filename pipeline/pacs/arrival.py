@@ -47,6 +47,8 @@ def look(data: bytes | Path) -> Arrived:
             )
         except ScanError:
             raise
+        except (KeyError, EOFError):  # of a file that ends within an element pydicom keeps the file meta alone
+            raise ScanError("truncated", "its end is missing, or its UIDs are") from None
         except Exception as error:  # of any file that only calls itself DICOM
             raise ScanError("malformed", f"it is no whole DICOM file ({type(error).__name__})") from None
     if not syntax.is_transfer_syntax or syntax.is_private:
@@ -73,7 +75,7 @@ def _check_end(dataset: Any, size: int, *, deflated: bool) -> None:
     last = max(dataset.keys(), default=None)
     if "Rows" in dataset and not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise ScanError("truncated", "its picture is missing")
-    raw = None if last is None or deflated else dataset.get_item(last)
+    raw = None if last is None or deflated else dataset.get_item(last, keep_deferred=True)
     begin, length = getattr(raw, "value_tell", None), getattr(raw, "length", None)
     if begin is not None and length is not None and length != 0xFFFFFFFF and begin + length > size:
         raise ScanError("truncated", "its end is missing")

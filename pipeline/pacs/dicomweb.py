@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PAGE = 200
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _STATUS = {
-    400: "it does not understand the request",
+    400: "it does not understand the request; check url",
     401: "it asks for a login, or takes ours for a wrong one; check basic or bearer",
     403: "the login may not do this; ask who runs the PACS",
     404: "there is nothing at this address; check url and the prefixes",
@@ -188,4 +188,4 @@ def _connection_words(error: Exception, place: str) -> str:
         return f"nothing listens at {place}; check url and its port, and whether the PACS runs"
     if "unreachable" in text or "No route" in text:
         return f"{place} cannot be reached from here; check the network"
-    return f"the connection to {place} broke"
+    return f"the connection to {place} broke; check its port"

@@ -21,7 +21,7 @@ from pynetdicom.sop_class import (
 from pipeline.errors import PacsError
 from pipeline.pacs.connection import Instance, Level, Stored, Take
 from pipeline.pacs.contexts import SYNTAXES, context_groups, contexts_of_files
-from pipeline.pacs.dimse_failures import not_established
+from pipeline.pacs.dimse_failures import not_established, unreachable
 from pipeline.pacs.settings import PacsSettings
 from pipeline.pacs.storage_scp import StorageScp, client_tls
 from pipeline.pacs.words import ALREADY_THERE, failure_reason, is_passing, is_success
@@ -116,7 +116,7 @@ class DimseConnection:
         ):
             for status, _ in association.send_c_move(_wanted(instances), self._dimse.calling_ae, model):
                 arrivals.raise_error()
-                self._check(status, "the retrieval")
+                self._check(status, f"the move to {self._dimse.calling_ae!r} (does it reach own_port?)")
 
     @contextmanager
     def _association(
@@ -127,9 +127,12 @@ class DimseConnection:
         entity.acse_timeout = entity.connection_timeout = entity.dimse_timeout = entity.network_timeout = self._timeout_s
         for abstract, syntaxes in contexts:
             entity.add_requested_context(abstract, *([syntaxes] if syntaxes is not None else []))
-        association = entity.associate(
-            dimse.host, dimse.port, ae_title=dimse.called_ae, ext_neg=list(roles), evt_handlers=list(handlers), tls_args=self._tls
-        )
+        try:
+            association = entity.associate(
+                dimse.host, dimse.port, ae_title=dimse.called_ae, ext_neg=list(roles), evt_handlers=list(handlers), tls_args=self._tls
+            )
+        except OSError:  # there is no such host
+            raise unreachable(self._name, dimse, self._timeout_s, self._tls) from None
         if not association.is_established:
             raise not_established(self._name, dimse, association, self._timeout_s, self._tls)
         try:
@@ -141,7 +144,8 @@ class DimseConnection:
     def _check(self, status: Dataset, what: str) -> None:
         """Raises PacsError for an answer that is neither pending nor a success."""
         if "Status" not in status:
-            raise PacsError(f"{self._name}: the connection broke during {what}", passing=True)
+            hint = f"perhaps it does not let {self._dimse.calling_ae!r} do this, or needs longer (timeout_s)"
+            raise PacsError(f"{self._name}: the PACS ended the connection during {what}; {hint}", passing=True)
         value = int(status.Status)
         if value not in _PENDING and not is_success(value):
             raise PacsError(f"{self._name}: the PACS refuses {what}: {failure_reason(value)}", passing=is_passing(value))

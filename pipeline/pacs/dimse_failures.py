@@ -32,7 +32,12 @@ def not_established(name: str, dimse: DimseSettings, association: Association, t
         return PacsError(f"{name}: {place} rejects the association: {said}", passing=reason in _OUR_TURN_LATER)
     if association.rejected_contexts and not association.accepted_contexts:
         return PacsError(f"{name}: {place} offers none of the services or SOP classes that were asked for")
-    words, passing = _of_network(dimse, place, timeout_s, tls)
+    return unreachable(name, dimse, timeout_s, tls)
+
+
+def unreachable(name: str, dimse: DimseSettings, timeout_s: float, tls: Tls | None) -> PacsError:
+    """Why nobody answers as a DICOM service there."""
+    words, passing = _of_network(dimse, f"{dimse.host}:{dimse.port}", timeout_s, tls)
     return PacsError(f"{name}: {words}", passing=passing)
 
 

@@ -18,28 +18,19 @@ from pipeline.types import ProgressCallback
 
 log = logging.getLogger(__name__)
 
-MANUFACTURER = "ocuseg"
-OURS = {
-    "1.2.840.10008.5.1.4.1.1.66.4": "SEG",
-    "1.2.840.10008.5.1.4.1.1.66.7": "SEG",
-    "1.2.840.10008.5.1.4.1.1.88.22": "SR",
-    "1.2.840.10008.5.1.4.1.1.88.33": "SR",
-    "1.2.840.10008.5.1.4.1.1.88.34": "SR",
-    "1.2.840.10008.5.1.4.1.1.7": "SC",
-    "1.2.840.10008.5.1.4.1.1.7.2": "SC",
-    "1.2.840.10008.5.1.4.1.1.7.4": "SC",
-    "1.2.840.10008.5.1.4.1.1.104.1": "PDF",
-}
-"""What `ocuseg export` writes, by SOP class."""
+MADE_BY = ("ocuseg", "ocuseg")
+"""Manufacturer and Manufacturer's Model Name of what `ocuseg export` writes; phantoms have another model."""
 
 
 @dataclass
 class Pushed:
-    """How a push ended. ``refused``: file, and what the PACS says to it."""
+    """How a push ended. ``refused``: file, and what the PACS says to it · ``unsent``: how many it was not asked for, and ``why``."""
 
     sent: int = 0
     sent_before: int = 0
     refused: dict[Path, str] = field(default_factory=dict)
+    unsent: int = 0
+    why: str = ""
 
     def refusals(self, folder: Path) -> dict[str, str]:
         """What was refused, by the file's path in ``folder``."""
@@ -58,7 +49,7 @@ def push(
     """Send DICOM files that the outbox does not know as sent to the PACS called ``pacs``.
 
     What fails by chance is tried again ``retries`` times; what the PACS refuses is counted, and tried again by the next push.
-    A connection that fails for good ends in each unsent file's reason, not in an error.
+    A connection that fails for good is told in the result: what was sent before it did is sent.
     """
     ended = Pushed()
     hashes = {path: _sha256(path) for path in paths}
@@ -76,17 +67,21 @@ def push(
             progress(ended.sent + ended.sent_before, len(paths))
 
     for attempt in range(retries + 1):
-        pending = _send(connection, pending, enter)
-        if not pending or attempt == retries:
+        pending, ended.unsent, trouble = _send(connection, pending, enter)
+        ended.why = str(trouble or "")
+        if not pending or attempt == retries or (trouble is not None and not trouble.passing):
             break
         wait = back_off(attempt)
-        log.info("push: %d objects not sent; tried again in %.0f s", len(pending), wait)
+        log.info("push: %d objects not sent%s; tried again in %.0f s", len(pending), f" ({trouble})" if trouble else "", wait)
         time.sleep(wait)
     return ended
 
 
-def _send(connection: Connection, paths: Sequence[Path], enter: Callable[[Path, str], None]) -> list[Path]:
-    """One attempt; what is worth another is returned. Whatever became of a file is entered before the next one is sent."""
+def _send(connection: Connection, paths: Sequence[Path], enter: Callable[[Path, str], None]) -> tuple[list[Path], int, PacsError | None]:
+    """One attempt: files that are worth another, how many of them were not answered for, and why.
+
+    Whatever became of a file is entered before the next one is sent.
+    """
     later: list[Path] = []
     unanswered = dict.fromkeys(paths)
     try:
@@ -96,37 +91,32 @@ def _send(connection: Connection, paths: Sequence[Path], enter: Callable[[Path, 
             if stored.passing:
                 later.append(stored.path)
     except PacsError as error:
-        for path in unanswered:
-            enter(path, str(error))
-        later += unanswered if error.passing else ()
-    return later
+        return [*later, *unanswered], len(unanswered), error
+    return later, 0, None
 
 
-def dicom_files(folder: Path, is_wanted: Callable[[str, str], bool]) -> tuple[list[Path], int]:
-    """DICOM files below ``folder`` (or the one that it is) that are wanted by SOP class and manufacturer, and how many others."""
+def dicom_files(folder: Path, *, everything: bool = False) -> tuple[list[Path], int]:
+    """DICOM files below ``folder`` (or the one that it is) that an export made, or all of them; and how many were left out."""
     found, left_out = [], 0
     for path, _ in walk(folder):
-        said = _read(path)
-        if said is not None and is_wanted(*said):
+        made_by = _made_by(path)
+        if made_by is not None and (everything or made_by == MADE_BY):
             found.append(path)
-        elif said is not None:
+        elif made_by is not None:
             left_out += 1
     return found, left_out
 
 
-def is_ours(sop_class: str, manufacturer: str) -> bool:
-    """Whether `ocuseg export` makes such objects, and this one is ocuseg's: no new picture of an eye."""
-    return sop_class in OURS and manufacturer == MANUFACTURER
-
-
-def _read(path: Path) -> tuple[str, str] | None:
-    """SOP class and manufacturer of a DICOM file; None of any other file."""
+def _made_by(path: Path) -> tuple[str, str] | None:
+    """Manufacturer and model of a DICOM file; None of any other file."""
     from pydicom import dcmread
 
     with quiet():
         try:
-            dataset = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "Manufacturer"])
-            return str(dataset.SOPClassUID), str(dataset.get("Manufacturer") or "")
+            dataset = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "Manufacturer", "ManufacturerModelName"])
+            return (
+                (str(dataset.get("Manufacturer") or ""), str(dataset.get("ManufacturerModelName") or "")) if dataset.SOPClassUID else None
+            )
         except Exception:  # whatever a file that is no DICOM does to the reader
             return None
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.registry import Strict, explain, unknown_name
@@ -21,8 +22,16 @@ from pipeline.yaml_mapping import read_mapping
 log = logging.getLogger(__name__)
 
 Transport = Literal["dicomweb", "dimse"]
-_AETitle = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[ -\[\]-~]{1,16}$")]
-"""PS3.5 6.2: up to 16 printable ASCII characters, no backslash."""
+
+
+def _ae_title(value: str) -> str:
+    """PS3.5 6.2."""
+    if not re.fullmatch(r"[ -\[\]-~]{1,16}", value.strip()):
+        raise ValueError("an AE title has 1 to 16 plain characters (ASCII, no backslash)")
+    return value.strip()
+
+
+_AETitle = Annotated[str, AfterValidator(_ae_title)]
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _File = Annotated[str, Field(min_length=1)]
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -33,6 +42,13 @@ class Secret(Strict):
 
     env: str | None = Field(None, min_length=1, description="name of the environment variable that holds it")
     file: _File | None = Field(None, description="file that holds it and nothing else")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_secret_itself(cls, value: Any) -> Any:
+        if not isinstance(value, dict | cls):
+            raise ValueError("the PACS file holds no secret; say where it is, as {env: NAME} or {file: PATH}")
+        return value
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

@@ -23,7 +23,7 @@ _EXACT = {
 _KINDS = {
     0xA700: "it is out of resources (memory or disk)",
     0xA900: "the object does not fit its SOP class",
-    0xC000: "it cannot understand the object",
+    0xC000: "it cannot process it",
 }
 ALREADY_THERE = 0x0111
 
