@@ -86,18 +86,25 @@ def print_schema(
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of standard output.")] = None,
     card: Annotated[bool, typer.Option("--card", help="Schema of a data card instead of a run file.")] = False,
     study: Annotated[bool, typer.Option("--study", help="Schema of a study file instead of a run file.")] = False,
+    pacs: Annotated[bool, typer.Option("--pacs", help="Schema of a PACS file instead of a run file.")] = False,
 ) -> None:
-    """Print the JSON Schema of a run file (configs/schema.json), study file (study_schema.json) or data card (card_schema.json)."""
-    if card and study:
-        raise ConfigError("--card and --study cannot be combined; one schema is printed")
-    text = _schema(card, study)
+    """Print the JSON Schema of a run file (configs/schema.json), study file (study_schema.json), data card (card_schema.json) or PACS
+    file (pacs_schema.json)."""
+    wishes = [name for name, wish in (("--card", card), ("--study", study), ("--pacs", pacs)) if wish]
+    if len(wishes) > 1:
+        raise ConfigError(f"{' and '.join(wishes)} cannot be combined; one schema is printed")
+    text = _schema(card, study, pacs)
     if out is None:
         print(text, end="")
     else:
         out.write_text(text, encoding="utf-8")
 
 
-def _schema(card: bool, study: bool) -> str:
+def _schema(card: bool, study: bool, pacs: bool) -> str:
+    if pacs:
+        from pipeline.pacs.settings import pacs_schema
+
+        return pacs_schema()
     if card:
         from pipeline.cards.explain import card_schema  # without torch, which a run file's schema imports with the networks
 

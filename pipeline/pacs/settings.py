@@ -6,6 +6,7 @@ their own, and the PACS file says where.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -214,9 +215,9 @@ def load_pacs(path: Path, name: str | None) -> tuple[str, PacsSettings]:
     return name, pacs[name]
 
 
-def pacs_schema() -> dict[str, Any]:
-    """JSON Schema of a PACS file, for editors."""
-    return PacsFile.model_json_schema()
+def pacs_schema() -> str:
+    """JSON Schema of a PACS file (configs/pacs_schema.json), for editors."""
+    return json.dumps(PacsFile.model_json_schema(), indent=2) + "\n"
 
 
 def placed(folder: Path, name: str) -> Path:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
 from pipeline.errors import ConfigError
-from pipeline.pacs.settings import Secret, load_pacs
+from pipeline.pacs.settings import Secret, load_pacs, pacs_schema
 
 WEB = {"url": "https://pacs.example.org/dicom-web"}
 DIMSE = {"host": "pacs.example.org", "called_ae": "PACS"}
@@ -67,3 +70,14 @@ def test_a_secret_is_in_the_environment_or_in_a_file(
     with pytest.raises(ConfigError, match="cannot be read"):
         Secret(file="absent").read(tmp_path, "basic")
     assert "hunter2" not in caplog.text
+
+
+def test_the_schema_and_the_documented_file_are_fresh(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    assert (root / "configs/pacs_schema.json").read_text(encoding="utf-8") == pacs_schema(), (
+        "run: ocuseg schema --pacs --out configs/pacs_schema.json"
+    )
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (root / "docs/pacs.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "pacs.yaml").write_text(shown, encoding="utf-8")
+    assert load_pacs(tmp_path / "pacs.yaml", "clinic")[1].dimse is not None
+    jsonschema.validate(yaml.safe_load(shown), json.loads(pacs_schema()))
