@@ -157,7 +157,7 @@ def push(
 
 @contextmanager
 def _connected(name: str | None, config: Path | None, over: str | None) -> Iterator[tuple[str, Connection, PacsSettings]]:
-    from pipeline.pacs.connection import connected
+    from pipeline.pacs.connect import connected
     from pipeline.pacs.settings import default_pacs_file, load_pacs
 
     if over not in (None, "dicomweb", "dimse"):

@@ -6,13 +6,11 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
-from pipeline.errors import ConfigError, PacsError
-from pipeline.pacs.settings import PacsSettings, Transport
+from pipeline.errors import PacsError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -23,7 +21,6 @@ T = TypeVar("T")
 Take = Callable[[str, bytes], None]
 Level = Literal["study", "series", "instance"]
 LONGEST_WAIT_S = 60.0
-_LIBRARIES = ("dicomweb_client", "pynetdicom", "urllib3")
 
 
 @dataclass(frozen=True)
@@ -61,41 +58,6 @@ class Connection(Protocol):
         """Send DICOM files one by one."""
 
     def close(self) -> None: ...
-
-
-@contextmanager
-def connected(name: str, settings: PacsSettings, folder: Path, transport: Transport | None = None) -> Iterator[Connection]:
-    """A connection over ``transport``, or over DICOMweb where the PACS has both; ``folder`` is the PACS file's.
-
-    Raises
-    ------
-    ConfigError: the PACS is not reached this way, or the extra is not installed.
-    """
-    over: Transport = transport or ("dicomweb" if settings.dicomweb is not None else "dimse")
-    if getattr(settings, over) is None:
-        raise ConfigError(f"pacs {name}: the PACS file does not say how it is reached over {over}; give {over}, or leave --over out")
-    for library in _LIBRARIES:  # their messages hold what was asked for, and what came
-        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
-    connection: Connection
-    try:
-        if over == "dicomweb":
-            from pipeline.pacs.dicomweb import DicomwebConnection
-
-            connection = DicomwebConnection(name, settings, folder)
-        else:
-            from pipeline.pacs.dimse import DimseConnection
-
-            connection = DimseConnection(name, settings, folder)
-    except ModuleNotFoundError as error:
-        raise needs_extra(error) from None
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-def needs_extra(error: ModuleNotFoundError) -> ConfigError:
-    return ConfigError(f"a PACS needs {error.name}, which is not installed; run: pip install 'ocuseg[pacs]'")
 
 
 def tried_again(call: Callable[[], T], retries: int, what: str) -> T:

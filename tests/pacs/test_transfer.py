@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.errors import ConfigError, PacsError, ScanError
 from pipeline.pacs.arrival import is_whole, look
-from pipeline.pacs.connection import Connection, Instance, Stored, Take, connected
+from pipeline.pacs.connect import connected
+from pipeline.pacs.connection import Connection, Instance, Stored, Take
 from pipeline.pacs.outbox import Outbox
 from pipeline.pacs.pull import pull
 from pipeline.pacs.push import push
