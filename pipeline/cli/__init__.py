@@ -9,7 +9,24 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import about, cards, data, demo, export, live, pacs, plans, predict, report, review, runs, segment, studies, whois, workflow
+from pipeline.cli import (
+    about,
+    cards,
+    data,
+    demo,
+    export,
+    live,
+    pacs,
+    plans,
+    predict,
+    report,
+    review,
+    runs,
+    segment,
+    studies,
+    whois,
+    workflow,
+)
 
 app = typer.Typer(
     name="ocuseg",
