@@ -167,6 +167,8 @@ class CardFields(Strict):
             for number, pattern in enumerate(patterns[1:]):
                 several = number < len(sources) and isinstance(sources[number], MasksLabel)
                 strange = set(pattern.fields) - known - ({"object"} if several else set())
+                if number < len(sources) and getattr(sources[number], "match", "name") == "reference":
+                    continue
                 if number < len(sources) and isinstance(source := sources[number], InstancesLabel) and source.classes_from is not None:
                     strange |= set(Pattern.compile(source.classes_from.file).fields) - known
                 if strange:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from pipeline.cards.card import CardCase, CardFields, DataCard, PatientSource
-from pipeline.cards.labels import LabelSource, MasksLabel
+from pipeline.cards.labels import LabelSource
+from pipeline.cards.matching import NameMatcher, matcher_of
 from pipeline.cards.patterns import fill, stem_of
 from pipeline.cards.places import composed, file_below, place_below
 from pipeline.cards.plain_text import read_plain_text
@@ -73,8 +74,8 @@ def search_folder(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None
     files = [name for name in everything if not is_sidecar(name)]
     rows = dict(_images(card, root, files))
     sources = [*card.labels, *card.second_reader]
-    labels = [_Matcher(card, files, index + 1) for index in range(len(sources))]
-    view = _Matcher(card, files, len(sources) + 1) if card.field_of_view is not None else None
+    labels = [matcher_of(card, root, files, index + 1) for index in range(len(sources))]
+    view = NameMatcher(card, files, len(sources) + 1) if card.field_of_view is not None else None
     if card.identifiers == "private" and pseudonyms is None:
         from pipeline.scans.identity import Pseudonyms, default_key_path
 
@@ -137,7 +138,7 @@ def search_folder(card: CardFields, root: Path, *, pseudonyms: Pseudonyms | None
             )
         )
     for matcher in (*labels, *([view] if view else [])):
-        found.left_over += [(file, "no image belongs to it") for file in matcher.unused()]
+        found.left_over += matcher.unused()
     found.cases.sort(key=lambda case: case.key)
     found.left_over.sort()
     return found
@@ -182,45 +183,6 @@ def _rows(card: CardFields, root: Path) -> list[tuple[int, dict[str, str]]]:
         raise CardError(
             f"card {card.name}: table {card.images.table!r} cannot be read ({error.strerror or type(error).__name__})"
         ) from None
-
-
-class _Matcher:
-    """Finds the files of one label source for an image: one, or one per object (field {object})."""
-
-    def __init__(self, card: CardFields, files: list[str], index: int) -> None:
-        self.pattern = card.patterns[index]
-        self._card = card
-        self._files: dict[tuple[str, ...], list[str]] = {}
-        self._used: set[str] = set()
-        sources = [*card.labels, *card.second_reader]
-        several = index <= len(sources) and isinstance(sources[index - 1], MasksLabel)
-        self._fields = [name for name in self.pattern.fields if not several or name != "object"]
-        if card.images.table is not None:
-            self._names = {composed(path): path for path in files}
-        else:
-            seen: dict[tuple[str, ...], str] = {}
-            for path in files:
-                fields = self.pattern.match(path)
-                if fields is None:
-                    continue
-                values = tuple(fields[name] for name in self.pattern.fields)
-                if values in seen:
-                    both = f"{seen[values]!r} and {path!r}"
-                    raise CardError(f"card {card.name}: {both} both fit {self.pattern.text!r} for one image; make it exact")
-                seen[values] = path
-                self._files.setdefault(tuple(fields[name] for name in self._fields), []).append(path)
-
-    def files(self, image: str, fields: dict[str, str]) -> list[str]:
-        known = {**fields, "stem": stem_of(composed(image))}
-        if self._card.images.table is not None:
-            place = self._names.get(place_below(fill(self.pattern.text, known), f"table {self._card.images.table!r}"))
-            return [place] if place else []
-        found = sorted(self._files.get(tuple(known[name] for name in self._fields), []))
-        self._used.update(found)
-        return found
-
-    def unused(self) -> list[str]:
-        return sorted({file for files in self._files.values() for file in files} - self._used)
 
 
 class _PartFinder:

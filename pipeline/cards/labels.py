@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from pipeline.cards.label_file import DicomSegLabel, LabelFile
 from pipeline.errors import CardError
 from pipeline.registry import Colour, Strict
 from pipeline.types import IGNORE, Geometry, LabelMap
@@ -21,13 +22,6 @@ IGNORE_NAME = "ignore"
 Meaning = str | list[str]
 
 
-class _Source(Strict):
-    file: str = Field(description="pattern of the label files, with the fields of the image pattern, and {stem} for the image's name")
-    missing: Literal["skip", "empty"] = Field(
-        "skip", description="an image without this file: skip: it has no label (no fault if explicit); empty: it has none of the classes"
-    )
-
-
 Place = Literal["geometry", "array", "rows_up"]
 _PLACE = Field(
     description="how a NIfTI or DICOM label lies on its image. geometry: by the affines of both, flips and orders of axes exactly; an "
@@ -36,7 +30,7 @@ _PLACE = Field(
 )
 
 
-class _Placed(_Source):
+class _Placed(LabelFile):
     """Arrays of pixels with a position on the image."""
 
     place: Annotated[Place, _PLACE] = "geometry"
@@ -86,7 +80,7 @@ class ThresholdLabel(_Pixels):
     at_least: float
 
 
-class YoloBoxesLabel(_Source):
+class YoloBoxesLabel(LabelFile):
     """Text files with a line "class centre_x centre_y width height" (fractions of the image) for every box; no mask."""
 
     kind: Literal["yolo_boxes"]
@@ -163,7 +157,7 @@ class MasksLabel(_Placed):
     at_least: float = 1
 
 
-class CocoLabel(_Source):
+class CocoLabel(LabelFile):
     """A COCO JSON file for many images, matched by file name; each category name means a class.
 
     Polygons and run lengths (compressed or not) are masks; if one object of the file has none, only boxes are used.
@@ -172,14 +166,6 @@ class CocoLabel(_Source):
 
     kind: Literal["coco"]
     categories: dict[str, str] = Field(min_length=1, description="name of a category: class, or background to leave it out")
-
-
-class DicomSegLabel(_Source):
-    """A binary DICOM segmentation; each segment number or label means a class."""
-
-    kind: Literal["dicom_seg"]
-    segments: dict[int | str, str] = Field(min_length=1, description="number or label of a segment: class, or background to leave it out")
-    objects: Literal["components", "one"] = Field("components", description="components: pixels of a segment that touch; one: a segment")
 
 
 PixelSource = ValuesLabel | ColoursLabel | BitsLabel | ThresholdLabel

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.cards.labels import BACKGROUND_NAME, IGNORE_NAME, DicomSegLabel, Place, read_placed
+from pipeline.cards.label_file import DicomSegLabel
+from pipeline.cards.labels import BACKGROUND_NAME, IGNORE_NAME, Place, read_placed
 from pipeline.cards.objects import Mask, Objects, fitted
 from pipeline.errors import CardError
 from pipeline.types import Geometry, LabelMap
@@ -136,8 +137,8 @@ def _yolo_line(line: str) -> tuple[int, tuple[float, float, float, float]]:
     return int(kind), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
-def from_seg(path: Path, image: Geometry, source: DicomSegLabel, label_map: LabelMap, uid: str | None) -> list[Objects]:
-    """Objects of each slice of an image from a DICOM segmentation.
+def from_seg(paths: Sequence[Path], image: Geometry, source: DicomSegLabel, label_map: LabelMap, uid: str | None) -> list[Objects]:
+    """Objects of each slice of an image from its DICOM segmentations.
 
     Parameters
     ----------
@@ -150,13 +151,11 @@ def from_seg(path: Path, image: Geometry, source: DicomSegLabel, label_map: Labe
     from pipeline.scans.segmentation import read_segmentation
 
     by_slice: list[list[Objects]] = [[] for _ in range(image.slices)]
-    for segment in read_segmentation(path, image, uid):
-        name = source.segments.get(segment.number, source.segments.get(segment.label))
-        if name is None:
-            raise CardError(f"the segmentation has segment {segment.number}, which the card does not name")
-        if label := label_of(name, label_map):
-            for slice_index, plane in segment.planes.items():
-                by_slice[slice_index].append(from_components(plane, label, source.objects))
+    for path in paths:
+        for segment in read_segmentation(path, image, uid, at_least=source.at_least):
+            if label := label_of(source.meaning(segment), label_map):
+                for slice_index, plane in segment.planes.items():
+                    by_slice[slice_index].append(from_components(plane, label, source.objects))
     return [Objects.join(image.plane, found) for found in by_slice]
 
 

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from pipeline.cards.card import CardCase, DataCard, check_sizes
 from pipeline.cards.coco import from_coco
+from pipeline.cards.label_file import DicomSegLabel
 from pipeline.cards.labels import (
     CocoLabel,
-    DicomSegLabel,
     InstancesLabel,
     LabelSource,
     MasksLabel,
@@ -223,7 +223,7 @@ def _objects(card: DataCard, source: ObjectSource, paths: Sequence[Path], image:
         masks = None if isinstance(source, YoloBoxesLabel) else ()
         return [Objects.make(plane, [], [], masks) for _ in range(geometry.slices)]
     if isinstance(source, DicomSegLabel):
-        return from_seg(paths[0], geometry, source, label_map, image.scan.sop_instance_uid)
+        return from_seg(paths, geometry, source, label_map, image.scan.sop_instance_uid)
     if isinstance(source, InstancesLabel):
         return _instances(source, paths[0], image, label_map)
     if isinstance(source, MasksLabel):

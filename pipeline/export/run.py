@@ -129,7 +129,7 @@ def export_case(case: ExportCase, settings: Settings, folder: Path) -> Exported:
     """Write one case's files into ``folder``; what is there and still the same is left alone."""
     folder.mkdir(parents=True, exist_ok=True)
     before = _known(folder)
-    formats, new = dict(before.formats), 0
+    formats, new = dict(before.formats), set[str]()
     for name in _with_image(settings.formats, case):
         known = formats.get(name)
         state = case.state(settings, name) + (" rejected" if case.reviewed.rejected and not settings.rejected else "")
@@ -148,12 +148,12 @@ def export_case(case: ExportCase, settings: Settings, folder: Path) -> Exported:
         kept = {file for one in formats.values() for file in one.files}
         for old in set(known.files if known is not None else ()) - kept:
             (folder / old).unlink(missing_ok=True)
-        new += len(files)
+        new.update(files)
         record = ExportRecord(case=case.name, original=bool(case.original), without=case.without, formats=formats)
         write_text(folder / EXPORT_FILE, json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n")
     asked = {name: formats[name] for name in _with_image(settings.formats, case)}
     paths = tuple(dict.fromkeys(folder / file for one in asked.values() for file in one.files))
-    return Exported(case.name, paths, new, _notes(case, settings, asked))
+    return Exported(case.name, paths, len(new), _notes(case, settings, asked))
 
 
 def _with_image(formats: Sequence[str], case: ExportCase) -> list[str]:

@@ -6,6 +6,7 @@ that it wrote itself from an ophthalmic photograph.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,16 @@ from pipeline.types import Geometry
 
 Mask = npt.NDArray[np.bool_]
 
-SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """``planes``: slice index to bool (H, W); slices that the file leaves out are empty."""
+    """``code`` of what it is, "SCHEME:VALUE" or "" · ``planes``: slice index to bool (H, W); slices that the file leaves out are empty."""
 
     number: int
     label: str
+    code: str = ""
     planes: dict[int, Mask] = field(default_factory=dict)
 
     def add(self, start: Indices, box: Mask, image: Geometry) -> None:
@@ -54,12 +56,63 @@ def segment_labels(path: Path) -> dict[int, str] | None:
             return None
         with decoding("the DICOM segmentation"):
             dataset = read_dataset(file)
-            if str(dataset.get("SOPClassUID")) != SEGMENTATION:
+            if str(dataset.get("SOPClassUID")) not in (SEGMENTATION, LABEL_MAP):
                 return None
-            return {int(item.SegmentNumber): str(item.SegmentLabel) for item in dataset.SegmentSequence}
+            return {number: segment.label for number, segment in _described(dataset).items()}
 
 
-def read_segmentation(path: Path, image: Geometry, sop_instance_uid: str | None = None) -> list[Segment]:
+def instance_uid(path: Path) -> str | None:
+    """SOP Instance UID of a DICOM file, from its header; None of any other file."""
+    return None if (header := _header(path)) is None else str(header.get("SOPInstanceUID") or "") or None
+
+
+def referred_images(path: Path) -> set[str]:
+    """SOP Instance UIDs of the images that a DICOM segmentation was drawn on.
+
+    Raises
+    ------
+    ScanError: ``unsupported``: it is no DICOM segmentation; or it cannot be read.
+    """
+    header = _header(path)
+    if header is None or str(header.get("SOPClassUID")) not in (SEGMENTATION, LABEL_MAP):
+        raise ScanError("unsupported", "it is no DICOM segmentation")
+    with decoding("the DICOM segmentation"):
+        series = [item for one in header.get("ReferencedSeriesSequence") or () for item in one.get("ReferencedInstanceSequence") or ()]
+        frames = range(len(header.get("PerFrameFunctionalGroupsSequence") or ()))
+        drawn_on = (_source(macro(header, frame, "DerivationImageSequence")) for frame in frames)
+        named = {str(item.get("ReferencedSOPInstanceUID") or "") for item in (*series, *drawn_on) if item is not None}
+        return named - {""}
+
+
+def _header(path: Path) -> Any:
+    """The data set of a DICOM file up to its pixels; None of any other file."""
+    import pydicom
+
+    with quiet(), open_regular(path) as file:
+        if sniff_file(file) != "dicom":
+            return None
+        with decoding("the DICOM file"):
+            return pydicom.dcmread(file, stop_before_pixels=True, force=True)
+
+
+def _described(dataset: Any) -> dict[int, Segment]:
+    """Its segments by number; that of a label map's background is none."""
+    out = {}
+    for item in dataset.SegmentSequence:
+        number = int(item.SegmentNumber)
+        if number:
+            code = next((_code(own) for own in item.get("SegmentedPropertyTypeCodeSequence") or ()), "")
+            out[number] = Segment(number, str(item.SegmentLabel), code)
+    return out
+
+
+def _code(item: Any) -> str:
+    """ "SCHEME:VALUE" of a code, or ""."""
+    value = str(item.get("CodeValue") or item.get("LongCodeValue") or "")
+    return f"{item.get('CodingSchemeDesignator')}:{value}" if value else ""
+
+
+def read_segmentation(path: Path, image: Geometry, sop_instance_uid: str | None = None, *, at_least: float = 0.5) -> list[Segment]:
     """The segments of an image, by number; empty ones included.
 
     A frame is placed by its plane position and orientation, flips and orders of axes included; if it or the image has none, on the
@@ -68,40 +121,61 @@ def read_segmentation(path: Path, image: Geometry, sop_instance_uid: str | None 
     Parameters
     ----------
     sop_instance_uid: the image's own, if it has one; frames that refer to another image are skipped.
+    at_least: of a fractional segmentation the fraction, of its greatest, from which a pixel belongs to a segment.
 
     Raises
     ------
-    ScanError: ``unsupported`` (not a binary segmentation), ``too_large``, ``malformed``, ``truncated``; ``mismatch``: it belongs to
+    ScanError: ``unsupported`` (not a segmentation), ``too_large``, ``malformed``, ``truncated``; ``mismatch``: it belongs to
         another image; ``misplaced``: a frame does not lie on the image.
     """
     with quiet(), open_regular(path) as file, decoding("the DICOM segmentation"):
         dataset = read_dataset(file)
-        if str(dataset.get("SOPClassUID")) != SEGMENTATION or str(dataset.get("SegmentationType")) != "BINARY":
-            raise ScanError("unsupported", "this is not a binary DICOM segmentation; export it as one (Segmentation Type BINARY)")
+        if str(dataset.get("SOPClassUID")) not in (SEGMENTATION, LABEL_MAP):
+            raise ScanError("unsupported", "this is not a DICOM segmentation; export it as one")
         rows, columns, frames = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames", 1))
         check_pixels(rows * columns * frames, MAX_PIXELS)
-        segments = {int(item.SegmentNumber): Segment(int(item.SegmentNumber), str(item.SegmentLabel)) for item in dataset.SegmentSequence}
-        stored = dataset.pixel_array.reshape(frames, rows, columns) != 0
+        segments = _described(dataset)
+        stored = dataset.pixel_array.reshape(frames, rows, columns)
         images: set[str | None] = set()
         for frame in range(frames):
-            identified: Any = macro(dataset, frame, "SegmentIdentificationSequence")
-            number = int(identified.ReferencedSegmentNumber)
             source = _source(macro(dataset, frame, "DerivationImageSequence"))
             uid = None if source is None else str(source.get("ReferencedSOPInstanceUID"))
             if None not in (uid, sop_instance_uid) and uid != sop_instance_uid:
                 continue
             images.add(uid)
             affine = None if image.affine is None else plane_affine(dataset, frame)
-            if affine is None:
-                start, box = _referred(stored[frame], source, image)
-            else:
-                start, box = _placed(stored[frame], affine, image, source if None not in (uid, sop_instance_uid) else None)
-            segments[number].add(start, box, image)
+            for number, inside in _of_segments(dataset, frame, stored[frame], segments, at_least):
+                if affine is None:
+                    start, box = _referred(inside, source, image)
+                else:
+                    start, box = _placed(inside, affine, image, source if None not in (uid, sop_instance_uid) else None)
+                segments[number].add(start, box, image)
     if frames and not images:
         raise ScanError("mismatch", "the segmentation refers to another image; give the one that was drawn on this image")
     if len(images - {None}) > 1:
         raise ScanError("mismatch", "the segmentation refers to several images, and this file does not say which of them it is")
     return [segments[number] for number in sorted(segments)]
+
+
+def _of_segments(
+    dataset: Any, frame: int, stored: npt.NDArray[Any], segments: Mapping[int, Segment], at_least: float
+) -> Iterator[tuple[int, Mask]]:
+    """Number and pixels of each segment of one frame: of a label map all, of other types the one that the frame is of."""
+    kind = str(dataset.get("SegmentationType"))
+    if kind == "LABELMAP":
+        held = set(np.unique(stored).tolist()) - {0}
+        if strange := held - set(segments):
+            raise ScanError("malformed", f"the label map holds {min(strange)}, which is no segment of it; export it again")
+        yield from ((number, stored == number) for number in sorted(held))
+        return
+    identified: Any = macro(dataset, frame, "SegmentIdentificationSequence")
+    number = int(identified.ReferencedSegmentNumber)
+    if kind == "FRACTIONAL":
+        yield number, stored >= at_least * int(dataset.get("MaximumFractionalValue", 255))
+    elif kind == "BINARY":
+        yield number, stored != 0
+    else:
+        raise ScanError("unsupported", "the DICOM segmentation does not say that it is BINARY, FRACTIONAL or LABELMAP; export it again")
 
 
 def _source(derivation: Any) -> Any:

@@ -96,6 +96,7 @@ def build_site(root: Path) -> Site:
     add("frames", 4, np.stack([disc_and_cup(move=3 * at) for at in range(SLICES)]), volume, geometry=frames)
     depth = {"spacing_mm": [0.5, 0.02, 0.03]}
     add("volume", 5, layers(), volume, modality="oct", geometry=depth, label_map=LAYERS.to_json())
+    np.save(root / "layers.npy", layers())
     add("picture", 6, disc_and_cup(), colour)
     return site
 

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from pipeline.errors import ScanError
 from pipeline.scans.open import open_scan
-from pipeline.scans.segmentation import SEGMENTATION, read_segmentation
+from pipeline.scans.segmentation import LABEL_MAP, SEGMENTATION, read_segmentation, segment_labels
 from pipeline.types import Geometry, NiftiFrame
 from tests.scans.make import dicom, item, saved, sequence
 
@@ -145,8 +145,14 @@ def test_what_a_segmentation_leaves_out_is_empty(tmp_path: Path, layers: np.ndar
         ((3, ROWS, COLUMNS), None, [(1, "1.2.3", None)], {}, "which slice"),
         ((3, ROWS, COLUMNS), None, [(1, None, None)], {}, "which slice"),
         ((3, ROWS, COLUMNS), None, [(1, "1.2.3", 4)], {}, "frame 4 of an image with 3"),
-        ((ROWS, COLUMNS), None, [(1, "1.2.3", None)], {"SegmentationType": "FRACTIONAL"}, "not a binary DICOM segmentation"),
-        ((ROWS, COLUMNS), None, [(1, "1.2.3", None)], {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "not a binary DICOM segmentation"),
+        (
+            (ROWS, COLUMNS),
+            None,
+            [(1, "1.2.3", None)],
+            {"SegmentationType": "OTHER"},
+            "does not say that it is BINARY, FRACTIONAL or LABELMAP",
+        ),
+        ((ROWS, COLUMNS), None, [(1, "1.2.3", None)], {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "not a DICOM segmentation"),
         ((ROWS, COLUMNS), None, [(7, "1.2.3", None)], {}, "cannot be decoded"),
         ((ROWS, COLUMNS), None, [(1, "1.2.3", None)], {"Rows": 60_000, "Columns": 60_000}, "declares 3,600,000,000 pixels"),
     ],
@@ -159,6 +165,45 @@ def test_segmentations_that_do_not_fit(
         setattr(dataset, keyword, value)
     with pytest.raises(ScanError, match=said):
         read_segmentation(saved(dataset, tmp_path / "seg.dcm"), Geometry(shape), uid)
+
+
+def other_type(layers: np.ndarray, kind: str, pixels: np.ndarray, **changes: Any) -> Dataset:
+    """The hand-made segmentation of another type, with ``pixels`` uint8 (frames, rows, columns)."""
+    out = bits(layers, [(number + 1, "1.2.3", None) for number in range(len(pixels))])
+    out.SegmentationType = kind
+    out.NumberOfFrames = len(pixels)
+    out.BitsAllocated = out.BitsStored = 8
+    out.HighBit = 7
+    out.PixelData = pixels.tobytes()
+    for keyword, value in changes.items():
+        setattr(out, keyword, value)
+    return out
+
+
+def test_a_fractional_segmentation_is_cut_where_it_is_asked(tmp_path: Path, layers: np.ndarray) -> None:
+    pixels = np.where(layers, 100, 40).astype(np.uint8)
+    path = saved(other_type(layers, "FRACTIONAL", pixels, MaximumFractionalValue=200), tmp_path / "seg.dcm")
+    disc, cup = read_segmentation(path, Geometry((ROWS, COLUMNS)), "1.2.3")
+    assert np.array_equal(disc.planes[0], layers[0])
+    assert np.array_equal(cup.planes[0], layers[1])
+    assert all(segment.planes[0].all() for segment in read_segmentation(path, Geometry((ROWS, COLUMNS)), at_least=0.2))
+    assert not any(segment.planes[0].any() for segment in read_segmentation(path, Geometry((ROWS, COLUMNS)), at_least=0.51))
+
+
+def test_a_label_map_is_read_by_its_values(tmp_path: Path, layers: np.ndarray) -> None:
+    pixels = (layers[0].astype(np.uint8) + layers[1])[None]
+    made = other_type(layers[:1], "LABELMAP", pixels, SOPClassUID=LABEL_MAP)
+    del made.PerFrameFunctionalGroupsSequence[0].SegmentIdentificationSequence
+    made.SegmentSequence.insert(0, item(SegmentNumber=0, SegmentLabel="Background"))
+    path = saved(made, tmp_path / "seg.dcm")
+    ring, cup = read_segmentation(path, Geometry((ROWS, COLUMNS)), "1.2.3")
+    assert (ring.label, cup.label) == ("disc", "cup")
+    assert np.array_equal(ring.planes[0], layers[0] & ~layers[1])
+    assert np.array_equal(cup.planes[0], layers[1])
+    assert segment_labels(path) == {1: "disc", 2: "cup"}
+    made.SegmentSequence = made.SegmentSequence[:2]
+    with pytest.raises(ScanError, match="holds 2, which is no segment of it"):
+        read_segmentation(saved(made, tmp_path / "cut.dcm"), Geometry((ROWS, COLUMNS)))
 
 
 def test_a_file_that_is_no_dicom(tmp_path: Path) -> None:
