@@ -9,6 +9,7 @@ setup(
         "pipeline": [
             *("reports/templates/*", "live/page/*", "review/page/*", "schedulers/templates/*"),
             *("bundles/shipped/*", "bundles/shipped/*/*", "examples/*", "examples/*/*"),
+            "deidentify/*.tsv",
         ],
         "pipeline.shipped.configs": ["*.yaml", "*/*.yaml", "*.json"],
         "pipeline.shipped.data_cards": ["*.md"],

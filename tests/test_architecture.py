@@ -18,7 +18,7 @@ RANKS = (
     {"types"},
     {"registry"},
     {"scans", "models", "metrics"},
-    {"phantoms", "cards", "measurements", "doubt"},
+    {"phantoms", "cards", "measurements", "doubt", "deidentify"},
     {"quality"},
     {"datasets"},
     {"drawing"},

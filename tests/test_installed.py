@@ -22,6 +22,7 @@ from pipeline.config import load_config, run_files
 from pipeline.cards.card import list_cards
 from pipeline.bundles.shipped_models import SHIPPED
 from pipeline.reports.pages import environment
+from pipeline.deidentify.profile import table
 from pipeline.resources import EXAMPLES
 print(json.dumps({
     "package": str(Path(pipeline.__file__).parent),
@@ -30,6 +31,7 @@ print(json.dumps({
     "study": [path.name for path in run_files(Path("idrid_detectors"))],
     "models": sorted(str(path.relative_to(SHIPPED)) for path in SHIPPED.rglob("*") if path.is_file()),
     "examples": sorted(str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*") if path.is_file()),
+    "confidentiality": len(table()),
     "template": environment().get_template("worklist.html").name,
 }))
 """
@@ -57,4 +59,4 @@ def test_an_installed_package_brings_its_cards_and_run_files(tmp_path: Path) -> 
     examples = ROOT / "pipeline" / "examples"
     assert found["examples"] == sorted(str(path.relative_to(examples)) for path in examples.rglob("*") if path.is_file())
     assert found["study"] == [path.name for path in run_files(ROOT / "configs" / "idrid_detectors.yaml")]
-    assert (found["config"], found["template"]) == ("phantom_little", "worklist.html")
+    assert (found["config"], found["template"], found["confidentiality"]) == ("phantom_little", "worklist.html", 655)

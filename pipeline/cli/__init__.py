@@ -13,6 +13,7 @@ from pipeline.cli import (
     about,
     cards,
     data,
+    deidentify,
     demo,
     export,
     live,
@@ -42,6 +43,7 @@ app = typer.Typer(
 segment.add_to(app)
 data.add_to(app)
 whois.add_to(app)
+deidentify.add_to(app)
 cards.add_to(app)
 plans.add_to(app)
 runs.add_to(app)

@@ -129,6 +129,19 @@ class Pseudonyms:
             return true + int.from_bytes(hmac.new(self._key, b"day\0" + patient.encode(), hashlib.sha256).digest()[:5], "big")
         return None
 
+    def shift(self, patient: str) -> int:
+        """By how many days all dates of a patient (a token) move in de-identified files: one to ten years back, secret without the key.
+
+        One number for a patient, so that the days between visits stay what they are.
+        """
+        digest = hmac.new(self._key, b"shift\0" + patient.encode(), hashlib.sha256).digest()
+        return -(366 + int.from_bytes(digest[:8], "big") % 3287)
+
+    def uid(self, value: str) -> str:
+        """The UID that stands for another one, the same each time (PS3.5 B.2: 2.25 and 128 bits)."""
+        digest = hmac.new(self._key, b"uid\0" + value.strip(" \0").encode(), hashlib.sha256).digest()
+        return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+
 
 @dataclass(frozen=True)
 class Identity:

@@ -130,6 +130,15 @@ def write_nifti(path: Path, array: Pixels, geometry: Geometry) -> None:
     that was NIfTI, codes, units and every other field that places the image are kept. bool becomes uint8. The same input always gives the
     same bytes.
     """
+    content = nifti_bytes(array, geometry)
+    if path.name.endswith(".gz"):
+        content = gzip.compress(content, compresslevel=1, mtime=0)
+    with atomic_path(path) as staged:
+        staged.write_bytes(content)
+
+
+def nifti_bytes(array: Pixels, geometry: Geometry) -> bytes:
+    """The file of :func:`write_nifti`, not compressed."""
     import nibabel
 
     colour = array.shape == (*geometry.shape, 3) and array.dtype == np.uint8
@@ -151,8 +160,4 @@ def write_nifti(path: Path, array: Pixels, geometry: Geometry) -> None:
     header.write_to(out)
     out.write(b"\0" * (int(header.get_data_offset()) - out.tell()))
     out.write(np.ascontiguousarray(array).tobytes())
-    content = out.getvalue()
-    if path.name.endswith(".gz"):
-        content = gzip.compress(content, compresslevel=1, mtime=0)
-    with atomic_path(path) as staged:
-        staged.write_bytes(content)
+    return out.getvalue()

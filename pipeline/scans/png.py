@@ -36,8 +36,8 @@ def declared_size(file: BinaryIO) -> tuple[int, int]:
     return rows, columns
 
 
-def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """(type, content) of each chunk of an open PNG file that affects the picture.
+def png_chunks(file: BinaryIO, also: tuple[bytes, ...] = ()) -> Iterator[tuple[bytes, bytes]]:
+    """(type, content) of each chunk of an open PNG file that affects the picture, or is one of the types ``also``.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
         if len(content) < length or (len(checksum) < 4 and kind != b"IEND"):
             raise ScanError("truncated", "the PNG picture is truncated; copy or export it again")
         critical = kind[:1].isupper()
-        if critical or kind in _SHOWN or (kind in _TEXT and length <= _LONGEST_TEXT and content.startswith(_OF_ORIENTATION)):
+        if critical or kind in (*_SHOWN, *also) or (kind in _TEXT and length <= _LONGEST_TEXT and content.startswith(_OF_ORIENTATION)):
             if kind != b"IEND" and zlib.crc32(content, zlib.crc32(kind)) != int.from_bytes(checksum, "big"):
                 raise ScanError("malformed", "a checksum of the PNG picture is wrong: it is damaged; copy or export it again")
             yield kind, content

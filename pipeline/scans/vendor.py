@@ -106,6 +106,33 @@ def read_vol_identity(file: BinaryIO, path: Path, names: Pseudonyms, root: Path 
         return _identity(_read_header(file, MAX_PIXELS), path, root, names)
 
 
+@dataclass(frozen=True)
+class VolLayout:
+    """Where things lie in a .vol file: ``headers``: offset of each B-scan's header and where in it the lines are; ``b_header`` bytes long;
+    ``end``: what follows the last intensity."""
+
+    headers: tuple[tuple[int, slice], ...]
+    b_header: int
+    end: int
+
+
+def vol_layout(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> VolLayout:
+    """The layout of an open .vol file, checked against its length.
+
+    Raises
+    ------
+    ScanError: as :func:`read_vol`.
+    """
+    header = _read_header(file, max_pixels)
+    slices, _, columns = header.shape
+    found = []
+    for index in range(slices):
+        at = header.offset(index)
+        lines, start = _lines(file, at, header)
+        found.append((at, slice(start, start + 4 * lines * columns)))
+    return VolLayout(tuple(found), header.b_header, header.offset(slices))
+
+
 def read_surfaces(path: Path, max_pixels: int = MAX_PIXELS) -> dict[str, Floats]:
     """The device's own lines of a .vol file: {"ILM", "BM", "RNFL"} -> float32 (B-scans, columns), row index from the top (0 based).
 

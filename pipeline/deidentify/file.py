@@ -1,0 +1,182 @@
+"""One file becomes one without whose it is, or a ScanError says why it cannot.
+
+Whatever was cleaned is checked before it is handed out: it reads as the same pixels, and nowhere holds the names that were removed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+
+from pipeline.deidentify.burned_in import Box, find_text
+from pipeline.deidentify.cleaned import Cleaned
+from pipeline.deidentify.dicom import clean_dicom, encoded, is_segmentation
+from pipeline.deidentify.dicom_pixels import blacken, blacken_dicom
+from pipeline.deidentify.pictures import clean_picture, encode_plain
+from pipeline.deidentify.profile import Rules
+from pipeline.deidentify.volumes import clean_nifti, clean_vol, clean_volume_file
+from pipeline.deidentify.words import names_in
+from pipeline.errors import ScanError
+from pipeline.scans.dicom import read_dataset
+from pipeline.scans.files import Format, decoding, open_regular, sniff_file
+from pipeline.scans.identity import Identity, Pseudonyms, identify, stated_patient
+from pipeline.scans.open import decode_scan, identity_by_tags
+from pipeline.scans.place import laterality_from_place
+from pipeline.scans.quiet import quiet
+from pipeline.scans.raster import RASTER_FORMATS, read_pages
+from pipeline.types import Scan
+
+BurnedIn = Literal["refuse", "report", "black"]
+_NO_HASH = 64 * "0"
+_LOOKED_FOR = 6  # bytes: fewer occur by chance in coded pixels
+_VOLUMES = ("nifti", "heidelberg_vol", "metaimage", "nrrd")
+
+
+@dataclass(frozen=True)
+class Job:
+    """How files are cleaned; ``burned_in``: what happens to a file in whose pixels text is found."""
+
+    rules: Rules
+    names: Pseudonyms
+    root: Path
+    burned_in: BurnedIn
+    max_pixels: int
+
+
+def clean_file(path: Path, job: Job) -> tuple[Cleaned, Identity]:
+    """The file without whose it is, and whose it is.
+
+    Raises
+    ------
+    ScanError: it is no picture of an eye that can be read, or it cannot be cleaned.
+    """
+    with open_regular(path) as file:
+        kind = sniff_file(file)
+        scan = _scan(file, kind, path, job)
+        whose = _whose(scan, file, kind, path, job)
+        cleaned = _cleaned(file, kind, scan, whose, job)
+    needles = cleaned.needles | _named_by_place(whose)
+    _check(cleaned, needles)
+    return replace(cleaned, needles=needles), whose
+
+
+def _scan(file: BinaryIO, kind: Format | None, path: Path, job: Job) -> Scan | None:
+    """The Scan in the file; None for a DICOM segmentation, which is none but can be cleaned."""
+    try:
+        return decode_scan(file, kind, path, _NO_HASH, job.names, job.root, job.max_pixels)
+    except ScanError as error:
+        if error.code in ("not_a_scan", "no_pixels") and kind == "dicom":
+            return None  # cleaned, or refused by name, by what reads DICOM
+        raise
+
+
+def _whose(scan: Scan | None, file: BinaryIO, kind: Format | None, path: Path, job: Job) -> Identity:
+    if scan is not None:
+        by_tags = identity_by_tags(path, job.names, job.root)
+        return by_tags or identify(job.names, path, job.root, laterality_from_place(path, job.root))
+    with quiet(), decoding("the DICOM file"):
+        dataset = read_dataset(file, job.max_pixels)
+        return identify(
+            job.names,
+            path,
+            job.root,
+            None,
+            patient=stated_patient(str(dataset.get("PatientID", ""))),
+            visit=str(dataset.get("StudyDate") or dataset.get("StudyInstanceUID", "")),
+            image=str(dataset.get("SOPInstanceUID", "")),
+        )
+
+
+def _cleaned(file: BinaryIO, kind: Format | None, scan: Scan | None, whose: Identity, job: Job) -> Cleaned:
+    patient = whose.case.patient
+    if kind == "dicom":
+        return _clean_dicom(file, scan, patient, job)
+    assert scan is not None
+    assert kind is not None
+    boxes = _text_in(scan, job)
+    if kind in _VOLUMES:
+        if any(boxes):
+            raise ScanError("burned_in", "text seems to be burned into this volume, where it is not blackened; --burned-in report keeps it")
+        if kind == "nifti":
+            return _same(clean_nifti(file), scan, kind, job)
+        if kind == "heidelberg_vol":
+            return _same(clean_vol(file, job.rules, patient, job.names.shift(patient), job.max_pixels), scan, kind, job)
+        return _same(clean_volume_file(scan), scan, "nifti", job)
+    assert kind in RASTER_FORMATS
+    pages = read_pages(file, kind, job.max_pixels, [])
+    if any(boxes) and job.burned_in == "black":
+        blacken(np.stack(pages) if len(pages) > 1 else (array := np.array(pages[0])[None]), boxes)
+        if len(pages) > 1:
+            raise ScanError("burned_in", "text seems to be burned into a picture of several pages, where it is not blackened")
+        return _noted(encode_plain([array[0]], kind if kind == "bmp" else "png"), boxes, kind)
+    return _noted(_same(clean_picture(file, kind, pages), scan, None, job), boxes, kind)
+
+
+def _clean_dicom(file: BinaryIO, scan: Scan | None, patient: str, job: Job) -> Cleaned:
+    cleaned, dataset = clean_dicom(file, job.rules, job.names, patient, job.max_pixels)
+    if scan is None:
+        if not is_segmentation(dataset):
+            raise ScanError("not_a_picture", "this DICOM object shows no eye that can be read")
+        return cleaned
+    boxes = _text_in(scan, job)
+    stated = str(dataset.get("BurnedInAnnotation", "")).upper() == "YES"
+    if stated and not any(boxes) and job.burned_in != "report":
+        raise ScanError("burned_in", "the file says that text is burned into its picture, and none was found to blacken; look at it")
+    _same(cleaned, scan, "dicom", job)
+    if any(boxes) and job.burned_in == "black":
+        with quiet(), decoding("the DICOM file"):
+            blacken_dicom(dataset, boxes)
+            return _noted(replace(cleaned, content=encoded(dataset)), boxes, "dicom")
+    return _noted(cleaned, boxes, "dicom")
+
+
+def _text_in(scan: Scan, job: Job) -> list[list[Box]]:
+    """Boxes around text in each frame; refuses the file if that is what the job says."""
+    pixels = scan.pixels if scan.pixels.ndim == 4 else scan.pixels[:, None]
+    boxes = [find_text(np.moveaxis(pixels[:, index], 0, -1)) for index in range(pixels.shape[1])]
+    if any(boxes) and job.burned_in == "refuse":
+        raise ScanError(
+            "burned_in",
+            "text seems to be burned into the picture; --burned-in black blackens it, --burned-in report leaves it and says where",
+        )
+    return boxes
+
+
+def _noted(cleaned: Cleaned, boxes: Sequence[Sequence[Box]], kind: Format) -> Cleaned:
+    """With where text was found, and that a lossy picture was stored anew."""
+    found = [f"frame {number + 1}: {box.left},{box.top} to {box.right},{box.bottom}" for number, some in enumerate(boxes) for box in some]
+    if not found:
+        return cleaned
+    notes = [*cleaned.notes, f"text burned in ({'; '.join(found)})"]
+    return replace(cleaned, notes=tuple(notes))
+
+
+def _same(cleaned: Cleaned, scan: Scan, kind: Format | None, job: Job) -> Cleaned:
+    """``cleaned``, once it has been read back as the same pixels."""
+    file = io.BytesIO(cleaned.content)
+    kind = kind or sniff_file(file)
+    again = decode_scan(file, kind, Path(f"x{cleaned.suffix}"), _NO_HASH, job.names, None, job.max_pixels)
+    if again.pixels.dtype != scan.pixels.dtype or not np.array_equal(again.pixels, scan.pixels):
+        raise ScanError("altered", "without its words the file would show other pixels; export it in another format")
+    return cleaned
+
+
+def _named_by_place(whose: Identity) -> frozenset[str]:
+    return frozenset(names_in(whose.patient.rsplit(".", 1)[0]) | names_in(whose.patient))
+
+
+def _check(cleaned: Cleaned, needles: frozenset[str]) -> None:
+    """Refuse a file in which a name or number that was removed is still written."""
+    content = cleaned.searched.lower()
+    for needle in needles:
+        written = (needle.encode(), needle.encode("utf-16-le"), needle.encode("latin-1", "ignore"))
+        if any(len(one) >= _LOOKED_FOR and one in content for one in written):
+            raise ScanError("still_named", "what names the person is still somewhere in the cleaned file: it is not written")
+
+
+__all__ = ["BurnedIn", "Job", "clean_file"]

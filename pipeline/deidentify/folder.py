@@ -1,0 +1,180 @@
+"""A folder of scans without whose they are: ``OUT/<patient>/<visit>/<image>_<eye>.<ending>``, and a ledger that accounts for every file.
+
+Folders and files get pseudonyms. The ledger holds tokens, codes, reasons and names of fields, never a value. Nothing in ``OUT`` leads back;
+``ocuseg whois`` does, where the scans and the site key are. The same folder, key and options give the same files, so a second run
+continues the first.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from pipeline.atomic import atomic_path, remove_leftovers, write_text
+from pipeline.deidentify.cleaned import Cleaned
+from pipeline.deidentify.dates import shifted_date
+from pipeline.deidentify.file import Job, clean_file
+from pipeline.errors import ConfigError, ScanError
+from pipeline.lock import locked
+from pipeline.scans.eyes import laterality_from_name
+from pipeline.scans.identity import NO_VISIT, Identity
+from pipeline.scans.record import PASSING, stamp_of, status_of, token_of
+from pipeline.scans.walk import walk
+from pipeline.types import ProgressCallback, no_progress
+
+LEDGER, SETTINGS = "ledger.csv", "deidentified.json"
+_EYES = {"R": "_OD", "L": "_OS", "U": ""}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One file in the ledger. ``file`` and ``stamp``: tokens of its path and of its size and time · ``status``: written, duplicate,
+    refused, not_an_image or not_followed · ``output``: below OUT · ``removed``, ``notes``: joined by "; "."""
+
+    file: str
+    stamp: str
+    status: str
+    code: str = ""
+    reason: str = ""
+    output: str = ""
+    removed: str = ""
+    notes: str = ""
+
+
+def deidentify_folder(
+    job: Job,
+    out: Path,
+    *,
+    dry_run: bool = False,
+    on_file: Callable[[Path, Line], None] | None = None,
+    progress: ProgressCallback = no_progress,
+) -> Counter[str]:
+    """Clean every file below ``job.root`` into ``out``; files that did not change since the last run are left as they are.
+
+    Parameters
+    ----------
+    dry_run: write nothing, not even ``out``.
+    on_file: is given each file's path, for the screen, and its line.
+
+    Returns
+    -------
+    Counts by status, and ``text``: files with text burned in.
+
+    Raises
+    ------
+    ConfigError: ``out`` lies in ``job.root`` or holds something else, or was made with another key or other options.
+    """
+    _check_place(job.root, out)
+    if dry_run:
+        return _all(job, None, {}, on_file, progress)[0]
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out / ".lock", ConfigError(f"another run is writing to {str(out)!r}; wait for it, or give another folder")):
+        _check_settings(out, job)
+        remove_leftovers(out)
+        counts, lines = _all(job, out, _read_ledger(out), on_file, progress)
+        write_text(out / LEDGER, _as_csv(lines))
+    return counts
+
+
+def _all(
+    job: Job, out: Path | None, before: dict[str, Line], on_file: Callable[[Path, Line], None] | None, progress: ProgressCallback
+) -> tuple[Counter[str], list[Line]]:
+    counts: Counter[str] = Counter()
+    lines: list[Line] = []
+    written: set[str] = set()
+    for number, (path, problem) in enumerate(walk(job.root)):
+        progress(number + 1, None, "")
+        line = _line(path, problem, job, out, before, written)
+        counts[line.status] += 1
+        counts["text"] += "burned" in line.notes or line.code == "burned_in"
+        lines.append(line)
+        if on_file is not None:
+            on_file(path, line)
+    return counts, sorted(lines, key=lambda line: line.file)
+
+
+def _line(path: Path, problem: ScanError | None, job: Job, out: Path | None, before: dict[str, Line], written: set[str]) -> Line:
+    """``written``: what this run has written or found in its place; added to."""
+    file, stamp = token_of(path, job.root, job.names), stamp_of(path, job.names)
+    known = before.get(file)
+    if known and known.stamp == stamp and known.code not in PASSING and (not known.output or (out and (out / known.output).is_file())):
+        written.add(known.output)
+        return known
+    try:
+        if problem is not None:
+            raise problem
+        cleaned, whose = clean_file(path, job)
+        place = name_of(whose, cleaned.suffix, job)
+        status = _write(out, place, cleaned, written)
+    except ScanError as error:
+        status = status_of(error.code)
+        return Line(file, stamp, "refused" if status == "rejected" else status, error.code, str(error))
+    return Line(file, stamp, status, "", "", place, "; ".join(cleaned.removed), "; ".join(cleaned.notes))
+
+
+def _write(out: Path | None, place: str, cleaned: Cleaned, written: set[str]) -> str:
+    """Write one file, unless this run has written the same one; "written" or "duplicate"."""
+    if place in written:
+        if out is None or (out / place).read_bytes() == cleaned.content:
+            return "duplicate"
+        raise ScanError("conflict", "another file has the same identifiers and other content; give each its own, or leave one out")
+    written.add(place)
+    if out is not None:
+        (out / place).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(out / place) as staged:
+            staged.write_bytes(cleaned.content)
+    return "written"
+
+
+def name_of(whose: Identity, suffix: str, job: Job) -> str:
+    """Where a file goes below OUT: folders of patient and visit, and a name that states the eye."""
+    case = whose.case
+    moved = shifted_date(whose.visit, job.names.shift(case.patient)) if job.rules.dates == "shift" else ""
+    dated = whose.visit if job.rules.dates == "keep" and shifted_date(whose.visit, 0) else moved
+    visit = "" if case.visit == NO_VISIT else f"{dated or case.visit}/"
+    stem = case.image
+    while laterality_from_name(f"{stem}{_EYES[case.eye]}")[0] != (None if case.eye == "U" else case.eye):
+        stem += "x"  # a token may end like a word for an eye
+    return f"{case.patient}/{visit}{stem}{_EYES[case.eye]}{suffix}"
+
+
+def _check_place(root: Path, out: Path) -> None:
+    real_root, real_out = root.resolve(), out.resolve()
+    if real_out == real_root or real_root in real_out.parents or real_out in real_root.parents:
+        raise ConfigError(
+            "--out and the folder of scans lie in each other: choose a folder elsewhere, so that neither is taken for the other"
+        )
+
+
+def _check_settings(out: Path, job: Job) -> None:
+    """Refuse a folder begun with another key or other options: one patient would have two names, or two ways of dates."""
+    key = job.names.token("stamp", "deidentify")
+    mine = {"profile": "basic", "options": sorted(job.rules.options), "burned_in": job.burned_in, "key": key}
+    path = out / SETTINGS
+    if not path.exists():
+        if any(one.name != ".lock" and not one.name.startswith(".") for one in out.iterdir()):
+            raise ConfigError(f"{str(out)!r} is not empty and holds no earlier run; give a new folder")
+        write_text(path, json.dumps(mine, indent=2) + "\n")
+        return
+    if json.loads(path.read_text(encoding="utf-8")) != mine:
+        raise ConfigError(f"{str(out)!r} was begun with another site key or other options; give the same ones, or a new folder")
+
+
+def _read_ledger(out: Path) -> dict[str, Line]:
+    with suppress(FileNotFoundError), (out / LEDGER).open(encoding="utf-8", newline="") as file:
+        return {row["file"]: Line(**row) for row in csv.DictReader(file)}
+    return {}
+
+
+def _as_csv(lines: list[Line]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [field.name for field in fields(Line)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(line) for line in lines)
+    return out.getvalue()

@@ -1,0 +1,117 @@
+"""A folder without whose it is: names, ledger, second runs, refusals, and text burned into pixels."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.deidentify.burned_in import find_text
+from pipeline.phantoms.fundus import draw_fundus
+from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.open import open_scan
+from pipeline.scans.whois import who_is
+from tests.scans.make import dicom, encapsulated, jpeg, saved
+
+SHAPE = (200, 280)
+
+
+@pytest.fixture(scope="module")
+def photograph() -> Any:
+    return draw_fundus((0, 0, 0), "R", SHAPE).image
+
+
+def written(picture: Any, text: str = "MEIER 4711") -> Any:
+    """With white text in the top left corner."""
+    image = Image.fromarray(picture)
+    ImageDraw.Draw(image).text((6, 6), text, fill="white", font=ImageFont.load_default(14))
+    return np.asarray(image)
+
+
+def run(folder: Path, out: Path, key: Path, *more: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["deidentify", str(folder), "--out", str(out), "--site-key", str(key), *more])
+    return result.exit_code, result.output
+
+
+def ledger(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((out / "ledger.csv").read_text())))
+
+
+def test_text_in_pixels_is_refused_reported_or_blackened(tmp_path: Path, photograph: Any) -> None:
+    folder, key = tmp_path / "scans" / "Meier" / "2024-03-01", tmp_path / "key"
+    folder.mkdir(parents=True)
+    text = written(photograph)
+    Image.fromarray(text).save(folder / "OD.jpg", quality=92)
+    coded = encapsulated(dicom(text, PatientID="4711", StudyDate="20240301"), "1.2.840.10008.1.2.4.50", [jpeg(text, quality=92)])
+    coded.PhotometricInterpretation = "YBR_FULL_422"
+    saved(coded, folder / "OS.dcm")
+    Image.fromarray(photograph).save(folder / "clean_OD.png")
+    scans = tmp_path / "scans"
+    code, said = run(scans, tmp_path / "refused", key)
+    assert (code, "written: 1" in said, "refused: 2" in said) == (3, True, True)
+    assert "--burned-in black" in said
+    assert run(scans, tmp_path / "reported", key, "--burned-in", "report")[0] == 0
+    assert sum("text burned in (frame 1: " in line["notes"] for line in ledger(tmp_path / "reported")) == 2
+    assert run(scans, tmp_path / "black", key, "--option", "clean-pixels")[0] == 0
+    assert sorted(path.suffix for path in (tmp_path / "black").rglob("*_O*.*")) == [".png", ".png"]
+    for path in (tmp_path / "black").glob("*/*/*"):
+        scan = open_scan(path)
+        seen = np.moveaxis(scan.pixels, 0, -1)
+        assert find_text(seen) == []
+        assert np.abs(seen[100:].astype(int) - text[100:]).max() <= 60  # JPEG's own error, where nothing was blackened
+    (again,) = (pydicom.dcmread(path) for path in (tmp_path / "black").rglob("*.dcm"))
+    assert (again.BurnedInAnnotation, again.PhotometricInterpretation) == ("NO", "RGB")
+    assert "113101" in [item.CodeValue for item in again.DeidentificationMethodCodeSequence]
+
+
+def test_a_second_run_continues_and_another_key_is_refused(tmp_path: Path, photograph: Any) -> None:
+    folder, out, key = tmp_path / "scans", tmp_path / "out", tmp_path / "key"
+    for visit in ("2024-03-01", "2024-03-31"):
+        (folder / "Meier" / visit).mkdir(parents=True)
+        Image.fromarray(photograph).save(folder / "Meier" / visit / "Meier_OS.png")
+    (folder / "notes.txt").write_text("Meier")
+    code, said = run(folder, out, key, "--dry-run")
+    assert (code, out.exists()) == (0, False)
+    assert "nothing to remove" in said
+    assert run(folder, out, key)[0] == 0
+    first = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    names = Pseudonyms.load(key)
+    patient = names.patient("Meier")
+    visits = sorted(path.parent.name for path in first)
+    days = [np.datetime64(f"{day[:4]}-{day[4:6]}-{day[6:]}") for day in visits]
+    assert ((days[1] - days[0]).astype(int), {path.parts[-3] for path in first}) == (30, {patient})
+    assert {path.stem[-3:] for path in first} == {"_OS"}
+    (known,) = who_is(next(iter(first)).stem[:-3], folder, names)  # the way back: only with the key
+    assert known.whose.patient == "Meier"
+    Image.fromarray(photograph[::-1]).save(folder / "Meier" / "2024-03-31" / "Meier_OD.png")
+    assert run(folder, out, key)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    assert len(list(out.rglob("*.png"))) == 3
+    assert [line["status"] for line in ledger(out)].count("written") == 3
+    everything = b"".join(path.read_bytes() + path.name.encode() for path in out.rglob("*") if path.is_file())
+    assert b"meier" not in everything.lower()
+    code, said = run(folder, out, tmp_path / "another")
+    assert (code, "another site key" in said) == (2, True)
+    code, said = run(folder, folder / "out", key)
+    assert (code, "lie in each other" in said) == (2, True)
+
+
+def test_equal_identifiers_are_a_duplicate_or_a_conflict(tmp_path: Path, photograph: Any) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    dataset = dicom(photograph, PatientID="4711")
+    for name in ("a.dcm", "b.dcm"):
+        saved(dataset, folder / name)
+    dataset.PixelData = dataset.PixelData[::-1]
+    saved(dataset, folder / "c.dcm")
+    code, said = run(folder, tmp_path / "out", tmp_path / "key")
+    assert (code, "written: 1" in said, "duplicate: 1" in said, "refused: 1" in said) == (3, True, True, True)
+    assert "same identifiers" in said

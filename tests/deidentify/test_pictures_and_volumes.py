@@ -1,0 +1,152 @@
+"""Pictures and volumes lose their words and nothing else: pixels, which way up they are, and where they lie stay."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, PngImagePlugin
+
+from pipeline.deidentify.cleaned import Cleaned
+from pipeline.deidentify.file import clean_file
+from pipeline.errors import ScanError
+from pipeline.scans.open import open_scan
+from pipeline.scans.png import chunk
+from pipeline.scans.vendor import read_surfaces
+from tests.deidentify.test_dicom import NAMES, WHO, job
+from tests.scans.make import photograph
+from tests.scans.test_vendor import volume as spectralis
+
+
+def cleaned(path: Path, *options: str) -> Cleaned:
+    """The cleaned file, of which nothing names anybody, and which reads as the same pixels."""
+    out, _ = clean_file(path, job(path.parent, *options))
+    content = gzip.decompress(out.content) if out.suffix.endswith(".gz") else out.content
+    assert WHO.encode() not in content
+    again = path.parent / f"again{out.suffix}"
+    again.write_bytes(out.content)
+    np.testing.assert_array_equal(open_scan(again).pixels, open_scan(path).pixels)
+    return out
+
+
+def exif(orientation: int) -> Image.Exif:
+    out = Image.Exif()
+    out[0x0112], out[0x010E] = orientation, WHO
+    return out
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_no_picture_turns_or_is_mirrored(tmp_path: Path, kind: str, orientation: int) -> None:
+    said: dict[str, Any] = {"exif": exif(orientation)}
+    if kind == "TIFF":
+        said = {"tiffinfo": {274: orientation, 270: WHO, 315: WHO}}
+    path = tmp_path / f"a.{kind.lower()}"
+    Image.fromarray(photograph(20, 30)).save(path, kind, **said)
+    cleaned(path)
+
+
+def test_a_jpeg_is_not_compressed_again(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path, plain = tmp_path / "a.jpg", io.BytesIO()
+    options: dict[str, Any] = {"quality": 80, "progressive": True, "icc_profile": profile}
+    Image.fromarray(photograph(40, 60)).save(path, "JPEG", comment=WHO, exif=exif(1), **options)
+    Image.fromarray(photograph(40, 60)).save(plain, "JPEG", **options)
+    path.write_bytes(path.read_bytes() + WHO.encode())
+    out = cleaned(path)
+    assert out.content[out.content.index(b"\xff\xdb") :] == plain.getvalue()[plain.getvalue().index(b"\xff\xdb") :]
+    assert {"comment", "EXIF or XMP", "what follows the picture", "words of the ICC profile"} <= set(out.removed)
+    kept = Image.open(io.BytesIO(out.content)).info["icc_profile"]
+    assert b"sRGB built-in" not in kept
+    ImageCms.buildTransform(io.BytesIO(kept), ImageCms.createProfile("sRGB"), "RGB", "RGB")
+
+
+def test_a_png_keeps_its_coded_pixels_and_no_text(tmp_path: Path) -> None:
+    said = PngImagePlugin.PngInfo()
+    said.add_text("Author", WHO)
+    said.add_text("Comment", WHO, zip=True)
+    said.add_itxt("XML:com.adobe.xmp", WHO)
+    path = tmp_path / "a.png"
+    Image.fromarray(photograph(20, 30)).save(path, pnginfo=said, dpi=(72, 72))
+    before = path.read_bytes()
+    path.write_bytes(before + WHO.encode())
+    out = cleaned(path)
+    assert before[before.index(b"IDAT") : before.index(b"IEND")] in out.content
+    assert b"pHYs" in out.content
+    assert not out.notes
+    # behind the picture's last line, within its compressed stream, no chunk shows it
+    lines = zlib.decompress(before[before.index(b"IDAT") + 4 : before.index(b"IEND") - 8])
+    stuffed = chunk(b"IDAT", zlib.compress(lines + 50 * WHO.encode()))
+    path.write_bytes(before[:33] + stuffed + chunk(b"IEND", b""))
+    out = cleaned(path)
+    assert out.notes == ("compressed anew: there were data behind its pixels",)
+    start = out.content.index(b"IDAT")
+    assert WHO.encode() not in zlib.decompress(out.content[start + 4 :].partition(b"IEND")[0][:-8])
+
+
+def test_bmp_stays_bmp_and_other_pictures_say_what_they_became(tmp_path: Path) -> None:
+    for kind, suffix in (("BMP", ".bmp"), ("GIF", ".png"), ("PPM", ".png"), ("JPEG2000", ".png")):
+        path = tmp_path / f"a.{kind.lower()}"
+        Image.fromarray(photograph(20, 30)).save(path, kind)
+        path.write_bytes(path.read_bytes() + WHO.encode())
+        out = cleaned(path)
+        assert out.suffix == suffix
+        assert bool(out.notes) == (suffix == ".png")
+
+
+def test_an_animated_png_is_refused(tmp_path: Path) -> None:
+    frames = [Image.fromarray(photograph(20, 30) // n) for n in (1, 2)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(ScanError, match="animated"):
+        cleaned(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_a_nifti_keeps_its_geometry(tmp_path: Path, kind: Any, name: str) -> None:
+    affine = np.diag([0.01, 0.02, 0.3, 1.0])
+    image = kind(np.arange(3 * 8 * 10, dtype=np.int16).reshape(10, 8, 3), affine)
+    for field in ("descrip", "aux_file", "intent_name", *(("db_name",) if kind is nibabel.Nifti1Image else ())):
+        image.header[field] = WHO.encode()
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension(6, WHO.encode()))
+    nibabel.save(image, tmp_path / name)
+    if name == "a.nii":
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + WHO.encode())
+    before = open_scan(tmp_path / name).geometry
+    out = cleaned(tmp_path / name)
+    assert {"descriptions", "extensions"} <= set(out.removed)
+    np.testing.assert_array_equal(open_scan(tmp_path / f"again{out.suffix}").geometry.affine, before.affine)
+
+
+def test_a_vol_file_keeps_lines_scales_and_eye(tmp_path: Path) -> None:
+    device = spectralis()
+    device.patient = WHO.encode()
+    path = device.save(tmp_path / "a.vol")
+    data = bytearray(path.read_bytes())
+    data[258 : 258 + len(WHO)] = WHO.encode()  # the spare bytes of the header
+    path.write_bytes(bytes(data) + WHO.encode())
+    out = cleaned(path, "retain-longitudinal-modified")
+    before, after = open_scan(path), open_scan(tmp_path / "again.vol", pseudonyms=NAMES)
+    assert (after.geometry.spacing_mm, after.geometry.laterality) == (before.geometry.spacing_mm, before.geometry.laterality)
+    for name, line in read_surfaces(path).items():
+        np.testing.assert_array_equal(read_surfaces(tmp_path / "again.vol")[name], line)
+    (visit,) = struct.unpack_from("<d", out.content, 200)
+    assert visit == 36526 + NAMES.shift(NAMES.patient(WHO))
+    assert struct.unpack_from("<d", out.content, 164) == (0.0,)
+
+
+def test_a_metaimage_becomes_nifti(tmp_path: Path) -> None:
+    head = (
+        f"ObjectType = Image\nNDims = 3\nDimSize = 10 8 3\nElementSpacing = 0.01 0.02 0.3\nPatientName = {WHO}\nElementType = MET_UCHAR\n"
+    )
+    voxels = np.arange(240, dtype=np.uint8).tobytes()
+    (tmp_path / "a.mha").write_bytes(f"{head}ElementDataFile = LOCAL\n".encode() + voxels)
+    out = cleaned(tmp_path / "a.mha")
+    assert (out.suffix, len(out.notes)) == (".nii.gz", 1)
