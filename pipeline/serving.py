@@ -49,7 +49,8 @@ class Serving:
         self._socket = _listening(host, port)
         self.port: int = self._socket.getsockname()[1]
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="ocuseg-server", daemon=True)
+        self._ended = threading.Event()  # a join that a signal interrupts takes a running thread for one that has ended (bpo-45274)
+        self._thread = threading.Thread(target=self._run, name="ocuseg-server", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -57,13 +58,19 @@ class Serving:
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
-        self._thread.join(timeout=10)
+        self._ended.wait(10)
         self._socket.close()
 
     def wait(self) -> None:
         """Return when the server has ended."""
-        while self._thread.is_alive():
-            self._thread.join(1.0)  # a signal is seen between two waits
+        while not self._ended.wait(1.0):
+            pass  # a signal is seen between two waits
+
+    def _run(self) -> None:
+        try:
+            self._server.run([self._socket])
+        finally:
+            self._ended.set()
 
 
 def _listening(host: str, port: int) -> socket.socket:
