@@ -52,6 +52,7 @@ class Gate:
                     headers.setdefault(key, value)
                 headers["Content-Security-Policy"] = pages.policy(nonce)
                 headers["X-Frame-Options"] = "DENY"
+                headers["Referrer-Policy"] = "same-origin"  # under "no-referrer" a browser sends the login's form with Origin: null
             await send(message)
 
         request = Request(scope)

@@ -46,13 +46,14 @@ export async function deliver(name, what, body, { say, choose }) {
   const kept = store("kept", who()), reviewer = session.reviewer;
   const sent = { name, what, body, at: new Date().toISOString() };
   let renewed = false;
-  await kept.put(name, sent);
+  const keeping = kept.put(name, sent).catch(() => null); // while it is on its way already: the next case should not wait for the browser's disk
   for (;;) {
     try {
       const answer = await ask(`${pathOf(name)}/${what}`, sent.body);
-      await kept.drop(name);
+      keeping.then(() => kept.drop(name)).catch(() => null);
       return answer;
     } catch (error) {
+      await keeping;
       if (error instanceof Away) {
         say(`Not saved yet: ${error.message}. It is kept in this browser and sent again by itself.`);
         await wait(1000);

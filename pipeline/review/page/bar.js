@@ -34,6 +34,7 @@ export function makeBar(session, act) {
       ...session.reasons.map(({ code, text }, k) => make("button", { type: "button", "aria-pressed": "false", "data-reason": code, on: { click: () => act.reason(k) } }, key(String(k + 1)), " ", text)),
       make("button", { type: "button", id: "review-reject-now", class: "review-main", on: { click: act.rejectNow } }, "Reject, next ", key("Enter")),
       make("button", { type: "button", id: "review-reject-no", on: { click: act.rejectNot } }, "Cancel ", key("Esc"))),
+    make("div", { class: "review-row", id: "review-readings", role: "group", "aria-label": "Readings", hidden: true }),
     make("div", { id: "review-editor", hidden: true }),
     make("p", { id: "review-notice", class: "review-hint", hidden: true }),
     make("p", { id: "review-status", class: "review-status", role: "status", "aria-live": "polite" }));

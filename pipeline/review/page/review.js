@@ -5,6 +5,7 @@ import * as bars from "./bar.js";
 import { byId, clock, conflict, question } from "./dom.js";
 import { openEditor, showCorrection } from "./editor.js";
 import { markWorklist } from "./list.js";
+import { markShown, showReadings } from "./readings.js";
 import { store } from "./store.js";
 
 let session = null;
@@ -14,7 +15,7 @@ const sayKept = (text) => bars.say(text, true);
 
 /* ---- one case ---- */
 async function start(name, info) {
-  shown = { name, info: null, editor: null, correction: null, reasons: null, busy: false, opened: Date.now() };
+  shown = { name, info: null, editor: null, correction: null, reading: null, reasons: null, busy: false, opened: Date.now() };
   bars.makeBar(session, { accept, reject: chooseReasons, reason, rejectNow, rejectNot: () => setReasons(null), edit: editOrGoOn, comment, typed, eye, compare, skip, logout });
   bars.listKeys(session);
   const own = shown;
@@ -29,12 +30,13 @@ async function start(name, info) {
   lookAhead(shown.info.next);
   if (info) ask(pathOf(name)).then((now) => (shown === own && now.version !== own.info.version ? update(now) : null)).catch(() => null); // it was fetched a while ago
   progress();
-  await deliverEarlier();
+  if (!info) await deliverEarlier();
   if (shown === own) await offerDraft(own);
 }
 async function update(info) {
-  shown.info = info;
+  Object.assign(shown, { info, reading: null });
   bars.showCase(info, session);
+  showReadings(info, session, { show: showReading, take });
   if (shown.correction) shown.correction.close();
   shown.correction = info.verdict === "edited" ? await showCorrection(info) : null;
   const compareButton = byId("review-compare");
@@ -58,7 +60,9 @@ async function send(what, body) {
   shown.busy = true;
   document.body.dataset.reviewBusy = what;
   try {
-    return await deliver(shown.name, what, { version: shown.info.version, comment: commentOf(), ...body }, options());
+    const answer = await deliver(shown.name, what, { version: shown.info.version, comment: commentOf(), ...body }, options());
+    performance.mark("ocuseg-answered");
+    return answer;
   } catch (error) {
     fault(error);
     return undefined;
@@ -77,6 +81,7 @@ async function decide(what, body, words) {
 }
 async function accept() {
   if (shown.editor || !shown.info) return;
+  if (shown.reading) { await take(shown.reading); return; }
   performance.mark("ocuseg-accepted");
   const last = shown.info.history.filter((one) => one.action !== "comment" && one.action !== "eye").at(-1);
   const same = shown.info.verdict === "accepted" && last && last.reviewer === session.reviewer && commentOf() === (shown.info.comment || "");
@@ -131,6 +136,18 @@ function compare() {
   byId("review-compare").setAttribute("aria-pressed", String(!on));
   bars.say(on ? "The corrected contours are shown." : "The model's own contours are shown.");
 }
+async function showReading(reading) {
+  if (shown.correction) shown.correction.close();
+  shown.correction = null; // the model's own contours are those of the page
+  shown.reading = reading; // what is accepted is what is shown
+  if (reading.correction) shown.correction = await showCorrection({ ...shown.info, planes: reading.planes, surfaces: [], objects: [] });
+  byId("review-compare").hidden = !shown.correction;
+  markShown(reading.role);
+  bars.say(`The picture shows what ${reading.reviewer} ${reading.correction ? "drew" : "accepted: the model's answer"}.`);
+}
+const take = ({ role, reviewer, verdict, reasons }) => (verdict === "rejected"
+  ? decide("verdict", { action: "reject", reasons }, `Rejected, as ${reviewer} did`)
+  : decide("verdict", { action: "accept", reasons: [], take: role }, `Taken from ${reviewer}`));
 const skip = () => goTo(shown.info && shown.info.next, "Skipped");
 async function logout() {
   await fetch("/logout", { method: "POST", headers: { "X-CSRF-Token": session.csrf } }).catch(() => null);
