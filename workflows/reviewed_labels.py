@@ -102,7 +102,7 @@ def main() -> None:
         for name, own in summary["classes"].items():
             score = own["mean_per_image"]["dice"]
             interval = "" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]"
-            print(f"{when}: {name}: Dice {score['value']:.3f}{interval} on {summary['cases']} never reviewed")
+            print(f"{when}: {name}: Dice {score['value']:.3f}{interval} on {summary['images']} never reviewed")
 
 
 if __name__ == "__main__":

@@ -116,10 +116,10 @@ def serve(
         except KeyboardInterrupt:  # how a review ends; each verdict was stored when it was given
             typer.echo("review ended; every verdict is in the log", err=True)
     if labels is not None:
-        from pipeline.review.labelled_set import Choice, export_set
+        from pipeline.review.labelled_set import export_set
 
         with progress("exporting") as advance:
-            made = export_set(predictions, labels, Choice(), progress=advance)
+            made = export_set(predictions, labels, progress=advance)
         typer.echo("\n".join(made.lines()))
 
 

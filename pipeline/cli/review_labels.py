@@ -36,7 +36,8 @@ def review_export(
         existing_folder(originals, "--from")
     if validation + test >= 1:
         raise ConfigError("--validation and --test leave nobody to train on")
-    from pipeline.review.labelled_set import Choice, export_set
+    from pipeline.review.labelled_set import export_set
+    from pipeline.review.selection import Choice
 
     chosen = tuple(name.strip() for name in (classes or "").split(",") if name.strip())
     with progress("exporting") as advance:

@@ -10,42 +10,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.atomic import write_text
 from pipeline.cards.card import load_card
 from pipeline.errors import ConfigError, NothingUsableError, OcusegError
 from pipeline.lock import locked
-from pipeline.reports.results import ReportCase, RunFacts, read_run
+from pipeline.reports.results import RunFacts, read_run
 from pipeline.review.provenance import PROVENANCE, Exported, Provenance
-from pipeline.review.reviewed import Labels, find_cases, read_labels
+from pipeline.review.reviewed import Labels, read_labels
+from pipeline.review.selection import Choice, Ready, Selection, few, select
 from pipeline.review.set_card import CARD, COCO, card_text, grown_parts
 from pipeline.review.set_files import REJECTED, Boxes, write_rejected
-from pipeline.review.set_images import Originals, write_image
-from pipeline.review.state import ReviewState, states
+from pipeline.review.set_images import COPY, Originals, write_image
 from pipeline.scans.nifti import read_nifti, write_nifti
 from pipeline.scans.raster import write_png
-from pipeline.types import Modality, ProgressCallback, no_progress
+from pipeline.types import ProgressCallback, no_progress
 
 SPLITS = "splits.json"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What goes into the set: cases of this ``modality`` and these ``classes`` of theirs; None and (): all of the only kind there is ·
-    ``originals``: a folder whose files are taken in place of the pictures of the predictions · ``update``: labels that have changed
-    replace those exported earlier · ``validation`` and ``test``: fractions of the patients."""
-
-    modality: Modality | None = None
-    classes: tuple[str, ...] = ()
-    originals: Path | None = None
-    update: bool = False
-    validation: float = 0.2
-    test: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -73,28 +58,19 @@ class Export:
         said[0] += f", {len(self.updated)} updated" if self.updated else ""
         if self.changed:
             said.append(f"{len(self.changed)} reviewed differently since they were exported, and left as they are (--update takes them): "
-                        + _few(self.changed))  # fmt: skip
+                        + few(self.changed))  # fmt: skip
         if self.waiting:
-            said.append(f"{len(self.waiting)} wait for an adjudicator: {_few(self.waiting)}")
+            said.append(f"{len(self.waiting)} wait for an adjudicator: {few(self.waiting)}")
         said.append(f"{self.rejected} rejected (listed in {REJECTED}), {self.unreviewed} not reviewed yet")
-        said += [f"left out: {case}: {reason}" for case, reason in self.left_out]
+        reasons = dict.fromkeys(reason for _, reason in self.left_out)
+        said += [f"left out: {reason}: {few([case for case, other in self.left_out if other == reason])}" for reason in reasons]
         if self.copies:
             said.append(f"{self.copies} images are 8-bit copies of deeper ones; --from FOLDER takes the originals")
         return [*said, "parts: " + ", ".join(f"{name} {count}" for name, count in self.parts.items())]
 
 
-@dataclass(frozen=True, eq=False)
-class _Ready:
-    """A case that goes into the set, under its ``name`` there."""
-
-    case: ReportCase
-    state: ReviewState
-    labels: Labels
-    name: str
-
-
 def export_set(predictions: Path, folder: Path, choice: Choice | None = None, *, progress: ProgressCallback = no_progress) -> Export:
-    """Write or enlarge the labelled set in ``folder`` from the reviews of ``predictions``.
+    """Write or enlarge the labelled set in ``folder`` from the reviews of ``predictions``, one case in memory at a time.
 
     Raises
     ------
@@ -102,205 +78,129 @@ def export_set(predictions: Path, folder: Path, choice: Choice | None = None, *,
     cases were reviewed, and ``choice`` does not say which.
     """
     choice, run = choice or Choice(), read_run(predictions)
-    ours = folder / PROVENANCE
-    if folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()) and not ours.is_file():
+    there = (folder / PROVENANCE).is_file()
+    if folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()) and not there:
         raise ConfigError(f"{str(folder)!r} holds something else than a labelled set; give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock", ConfigError("another process is exporting into this folder; wait for it")):
-        choice = _as_before(folder, choice)
-        told, rejected, counted, seen = _sorted(predictions, run, choice)
-        if not told and not ours.is_file():
-            raise NothingUsableError(f"no reviewed case can be exported: {_why(rejected, counted, seen)}")
-        ready = _of_one_kind(told, choice)
-        return _write(folder, run, choice, ready, rejected, counted, seen, progress)
+        if (folder / CARD).is_file():
+            choice = choice.as_in(load_card(str(folder / CARD)))
+        found = select(predictions, run, choice)
+        if not found.ready and not there:
+            raise NothingUsableError(f"no reviewed case can be exported: {found.why_none()}")
+        found.check_one_kind()
+        return _Export(predictions, folder, run, choice).of(found, progress)
 
 
-def _as_before(folder: Path, choice: Choice) -> Choice:
-    """A set that is there already says which kind of cases it holds."""
-    if not (folder / CARD).is_file():
-        return choice
-    card = load_card(str(folder / CARD))
-    names = tuple(card.label_map.names)
-    if choice.modality not in (None, card.modality) or (choice.classes and set(choice.classes) != set(names)):
-        raise ConfigError(f"this set holds {', '.join(names)} of {card.modality} scans; give another folder for other classes")
-    return replace(choice, modality=card.modality, classes=names)
+class _Export:
+    """One export into a folder, which belongs to this process while it lasts."""
 
+    def __init__(self, predictions: Path, folder: Path, run: RunFacts, choice: Choice) -> None:
+        self._predictions, self._folder, self._run, self._choice = predictions, folder, run, choice
+        self._book, self._boxes, self._originals = Provenance.load(folder), Boxes(folder / COCO), Originals(choice.originals)
 
-def _sorted(
-    predictions: Path, run: RunFacts, choice: Choice
-) -> tuple[list[_Ready], list[tuple[str, ReviewState]], Counter[str], list[tuple[str, str]]]:
-    """Cases that can be exported · rejected ones · how many are unreviewed, or (by name) wait · those left out with the reason."""
-    known = states(predictions)
-    ready: list[_Ready] = []
-    rejected: list[tuple[str, ReviewState]] = []
-    counted: Counter[str] = Counter()
-    left: list[tuple[str, str]] = []
-    for case in find_cases(predictions):
-        name = case[0] if isinstance(case, tuple) else case.folder.name
-        state = known.get(name)
-        if state is None or state.verdict == "unreviewed":
-            counted["unreviewed"] += 1
-        elif state.disagreement:
-            counted[name] += 1
-        elif isinstance(case, tuple):
-            left.append(case)
-        elif choice.modality not in (None, case.modality):
-            continue
-        elif state.verdict == "rejected":
-            rejected.append((_name(case, state), state))
-        else:
-            try:
-                labels = read_labels(predictions, run, case, state.correction, state.mask_sha256)
-                labels = labels.only(choice.classes) if choice.classes else labels
-                if labels.objects and case.volume:
-                    raise OcusegError("objects in the slices of a volume cannot be said in a card")
-                if not labels.label_map.classes:
-                    raise OcusegError("nothing is marked in it")
-            except OcusegError as error:
-                left.append((name, str(error)))
+    def of(self, found: Selection, progress: ProgressCallback) -> Export:
+        folder, book, choice = self._folder, self._book, self._choice
+        added, updated, changed, kept = list[str](), list[str](), list[str](), 0
+        left = list(found.left_out)
+        for number, one in enumerate(found.ready):
+            progress(number, len(found.ready), "exporting")
+            case, earlier = one.state.case, book.current.get(one.state.case)
+            if earlier is not None and earlier.same(one.state, one.name):
+                kept += 1
+            elif earlier is not None and not choice.update:
+                changed.append(case)
             else:
-                ready.append(_Ready(case, state, labels, _name(case, state)))
-    return ready, rejected, counted, left
+                try:
+                    labels = read_labels(self._predictions, self._run, one.case, one.state.correction, one.state.mask_sha256)
+                except OcusegError as error:
+                    left.append((case, str(error)))
+                    continue
+                book.add(self._written(one, labels.only(one.label_map.names), earlier))
+                (added if earlier is None else updated).append(case)
+        gone = [state.case for _, state in found.rejected if state.case in book.current]
+        for case in gone if choice.update else ():
+            self._remove(book.remove(case))
+        (updated if choice.update else changed).extend(gone)
+        if not book.current and not updated:
+            raise NothingUsableError(f"no reviewed case can be exported: {left[0][0]}: {left[0][1]}")
+        self._boxes.write()
+        book.write()
+        write_rejected(folder, found.rejected)
+        parts = grown_parts(_parts(folder), [one.name for one in book.current.values()], choice.validation, choice.test)
+        write_text(folder / SPLITS, json.dumps(parts, indent=1) + "\n")
+        if not (folder / CARD).is_file():
+            first = found.ready[0]
+            write_text(folder / CARD, card_text(folder.absolute().name, first.case.modality, first.label_map, first.by_pixels, self._run))
+        progress(len(found.ready), len(found.ready), "exported")
+        return Export(
+            folder,
+            tuple(added),
+            tuple(updated),
+            kept,
+            tuple(changed),
+            len(found.rejected),
+            found.waiting,
+            found.unreviewed,
+            tuple(sorted(left)),
+            sum(one.pixels == COPY for one in book.current.values()),
+            {part: len(names) for part, names in parts.items()},
+        )
 
+    def _written(self, one: Ready, labels: Labels, earlier: Exported | None) -> Exported:
+        """Image and labels of one case, in the set's folder; then what they replace goes."""
+        folder, state = self._folder, one.state
+        image, pixels = write_image(folder, one.case, one.name, self._originals)
+        digest = hashlib.sha256()
+        mask_file = ""
+        if labels.by_pixels:
+            mask_file = self._write_mask(one, labels)
+            digest.update((folder / mask_file).read_bytes())
+        if len(labels.by_pixels) < len(labels.label_map):
+            digest.update(self._boxes.put(image, one.case.geometry.plane, labels.objects))
+        if earlier is not None:
+            self._remove(earlier, (image, mask_file))
+        return Exported(
+            case=state.case,
+            name=one.name,
+            image=image,
+            image_sha256=hashlib.sha256((folder / image).read_bytes()).hexdigest(),
+            source_sha256=one.case.sha256,
+            pixels=pixels,
+            mask=mask_file,
+            labels_sha256=digest.hexdigest(),
+            drawn_by="reviewer" if state.correction else "model",
+            verdict=state.verdict,
+            reviewer=state.reviewer,
+            role=next((one.role for one in state.readings.values() if (one.reviewer, one.at) == (state.reviewer, state.at)), ""),
+            at=state.at,
+            bundle_id=state.bundle_id or one.case.bundle_id,
+            bundle_name=self._run.bundle_name,
+            ocuseg=self._run.version,
+            model_sha256=state.mask_sha256,
+            correction=state.correction,
+            replaces="" if earlier is None else earlier.labels_sha256,
+        )
 
-def _name(case: ReportCase, state: ReviewState) -> str:
-    """The case's name, with the eye that a reviewer has set."""
-    eye: Literal["R", "L", "U"] = "R" if state.eye == "R" else "L" if state.eye == "L" else case.side
-    return str(replace(case.key, eye=eye))
-
-
-def _of_one_kind(ready: Sequence[_Ready], choice: Choice) -> list[_Ready]:
-    """Raises ConfigError where there are several kinds, with what to choose by."""
-    modalities = Counter(one.case.modality for one in ready)
-    if len(modalities) > 1:
-        raise ConfigError(f"scans of several kinds were reviewed ({_counts(modalities)}): choose one by --modality")
-    kinds = Counter(", ".join(one.labels.label_map.names) + _how(one.labels) for one in ready)
-    maps = {json.dumps(one.labels.label_map.to_json()) + _how(one.labels) for one in ready}
-    if len(maps) > 1:
-        raise ConfigError(f"the cases were looked at for different classes ({_counts(kinds)}): choose those of all by --classes")
-    return list(ready)
-
-
-def _how(labels: Labels) -> str:
-    return "" if len(labels.by_pixels) == len(labels.label_map) else f" (by pixels: {', '.join(labels.by_pixels) or 'none'})"
-
-
-def _counts(of: Counter[Any]) -> str:
-    return "; ".join(f"{name}: {count}" for name, count in of.most_common())
-
-
-def _why(rejected: Sequence[Any], counted: Counter[str], left: Sequence[tuple[str, str]]) -> str:
-    waiting = len(counted) - ("unreviewed" in counted)
-    numbers = f"{counted['unreviewed']} are not reviewed, {len(rejected)} rejected, {waiting} wait for an adjudicator"
-    return numbers + (f", {len(left)} are left out ({left[0][0]}: {left[0][1]})" if left else "")
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _write(
-    folder: Path,
-    run: RunFacts,
-    choice: Choice,
-    ready: Sequence[_Ready],
-    rejected: Sequence[tuple[str, ReviewState]],
-    counted: Counter[str],
-    left: Sequence[tuple[str, str]],
-    progress: ProgressCallback,
-) -> Export:
-    book = Provenance.load(folder)
-    boxes = Boxes(folder / COCO)
-    originals = Originals(choice.originals)
-    added, updated, changed, kept = list[str](), list[str](), list[str](), 0
-    for number, one in enumerate(ready):
-        progress(number, len(ready), "exporting")
-        case, earlier = one.case.folder.name, book.current.get(one.case.folder.name)
-        if earlier is not None and earlier.same(one.state, one.name):
-            kept += 1
-            continue
-        if earlier is not None and not choice.update:
-            changed.append(case)
-            continue
-        book.add(_export(folder, run, one, originals, boxes, earlier))
-        (added if earlier is None else updated).append(case)
-    gone = [(name, state) for name, state in rejected if state.case in book.current]
-    for _, state in gone if choice.update else ():
-        _remove(folder, book.remove(state.case), boxes)
-        updated.append(state.case)
-    changed += [] if choice.update else [state.case for _, state in gone]
-    boxes.write()
-    book.write()
-    write_rejected(folder, rejected)
-    parts = grown_parts(_parts(folder), [one.name for one in book.current.values()], choice.validation, choice.test)
-    write_text(folder / SPLITS, json.dumps(parts, indent=1) + "\n")
-    if not (folder / CARD).is_file() and ready:
-        write_text(folder / CARD, card_text(folder.absolute().name, ready[0].case.modality, ready[0].labels, run))
-    progress(len(ready), len(ready), "exported")
-    return Export(
-        folder,
-        tuple(added),
-        tuple(updated),
-        kept,
-        tuple(changed),
-        len(rejected),
-        tuple(sorted(name for name in counted if name != "unreviewed")),
-        counted["unreviewed"],
-        tuple(left),
-        sum(one.pixels == "8-bit copy" for one in book.current.values()),
-        {part: len(names) for part, names in parts.items()},
-    )
-
-
-def _export(folder: Path, run: RunFacts, one: _Ready, originals: Originals, boxes: Boxes, earlier: Exported | None) -> Exported:
-    """Image and labels of one case, in the set's folder."""
-    if earlier is not None:
-        _remove(folder, earlier, boxes)
-    image, pixels = write_image(folder, one.case, one.name, originals)
-    digest = hashlib.sha256()
-    mask_file = ""
-    labels = one.labels
-    if labels.by_pixels:
+    def _write_mask(self, one: Ready, labels: Labels) -> str:
+        """Of the classes that are marked pixel by pixel; its place in the folder."""
         layers = labels.layers()
         for place, name in enumerate(labels.label_map.names):
             layers[place] &= name in labels.by_pixels
         mask = labels.label_map.mask(layers).astype(labels.mask.dtype)
-        mask_file = f"masks/{one.name}" + (".nii.gz" if one.case.volume else ".png")
-        (folder / "masks").mkdir(exist_ok=True)
+        file = f"masks/{one.name}" + (".nii.gz" if one.case.volume else ".png")
+        (self._folder / "masks").mkdir(exist_ok=True)
         if one.case.volume:
-            write_nifti(folder / mask_file, mask, read_nifti(one.case.folder / "mask.nii.gz")[1])
+            write_nifti(self._folder / file, mask, read_nifti(one.case.folder / "mask.nii.gz")[1])
         else:
-            write_png(folder / mask_file, mask)
-        digest.update((folder / mask_file).read_bytes())
-    if len(labels.by_pixels) < len(labels.label_map):
-        digest.update(boxes.put(image, one.case.geometry.plane, labels.objects))
-    return Exported(
-        case=one.case.folder.name,
-        name=one.name,
-        image=image,
-        image_sha256=hashlib.sha256((folder / image).read_bytes()).hexdigest(),
-        source_sha256=one.case.sha256,
-        pixels=pixels,
-        mask=mask_file,
-        labels_sha256=digest.hexdigest(),
-        drawn_by="reviewer" if one.state.correction else "model",
-        verdict=one.state.verdict,
-        reviewer=one.state.reviewer,
-        role=next((r.role for r in one.state.readings.values() if (r.reviewer, r.at) == (one.state.reviewer, one.state.at)), ""),
-        at=one.state.at,
-        bundle_id=one.state.bundle_id or one.case.bundle_id,
-        bundle_name=run.bundle_name,
-        ocuseg=run.version,
-        model_sha256=one.state.mask_sha256,
-        correction=one.state.correction,
-        replaces="" if earlier is None else earlier.labels_sha256,
-    )
+            write_png(self._folder / file, mask)
+        return file
 
-
-def _remove(folder: Path, earlier: Exported, boxes: Boxes) -> None:
-    for name in filter(None, (earlier.image, earlier.mask)):
-        (folder / name).unlink(missing_ok=True)
-    boxes.drop(earlier.image)
+    def _remove(self, earlier: Exported, but: tuple[str, ...] = ()) -> None:
+        for name in {earlier.image, earlier.mask} - {"", *but}:
+            (self._folder / name).unlink(missing_ok=True)
+        if earlier.image not in but:
+            self._boxes.drop(earlier.image)
 
 
 def _parts(folder: Path) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,22 +51,30 @@ class Labels:
         """(K, ...) bool of ``label_map``; where a mask marks no objects, of their boxes."""
         return self.label_map.layers(self.mask.astype(np.int64))
 
-    def only(self, names: tuple[str, ...]) -> Labels:
-        """These classes alone, in the order of the label map.
+    def only(self, names: Sequence[str]) -> Labels:
+        """These classes alone; see :func:`only`."""
+        label_map = only(self.label_map, names)
+        layers = self.layers()[[self.label_map.names.index(name) for name in label_map.names]]
+        objects = tuple(one for one in self.objects if one.name in names)
+        mask = label_map.mask(layers).astype(self.mask.dtype)
+        return Labels(label_map, mask, tuple(name for name in self.by_pixels if name in names), objects)
 
-        Raises
-        ------
-        OcusegError: the case was not looked at for one of them.
-        """
-        lacking = [name for name in names if name not in self.label_map.names]
-        if lacking:
-            raise OcusegError(f"nobody looked for {lacking[0]} in it")
-        kept = tuple(name for name in self.label_map.names if name in names)
-        label_map = self.label_map.only(kept)
-        places = [self.label_map.names.index(name) for name in kept]
-        mask = label_map.mask(self.layers()[places]).astype(self.mask.dtype)
-        objects = tuple(one for one in self.objects if one.name in kept)
-        return Labels(label_map, mask, tuple(name for name in self.by_pixels if name in kept), objects)
+
+def only(label_map: LabelMap, names: Sequence[str]) -> LabelMap:
+    """These classes alone, in the order of the label map.
+
+    Raises
+    ------
+    OcusegError: the case was not looked at for one of them.
+    """
+    if lacking := [name for name in names if name not in label_map.names]:
+        raise OcusegError(f"nobody looked for {lacking[0]} in it")
+    return label_map.only([name for name in label_map.names if name in names])
+
+
+def by_pixels(run: RunFacts, case: ReportCase) -> tuple[str, ...]:
+    """The classes that a case marks pixel by pixel; the others are found as objects."""
+    return tuple(name for name in run.of(case).label_map.names if name not in case.found or case.found[name].objects is None)
 
 
 def find_cases(predictions: Path) -> Iterator[ReportCase | tuple[str, str]]:
@@ -98,10 +106,9 @@ def read_labels(predictions: Path, run: RunFacts, case: ReportCase, correction: 
     mask = np.stack(planes).astype(kind)
     if made is not None and made.surfaces:
         mask = redrawn(mask, label_map, made.surfaces, _model_surfaces(case))
-    by_objects = [name for name in label_map.names if name in case.found and case.found[name].objects is not None]
-    objects = _objects(case, made, mask, label_map) if by_objects else ()
-    by_pixels = tuple(name for name in label_map.names if name not in by_objects)
-    return Labels(label_map, mask if case.volume else mask[0], by_pixels, objects)
+    marked = by_pixels(run, case)
+    objects = _objects(case, made, mask, label_map) if len(marked) < len(label_map) else ()
+    return Labels(label_map, mask if case.volume else mask[0], marked, objects)
 
 
 def redrawn(

@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 
 from pipeline.reports.results import RunFacts
-from pipeline.review.reviewed import Labels
-from pipeline.types import PARTS, CaseKey, Modality
+from pipeline.types import PARTS, CaseKey, LabelMap, Modality
 
 CARD, COCO = "card.md", "boxes.json"
 _IMAGES = "images/{patient:[^_/]+}_{eye:[RLU]}_{visit:[^_/]+}_{name:[^_/.]+}.*"
@@ -29,9 +28,8 @@ for every mask: who drew or accepted it, when, and of which bundle's answer. `re
 """
 
 
-def card_text(called: str, modality: Modality, labels: Labels, run: RunFacts) -> str:
-    """``called``: what the set's folder is called."""
-    label_map = labels.label_map
+def card_text(called: str, modality: Modality, label_map: LabelMap, by_pixels: Sequence[str], run: RunFacts) -> str:
+    """``called``: what the set's folder is called · ``by_pixels``: the classes that are marked so; the others are objects."""
     name = re.sub(r"[^a-z0-9_-]+", "-", called.lower()).strip("-_")[:64] or "reviewed"
     front: dict[str, Any] = {
         "name": name,
@@ -52,7 +50,7 @@ def card_text(called: str, modality: Modality, labels: Labels, run: RunFacts) ->
         front["overlapping"] = True
     if label_map.layered:
         front |= {"layers": list(label_map.layered), "surfaces": list(label_map.surface_names)}
-    front |= {"images": {"file": _IMAGES}, "labels": _sources(labels), "parts": {"file": "splits.json"}}
+    front |= {"images": {"file": _IMAGES}, "labels": _sources(label_map, by_pixels), "parts": {"file": "splits.json"}}
     text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     return f"---\n{text}---\n{BODY}"
 
@@ -61,15 +59,15 @@ def _class(told: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name not in ("index", "mirrors_to") and value is not None}
 
 
-def _sources(labels: Labels) -> list[dict[str, Any]]:
+def _sources(label_map: LabelMap, by_pixels: Sequence[str]) -> list[dict[str, Any]]:
     """Of the pixels a mask in the label map's encoding; of objects one COCO file."""
-    label_map, sources = labels.label_map, list[dict[str, Any]]()
-    marked = [cls for cls in label_map.classes if cls.name in labels.by_pixels]
+    sources = list[dict[str, Any]]()
+    marked = [cls for cls in label_map.classes if cls.name in by_pixels]
     if marked and label_map.overlapping:
         sources.append({"kind": "bits", "file": _MASKS, "bits": {cls.index - 1: cls.name for cls in marked}})
     elif marked:
         sources.append({"kind": "values", "file": _MASKS, "values": {cls.index: cls.name for cls in marked}})
-    found = [name for name in label_map.names if name not in labels.by_pixels]
+    found = [name for name in label_map.names if name not in by_pixels]
     if found:
         sources.append({"kind": "coco", "file": COCO, "categories": {name: name for name in found}, "missing": "empty"})
     return sources

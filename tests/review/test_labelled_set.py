@@ -18,9 +18,10 @@ from pipeline.cards.find_cases import find_cases
 from pipeline.cards.targets import read_truth
 from pipeline.cli import app
 from pipeline.errors import ConfigError, NothingUsableError
-from pipeline.review.labelled_set import Choice, export_set
+from pipeline.review.labelled_set import export_set
 from pipeline.review.log import AuditLog, Event
 from pipeline.review.reviewed import redrawn
+from pipeline.review.selection import Choice
 from pipeline.review.set_card import grown_parts
 from pipeline.scans.nifti import write_nifti
 from pipeline.scans.raster import read_image, write_png
