@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.clusters import ClusterOption, DashboardOption, client_of
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import (
     AsJson,
@@ -213,6 +214,8 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     engine: Engine = "torch",
+    cluster: ClusterOption = None,
+    dashboard: DashboardOption = None,
     plugin: Plugin = None,
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
@@ -233,7 +236,7 @@ def evaluate(
     beside = Path("evaluations") / bundle.name if is_shipped(bundle) else bundle.parent / "evaluation"
     folder = out or beside / f"{load_card(card).name}_{split}"
     resolve_uri(tracking, folder)  # a bad URI is refused before the work
-    with progress("evaluating") as advance:
+    with client_of(cluster, dashboard) as client, progress("evaluating") as advance:
         summary = evaluate(
             bundle,
             card,
@@ -246,6 +249,7 @@ def evaluate(
             classes=same_classes(classes or ()),
             proposals=proposals,
             progress=advance,
+            client=client,
         )
     recorded = record_evaluation(bundle, folder, summary, tracking)
     found = {**summary, "mlflow_run_id": recorded.mlflow_run_id}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,7 @@ from pipeline.cards.targets import Truth, boxes_only, read_target_mask, read_tru
 from pipeline.datasets.normalise import NormaliseConfig, choose_field_of_view
 from pipeline.datasets.preprocess import check_need
 from pipeline.drawing.overlay import side_by_side
-from pipeline.errors import CardError
+from pipeline.errors import CardError, ScanError
 from pipeline.evaluation.doubt import ANSWERS, Doubted, DoubtScores
 from pipeline.evaluation.grades import ScoredPicture
 from pipeline.evaluation.measured import Measured, measure_masks
@@ -24,6 +26,7 @@ from pipeline.evaluation.scoring import Row, rows_of
 from pipeline.evaluation.surfaces import SurfaceScore, score_surfaces
 from pipeline.inference.predict import Predictor, PreprocessedScan
 from pipeline.inference.proposals import draw_proposals, proposals_of
+from pipeline.metrics.calibration import PixelReliability
 from pipeline.metrics.grades import GradedPicture
 from pipeline.scans.display import plane_in_colour
 from pipeline.scans.raster import write_png
@@ -34,6 +37,18 @@ from pipeline.types import IGNORE, LabelMap, Scan, Target
 PICTURES = 4
 """Images of which an example, or their proposals, are drawn."""
 Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What :class:`CaseScores` keeps of one case, to be sent from one process to another."""
+
+    lists: dict[str, list[Any]]
+    reliability: dict[str, PixelReliability]
+    warnings: list[str]
+
+
+_LISTS = ("rows", "planes", "measured", "surfaces", "graded")
 
 
 @dataclass
@@ -86,6 +101,28 @@ class CaseScores:
             self.doubt.rows.append(Doubted(case.key, ANSWERS, float(whole.answer == whole.grade), whole.confidence))
         if scores.pixels is not None and truth.mask is not None:
             self._keep_pixels(case, scan, truth.mask, scores, scores.pixels)
+        self.cases += 1
+
+    def kept_of(self, number: int, case: CardCase) -> Kept:
+        """What :meth:`add` keeps of the case ``number`` (from 0) alone; nothing of it stays here.
+
+        Raises
+        ------
+        As of :meth:`add`.
+        """
+        alone = CaseScores(self.predictor, self.card, self.shared, self.theirs, self.out, self.proposals, cases=number, drawn=number)
+        alone.add(case)
+        lists = {name: getattr(alone, name) for name in _LISTS} | {"doubt": alone.doubt.rows}
+        return Kept(lists, alone.doubt.reliability, alone.warnings)
+
+    def include(self, kept: Kept) -> None:
+        """What another process kept of the next case, as if it were added here."""
+        for name in _LISTS:
+            getattr(self, name).extend(kept.lists[name])
+        self.doubt.rows += kept.lists["doubt"]
+        for name, own in kept.reliability.items():
+            self.doubt.reliability.setdefault(name, PixelReliability()).include(own)
+        self.warnings += [said for said in kept.warnings if said not in self.warnings]
         self.cases += 1
 
     def _truth(self, case: CardCase, scan: Scan) -> Truth:
@@ -143,6 +180,17 @@ class CaseScores:
         if self.drawn < PICTURES:
             self.drawn += 1
             _draw_example(self.out / "examples" / f"{case.key}.png", scan, self.shared.label_map, pixels)
+
+
+@contextmanager
+def named_case(case: CardCase) -> Iterator[None]:
+    """A file that cannot be used is told with the case it belongs to."""
+    try:
+        yield
+    except ScanError as error:
+        raise CardError(f"case {case.key}: {error}") from error
+    except OSError as error:
+        raise CardError(f"case {case.key}: a file cannot be read ({error.strerror or type(error).__name__})") from error
 
 
 def _draw_example(path: Path, scan: Scan, label_map: LabelMap, pixels: ScanPixels) -> None:

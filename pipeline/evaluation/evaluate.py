@@ -9,7 +9,6 @@ import json
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +20,8 @@ from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.bundles.leakage import TrainedOn, check_unseen, common_classes, named_as, select, trained_on
 from pipeline.cards.card import CardCase, DataCard, load_card
 from pipeline.cards.find_cases import find_cases
-from pipeline.errors import CardError, ConfigError, ScanError
-from pipeline.evaluation.case_scores import CaseScores
+from pipeline.errors import CardError, ConfigError
+from pipeline.evaluation.case_scores import CaseScores, named_case
 from pipeline.evaluation.doubt import PICTURE, TABLE, doubt_table, draw_coverage
 from pipeline.evaluation.grades import grade_table, summarise_grades
 from pipeline.evaluation.measured import measured_table, summarise_measured
@@ -79,6 +78,7 @@ def evaluate(
     proposals: bool = False,
     keys: Collection[CaseKey] | None = None,
     progress: ProgressCallback | None = None,
+    client: Any = None,
 ) -> dict[str, Any]:
     """Score one part of a labelled data set and write ``out/per_image.csv`` and ``out/summary.json``, each atomically.
 
@@ -99,6 +99,7 @@ def evaluate(
     classes: {the bundle's class: the card's} where one thing has two names.
     proposals: also score what the detector's proposal network proposes, and draw it for a few images (``out/proposals``).
     keys: the cases that make up the part, in place of those by card or frozen split.
+    client: of a Dask cluster (cluster/connect.py), whose workers score the cases; ``bundle`` is then a folder or a name.
 
     Returns
     -------
@@ -111,8 +112,8 @@ def evaluate(
     """
     if part not in get_args(EvaluatedPart):
         raise ConfigError(f"--split {part!r}: must be one of {', '.join(get_args(EvaluatedPart))}")
-    root, out = Path(root), Path(out)
-    bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle, device="cpu")
+    root, out = (Path(path).absolute() if client is not None else Path(path) for path in (root, out))
+    source, bundle = bundle, bundle if isinstance(bundle, Bundle) else load_bundle(bundle, device="cpu")
     data_card = load_card(os.fspath(card))
     _check_out(out, bundle)
     plan = _plan(bundle, data_card, root, part, key_path, classes or {}, keys)
@@ -121,9 +122,7 @@ def evaluate(
         check_proposals(predictor)
     _make_writable(out)
     scores = CaseScores(predictor, data_card, Shared.of(plan.names, bundle.label_map, plan.theirs), plan.theirs, out, proposals)
-    for number, case in enumerate(plan.cases, 1):
-        with _named(case), enough_memory(REMEDY):
-            scores.add(case)
+    for number, case in enumerate(_scored(scores, plan.cases, source, device, engine, client), 1):
         if progress is not None:
             progress(number, len(plan.cases), str(case.key))
     found = _summarise(scores)
@@ -134,6 +133,27 @@ def evaluate(
     summary = _summary(plan, predictor, found, scores.warnings, files)
     write_json(out / "summary.json", summary)
     return summary
+
+
+def _scored(
+    scores: CaseScores, cases: Sequence[CardCase], source: Bundle | Path | str, device: str, engine: str, client: Any
+) -> Iterator[CardCase]:
+    """Each case, when ``scores`` has what is kept of it."""
+    if client is None:
+        for case in cases:
+            with named_case(case), enough_memory(REMEDY):
+                scores.add(case)
+            yield case
+        return
+    from pipeline.evaluation.on_cluster import ScoringWork, scored_by_cluster
+
+    if isinstance(source, Bundle):
+        raise ConfigError("a cluster's workers load the bundle themselves; give its folder or name")
+    place = Path(source).absolute() if Path(source).exists() else source
+    work = ScoringWork(place, scores.card, scores.shared, scores.theirs, scores.out, scores.proposals, device, engine, REMEDY)
+    for case, kept in zip(cases, scored_by_cluster(client, work, cases), strict=True):
+        scores.include(kept)
+        yield case
 
 
 def _plan(
@@ -155,7 +175,7 @@ def _plan(
         cases = [case for case in known if case.key in keys]
     hashes = {}
     for case in cases:
-        with _named(case):
+        with named_case(case):
             hashes[str(case.key)] = content_sha256(case.image)
     warnings += check_unseen(hashes, part, trained)
     theirs = named_as(card, bundle, classes)
@@ -246,17 +266,6 @@ def _write_tables(out: Path, scores: CaseScores) -> dict[str, str]:
     if scores.surfaces:
         tables["surfaces.csv"] = surface_table(scores.surfaces)
     return {name: _write_table(out / name, lines) for name, lines in tables.items()}
-
-
-@contextmanager
-def _named(case: CardCase) -> Iterator[None]:
-    """A file that cannot be used is told with the case it belongs to."""
-    try:
-        yield
-    except ScanError as error:
-        raise CardError(f"case {case.key}: {error}") from error
-    except OSError as error:
-        raise CardError(f"case {case.key}: a file cannot be read ({error.strerror or type(error).__name__})") from error
 
 
 def _write_table(path: Path, lines: Sequence[Sequence[str]]) -> str:

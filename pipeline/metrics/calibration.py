@@ -49,6 +49,11 @@ class PixelReliability:
         self.true += counted(own[truth & known])
         self.false += counted(own[known & ~truth])
 
+    def include(self, other: PixelReliability) -> None:
+        """Pixels of further images."""
+        self.true += other.true
+        self.false += other.false
+
     def temperature(self) -> float:
         """What log odds are to be divided by to be likeliest; 1 where one of the two kinds of pixels was never seen."""
         if not (self.true.any() and self.false.any()):

@@ -1,0 +1,103 @@
+"""Workers of dask.distributed: prepared once, replaced when they die; a piece that kills them is lost alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pipeline.cluster.connect import connected
+from pipeline.cluster.work import Lost, in_order, results
+from pipeline.errors import ConfigError
+
+pytest.importorskip("distributed")
+DEADLY, FAULTY = 5, 100
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    import dask
+
+    # Forked from the server that the tests of training use, where everything is imported already.
+    settings = {"distributed.worker.multiprocessing-method": "forkserver", "distributed.scheduler.allowed-failures": 0}
+    with dask.config.set(settings), connected("local:2", memory=8 << 30) as client:
+        yield client
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Notes in ``folder`` when it is opened, how its processes are set, and what it was given."""
+
+    folder: Path
+
+    def open(self, held: ExitStack) -> Callable[[Sequence[tuple[int]]], list[int]]:
+        (self.folder / f"opened-{os.getpid()}").write_text(os.environ["OMP_NUM_THREADS"])
+        held.callback((self.folder / f"closed-{os.getpid()}").touch)
+
+        def square(pieces: Sequence[tuple[int]]) -> list[int]:
+            with (self.folder / f"given-{os.getpid()}").open("a") as file:
+                for (piece,) in pieces:
+                    file.write(f"{piece}\n")
+                    file.flush()
+                    if piece == DEADLY:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    if piece == FAULTY:
+                        raise ConfigError("the piece is faulty")
+            return [piece**2 for (piece,) in pieces]
+
+        return square
+
+
+def given(folder: Path) -> Counter[int]:
+    return Counter(int(line) for path in folder.glob("given-*") for line in path.read_text().splitlines())
+
+
+def test_a_piece_that_kills_its_worker_is_lost_and_no_other(client: Any, tmp_path: Path) -> None:
+    tasks = [[(number,) for number in range(first, first + 4)] for first in range(0, 40, 4)]
+    found = dict(in_order(client, Squares(tmp_path), tasks))
+    assert list(found) == [(number,) for number in range(40)]
+    lost = found.pop((DEADLY,))
+    assert isinstance(lost, Lost)
+    assert "killed each time" in lost.reason
+    assert found == {(number,): number**2 for number in range(40) if number != DEADLY}
+    # Workers are prepared once, and those that took the place of dead ones, too.
+    assert {path.read_text() for path in tmp_path.glob("opened-*")} == {"1"}
+    assert len(list(tmp_path.glob("opened-*"))) <= 2 + given(tmp_path)[DEADLY]
+    assert len(list(tmp_path.glob("closed-*"))) >= 1
+
+
+def test_an_error_of_a_piece_is_tried_again_and_then_told(client: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the piece is faulty"):
+        list(results(client, Squares(tmp_path), [[(1,)], [(FAULTY,)]]))
+    assert given(tmp_path)[FAULTY] == 3
+
+
+def test_nothing_listens_beyond_this_machine(client: Any) -> None:
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        for connection in process.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                assert connection.laddr.ip in ("127.0.0.1", "::1")
+    assert client.dashboard_link.startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "dashboard", "said"),
+    [
+        ("4", None, "write it as local:4"),
+        ("local:0", None, "write it as local:4"),
+        ("tcp://127.0.0.1:1", "127.0.0.1:8787", "--dashboard '127.0.0.1:8787': must be HOST:PORT, of --cluster local:N"),
+        ("local:2", "8787", "--dashboard '8787': must be HOST:PORT"),
+    ],
+)
+def test_mistakes_are_told_before_anything_starts(cluster: str, dashboard: str | None, said: str) -> None:
+    with pytest.raises(ConfigError, match=said), connected(cluster, dashboard=dashboard):
+        pass
