@@ -41,7 +41,7 @@ class Settings:
 class ExportCase:
     """``case`` as it was reviewed, ``run`` as it is of this case · ``original``: data sets (without pixels) of the DICOM file or files it
     was made of, in the order of its planes; () where there is none, which ``without`` gives the reason of · ``reviewed``: what reviewers
-    said of it · ``printed`` makes its PDF."""
+    said of it · ``printed`` makes the PDF of a case, and of a few words on its review."""
 
     predictions: Path
     case: ReportCase
@@ -49,7 +49,7 @@ class ExportCase:
     original: tuple[Any, ...] = ()
     without: str = ""
     reviewed: Reviewed = NOT_REVIEWED
-    printed: Callable[[ReportCase], bytes] | None = None
+    printed: Callable[[ReportCase, str], bytes] | None = None
 
     @property
     def name(self) -> str:
@@ -115,6 +115,8 @@ class ExportCase:
         words: list[Any] = [self.fingerprint, kind]
         if kind in ("seg", "sr"):
             words.append(settings.labelmap)
+        if kind == "pdf":
+            words.append(self.reviewed.words)
         if kind == "sr":
             words += ["seg" in settings.formats, settings.organisation, self.reviewed]
         return hashlib.sha256(repr(words).encode()).hexdigest()

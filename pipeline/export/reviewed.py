@@ -48,6 +48,12 @@ class Reviewed:
         """Whether a named person stands for what is exported."""
         return self.verdict in ("accepted", "edited") and bool(self.reviewer)
 
+    @property
+    def words(self) -> str:
+        """What was done with a network's output, to follow that; "" where nobody said anything."""
+        done = {"accepted": "that {} accepted", "edited": "that {} corrected", "rejected": "that {} rejected"}.get(self.verdict, "")
+        return f"{done.format(self.reviewer or 'a reviewer')} ({wording.moment(self.at)})" if done else ""
+
 
 NOT_REVIEWED = Reviewed()
 

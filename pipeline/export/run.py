@@ -109,11 +109,11 @@ class Predictions:
         why = usable_original(headers) if headers else self.why_without
         return ExportCase(self.folder, case, self.run.of(case), () if why else headers, why, reviewed, self._print)
 
-    def _print(self, case: ReportCase) -> bytes:
+    def _print(self, case: ReportCase, review: str) -> bytes:
         """The case's PDF."""
         if self._documents is None:
             self._documents = Documents(self.folder, self._eyes)
-        return self._documents.of_case(case)
+        return self._documents.of_case(case, review)
 
     def export(self, name: str, out: Path) -> Exported:
         """Write one case's files into ``out/<case>``.

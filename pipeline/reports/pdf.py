@@ -97,17 +97,18 @@ class Documents:
         self._visits = read_visits(out)
         self._near = {str(case.key): one for case, one in zip(listed, neighbours(listed, self._visits), strict=True)}
 
-    def of(self, cases: Sequence[ReportCase], report: Path, *, whole: bool) -> bytes:
+    def of(self, cases: Sequence[ReportCase], report: Path, *, whole: bool, review: str = "") -> bytes:
         """The PDF of a case, or of all that a patient has (``whole``); ``report``: where their pages are, or are written."""
         visits = patient_visits(cases, self._visits) if whole else []
-        return self._print(_html(report, self._run, cases, self._near, visits))
+        return self._print(_html(report, self._run, cases, self._near, visits, review))
 
-    def of_case(self, case: ReportCase) -> bytes:
-        """The PDF of a case as it is given, whatever its folder holds; nothing is written beside the predictions."""
+    def of_case(self, case: ReportCase, review: str) -> bytes:
+        """The PDF of a case as it is given, whatever its folder holds; nothing is written beside the predictions. ``review``: what
+        reviewers said ("that anna accepted"), or "" where nobody did."""
         with TemporaryDirectory() as report:
             for name in FOLDERS:
                 (Path(report) / name).mkdir()
-            return self.of([case], Path(report), whole=False)
+            return self.of([case], Path(report), whole=False, review=review)
 
 
 def _printer() -> Callable[[str], bytes]:
@@ -131,12 +132,14 @@ def _printer() -> Callable[[str], bytes]:
     return print_page
 
 
-def _html(report: Path, run: RunFacts, cases: Sequence[ReportCase], near: Mapping[str, Neighbours], visits: Sequence[Visit]) -> str:
+def _html(
+    report: Path, run: RunFacts, cases: Sequence[ReportCase], near: Mapping[str, Neighbours], visits: Sequence[Visit], review: str
+) -> str:
     """One document: of a patient first both eyes side by side at each visit, then a part for each case."""
     parts = [_case_values(report, run, case, near[str(case.key)]) for case in cases]
     views = {name: _data_uri((report / "views" / f"{name}.jpg").read_bytes()) for name in _pictures(visits)}
     definitions = {one.record.key: one.record for part in parts for _, own in part["measures"] for one in own}
-    values = {"patient": cases[0].key.patient, "run": run, "parts": parts, "visits": visits, "views": views}
+    values = {"patient": cases[0].key.patient, "run": run, "parts": parts, "visits": visits, "views": views, "review": review}
     return environment().get_template("pdf.html").render(values | {"definitions": list(definitions.values())})
 
 

@@ -15,14 +15,16 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.export.case import Settings
+from pipeline.export.formats.sc import overlay
 from pipeline.export.run import Predictions
 from pipeline.reports.measures import with_unit
 from pipeline.reports.results import read_case
-from pipeline.review.corrections import Correction, CorrectionRecord, model_sha256, write_correction
+from pipeline.review.corrections import CorrectedObject, Correction, CorrectionRecord, model_sha256, write_correction
 from pipeline.review.log import AuditLog, Event
 from pipeline.scans.raster import read_image
 from tests.dicom_validity import errors
 from tests.export.conftest import Site, build_site, disc_and_cup
+from tests.reports.conftest import LESIONS, Out
 
 
 def export(site: Site, out: Path, formats: str, short: str = "colour", **settings: Any) -> Any:
@@ -202,3 +204,22 @@ def test_the_command_tells_what_failed_and_goes_on(site: Site, tmp_path: Path) -
     assert "cases: 4 exported, 1 failed" in done.output
     strange = CliRunner().invoke(app, [*words[:2], "--format", "segm", "--out", str(tmp_path / "out")])
     assert (strange.exit_code, strange.output) == (2, "error: format: unknown 'segm'; did you mean 'seg'?\n")
+
+
+def test_boxes_are_drawn_where_a_model_or_a_reviewer_put_them(tmp_path: Path) -> None:
+    out = Out(tmp_path / "found", LESIONS).detection()
+    out.add_objects("pa_R_v1_i1", (60, 80), [{"class": "exudate", "score": 0.9, "box": [10.0, 12.0, 30.0, 32.0]}])
+    predictions = Predictions(out.path, Settings(("sc",)))
+    colour = LESIONS.classes[1].colour
+
+    def edges() -> list[bool]:
+        picture = overlay(predictions.case("pa_R_v1_i1"), 0)
+        return [bool((picture[:, x] == colour).all(axis=-1).any()) for x in (10, 40)]
+
+    assert edges() == [True, False]
+    moved = CorrectedObject.model_validate({"id": 1, "class": "exudate", "box": [40.0, 12.0, 60.0, 32.0]})
+    empty = np.zeros((60, 80), np.uint8)
+    correction = write_correction(out.path, Correction(CorrectionRecord(case="pa_R_v1_i1", base="0" * 64), (empty,), objects=(moved,)))
+    AuditLog.of(out.path).append(Event("anna", "reader", "pa_R_v1_i1", "edit", "edited", correction=correction), 0)
+    predictions = Predictions(out.path, Settings(("sc",)))
+    assert edges() == [False, True]

@@ -27,7 +27,7 @@ def encapsulated(case: ExportCase, settings: Settings) -> Any:
     import highdicom as hd
 
     assert case.printed is not None
-    pdf = case.printed(case.case)
+    pdf = case.printed(case.case, case.reviewed.words)
     sources = source_of(case)
     given = stand_in(sources[0])
     made = hd.base.SOPClass(

@@ -14,6 +14,7 @@ from pipeline.drawing.overlay import NOTICE, draw_overlay
 from pipeline.export.case import ExportCase, Settings
 from pipeline.export.exporter import EXPORTERS, Document
 from pipeline.export.objects import belong, finished, own_words, plane_spacing, reference, region, save, stand_in
+from pipeline.export.reviewed import CorrectedCase
 from pipeline.export.source import plane_of, source_of
 from pipeline.reports import wording
 from pipeline.reports.objects import read_objects
@@ -31,19 +32,26 @@ def export_sc(case: ExportCase, settings: Settings) -> Iterator[Document]:
 def overlay(case: ExportCase, at: int) -> npt.NDArray[np.uint8]:
     """One plane, (H, W, 3), as archived: contours or boxes, which eye it is, and the notice."""
     rgb = case.rgb(at)
-    boxes: dict[str, Any] = {}
     layers = case.layers(at) if case.label_map.classes else None
-    if case.run.objects:
-        objects = read_objects(case.case, case.run)
-        shown = [one for one in objects.in_slice(at) if objects.above(one)]
-        if shown and not objects.has_masks:
-            boxes = {
-                "boxes": np.array([one.box for one in shown], np.float32),
-                "labels": np.array([one.label + 1 for one in shown], np.int64),
-                "scores": np.array([one.score for one in shown], np.float32),
-            }
     width = max(1, math.ceil(max(rgb.shape[:2]) / _SIDE_A_LINE))
-    return draw_overlay(rgb, layers, case.label_map, width=width, caption=_caption(case, at), **boxes)
+    return draw_overlay(rgb, layers, case.label_map, width=width, caption=_caption(case, at), **_boxes(case, at))
+
+
+def _boxes(case: ExportCase, at: int) -> dict[str, Any]:
+    """Of objects without masks, as the model found or a reviewer corrected them: those at or above the bundle's thresholds."""
+    if not case.run.objects:
+        return {}
+    if isinstance(case.case, CorrectedCase) and case.case.correction is not None and case.case.correction.objects is not None:
+        names = case.label_map.names
+        own = [(one.box, names.index(one.name) + 1) for one in case.case.correction.objects if one.plane == at and one.name in names]
+        masked = bool(case.masks[at].any())
+    else:
+        objects = read_objects(case.case, case.run)
+        own = [(one.box, one.label + 1) for one in objects.in_slice(at) if objects.above(one)]
+        masked = objects.has_masks
+    if masked or not own:
+        return {}
+    return {"boxes": np.array([box for box, _ in own], np.float32), "labels": np.array([label for _, label in own], np.int64)}
 
 
 def _caption(case: ExportCase, at: int) -> str:
