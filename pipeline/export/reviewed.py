@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import OcusegError
 from pipeline.measurements.by_role import measure_case
 from pipeline.measurements.case import MeasuredCase, encoded
 from pipeline.reports import wording
 from pipeline.reports.results import ReportCase, RunFacts
-from pipeline.review.corrections import Correction, model_sha256, read_correction
+from pipeline.review.corrections import model_sha256
 from pipeline.review.log import Verdict
+from pipeline.review.reviewed import Labels, read_labels
 from pipeline.review.state import ReviewState
 from pipeline.scans.field_of_view import detect_field_of_view
 from pipeline.types import LabelMap
@@ -62,14 +62,12 @@ NOT_REVIEWED = Reviewed()
 class CorrectedCase(ReportCase):
     """With the reviewer's masks in place of the model's, which stay in the folder."""
 
-    correction: Correction | None = None
+    labels: Labels | None = None
 
     def mask(self, plane: PlaneRecord) -> npt.NDArray[np.int64]:
-        assert self.correction is not None
-        mask = self.correction.masks[self.planes.index(plane)]
-        if mask.shape != self.geometry.plane:
-            raise OcusegError("the reviewer's correction has another size than the case; review it again")
-        return mask.astype(np.int64)
+        assert self.labels is not None
+        mask = self.labels.mask
+        return (mask[self.planes.index(plane)] if self.volume else mask).astype(np.int64)
 
 
 def as_reviewed(predictions: Path, case: ReportCase, run: RunFacts, state: ReviewState | None) -> tuple[ReportCase, Reviewed]:
@@ -88,16 +86,14 @@ def as_reviewed(predictions: Path, case: ReportCase, run: RunFacts, state: Revie
     reviewed = Reviewed(state.verdict, state.reviewer, state.at, state.comment)
     if not (reviewed.edited and state.correction):
         return case, reviewed
-    correction = read_correction(predictions, state.correction)
-    if case.planes[0].mask is not None and len(correction.masks) != len(case.planes):
-        raise OcusegError("the reviewer's correction has other planes than the case; review it again")
-    return _corrected(case, run.of(case).label_map, correction, reviewed), reviewed
+    labels = read_labels(predictions, run, case, state.correction)
+    return _corrected(case, labels, reviewed), reviewed
 
 
-def _corrected(case: ReportCase, label_map: LabelMap, correction: Correction, reviewed: Reviewed) -> ReportCase:
+def _corrected(case: ReportCase, labels: Labels, reviewed: Reviewed) -> ReportCase:
     """With masks, areas, numbers and a line that says who corrected it."""
     own: dict[str, Any] = {field.name: getattr(case, field.name) for field in fields(ReportCase)}
-    out = CorrectedCase(**own, correction=correction)
+    out, label_map = CorrectedCase(**own, labels=labels), labels.label_map
     found = {name: own.model_copy(update=_area(out, label_map, name)) for name, own in case.found.items()}
     told = (f"Corrected by {reviewed.reviewer or 'a reviewer'}, {wording.moment(reviewed.at)}.", *case.warnings)
     record = case.record.model_copy(update={"classes": found, "measures": _measures(out, label_map), "warnings": told})

@@ -4,7 +4,7 @@ is an area each connected piece, as compressed run lengths."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -17,7 +17,7 @@ from pipeline.export.formats.png import marked
 from pipeline.export.reviewed import CorrectedCase
 from pipeline.inference.object_files import COCO_FILE
 from pipeline.metrics.matching import encode_mask
-from pipeline.review.corrections import CorrectedObject
+from pipeline.review.reviewed import LabelledObject
 
 
 @EXPORTERS.add("coco")
@@ -40,8 +40,9 @@ def _copy(source: Path, path: Path) -> None:
 def record(case: ExportCase) -> dict[str, Any]:
     """The whole file."""
     rows, columns = case.case.geometry.plane
-    corrected = case.case.correction.objects if isinstance(case.case, CorrectedCase) and case.case.correction is not None else None
-    annotations = list(_pieces(case) if corrected is None else _objects(case, corrected))
+    labels = case.case.labels if isinstance(case.case, CorrectedCase) else None
+    by_pixels = case.label_map.names if labels is None else labels.by_pixels
+    annotations = [*_pieces(case, by_pixels), *(() if labels is None else _objects(case, labels.objects))]
     return {
         "info": {"description": f"found by ocuseg; {NOTICE}", "bundle_id": case.case.bundle_id, "review": case.reviewed.verdict},
         "categories": [{"id": cls.index, "name": cls.name} for cls in case.label_map.classes],
@@ -50,12 +51,14 @@ def record(case: ExportCase) -> dict[str, Any]:
     }
 
 
-def _pieces(case: ExportCase) -> Iterator[dict[str, Any]]:
-    """Of each class and plane the pieces that hang together, corners included."""
+def _pieces(case: ExportCase, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Of each plane and class among ``names`` the pieces that hang together, corners included."""
     from skimage.measure import label, regionprops
 
     for at in range(len(case.case.planes)):
         for cls, layer in zip(case.label_map.classes, case.layers(at), strict=True):
+            if cls.name not in names:
+                continue
             pieces = label(layer, connectivity=2)
             for piece in regionprops(pieces):
                 top, left, bottom, right = (int(edge) for edge in piece.bbox)
@@ -69,15 +72,17 @@ def _pieces(case: ExportCase) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _objects(case: ExportCase, objects: tuple[CorrectedObject, ...]) -> Iterator[dict[str, Any]]:
-    names = list(case.label_map.names)
+def _objects(case: ExportCase, objects: Iterable[LabelledObject]) -> Iterator[dict[str, Any]]:
+    from faster_coco_eval.core import mask as coco
+
     for one in objects:
         x1, y1, x2, y2 = one.box
+        drawn = one.segmentation
         yield {
             "image_id": one.plane + 1,
-            "category_id": names.index(one.name) + 1,
+            "category_id": case.label_map.names.index(one.name) + 1,
             "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "area": (x2 - x1) * (y2 - y1),
-            "segmentation": [],
+            "area": (x2 - x1) * (y2 - y1) if drawn is None else int(coco.area(dict(drawn))),
+            "segmentation": [] if drawn is None else dict(drawn),
             "iscrowd": 0,
-        } | ({} if one.score is None else {"score": one.score})
+        }

@@ -41,15 +41,14 @@ def _boxes(case: ExportCase, at: int) -> dict[str, Any]:
     """Of objects without masks, as the model found or a reviewer corrected them: those at or above the bundle's thresholds."""
     if not case.run.objects:
         return {}
-    if isinstance(case.case, CorrectedCase) and case.case.correction is not None and case.case.correction.objects is not None:
+    if isinstance(case.case, CorrectedCase) and case.case.labels is not None:
         names = case.label_map.names
-        own = [(one.box, names.index(one.name) + 1) for one in case.case.correction.objects if one.plane == at and one.name in names]
-        masked = bool(case.masks[at].any())
+        corrected = [one for one in case.case.labels.objects if one.plane == at]
+        own = [(one.box, names.index(one.name) + 1) for one in corrected if one.segmentation is None]
     else:
         objects = read_objects(case.case, case.run)
-        own = [(one.box, one.label + 1) for one in objects.in_slice(at) if objects.above(one)]
-        masked = objects.has_masks
-    if masked or not own:
+        own = [(one.box, one.label + 1) for one in objects.in_slice(at) if objects.above(one) and not objects.has_masks]
+    if not own:
         return {}
     return {"boxes": np.array([box for box, _ in own], np.float32), "labels": np.array([label for _, label in own], np.int64)}
 
