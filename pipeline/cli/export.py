@@ -63,6 +63,7 @@ def export(
     from pipeline.export.case import Settings
     from pipeline.export.run import Predictions, export_folder
 
+    _check_apart(out, source, scans)
     wanted = tuple(dict.fromkeys(name.strip() for name in formats.split(",") if name.strip()))
     predictions = Predictions(source, Settings(wanted, labelmap, organisation, rejected))
     if scans is not None:
@@ -73,6 +74,14 @@ def export(
         summary = export_folder(predictions, out, case or (), advance)
     emit(_told(summary, out), as_json, _lines(summary, out))
     leave(len(summary.exported), len(summary.failed))
+
+
+def _check_apart(out: Path, source: Path, scans: Path | None) -> None:
+    """What is exported must not come back as a scan, nor as a case."""
+    real = out.resolve()
+    for other, what in ((scans, "the folder of scans, where it would be read as scans"), (source, "the folder of predictions")):
+        if other is not None and (real == other.resolve() or other.resolve() in real.parents):
+            raise ConfigError(f"--out lies inside {what}; give a folder of its own")
 
 
 def _names(site_key: Path | None) -> Pseudonyms | None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pipeline.export.reviewed import NOT_REVIEWED, Reviewed
 from pipeline.export.uids import uid_of
+from pipeline.inference.case_files import mask_dtype
 from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.types import LabelMap, Laterality
 from pipeline.types.case_record import CASE_FILE
@@ -74,13 +75,14 @@ class ExportCase:
         return "SEMIAUTOMATIC" if self.reviewed.edited else "AUTOMATIC"
 
     @cached_property
-    def masks(self) -> tuple[npt.NDArray[np.int64], ...]:
+    def masks(self) -> tuple[npt.NDArray[np.unsignedinteger[Any]], ...]:
         """The mask of each plane, (H, W), in the encoding of the label map."""
-        return tuple(map(self.case.mask, self.case.planes))
+        kind = mask_dtype(self.label_map)
+        return tuple(self.case.mask(plane).astype(kind) for plane in self.case.planes)
 
     def layers(self, at: int) -> npt.NDArray[np.bool_]:
         """Of one plane, (K, H, W)."""
-        return self.label_map.layers(self.masks[at])
+        return self.label_map.layers(self.masks[at].astype(np.int64))
 
     def rgb(self, at: int) -> npt.NDArray[np.uint8]:
         """The picture of one plane as it is shown, (H, W, 3)."""

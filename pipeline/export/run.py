@@ -20,7 +20,7 @@ from pipeline.export.exporter import DICOM_FORMATS, EXPORTERS, LeftOut
 from pipeline.export.objects import need_highdicom, usable_original
 from pipeline.export.originals import Originals, find_originals
 from pipeline.export.reviewed import as_reviewed
-from pipeline.reports.pdf import Documents
+from pipeline.reports.pdf import Documents, printer
 from pipeline.reports.results import ReportCase, RunFacts, read_run
 from pipeline.reports.worklist import cases_in_order
 from pipeline.review.state import eyes_of, states
@@ -80,6 +80,8 @@ class Predictions:
             EXPORTERS[name]
         if DICOM_FORMATS & set(settings.formats):
             need_highdicom()
+        if "pdf" in settings.formats:
+            printer()  # or each case would fail for the same reason
         self.folder, self.settings = folder, settings
         self.run: RunFacts = read_run(folder)
         self._eyes = eyes_of(folder)

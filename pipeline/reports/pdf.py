@@ -90,7 +90,7 @@ class Documents:
     """
 
     def __init__(self, out: Path, eyes: Mapping[str, Laterality]) -> None:
-        self._print = _printer()
+        self._print = printer()
         self._run = read_run(out)
         listed, _, self.unshown = cases_in_order(out, eyes)
         self.cases = sorted(listed, key=chart_order)
@@ -111,8 +111,13 @@ class Documents:
             return self.of([case], Path(report), whole=False, review=review)
 
 
-def _printer() -> Callable[[str], bytes]:
-    """HTML -> PDF, with nothing fetched from anywhere."""
+def printer() -> Callable[[str], bytes]:
+    """HTML -> PDF, with nothing fetched from anywhere.
+
+    Raises
+    ------
+    ConfigError: WeasyPrint or the library Pango is missing.
+    """
     try:
         from weasyprint import HTML
         from weasyprint.urls import URLFetcher

@@ -60,11 +60,17 @@ def test_segmentations_label_the_images_that_they_refer_to(root: Path) -> None:
 
 
 def test_a_label_map_is_a_label_too(site: Site, root: Path) -> None:
+    import highdicom as hd
+
     predictions = Predictions(site.predictions, Settings(("seg",), labelmap=True))
     predictions.find_originals(site.scans, None)
     shutil.rmtree(root / "seg")
     (file,) = predictions.export(site.cases["volume"], root / "seg").files
-    assert pydicom.dcmread(file).SegmentationType == "LABELMAP"
+    made = hd.seg.segread(file)
+    assert made.SegmentationType == "LABELMAP"
+    uid = str(site.header("volume").SOPInstanceUID)
+    stored = made.get_pixels_by_source_frame(uid, [1, 2, 3], combine_segments=True, assert_missing_frames_are_empty=True)
+    made._db_con.close()
     volume = make_card(
         modality="oct",
         classes=[{"name": name, "colour": [9, 9, 9]} for name in ("RNFL", "fluid")],
@@ -74,6 +80,7 @@ def test_a_label_map_is_a_label_too(site: Site, root: Path) -> None:
     )
     (case,) = find_cases(volume, root)
     layers = np.load(site.predictions.parent / "layers.npy")
+    np.testing.assert_array_equal(stored, layers)
     np.testing.assert_array_equal(read_target_mask(volume, case), np.select([layers == 1, layers == 3], [1, 2]))
 
 

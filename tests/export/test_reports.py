@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,18 @@ def test_boxes_are_drawn_where_a_model_or_a_reviewer_put_them(tmp_path: Path) ->
     AuditLog.of(out.path).append(Event("anna", "reader", "pa_R_v1_i1", "edit", "edited", correction=correction), 0)
     predictions = Predictions(out.path, Settings(("sc",)))
     assert edges() == [False, True]
+
+
+def test_what_cannot_be_exported_is_one_sentence(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(*words: object) -> str:
+        done = CliRunner().invoke(app, ["export", str(site.predictions), *map(str, words)])
+        assert done.exit_code in (2, 4)
+        return done.output
+
+    assert "--out lies inside the folder of scans" in told("--format", "png", "--out", site.scans / "x", "--from", site.scans)
+    assert "--out lies inside the folder of predictions" in told("--format", "png", "--out", site.predictions / "x")
+    assert "--onnx is of a bundle" in told("--onnx")
+    assert "needs --format (seg, sr" in told()
+    assert "no case is called 'pa'" in told("--format", "png", "--out", tmp_path, "--case", "pa")
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    assert told("--format", "seg", "--out", tmp_path) == "error: DICOM objects need highdicom: pip install 'ocuseg[dicom]'\n"

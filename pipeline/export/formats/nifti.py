@@ -12,7 +12,6 @@ from pipeline.atomic import atomic_path
 from pipeline.export.case import ExportCase, Settings
 from pipeline.export.exporter import EXPORTERS, Document
 from pipeline.export.formats.png import labels, marked
-from pipeline.inference.case_files import mask_dtype
 from pipeline.scans.nifti import write_nifti
 
 FILE = "mask.nii.gz"
@@ -32,5 +31,4 @@ def _write(case: ExportCase, path: Path) -> None:
         with atomic_path(path) as staged:
             copyfile(case.case.folder / FILE, staged)
         return
-    mask = np.stack(case.masks).astype(mask_dtype(case.label_map))
-    write_nifti(path, mask.reshape(case.case.geometry.shape), case.case.geometry)
+    write_nifti(path, np.stack(case.masks).reshape(case.case.geometry.shape), case.case.geometry)

@@ -85,7 +85,7 @@ def secondary_capture(case: ExportCase, settings: Settings) -> Any:
     if (spacing := plane_spacing(case)) is not None:
         made.PixelSpacing = spacing
     made.SourceImageSequence = [reference(*plane_of(sources, at)) for at in range(planes)]
-    _pixels(made, [overlay(case, at) for at in range(planes)])
+    _pixels(made, case)
     if planes > 1:
         made.FrameIncrementPointer = 0x00182002  # Frame Label Vector
         made.FrameLabelVector = [f"slice {number}" for number in range(1, planes + 1)]
@@ -93,13 +93,16 @@ def secondary_capture(case: ExportCase, settings: Settings) -> Any:
     return finished(made, case, settings, "sc")
 
 
-def _pixels(made: Any, frames: list[npt.NDArray[np.uint8]]) -> None:
-    made.Rows, made.Columns = frames[0].shape[:2]
+def _pixels(made: Any, case: ExportCase) -> None:
+    planes = len(case.case.planes)
+    made.Rows, made.Columns = case.case.geometry.plane
     made.SamplesPerPixel, made.PhotometricInterpretation, made.PlanarConfiguration = 3, "RGB", 0
     made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 8, 8, 7, 0
     made.LossyImageCompression = "00"
-    if len(frames) > 1:
-        made.NumberOfFrames = len(frames)
-    data = b"".join(np.ascontiguousarray(frame).tobytes() for frame in frames)
-    made.PixelData = data + b"\0" * (len(data) % 2)
+    if planes > 1:
+        made.NumberOfFrames = planes
+    data = bytearray()
+    for at in range(planes):
+        data += overlay(case, at).tobytes()
+    made.PixelData = bytes(data) + b"\0" * (len(data) % 2)
     made["PixelData"].VR = "OB"

@@ -57,7 +57,7 @@ def segmentation(case: ExportCase, settings: Settings, at: int) -> Any:
     whole = objects_of(case) == 1 and len(case.case.planes) > 1
     source, frame = (sources[0], None) if whole else plane_of(sources, at)
     planes = range(len(case.case.planes)) if whole else (at,)
-    pixels = np.stack([np.moveaxis(case.layers(place), 0, -1) for place in planes])
+    pixels = np.stack([_segmented(case, place) for place in planes])
     given = stand_in(source)
     if whole:
         given.SOPClassUID = source.SOPClassUID
@@ -66,7 +66,7 @@ def segmentation(case: ExportCase, settings: Settings, at: int) -> Any:
     try:
         made = hd.seg.Segmentation(
             [given],
-            _for_highdicom(pixels),
+            pixels,
             "LABELMAP" if is_label_map(case, settings) else "BINARY",
             _segments(case),
             content_label=CONTENT_LABEL,
@@ -94,9 +94,9 @@ def _creator(case: ExportCase) -> str:
     return (case.reviewed.edited and case.reviewed.reviewer) or "ocuseg"
 
 
-def _for_highdicom(pixels: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """(planes, H, W, K): it sums over booleans to see whether classes overlap, which is right of integers alone."""
-    return pixels.astype(np.uint8)
+def _segmented(case: ExportCase, at: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """One plane as highdicom takes it: (H, W) of segment numbers, or (H, W, K) of 0 and 1 where classes may overlap."""
+    return np.moveaxis(case.layers(at), 0, -1).astype(np.uint8) if case.label_map.overlapping else case.masks[at]
 
 
 def _as_single_frame(given: Any, spacing: list[str] | None) -> None:
