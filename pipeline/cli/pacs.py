@@ -1,4 +1,4 @@
-"""A hospital's PACS: ``pacs check``, ``pacs query``, ``pacs pull``, ``pacs push``."""
+"""A hospital's PACS: ``pacs check``, ``pacs query``, ``pacs pull``, ``pacs push``, ``pacs watch``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.console import command, emit, progress, table
-from pipeline.cli.data import AsJson, leave
+from pipeline.cli.data import AsJson, SiteKey, leave
+from pipeline.cli.runs import Device
 from pipeline.errors import ConfigError, NothingUsableError
 
 if TYPE_CHECKING:
     from pipeline.pacs.connection import Connection
-    from pipeline.pacs.settings import PacsSettings
+    from pipeline.pacs.settings import PacsSettings, Transport
 
 Name = Annotated[str | None, typer.Argument(help="A PACS by its name in the PACS file (default: the only one).")]
 Config = Annotated[Path | None, typer.Option(help="PACS file (default: OCUSEG_PACS, or .config/ocuseg/pacs.yaml in the home folder).")]
@@ -31,7 +32,7 @@ app = typer.Typer(help="Find, pull and push scans and results in a hospital's PA
 
 
 def add_to(parent: typer.Typer) -> None:
-    for own in (check, query, pull, push):
+    for own in (check, query, pull, push, watch):
         app.command(own.__name__)(command(own))
     parent.add_typer(app, name="pacs")
 
@@ -155,17 +156,94 @@ def push(
     leave(ended.sent + ended.sent_before, len(ended.refused) + ended.unsent)
 
 
+def watch(
+    name: Annotated[str, typer.Argument(help="A PACS by its name in the PACS file.")],
+    work: Annotated[Path, typer.Argument(help="Folder of the watch: its memory and the predictions; the same folder goes on.")],
+    models: Annotated[
+        str | None, typer.Option(help="Names (see `ocuseg models`) or bundle folders, separated by commas (default: all that fit).")
+    ] = None,
+    formats: Annotated[str, typer.Option("--format", help="What is pushed back: seg, sr, sc, pdf.")] = "seg,sr,sc,pdf",
+    modality: Annotated[str, typer.Option(help="Modalities that are taken, separated by commas.")] = "OP,OPT",
+    since: Annotated[int, typer.Option(min=0, help="Studies of today and so many days before; what is older is left alone.")] = 1,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 30.0,
+    rest: Annotated[float, typer.Option(min=0, help="Seconds without a new image after which a study is complete.")] = 60.0,
+    listen: Annotated[bool, typer.Option("--listen", help="Wait for what the PACS sends to our own port, instead of asking it.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="End when what is there now is done.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep scans and objects, which name the patient, after they are pushed.")] = False,
+    device: Device = "auto",
+    config: Config = None,
+    over: Over = None,
+    site_key: SiteKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict studies as they arrive in a PACS and push the results back, each once, also after a crash. Ctrl-C or SIGTERM ends it."""
+    from contextlib import ExitStack
+    from importlib.util import find_spec
+
+    from pipeline.bundles.shipped_models import choose_models
+    from pipeline.export.exporter import DICOM_FORMATS
+    from pipeline.export.objects import need_highdicom
+
+    wanted, taken = (tuple(part.strip() for part in given.split(",") if part.strip()) for given in (formats, modality))
+    if not wanted or set(wanted) - (DICOM_FORMATS - {"image"}):
+        raise ConfigError(f"--format {formats!r}: a PACS takes seg, sr, sc and pdf")
+    need_highdicom()
+    if "pdf" in wanted and find_spec("weasyprint") is None:
+        raise ConfigError("--format pdf needs WeasyPrint, which is not installed; run: pip install 'ocuseg[pdf]', or leave pdf out")
+    choice = choose_models(models.split(",") if models is not None else None)
+    path, (found, settings) = _of_file(name, config)
+    from pipeline.pacs.connect import connected
+    from pipeline.pacs.listen import Receiver, listening
+    from pipeline.pacs.study_steps import Wishes
+    from pipeline.pacs.watch import Watch
+    from pipeline.scans.identity import Pseudonyms, default_key_path
+
+    names = Pseudonyms.load_or_create(site_key or default_key_path())
+    wishes = Wishes(work, [*choice.bundles.values()], wanted, taken, keep, device)
+    receiver = Receiver(work / "received") if listen else None
+    own = Watch(
+        found,
+        lambda: connected(found, settings, path.parent, _way(over)),
+        wishes,
+        names,
+        rest_s=rest,
+        since_days=since,
+        retries=settings.retries,
+        receiver=receiver,
+    )
+    with ExitStack() as stack:
+        if receiver is not None:
+            stack.enter_context(listening(found, settings, path.parent, receiver))
+        typer.echo(f"watching {found}   (Ctrl-C ends)", err=True)
+        try:
+            counts = own.run(interval_s=interval, once=once)
+        except KeyboardInterrupt:  # how a watch ends
+            counts = own.counts()
+    emit(counts, as_json, [f"{state}: {count}" for state, count in counts.items()] or ["no study has arrived"])
+    if once:
+        leave(counts.get("pushed", 0), sum(counts.values()) - counts.get("pushed", 0) - counts.get("nothing", 0))
+
+
 @contextmanager
 def _connected(name: str | None, config: Path | None, over: str | None) -> Iterator[tuple[str, Connection, PacsSettings]]:
     from pipeline.pacs.connect import connected
+
+    path, (found, settings) = _of_file(name, config)
+    with connected(found, settings, path.parent, _way(over)) as connection:
+        yield found, connection, settings
+
+
+def _of_file(name: str | None, config: Path | None) -> tuple[Path, tuple[str, PacsSettings]]:
     from pipeline.pacs.settings import default_pacs_file, load_pacs
 
+    path = config or default_pacs_file()
+    return path, load_pacs(path, name)
+
+
+def _way(over: str | None) -> Transport | None:
     if over not in (None, "dicomweb", "dimse"):
         raise ConfigError(f"--over {over!r}: write dicomweb or dimse")
-    path = config or default_pacs_file()
-    found, settings = load_pacs(path, name)
-    with connected(found, settings, path.parent, over) as connection:  # type: ignore[arg-type]
-        yield found, connection, settings
+    return over  # type: ignore[return-value]
 
 
 def _checked(uids: list[str]) -> list[str]:

@@ -1,0 +1,139 @@
+"""From the PACS and back: the steps by themselves, and a watch that does them, killed or not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from pipeline.export.case import Settings
+from pipeline.export.run import Predictions, export_folder
+from pipeline.inference.folder import predict_folder
+from pipeline.pacs.connect import connected
+from pipeline.pacs.listen import Receiver, listening
+from pipeline.pacs.outbox import Outbox
+from pipeline.pacs.pull import pull
+from pipeline.pacs.push import dicom_files, push
+from pipeline.pacs.query import Query, series_of, studies
+from pipeline.pacs.settings import load_pacs
+from pipeline.pacs.study_states import StudyStates
+from pipeline.phantoms.hospital import write_hospital
+from tests.inference.conftest import make_bundle
+from tests.pacs.orthanc import Orthanc
+from tests.pacs.watched import KEY, known_bundle, watch
+
+KINDS = {"OP": "picture", "SEG": "seg", "SR": "sr", "OT": "sc", "DOC": "pdf"}
+
+
+@pytest.fixture
+def pacs_file(orthanc: Orthanc, tmp_path: Path) -> Path:
+    return orthanc.pacs_file(tmp_path / "pacs.yaml")
+
+
+@pytest.fixture(scope="module")
+def eyes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """One study of two photographs, just large enough to be measured."""
+    folder = tmp_path_factory.mktemp("eyes")
+    write_hospital(folder, 1, 0, truth=False, fundus_shape=(256, 320), oct_shape=(4, 64, 96))
+    return sorted(path for path in folder.rglob("*_photo.dcm"))[-2:]
+
+
+@pytest.fixture
+def photographs(orthanc: Orthanc, eyes: list[Path]) -> list[Path]:
+    """The same, in the PACS."""
+    for path in eyes:
+        orthanc.post("/instances", path.read_bytes())
+    return eyes
+
+
+def kinds(orthanc: Orthanc) -> Counter[str]:
+    """How many objects of each kind the PACS holds."""
+    tags = [orthanc.get(f"/instances/{one}/simplified-tags") for one in orthanc.get("/instances")]
+    assert len({one["SOPInstanceUID"] for one in tags}) == len(tags)
+    return Counter(KINDS[one["Modality"]] for one in tags)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # WeasyPrint's
+def test_results_that_were_pushed_are_found_and_read_back_equal(
+    orthanc: Orthanc, pacs_file: Path, photographs: list[Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("weasyprint")
+    name, settings = load_pacs(pacs_file, None)
+    made = make_bundle(tmp_path / "bundle", thresholds={"vessel": 0.4})
+    with connected(name, settings, tmp_path) as connection:
+        (study,) = [found.uid for found in studies(connection, Query(patient_id="P0001"))]
+        assert pull(connection, [study], tmp_path / "scans").fetched == 2
+        with known_bundle(made):
+            assert predict_folder(tmp_path, tmp_path / "scans", tmp_path / "out", device="cpu", pseudonyms=KEY)["done"] == 2
+        predictions = Predictions(tmp_path / "out", Settings(("seg", "sr", "sc", "pdf")))
+        predictions.find_originals(tmp_path / "scans", KEY)
+        export_folder(predictions, tmp_path / "objects")
+        objects, _ = dicom_files(tmp_path / "objects")
+        outbox = Outbox(tmp_path / "outbox.sqlite")
+        assert push(connection, name, objects, outbox).sent == len(objects) == 8
+        outbox.close()
+        assert kinds(orthanc) == {"picture": 2, "seg": 2, "sr": 2, "sc": 2, "pdf": 2}
+        ours = [series for series in series_of(connection, study) if series.description.startswith("ocuseg ")]
+        assert {series.modality for series in ours} == {"SEG", "SR", "OT", "DOC"}
+        pull(connection, [study], tmp_path / "back", only=lambda series: series in ours)
+    back, sent = ({d.SOPInstanceUID: d for d in map(pydicom.dcmread, paths)} for paths in ((tmp_path / "back").rglob("*.dcm"), objects))
+    assert back == sent
+
+
+def test_a_watch_killed_at_any_step_pushes_each_object_once(
+    orthanc: Orthanc, pacs_file: Path, photographs: list[Path], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.pacs.watched", str(pacs_file), str(tmp_path / "work")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).resolve().parents[2])
+    assert done.stdout.split() == ["-9"] * 5 + ["0"], done.stderr[-3000:]
+    assert kinds(orthanc) == {"picture": 2, "seg": 2, "sr": 2, "sc": 2}
+    states = StudyStates(tmp_path / "work" / "watch.sqlite")
+    assert states.counts() == {"pushed": 1}
+    states.close()
+    kept = sorted(str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in dicom_files(tmp_path / "work/objects")[0])
+    pictures = [str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in photographs]
+    assert orthanc.uids() == sorted(kept + pictures)
+    uids = {word for path in photographs for word in (pydicom.dcmread(path).StudyInstanceUID, "PHANTOM", "P0001")}
+    assert not [word for word in uids if word in done.stderr]
+
+
+def test_a_watch_takes_what_is_sent_to_it_and_its_own_results_for_no_scans(
+    orthanc: Orthanc, pacs_file: Path, photographs: list[Path], tmp_path: Path
+) -> None:
+    name, settings = load_pacs(pacs_file, None)
+    work = tmp_path / "work"
+    receiver = Receiver(work / "received")
+
+    def send_everything() -> None:
+        with listening(name, settings, tmp_path, receiver):
+            orthanc.post("/modalities/us/store", json.dumps(orthanc.get("/instances")).encode())
+
+    send_everything()
+    assert watch(pacs_file, work, formats=("seg",), receiver=receiver) == {"pushed": 1}
+    assert kinds(orthanc) == {"picture": 2, "seg": 2}
+    send_everything()  # with the two segmentations
+    assert len(list((work / "received").rglob("*.dcm"))) == 2
+    assert watch(pacs_file, work, formats=("seg",), receiver=receiver) == {"pushed": 1}
+    assert kinds(orthanc) == {"picture": 2, "seg": 2}
+
+
+def test_a_study_that_grows_is_predicted_again_and_one_that_fails_is_given_up(tmp_path: Path) -> None:
+    states = StudyStates(tmp_path / "watch.sqlite")
+    states.see("1.2", "two", 100.0, "2026-11-27")
+    assert (states.due(129.0, 30.0), states.resting(129.0, 30.0)) == ([], 1)
+    (due,) = states.due(130.0, 30.0)
+    assert (due.study, due.state, states.begin("1.2")) == ("1.2", "seen", 1)
+    states.put_off("1.2", 500.0, "the PACS is away", counts=False)
+    assert (states.due(499.0, 30.0), states.begin("1.2")) == ([], 1)
+    states.advance("1.2", "pushed")
+    states.see("1.2", "two", 600.0, "2026-11-28")
+    assert states.due(1000.0, 30.0) == []
+    states.see("1.2", "three", 1000.0, "2026-11-28")
+    assert [(one.state, one.day) for one in states.due(1030.0, 30.0)] == [("seen", "2026-11-27")]
+    states.close()
+    assert (tmp_path / "watch.sqlite").stat().st_mode & 0o077 == 0
