@@ -73,7 +73,7 @@ UNITS: dict[Unit, Triple] = {
     "1": ("1", "UCUM", "no units"),
     "%": ("%", "UCUM", "percent"),
     "px": ("{pixels}", "UCUM", "pixels"),
-    "px2": ("{pixels}", "UCUM", "pixels"),
+    "px2": ("{square_pixels}", "UCUM", "square pixels"),
     "voxels": ("{voxels}", "UCUM", "voxels"),
     "mm": ("mm", "UCUM", "millimeter"),
     "mm2": ("mm2", "UCUM", "square millimeter"),
@@ -82,7 +82,7 @@ UNITS: dict[Unit, Triple] = {
     "deg": ("deg", "UCUM", "degree"),
     "1/px": ("/{pixels}", "UCUM", "per pixel"),
     "1/mm": ("/mm", "UCUM", "per millimeter"),
-    "1/px2": ("/{pixels}", "UCUM", "per pixel"),
+    "1/px2": ("/{square_pixels}", "UCUM", "per square pixel"),
     "1/mm2": ("/mm2", "UCUM", "per square millimeter"),
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,23 +28,37 @@ _SLICE = re.compile(r"slice (\d+) of \d+")
 
 
 @dataclass
+class Found:
+    """DICOM files by the SHA-256 of their content, and that by the token of their path."""
+
+    paths: dict[str, Path] = field(default_factory=dict)
+    by_token: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class Wanted:
     """What is known of a case's files. ``sha256``: of its one file, or over those of a volume's slices in order, of which all but the
-    first (``others``: slice number to SHA-256) are known by themselves."""
+    first (``others``: slice number to SHA-256) are known by themselves; ``token`` of the first one's path."""
 
     sha256: str
+    token: str = ""
     others: dict[int, str] = field(default_factory=dict)
 
-    def files(self, known: Mapping[str, Path]) -> list[Path] | None:
-        """In order; None where one of them is not among the ``known``, path by SHA-256."""
+    def files(self, found: Found, *, anywhere: bool) -> list[Path] | None:
+        """In order; None where one of them was not found. ``anywhere``: the first slice may be any file."""
         if not self.others:
-            return [known[self.sha256]] if self.sha256 in known else None
+            return [found.paths[self.sha256]] if self.sha256 in found.paths else None
         rest = [sha256 for _, sha256 in sorted(self.others.items())]
-        if not all(sha256 in known for sha256 in rest):
+        if not all(sha256 in found.paths for sha256 in rest):
             return None
+        known = found.by_token.get(self.token, "")
         tail = "".join(rest)
-        first = next((one for one in known if hashlib.sha256((one + tail).encode("ascii")).hexdigest() == self.sha256), None)
-        return None if first is None else [known[first], *(known[sha256] for sha256 in rest)]
+        first = next((one for one in (known, *(found.paths if anywhere else ())) if _sha256(one + tail) == self.sha256), None)
+        return None if first is None else [found.paths[sha256] for sha256 in (first, *rest)]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -68,29 +82,25 @@ def find_originals(
 ) -> Originals:
     """Look below ``root`` for the DICOM files of ``cases``, {name: SHA-256}; without the site key (``names``) by their contents alone."""
     wanted, tokens = _of_ledger(predictions, cases)
-    known: dict[str, Path] = {}
-
-    def complete() -> bool:
-        return all(one.files(known) is not None for one in wanted.values())
-
-    paths = [path for path, problem in walk(root) if problem is None]
-    here = [path for path in paths if names is not None and token_of(path, root, names) in tokens]
-    _hash(here, known, progress)
-    if not complete():
-        seen = set(here)
-        _hash([path for path in paths if path not in seen], known, progress)
-    found = {case: one.files(known) for case, one in wanted.items()}
+    paths = {path: "" if names is None else token_of(path, root, names) for path, problem in walk(root) if problem is None}
+    known = Found()
+    _hash({path: token for path, token in paths.items() if token in tokens}, known, progress)
+    if any(one.files(known, anywhere=False) is None for one in wanted.values()):
+        _hash({path: token for path, token in paths.items() if token not in tokens}, known, progress)
+    found = {case: one.files(known, anywhere=True) for case, one in wanted.items()}
     return Originals({case: tuple(files) for case, files in found.items() if files is not None})
 
 
-def _hash(paths: Iterable[Path], known: dict[str, Path], progress: ProgressCallback) -> None:
-    """Add the DICOM files among ``paths``, by SHA-256."""
-    for number, path in enumerate(paths, 1):
-        progress(number, None, "comparing files with the cases")
+def _hash(paths: Mapping[Path, str], found: Found, progress: ProgressCallback) -> None:
+    """Add the DICOM files among ``paths``, each with its token."""
+    for number, (path, token) in enumerate(paths.items(), 1):
+        progress(number, len(paths), "comparing files with the cases")
         try:
             with open_regular(path) as file:
                 if sniff_file(file) == "dicom":
-                    known.setdefault(sha256_of(file), path)
+                    sha256 = sha256_of(file)
+                    found.paths.setdefault(sha256, path)
+                    found.by_token[token] = sha256
         except (ScanError, OSError):
             continue
 
@@ -106,6 +116,8 @@ def _of_ledger(predictions: Path, cases: Mapping[str, str]) -> tuple[dict[str, W
                 if one is None or row.get("status") not in ("done", "part"):
                     continue
                 tokens.add(row.get("token") or "")
+                if row["status"] == "done":
+                    one.token = row.get("token") or ""
                 if row["status"] == "part" and (number := _SLICE.match(row.get("reason") or "")):
                     one.others[int(number[1])] = row.get("sha256") or ""
     except (OSError, csv.Error):
