@@ -1,5 +1,6 @@
 /* The next case is fetched and decoded while this one is looked at, and put in the page's place. */
 import { ask, pathOf } from "./api.js";
+import { inPieces } from "./strokes.js";
 
 export const pageOf = (name) => `/cases/${encodeURIComponent(name)}.html`;
 
@@ -8,6 +9,7 @@ export async function prepare(name) {
   const [html, info] = await Promise.all([fetch(pageOf(name)).then((answer) => (answer.ok ? answer.text() : Promise.reject(new Error("no page")))), ask(pathOf(name))]);
   const styles = []; // taken out before it is parsed: a content policy would refuse them there
   const page = new DOMParser().parseFromString(html.replace(/<style[^>]*>([^]*?)<\/style>/g, (_, style) => { styles.push(style); return ""; }), "text/html");
+  if (!page.querySelector("#slice")) inPieces(page);
   const start = page.querySelector("#slice"), plane = info.planes[start ? Number(start.getAttribute("value")) : 0] || info.planes[0];
   const picture = new Image();
   picture.src = plane.image;

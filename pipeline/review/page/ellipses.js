@@ -4,17 +4,26 @@ import { ellipse, fitted } from "./shapes.js";
 
 export function ellipseTool(editor) {
   const classes = editor.info.classes.filter((cls) => cls.kind === "ellipse");
-  let own = null, drag = null;
+  let own = null, drag = null, before = []; // the last: the class as it was when the drag began
   const turned = ({ x, y, angle }, u, v) => [x + u * Math.cos(angle) - v * Math.sin(angle), y + u * Math.sin(angle) + v * Math.cos(angle)];
   const within = ({ x, y, angle }, [px, py]) => [(px - x) * Math.cos(angle) + (py - y) * Math.sin(angle), -(px - x) * Math.sin(angle) + (py - y) * Math.cos(angle)];
   const arm = () => own.a + 26 * editor.stage.perPixel;
   const handles = () => ({ a: turned(own, own.a, 0), "-a": turned(own, -own.a, 0), b: turned(own, 0, own.b), "-b": turned(own, 0, -own.b), turn: turned(own, arm(), 0), centre: [own.x, own.y] });
+  /* The spans of the class as the mask holds it. */
+  function held({ mask, label }) {
+    const out = [];
+    for (let y = 0; y < mask.height; y += 1) {
+      for (let x = 0; x < mask.width; x += 1) {
+        const start = x;
+        while (x < mask.width && mask.has(x, y, label)) x += 1;
+        if (x > start) out.push([y, start, x]);
+      }
+    }
+    return out;
+  }
   /* The class becomes what the ellipse holds; what lies inside it (the cup of a disc) stays where both hold it. */
   function put() {
-    const { mask, label } = editor, whole = Array.from({ length: mask.height }, (_, y) => [y, 0, mask.width]);
     editor.rewind();
-    const before = [];
-    for (const [y] of whole) for (let x = 0; x < mask.width; x += 1) if (mask.has(x, y, label)) { const start = x; while (x < mask.width && mask.has(x, y, label)) x += 1; before.push([y, start, x]); }
     const inside = [...ellipse(own)], rows = new Map();
     for (const [y, start, stop] of inside) rows.set(y, [start, stop]);
     const outside = before.flatMap(([y, start, stop]) => { const [a, b] = rows.get(y) || [stop, stop]; return [[y, start, Math.min(stop, a)], [y, Math.max(start, b), stop]].filter(([, from, to]) => from < to); });
@@ -41,6 +50,7 @@ export function ellipseTool(editor) {
       const part = hit || (own && (u / own.a) ** 2 + (v / own.b) ** 2 <= 1 ? "centre" : own ? null : "new");
       if (!part) { editor.say("Drag the ellipse itself or one of its handles."); return; }
       editor.begin();
+      before = held(editor);
       drag = { part, from: point, start: own };
     },
     move(point) {
@@ -67,6 +77,7 @@ export function ellipseTool(editor) {
       const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] || [];
       if (dx === undefined || !own || drag) return false;
       editor.begin();
+      before = held(editor);
       if (event.shiftKey) {
         const level = Math.abs(Math.cos(own.angle)) >= Math.SQRT1_2; // the first axis lies nearer to the rows
         change({ a: own.a + (level ? dx : -dy), b: own.b + (level ? -dy : dx) });
