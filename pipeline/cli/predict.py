@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.clusters import ClusterOption, DashboardOption, client_of
 from pipeline.cli.console import command, emit, program, progress
 from pipeline.cli.data import (
     AsJson,
@@ -26,6 +27,7 @@ from pipeline.cli.data import (
 from pipeline.cli.runs import BundlePath, Device, Doubt, Engine, Plugin, load_plugin
 from pipeline.cli.sharing import InputList, RetryFailed, Scratch, ShardOption, StopAfter, share_of
 from pipeline.cli.stated import AxialLength, FieldAngle, Patients, PixelMm, StatedKind
+from pipeline.errors import ConfigError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -59,6 +61,8 @@ def predict(
     retry_failed: RetryFailed = False,
     stop_after: StopAfter = None,
     scratch: Scratch = None,
+    cluster: ClusterOption = None,
+    dashboard: DashboardOption = None,
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     profile: Annotated[bool, typer.Option("--profile", help="Print at the end where the time went.")] = False,
@@ -67,10 +71,13 @@ def predict(
     """Segment every scan in a folder, or detect its objects, as the bundle was trained to; the ledger lists every file."""
     bundle = existing_bundle(bundle)
     existing_folder(folder, "folder")
+    if plugin and cluster is not None:
+        raise ConfigError("--plugin and --cluster cannot be combined: the workers of a cluster would not load it")
     for path in plugin or []:
         load_plugin(path)
     further = bundles_named(together_with)
     from pipeline.inference.folder import predict_folder
+    from pipeline.inference.on_cluster import OnCluster
     from pipeline.inference.profile import Profile
     from pipeline.inference.uses import doubts_in, eyes_lines, records_in
     from pipeline.scans.identity import Pseudonyms, default_key_path
@@ -82,7 +89,7 @@ def predict(
     share = share_of(folder, shard, input_list, retry_failed, stop_after, scratch)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
     spent = Profile()
-    with progress("predicting") as advance:
+    with client_of(cluster, dashboard) as client, progress("predicting") as advance:
         counts = predict_folder(
             [bundle, *further],
             folder,
@@ -98,6 +105,7 @@ def predict(
             progress=advance,
             profile=spent,
             share=share,
+            cluster=None if client is None else OnCluster(client, site_key or default_key_path()),
         )
     doubts = doubts_in(out)
     eyes = eyes_lines(records_in(out))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.clusters import ClusterOption, DashboardOption, client_of
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, follow, leave, limits_of
 from pipeline.cli.runs import Device, Doubt
@@ -45,6 +46,8 @@ def segment(
     retry_failed: RetryFailed = False,
     stop_after: StopAfter = None,
     scratch: Scratch = None,
+    cluster: ClusterOption = None,
+    dashboard: DashboardOption = None,
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     as_json: AsJson = False,
@@ -57,6 +60,7 @@ def segment(
         raise ConfigError(f"{str(path)!r} does not exist; give a scan, a folder of them, or {NAME}")
     choice = choose_models(models.split(",") if models is not None else None)
     from pipeline.inference.folder import predict_folder
+    from pipeline.inference.on_cluster import OnCluster
     from pipeline.inference.uses import cases_in, doubts_in, eyes_lines, records_in, use_lines, uses_of
     from pipeline.reports.worklist import write_report
     from pipeline.review.state import eyes_of
@@ -68,7 +72,7 @@ def segment(
     follow(follow_links)
     share = share_of(path, shard, input_list, retry_failed, stop_after, scratch)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
-    with progress("segmenting") as advance:
+    with client_of(cluster, dashboard) as client, progress("segmenting") as advance:
         counts = predict_folder(
             [*choice.bundles.values()],
             path,
@@ -80,6 +84,7 @@ def segment(
             limits=limits,
             progress=advance,
             share=share,
+            cluster=None if client is None else OnCluster(client, site_key or default_key_path()),
         )
     with progress("report") as advance:
         page = write_report(out, eyes=eyes_of(out), progress=advance)

@@ -41,8 +41,9 @@ def connected(cluster: str, memory: int | None = None, dashboard: str | None = N
         from distributed import Client
     except ImportError as error:
         raise ConfigError(f"--cluster needs dask.distributed ({error}); pip install 'ocuseg[cluster]'") from error
-    for noisy in ("distributed", "tornado", "bokeh"):  # each worker that dies would be told in a dozen lines
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):  # each worker that dies would be told in a dozen lines
+        if name.partition(".")[0] in ("distributed", "tornado", "bokeh"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     if local is not None:
         with _local(int(local[1]), memory, dashboard or DASHBOARD) as running, Client(running) as client:
             log.info("dashboard: %s", running.dashboard_link)

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from pipeline.inference.journal import Journal
 from pipeline.inference.measurement_table import write_measurements
 from pipeline.inference.model_set import ModelSet, finds_objects
 from pipeline.inference.object_files import gather_coco
+from pipeline.inference.on_cluster import ClusterWork, OnCluster, work_on_cluster
 from pipeline.inference.out_folder import open_out, record_engine
 from pipeline.inference.predict import Predictor
 from pipeline.inference.profile import Profile
@@ -82,6 +83,7 @@ def predict_folder(
     progress: ProgressCallback | None = None,
     profile: Profile | None = None,
     share: Share | None = None,
+    cluster: OnCluster | None = None,
 ) -> dict[str, int]:
     """Segment every scan below ``folder``, or the one file that it is, into ``out``; begin, or go on where an earlier call ended.
 
@@ -98,7 +100,7 @@ def predict_folder(
     pseudonyms: makes the names of cases; the published key of :meth:`Pseudonyms.unkeyed` is used without it (public data only).
     stated: what the user says of scans whose files do not say it. limits: what one file may take (None: what fits this machine).
     progress: called with files finished, files in all, and a word on the current state. profile: is told where the time goes.
-    share: which part of it this process does; all of it without one.
+    share: which part of it this process does; all of it without one. cluster: whose workers do it in place of this process.
 
     Returns
     -------
@@ -138,6 +140,12 @@ def predict_folder(
             log.info("share %s: %s of %s files are mine", share.shard, f"{listing.mine:,}", f"{listing.total:,}")
         desk.tell = lambda done, note: progress(done, listing.mine, note) if progress is not None else None
         run = _Run(means, desk, listing, finds_objects=models.finds_objects)
+        if cluster is not None:
+            given = ClusterWork(
+                [Path(os.path.abspath(bundle.path)) for bundle in loaded], Path(os.path.abspath(folder)), Path(os.path.abspath(out)),
+                cluster.key_path, stated, device, engine, probabilities, doubt, means.limits.max_pixels, share.again, share.scratch,
+            )  # fmt: skip
+            run.work = partial(work_on_cluster, cluster.client, given, desk, listing.mine, lambda: time.monotonic() > ends)
         try:
             run.go()
         except BaseException:
@@ -156,11 +164,12 @@ class _Run:
 
     def __init__(self, means: Means, desk: Desk, listing: Listing, *, finds_objects: bool) -> None:
         self.means, self.desk, self.listing, self.finds_objects = means, desk, listing, finds_objects
+        self.work: Callable[[Iterable[Block]], None] = lambda blocks: Worker(means, desk).go(blocks)
 
     def go(self) -> None:
         only: set[str] | None = None
         while True:
-            Worker(self.means, self.desk).go(block for block in self.listing.blocks() if only is None or block.id in only)
+            self.work(block for block in self.listing.blocks() if only is None or block.id in only)
             if not self.desk.stopped:
                 only = self._come_free()
                 if only is not None:

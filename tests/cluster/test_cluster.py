@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,11 @@ import pytest
 from pipeline.cluster.connect import connected
 from pipeline.cluster.work import Lost, in_order, results
 from pipeline.errors import ConfigError
+from pipeline.inference.folder import predict_folder
+from pipeline.inference.on_cluster import OnCluster
+from pipeline.scans.identity import Pseudonyms
+from tests.inference.conftest import write_folder
+from tests.inference.test_killed import tiny_bundle
 
 pytest.importorskip("distributed")
 DEADLY, FAULTY = 5, 100
@@ -71,13 +79,45 @@ def test_a_piece_that_kills_its_worker_is_lost_and_no_other(client: Any, tmp_pat
     # Workers are prepared once, and those that took the place of dead ones, too.
     assert {path.read_text() for path in tmp_path.glob("opened-*")} == {"1"}
     assert len(list(tmp_path.glob("opened-*"))) <= 2 + given(tmp_path)[DEADLY]
-    assert len(list(tmp_path.glob("closed-*"))) >= 1
+    opened = {int(path.name.partition("-")[2]) for path in tmp_path.glob("opened-*")}
+    assert all((tmp_path / f"closed-{pid}").exists() for pid in opened & set(client.run(os.getpid).values()))
 
 
 def test_an_error_of_a_piece_is_tried_again_and_then_told(client: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the piece is faulty"):
         list(results(client, Squares(tmp_path), [[(1,)], [(FAULTY,)]]))
     assert given(tmp_path)[FAULTY] == 3
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """What may not differ: all but the journal's inner layout, times, and what processes leave for each other."""
+    found = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    run = json.loads(found.pop("run.json"))
+    return {name: content for name, content in found.items() if not name.startswith(".") and name != "journal.sqlite"} | {
+        "run.json": json.dumps({key: value for key, value in run.items() if key != "started"}).encode()
+    }
+
+
+def test_a_prediction_whose_workers_die_ends_like_one_without_a_cluster(client: Any, tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path / "bundle")
+    scans = write_folder(tmp_path / "scans", 12)
+    shutil.copy(scans[0], scans[5].with_name("copy.png"))
+    scans[1].with_name("broken.png").write_bytes(scans[0].read_bytes()[:100])
+    Pseudonyms.load_or_create(tmp_path / "site.key")
+    names = Pseudonyms.load(tmp_path / "site.key")
+    predict = partial(predict_folder, bundle, tmp_path / "scans", device="cpu", pseudonyms=names)
+    alone = predict(tmp_path / "alone")
+    doomed = next(iter(client.run(os.getpid).values()))
+
+    def kill(done: int, total: int | None = None, note: str = "") -> None:
+        nonlocal doomed
+        if done and doomed:
+            os.kill(doomed, signal.SIGKILL)
+            doomed = 0
+
+    assert predict(tmp_path / "together", cluster=OnCluster(client, tmp_path / "site.key"), progress=kill) == alone
+    assert doomed == 0
+    assert files(tmp_path / "together") == files(tmp_path / "alone")
 
 
 def test_nothing_listens_beyond_this_machine(client: Any) -> None:
