@@ -128,9 +128,11 @@ def push(
     as_json: AsJson = False,
 ) -> None:
     """Send what an export made, each object once; what a PACS refused is sent again by the same command."""
+    from pipeline.pacs.connect import confirmation_of
     from pipeline.pacs.outbox import OUTBOX_FILE, Outbox
     from pipeline.pacs.push import dicom_files
     from pipeline.pacs.push import push as send
+    from pipeline.pacs.settings import default_pacs_file
 
     if not folder.exists():
         raise ConfigError(f"{str(folder)!r} does not exist; give the folder that `ocuseg export` wrote")
@@ -144,7 +146,8 @@ def push(
         _connected(name, config, over) as (pacs, connection, settings),
         progress("pushing") as advance,
     ):
-        ended = send(connection, pacs, paths, ledger, retries=settings.retries, progress=advance)
+        confirm = confirmation_of(pacs, settings, (config or default_pacs_file()).parent)
+        ended = send(connection, pacs, paths, ledger, retries=settings.retries, confirm=confirm, progress=advance)
     refused = ended.refusals(top)
     told = {"sent": ended.sent, "sent_before": ended.sent_before, "left_out": left_out, "refused": refused}
     told |= {"unsent": ended.unsent, "why": ended.why}
@@ -192,12 +195,15 @@ def watch(
         raise ConfigError("--format pdf needs WeasyPrint, which is not installed; run: pip install 'ocuseg[pdf]', or leave pdf out")
     choice = choose_models(models.split(",") if models is not None else None)
     path, (found, settings) = _of_file(name, config)
-    from pipeline.pacs.connect import connected
+    from pipeline.pacs.connect import confirmation_of, connected
     from pipeline.pacs.listen import Receiver, listening
     from pipeline.pacs.study_steps import Wishes
     from pipeline.pacs.watch import Watch
     from pipeline.scans.identity import Pseudonyms, default_key_path
 
+    confirm = confirmation_of(found, settings, path.parent)
+    if listen and confirm is not None:
+        raise ConfigError("--listen and dimse.commitment both need own_port; leave one of them out")
     names = Pseudonyms.load_or_create(site_key or default_key_path())
     wishes = Wishes(work, [*choice.bundles.values()], wanted, taken, keep, device)
     receiver = Receiver(work / "received") if listen else None
@@ -210,6 +216,7 @@ def watch(
         since_days=since,
         retries=settings.retries,
         receiver=receiver,
+        confirm=confirm,
     )
     with ExitStack() as stack:
         if receiver is not None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.pacs.connection import Connection
+from pipeline.pacs.connection import Confirm, Connection
 from pipeline.pacs.settings import PacsSettings, Transport
 
 _LIBRARIES = ("dicomweb_client", "pynetdicom", "urllib3")
@@ -47,3 +47,14 @@ def connected(name: str, settings: PacsSettings, folder: Path, transport: Transp
 
 def needs_extra(error: ModuleNotFoundError) -> ConfigError:
     return ConfigError(f"a PACS needs {error.name}, which is not installed; run: pip install 'ocuseg[pacs]'")
+
+
+def confirmation_of(name: str, settings: PacsSettings, folder: Path) -> Confirm | None:
+    """What asks a PACS after a push whether it keeps what it got, where the PACS file wants that (dimse.commitment)."""
+    if settings.dimse is None or not settings.dimse.commitment:
+        return None
+    try:
+        from pipeline.pacs.commitment import confirmation
+    except ModuleNotFoundError as error:
+        raise needs_extra(error) from None
+    return confirmation(name, settings, folder)

@@ -60,6 +60,10 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
+Confirm = Callable[[Sequence[Path]], Mapping[Path, str]]
+"""Files that a PACS does not promise to keep, and why."""
+
+
 def tried_again(call: Callable[[], T], retries: int, what: str) -> T:
     """What ``call`` returns; what fails by chance is tried again ``retries`` times, after 1, 2, 4 ... seconds and a little.
 

@@ -45,8 +45,8 @@ class DimseConnection:
     def __init__(self, name: str, settings: PacsSettings, folder: Path) -> None:
         dimse = settings.dimse
         assert dimse is not None
-        self._name, self._dimse, self._timeout_s = name, dimse, settings.timeout_s
-        self._folder = folder
+        self.name, self.dimse, self._timeout_s = name, dimse, settings.timeout_s
+        self.folder = folder
         self._tls = None if dimse.tls is None else (client_tls(name, dimse, folder), dimse.host if dimse.tls.check_host else None)
 
     def close(self) -> None:
@@ -62,10 +62,10 @@ class DimseConnection:
         for keyword, value in keys.items():
             setattr(identifier, keyword, value or None)
         model = StudyRootQueryRetrieveInformationModelFind
-        with self._association([(model, None)]) as association:
+        with self.association([(model, None)]) as association:
             found = 0
             for status, answer in association.send_c_find(identifier, model):
-                self._check(status, "the query")
+                self.check(status, "the query")
                 if status.Status in _PENDING and answer is not None and (limit is None or found < limit):
                     found += 1
                     yield answer
@@ -73,7 +73,7 @@ class DimseConnection:
     def fetch(self, instances: Sequence[Instance], take: Take) -> None:
         for start in range(0, len(instances), _UIDS_AT_ONCE):
             part = instances[start : start + _UIDS_AT_ONCE]
-            if self._dimse.retrieve == "move":
+            if self.dimse.retrieve == "move":
                 self._move(part, take)
             else:
                 for classes in context_groups({instance.sop_class for instance in part}):
@@ -83,7 +83,7 @@ class DimseConnection:
         from pydicom import dcmread
 
         for group, contexts in contexts_of_files(paths):
-            with self._association(contexts) as association:
+            with self.association(contexts) as association:
                 for path in group:
                     try:
                         with quiet():
@@ -92,7 +92,7 @@ class DimseConnection:
                         yield Stored(path, "it does not take objects of this SOP class in this transfer syntax")
                         continue
                     if "Status" not in status:
-                        raise PacsError(f"{self._name}: the connection broke, or no answer came in time (timeout_s)", passing=True)
+                        raise PacsError(f"{self.name}: the connection broke, or no answer came in time (timeout_s)", passing=True)
                     value = status.Status
                     kept = is_success(value) or value == ALREADY_THERE
                     yield Stored(path) if kept else Stored(path, failure_reason(value), passing=is_passing(value))
@@ -102,27 +102,27 @@ class DimseConnection:
         model = StudyRootQueryRetrieveInformationModelGet
         contexts = [(model, None), *((sop_class, [syntax]) for sop_class in classes for syntax in SYNTAXES)]
         roles = [build_role(sop_class, scp_role=True) for sop_class in classes]
-        with self._association(contexts, roles, [(evt.EVT_C_STORE, arrivals)]) as association:
+        with self.association(contexts, roles, [(evt.EVT_C_STORE, arrivals)]) as association:
             for status, _ in association.send_c_get(_wanted(instances), model):
                 arrivals.raise_error()
-                self._check(status, "the retrieval")
+                self.check(status, "the retrieval")
 
     def _move(self, instances: Sequence[Instance], take: Take) -> None:
         arrivals = _Arrivals(take)
         model = StudyRootQueryRetrieveInformationModelMove
         with (
-            StorageScp(self._name, self._dimse, self._folder, arrivals),
-            self._association([(model, None)]) as association,
+            StorageScp(self.name, self.dimse, self.folder, arrivals),
+            self.association([(model, None)]) as association,
         ):
-            for status, _ in association.send_c_move(_wanted(instances), self._dimse.calling_ae, model):
+            for status, _ in association.send_c_move(_wanted(instances), self.dimse.calling_ae, model):
                 arrivals.raise_error()
-                self._check(status, f"the move to {self._dimse.calling_ae!r} (does it reach own_port?)")
+                self.check(status, f"the move to {self.dimse.calling_ae!r} (does it reach own_port?)")
 
     @contextmanager
-    def _association(
+    def association(
         self, contexts: Sequence[tuple[str, list[str] | None]], roles: Sequence[Any] = (), handlers: Sequence[Any] = ()
     ) -> Iterator[Association]:
-        dimse = self._dimse
+        dimse = self.dimse
         entity = AE(dimse.calling_ae)
         entity.acse_timeout = entity.connection_timeout = entity.dimse_timeout = entity.network_timeout = self._timeout_s
         for abstract, syntaxes in contexts:
@@ -132,23 +132,23 @@ class DimseConnection:
                 dimse.host, dimse.port, ae_title=dimse.called_ae, ext_neg=list(roles), evt_handlers=list(handlers), tls_args=self._tls
             )
         except OSError:  # there is no such host
-            raise unreachable(self._name, dimse, self._timeout_s, self._tls) from None
+            raise unreachable(self.name, dimse, self._timeout_s, self._tls) from None
         if not association.is_established:
-            raise not_established(self._name, dimse, association, self._timeout_s, self._tls)
+            raise not_established(self.name, dimse, association, self._timeout_s, self._tls)
         try:
             yield association
         finally:
             if association.is_established:
                 association.release()
 
-    def _check(self, status: Dataset, what: str) -> None:
+    def check(self, status: Dataset, what: str) -> None:
         """Raises PacsError for an answer that is neither pending nor a success."""
         if "Status" not in status:
-            hint = f"perhaps it does not let {self._dimse.calling_ae!r} do this, or needs longer (timeout_s)"
-            raise PacsError(f"{self._name}: the PACS ended the connection during {what}; {hint}", passing=True)
+            hint = f"perhaps it does not let {self.dimse.calling_ae!r} do this, or needs longer (timeout_s)"
+            raise PacsError(f"{self.name}: the PACS ended the connection during {what}; {hint}", passing=True)
         value = int(status.Status)
         if value not in _PENDING and not is_success(value):
-            raise PacsError(f"{self._name}: the PACS refuses {what}: {failure_reason(value)}", passing=is_passing(value))
+            raise PacsError(f"{self.name}: the PACS refuses {what}: {failure_reason(value)}", passing=is_passing(value))
 
 
 class _Arrivals:

@@ -54,10 +54,11 @@ def _of_network(dimse: DimseSettings, place: str, timeout_s: float, tls: Tls | N
     except ssl.SSLCertVerificationError as error:
         return f"the certificate of {place} cannot be checked ({error.verify_message}); give tls.ca_bundle, or check host", False
     except ssl.SSLError:
-        return f"the TLS connection to {place} failed; check the port, and whether the PACS wants a certificate (tls.certificate)", False
+        return f"the TLS connection to {place} failed; check the port, and whether it wants a certificate of ours (tls.certificate)", False
     except TimeoutError:
         return f"{place} does not answer; check host, port and the firewall", True
     except OSError as error:
         return f"{place} cannot be reached ({error.strerror or type(error).__name__}); check the network", True
-    without = "" if tls is not None else ", and whether it wants TLS (tls)"
+    wish = "TLS (tls)" if dimse.tls is None else "a certificate of ours (tls.certificate)" if dimse.tls.certificate is None else ""
+    without = f", and whether it wants {wish}" if wish else ""
     return f"{place} answers, but not as a DICOM service; check the port{without}", True

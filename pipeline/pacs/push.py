@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import PacsError
-from pipeline.pacs.connection import Connection, back_off
+from pipeline.pacs.connection import Confirm, Connection, back_off
 from pipeline.pacs.outbox import Outbox
 from pipeline.scans.quiet import quiet
 from pipeline.scans.walk import walk
@@ -44,11 +44,13 @@ def push(
     outbox: Outbox,
     *,
     retries: int = 3,
+    confirm: Confirm | None = None,
     progress: ProgressCallback | None = None,
 ) -> Pushed:
     """Send DICOM files that the outbox does not know as sent to the PACS called ``pacs``.
 
     What fails by chance is tried again ``retries`` times; what the PACS refuses is counted, and tried again by the next push.
+    ``confirm`` is asked at the end which of the files sent the PACS does not promise to keep: they count as refused.
     A connection that fails for good is told in the result: what was sent before it did is sent.
     """
     ended = Pushed()
@@ -56,13 +58,16 @@ def push(
     pending = [path for path in paths if not outbox.is_sent(pacs, hashes[path])]
     ended.sent_before = len(paths) - len(pending)
 
+    sent: list[Path] = []
+
     def enter(path: Path, refusal: str) -> None:
         outbox.record(pacs, hashes[path], refusal)
         if refusal:
             ended.refused[path] = refusal
         else:
-            ended.sent += 1
+            sent.append(path)
             ended.refused.pop(path, None)
+        ended.sent = len(sent)
         if progress is not None:
             progress(ended.sent + ended.sent_before, len(paths))
 
@@ -74,6 +79,10 @@ def push(
         wait = back_off(attempt)
         log.info("push: %d objects not sent%s; tried again in %.0f s", len(pending), f" ({trouble})" if trouble else "", wait)
         time.sleep(wait)
+    if confirm is not None and sent:
+        for path, reason in confirm(sent).items():
+            sent.remove(path)
+            enter(path, f"not kept: {reason}")
     return ended
 
 

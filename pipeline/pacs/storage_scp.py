@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from pipeline.errors import ConfigError
 from pipeline.pacs.contexts import SYNTAXES
@@ -38,6 +38,7 @@ class StorageScp:
         for context in AllStoragePresentationContexts:
             self._entity.add_supported_context(context.abstract_syntax, list(SYNTAXES))
         self._entity.add_supported_context(Verification)
+        self._entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
 
     def __enter__(self) -> Self:
         address, port = self._place

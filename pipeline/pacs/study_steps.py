@@ -14,7 +14,7 @@ from pipeline.errors import OcusegError, PacsError
 from pipeline.export.case import Settings
 from pipeline.export.run import EXPORT_FILE, ExportRecord, Predictions, export_folder
 from pipeline.inference.folder import predict_folder
-from pipeline.pacs.connection import Connection
+from pipeline.pacs.connection import Confirm, Connection
 from pipeline.pacs.outbox import Outbox
 from pipeline.pacs.pull import pull
 from pipeline.pacs.push import dicom_files, push
@@ -109,9 +109,9 @@ class StudySteps:
                 shutil.rmtree(self.objects / one.case)
         return "exported"
 
-    def push(self, connection: Connection, pacs: str, outbox: Outbox, retries: int) -> State:
+    def push(self, connection: Connection, pacs: str, outbox: Outbox, retries: int, confirm: Confirm | None = None) -> State:
         paths, _ = dicom_files(self.objects)
-        ended = push(connection, pacs, paths, outbox, retries=retries)
+        ended = push(connection, pacs, paths, outbox, retries=retries, confirm=confirm)
         for file, reason in ended.refusals(self.objects).items():
             log.warning("study %s: the PACS refuses %s: %s", self.token, file, reason)
         if ended.unsent:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError, OcusegError, PacsError
 from pipeline.lock import locked
-from pipeline.pacs.connection import Connection, back_off
+from pipeline.pacs.connection import Confirm, Connection, back_off
 from pipeline.pacs.listen import Receiver
 from pipeline.pacs.outbox import OUTBOX_FILE, Outbox
 from pipeline.pacs.query import Query, instances_of, series_of, studies
@@ -54,9 +54,11 @@ class Watch:
         since_days: int = 1,
         retries: int = 3,
         receiver: Receiver | None = None,
+        confirm: Confirm | None = None,
     ) -> None:
         self._pacs, self._connect, self._wishes, self._names = pacs, connect, wishes, names
         self._rest_s, self._since_days, self._retries, self._receiver = rest_s, since_days, retries, receiver
+        self._confirm = confirm
         wishes.work.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def run(self, *, interval_s: float = 30.0, once: bool = False) -> dict[str, int]:
@@ -154,7 +156,7 @@ class Watch:
         with self._connect() as connection:
             if state == "seen":
                 return steps.pull(connection, self._retries)
-            return steps.push(connection, self._pacs, self._outbox, self._retries)
+            return steps.push(connection, self._pacs, self._outbox, self._retries, self._confirm)
 
     def _put_off(self, steps: StudySteps, reason: str, attempt: int, *, counts: bool) -> None:
         log.warning("study %s: %s; tried again later", steps.token, reason)

@@ -45,12 +45,11 @@ class Orthanc:
     dicom: int
     own: int
     login: tuple[str, str] | None = None
-    scheme: str = "http"
-    ca: Path | None = None
+    https: int = 0
 
     @property
     def url(self) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.web}"
+        return f"http://127.0.0.1:{self.web}"
 
     def get(self, path: str) -> Any:
         return self._request("get", path).json()
@@ -70,8 +69,7 @@ class Orthanc:
         return sorted(self.get(f"/instances/{one}/simplified-tags")["SOPInstanceUID"] for one in self.get("/instances"))
 
     def _request(self, method: str, path: str, data: bytes | None = None) -> requests.Response:
-        verify: Any = True if self.ca is None else str(self.ca)
-        response = requests.request(method, self.url + path, data=data, auth=self.login, timeout=60, verify=verify)
+        response = requests.request(method, self.url + path, data=data, auth=self.login, timeout=60)
         response.raise_for_status()
         return response
 
@@ -107,7 +105,7 @@ def started(folder: Path, **changes: Any) -> Iterator[Orthanc]:
         "DicomAet": AE,
         "DicomCheckCalledAet": True,
         "DicomAlwaysAllowFind": False,
-        "DicomModalities": {"us": {"AET": "OCUSEG", "Host": "127.0.0.1", "Port": here.own, "AllowGet": True}},
+        "DicomModalities": {"us": {"AET": "OCUSEG", "Host": "127.0.0.1", "Port": here.own, "UseDicomTls": "DicomTlsEnabled" in changes}},
         "DicomModalitiesInDatabase": False,
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
@@ -116,8 +114,6 @@ def started(folder: Path, **changes: Any) -> Iterator[Orthanc]:
     } | changes
     if config["AuthenticationEnabled"]:
         (here.login,) = config["RegisteredUsers"].items()
-    if config.get("SslEnabled"):
-        here.scheme, here.ca = "https", Path(config["SslCertificate"]).with_name("ca.pem")
     path = folder / "orthanc.json"
     path.write_text(json.dumps(config), encoding="utf-8")
     with (folder / "log").open("wb") as log:
