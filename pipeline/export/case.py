@@ -15,9 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.export.reviewed import NOT_REVIEWED, Reviewed
+from pipeline.export.reviewed import NOT_REVIEWED, CorrectedCase, Reviewed
 from pipeline.export.uids import uid_of
 from pipeline.inference.case_files import mask_dtype
+from pipeline.reports.objects import read_objects
 from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.types import LabelMap, Laterality
 from pipeline.types.case_record import CASE_FILE
@@ -83,6 +84,23 @@ class ExportCase:
     def layers(self, at: int) -> npt.NDArray[np.bool_]:
         """Of one plane, (K, H, W)."""
         return self.label_map.layers(self.masks[at].astype(np.int64))
+
+    @cached_property
+    def marked(self) -> tuple[int, ...]:
+        """Places in the label map of the classes whose pixels are marked; a detector without masks marks none of its own."""
+        names = self.label_map.names
+        if isinstance(self.case, CorrectedCase) and self.case.labels is not None:
+            drawn = {one.name for one in self.case.labels.objects if one.segmentation is not None}
+            return tuple(place for place, name in enumerate(names) if name in self.case.labels.by_pixels or name in drawn)
+        if not self.run.objects:
+            return tuple(range(len(names)))
+        objects = read_objects(self.case, self.run)
+        return tuple(place for place in range(len(names)) if objects.has_masks or place in objects.by_pixels)
+
+    @cached_property
+    def held(self) -> set[str]:
+        """Names of the classes that have a pixel anywhere."""
+        return {name for mask in self.masks for name in self.label_map.held(mask.astype(np.int64))}
 
     def rgb(self, at: int) -> npt.NDArray[np.uint8]:
         """The picture of one plane as it is shown, (H, W, 3)."""

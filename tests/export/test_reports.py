@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.export.case import Settings
+from pipeline.export.exporter import EXPORTERS, LeftOut
 from pipeline.export.formats.sc import overlay
 from pipeline.export.run import Predictions
 from pipeline.reports.measures import with_unit
@@ -218,6 +219,8 @@ def test_boxes_are_drawn_where_a_model_or_a_reviewer_put_them(tmp_path: Path) ->
         return [bool((picture[:, x] == colour).all(axis=-1).any()) for x in (10, 40)]
 
     assert edges() == [True, False]
+    with pytest.raises(LeftOut, match="no model of the run marks pixels"):
+        list(EXPORTERS["seg"].build(predictions.case("pa_R_v1_i1"), predictions.settings))
     moved = CorrectedObject.model_validate({"id": 1, "class": "exudate", "box": [40.0, 12.0, 60.0, 32.0]})
     empty = np.zeros((60, 80), np.uint8)
     correction = write_correction(out.path, Correction(CorrectionRecord(case="pa_R_v1_i1", base="0" * 64), (empty,), objects=(moved,)))

@@ -12,8 +12,7 @@ from typing import Any
 from pipeline.atomic import atomic_path, write_text
 from pipeline.drawing.overlay import NOTICE
 from pipeline.export.case import ExportCase, Settings
-from pipeline.export.exporter import EXPORTERS, Document
-from pipeline.export.formats.png import marked
+from pipeline.export.exporter import EXPORTERS, Document, LeftOut
 from pipeline.export.reviewed import CorrectedCase
 from pipeline.inference.object_files import COCO_FILE
 from pipeline.metrics.matching import encode_mask
@@ -23,7 +22,8 @@ from pipeline.review.reviewed import LabelledObject
 @EXPORTERS.add("coco")
 def export_coco(case: ExportCase, settings: Settings) -> Iterator[Document]:
     """``coco.json`` and the pictures that it names."""
-    marked(case)
+    if not case.label_map.classes:
+        raise LeftOut("no model of the run finds anything in this kind of picture")
     for plane in case.case.planes:
         yield Document(plane.image, lambda path, name=plane.image: _copy(case.case.folder / name, path))  # type: ignore[misc]
     if case.run.objects and not case.reviewed.edited:

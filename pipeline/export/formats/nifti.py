@@ -11,7 +11,8 @@ import numpy as np
 from pipeline.atomic import atomic_path
 from pipeline.export.case import ExportCase, Settings
 from pipeline.export.exporter import EXPORTERS, Document
-from pipeline.export.formats.png import labels, marked
+from pipeline.export.formats.png import labels
+from pipeline.export.formats.seg import need_marks
 from pipeline.scans.nifti import write_nifti
 
 FILE = "mask.nii.gz"
@@ -20,7 +21,7 @@ FILE = "mask.nii.gz"
 @EXPORTERS.add("nifti")
 def export_nifti(case: ExportCase, settings: Settings) -> Iterator[Document]:
     """``mask.nii.gz`` and what its values mean."""
-    marked(case)
+    need_marks(case)
     yield Document(FILE, lambda path: _write(case, path))
     yield labels(case)
 

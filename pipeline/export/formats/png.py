@@ -11,7 +11,8 @@ import numpy as np
 
 from pipeline.atomic import write_text
 from pipeline.export.case import ExportCase, Settings
-from pipeline.export.exporter import EXPORTERS, Document, LeftOut
+from pipeline.export.exporter import EXPORTERS, Document
+from pipeline.export.formats.seg import need_marks
 from pipeline.scans.raster import write_png
 
 LABELS_FILE = "labels.json"
@@ -20,18 +21,13 @@ LABELS_FILE = "labels.json"
 @EXPORTERS.add("png")
 def export_png(case: ExportCase, settings: Settings) -> Iterator[Document]:
     """``<class>_<plane>.png``, and ``labels.json`` with the classes' names, colours and codes."""
-    marked(case)
-    for place, name in enumerate(case.label_map.names):
+    need_marks(case)
+    for place in case.marked:
+        name = case.label_map.names[place]
         safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:48] or "class"
         for at in range(len(case.case.planes)):
             yield Document(f"{place + 1}_{safe}_{at:03d}.png", lambda path, place=place, at=at: _write(case, place, at, path))  # type: ignore[misc]
     yield labels(case)
-
-
-def marked(case: ExportCase) -> None:
-    """Raises LeftOut where nothing marks pixels."""
-    if not case.label_map.classes:
-        raise LeftOut("no model of the run marks pixels of this kind of picture")
 
 
 def labels(case: ExportCase) -> Document:

@@ -29,13 +29,18 @@ CONTENT_LABEL = "OCUSEG"
 @EXPORTERS.add("seg")
 def export_seg(case: ExportCase, settings: Settings) -> Iterator[Document]:
     """One file, or one a plane."""
-    if not case.label_map.classes:
-        raise LeftOut("no model of the run marks pixels of this kind of picture")
+    need_marks(case)
     if not case.case.record.measurable:
         raise LeftOut("the picture is not measurable")
     for at in range(objects_of(case)):
         name = "seg.dcm" if objects_of(case) == 1 else f"seg_{at:03d}.dcm"
         yield Document(name, lambda path, at=at: save(segmentation(case, settings, at), path))  # type: ignore[misc]
+
+
+def need_marks(case: ExportCase) -> None:
+    """Raises LeftOut where nothing marks pixels: an empty mask would say that nothing was found."""
+    if not case.marked:
+        raise LeftOut("no model of the run marks pixels of this kind of picture")
 
 
 def objects_of(case: ExportCase) -> int:
@@ -96,7 +101,9 @@ def _creator(case: ExportCase) -> str:
 
 def _segmented(case: ExportCase, at: int) -> npt.NDArray[np.unsignedinteger[Any]]:
     """One plane as highdicom takes it: (H, W) of segment numbers, or (H, W, K) of 0 and 1 where classes may overlap."""
-    return np.moveaxis(case.layers(at), 0, -1).astype(np.uint8) if case.label_map.overlapping else case.masks[at]
+    if not case.label_map.overlapping and len(case.marked) == len(case.label_map):
+        return case.masks[at]
+    return np.moveaxis(case.layers(at)[list(case.marked)], 0, -1).astype(np.uint8)
 
 
 def _as_single_frame(given: Any, spacing: list[str] | None) -> None:
@@ -124,11 +131,12 @@ def _segments(case: ExportCase) -> list[Any]:
     import highdicom as hd
 
     out = []
-    for cls, role in zip(case.label_map.classes, case.label_map.roles, strict=True):
+    for number, place in enumerate(case.marked, 1):
+        cls, role = case.label_map.classes[place], case.label_map.roles[place]
         code = code_of_class(cls, role)
         name, bundle_id = case.bundle_of(cls.name)
         segment = hd.seg.SegmentDescription(
-            cls.index,
+            number,
             cls.name[:64],
             concept(code.category),
             concept(code.kind),

@@ -168,13 +168,14 @@ def _segment(case: ExportCase, settings: Settings, sources: Sequence[Any], place
     """The segment of a class in the segmentation that is exported with the report; None where there is no single one."""
     import highdicom as hd
 
-    if "seg" not in settings.formats or not case.case.record.measurable or objects_of(case) > 1:
+    if "seg" not in settings.formats or not case.case.record.measurable or objects_of(case) > 1 or place not in case.marked:
         return None
-    layers = [case.layers(at)[place] for at in range(len(case.masks))]
-    if not any(layer.any() for layer in layers):
+    if case.label_map.names[place] not in case.held:
         return None
     kind, uid = (LABEL_MAP if is_label_map(case, settings) else BINARY), case.uid(settings, "seg", 0)
-    return hd.sr.ReferencedSegment(kind, uid, place + 1, source_images=_images(hd.sr.SourceImageForSegmentation, sources))
+    return hd.sr.ReferencedSegment(
+        kind, uid, case.marked.index(place) + 1, source_images=_images(hd.sr.SourceImageForSegmentation, sources)
+    )
 
 
 def _segmentations(case: ExportCase, settings: Settings, sources: Sequence[Any]) -> list[Any]:
