@@ -6,6 +6,7 @@ Nothing of a network is loaded here: a mask that was predicted is shown, judged 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -13,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
-from pipeline.errors import OcusegError
+from pipeline.errors import ConfigError, OcusegError
 from pipeline.review import login, pages
 from pipeline.review.accounts import Throttle
 from pipeline.review.catalogue import UnknownCase
@@ -33,7 +34,7 @@ def application(review: Review, access: Access) -> FastAPI:
     app.include_router(_login(access, sessions))
     app.include_router(_api(review, access))
     app.include_router(_pages(review))
-    for kind, answer in ((OcusegError, _refused), (RequestValidationError, _invalid), (HTTPException, _failed)):
+    for kind, answer in ((OcusegError, _refused), (RequestValidationError, _invalid), (HTTPException, _failed), (OSError, _unstored)):
         app.add_exception_handler(kind, answer)
     app.add_middleware(Gate, access=access, sessions=sessions)
     return app
@@ -99,7 +100,8 @@ def _pages(review: Review) -> APIRouter:
     @router.get("/{path:path}")
     def served(path: str, request: Request, who: Who) -> Response:
         if path in ("", "index.html"):
-            review.refresh()
+            with suppress(ConfigError):  # another process is writing the report; the next time will do
+                review.refresh()
             path = "index.html"
         found = pages.file_of(review.predictions, path)
         if found is None:
@@ -163,6 +165,12 @@ async def _invalid(request: Request, error: Exception) -> Response:
     fault = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
     where = ".".join(str(part) for part in fault["loc"] if part != "body")
     return JSONResponse({"message": f"{where}: {fault['msg']}" if where else str(fault["msg"])}, 422)
+
+
+async def _unstored(request: Request, error: Exception) -> Response:
+    """The system refused: a full disk, a share that is gone. What was acknowledged is there; this was not."""
+    why = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    return JSONResponse({"message": f"this could not be stored or read ({why}); nothing that was stored is lost, try it again"}, 503)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -11,6 +11,8 @@ import io
 import json
 import math
 import re
+import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +34,7 @@ CORRECTION_FILE, SURFACES_FILE, OBJECTS_FILE = "correction.json", "surfaces.json
 _RECORDS = (CORRECTION_FILE, SURFACES_FILE, OBJECTS_FILE)
 _ANSWER = ("mask.nii.gz", "mask_*.png", "instances_*.png", "objects.json", "surfaces.csv")
 """Files of a case that hold what the model found."""
+_A_DAY_S = 24 * 3600
 _NAME = re.compile(r"[0-9a-f]{64}")
 _MASK = re.compile(r"mask_(\d{3,6})\.png")
 
@@ -93,6 +96,13 @@ def write_correction(predictions: Path, correction: Correction) -> str:
             for file, content in files.items():
                 (staged / file).write_bytes(content)
     return name
+
+
+def remove_leftovers(predictions: Path) -> None:
+    """Remove what processes that were killed days ago had begun to write; of a younger one the process may live, here or elsewhere."""
+    for path in corrections_folder(predictions).glob(".*.part"):
+        if time.time() - path.stat().st_mtime > _A_DAY_S:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def read_correction(predictions: Path, name: str) -> Correction:

@@ -199,6 +199,8 @@ class AuditLog:
                 yield base
             finally:
                 base.close()
+        except sqlite3.OperationalError as error:  # no space, no permission, locked by another process
+            raise OcusegError(f"the review log {REVIEW}/{self.path.name} cannot be used now ({error}); nothing was stored") from None
         except sqlite3.Error as error:
             raise OcusegError(f"the review log {REVIEW}/{self.path.name} cannot be used ({error}); restore it from a backup") from None
 

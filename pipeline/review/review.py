@@ -20,6 +20,7 @@ from pipeline.review.corrections import (
     model_sha256,
     read_correction,
     read_files,
+    remove_leftovers,
     write_correction,
 )
 from pipeline.review.log import Action, AuditLog, Event, Role, Verdict, VersionConflict, visible
@@ -64,10 +65,16 @@ class Review:
         """Of cases with a verdict what the model had found when the cases were listed."""
         self._read = functools.lru_cache(maxsize=4)(functools.partial(read_correction, predictions))
         self.id = _identity(predictions)
+        remove_leftovers(predictions)
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in cases that were predicted since. Blinded readers' pages show no eye that another reader set."""
+        """Take in cases that were predicted since. Blinded readers' pages show no eye that another reader set.
+
+        Raises
+        ------
+        ConfigError: another process is writing the report.
+        """
         if self.catalogue.refresh({} if self._blinded else self._eyes()):
             known = set(self.catalogue.order)
             judged = [case for case, events in self._everything().items() if case in known and any(one.verdict for one in events)]

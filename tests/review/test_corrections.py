@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.review.corrections import (
     corrections_folder,
     model_sha256,
     read_correction,
+    remove_leftovers,
     write_correction,
 )
 
@@ -46,6 +48,17 @@ def test_a_correction_comes_back_equal_and_is_stored_once(tmp_path: Path) -> Non
 def test_a_correction_that_is_not_there_is_one_sentence(tmp_path: Path, name: str) -> None:
     with pytest.raises(OcusegError, match="correction"):
         read_correction(tmp_path, name)
+
+
+def test_what_a_killed_process_left_goes_when_nobody_can_be_writing_it(tmp_path: Path) -> None:
+    name = write_correction(tmp_path, correction())
+    old, young = (corrections_folder(tmp_path) / f".{letter * 64}.0123456789ab.part" for letter in "ab")
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "mask_000.png").touch()
+    os.utime(old, (0, 0))
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in corrections_folder(tmp_path).iterdir()) == sorted([young.name, name])
 
 
 def test_a_changed_correction_is_told(tmp_path: Path) -> None:

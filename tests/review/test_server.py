@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import multiprocessing
 import os
 import re
@@ -248,6 +249,21 @@ def test_a_server_killed_between_correction_and_event_leaves_no_half_of_either(s
     assert edit(browser, FIRST, 0, disc())[0] == 200, "the page sends it again"
     assert states(predictions)[FIRST].correction == left.name
     assert audit(predictions).unnamed == 0
+
+
+def test_a_full_disk_is_told_and_what_was_stored_stays(serve: Serve, predictions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/secret/patient/mask.png")
+
+    browser = serve()
+    browser.post(f"/api/cases/{FIRST}/verdict", {"version": 0, "action": "accept"})
+    with monkeypatch.context() as disk:
+        disk.setattr("pipeline.review.review.write_correction", full)
+        code, told = edit(browser, FIRST, 1, disc())
+    assert code == 503
+    assert told["message"].startswith("this could not be stored or read (No space left on device)")
+    assert "secret" not in told["message"]
+    assert edit(browser, FIRST, 1, disc())[0] == 200
 
 
 def test_audit_tells_what_is_lost_or_replaced(serve: Serve, predictions: Path) -> None:
