@@ -45,7 +45,7 @@ function taken(found, sent) {
 export async function deliver(name, what, body, { say, choose }) {
   const kept = store("kept", who()), reviewer = session.reviewer;
   const sent = { name, what, body, at: new Date().toISOString() };
-  let renewed = false;
+  let renewed = false, tries = 0;
   const keeping = kept.put(name, sent).catch(() => null); // while it is on its way already: the next case should not wait for the browser's disk
   for (;;) {
     try {
@@ -56,7 +56,8 @@ export async function deliver(name, what, body, { say, choose }) {
       await keeping;
       if (error instanceof Away) {
         say(`Not saved yet: ${error.message}. It is kept in this browser and sent again by itself.`);
-        await wait(1000);
+        await wait(Math.min(250 * 2 ** tries, 2000));
+        tries += 1;
       } else if (error.status === 401 || (error.status === 403 && !renewed)) {
         renewed = error.status === 403;
         if (!renewed) {

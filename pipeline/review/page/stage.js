@@ -27,6 +27,7 @@ export class Stage {
     }
     document.addEventListener("keydown", (event) => this.peek(event, true), signal);
     document.addEventListener("keyup", (event) => this.peek(event, false), signal);
+    this.reach = 1;
     this.restyle();
     this.follow();
   }
@@ -53,6 +54,11 @@ export class Stage {
     this.canvas.style.transform = `matrix(${1 / at.across}, 0, 0, ${1 / at.perPixel}, ${-at.x / at.across}, ${-at.y / at.perPixel})`;
     this.canvas.style.imageRendering = at.perPixel < 0.8 ? "pixelated" : "auto";
     for (const name of ["viewBox", "preserveAspectRatio"]) this.shapes.setAttribute(name, this.svg.getAttribute(name));
+    const reach = Math.min(Math.max(Math.round(1.2 * at.perPixel), 1), 6);
+    if (reach !== this.reach) {
+      this.reach = reach;
+      if (this.mask) this.draw(this.mask);
+    }
     this.following.forEach((run) => run());
   }
   point(event) { return window.ocusegCase.view.scanPoint(event); }
@@ -75,31 +81,34 @@ export class Stage {
     this.following.forEach((run) => run());
   }
 
-  /* Draw a mask, or the rectangle of it that changed: the border of a class in its colour, its area fainter; of several the last. */
+  /* Draw a mask, or the rectangle of it that changed: the border of a class in its colour, ``reach`` pixels wide so that it is seen from afar,
+     its area fainter; of several classes the last. */
   draw(mask, box = [0, 0, mask.width, mask.height]) {
     this.mask = mask;
-    const { width, height, values, encoding } = mask;
-    const [x0, y0, x1, y1] = [Math.max(box[0] - 1, 0), Math.max(box[1] - 1, 0), Math.min(box[2] + 1, width), Math.min(box[3] + 1, height)];
+    const { width, height, values, encoding } = mask, { reach, inks } = this;
+    const [x0, y0, x1, y1] = [Math.max(box[0] - reach, 0), Math.max(box[1] - reach, 0), Math.min(box[2] + reach, width), Math.min(box[3] + reach, height)];
     if (x0 >= x1 || y0 >= y1) return;
     const picture = new ImageData(x1 - x0, y1 - y0), out = new Uint32Array(picture.data.buffer);
-    const ranks = [...this.inks.keys()].sort((a, b) => b - a);
-    const top = (value) => ranks.find((k) => encoding.has(value, k)) || 0;
-    const tops = new Map();
-    const topOf = (value) => { let k = tops.get(value); if (k === undefined) { k = top(value); tops.set(value, k); } return k; };
+    const ranks = [...inks.keys()].sort((a, b) => b - a), tops = new Map();
+    const topOf = (value) => {
+      if (!tops.has(value)) tops.set(value, ranks.find((k) => encoding.has(value, k)) || 0);
+      return tops.get(value);
+    };
+    /* What all pixels have that lie ``step`` beside this one: bits of overlapping classes; of exclusive ones the value itself, or 0. */
+    const shared = (at, x, y, step, value) => {
+      const left = x >= step ? values[at - step] : value, right = x + step < width ? values[at + step] : value;
+      const above = y >= step ? values[at - step * width] : value, below = y + step < height ? values[at + step * width] : value;
+      if (encoding.overlapping) return left & right & above & below;
+      return left === value && right === value && above === value && below === value ? value : 0;
+    };
     for (let y = y0; y < y1; y += 1) {
       for (let x = x0; x < x1; x += 1) {
         const at = y * width + x, value = values[at];
         if (!value) continue;
-        const left = x ? values[at - 1] : value, right = x + 1 < width ? values[at + 1] : value;
-        const above = y ? values[at - width] : value, below = y + 1 < height ? values[at + width] : value;
-        let ink = 0;
-        if (encoding.overlapping) {
-          const border = topOf(value & ~(left & right & above & below)), inner = border || topOf(value);
-          ink = !inner ? 0 : border ? this.inks.get(border).edge : this.inks.get(inner).area;
-        } else if (this.inks.has(value)) {
-          ink = left === value && right === value && above === value && below === value ? this.inks.get(value).area : this.inks.get(value).edge;
-        }
-        out[(y - y0) * (x1 - x0) + x - x0] = ink;
+        let inner = shared(at, x, y, 1, value);
+        if (reach > 1) inner &= shared(at, x, y, reach, value);
+        const border = topOf(encoding.overlapping ? value & ~inner : inner === value ? 0 : value), top = border || topOf(value);
+        out[(y - y0) * (x1 - x0) + x - x0] = !top ? 0 : border ? inks.get(border).edge : inks.get(top).area;
       }
     }
     this.context.putImageData(picture, x0, y0);
