@@ -109,6 +109,15 @@ class Crew:
             self._bury(name)
         return sorted(living)
 
+    def clear_up(self) -> list[str]:
+        """Remove leases of the dead; names of the living, as of :meth:`living`."""
+        living = self.living()
+        for lease in self._leases.iterdir():
+            with suppress(FileNotFoundError):
+                if lease.read_text(encoding="utf-8") not in living:
+                    lease.unlink()
+        return living
+
     def _bury(self, name: str) -> None:
         for path in (self._beats / name, self._lock_of(name)):
             path.unlink(missing_ok=True)

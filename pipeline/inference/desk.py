@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.inference import found
 from pipeline.inference.case_files import Staging
 from pipeline.inference.crew import Crew
 from pipeline.inference.journal import Entry, Journal
@@ -160,8 +161,11 @@ class Desk:
         """This process has replaced the folder's journal: remove what was published, which is in it, and what dead processes left."""
         self._seen = _state(self.out / JOURNAL)
         self.shares.forget()
-        if self.crew.living() == [self.crew.me]:
-            for path in (self.out / ".staging").glob("*"):
+        found.forget(self.out / WORK)
+        living = self.crew.clear_up()
+        self.shares.clear_up(living)
+        for path in (self.out / ".staging").glob("*"):
+            if path.name not in living:
                 shutil.rmtree(path, ignore_errors=True)
 
     def files(self, blocks: Iterable[Block], *, anew: bool = False) -> Iterator[File]:

@@ -20,13 +20,13 @@ from pathlib import Path
 
 from pipeline.bundles.bundle import open_bundle
 from pipeline.errors import ConfigError, OcusegError, StoppedRun
+from pipeline.inference import found
 from pipeline.inference.desk import JOURNAL, Desk
-from pipeline.inference.journal import Journal
 from pipeline.inference.measurement_table import write_measurements
 from pipeline.inference.model_set import ModelSet, finds_objects
 from pipeline.inference.object_files import gather_coco
 from pipeline.inference.on_cluster import ClusterWork, OnCluster, work_on_cluster
-from pipeline.inference.out_folder import open_out, record_engine
+from pipeline.inference.out_folder import WORK, open_out, record_engine
 from pipeline.inference.predict import Predictor
 from pipeline.inference.profile import Profile
 from pipeline.inference.settle import carry_out, decide, tell_conflicts
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 _ASK_AGAIN_S = 0.5
 _SETTLE, _LEDGER = "settle", "ledger"
 """Leases of what one process at a time does."""
-_ROUNDS = 6
+ROUNDS = 6
 """Of settling: a case that is made once more may get another name, or free one."""
 
 
@@ -138,6 +138,7 @@ def predict_folder(
         held.enter_context(closing(listing))
         if share.shard is not None:
             log.info("share %s: %s of %s files are mine", share.shard, f"{listing.mine:,}", f"{listing.total:,}")
+        found.note(out / WORK, listing, share.shard, crew.me, whole=share.chosen is None)
         desk.tell = lambda done, note: progress(done, listing.mine, note) if progress is not None else None
         run = _Run(means, desk, listing, finds_objects=models.finds_objects)
         if cluster is not None:
@@ -203,14 +204,14 @@ class _Run:
                 if not desk.shares.is_empty():
                     return False
                 return all(map(desk.journal.knows, self.listing.tokens()))
-            for _ in range(_ROUNDS):
+            for _ in range(ROUNDS):
                 decision = decide(desk.journal, desk.out, lambda token: self.listing.get(token) is not None)
                 carry_out(decision, desk.journal, desk.out)
                 if decision.make:
                     self._make(decision.make)
                 elif not decision.drop:
                     break
-            self._write()
+            finish(desk, finds_objects=self.finds_objects)
         finally:
             desk.crew.give_back(_SETTLE)
         return True
@@ -221,11 +222,6 @@ class _Run:
         named = {tokens[0]: name for tokens, name in wanted if name}
         Worker(self.means, self.desk, named).go(Block(f"{_SETTLE}-{number}", files) for number, files in enumerate(units))
 
-    def _write(self) -> None:
-        desk = self.desk
-        finish(desk.out, desk.journal, finds_objects=self.finds_objects)
-        desk.take_over()
-
     def show(self) -> None:
         """The ledger of what is known so far, for people: the next call goes on by what was published."""
         self.desk.take_in()
@@ -234,8 +230,9 @@ class _Run:
             self.desk.crew.give_back(_LEDGER)
 
 
-def finish(out: Path, journal: Journal, *, finds_objects: bool) -> None:
-    """What lies beside the cases of ``out``, from a journal in which all is decided; the journal last, as a run is complete by it."""
+def finish(desk: Desk, *, finds_objects: bool) -> None:
+    """What lies beside the cases, from a journal in which all is decided; the journal last, as a run is complete by it."""
+    out, journal = desk.out, desk.journal
     tell_conflicts(journal, out)
     export(journal, out)
     write_measurements(out, sorted({entry.case for entry in journal.results()}))
@@ -243,3 +240,4 @@ def finish(out: Path, journal: Journal, *, finds_objects: bool) -> None:
         gather_coco(out)
     warn_of_one_patient(Counter(entry.case.partition("_")[0] for entry in journal.results()))
     journal.save(out / JOURNAL)
+    desk.take_over()

@@ -62,6 +62,12 @@ class Shares:
                 self._path(name, number).unlink(missing_ok=True)
         self._known = {}
 
+    def clear_up(self, living: Sequence[str]) -> None:
+        """Remove what processes had begun to write that live no more."""
+        for path in self._folder.glob(".*"):
+            if path.suffix[1:] not in living:
+                path.unlink(missing_ok=True)
+
     def _published(self) -> Iterator[tuple[str, int]]:
         for path in self._folder.glob("*.jsonl"):
             name, _, number = path.stem.rpartition(".")

@@ -19,16 +19,17 @@ from pipeline.scans.archives import archive_counts
 from pipeline.scans.catalogue import Catalogue, CatalogueWriter
 from pipeline.scans.database import refusals
 from pipeline.scans.identity import Pseudonyms, roles_that_counted, tell_of_roles, warn_of_one_patient
-from pipeline.scans.originals import OTHER_EYE, Originals
+from pipeline.scans.listing import Listed, Listing
+from pipeline.scans.merging import merge_catalogues, part_of
 from pipeline.scans.place import Role
-from pipeline.scans.record import PASSING, FileRecord, Status, examine, open_file, record_of, rejection, stamp_of, token_of
-from pipeline.scans.walk import walk
+from pipeline.scans.record import PASSING, FileRecord, Status, examine, open_file, record_of, rejection, stamp_of
+from pipeline.scans.shard import Shard
 from pipeline.scans.workers import Pool
 from pipeline.types import ProgressCallback, Scan
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Counts", "FileRecord", "Status", "index_folder", "scan_folder"]
+__all__ = ["Counts", "FileRecord", "Status", "index_folder", "scan_files"]
 
 _WINDOW = 64
 """How many files workers may be ahead of the slowest one; bounds the memory that keeping the order takes."""
@@ -59,27 +60,6 @@ class Counts:
         return {**out, **self.archives, **self.groups}
 
 
-_REASONS = {
-    "same_content": "the same file lies elsewhere in the tree",
-    "same_instance": "the same picture under the same SOP Instance UID lies elsewhere in the tree",
-    "conflict": "another file has the same SOP Instance UID and another picture; both are kept, and one of them is named wrongly",
-}
-
-
-def _settle(record: FileRecord, originals: Originals) -> FileRecord:
-    """The record, marked as a duplicate if its content or picture came before, or as a conflict if its UID had another picture."""
-    if record.status != "read":
-        return record
-    other = originals.find(record.token, record.sha256, record.instance, record.pixels)
-    if other is not None:
-        status: Status = "read" if other.kind == "conflict" else "duplicate"
-        reason = _REASONS[other.kind] + OTHER_EYE * (status == "duplicate" and other.of_other_eye(record.case or ""))
-        record = replace(record, status=status, code=other.kind, reason=reason, related=other.token)
-    if record.status == "read":
-        originals.add(record.token, record.case or "", record.sha256, record.instance, record.pixels)
-    return record
-
-
 def _known_record(known: Sequence[Catalogue], token: str, stamp: str) -> FileRecord | None:
     for catalogue in known:
         record = catalogue.get(token) if catalogue.current else None
@@ -88,7 +68,8 @@ def _known_record(known: Sequence[Catalogue], token: str, stamp: str) -> FileRec
     return None
 
 
-def scan_folder(
+def scan_files(
+    listing: Listing,
     root: Path,
     *,
     pseudonyms: Pseudonyms,
@@ -98,8 +79,8 @@ def scan_folder(
     leave_out: Container[str] = (),
     unchanged: Callable[[], None] | None = None,
     look: Callable[[Scan], Scan] | None = None,
-) -> Generator[tuple[Path, FileRecord], None, None]:
-    """Every file below ``root`` with its record, in the order of :func:`walk`, as a stream.
+) -> Generator[tuple[Listed, FileRecord], None, None]:
+    """Every file of a listing's share with its record, in the order of the walk, as a stream. ``root`` is what tokens are of.
 
     Parameters
     ----------
@@ -110,25 +91,23 @@ def scan_folder(
     unchanged: called for each file that was taken from ``known``.
     look: what is made of each scan before it is entered, in any thread of this process; a ScanError that it raises rejects the file.
 
-    The first file with a content, or with a picture and its SOP Instance UID, is ``read``, later ones are ``duplicate``. Slices of a volume
-    are not joined yet. Paths stay in memory; a record holds none.
+    Each record is of its file alone: duplicates and slices of a volume are found when all are there (:meth:`CatalogueWriter.join`). Paths
+    stay in memory; a record holds none.
     """
     catalogues = [known] if isinstance(known, Catalogue) else list(known or ())
-    root = Path(os.path.abspath(root))
     limits = limits or Limits.chosen(workers=workers)
 
-    def jobs() -> Iterator[tuple[Path, FileRecord | None]]:
-        for path, problem in walk(root):
-            if str(path) in leave_out:
+    def jobs() -> Iterator[tuple[Listed, FileRecord | None]]:
+        for file in listing:
+            if str(file.path) in leave_out:
                 continue
-            if problem is not None:
-                yield path, rejection(path, root, pseudonyms, problem)
+            if file.problem is not None:
+                yield file, rejection(file.path, root, pseudonyms, file.problem)
                 continue
-            token = token_of(path, root, pseudonyms)
-            record = _known_record(catalogues, token, stamp_of(path, pseudonyms)) if catalogues else None
+            record = _known_record(catalogues, file.token, stamp_of(file.path, pseudonyms)) if catalogues else None
             if record is not None and unchanged is not None:
                 unchanged()
-            yield path, record
+            yield file, record
 
     def read(path: Path, pool: Pool | None = None) -> FileRecord:
         if look is None:
@@ -137,27 +116,29 @@ def scan_folder(
         opened = open_file(path, root, pseudonyms, limits.max_pixels) if pool is None else pool.scan(path)
         return record_of(opened.looked_at(look), path, root, pseudonyms, stamp)
 
-    with closing(Originals()) as originals:
-        if workers < 1:
-            for path, record in jobs():
-                yield path, _settle(record or read(path), originals)
-            return
-        with ThreadPoolExecutor(workers, "ocuseg-read") as threads, Pool(root, pseudonyms, limits) as pool:
-            waiting: deque[tuple[Path, FileRecord | Future[FileRecord]]] = deque()
+    def placed(file: Listed, record: FileRecord) -> tuple[Listed, FileRecord]:
+        return file, replace(record, place=file.key if record.series else None)
 
-            def next_one() -> tuple[Path, FileRecord]:
-                path, record = waiting.popleft()
-                return path, _settle(record if isinstance(record, FileRecord) else record.result(), originals)
+    if workers < 1:
+        for file, record in jobs():
+            yield placed(file, record or read(file.path))
+        return
+    with ThreadPoolExecutor(workers, "ocuseg-read") as threads, Pool(root, pseudonyms, limits) as pool:
+        waiting: deque[tuple[Listed, FileRecord | Future[FileRecord]]] = deque()
 
-            try:
-                for path, known_record in jobs():
-                    waiting.append((path, known_record or threads.submit(read, path, pool)))
-                    while waiting and (len(waiting) > _WINDOW * workers or _is_done(waiting[0][1])):
-                        yield next_one()
-                while waiting:
+        def next_one() -> tuple[Listed, FileRecord]:
+            file, record = waiting.popleft()
+            return placed(file, record if isinstance(record, FileRecord) else record.result())
+
+        try:
+            for file, known_record in jobs():
+                waiting.append((file, known_record or threads.submit(read, file.path, pool)))
+                while waiting and (len(waiting) > _WINDOW * workers or _is_done(waiting[0][1])):
                     yield next_one()
-            finally:
-                threads.shutdown(wait=False, cancel_futures=True)
+            while waiting:
+                yield next_one()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _is_done(record: FileRecord | Future[FileRecord]) -> bool:
@@ -175,19 +156,27 @@ def index_folder(
     limits: Limits | None = None,
     look: Callable[[Scan], Scan] | None = None,
     models: str = "",
+    shard: Shard | None = None,
+    chosen: Sequence[Path] | None = None,
 ) -> Counts:
     """Write the catalogue of ``root`` to ``out``, or bring the one there up to date.
 
     If it is killed, an existing catalogue stays as it was, and the next run continues from what this one had read.
-    ``progress(done)`` is called after each file, ``on_file(path, record)`` with its record. ``look`` as of :func:`scan_folder`, by bundles
-    with these ids (``models``): a catalogue that others made is not continued.
+    ``progress(done, all)`` is called after each file; at the end ``on_file(path, record)`` with each record. ``look`` as of
+    :func:`scan_files`, by bundles with these ids (``models``): a catalogue that others made is not continued. ``chosen``: files below
+    ``root``, instead of all.
+
+    With a ``shard`` its part of the catalogue is written beside ``out`` (:func:`part_of`), and what its files say of those of other
+    shards is not known; the last one puts all parts together (:func:`merge_catalogues`).
 
     Raises
     ------
     ConfigError: ``out`` exists and is not a catalogue, is damaged, cannot be written, or another process is writing it.
     NothingUsableError: ``root`` does not exist.
     """
-    out = Path(os.path.abspath(out))
+    whole = out = Path(os.path.abspath(out))
+    if shard is not None:
+        out = part_of(whole, shard)
     what = f"the catalogue {out.name!r}"
     staged, left_over = out.with_name(out.name + ".part"), out.with_name(out.name + ".interrupted")
     lock = out.with_name(f".{out.name}.lock")
@@ -203,12 +192,16 @@ def index_folder(
         held.enter_context(locked(lock, ConfigError(f"another process is writing {what}; wait for it, or give another name")))
         _keep_longer(staged, left_over, models)
         with ExitStack() as stack:
-            known = [stack.enter_context(Catalogue(path, models)) for path in (out, left_over) if path.exists()]
+            known = [stack.enter_context(Catalogue(path, models)) for path in dict.fromkeys((out, left_over, whole)) if path.exists()]
             if not all(catalogue.current for catalogue in known):
                 log.info("%s is of another version of ocuseg, or of other models; every file is read anew", what)
-            writer = stack.enter_context(closing(CatalogueWriter(staged, models)))
-            found = scan_folder(
-                root,
+            listing = stack.enter_context(closing(Listing(root, Path(os.path.abspath(root)), pseudonyms, chosen=chosen, shard=shard)))
+            if shard is not None:
+                log.info("share %s: %s of %s files are mine", shard, f"{listing.mine:,}", f"{listing.total:,}")
+            writer = stack.enter_context(closing(CatalogueWriter(staged, models, "" if shard is None else str(shard))))
+            found = scan_files(
+                listing,
+                Path(os.path.abspath(root)),
                 pseudonyms=pseudonyms,
                 workers=workers,
                 known=known,
@@ -217,24 +210,31 @@ def index_folder(
                 unchanged=count_unchanged,
                 look=look,
             )
-            for path, record in stack.enter_context(closing(found)):
-                writer.add(record)
+            for file, record in stack.enter_context(closing(found)):
+                writer.add(record, None if shard is None else file.position)
                 counts.files += 1
                 if record.status == "read":
-                    roles.update(roles_that_counted(record.case or "", path, root, pseudonyms))
+                    roles.update(roles_that_counted(record.case or "", file.path, root, pseudonyms))
                 counts.archives.update(archive_counts([record.reason]))
-                if on_file is not None:
-                    on_file(path, record)
                 if progress is not None:
-                    progress(counts.files)
-            writer.join()
-        with Catalogue(staged) as complete:
+                    progress(counts.files, listing.mine)
+            if shard is None:
+                writer.join()
+            writer.commit()
+            complete = stack.enter_context(Catalogue(staged))
+            if on_file is not None:
+                for record in complete:
+                    listed = listing.get(record.token)
+                    if listed is not None:
+                        on_file(listed.path, record)
             counts.codes.update(complete.outcomes())
             counts.with_warnings, counts.groups = complete.with_warnings(), complete.groups()
             warn_of_one_patient(Counter((record.case or "").partition("_")[0] for record in complete if record.status == "read"))
         tell_of_roles(roles)
         os.replace(staged, out)
         left_over.unlink(missing_ok=True)
+        if shard is not None and all(part_of(whole, Shard(number, shard.of)).exists() for number in range(1, shard.of + 1)):
+            merge_catalogues(whole)
     return counts
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ConfigError, ScanError
-from pipeline.scans.database import TemporaryDatabase
+from pipeline.scans.database import TemporaryDatabase, closed_on_error
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.record import token_of
 from pipeline.scans.shard import Shard
@@ -28,12 +28,14 @@ _PATH_COLUMNS = ("path", "file", "image")
 
 @dataclass(frozen=True)
 class Listed:
-    """A file, or what there is in place of one (``problem``). ``key`` is the same for files that may be slices of one volume."""
+    """A file, or what there is in place of one (``problem``). ``key`` is the same for files that may be slices of one volume;
+    ``position`` counts the files of the whole folder in the order of the walk."""
 
     path: Path
     token: str
     key: str
     problem: ScanError | None = None
+    position: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,10 @@ class Listing(TemporaryDatabase):
     ) -> None:
         super().__init__("CREATE TABLE files (position INTEGER PRIMARY KEY, at, path BLOB, token, key, code, reason, mine);")
         self._root, self._names, self._shard = root, names, shard
-        found = walk(start, on_folder=on_folder) if chosen is None else _chosen(chosen, start)
+        with closed_on_error(self._database):
+            self._list(walk(start, on_folder=on_folder) if chosen is None else _chosen(chosen, start))
+
+    def _list(self, found: Iterable[tuple[Path, ScanError | None]]) -> None:
         self._database.execute("BEGIN")
         self._database.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._rows(found))
         self._database.execute("COMMIT")
@@ -107,8 +112,8 @@ class Listing(TemporaryDatabase):
         return Block(f"{files[0].key}{share}", files)
 
     def __iter__(self) -> Iterator[Listed]:
-        """Every file, whoever's it is, in the order of the walk."""
-        yield from self._files("ORDER BY position")
+        """The share's files, in the order of the walk."""
+        yield from self._files("WHERE mine ORDER BY position")
 
     def get(self, token: str) -> Listed | None:
         """The file with a token."""
@@ -119,9 +124,13 @@ class Listing(TemporaryDatabase):
         for (token,) in self._database.execute("SELECT token FROM files ORDER BY position"):
             yield token
 
+    def tokens_and_keys(self) -> Iterator[tuple[str, str]]:
+        yield from self._database.execute("SELECT token, key FROM files ORDER BY position")
+
     def _files(self, which: str, *values: str) -> Iterator[Listed]:
-        for path, token, key, code, reason in self._database.execute(f"SELECT path, token, key, code, reason FROM files {which}", values):  # noqa: S608
-            yield Listed(Path(os.fsdecode(path)), token, key, ScanError(code, reason) if code else None)
+        query = f"SELECT path, token, key, code, reason, position FROM files {which}"  # noqa: S608 (our own conditions)
+        for path, token, key, code, reason, position in self._database.execute(query, values):
+            yield Listed(Path(os.fsdecode(path)), token, key, ScanError(code, reason) if code else None, position)
 
 
 class _Folder:

@@ -41,7 +41,7 @@ class FileRecord:
     ``related`` is the token of the file that a duplicate repeats, that has the UID of a ``conflict``, or whose record stands for the
     volume that a ``part`` belongs to. ``code`` and ``reason`` of a file that was read describe such relations, or are empty; ``warnings``
     are the Scan's, joined by "; ". ``case`` is ``str(CaseKey)``. A duplicate keeps what was read from it, so that it can replace an
-    original that is removed. ``patient_source`` and ``day`` as of a Scan.
+    original that is removed. ``patient_source`` and ``day`` as of a Scan. ``place`` stands for the folder of a slice.
     """
 
     token: str
@@ -68,6 +68,7 @@ class FileRecord:
     piece: str | None = None
     patient_source: str | None = None
     day: int | None = None
+    place: str | None = None
 
     def alone(self) -> FileRecord:
         """The record regardless of other files."""

@@ -28,7 +28,12 @@ class Shard:
         return f"{self.number}/{self.of}"
 
     def holds(self, key: str) -> bool:
-        return zlib.crc32(key.encode()) % self.of == self.number - 1
+        return Shard.of_key(key, self.of) == self
+
+    @classmethod
+    def of_key(cls, key: str, of: int) -> Shard:
+        """The share in which ``key`` is."""
+        return cls(zlib.crc32(key.encode()) % of + 1, of)
 
     @classmethod
     def parse(cls, text: str, environment: Mapping[str, str]) -> Shard:

@@ -1,6 +1,6 @@
 """Run by test_killed.py in a process of its own: predicts a folder in child processes that die by SIGKILL at chosen moments.
 
-usage: python -m tests.inference.crash_driver BUNDLE SCANS WORK [moments | clock]
+usage: python -m tests.inference.crash_driver BUNDLE FEW_SCANS MANY_SCANS WORK
 
 Imports and the reference run come first, then each child is a fork, so that a hundred deaths cost seconds.
 """
@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,30 +26,28 @@ import nibabel  # noqa: F401
 import torch
 
 from pipeline.bundles.bundle import load_bundle
-from pipeline.inference import folder, journal
+from pipeline.inference import folder, journal, worker
+from pipeline.inference.crew import LIMIT_VARIABLE, MACHINE_VARIABLE
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.record import open_file
 
 KEY = Pseudonyms(b"a site key for tests")
+_STRIDE = int(os.environ.get("OCUSEG_TEST_STRIDE", "3"))
+"""1: a death at every single step, which takes minutes."""
+_LIMIT_S = 2.0
 WHOLE = {"case.json", "image_000.png", "mask_000.png", "mask.nii.gz", "probabilities.npz", "uncertainty_000.png"}
 
 
 def state(out: Path) -> dict[str, str]:
-    """Every file of OUT with its hash, less what no two runs share: times, and the database's inner layout."""
+    """Every file of OUT with its hash, less the journal, which has times, and the time in run.json at which all began."""
     found = {}
     for path in sorted(out.rglob("*")):
-        name = path.relative_to(out).as_posix()
-        if path.is_dir() or name in ("journal.sqlite", ".lock"):
+        if path.is_dir() or path.name == "journal.sqlite":
             continue
         content = path.read_bytes()
-        if path.name in ("case.json", "run.json"):
-            record = json.loads(content)
-            record.pop("seconds", None)
-            record.pop("started", None)
-            content = json.dumps(record).encode()
-        elif path.name == "ledger.csv":
-            content = b"\n".join(line.rsplit(b",", 1)[0] for line in content.splitlines())
-        found[name] = hashlib.sha256(content).hexdigest()
+        if path.name == "run.json":
+            content = json.dumps({**json.loads(content), "started": ""}).encode()
+        found[path.relative_to(out).as_posix()] = hashlib.sha256(content).hexdigest()
     return found
 
 
@@ -100,8 +99,8 @@ def die_at(moment: int) -> None:
 
         return step
 
-    # Every file and folder of a case reaches its name by one of the first three; the others are the journal and the ledger.
-    for holder, names in ((os, ("replace", "rename", "mkdir")), (shutil, ("rmtree",)), (journal.Journal, ("record", "export"))):
+    # Every file and folder, published entries and the journal among them, reaches its name by one of the first three.
+    for holder, names in ((os, ("replace", "rename", "mkdir")), (shutil, ("rmtree",)), (journal.Journal, ("save", "export"))):
         for name in names:
             setattr(holder, name, armed(getattr(holder, name)))
 
@@ -119,8 +118,8 @@ def finish(bundle: Path, scans: Path, out: Path, what: str) -> None:
 
 
 def all_moments(bundle: Path, scans: Path, work: Path, wanted: dict[str, str]) -> int:
-    """One death at every step of the run, in turn, each followed by one start that must finish the work."""
-    for moment in itertools.count():
+    """Deaths at steps of the whole run, each followed by one start that must finish the work."""
+    for deaths, moment in enumerate(itertools.count(0, _STRIDE)):
         out = work / f"moment{moment}"
 
         def killed(moment: int = moment, out: Path = out) -> None:
@@ -129,7 +128,7 @@ def all_moments(bundle: Path, scans: Path, work: Path, wanted: dict[str, str]) -
 
         if status_of(in_child(killed)) != -signal.SIGKILL:
             check(wanted, out, f"moment {moment} (never reached)")
-            return moment
+            return deaths
         for case in (out / "cases").glob("*"):
             if {p.name for p in case.iterdir()} != WHOLE:
                 raise SystemExit(f"moment {moment}: case folder {case.name} is incomplete")
@@ -138,35 +137,57 @@ def all_moments(bundle: Path, scans: Path, work: Path, wanted: dict[str, str]) -
     raise AssertionError
 
 
-def by_the_clock(bundle: Path, scans: Path, work: Path, wanted: dict[str, str]) -> int:
-    """Deaths at random times, from outside, again and again on one OUT, until it is finished."""
-    generator, out, deaths = random.Random(7), work / "clock", 0
-    while deaths < 8:
-        pid = in_child(lambda: predict(bundle, scans, out) and None)
-        time.sleep(generator.uniform(0.0, 0.25))
-        os.kill(pid, signal.SIGKILL)
-        if status_of(pid) != -signal.SIGKILL:
-            break
-        deaths += 1
-    finish(bundle, scans, out, "clock")
-    check(wanted, out, "clock")
+def by_a_crew(bundle: Path, scans: Path, work: Path, wanted: dict[str, str]) -> int:
+    """Three workers on one OUT, as if on two machines; twice one of them dies in the middle of it, and another one comes in its place."""
+    generator, out, deaths = random.Random(7), work / "crew", 0
+    os.environ[LIMIT_VARIABLE] = str(_LIMIT_S)
+
+    def hired(number: int) -> int:
+        def at_work() -> None:
+            os.environ[MACHINE_VARIABLE] = f"machine {number % 2}"
+            predict(bundle, scans, out)
+
+        return in_child(at_work)
+
+    crew = [hired(number) for number in range(3)]
+    try:
+        for done in (4, 12):
+            while len(list((out / "cases").glob("*"))) < done:
+                time.sleep(0.002)
+            chosen = generator.randrange(len(crew))
+            os.kill(crew[chosen], signal.SIGKILL)
+            deaths += status_of(crew[chosen]) == -signal.SIGKILL
+            crew[chosen] = hired(chosen + deaths)
+        ends = [status_of(pid) for pid in crew]
+    finally:
+        for pid in crew:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    if any(ends):
+        raise SystemExit(f"crew: workers ended with {ends}")
+    time.sleep(_LIMIT_S)  # from here on the dead ones are known as such, and a last call removes what they had begun
+    finish(bundle, scans, out, "crew")
+    check(wanted, out, "crew")
     return deaths
 
 
 def main() -> None:
-    bundle, scans, work, how = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+    bundle, few, many, work = map(Path, sys.argv[1:])
     torch.set_num_threads(1)
-    folder.Pool = InThisProcess  # starting processes that decode would cost a second a death
+    worker.Pool = InThisProcess  # starting processes that decode would cost a second a death
     # Imports take seconds; once here, not in every child.
     load_bundle(bundle).task  # noqa: B018
     if find_spec("pyarrow") is not None:
         import pyarrow.csv
         import pyarrow.parquet  # noqa: F401
     # The reference, too, in a child: torch and sqlite must not have started threads in the process that forks.
-    finish(bundle, scans, work / "reference", "reference")
-    wanted = state(work / "reference")
-    deaths = (all_moments if how == "moments" else by_the_clock)(bundle, scans, work, wanted)
-    sys.stdout.write(json.dumps({"deaths": deaths, "files": len(wanted)}))
+    answer = {}
+    for how, scans, kill in (("moments", few, all_moments), ("crew", many, by_a_crew)):
+        reference = work / f"reference_{how}"
+        finish(bundle, scans, reference, how)
+        wanted = state(reference)
+        answer |= {how: kill(bundle, scans, work, wanted), f"files_{how}": len(wanted)}
+    sys.stdout.write(json.dumps(answer))
 
 
 if __name__ == "__main__":

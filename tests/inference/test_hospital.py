@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.inference.folder import predict_folder
 from pipeline.phantoms.hospital import write_hospital
-from pipeline.scans.folder import scan_folder
+from pipeline.scans.folder import FileRecord, index_folder
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import open_scan
 from tests.inference.test_killed import tiny_bundle
@@ -40,7 +40,12 @@ def test_every_file_of_a_hospital_ends_in_the_ledger_and_every_mask_where_its_sc
     assert sum(row["code"] == "wrong_modality" for row in rows) == made["volumes"]
 
     # Catalogue and ledger speak of the same files by the same names.
-    catalogue = {record.token: (path, record) for path, record in scan_folder(scans, pseudonyms=KEY, workers=0)}
+    catalogue: dict[str, tuple[Path, FileRecord]] = {}
+
+    def note(path: Path, record: FileRecord) -> None:
+        catalogue[record.token] = path, record
+
+    index_folder(scans, tmp_path / "catalogue", pseudonyms=KEY, workers=0, on_file=note)
     assert {row["token"] for row in rows} == catalogue.keys()
     for row in rows:
         path, record = catalogue[row["token"]]
