@@ -4,24 +4,30 @@
 
 Photographs of PHOTOGRAPHS and, so that fixed costs show, as many again `copies` times with another pixel each are indexed, predicted
 and reported, each by the command itself in a process with one thread. What stays the same for the smaller and the larger folder
-is a fixed cost; the difference is what a file or a case costs.
+is a fixed cost; the difference is what a file or a case costs. The two databases, which grow by pages, are filled with 20,000 entries.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from pipeline.cli.console import script
+from pipeline.inference.journal import Entry, Journal
+from pipeline.scans.catalogue import CatalogueWriter
+from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.record import FileRecord
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif")
 
@@ -32,12 +38,10 @@ class Cost:
 
     files: int
     index_cpu_s: float
-    catalogue_bytes: int
     predict_cpu_s: float
     case_bytes: int
     case_inodes: int
     ledger_bytes: int
-    journal_bytes: int
     report_cpu_s: float
     report_bytes: int
     report_inodes: int
@@ -78,14 +82,44 @@ def measured(folder: Path, pictures: Sequence[Path], copies: int, model: str) ->
     predict_s = cpu_of(["predict", model, str(scans), "--out", str(out), "--workers", "1", "--device", "cpu"])
     cases = list((out / "cases").rglob("*"))
     size = sum(path.stat().st_size for path in cases if path.is_file())
-    ledger, journal = (out / "ledger.csv").stat().st_size, (out / "journal.sqlite").stat().st_size
+    ledger = (out / "ledger.csv").stat().st_size
     before = set(out.rglob("*"))
     report_s = cpu_of(["report", str(out)])
     report = [path for path in out.rglob("*") if path not in before]
     return Cost(
-        files, index_s, (folder / "catalogue.sqlite").stat().st_size, predict_s, size, len(cases), ledger, journal, report_s,
+        files, index_s, predict_s, size, len(cases), ledger, report_s,
         sum(path.stat().st_size for path in report if path.is_file()), len(report),
     )  # fmt: skip
+
+
+def grown(write: Callable[[Path, int], None], files: int = 20_000) -> float:
+    """Bytes a file of a database that ``write`` fills with so many."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / "some", files // 2)
+        write(Path(folder) / "all", files)
+        small, large = ((Path(folder) / name).stat().st_size for name in ("some", "all"))
+    return (large - small) / (files - files // 2)
+
+
+def journal(path: Path, files: int) -> None:
+    with closing(Journal(path, Pseudonyms.unkeyed(), copy=True)) as entries:
+        for number in range(files):
+            one = hashlib.sha256(str(number).encode()).hexdigest()
+            case = f"{one[:16]}_R_{one[16:32]}_{one[32:48]}"
+            entries.record(Entry(one[:32], one[:16], one, "", case, "done", "", "", 1.5, one, "", "folder", None, case, one))
+
+
+def catalogue(path: Path, files: int) -> None:
+    with closing(CatalogueWriter(path)) as writer:
+        for number in range(files):
+            one = hashlib.sha256(str(number).encode()).hexdigest()
+            case = f"{one[:16]}_R_{one[16:32]}_{one[32:48]}"
+            writer.add(
+                FileRecord(
+                    one[:32], one[:16], one, "read", case=case, modality="fundus", rows=999, columns=960, slices=1, laterality="R",
+                    laterality_source="name", spacing_source="unknown", format="JPEG", pixels=one,
+                )
+            )  # fmt: skip
 
 
 def cpu_of(arguments: Sequence[str]) -> float:
@@ -112,12 +146,12 @@ def table(small: Cost, large: Cost) -> list[str]:
 
     rows = [
         ("index: processor seconds a file", each("index_cpu_s"), "s", 1e7 / 3600, "hours of one core"),
-        ("index: catalogue bytes a file", each("catalogue_bytes"), "B", 1e7 / 1e9, "GB"),
+        ("index: catalogue bytes a file", grown(catalogue), "B", 1e7 / 1e9, "GB"),
         ("predict: processor seconds a photograph", each("predict_cpu_s"), "s", 1e7 / 86400, "days of one core"),
         ("predict: bytes a case", each("case_bytes"), "B", 1e7 / 1e12, "TB"),
         ("predict: inodes a case", each("case_inodes"), "", 1e7 / 1e6, "million"),
         ("predict: ledger bytes a file", each("ledger_bytes"), "B", 1e7 / 1e9, "GB"),
-        ("predict: journal bytes a file", each("journal_bytes"), "B", 1e7 / 1e9, "GB"),
+        ("predict: journal bytes a file", grown(journal), "B", 1e7 / 1e9, "GB"),
         ("report: processor seconds a case", each("report_cpu_s"), "s", 1e7 / 86400, "days of one core"),
         ("report: bytes a case", each("report_bytes"), "B", 1e7 / 1e12, "TB"),
         ("report: inodes a case", each("report_inodes"), "", 1e7 / 1e6, "million"),

@@ -92,3 +92,16 @@ def select(boxes: Tensor, scores: Tensor, size: tuple[int, int], config: NMSConf
     box, label, best = box[real], label[real], best[real]
     keep = batched_nms(box, best, label, config.nms)[: config.detections]
     return Detections(box[keep], label[keep], best[keep])
+
+
+def part_of_count(count: Tensor) -> Tensor:
+    """What the losses of a batch are to be divided by where ``count`` of its places hold objects; float, more than 0.
+
+    Of several processes that train together it is each one's equal part of the count in all of their batches, so that the mean of their
+    gradients is the gradient of one batch that holds all of their images. Validation, where each has images of its own, counts alone.
+    """
+    if not (torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return count.clamp(min=1)
+    whole = count.to(torch.float32)
+    torch.distributed.all_reduce(whole)
+    return whole.clamp(min=1) / torch.distributed.get_world_size()

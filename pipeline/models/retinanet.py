@@ -77,7 +77,7 @@ class RetinaNet(Detector):
         truth = (functional.one_hot(labels - 1, logits.shape[-1]) * positive).to(logits)
         focal = sigmoid_focal_loss(logits, truth) * (index != dense.BETWEEN)[..., None]
         moved = (codes - wanted).abs() * positive
-        count = positive.sum().clamp(min=1)
+        count = dense.part_of_count(positive.sum())
         return {"class": focal.sum() / count, "box": moved.sum() / count}
 
     def batch_detections(self, images: Tensor, sizes: Sizes) -> list[Detections]:
