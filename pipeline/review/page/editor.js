@@ -201,6 +201,7 @@ class Editor {
     };
     on("pointerup", stop);
     on("pointercancel", stop);
+    on("lostpointercapture", stop); // whatever took the pointer away, the next stroke can begin
     on("pointerleave", () => { this.pointer = null; this.redraw(); });
   }
   /* Returns whether the key was meant for the editor; the others (zoom, slices, brightness) go on to the viewer. */

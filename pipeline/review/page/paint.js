@@ -3,7 +3,7 @@ import { make } from "./dom.js";
 import { polygon, region, stroke } from "./shapes.js";
 
 const snapped = ([x, y]) => [Math.floor(x) + 0.5, Math.floor(y) + 0.5];
-const paintable = (editor) => editor.info.classes.some((cls) => cls.kind !== "object");
+const paintable = ({ info }) => info.planes.some((plane) => plane.mask) && info.classes.some((cls) => cls.kind !== "object");
 
 function strokes(editor, erases, tool) {
   let last = null, erase = erases;

@@ -11,6 +11,8 @@ import { store } from "./store.js";
 let session = null;
 let shown = null; // the case on show: { name, info, editor, reasons (a Set while they are chosen), busy }
 let ahead = null; // { name, ready: promise of the prepared case }
+let acceptedAt = -Infinity;
+const TWICE_MS = 250; // a second press so soon is one of the same finger: nobody has seen the next case yet
 const sayKept = (text) => bars.say(text, true);
 
 /* ---- one case ---- */
@@ -80,7 +82,8 @@ async function decide(what, body, words) {
   return true;
 }
 async function accept() {
-  if (shown.editor || !shown.info) return;
+  if (shown.editor || !shown.info || performance.now() - acceptedAt < TWICE_MS) return;
+  acceptedAt = performance.now();
   if (shown.reading) { await take(shown.reading); return; }
   performance.mark("ocuseg-accepted");
   const last = shown.info.history.filter((one) => one.action !== "comment" && one.action !== "eye").at(-1);
@@ -180,6 +183,7 @@ async function goTo(name, words) {
 /* ---- editing ---- */
 async function edit(draft) {
   if (shown.editor || shown.busy || !shown.info) return;
+  if (!shown.info.classes.length) { bars.say("Nothing is drawn on this case that could be edited; R rejects it.", true); return; }
   setReasons(null);
   if (shown.correction) shown.correction.close();
   shown.correction = null;
