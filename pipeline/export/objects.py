@@ -57,25 +57,30 @@ def usable_original(headers: tuple[Any, ...]) -> str:
 
 
 def stand_in(header: Any) -> Any:
-    """A copy of a source's data set that highdicom takes as it is: what must be there is, empty where the source says nothing.
+    """A copy of a source's data set that highdicom takes as it is.
 
-    It calls itself an ophthalmic photograph, because highdicom knows the modules of some classes alone, and has no name, of which
-    highdicom warns where it is a single word; :func:`belong` puts both right.
+    Who the patient is and which study it was is left out, because highdicom refuses or warns of what hospitals write there (dates with
+    dots, names of one word), and it calls itself an ophthalmic photograph, because highdicom knows the modules of some classes alone:
+    :func:`belong` puts both right. What cannot be read at all (a weight of "x") is dropped.
     """
     out = copy.deepcopy(header)
+    for tag in list(out.keys()):
+        try:
+            out[tag]  # only now is it decoded
+        except (ValueError, TypeError, OverflowError, NotImplementedError):
+            del out[tag]
     for keyword in _TYPE_2:
-        if keyword not in out:
-            setattr(out, keyword, None)
-    out.PatientName = None
-    if out.PatientSex not in ("M", "F", "O"):
-        out.PatientSex = None
+        setattr(out, keyword, None)
     out.SOPClassUID = OphthalmicPhotography8BitImageStorage
     return out
 
 
 def belong(made: Any, source: Any) -> None:
-    """Give what was made with a :func:`stand_in` of ``source`` the patient's own name, and the references the true class."""
-    made.PatientName, made.PatientSex = source.get("PatientName"), source.get("PatientSex")
+    """Give what was made with a :func:`stand_in` of ``source`` the patient and study as the source writes them, and its references the
+    true class."""
+    for keyword in _TYPE_2:
+        if keyword in source:
+            made.add(source[keyword])
 
     def correct(parent: Any, element: Any) -> None:
         if element.keyword == "ReferencedSOPInstanceUID" and element.value == source.SOPInstanceUID and "ReferencedSOPClassUID" in parent:

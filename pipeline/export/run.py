@@ -25,6 +25,7 @@ from pipeline.reports.results import ReportCase, RunFacts, read_run
 from pipeline.reports.worklist import cases_in_order
 from pipeline.review.state import eyes_of, states
 from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.quiet import quiet
 from pipeline.types import ProgressCallback, no_progress
 from pipeline.types.assessment import Record
 
@@ -124,7 +125,8 @@ class Predictions:
         ------
         OcusegError: what is wrong with the case, in one sentence. OSError: a file cannot be written.
         """
-        return export_case(self.case(name), self.settings, out / name)
+        with quiet():  # pydicom's warnings about a header quote it
+            return export_case(self.case(name), self.settings, out / name)
 
 
 def export_case(case: ExportCase, settings: Settings, folder: Path) -> Exported:

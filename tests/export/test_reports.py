@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -242,3 +244,25 @@ def test_what_cannot_be_exported_is_one_sentence(site: Site, tmp_path: Path, mon
     assert "no case is called 'pa'" in told("--format", "png", "--out", tmp_path, "--case", "pa")
     monkeypatch.setitem(sys.modules, "highdicom", None)
     assert told("--format", "seg", "--out", tmp_path) == "error: DICOM objects need highdicom: pip install 'ocuseg[dicom]'\n"
+
+
+def test_a_header_is_carried_over_as_the_hospital_wrote_it_and_never_quoted(site: Site, tmp_path: Path) -> None:
+    written = {"PatientName": "Smith", "PatientBirthDate": "1950.1.1x", "PatientSex": "W", "StudyDate": "5 March", "PatientID": "7" * 70}
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    source = pydicom.dcmread(site.files["colour"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for keyword, value in written.items():
+            setattr(source, keyword, value)
+        del source.AccessionNumber
+        source.save_as(scans / "a.dcm")
+    sha256 = hashlib.sha256((scans / "a.dcm").read_bytes()).hexdigest()
+    done = export(replace(changed(site, tmp_path, sha256=sha256), scans=scans), tmp_path / "out", "seg,sr,sc")
+    assert len(done.files) == 3
+    for file in done.files:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = pydicom.dcmread(file, stop_before_pixels=True)
+            assert {keyword: str(made[keyword].value) for keyword in written} == written
+            assert (made.AccessionNumber, made.StudyInstanceUID) == ("", source.StudyInstanceUID)
