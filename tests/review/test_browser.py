@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pipeline.review.accounts import Accounts
 from pipeline.review.corrections import read_correction
 from pipeline.review.log import AuditLog
 from pipeline.review.server import Wishes, started
 from pipeline.review.state import states
 from pipeline.scans.raster import png_of, read_pages
+from pipeline.serving import Serving
 from pipeline.types import LabelClass, LabelMap
 from tests.patience import LONG_S
 from tests.reports.conftest import DISC_CUP, Out, disc_and_cup
@@ -116,7 +118,7 @@ def browser() -> Iterator[Any]:
 class Tab:
     """One tab of a reviewer's browser; an error on its page, or something that the content policy refuses, fails the test."""
 
-    def __init__(self, context: Any, server: Server) -> None:
+    def __init__(self, context: Any, server: Server | Serving) -> None:
         self.page, self._server, self.errors = context.new_page(), server, list[str]()
         self.page.set_default_timeout(LONG_S * 1000)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -125,6 +127,13 @@ class Tab:
     def open(self, name: str, waiting: str = "#review-progress progress") -> None:
         self.page.goto(f"http://127.0.0.1:{self._server.port}/cases/{name}.html")
         self.page.wait_for_selector(waiting)
+
+    def log_in(self, name: str, password: str) -> None:
+        self.open(NAMES[0], "input[name=password]")
+        self.page.fill("input[name=name]", name)
+        self.page.fill("input[name=password]", password)
+        self.keys("Enter")
+        self.page.wait_for_selector("#review-progress progress")
 
     def keys(self, *names: str) -> None:
         for name in names:
@@ -323,6 +332,43 @@ def test_surfaces_and_boxes_are_dragged(server: Server, make_tab: Callable[[], T
         ("exudate", 0.9, [13, 11, 23, 21]),
         ("haemorrhage", None, [60, 40, 70, 50]),
     ]
+
+
+def test_reviewers_log_in_and_an_adjudicator_takes_one_of_two_readings(browser: Any, tmp_path: Path) -> None:
+    out, accounts, password = Out(tmp_path / "out"), Accounts(tmp_path / "accounts.json"), "correct horse battery"
+    out.add(NAMES[0], disc_and_cup(ROWS, COLUMNS))
+    names = ("anna", "ben", "cara")
+    for name in names:
+        accounts.add(name, password)
+    wishes = Wishes(port=0, accounts=tmp_path / "accounts.json", second=names[1:2], adjudicators=names[2:], blinded=True)
+    with started(out.path, wishes) as serving:
+        contexts = [browser.new_context(viewport={"width": 1300, "height": 850}) for _ in names]
+        reader, second, adjudicator = tabs = [Tab(context, serving) for context in contexts]
+        for tab, name in zip(tabs[:2], names, strict=False):
+            tab.log_in(name, password)
+        reader.keys("a")
+        reader.until("document.querySelector('#review-verdict').dataset.verdict === 'accepted'")
+        assert second.page.locator("#review-readings").is_hidden()
+        second.edit()
+        second.keys("b")
+        second.drag((5, 5), (20, 20))
+        second.keys("Control+s")
+        second.until("document.querySelector('#review-verdict').dataset.verdict === 'edited'")
+        adjudicator.log_in("cara", password)
+        adjudicator.page.click("[data-show=second]")
+        adjudicator.page.wait_for_selector(".review-mask")
+        adjudicator.keys("f")  # areas, too
+        shown = adjudicator.shown()
+        adjudicator.keys("a")  # accepts what is shown
+        adjudicator.until("document.querySelector('#review-verdict').dataset.verdict === 'edited'")
+        for context in contexts:
+            context.close()
+    assert [error for tab in tabs for error in tab.errors] == []
+    found = states(out.path)[NAMES[0]]
+    assert (found.reviewer, found.verdict, found.disagreement) == ("cara", "edited", False)
+    mask = read_correction(out.path, found.correction).masks[0]
+    assert (mask != disc_and_cup(ROWS, COLUMNS)).any()
+    np.testing.assert_array_equal(mask, shown)
 
 
 def test_masks_pass_through_the_page_exactly(server: Server, make_tab: Callable[[], Tab]) -> None:
