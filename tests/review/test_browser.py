@@ -27,6 +27,8 @@ from pipeline.serving import Serving
 from pipeline.types import LabelClass, LabelMap
 from tests.patience import LONG_S
 from tests.reports.conftest import DISC_CUP, Out, disc_and_cup
+from tests.review import reading
+from tests.review.conftest import FIRST
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -127,13 +129,6 @@ class Tab:
     def open(self, name: str, waiting: str = "#review-progress progress") -> None:
         self.page.goto(f"http://127.0.0.1:{self._server.port}/cases/{name}.html")
         self.page.wait_for_selector(waiting)
-
-    def log_in(self, name: str, password: str) -> None:
-        self.open(NAMES[0], "input[name=password]")
-        self.page.fill("input[name=name]", name)
-        self.page.fill("input[name=password]", password)
-        self.keys("Enter")
-        self.page.wait_for_selector("#review-progress progress")
 
     def keys(self, *names: str) -> None:
         for name in names:
@@ -334,41 +329,30 @@ def test_surfaces_and_boxes_are_dragged(server: Server, make_tab: Callable[[], T
     ]
 
 
-def test_reviewers_log_in_and_an_adjudicator_takes_one_of_two_readings(browser: Any, tmp_path: Path) -> None:
-    out, accounts, password = Out(tmp_path / "out"), Accounts(tmp_path / "accounts.json"), "correct horse battery"
-    out.add(NAMES[0], disc_and_cup(ROWS, COLUMNS))
-    names = ("anna", "ben", "cara")
-    for name in names:
-        accounts.add(name, password)
-    wishes = Wishes(port=0, accounts=tmp_path / "accounts.json", second=names[1:2], adjudicators=names[2:], blinded=True)
-    with started(out.path, wishes) as serving:
-        contexts = [browser.new_context(viewport={"width": 1300, "height": 850}) for _ in names]
-        reader, second, adjudicator = tabs = [Tab(context, serving) for context in contexts]
-        for tab, name in zip(tabs[:2], names, strict=False):
-            tab.log_in(name, password)
-        reader.keys("a")
-        reader.until("document.querySelector('#review-verdict').dataset.verdict === 'accepted'")
-        assert second.page.locator("#review-readings").is_hidden()
-        second.edit()
-        second.keys("b")
-        second.drag((5, 5), (20, 20))
-        second.keys("Control+s")
-        second.until("document.querySelector('#review-verdict').dataset.verdict === 'edited'")
-        adjudicator.log_in("cara", password)
-        adjudicator.page.click("[data-show=second]")
-        adjudicator.page.wait_for_selector(".review-mask")
-        adjudicator.keys("f")  # areas, too
-        shown = adjudicator.shown()
-        adjudicator.keys("a")  # accepts what is shown
-        adjudicator.until("document.querySelector('#review-verdict').dataset.verdict === 'edited'")
-        for context in contexts:
-            context.close()
-    assert [error for tab in tabs for error in tab.errors] == []
-    found = states(out.path)[NAMES[0]]
-    assert (found.reviewer, found.verdict, found.disagreement) == ("cara", "edited", False)
-    mask = read_correction(out.path, found.correction).masks[0]
-    assert (mask != disc_and_cup(ROWS, COLUMNS)).any()
-    np.testing.assert_array_equal(mask, shown)
+def test_an_adjudicator_logs_in_and_accepts_the_reading_that_is_shown(browser: Any, predictions: Path, tmp_path: Path) -> None:
+    accounts, password = tmp_path / "accounts.json", "correct horse battery"
+    Accounts(accounts).add("cara", password)
+    mask = disc_and_cup(ROWS, COLUMNS)
+    mask[5:9, 5:20] = 1
+    reading.read(predictions, FIRST, "accepted", by="anna")
+    correction = reading.edit(predictions, FIRST, [mask], by="ben", role="second")
+    context = browser.new_context(viewport={"width": 1300, "height": 850})
+    with started(predictions, Wishes(port=0, accounts=accounts, adjudicators=["cara"])) as serving:
+        tab = Tab(context, serving)
+        tab.open(FIRST, "input[name=password]")
+        tab.page.fill("input[name=name]", "cara")
+        tab.page.fill("input[name=password]", password)
+        tab.keys("Enter")
+        tab.page.click("[data-show=second]")
+        tab.page.wait_for_selector(".review-mask")
+        tab.keys("f")  # areas, too
+        np.testing.assert_array_equal(tab.shown(), mask)
+        tab.keys("a")
+        tab.until("document.querySelector('#review-verdict').dataset.verdict === 'edited'")
+        context.close()
+    assert tab.errors == []
+    found = states(predictions)[FIRST]
+    assert (found.reviewer, found.verdict, found.disagreement, found.correction) == ("cara", "edited", False, correction)
 
 
 def test_masks_pass_through_the_page_exactly(server: Server, make_tab: Callable[[], Tab]) -> None:
