@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--card", required=True)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--orders", nargs="+", default=["random", "doubt"], choices=["random", "doubt", "disagreement"])
+    parser.add_argument("--orders", nargs="+", default=["random", "doubt"], choices=["random", "doubt", "typical", "disagreement"])
     parser.add_argument("--reviewed", type=int, nargs="+", default=[5, 10])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60)

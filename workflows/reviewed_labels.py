@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--reviewed", type=int, default=10)
-    parser.add_argument("--order", default="doubt", choices=["doubt", "disagreement", "random"])
+    parser.add_argument("--order", default="typical", choices=["doubt", "typical", "disagreement", "random"])
     parser.add_argument("--accept", type=float, default=0.85)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--set", dest="override", action="append", default=[], help="change a setting of the training: dotted.key=value")

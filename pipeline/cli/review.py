@@ -73,7 +73,7 @@ def serve(
     adjudicator: Annotated[list[str] | None, typer.Option(help="Name of who ends a disagreement (repeatable).")] = None,
     blinded: Annotated[bool, typer.Option("--blinded", help="Two readers see each other's work after their own verdict.")] = False,
     order: Annotated[
-        Literal["needs", "doubt", "disagreement", "random"],
+        Literal["needs", "doubt", "typical", "disagreement", "random"],
         typer.Option(help="What is shown first: what needs eyes, as the worklist has it, or what teaches a network most (docs/review.md)."),
     ] = "needs",
     seed: Annotated[int, typer.Option(help="Of --order random.")] = 0,
@@ -124,7 +124,7 @@ def serve(
 
 
 def _ordered(
-    predictions: Path, order: Literal["needs", "doubt", "disagreement", "random"], seed: int
+    predictions: Path, order: Literal["needs", "doubt", "typical", "disagreement", "random"], seed: int
 ) -> Callable[[Sequence[str]], list[str]]:
     """Names in the order of the worklist -> as they are to be reviewed."""
     from pipeline.review.order import in_order

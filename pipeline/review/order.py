@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.types.assessment import DoubtRecord
 from pipeline.types.case_record import CaseRecord
 
-Order = Literal["doubt", "disagreement", "random"]
+Order = Literal["doubt", "typical", "disagreement", "random"]
 
 
 def in_order(predictions: Path, names: Sequence[str], order: Order, seed: int = 0) -> list[str]:
@@ -19,8 +20,10 @@ def in_order(predictions: Path, names: Sequence[str], order: Order, seed: int = 
 
     Parameters
     ----------
-    order: doubt: the least sure first (``doubt.score`` of case.json) · disagreement: those first on which several bundles, or flips of the
-        picture, agree least · random: by a hash of ``seed`` and name, so that a case that joins later moves no other.
+    order: doubt: the least sure first (``doubt.score`` of case.json) · typical: those first whose doubt is in the middle of all, so that
+        few corrections teach a network what most cases need (docs/results/active_learning.md) · disagreement: those first on which
+        several bundles, or flips of the picture, agree least · random: by a hash of ``seed`` and name, so that a case that joins later
+        moves no other.
 
     Raises
     ------
@@ -34,7 +37,10 @@ def in_order(predictions: Path, names: Sequence[str], order: Order, seed: int = 
             "each of these cases was looked at once, so that nothing can disagree: predict with --doubt (flips), or with several bundles "
             "of one class; or review by --order doubt"
         )
-    return sorted(names, key=lambda name: -known.get(name, -1.0))
+    if order == "typical":
+        ranked = sorted(known, key=lambda name: (known[name], name))
+        known = {name: -abs(place - (len(ranked) - 1) / 2) for place, name in enumerate(ranked)}
+    return sorted(names, key=lambda name: -known.get(name, -math.inf))
 
 
 def _value(folder: Path, order: Order) -> float | None:

@@ -44,6 +44,13 @@ def test_a_random_order_is_that_of_its_seed_and_newcomers_move_nobody(make_out: 
         in_order(out.path, NAMES, "disagreement")
 
 
+def test_typical_cases_come_before_the_surest_and_the_least_sure(make_out: Callable[..., Out]) -> None:
+    out = make_out()
+    for name, told in zip(NAMES, ({"score": 0.9}, {"score": 0.2}, {}, {"score": 0.3}), strict=True):
+        out.add(name, disc_and_cup(), doubt=told)
+    assert in_order(out.path, NAMES, "typical") == [NAMES[3], NAMES[0], NAMES[1], NAMES[2]]
+
+
 def test_flips_that_differ_are_a_disagreement() -> None:
     layers = DISC_CUP.layers(disc_and_cup(12, 16).astype(np.int64))
     chances = np.where(layers, np.float32(0.9), np.float32(0.1))
