@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.console import command, emit, progress
+from pipeline.cli.stated import ImgGeometry
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
 from pipeline.resources import find_run_file
 from pipeline.scans.walk import FOLLOW_LINKS
@@ -163,6 +164,7 @@ def index(
     together_with: TogetherWith = None,
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
+    img_geometry: ImgGeometry = None,
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     show_paths: Annotated[
@@ -173,8 +175,10 @@ def index(
     """Walk a folder and account for every file: read, duplicate, not an image, or rejected with its reason."""
     from pipeline.scans.folder import index_folder
     from pipeline.scans.identity import Pseudonyms, default_key_path
+    from pipeline.scans.raw_img import state_img_geometry
 
     existing_folder(folder, "folder")
+    state_img_geometry(img_geometry)
     limits = limits_of(max_pixels, memory_limit, workers)
     follow(follow_links)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())

@@ -10,6 +10,7 @@ import typer
 
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, SiteKey, existing_folder, follow, leave, printable, words
+from pipeline.cli.stated import ImgGeometry
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,6 +38,7 @@ def deidentify(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; say of each file what would be removed.")] = False,
     show_paths: Annotated[bool, typer.Option("--show-paths", help="Print (never store) the path of each file that is refused.")] = False,
     max_pixels: MaxPixels = None,
+    img_geometry: ImgGeometry = None,
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     as_json: AsJson = False,
@@ -47,11 +49,13 @@ def deidentify(
     from pipeline.deidentify.profile import CLEAN_PIXELS, MODIFIED_DATES, Rules
     from pipeline.scans.files import MAX_PIXELS
     from pipeline.scans.identity import Pseudonyms, default_key_path
+    from pipeline.scans.raw_img import state_img_geometry
 
     existing_folder(folder, "folder")
     chosen = {*([MODIFIED_DATES] if option is None else option), *([CLEAN_PIXELS] if burned_in == "black" else [])}
     rules = Rules.of(profile, chosen)
     follow(follow_links)
+    state_img_geometry(img_geometry)
     names = Pseudonyms.load_or_create(site_key or default_key_path())
     job = Job(rules, names, folder, "black" if CLEAN_PIXELS in chosen else burned_in, max_pixels or MAX_PIXELS)
     said: list[str] = []

@@ -26,7 +26,7 @@ from pipeline.cli.data import (
 )
 from pipeline.cli.runs import BundlePath, Device, Doubt, Engine, Plugin, load_plugin
 from pipeline.cli.sharing import InputList, RetryFailed, Scratch, ShardOption, StopAfter, share_of
-from pipeline.cli.stated import AxialLength, FieldAngle, Patients, PixelMm, StatedKind
+from pipeline.cli.stated import AxialLength, FieldAngle, ImgGeometry, Patients, PixelMm, StatedKind
 from pipeline.errors import ConfigError
 
 
@@ -53,6 +53,7 @@ def predict(
     field_angle: FieldAngle = None,
     axial_length: AxialLength = None,
     patients: Patients = "folder",
+    img_geometry: ImgGeometry = None,
     device: Device = "auto",
     engine: Engine = "torch",
     plugin: Plugin = None,
@@ -83,7 +84,8 @@ def predict(
     from pipeline.scans.identity import Pseudonyms, default_key_path
     from pipeline.scans.stated import stated
 
-    said = stated(modality, pixel_mm, field_angle=field_angle, axial_length=axial_length, patients=patients)
+    optics = {"field_angle": field_angle, "axial_length": axial_length}
+    said = stated(modality, pixel_mm, **optics, patients=patients, img_geometry=img_geometry)
     limits = limits_of(max_pixels, memory_limit, workers)
     follow(follow_links)
     share = share_of(folder, shard, input_list, retry_failed, stop_after, scratch)

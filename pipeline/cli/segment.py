@@ -12,7 +12,7 @@ from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, follow, leave, limits_of
 from pipeline.cli.runs import Device, Doubt
 from pipeline.cli.sharing import InputList, RetryFailed, Scratch, ShardOption, StopAfter, share_of
-from pipeline.cli.stated import AxialLength, FieldAngle, Patients, PixelMm, StatedKind
+from pipeline.cli.stated import AxialLength, FieldAngle, ImgGeometry, Patients, PixelMm, StatedKind
 from pipeline.errors import ConfigError
 from pipeline.resources import EXAMPLES
 
@@ -40,6 +40,7 @@ def segment(
     field_angle: FieldAngle = None,
     axial_length: AxialLength = None,
     patients: Patients = "folder",
+    img_geometry: ImgGeometry = None,
     device: Device = "auto",
     shard: ShardOption = None,
     input_list: InputList = None,
@@ -67,7 +68,8 @@ def segment(
     from pipeline.scans.identity import Pseudonyms, default_key_path
     from pipeline.scans.stated import stated
 
-    said = stated(modality, pixel_mm, field_angle=field_angle, axial_length=axial_length, patients=patients)
+    optics = {"field_angle": field_angle, "axial_length": axial_length}
+    said = stated(modality, pixel_mm, **optics, patients=patients, img_geometry=img_geometry)
     limits = limits_of(max_pixels, memory_limit, None)
     follow(follow_links)
     share = share_of(path, shard, input_list, retry_failed, stop_after, scratch)

@@ -26,6 +26,10 @@ AxialLength = Annotated[
     float | None,
     typer.Option("--axial-length", help="Length of the eye in mm, which corrects the scale of its photographs (Bennett 1994)."),
 ]
+ImgGeometry = Annotated[
+    str | None,
+    typer.Option("--img-geometry", help="ROWS,COLUMNS,SLICES of raw 8-bit .img volumes (Zeiss), which do not say it: 1024,512,128."),
+]
 Patients = Annotated[
     str, typer.Option("--patients", help="What is a patient where no tag says it: the folder, or each file, by its name without the eye.")
 ]

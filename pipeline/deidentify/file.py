@@ -97,24 +97,29 @@ def _cleaned(file: BinaryIO, kind: Format | None, scan: Scan | None, whose: Iden
     if kind == "dicom":
         return _clean_dicom(file, scan, patient, job)
     assert scan is not None
-    assert kind is not None
-    boxes = _text_in(scan, job)
-    if kind in _VOLUMES:
-        if any(boxes):
+    boxes = [] if kind == "heidelberg_vol" else _text_in(scan, job)  # what a device stores raw has no text in it
+    blackened = any(boxes) and job.burned_in == "black"
+    if kind is None or kind in _VOLUMES:  # None: a raw volume of stated size
+        if blackened:
             raise ScanError("burned_in", "text seems to be burned into this volume, where it is not blackened; --burned-in report keeps it")
-        if kind == "nifti":
-            return _same(clean_nifti(file), scan, kind, job)
-        if kind == "heidelberg_vol":
-            return _same(clean_vol(file, job.rules, patient, job.names.shift(patient), job.max_pixels), scan, kind, job)
-        return _same(clean_volume_file(scan), scan, "nifti", job)
+        return _noted(_clean_volume(file, kind, scan, patient, job), boxes)
     assert kind in RASTER_FORMATS
     pages = read_pages(file, kind, job.max_pixels, [])
-    if any(boxes) and job.burned_in == "black":
-        blacken(np.stack(pages) if len(pages) > 1 else (array := np.array(pages[0])[None]), boxes)
-        if len(pages) > 1:
-            raise ScanError("burned_in", "text seems to be burned into a picture of several pages, where it is not blackened")
-        return _noted(encode_plain([array[0]], kind if kind == "bmp" else "png"), boxes, kind)
-    return _noted(_same(clean_picture(file, kind, pages), scan, None, job), boxes, kind)
+    if not blackened:
+        return _noted(_same(clean_picture(file, kind, pages), scan, None, job), boxes)
+    if len(pages) > 1:
+        raise ScanError("burned_in", "text seems to be burned into a picture of several pages, where it is not blackened")
+    array = np.array(pages[0])
+    blacken(array[None], boxes)
+    return _noted(encode_plain([array], kind if kind == "bmp" else "png"), boxes)
+
+
+def _clean_volume(file: BinaryIO, kind: Format | None, scan: Scan, patient: str, job: Job) -> Cleaned:
+    if kind == "nifti":
+        return _same(clean_nifti(file), scan, kind, job)
+    if kind == "heidelberg_vol":
+        return _same(clean_vol(file, job.rules, patient, job.names.shift(patient), job.max_pixels), scan, kind, job)
+    return _same(clean_volume_file(scan), scan, "nifti", job)
 
 
 def _clean_dicom(file: BinaryIO, scan: Scan | None, patient: str, job: Job) -> Cleaned:
@@ -131,8 +136,8 @@ def _clean_dicom(file: BinaryIO, scan: Scan | None, patient: str, job: Job) -> C
     if any(boxes) and job.burned_in == "black":
         with quiet(), decoding("the DICOM file"):
             blacken_dicom(dataset, boxes)
-            return _noted(replace(cleaned, content=encoded(dataset)), boxes, "dicom")
-    return _noted(cleaned, boxes, "dicom")
+            return _noted(replace(cleaned, content=encoded(dataset)), boxes)
+    return _noted(cleaned, boxes)
 
 
 def _text_in(scan: Scan, job: Job) -> list[list[Box]]:
@@ -147,8 +152,8 @@ def _text_in(scan: Scan, job: Job) -> list[list[Box]]:
     return boxes
 
 
-def _noted(cleaned: Cleaned, boxes: Sequence[Sequence[Box]], kind: Format) -> Cleaned:
-    """With where text was found, and that a lossy picture was stored anew."""
+def _noted(cleaned: Cleaned, boxes: Sequence[Sequence[Box]]) -> Cleaned:
+    """With where text was found."""
     found = [f"frame {number + 1}: {box.left},{box.top} to {box.right},{box.bottom}" for number, some in enumerate(boxes) for box in some]
     if not found:
         return cleaned

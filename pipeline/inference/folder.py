@@ -35,6 +35,7 @@ from pipeline.inference.worker import Means, Worker
 from pipeline.memory import Limits, usual_workers
 from pipeline.scans.identity import Pseudonyms, tell_of_roles, warn_of_one_patient
 from pipeline.scans.listing import Block, Listing
+from pipeline.scans.raw_img import state_img_geometry
 from pipeline.scans.record import token_of
 from pipeline.scans.shard import Shard
 from pipeline.scans.stated import fill, scale_of
@@ -115,6 +116,7 @@ def predict_folder(
     loaded = [open_bundle(path) for path in (bundles if isinstance(bundles, Sequence) else (bundles,))]
     on, names = prepare_machine(device), pseudonyms or Pseudonyms.unkeyed()
     stated, profile, share = stated or Stated(), profile or Profile(), share or Share()
+    state_img_geometry(stated.img_geometry)
     if probabilities and any(map(finds_objects, loaded)):
         raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option out")
     models = ModelSet([Predictor(bundle, on, engine, explains=True, doubts=doubt) for bundle in loaded], scale_of(stated))

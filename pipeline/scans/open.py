@@ -14,6 +14,7 @@ from pipeline.scans.archives import unread_zip
 from pipeline.scans.files import MAX_PIXELS, Format, decoding, open_regular, sha256_of, sniff_file
 from pipeline.scans.identity import Identity, Pseudonyms, identify
 from pipeline.scans.place import SIDE_CONFLICT, contradicted_eye, laterality_from_place
+from pipeline.scans.raw_img import is_raw_img, read_raw_img
 from pipeline.scans.spacing import check_spacing
 from pipeline.types import CaseKey, Geometry, Laterality, Scan
 
@@ -102,6 +103,9 @@ def nothing_to_see(pixels: npt.NDArray[Any]) -> tuple[str, ...]:
 
 
 def _decode(file: BinaryIO, kind: Format | None, path: Path, sha256: str, names: Pseudonyms, root: Path | None, max_pixels: int) -> Scan:
+    if is_raw_img(path) and kind in (None, "dicom", "bmp", "pnm"):  # short signatures, which noise may happen to have
+        with decoding("the .img file"):
+            return _raw_img(file, path, sha256, names, root, max_pixels)
     if kind is None:
         with decoding("the file"):
             first = file.read(1)
@@ -137,6 +141,23 @@ def _decode(file: BinaryIO, kind: Format | None, path: Path, sha256: str, names:
             patient_source=whose.source,
             day=whose.day,
         )
+
+
+def _raw_img(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: Path | None, max_pixels: int) -> Scan:
+    voxels = read_raw_img(file, max_pixels)
+    geometry = _with_laterality(Geometry(voxels.shape), laterality_from_place(path, root))
+    whose = identify(names, path, root, geometry.laterality)
+    return Scan(
+        voxels[None],
+        geometry,
+        "oct",
+        whose.case,
+        sha256,
+        path,
+        patient_source=whose.source,
+        day=whose.day,
+        modality_source="user",
+    )
 
 
 def _unknown(path: Path) -> ScanError:

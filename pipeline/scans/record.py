@@ -24,7 +24,7 @@ Refused = Literal["not_an_image", "not_followed", "rejected"]
 Status = Literal["read", "part", "duplicate"] | Refused
 
 _NO_IMAGE = {"not_an_image", "not_a_file", "no_pixels"}
-PASSING = {"unreadable", "timeout", "crashed", "too_large", LINK, UNLISTED}
+PASSING = {"unreadable", "timeout", "crashed", "too_large", "no_geometry", LINK, UNLISTED}
 """Codes caused by the moment or a setting rather than by the file: it is tried again even if unchanged."""
 
 
