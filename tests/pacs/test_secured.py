@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +95,8 @@ def test_what_is_missing_is_said(
         list(studies(connection, Query()))
     assert sentence in str(error.value)
     assert "hunter2" not in str(error.value)
+    del error
+    gc.collect()  # as in test_transfer.py
 
 
 def test_a_certificate_that_is_none_is_a_sentence(secured: Orthanc, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,11 @@
-"""A watch with a bundle whose answer is known, for tests; run as a program it dies by SIGKILL at chosen moments.
-
-usage: python -m tests.pacs.watched PACS_FILE WORK
-
-Imports come first, then each watch is a fork, so that a death costs little. Prints how each ended.
-"""
+"""A watch with a bundle whose answer is known, and one that dies by SIGKILL at chosen moments."""
 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +58,15 @@ def dies_before(holder: type, method: str, is_moment: Callable[..., bool]) -> No
     setattr(holder, method, step)
 
 
-def main(pacs_file: Path, work: Path) -> None:
+def watch_and_die(pacs_file: Path, work: Path, said: Path) -> None:
+    """Watch again and again in forks of this process, of which each dies at another moment; ``said`` gets how each ended.
+
+    Imports come first, so that a death costs little.
+    """
+    with said.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    logging.basicConfig(level=logging.INFO)
     for name in ("seg", "sr", "sc"):
         importlib.import_module(f"pipeline.export.formats.{name}")
     for name in ("highdicom", "pyarrow.parquet", "pipeline.pacs.dicomweb", "scipy.ndimage", "skimage.measure", "nibabel"):
@@ -89,8 +92,4 @@ def main(pacs_file: Path, work: Path) -> None:
             moment()
             watch(pacs_file, work)
 
-        sys.stdout.write(f"{status_of(in_child(one))}\n")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+        os.write(1, f"status {status_of(in_child(one))}\n".encode())
