@@ -205,6 +205,8 @@ def test_the_commands(filled: Orthanc, hospital: list[Path], tmp_path: Path) -> 
     sent = run(app, ["pacs", "push", "here", str(tmp_path / "in"), "--any", *config])
     assert (sent.exit_code, f"sent: {found[0]['instances']}" in sent.output) == (0, True)
     assert filled.uids() == sorted(by_uid(hospital))
+    wrong = run(app, ["pacs", "watch", "here", str(tmp_path / "work"), "--format", "png", *config])
+    assert (wrong.exit_code, "a PACS takes seg, sr, sc and pdf" in wrong.output) == (2, True)
 
 
 def test_a_query_is_checked_before_it_is_asked() -> None:
