@@ -19,6 +19,7 @@ before = sum(json.loads(line) == call for line in calls.read_text().splitlines()
 with calls.open("a", encoding="utf-8") as file:
     file.write(json.dumps(call) + "\n")
 (state / "begun").touch()
+sys.stdout.write("a task's output is no part of what sbatch prints\n")
 if sys.argv[1] != "merge" and before == 0:
     if part == os.environ.get("FAKE_SLURM_KILLS"):
         time.sleep(600)

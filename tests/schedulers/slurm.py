@@ -28,7 +28,10 @@ def run(script: str, environment: dict[str, str], killed: bool) -> int:
     """A task in a session of its own; ``killed``: with all its processes, once its program has said that it has begun."""
     begun = STATE / "begun"
     begun.unlink(missing_ok=True)
-    task = subprocess.Popen(["bash", "-c", script], env=os.environ | environment, start_new_session=True)
+    with (STATE / "output").open("ab") as output:  # Slurm's own go to --output
+        task = subprocess.Popen(
+            ["bash", "-c", script], env=os.environ | environment, start_new_session=True, stdout=output, stderr=subprocess.STDOUT
+        )
     if killed:
         while not begun.exists() and task.poll() is None:
             time.sleep(0.01)
