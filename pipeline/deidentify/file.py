@@ -111,7 +111,7 @@ def _cleaned(file: BinaryIO, kind: Format | None, scan: Scan | None, whose: Iden
         raise ScanError("burned_in", "text seems to be burned into a picture of several pages, where it is not blackened")
     array = np.array(pages[0])
     blacken(array[None], boxes)
-    return _noted(encode_plain([array], kind if kind == "bmp" else "png"), boxes)
+    return _noted(encode_plain([array], kind), boxes)
 
 
 def _clean_volume(file: BinaryIO, kind: Format | None, scan: Scan, patient: str, job: Job) -> Cleaned:

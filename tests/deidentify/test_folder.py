@@ -62,6 +62,7 @@ def test_text_in_pixels_is_refused_reported_or_blackened(tmp_path: Path, photogr
     assert sum("text burned in (frame 1: " in line["notes"] for line in ledger(tmp_path / "reported")) == 2
     assert run(scans, tmp_path / "black", key, "--option", "clean-pixels")[0] == 0
     assert sorted(path.suffix for path in (tmp_path / "black").rglob("*_O*.*")) == [".png", ".png"]
+    assert ["written as PNG" in line["notes"] for line in ledger(tmp_path / "black") if line["output"].endswith("_OD.png")].count(True) == 1
     for path in (tmp_path / "black").glob("*/*/*"):
         scan = open_scan(path)
         seen = np.moveaxis(scan.pixels, 0, -1)
