@@ -157,7 +157,10 @@ def table(small: Cost, large: Cost) -> list[str]:
         ("report: inodes a case", each("report_inodes"), "", 1e7 / 1e6, "million"),
     ]
     lines = ["| what | each | 10 million |", "|---|---|---|"]
-    return [*lines, *(f"| {what} | {value:,.3g} {unit} | {value * factor:,.3g} {total} |" for what, value, unit, factor, total in rows)]
+    return [
+        *lines,
+        *(f"| {what} | {f'{value:,.3g} {unit}'.strip()} | {value * factor:,.3g} {total} |" for what, value, unit, factor, total in rows),
+    ]
 
 
 if __name__ == "__main__":
