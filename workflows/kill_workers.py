@@ -32,9 +32,10 @@ import torch
 from pipeline.bundles.bundle import build_task, load_bundle, save_bundle
 from pipeline.config import parse_config
 from pipeline.inference.crew import LIMIT_VARIABLE, MACHINE_VARIABLE
-from pipeline.inference.folder import Share, predict_folder
+from pipeline.inference.folder import predict_folder
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.raster import write_png
+from pipeline.scans.shard import Share
 from pipeline.types import LabelClass, LabelMap
 
 KEY = Pseudonyms(b"a key for killing workers")

@@ -17,6 +17,7 @@ from pipeline.cli import (
     demo,
     export,
     live,
+    merge,
     pacs,
     plans,
     predict,
@@ -48,6 +49,7 @@ cards.add_to(app)
 plans.add_to(app)
 runs.add_to(app)
 predict.add_to(app)
+merge.add_to(app)
 report.add_to(app)
 review.add_to(app)
 export.add_to(app)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.console import command, emit, progress
+from pipeline.cli.sharing import InputList, RetryFailed, ShardOption, StopAfter, share_of
 from pipeline.cli.stated import ImgGeometry
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
 from pipeline.resources import find_run_file
@@ -165,6 +166,10 @@ def index(
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
     img_geometry: ImgGeometry = None,
+    shard: ShardOption = None,
+    input_list: InputList = None,
+    retry_failed: RetryFailed = False,
+    stop_after: StopAfter = None,
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     show_paths: Annotated[
@@ -181,6 +186,7 @@ def index(
     state_img_geometry(img_geometry)
     limits = limits_of(max_pixels, memory_limit, workers)
     follow(follow_links)
+    share = share_of(folder, shard, input_list, retry_failed, stop_after, None)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
     look = None
     if together_with:
@@ -206,6 +212,7 @@ def index(
             on_file=note,
             look=look,
             models="" if look is None else look.id,
+            share=share,
         )
     emit(counts.summary(), as_json, unread + ends(counts.summary()))
     leave(counts.status("read"), counts.status("rejected"))

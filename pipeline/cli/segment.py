@@ -60,6 +60,7 @@ def segment(
     if not path.exists():
         raise ConfigError(f"{str(path)!r} does not exist; give a scan, a folder of them, or {NAME}")
     choice = choose_models(models.split(",") if models is not None else None)
+    from pipeline.inference.desk import is_complete
     from pipeline.inference.folder import predict_folder
     from pipeline.inference.on_cluster import OnCluster
     from pipeline.inference.uses import cases_in, doubts_in, eyes_lines, records_in, use_lines, uses_of
@@ -88,14 +89,20 @@ def segment(
             share=share,
             cluster=None if client is None else OnCluster(client, site_key or default_key_path()),
         )
-    with progress("report") as advance:
-        page = write_report(out, eyes=eyes_of(out), progress=advance)
+    page: Path | None = None
+    if is_complete(out):  # else the last share writes it
+        with progress("report") as advance:
+            page = write_report(out, eyes=eyes_of(out), progress=advance, wait=True)
     used, doubts = use_lines(uses_of(cases_in(out)), choice.bundles), doubts_in(out)
     left_out = [f"{name}: left out, {why}" for name, why in choice.left_out.items()]
     eyes = eyes_lines(records_in(out))
-    told = counts | {"models": used + left_out, "doubts": doubts, "eyes": eyes, "report": str(page)}
+    told = counts | {"models": used + left_out, "doubts": doubts, "eyes": eyes} | ({"report": str(page)} if page is not None else {})
     lines = [line for line in ends(counts) if not line.endswith(": 0")]
-    emit(told, as_json, [*lines, *eyes, *used, *left_out, *(f"warning: {text}" for text in doubts), f"report: {page}"])
+    emit(
+        told,
+        as_json,
+        [*lines, *eyes, *used, *left_out, *(f"warning: {text}" for text in doubts), f"report: {page or 'once every share is done'}"],
+    )
     leave(counts.get("done", 0), counts.get("rejected", 0) + counts.get("failed", 0))
 
 

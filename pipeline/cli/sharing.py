@@ -12,7 +12,7 @@ import typer
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.inference.folder import Share
+    from pipeline.scans.shard import Share
 
 ShardOption = Annotated[
     str | None,
@@ -53,9 +53,8 @@ def share_of(
     folder: Path, shard: str | None, input_list: str | None, retry_failed: bool, stop_after: str | None, scratch: Path | None
 ) -> Share:
     """What the options say, checked."""
-    from pipeline.inference.folder import Share
     from pipeline.scans.listing import read_input_list
-    from pipeline.scans.shard import Shard
+    from pipeline.scans.shard import Shard, Share
 
     if scratch is not None and not scratch.is_dir():
         raise ConfigError(f"--scratch {str(scratch)!r} is not a folder; give one that exists")

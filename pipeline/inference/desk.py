@@ -285,6 +285,11 @@ class Desk:
         shutil.rmtree(self._aside, ignore_errors=True)
 
 
+def is_complete(out: Path) -> bool:
+    """Whether all that was published is settled, so that nothing is left of any shard that has begun."""
+    return not any((out / WORK / "entries").glob("*.jsonl"))
+
+
 def _state(path: Path) -> tuple[int, int, int]:
     """Another one after a file was replaced."""
     try:

@@ -8,13 +8,11 @@ what files say of each other and writes what lies beside the cases (inference/se
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +35,7 @@ from pipeline.scans.identity import Pseudonyms, tell_of_roles, warn_of_one_patie
 from pipeline.scans.listing import Block, Listing
 from pipeline.scans.raw_img import state_img_geometry
 from pipeline.scans.record import token_of
-from pipeline.scans.shard import Shard
+from pipeline.scans.shard import Share
 from pipeline.scans.stated import fill, scale_of
 from pipeline.training.platform import prepare_machine, usable_cores
 from pipeline.types import ProgressCallback
@@ -50,22 +48,6 @@ _SETTLE, _LEDGER = "settle", "ledger"
 """Leases of what one process at a time does."""
 ROUNDS = 6
 """Of settling: a case that is made once more may get another name, or free one."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which part of a folder one process does, and how.
-
-    shard: its share of the files; the other ones are other processes'. chosen: files below the folder, instead of all of them.
-    again: look again at what failed or was rejected, whatever the reason. stop_after: seconds after which no more files are begun.
-    scratch: a local folder in which cases are made before they are moved to OUT whole.
-    """
-
-    shard: Shard | None = None
-    chosen: Sequence[Path] | None = None
-    again: bool = False
-    stop_after: float | None = None
-    scratch: Path | None = None
 
 
 def predict_folder(
@@ -127,7 +109,7 @@ def predict_folder(
         crew = held.enter_context(open_out(out, folder, models, names, probabilities, stated))
         for predictor in models.predictors:
             predictor.tell_engine(partial(record_engine, out, crew, predictor.bundle.id))
-        ends = math.inf if share.stop_after is None else time.monotonic() + share.stop_after
+        ends = share.ends_at()
         desk = Desk(out, root, names, crew, scratch=share.scratch, again=share.again, enough=lambda: time.monotonic() > ends)
         held.enter_context(closing(desk))
         unlisted = desk.journal.unlisted()

@@ -200,6 +200,11 @@ class Journal:
                 self._database.execute(f"DELETE FROM entries WHERE {same}", (entry.token, entry.sha256))  # noqa: S608 (fixed names)
                 self._database.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES ({marks})", astuple(entry))  # noqa: S608 (fixed names)
 
+    def forget_case(self, case: str) -> None:
+        """A case that must not be, and is not settled."""
+        with self._refusals(), self._database:
+            self._database.execute("DELETE FROM entries WHERE \"case\" = ? AND status = 'done' AND NOT settled", (case,))
+
     def forget_folder(self, token: str) -> None:
         """A folder that could not be listed, and now can be, is accounted for by its files."""
         with self._refusals(), self._database:

@@ -57,6 +57,7 @@ def carry_out(decision: Decision, journal: Journal, out: Path) -> None:
     """Enter and remove; what is to be made is left to the caller."""
     for case in sorted(decision.drop):
         shutil.rmtree(out / "cases" / case, ignore_errors=True)
+        journal.forget_case(case)
     journal.record(*decision.entries)
 
 

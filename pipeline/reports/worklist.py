@@ -56,7 +56,9 @@ class Unshown:
     reason: str
 
 
-def write_report(out: Path, *, eyes: Mapping[str, Laterality] | None = None, progress: ProgressCallback | None = None) -> Path:
+def write_report(
+    out: Path, *, eyes: Mapping[str, Laterality] | None = None, progress: ProgressCallback | None = None, wait: bool = False
+) -> Path:
     """Write or update ``out/report`` from what `ocuseg predict` left in ``out``; return its ``index.html``.
 
     ``report/worklist.csv`` has the same rows in the same order. Case pages whose case did not change are kept as they are. Every file
@@ -66,7 +68,7 @@ def write_report(out: Path, *, eyes: Mapping[str, Laterality] | None = None, pro
     Parameters
     ----------
     eyes: as reviewers set them, by name of the case; what the case's own record says stays on the disk.
-    progress: called with the number of cases finished and the number of all.
+    progress: called with the number of cases finished and the number of all. wait: for another process that writes it, too.
 
     Raises
     ------
@@ -80,7 +82,8 @@ def write_report(out: Path, *, eyes: Mapping[str, Laterality] | None = None, pro
     report = out / "report"
     for name in FOLDERS:
         (report / name).mkdir(parents=True, exist_ok=True)
-    with locked(report / ".lock", ConfigError("another process is writing this report; wait for it, then run the command again")):
+    busy = ConfigError("another process is writing this report; wait for it, then run the command again")
+    with locked(report / ".lock", None if wait else busy):
         return _write(out, report, run, ledger, eyes or {}, progress)
 
 

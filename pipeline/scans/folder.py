@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoppedRun
 from pipeline.lock import locked
 from pipeline.memory import Limits
 from pipeline.scans.archives import archive_counts
@@ -23,7 +24,7 @@ from pipeline.scans.listing import Listed, Listing
 from pipeline.scans.merging import merge_catalogues, part_of
 from pipeline.scans.place import Role
 from pipeline.scans.record import PASSING, FileRecord, Status, examine, open_file, record_of, rejection, stamp_of
-from pipeline.scans.shard import Shard
+from pipeline.scans.shard import Shard, Share
 from pipeline.scans.workers import Pool
 from pipeline.types import ProgressCallback, Scan
 
@@ -78,6 +79,7 @@ def scan_files(
     limits: Limits | None = None,
     leave_out: Container[str] = (),
     unchanged: Callable[[], None] | None = None,
+    again: bool = False,
     look: Callable[[Scan], Scan] | None = None,
 ) -> Generator[tuple[Listed, FileRecord], None, None]:
     """Every file of a listing's share with its record, in the order of the walk, as a stream. ``root`` is what tokens are of.
@@ -88,7 +90,7 @@ def scan_files(
     known: earlier catalogues; a file whose size and modification time are as recorded there is not opened.
     limits: what one file may take; by default what fits this machine.
     leave_out: absolute paths to skip.
-    unchanged: called for each file that was taken from ``known``.
+    unchanged: called for each file that was taken from ``known``. again: what was rejected is opened nevertheless.
     look: what is made of each scan before it is entered, in any thread of this process; a ScanError that it raises rejects the file.
 
     Each record is of its file alone: duplicates and slices of a volume are found when all are there (:meth:`CatalogueWriter.join`). Paths
@@ -105,6 +107,8 @@ def scan_files(
                 yield file, rejection(file.path, root, pseudonyms, file.problem)
                 continue
             record = _known_record(catalogues, file.token, stamp_of(file.path, pseudonyms)) if catalogues else None
+            if again and record is not None and record.status == "rejected":
+                record = None
             if record is not None and unchanged is not None:
                 unchanged()
             yield file, record
@@ -156,17 +160,16 @@ def index_folder(
     limits: Limits | None = None,
     look: Callable[[Scan], Scan] | None = None,
     models: str = "",
-    shard: Shard | None = None,
-    chosen: Sequence[Path] | None = None,
+    share: Share | None = None,
 ) -> Counts:
     """Write the catalogue of ``root`` to ``out``, or bring the one there up to date.
 
     If it is killed, an existing catalogue stays as it was, and the next run continues from what this one had read.
     ``progress(done, all)`` is called after each file; at the end ``on_file(path, record)`` with each record. ``look`` as of
-    :func:`scan_files`, by bundles with these ids (``models``): a catalogue that others made is not continued. ``chosen``: files below
-    ``root``, instead of all.
+    :func:`scan_files`, by bundles with these ids (``models``): a catalogue that others made is not continued. ``share``: which part of
+    it this process does.
 
-    With a ``shard`` its part of the catalogue is written beside ``out`` (:func:`part_of`), and what its files say of those of other
+    With a shard its part of the catalogue is written beside ``out`` (:func:`part_of`), and what its files say of those of other
     shards is not known; the last one puts all parts together (:func:`merge_catalogues`).
 
     Raises
@@ -174,6 +177,8 @@ def index_folder(
     ConfigError: ``out`` exists and is not a catalogue, is damaged, cannot be written, or another process is writing it.
     NothingUsableError: ``root`` does not exist.
     """
+    share = share or Share()
+    shard, ends = share.shard, share.ends_at()
     whole = out = Path(os.path.abspath(out))
     if shard is not None:
         out = part_of(whole, shard)
@@ -195,7 +200,7 @@ def index_folder(
             known = [stack.enter_context(Catalogue(path, models)) for path in dict.fromkeys((out, left_over, whole)) if path.exists()]
             if not all(catalogue.current for catalogue in known):
                 log.info("%s is of another version of ocuseg, or of other models; every file is read anew", what)
-            listing = stack.enter_context(closing(Listing(root, Path(os.path.abspath(root)), pseudonyms, chosen=chosen, shard=shard)))
+            listing = stack.enter_context(closing(Listing(root, Path(os.path.abspath(root)), pseudonyms, chosen=share.chosen, shard=shard)))
             if shard is not None:
                 log.info("share %s: %s of %s files are mine", shard, f"{listing.mine:,}", f"{listing.total:,}")
             writer = stack.enter_context(closing(CatalogueWriter(staged, models, "" if shard is None else str(shard))))
@@ -208,6 +213,7 @@ def index_folder(
                 limits=limits,
                 leave_out=own,
                 unchanged=count_unchanged,
+                again=share.again,
                 look=look,
             )
             for file, record in stack.enter_context(closing(found)):
@@ -218,6 +224,8 @@ def index_folder(
                 counts.archives.update(archive_counts([record.reason]))
                 if progress is not None:
                     progress(counts.files, listing.mine)
+                if time.monotonic() > ends:
+                    raise StoppedRun("the time of --stop-after is over: what was read is kept; run the same command again to continue")
             if shard is None:
                 writer.join()
             writer.commit()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.errors import ConfigError
 
@@ -49,6 +52,26 @@ class Shard:
         if found is None:
             raise ConfigError(f"--shard {text!r}: write it as 3/16 (the third of sixteen), or auto")
         return cls(int(found[1]), int(found[2]))
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of a folder one process does, and how.
+
+    shard: its share of the files; the other ones are other processes'. chosen: files below the folder, instead of all of them.
+    again: look again at what failed or was rejected, whatever the reason. stop_after: seconds after which no more files are begun.
+    scratch: a local folder in which cases are made before they are moved to OUT whole.
+    """
+
+    shard: Shard | None = None
+    chosen: Sequence[Path] | None = None
+    again: bool = False
+    stop_after: float | None = None
+    scratch: Path | None = None
+
+    def ends_at(self) -> float:
+        """When to begin no more files, by the monotonic clock."""
+        return math.inf if self.stop_after is None else time.monotonic() + self.stop_after
 
 
 def _of_scheduler(environment: Mapping[str, str]) -> Shard:

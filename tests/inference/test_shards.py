@@ -1,0 +1,178 @@
+"""Shares of a folder, done one after the other in any order, leave byte for byte what one process leaves; what is missing is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.bundles.bundle import Bundle
+from pipeline.cli.sharing import seconds_of
+from pipeline.errors import ConfigError, StoppedRun
+from pipeline.inference.crew import Crew
+from pipeline.inference.folder import predict_folder
+from pipeline.inference.infer import infer
+from pipeline.inference.merging import merge
+from pipeline.inference.model_set import ModelSet
+from pipeline.inference.predict import Predictor
+from pipeline.scans.listing import read_input_list
+from pipeline.scans.shard import Shard, Share
+from tests.inference.conftest import make_bundle, picture, write_folder
+from tests.inference.crash_driver import InThisProcess, state
+from tests.inference.test_folder import KEY
+from tests.scans.make import dicom, saved
+from tests.scans.test_series import write_series
+
+Run = Callable[..., dict[str, int]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Predicts tmp_path/scans, decoding in this process, which is faster."""
+    monkeypatch.setattr("pipeline.inference.worker.Pool", InThisProcess)
+
+    def go(out: str, **share: object) -> dict[str, int]:
+        return predict_folder(
+            tmp_path / "bundle",
+            tmp_path / "scans",
+            tmp_path / out,
+            device="cpu",
+            pseudonyms=KEY,
+            workers=2,
+            share=Share(**share),  # type: ignore[arg-type]
+        )
+
+    return go
+
+
+def test_shares_in_any_order_are_one_run_and_what_is_missing_is_named(tmp_path: Path, run: Run) -> None:
+    """Copies in other folders, one UID of two pictures, one picture of both eyes, and a file that is broken."""
+    paths = write_folder(tmp_path / "scans", 9)
+    for path, other in zip(paths[:4], paths[4:8], strict=True):
+        shutil.copy(path, other.with_name(f"{path.parts[-3]}_OS.png"))
+    for name, seed in (("a", 1), ("b", 2), ("c", 2), ("d", 3)):
+        folder = _made(tmp_path / "scans" / name)
+        saved(dicom(picture(seed), SOPInstanceUID="1.2.3.4", PatientComments=name, PatientID="Q"), folder / "x.dcm")
+    paths[8].with_name("broken.png").write_bytes(paths[8].read_bytes()[:99])
+    alone = run("alone")
+    assert (alone["done"], alone["duplicate"], alone["rejected"]) == (12, 5, 1)
+    for order in ((3, 1, 2), (1, 2, 3)):
+        out = f"shares{order[0]}"
+        for number in order[:2]:
+            run(out, shard=Shard(number, 3))
+        told = merge(tmp_path / out, KEY)
+        assert told.found == 18
+        assert not told.complete
+        assert list(told.shards) == [f"{order[2]}/3"]
+        assert told.shards[f"{order[2]}/3"][0] == len(told.missing) > 0
+        assert run(out, shard=Shard(order[2], 3)) == alone
+        assert merge(tmp_path / out, KEY).complete
+        assert state(tmp_path / out) == state(tmp_path / "alone")
+
+
+def test_slices_of_a_series_in_several_folders_are_one_volume_however_they_were_shared(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_bundle(tmp_path / "bundle", modality="oct", input_channels=1)
+    monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": made)
+    write_series(tmp_path / "scans" / "A")
+    for name in ("B", "copies"):
+        for path in sorted((tmp_path / "scans" / "A").iterdir())[:2]:
+            _made(tmp_path / "scans" / name)
+            (shutil.move if name == "B" and path.exists() else shutil.copy)(path, tmp_path / "scans" / name / path.name)
+    alone = run("alone")
+    assert (alone["done"], alone["part"], alone["duplicate"]) == (1, 3, 2)
+    for number in (2, 3, 1):
+        found = run("shares", shard=Shard(number, 3))
+    assert found == alone
+    assert state(tmp_path / "shares") == state(tmp_path / "alone")
+
+
+def test_an_input_list_a_stop_and_what_was_rejected(tmp_path: Path, run: Run) -> None:
+    paths = write_folder(tmp_path / "scans", 3)
+    table = tmp_path / "list.csv"
+    table.write_text("patient,path\nP0,P0000/V1/scan_0_OD.png\nP2,P0002/V1/scan_0_OD.png\n")
+    assert run("listed", chosen=read_input_list(str(table), tmp_path / "scans"))["done"] == 2
+    with pytest.raises(StoppedRun, match="--stop-after is over"):
+        run("out", stop_after=0.0)
+    paths[0].write_bytes(paths[0].read_bytes()[:99])
+    assert run("out")["rejected"] == 1
+    assert run("out", again=True)["rejected"] == 1
+    assert run("listed")["done"] == 3
+    table.write_text("../elsewhere.png\n")
+    with pytest.raises(ConfigError, match="1 of its files lie outside"):
+        read_input_list(str(table), tmp_path / "scans")
+
+
+def test_one_file_by_itself_is_what_a_folder_makes_of_it(tmp_path: Path, bundle: Bundle) -> None:
+    (path,) = write_folder(tmp_path / "scans", 1)
+    models = ModelSet([Predictor(bundle)])
+    first, second = (infer(path, models, KEY, root=tmp_path / "scans") for _ in range(2))
+    assert (first.mask == second.mask).all()
+    assert (first.case, first.warnings, first.assessment.flags) == (second.case, second.warnings, second.assessment.flags)
+
+
+def test_a_lease_is_taken_over_from_the_dead_alone(tmp_path: Path) -> None:
+    first, second = Crew(tmp_path, limit_s=0.4, machine="a"), Crew(tmp_path, limit_s=0.4, machine="b")
+    try:
+        assert first.take("block")
+        assert not second.take("block")
+        time.sleep(1.0)  # its beat goes on
+        assert not second.take("block")
+        first._over.set()  # as if it hung
+        os.utime(tmp_path / "beats" / first.me, (1, 1))
+        assert second.take("block")
+        assert not first.holds("block")
+        assert second.holds("block")
+        first.give_back("block")
+        assert second.holds("block")
+    finally:
+        first.close()
+        second.close()
+
+
+@pytest.mark.parametrize(
+    ("environment", "share"),
+    [
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "31", "SLURM_ARRAY_TASK_STEP": "2"}, "4/16"),
+        ({"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "3", "SLURM_ARRAY_TASK_COUNT": "4"}, "1/4"),
+        ({"JOB_COMPLETION_INDEX": "0", "JOB_COMPLETION_COUNT": "5"}, "1/5"),
+        ({"RANK": "2", "WORLD_SIZE": "3"}, "3/3"),
+    ],
+)
+def test_a_scheduler_says_which_share_it_is(environment: dict[str, str], share: str) -> None:
+    assert str(Shard.parse("auto", environment)) == share
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "words"),
+    [
+        ("17/16", {}, "must lie between"),
+        ("three", {}, "write it as 3/16"),
+        ("auto", {}, "is set"),
+        ("auto", {"JOB_COMPLETION_INDEX": "3"}, "JOB_COMPLETION_COUNT"),
+        (
+            "auto",
+            {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_MAX": "9", "SLURM_ARRAY_TASK_COUNT": "3"},
+            "have gaps",
+        ),
+    ],
+)
+def test_a_share_that_nobody_can_know_is_refused(text: str, environment: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Shard.parse(text, environment)
+
+
+def test_times_are_read_as_people_write_them() -> None:
+    assert [seconds_of(text) for text in ("3h50m", "90m", "1d", "45", "1.5s")] == [13800, 5400, 86400, 45, 1.5]
+    with pytest.raises(ConfigError, match="3h50m"):
+        seconds_of("soon")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
