@@ -65,9 +65,13 @@ class DimseConnection:
         with self.association([(model, None)]) as association:
             found = 0
             for status, answer in association.send_c_find(identifier, model):
+                if found == limit:
+                    continue  # what was under way when it was cancelled
                 self.check(status, "the query")
-                if status.Status in _PENDING and answer is not None and (limit is None or found < limit):
+                if status.Status in _PENDING and answer is not None:
                     found += 1
+                    if found == limit:
+                        association.send_c_cancel(1, query_model=model)
                     yield answer
 
     def fetch(self, instances: Sequence[Instance], take: Take) -> None:

@@ -220,5 +220,7 @@ def test_series_say_what_a_study_holds(filled: Orthanc, tmp_path: Path) -> None:
     with to(filled, tmp_path, "dicomweb") as web, to(filled, tmp_path, "dimse") as dimse:
         (study, *_) = [one.uid for one in studies(web, Query())]
         by_web, by_dimse = ({one.uid: one for one in series_of(way, study)} for way in (web, dimse))
+        assert [len(list(studies(way, Query(), 1))) for way in (web, dimse)] == [1, 1]
+        assert len(list(studies(dimse, Query()))) == 2
     assert by_web == by_dimse
     assert {one.modality for one in by_web.values()} == {"OP", "OPT"}
