@@ -74,6 +74,12 @@ class TrainingError(OcusegError):
     exit_code = EXIT_NOTHING_USABLE
 
 
+class TooManyFailures(OcusegError):
+    """More files failed or were rejected than --max-failures allows; all work up to that point is saved."""
+
+    exit_code = EXIT_SOME_REJECTED
+
+
 class StoppedRun(OcusegError):
     """The time that the user gave is over; all work up to that point is saved, and the same command goes on."""
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pipeline.errors import EXIT_INTERRUPTED, EXIT_USAGE, OcusegError
+from pipeline.errors import EXIT_INTERRUPTED, EXIT_USAGE, ConfigError, OcusegError
 
 if TYPE_CHECKING:
     from pipeline.types import ProgressCallback  # at run time it would bring numpy along
@@ -133,9 +133,27 @@ class ProgressLines:
         typer.echo(f"{self._description}: {', '.join(filter(None, parts))}", err=True)
 
 
+class ProgressJson:
+    """Progress for a program: an object a line on standard error, at most one a second and one for the last piece of work."""
+
+    def __init__(self, description: str) -> None:
+        self._description, self._printed = description, 0.0
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        now = time.monotonic()
+        if now - self._printed >= 1 or done == total:
+            self._printed = now
+            typer.echo(json.dumps({"step": self._description, "done": done, "total": total, "note": note}), err=True)
+
+
 @contextlib.contextmanager
-def progress(description: str) -> Iterator[ProgressCallback]:
-    """A progress bar on standard error if it is a terminal, else a line every half minute."""
+def progress(description: str, how: str = "auto") -> Iterator[ProgressCallback]:
+    """A progress bar on standard error if it is a terminal, else a line every half minute; or, by ``how``, json."""
+    if how not in ("auto", "json"):
+        raise ConfigError(f"--progress {how!r}: must be auto or json")
+    if how == "json":
+        yield ProgressJson(description)
+        return
     if not sys.stderr.isatty():
         yield ProgressLines(description)
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.console import command, emit, progress
-from pipeline.cli.sharing import InputList, RetryFailed, ShardOption, StopAfter, share_of
+from pipeline.cli.sharing import HowProgress, InputList, RetryFailed, ShardOption, StopAfter, share_of
 from pipeline.cli.stated import ImgGeometry
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
 from pipeline.resources import find_run_file
@@ -170,6 +170,7 @@ def index(
     input_list: InputList = None,
     retry_failed: RetryFailed = False,
     stop_after: StopAfter = None,
+    how: HowProgress = "auto",
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     show_paths: Annotated[
@@ -201,7 +202,7 @@ def index(
         elif show_paths and (record.warnings or record.reason):
             unread.append(f"{printable(path)}: read, but {'; '.join(filter(None, (record.warnings, record.reason)))}")
 
-    with progress("files") as advance:
+    with progress("files", how) as advance:
         counts = index_folder(
             folder,
             out,

@@ -25,7 +25,7 @@ from pipeline.cli.data import (
     limits_of,
 )
 from pipeline.cli.runs import BundlePath, Device, Doubt, Engine, Plugin, load_plugin
-from pipeline.cli.sharing import InputList, RetryFailed, Scratch, ShardOption, StopAfter, share_of
+from pipeline.cli.sharing import HowProgress, InputList, MaxFailures, RetryFailed, Scratch, ShardOption, StopAfter, share_of
 from pipeline.cli.stated import AxialLength, FieldAngle, ImgGeometry, Patients, PixelMm, StatedKind
 from pipeline.errors import ConfigError
 
@@ -62,6 +62,8 @@ def predict(
     retry_failed: RetryFailed = False,
     stop_after: StopAfter = None,
     scratch: Scratch = None,
+    max_failures: MaxFailures = None,
+    how: HowProgress = "auto",
     cluster: ClusterOption = None,
     dashboard: DashboardOption = None,
     follow_links: FollowLinks = False,
@@ -88,10 +90,10 @@ def predict(
     said = stated(modality, pixel_mm, **optics, patients=patients, img_geometry=img_geometry)
     limits = limits_of(max_pixels, memory_limit, workers)
     follow(follow_links)
-    share = share_of(folder, shard, input_list, retry_failed, stop_after, scratch)
+    share = share_of(folder, shard, input_list, retry_failed, stop_after, scratch, max_failures)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
     spent = Profile()
-    with client_of(cluster, dashboard) as client, progress("predicting") as advance:
+    with client_of(cluster, dashboard) as client, progress("predicting", how) as advance:
         counts = predict_folder(
             [bundle, *further],
             folder,

@@ -11,7 +11,7 @@ from pipeline.cli.clusters import ClusterOption, DashboardOption, client_of
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, follow, leave, limits_of
 from pipeline.cli.runs import Device, Doubt
-from pipeline.cli.sharing import InputList, RetryFailed, Scratch, ShardOption, StopAfter, share_of
+from pipeline.cli.sharing import HowProgress, InputList, MaxFailures, RetryFailed, Scratch, ShardOption, StopAfter, share_of
 from pipeline.cli.stated import AxialLength, FieldAngle, ImgGeometry, Patients, PixelMm, StatedKind
 from pipeline.errors import ConfigError
 from pipeline.resources import EXAMPLES
@@ -47,6 +47,8 @@ def segment(
     retry_failed: RetryFailed = False,
     stop_after: StopAfter = None,
     scratch: Scratch = None,
+    max_failures: MaxFailures = None,
+    how: HowProgress = "auto",
     cluster: ClusterOption = None,
     dashboard: DashboardOption = None,
     follow_links: FollowLinks = False,
@@ -73,9 +75,9 @@ def segment(
     said = stated(modality, pixel_mm, **optics, patients=patients, img_geometry=img_geometry)
     limits = limits_of(max_pixels, memory_limit, None)
     follow(follow_links)
-    share = share_of(path, shard, input_list, retry_failed, stop_after, scratch)
+    share = share_of(path, shard, input_list, retry_failed, stop_after, scratch, max_failures)
     pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
-    with client_of(cluster, dashboard) as client, progress("segmenting") as advance:
+    with client_of(cluster, dashboard) as client, progress("segmenting", how) as advance:
         counts = predict_folder(
             [*choice.bundles.values()],
             path,

@@ -30,6 +30,11 @@ StopAfter = Annotated[
 ]
 Scratch = Annotated[Path | None, typer.Option("--scratch", help="Local folder to make cases in before they are moved to OUT whole.")]
 
+MaxFailures = Annotated[
+    str | None, typer.Option("--max-failures", help="End the run when more files than this failed or were rejected: 20, or 5% of all.")
+]
+HowProgress = Annotated[str, typer.Option("--progress", help="auto, or json: a line of JSON a second on standard error, for a program.")]
+
 _TIME = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
@@ -50,7 +55,13 @@ def seconds_of(text: str | None) -> float | None:
 
 
 def share_of(
-    folder: Path, shard: str | None, input_list: str | None, retry_failed: bool, stop_after: str | None, scratch: Path | None
+    folder: Path,
+    shard: str | None,
+    input_list: str | None,
+    retry_failed: bool,
+    stop_after: str | None,
+    scratch: Path | None,
+    max_failures: str | None = None,
 ) -> Share:
     """What the options say, checked."""
     from pipeline.scans.listing import read_input_list
@@ -58,10 +69,13 @@ def share_of(
 
     if scratch is not None and not scratch.is_dir():
         raise ConfigError(f"--scratch {str(scratch)!r} is not a folder; give one that exists")
-    return Share(
+    share = Share(
         shard=None if shard is None else Shard.parse(shard, os.environ),
         chosen=None if input_list is None else read_input_list(input_list, folder),
         again=retry_failed,
         stop_after=seconds_of(stop_after),
         scratch=scratch,
+        max_failures=max_failures,
     )
+    share.most_failures(0)
+    return share

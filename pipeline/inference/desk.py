@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections import Counter
@@ -10,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.errors import TooManyFailures
 from pipeline.inference import found
 from pipeline.inference.case_files import Staging
 from pipeline.inference.crew import Crew
@@ -120,6 +122,7 @@ class Desk:
         self.tell: Callable[[int, str], None] = lambda done, note: None
         self.waiting: set[str] = set()  # blocks that others work on
         self.finished, self.stopped, self.roles = 0, False, Counter[Role]()
+        self.failures, self.most_failures = 0, math.inf
         self._journal: Journal | None = None
         self._aside = Path(tempfile.mkdtemp(prefix="ocuseg-", dir=scratch))
         self.take_in_again()
@@ -252,6 +255,12 @@ class Desk:
         self.hands.enter(ended)
         for entry in ended:
             self._count(entry.status)
+            self.failures += entry.status in ("failed", "rejected")
+        if self.failures > self.most_failures:
+            self.most_failures = math.inf  # said once
+            raise TooManyFailures(
+                f"{self.failures} files failed or were rejected, more than --max-failures allows; what is finished is saved"
+            )
 
     def _count(self, status: str, files: int = 1) -> None:
         self.finished += files

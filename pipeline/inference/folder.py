@@ -123,6 +123,7 @@ def predict_folder(
         if share.shard is not None:
             log.info("share %s: %s of %s files are mine", share.shard, f"{listing.mine:,}", f"{listing.total:,}")
         found.note(out / WORK, listing, share.shard, crew.me, whole=share.chosen is None)
+        desk.most_failures = share.most_failures(listing.mine)
         desk.tell = lambda done, note: progress(done, listing.mine, note) if progress is not None else None
         run = _Run(means, desk, listing, finds_objects=models.finds_objects)
         if cluster is not None:

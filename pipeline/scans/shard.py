@@ -60,7 +60,8 @@ class Share:
 
     shard: its share of the files; the other ones are other processes'. chosen: files below the folder, instead of all of them.
     again: look again at what failed or was rejected, whatever the reason. stop_after: seconds after which no more files are begun.
-    scratch: a local folder in which cases are made before they are moved to OUT whole.
+    scratch: a local folder in which cases are made before they are moved to OUT whole. max_failures: how many files may fail or be
+    rejected, as "20" or, of this process's files, "5%".
     """
 
     shard: Shard | None = None
@@ -68,6 +69,16 @@ class Share:
     again: bool = False
     stop_after: float | None = None
     scratch: Path | None = None
+    max_failures: str | None = None
+
+    def most_failures(self, files: int) -> float:
+        """Raises ConfigError: ``max_failures`` is neither a number nor a percentage."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", (self.max_failures or "").strip())
+        if self.max_failures is None:
+            return math.inf
+        if found is None:
+            raise ConfigError(f"--max-failures {self.max_failures!r}: must be a number of files, such as 20, or a percentage, such as 5%")
+        return float(found[1]) * files / 100 if found[2] else float(found[1])
 
     def ends_at(self) -> float:
         """When to begin no more files, by the monotonic clock."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.bundles.bundle import Bundle
+from pipeline.cli.console import progress
 from pipeline.cli.sharing import seconds_of
-from pipeline.errors import ConfigError, StoppedRun
+from pipeline.errors import ConfigError, StoppedRun, TooManyFailures
 from pipeline.inference.crew import Crew
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.infer import infer
@@ -100,6 +102,9 @@ def test_an_input_list_a_stop_and_what_was_rejected(tmp_path: Path, run: Run) ->
     with pytest.raises(StoppedRun, match="--stop-after is over"):
         run("out", stop_after=0.0)
     paths[0].write_bytes(paths[0].read_bytes()[:99])
+    with pytest.raises(TooManyFailures, match="1 files failed or were rejected"):
+        run("few", max_failures="30%")
+    assert run("few", max_failures="1")["done"] == 2
     assert run("out")["rejected"] == 1
     assert run("out", again=True)["rejected"] == 1
     assert run("listed")["done"] == 3
@@ -171,6 +176,16 @@ def test_times_are_read_as_people_write_them() -> None:
     assert [seconds_of(text) for text in ("3h50m", "90m", "1d", "45", "1.5s")] == [13800, 5400, 86400, 45, 1.5]
     with pytest.raises(ConfigError, match="3h50m"):
         seconds_of("soon")
+
+
+def test_progress_for_a_program_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("predicting", "json") as advance:
+        for done in range(1, 4):
+            advance(done, 3, "done")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert lines[-1] == {"step": "predicting", "done": 3, "total": 3, "note": "done"}
+    with pytest.raises(ConfigError, match="auto or json"), progress("predicting", "xml"):
+        pass
 
 
 def _made(folder: Path) -> Path:
