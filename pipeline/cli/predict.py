@@ -56,6 +56,9 @@ def predict(
     img_geometry: ImgGeometry = None,
     device: Device = "auto",
     engine: Engine = "torch",
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Images that go through the network together (default: as the device needs).")
+    ] = None,
     plugin: Plugin = None,
     shard: ShardOption = None,
     input_list: InputList = None,
@@ -102,6 +105,7 @@ def predict(
             engine=engine,
             probabilities=probabilities,
             doubt=doubt,
+            batch_size=batch_size,
             workers=workers,
             pseudonyms=pseudonyms,
             stated=said,

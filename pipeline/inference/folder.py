@@ -59,6 +59,7 @@ def predict_folder(
     engine: str = "torch",
     probabilities: bool = False,
     doubt: bool = False,
+    batch_size: int | None = None,
     workers: int | None = None,
     pseudonyms: Pseudonyms | None = None,
     stated: Stated | None = None,
@@ -79,6 +80,7 @@ def predict_folder(
     engine: what runs the network (inference/engines/); auto: what is fastest on the first image.
     probabilities: also keep each class's probabilities (float16, ``probabilities.npz``).
     doubt: also look at flips of each picture, and show where they disagree; no mask changes.
+    batch_size: images that go through a network together (None: one on a CPU, on a GPU as many as keep it busy).
     workers: files read, and results written, at once; as many as cores and memory allow, where nothing is given.
     pseudonyms: makes the names of cases; the published key of :meth:`Pseudonyms.unkeyed` is used without it (public data only).
     stated: what the user says of scans whose files do not say it. limits: what one file may take (None: what fits this machine).
@@ -101,7 +103,7 @@ def predict_folder(
     state_img_geometry(stated.img_geometry)
     if probabilities and any(map(finds_objects, loaded)):
         raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option out")
-    models = ModelSet([Predictor(bundle, on, engine, explains=True, doubts=doubt) for bundle in loaded], scale_of(stated))
+    models = ModelSet([Predictor(bundle, on, engine, explains=True, doubts=doubt, batch=batch_size) for bundle in loaded], scale_of(stated))
     workers = max(1, workers or usual_workers(usable_cores()))
     means = Means(models, partial(fill, stated, names), workers, limits or Limits.chosen(workers=workers), profile, probabilities)
     root = Path(os.path.abspath(folder if folder.is_dir() else folder.parent))

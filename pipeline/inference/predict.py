@@ -62,6 +62,7 @@ class Predictor:
 
     ``ready``, ``look`` and, once it is loaded, ``finished`` may run in any thread; ``predict``, ``slices`` and ``together`` belong to
     one. ``explains``: predictions also say where the network looked, ``doubts``: where flips disagree, where the family can.
+    ``batch``: how many images go together; on a CPU a smaller rest is filled up, so that no picture's result hangs on its neighbours.
     """
 
     def __init__(
@@ -72,8 +73,9 @@ class Predictor:
         *,
         explains: bool = False,
         doubts: bool = False,
+        batch: int | None = None,
     ) -> None:
-        self.bundle = bundle
+        self.bundle, self._batch_size = bundle, batch
         self.device = torch.device(device)
         self.explains, self.doubts = explains, doubts
         self._engine = engine
@@ -173,7 +175,9 @@ class Predictor:
     def together(self, scans: Sequence[PreprocessedScan]) -> list[Prediction]:
         """Photographs in one batch, as the network gives them: each is still to be :meth:`finished`, in any thread."""
         new = [one for one in scans if one.said is None]
-        found = iter(self._run(self._batch([_photograph(one) for one in new], [one.scan.case for one in new])) if new else ())
+        missing = 0 if self._batch_size is None or self.device.type != "cpu" or not new else self._batch_size - len(new)
+        full = [*new, *[new[-1]] * missing] if new else []  # always of one size: what is found hangs on it, and on nothing else
+        found = iter(self._run(self._batch([_photograph(one) for one in full], [one.scan.case for one in full])) if full else ())
         return [next(found) if one.said is None else one.said for one in scans]
 
     def finished(self, prediction: Prediction, reduced: CompactImage, warnings: Sequence[str]) -> Prediction:
@@ -182,7 +186,10 @@ class Predictor:
         return replace(shown, bundle_id=self.bundle.id, warnings=(*shown.warnings, *warnings))
 
     def at_once(self, pixels: int) -> int:
-        """How many images of so many pixels (rows times columns) go together: one on a CPU, and on a GPU as many as keep it busy."""
+        """How many images of so many pixels (rows times columns) go together: as the user says, else one on a CPU, and on a GPU as many
+        as keep it busy."""
+        if self._batch_size is not None and not self.bundle.volumes:
+            return self._batch_size
         return 1 if self.device.type == "cpu" or self.bundle.volumes else max(1, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // pixels))
 
     def _run(self, batch: Batch) -> list[Prediction]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bundles.bundle import Bundle
+from pipeline.bundles.bundle import Bundle, open_bundle
 from pipeline.cli.console import progress
 from pipeline.cli.sharing import seconds_of
 from pipeline.errors import ConfigError, StoppedRun, TooManyFailures
@@ -22,10 +22,12 @@ from pipeline.inference.merging import merge
 from pipeline.inference.model_set import ModelSet
 from pipeline.inference.predict import Predictor
 from pipeline.scans.listing import read_input_list
+from pipeline.scans.open import open_scan
 from pipeline.scans.shard import Shard, Share
 from tests.inference.conftest import make_bundle, picture, write_folder
 from tests.inference.crash_driver import InThisProcess, state
 from tests.inference.test_folder import KEY
+from tests.inference.test_killed import tiny_bundle
 from tests.scans.make import dicom, saved
 from tests.scans.test_series import write_series
 
@@ -176,6 +178,19 @@ def test_times_are_read_as_people_write_them() -> None:
     assert [seconds_of(text) for text in ("3h50m", "90m", "1d", "45", "1.5s")] == [13800, 5400, 86400, 45, 1.5]
     with pytest.raises(ConfigError, match="3h50m"):
         seconds_of("soon")
+
+
+def test_in_a_batch_no_picture_changes_another_by_a_bit(tmp_path: Path) -> None:
+    """Through a real network: first or last, with others or with repetitions of itself."""
+    predictor = Predictor(open_bundle(tiny_bundle(tmp_path / "tiny")), batch=3)
+    paths = write_folder(tmp_path / "scans", 4)
+    ready = [predictor.ready(open_scan(path, pseudonyms=KEY)) for path in paths]
+    alone = predictor.together(ready[:1])[0].probabilities
+    for batch, place in (((1, 0, 2), 1), ((2, 3, 0), 2), ((0, 3), 0)):
+        found = predictor.together([ready[k] for k in batch])[place].probabilities
+        assert found is not None
+        assert alone is not None
+        assert (found == alone).all()
 
 
 def test_progress_for_a_program_is_json(capsys: pytest.CaptureFixture[str]) -> None:
