@@ -132,6 +132,7 @@ def predict_folder(
             given = ClusterWork(
                 [Path(os.path.abspath(bundle.path)) for bundle in loaded], Path(os.path.abspath(folder)), Path(os.path.abspath(out)),
                 cluster.key_path, stated, device, engine, probabilities, doubt, means.limits.max_pixels, share.again, share.scratch,
+                batch_size,
             )  # fmt: skip
             run.work = partial(work_on_cluster, cluster.client, given, desk, listing.mine, lambda: time.monotonic() > ends)
         try:

@@ -29,6 +29,7 @@ from pipeline.inference.worker import Means, Worker
 from pipeline.memory import Limits
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.listing import Block, Listed
+from pipeline.scans.raw_img import state_img_geometry
 from pipeline.scans.record import stamp_of
 from pipeline.scans.stated import fill, scale_of
 from pipeline.training.platform import prepare_machine
@@ -63,6 +64,7 @@ class ClusterWork:
     max_pixels: int | None = None
     again: bool = False
     scratch: Path | None = None
+    batch_size: int | None = None
     ocuseg: str = version("ocuseg")
 
     def open(self, held: ExitStack) -> Callable[[Sequence[Block]], list[int]]:
@@ -70,7 +72,9 @@ class ClusterWork:
             raise ConfigError(f"a worker of the cluster has ocuseg {version('ocuseg')}, not {self.ocuseg}; install one version everywhere")
         on = prepare_machine(self.device)
         names = Pseudonyms.unkeyed() if self.key_path is None else Pseudonyms.load(self.key_path)
-        predictors = [Predictor(open_bundle(path), on, self.engine, explains=True, doubts=self.doubt) for path in self.bundles]
+        state_img_geometry(self.stated.img_geometry)
+        bundles = [open_bundle(path) for path in self.bundles]
+        predictors = [Predictor(one, on, self.engine, explains=True, doubts=self.doubt, batch=self.batch_size) for one in bundles]
         models = ModelSet(predictors, scale_of(self.stated))
         limits = Limits.chosen(self.max_pixels, workers=1)
         means = Means(models, partial(fill, self.stated, names), 1, limits, Profile(), self.probabilities)
