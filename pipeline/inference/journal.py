@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import astuple, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -65,12 +65,17 @@ class Entry:
     judged: str = ""
     settled: int = field(default=0, compare=False)
 
+    def row(self) -> tuple[object, ...]:
+        """Its fields in their order."""
+        return tuple(getattr(self, name) for name in _FIELDS)
+
     def may_be(self, other: Entry) -> bool:
         """Whether two files may hold one picture, or have one name."""
         return self.sha256 == other.sha256 or self.case == other.case or bool(self.instance and self.instance == other.instance)
 
 
-_COLUMNS = ", ".join(f'"{f.name}"' for f in fields(Entry))
+_FIELDS = tuple(f.name for f in fields(Entry))
+_COLUMNS = ", ".join(f'"{name}"' for name in _FIELDS)
 _GATHER = """
 DROP TABLE IF EXISTS temp.gathered;
 CREATE TEMP TABLE gathered AS
@@ -198,7 +203,7 @@ class Journal:
                 ):
                     entry = replace(entry, settled=1)
                 self._database.execute(f"DELETE FROM entries WHERE {same}", (entry.token, entry.sha256))  # noqa: S608 (fixed names)
-                self._database.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES ({marks})", astuple(entry))  # noqa: S608 (fixed names)
+                self._database.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES ({marks})", entry.row())  # noqa: S608 (fixed names)
 
     def forget_case(self, case: str) -> None:
         """A case that must not be, and is not settled."""

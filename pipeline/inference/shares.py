@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import astuple
 from pathlib import Path
 
 from pipeline.atomic import sync
@@ -36,7 +35,7 @@ class Shares:
         while self._path(name, number).exists():
             number += 1
         staged = self._folder / f".{name}.{self._me}"
-        staged.write_text("".join(json.dumps(astuple(entry)) + "\n" for entry in entries), encoding="utf-8")
+        staged.write_text("".join(json.dumps(entry.row()) + "\n" for entry in entries), encoding="utf-8")
         sync(staged)
         os.replace(staged, self._path(name, number))
         self._known[name] = number

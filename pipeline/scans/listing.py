@@ -19,8 +19,9 @@ from pipeline.scans.walk import LINK_TOLD, is_outside, walk
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".nii", ".gz", ".vol", ".e2e", ".fda", ".mha", ".nrrd")
 """Endings of files that are never slices of a volume across files, so that each may go its own way."""
-_FILES = 8
-"""Of a block, on average: a lease costs little beside them, and what a killed process had begun is soon read again."""
+_FILES, _BLOCKS = 16, 64
+"""Of a block, on average: a lease costs little beside them, and what a killed process had begun is soon read again. Fewer, where
+there would not be so many blocks."""
 _LARGE, _CUT = 128, 64
 """A folder with more files that may be slices is cut, at one of so many names."""
 _PATH_COLUMNS = ("path", "file", "image")
@@ -100,7 +101,7 @@ class Listing(TemporaryDatabase):
             if group and file.key != group[0].key:
                 block += group
                 group = []
-                if _ends(block, file.key):
+                if _ends(block, file.key, max(1, min(_FILES, self.total // _BLOCKS))):
                     yield self._block(block)
                     block = []
             group.append(file)
@@ -147,9 +148,9 @@ class _Folder:
         return self._key, self._at
 
 
-def _ends(block: Sequence[Listed], next_key: str) -> bool:
+def _ends(block: Sequence[Listed], next_key: str, size: int) -> bool:
     """Whether a block ends before the group ``next_key``: by chance that hangs on the key alone, or because it has grown long."""
-    return len(block) >= 4 * _FILES or zlib.crc32(b"block" + next_key.encode()) % _FILES == 0
+    return len(block) >= 4 * size or zlib.crc32(b"block" + next_key.encode()) % size == 0
 
 
 def _chosen(paths: Iterable[Path], folder: Path) -> Iterator[tuple[Path, ScanError | None]]:
