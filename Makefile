@@ -5,11 +5,18 @@ BIN := $(VENV)/bin
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# Every module of ocuseg, and the libraries that it imports only where they are used.
-IMPORT_ALL := import importlib, pkgutil, pipeline; \
-  names = [m.name for m in pkgutil.walk_packages(pipeline.__path__, "pipeline.") if not m.name.endswith("__main__")]; \
-  extra = "accelerate mlflow matplotlib.pyplot nibabel pydicom tifffile safetensors.torch faster_coco_eval skimage.measure scipy.ndimage rich.progress"; \
-  [importlib.import_module(name) for name in names + extra.split()]
+# Every module of ocuseg, but for those of extras that are not installed, and the libraries that it imports only where they are used.
+define IMPORT_ALL
+import contextlib, importlib, pkgutil, pipeline
+for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
+    if not module.name.endswith("__main__"):
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(module.name)
+for name in ("accelerate", "mlflow", "matplotlib.pyplot", "nibabel", "pydicom", "tifffile", "safetensors.torch", "faster_coco_eval",
+             "skimage.measure", "scipy.ndimage", "rich.progress"):
+    importlib.import_module(name)
+endef
+export IMPORT_ALL
 
 .PHONY: setup demo test matrix lint bench clean
 
@@ -50,7 +57,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	@# A .venv of an older Python, or one that was moved here with its folder, is made anew.
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && $(BIN)/pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e .
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -W ignore -c '$(IMPORT_ALL)'
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -W ignore -c "$$IMPORT_ALL"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
