@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipeline.errors import ConfigError
@@ -15,6 +16,7 @@ log = logging.getLogger(__name__)
 LOCAL, REMOTE = re.compile(r"local:([1-9]\d{0,3})"), re.compile(r"(tcp|tls)://\S+")
 DASHBOARD = "127.0.0.1:0"
 """Where the dashboard listens unless something else was asked for: this machine alone, any free port."""
+LOOK_AGAIN_S = 2.0
 ANSWER_S = 20
 """Seconds in which a scheduler must answer, and have a worker."""
 
@@ -83,5 +85,32 @@ def _local(workers: int, memory: int | None, dashboard: str) -> Iterator[Any]:
             memory_limit="auto" if memory is None else max(memory // workers, 1),
             silence_logs=logging.CRITICAL,
         ) as running,
+        _replacing(running),
     ):
         yield running
+
+
+@contextmanager
+def _replacing(running: Any) -> Iterator[None]:
+    """Start workers anew that their nannies have given up, as they do with one that dies while it starts."""
+    from distributed.core import Status
+
+    async def replace() -> None:
+        for name, nanny in list(running.workers.items()):
+            if nanny.status in (Status.closed, Status.failed):
+                del running.workers[name]
+        await running._correct_state()
+
+    def watch() -> None:
+        while not over.wait(LOOK_AGAIN_S):
+            with suppress(Exception):  # the next look may find it mended
+                running.sync(replace)
+
+    over = threading.Event()
+    thread = threading.Thread(target=watch, name="ocuseg-workers", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
