@@ -34,6 +34,12 @@ from pipeline.types import Scan
 BurnedIn = Literal["refuse", "report", "black"]
 _NO_HASH = 64 * "0"
 _LOOKED_FOR = 6  # bytes: fewer occur by chance in coded pixels
+_REFUSED = {
+    "heidelberg_e2e": "Heidelberg .e2e files",
+    "heidelberg_sdb": "Heidelberg .sdb files",
+    "heidelberg_xml": "Heidelberg .xml files",
+    "topcon_fda": "Topcon .fda / .fds files",
+}
 _VOLUMES = ("nifti", "heidelberg_vol", "metaimage", "nrrd")
 
 
@@ -57,6 +63,10 @@ def clean_file(path: Path, job: Job) -> tuple[Cleaned, Identity]:
     """
     with open_regular(path) as file:
         kind = sniff_file(file)
+        if kind in _REFUSED:
+            raise ScanError(
+                "unsupported", f"{_REFUSED[kind]} are not cleaned, as they may name the person anywhere; export as DICOM or .vol"
+            )
         scan = _scan(file, kind, path, job)
         whose = _whose(scan, file, kind, path, job)
         cleaned = _cleaned(file, kind, scan, whose, job)

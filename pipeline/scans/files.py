@@ -38,6 +38,8 @@ Format = Literal[
     "analyze",
     "heidelberg_vol",
     "heidelberg_e2e",
+    "heidelberg_sdb",
+    "heidelberg_xml",
     "topcon_fda",
 ]
 
@@ -67,8 +69,8 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"7z\xbc\xaf\x27\x1c", "archive"),
     (b"HSF-OCT-", "heidelberg_vol"),
     (b"CMDb\0", "heidelberg_e2e"),
-    (b"MDbMDir", "heidelberg_e2e"),
-    (b"MDbDir", "heidelberg_e2e"),
+    (b"MDbMDir", "heidelberg_sdb"),
+    (b"MDbDir", "heidelberg_sdb"),
     (b"FOCT", "topcon_fda"),
     (b"FAAA", "topcon_fda"),
 )
@@ -193,6 +195,8 @@ def sniff_bytes(head: bytes) -> Format | None:
         return "archive"
     if re.match(rb"(?:[ -~]{1,200}\r?\n){0,8}?(?:ObjectType|NDims)[ \t]*=", head):
         return "metaimage"
+    if re.match(rb"(?:\xef\xbb\xbf)?\s*<", head) and re.search(rb"<HEDX\b|<BODY>\s*<(?:SWVersion|Patient)\b", head):
+        return "heidelberg_xml"
     if head[:2] == b"\x1f\x8b":
         inner = inflate_head(head, 600)
         return sniff_bytes(inner) if sniff_bytes(inner) in ("nifti", "pnm") else None

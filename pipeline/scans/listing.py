@@ -17,7 +17,24 @@ from pipeline.scans.record import token_of
 from pipeline.scans.shard import Shard
 from pipeline.scans.walk import LINK_TOLD, is_outside, walk
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".nii", ".gz", ".vol", ".e2e", ".fda", ".mha", ".nrrd")
+_PICTURES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".nii",
+    ".gz",
+    ".vol",
+    ".e2e",
+    ".xml",
+    ".fda",
+    ".mha",
+    ".nrrd",
+)
 """Endings of files that are never slices of a volume across files, so that each may go its own way."""
 _FILES, _BLOCKS = 16, 64
 """Of a block, on average: a lease costs little beside them, and what a killed process had begun is soon read again. Fewer, where

@@ -20,8 +20,8 @@ from pipeline.types import CaseKey, Geometry, Laterality, Scan
 
 ONE_VALUE = "the image has one value everywhere"
 _UNREAD = {
-    "heidelberg_e2e": "Heidelberg .E2E and .sdb files are not read yet; export as DICOM",
-    "topcon_fda": "Topcon .fda / .fds files are not read yet; export as DICOM",
+    "heidelberg_sdb": "Heidelberg .sdb files are not read; export as .e2e or DICOM",
+    "topcon_fda": "Topcon .fda / .fds files are not read; export as DICOM",
     "heic": "HEIC pictures are not read; save as PNG or TIFF",
     "analyze": "Analyze images (.hdr, .img) are not read; convert them to NIfTI (.nii)",
     "archive": "RAR, 7-Zip and tar archives are not looked into; unpack them",
@@ -58,7 +58,7 @@ def open_scan(path: Path | str, *, pseudonyms: Pseudonyms | None = None, root: P
 
 
 def case_by_tags(path: Path, *, pseudonyms: Pseudonyms, root: Path | None = None) -> CaseKey | None:
-    """The CaseKey of a DICOM or .vol file, as :func:`open_scan` gives it but without decoding a pixel; None for other formats.
+    """The CaseKey of a DICOM file or a vendor's, as :func:`open_scan` gives it but without decoding a pixel; None for other formats.
 
     Raises
     ------
@@ -74,6 +74,10 @@ def identity_by_tags(path: Path, pseudonyms: Pseudonyms, root: Path | None = Non
         kind = sniff_file(file)
         if kind == "heidelberg_vol":
             from pipeline.scans.vendor import read_vol_identity as read_identity
+        elif kind == "heidelberg_e2e":
+            from pipeline.scans.heyex_e2e import read_e2e_identity as read_identity
+        elif kind == "heidelberg_xml":
+            from pipeline.scans.heyex_xml import read_xml_identity as read_identity
         elif kind == "dicom":
             from pipeline.scans.dicom import read_identity
         else:
@@ -124,6 +128,14 @@ def _decode(file: BinaryIO, kind: Format | None, path: Path, sha256: str, names:
         from pipeline.scans.vendor import read_vol
 
         return read_vol(file, path, sha256, names, root, max_pixels)
+    if kind == "heidelberg_e2e":
+        from pipeline.scans.heyex_e2e import read_e2e
+
+        return read_e2e(file, path, sha256, names, root, max_pixels)
+    if kind == "heidelberg_xml":
+        from pipeline.scans.heyex_xml import read_xml
+
+        return read_xml(file, path, names, root, max_pixels)
     with decoding("the image"):
         warnings: list[str] = []
         pixels, geometry = _read_untagged(file, kind, path, max_pixels, warnings)
@@ -181,6 +193,10 @@ def content_sha256(path: Path) -> str:
 
 
 def _with_data(file: BinaryIO, kind: Format | None, path: Path) -> str | None:
+    if kind == "heidelberg_xml":
+        from pipeline.scans.heyex_xml import xml_sha256
+
+        return xml_sha256(file, path)
     if kind != "metaimage":
         return None
     from pipeline.scans.volume_files import data_file, joint_sha256

@@ -34,8 +34,8 @@ SURFACES = {"ILM": 0, "BM": 1, "RNFL": 2}
 
 _HEADER, _B_HEADER = 2048, 256
 _NO_VALUE = 1e30  # the device writes the largest float32 where it has no intensity
-_RADIAL = 5
-_PATTERNS: dict[int, ScanPattern] = {1: "line", 2: "circle", 3: "raster", 4: "raster", _RADIAL: "radial", 7: "raster"}
+RADIAL = 5
+PATTERNS: dict[int, ScanPattern] = {1: "line", 2: "circle", 3: "raster", 4: "raster", RADIAL: "radial", 7: "raster"}
 _DAY_ZERO = datetime.date(1899, 12, 30)  # VisitDate counts days since then
 
 
@@ -75,7 +75,7 @@ def read_vol(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: P
         pixels = np.empty((1, slices, rows, columns), np.uint8)
         for index in range(slices):
             stored = _read_floats(file, header.offset(index) + header.b_header, rows * columns)
-            pixels[0, index] = _displayed(stored).reshape(rows, columns)
+            pixels[0, index] = displayed(stored).reshape(rows, columns)
         flat = slices == 1
         shape, scales = (header.shape[1:], header.scale_mm[1:]) if flat else (header.shape, header.scale_mm)
         spacing = known_spacing(scales)
@@ -195,7 +195,7 @@ def _read_header(file: BinaryIO, max_pixels: int) -> _Header:
         raise ScanError("malformed", "the Spectralis header states B-scan headers that are too short; export it again")
     header = _Header(
         (slices, rows, columns),
-        (None if pattern == _RADIAL else _stated(distance), _stated(scale_z), _stated(scale_x)),
+        (None if pattern == RADIAL else stated_scale(distance), stated_scale(scale_z), stated_scale(scale_x)),
         pattern,
         {"OD": "R", "OS": "L"}.get(_text(head[84:88]).upper()),  # type: ignore[arg-type]
         _text(head[140:164]),
@@ -217,7 +217,8 @@ def _lines(file: BinaryIO, at: int, header: _Header) -> tuple[int, int]:
     return lines, start
 
 
-def _displayed(stored: Floats) -> npt.NDArray[np.uint8]:
+def displayed(stored: Floats) -> npt.NDArray[np.uint8]:
+    """Reflectivities (0 to 1) as the grey values that :func:`read_vol` speaks of; black where there is none."""
     with np.errstate(invalid="ignore"):
         valued = np.where((stored > 0) & (stored < _NO_VALUE), stored, np.float32(0))  # NaN compares false
     grey: Floats = np.rint(255 * np.sqrt(np.sqrt(np.minimum(valued, 1))))
@@ -226,7 +227,7 @@ def _displayed(stored: Floats) -> npt.NDArray[np.uint8]:
 
 def _pattern(file: BinaryIO, header: _Header) -> ScanPattern:
     """A circle only where it begins on the temporal side of its centre, as the device draws it, so that its quadrants are known."""
-    pattern: ScanPattern = _PATTERNS.get(header.pattern, "unknown")
+    pattern: ScanPattern = PATTERNS.get(header.pattern, "unknown")
     if pattern != "circle":
         return pattern
     start_x, _, centre_x, _ = _ends(file, header, 0)
@@ -236,7 +237,7 @@ def _pattern(file: BinaryIO, header: _Header) -> ScanPattern:
 def _slices_run(file: BinaryIO, header: _Header) -> SlicesRun:
     """From where B-scans of a raster begin in the scanning laser picture, whose y runs downwards."""
     slices = header.shape[0]
-    if slices < 2 or _PATTERNS.get(header.pattern) != "raster":
+    if slices < 2 or PATTERNS.get(header.pattern) != "raster":
         return "unknown"
     first, last = (_ends(file, header, index)[1] for index in (0, slices - 1))
     return "unknown" if first == last else "down" if first < last else "up"
@@ -247,7 +248,8 @@ def _ends(file: BinaryIO, header: _Header, index: int) -> tuple[float, ...]:
     return struct.unpack("<4d", _read(file, header.offset(index) + 16, 32))
 
 
-def _stated(scale: float) -> float | None:
+def stated_scale(scale: float) -> float | None:
+    """The scale, or None where it is none."""
     return scale if math.isfinite(scale) and scale > 0 else None
 
 

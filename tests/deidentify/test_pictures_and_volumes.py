@@ -22,6 +22,7 @@ from pipeline.scans.png import chunk
 from pipeline.scans.vendor import read_surfaces
 from tests.deidentify.test_dicom import NAMES, WHO, job
 from tests.scans.make import photograph
+from tests.scans.test_heyex import E2E, powers, xml_export
 from tests.scans.test_vendor import volume as spectralis
 
 
@@ -140,6 +141,15 @@ def test_a_vol_file_keeps_lines_scales_and_eye(tmp_path: Path) -> None:
     (visit,) = struct.unpack_from("<d", out.content, 200)
     assert visit == 36526 + NAMES.shift(NAMES.patient(WHO))
     assert struct.unpack_from("<d", out.content, 164) == (0.0,)
+
+
+def test_vendors_files_that_are_not_cleaned_are_refused_by_name(tmp_path: Path) -> None:
+    e2e, xml = E2E(powers()).save(tmp_path / "a.e2e"), xml_export(tmp_path)
+    (tmp_path / "a.fda").write_bytes(b"FOCT" + bytes(2000))
+    for path in (e2e, xml, tmp_path / "a.fda"):
+        with pytest.raises(ScanError, match=f"{path.suffix} .*are not cleaned") as caught:
+            clean_file(path, job(tmp_path))
+        assert caught.value.code == "unsupported"
 
 
 def test_a_metaimage_becomes_nifti(tmp_path: Path) -> None:

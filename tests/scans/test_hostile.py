@@ -183,7 +183,7 @@ def test_names_with_newlines_and_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_vendor_files_are_refused_by_name(tmp_path: Path) -> None:
-    for head, vendor in ((b"CMDb\0", "Heidelberg .E2E"), (b"MDbMDir\3", ".sdb"), (b"FOCT", "Topcon")):
+    for head, vendor in ((b"MDbMDir\3", ".sdb"), (b"FOCT", "Topcon")):
         (tmp_path / "a").write_bytes(head + b"\0" * 5000)
         result = outcome(tmp_path / "a")
         assert isinstance(result, ScanError)
