@@ -6,17 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.errors import ScanError
 from pipeline.inference.predict import Predictor
+from pipeline.measurements.device_lines import LINES, drawn_surfaces
 from pipeline.measurements.surfaces import SurfaceError, Surfaces, find_surfaces, surface_errors
 from pipeline.scans.open import open_scan
-from pipeline.scans.vendor import read_surfaces
 from pipeline.types import Scan
-
-LINES = {"ILM": "ILM", "RNFL": "RNFL-GCL", "BM": "BM"}
-"""The device's lines, and what cards call the same surface."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,21 +25,20 @@ class DeviceReading:
 
 
 def device_surfaces(path: Path) -> Surfaces:
-    """The lines that the device drew somewhere, as depths from the picture's top edge.
-
-    A line is told by the number of the row it runs through, whose middle lies half a row below that row's edge.
+    """The lines that the device drew somewhere, as depths from the picture's top edge (measurements/device_lines.py).
 
     Raises
     ------
     ScanError: the file cannot be read, or the device drew no line.
     """
-    drawn = {
-        LINES[name]: depth + np.float32(0.5) for name, depth in read_surfaces(path).items() if name in LINES and not np.isnan(depth).all()
-    }
-    names = [name for name in LINES.values() if name in drawn]
-    if not names:
+    return _of(open_scan(path))
+
+
+def _of(scan: Scan) -> Surfaces:
+    device = drawn_surfaces(scan.lines)
+    if device is None:
         raise ScanError("no_lines", "the device drew no lines in it")
-    return Surfaces(tuple(names), np.stack([drawn[name] for name in names]))
+    return device
 
 
 def read_beside_device(predictor: Predictor, path: Path) -> DeviceReading:
@@ -54,8 +48,12 @@ def read_beside_device(predictor: Predictor, path: Path) -> DeviceReading:
     ------
     ScanError: as of :func:`device_surfaces`.
     """
-    scan, device = open_scan(path), device_surfaces(path)
+    scan = open_scan(path)
+    device = _of(scan)
     probabilities = predictor.predict(scan).probabilities
     assert probabilities is not None
     found = find_surfaces(probabilities, predictor.bundle.label_map).only(device.names)
     return DeviceReading(scan, found, device, surface_errors(found, device, scan.geometry.spacing_mm))
+
+
+__all__ = ["LINES", "DeviceReading", "device_surfaces", "read_beside_device"]

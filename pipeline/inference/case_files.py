@@ -25,7 +25,15 @@ from pipeline.inference.assessment import Assessment
 from pipeline.inference.doubts import write_maps
 from pipeline.inference.object_files import FoundObjects, write_objects
 from pipeline.inference.profile import Profile
-from pipeline.inference.surface_files import fluid_records, layer_records, write_fluid_components, write_surfaces
+from pipeline.inference.surface_files import (
+    DEVICE_FILE,
+    device_records,
+    fluid_records,
+    layer_records,
+    write_fluid_components,
+    write_surfaces,
+)
+from pipeline.measurements.device_lines import drawn_surfaces
 from pipeline.measurements.surfaces import Surfaces
 from pipeline.scans.browser_copy import SHOWN, browser_copy
 from pipeline.scans.display import displayed
@@ -156,6 +164,9 @@ def _write_files(staged: Path, result: CaseResult) -> None:
     if result.found is not None:
         write_objects(staged, result.found, label_map, scan.geometry, result.bundle_id, [plane.image for plane in planes])
     of_layers: dict[str, Any] = {}
+    if (device := drawn_surfaces(scan.lines)) is not None:
+        write_surfaces(staged, device, DEVICE_FILE)
+        of_layers["device"] = {} if result.surfaces is None else device_records(result.surfaces, device, scan.geometry)
     if result.surfaces is not None:
         write_surfaces(staged, result.surfaces)
         of_layers["layers"] = layer_records(result.assessment.measures, label_map)

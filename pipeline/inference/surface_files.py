@@ -11,24 +11,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.measurements.device_lines import beside_device
 from pipeline.measurements.fluid_components import FLUID_NUMBER, FLUID_VOLUME, find_fluid_components
 from pipeline.measurements.surfaces import Surfaces
 from pipeline.measurements.thickness import THICKNESS
 from pipeline.scans.nifti import write_nifti
 from pipeline.types import Geometry, LabelMap
 from pipeline.types.assessment import MeasureRecord
-from pipeline.types.case_record import FluidRecord, LayerRecord
+from pipeline.types.case_record import DeviceRecord, FluidRecord, LayerRecord
 
-SURFACE_FILE, FLUID_FILE, FLUID_TABLE = "surfaces.csv", "fluid_components.nii.gz", "fluid_components.csv"
+SURFACE_FILE, DEVICE_FILE = "surfaces.csv", "device_surfaces.csv"
+FLUID_FILE, FLUID_TABLE = "fluid_components.nii.gz", "fluid_components.csv"
 
 
-def write_surfaces(folder: Path, surfaces: Surfaces) -> None:
-    """Write ``surfaces.csv``: a line a slice and column with the depth of each surface in px from the picture's top edge, empty where
-    it was not found."""
+def write_surfaces(folder: Path, surfaces: Surfaces, file: str = SURFACE_FILE) -> None:
+    """Write ``surfaces.csv``, or ``file``: a line a slice and column with the depth of each surface in px from the picture's top edge,
+    empty where it was not found."""
     columns = surfaces.depth.shape[2]
     rows = np.moveaxis(surfaces.depth, 0, -1).reshape(-1, len(surfaces.names)).tolist()
     lines = ([at // columns, at % columns, *("" if math.isnan(depth) else f"{depth:.2f}" for depth in row)] for at, row in enumerate(rows))
-    _write_table(folder / SURFACE_FILE, ["slice", "column", *surfaces.names], lines)
+    _write_table(folder / file, ["slice", "column", *surfaces.names], lines)
+
+
+def device_records(found: Surfaces, device: Surfaces, geometry: Geometry) -> dict[str, DeviceRecord]:
+    """How far each surface lies from the device's, of those that both name."""
+    errors = beside_device(found, device, geometry.spacing_mm)
+    return {e.name: DeviceRecord(mean_abs=e.mean_abs, unit=e.unit, columns=e.columns) for e in errors}
 
 
 def write_fluid_components(folder: Path, mask: npt.NDArray[np.unsignedinteger[Any]], label_map: LabelMap, geometry: Geometry) -> None:

@@ -13,7 +13,7 @@ from pipeline.reports.page_facts import PageFacts
 from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.reports.scale_bar import scale_bars, spacing_of_bars
 from pipeline.reports.slices import DrawnCase, DrawnSlice
-from pipeline.types.case_record import OBJECTS_FILE, PlaneRecord
+from pipeline.types.case_record import OBJECTS_FILE, DeviceRecord, PlaneRecord
 
 FLUID_FILES = ("fluid_components.nii.gz", "fluid_components.csv", "pockets.nii.gz", "pockets.csv")
 """The last two are what an earlier version wrote."""
@@ -83,6 +83,7 @@ def page_values(
         "columns": columns,
         "classes": list(zip(styles, measured, drawn.paths, drawn.rings, map(drawn.lines.get, range(len(styles))), strict=True)),
         "layers": [(name, _thickness(case, name)) for name in case.layers],
+        "device": [(name, _apart(case, one)) for name, one in case.record.device.items()],
         "fluid": [(name, *_fluid(case, name)) for name in case.fluid_components],
         "answers": [(answer, wording.answer(answer), _of_slice(case, answer.attention, at)) for answer in answers],
         "uncertainty": _of_slice(case, _maps(case), at),
@@ -117,6 +118,12 @@ def _thickness(case: ReportCase, name: str) -> str:
     return "not measured" if own.mean_thickness is None else f"{own.mean_thickness:.1f} {wording.layer_unit(own.unit)}"
 
 
+def _apart(case: ReportCase, one: DeviceRecord) -> str:
+    if any(map(case.record.withheld, case.layers)):
+        return wording.WITHHELD
+    return "not drawn in the same columns" if one.mean_abs is None else f"{one.mean_abs:.1f} {wording.layer_unit(one.unit)}"
+
+
 def _fluid(case: ReportCase, name: str) -> tuple[int, str, str]:
     """How many components (0: the row is dimmed), in words, and their volume."""
     own = case.fluid_components[name]
@@ -147,6 +154,7 @@ def _files(case: ReportCase, plane: PlaneRecord, run: RunFacts) -> list[str]:
     names = [
         "mask.nii.gz",
         "surfaces.csv",
+        "device_surfaces.csv",
         *FLUID_FILES,
         *filter(None, [plane.mask]),
         *([OBJECTS_FILE, "coco.json", *instances] if run.objects else []),

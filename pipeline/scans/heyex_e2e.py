@@ -21,7 +21,7 @@ from pipeline.errors import ScanError
 from pipeline.scans.files import MAX_PIXELS, check_pixels, decoding, open_regular
 from pipeline.scans.identity import Identity, Pseudonyms, identify, stated_patient
 from pipeline.scans.place import laterality_from_place
-from pipeline.scans.vendor import PATTERNS, displayed, stated_scale
+from pipeline.scans.vendor import PATTERNS, displayed, drawn_only, stated_scale
 from pipeline.types import Geometry, Laterality, LateralitySource, Scan, known_spacing
 from pipeline.types.scan import ScanPattern
 
@@ -31,7 +31,6 @@ _WHAT = "the .e2e file"
 _PATIENT, _EYE, _META, _TIME, _LINE, _IMAGE = 9, 11, 10004, 10005, 10019, 1073741824
 _B_SCAN = 35652097  # the kind of an image that is a B-scan
 _EMPTY = 1.99  # and above: the device has no value there
-_NO_LINE = 3.0e38
 
 
 @dataclass
@@ -91,6 +90,7 @@ def read_e2e(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: P
             pattern=_pattern(volume),
             patient_source=whose.source,
             day=whose.day,
+            lines=drawn_only(_surfaces(volume)),
         )
 
 
@@ -105,21 +105,24 @@ def read_e2e_surfaces(path: Path, max_pixels: int) -> dict[str, Floats]:
 
     NaN where the device drew nothing or outside the picture. Names are eyepy's ("ILM", "BM", "RNFL" and others).
     """
+    with open_regular(path) as file, decoding(_WHAT):
+        return _surfaces(_volume(file, max_pixels))
+
+
+def _surfaces(volume: _Volume) -> dict[str, Floats]:
     from eyepy.io.he.vol_reader import SEG_MAPPING
 
     names = {number: name for name, number in SEG_MAPPING.items()}
-    with open_regular(path) as file, decoding(_WHAT):
-        volume = _volume(file, max_pixels)
-        slices, rows, columns = volume.shape
-        out: dict[str, Floats] = {}
-        for index, folders in enumerate(volume.slices):
-            for line in (_item(file, folder) for folder in folders.get(_LINE, [])):
-                if line.id in names and len(line.data) == columns:
-                    depth = out.setdefault(names[line.id], np.full((slices, columns), np.nan, np.float32))
-                    with np.errstate(invalid="ignore"):
-                        drawn = (line.data >= 0) & (line.data < rows)
-                    depth[index, drawn] = line.data[drawn]
-        return out
+    slices, rows, columns = volume.shape
+    out: dict[str, Floats] = {}
+    for index, folders in enumerate(volume.slices):
+        for line in (_item(volume.file, folder) for folder in folders.get(_LINE, [])):
+            if line.id in names and len(line.data) == columns:
+                depth = out.setdefault(names[line.id], np.full((slices, columns), np.nan, np.float32))
+                with np.errstate(invalid="ignore"):
+                    drawn = (line.data >= 0) & (line.data < rows)
+                depth[index, drawn] = line.data[drawn]
+    return out
 
 
 def further_volumes(count: int) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from pipeline.scans.heyex_e2e import further_volumes
 from pipeline.scans.identity import Identity, Pseudonyms, identify, stated_patient
 from pipeline.scans.place import laterality_from_place
 from pipeline.scans.raster import read_image
-from pipeline.scans.vendor import stated_scale
+from pipeline.scans.vendor import drawn_only, stated_scale
 from pipeline.types import Geometry, Laterality, LateralitySource, Scan, known_spacing
 from pipeline.types.scan import SlicesRun
 
@@ -74,6 +74,7 @@ def read_xml(file: BinaryIO, path: Path, names: Pseudonyms, root: Path | None, m
             slices_run=_slices_run(export.b_scans),
             patient_source=whose.source,
             day=whose.day,
+            lines=drawn_only({n: d for n, d in _surfaces(export.b_scans).items() if d.shape[1] == pixels.shape[-1]}),
         )
 
 
@@ -93,17 +94,20 @@ def read_xml_surfaces(path: Path) -> dict[str, Floats]:
     """The device's lines of the volume that :func:`read_xml` reads: name ("ILM", "BM", "RNFL" and others) -> float32 (B-scans, columns),
     row index from the top; NaN where the device drew nothing or outside the picture."""
     with open_regular(path) as file, decoding(_WHAT):
-        b_scans = _export(file).b_scans
-        out: dict[str, Floats] = {}
-        for index, b_scan in enumerate(b_scans):
-            rows = float(b_scan.findtext("OphthalmicAcquisitionContext/Height", "inf"))
-            for line in b_scan.iterfind(".//SegLine"):
-                depth = np.array(line.findtext("Array", "").split(), np.float32)
-                with np.errstate(invalid="ignore"):
-                    depth[~((depth >= 0) & (depth < min(rows, 1e30)))] = np.nan
-                name = line.findtext("Name", "").strip()
-                out.setdefault(name, np.full((len(b_scans), len(depth)), np.nan, np.float32))[index] = depth
-        return out
+        return _surfaces(_export(file).b_scans)
+
+
+def _surfaces(b_scans: Sequence[ElementTree.Element]) -> dict[str, Floats]:
+    out: dict[str, Floats] = {}
+    for index, b_scan in enumerate(b_scans):
+        rows = float(b_scan.findtext("OphthalmicAcquisitionContext/Height", "inf"))
+        for line in b_scan.iterfind(".//SegLine"):
+            depth = np.array(line.findtext("Array", "").split(), np.float32)
+            with np.errstate(invalid="ignore"):
+                depth[~((depth >= 0) & (depth < min(rows, 1e30)))] = np.nan
+            name = line.findtext("Name", "").strip()
+            out.setdefault(name, np.full((len(b_scans), len(depth)), np.nan, np.float32))[index] = depth
+    return out
 
 
 def _export(file: BinaryIO) -> _Export:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +92,7 @@ def read_vol(file: BinaryIO, path: Path, sha256: str, names: Pseudonyms, root: P
             slices_run=_slices_run(file, header),
             patient_source=whose.source,
             day=whose.day,
+            lines=_drawn(file, header),
         )
 
 
@@ -143,18 +144,34 @@ def read_surfaces(path: Path, max_pixels: int = MAX_PIXELS) -> dict[str, Floats]
     ScanError: ``empty``, ``not_an_image`` (another format), ``truncated``, ``malformed``, ``too_large``, ``unreadable``, ``not_a_file``.
     """
     with _opened(path, max_pixels) as (file, header):
-        slices, rows, columns = header.shape
-        out = {name: np.full((slices, columns), np.nan, np.float32) for name in SURFACES}
-        for index in range(slices):
-            at = header.offset(index)
-            lines, start = _lines(file, at, header)
-            for name, place in SURFACES.items():
-                if place < lines:
-                    depth = _read_floats(file, at + start + 4 * place * columns, columns)
-                    with np.errstate(invalid="ignore"):
-                        drawn = (depth >= 0) & (depth < rows)
-                    out[name][index, drawn] = depth[drawn]
-        return out
+        return _surfaces(file, header)
+
+
+def drawn_only(lines: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Of :data:`SURFACES`, the lines that were drawn somewhere: what a Scan has."""
+    return {name: depth for name, depth in lines.items() if name in SURFACES and not np.isnan(depth).all()}
+
+
+def _drawn(file: BinaryIO, header: _Header) -> dict[str, Floats]:
+    try:
+        return drawn_only(_surfaces(file, header))
+    except ScanError:  # the pixels are as good without lines
+        return {}
+
+
+def _surfaces(file: BinaryIO, header: _Header) -> dict[str, Floats]:
+    slices, rows, columns = header.shape
+    out = {name: np.full((slices, columns), np.nan, np.float32) for name in SURFACES}
+    for index in range(slices):
+        at = header.offset(index)
+        lines, start = _lines(file, at, header)
+        for name, place in SURFACES.items():
+            if place < lines:
+                depth = _read_floats(file, at + start + 4 * place * columns, columns)
+                with np.errstate(invalid="ignore"):
+                    drawn = (depth >= 0) & (depth < rows)
+                out[name][index, drawn] = depth[drawn]
+    return out
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pipeline.errors import ScanError
 from pipeline.scans.record import Opened
 from pipeline.types import CaseKey, Geometry, NiftiFrame, Scan, SeriesSlice
 
-_APART = ("pixels", "geometry", "case", "source", "piece", "field_found")
+_APART = ("pixels", "geometry", "case", "source", "piece", "field_found", "lines")
 
 
 def path_to_text(path: Path) -> str:
@@ -43,6 +43,9 @@ def pack(opened: Opened) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
     head["geometry"] = {**asdict(scan.geometry), "affine": None if scan.geometry.affine is None else scan.geometry.affine.tolist()}
     head["scan"] = {f.name: getattr(scan, f.name) for f in fields(scan) if f.name not in _APART}
     head["piece"] = None if scan.piece is None else asdict(scan.piece)
+    head["lines"] = {
+        name: [*depth.shape, base64.b64encode(depth.astype("<f4").tobytes()).decode("ascii")] for name, depth in scan.lines.items()
+    }
     return head, pixels
 
 
@@ -62,8 +65,13 @@ def unpack(head: dict[str, Any], pixels: npt.NDArray[Any] | None, source: Path) 
         geometry["nifti"] = NiftiFrame(**{name: _as_tuple(value) for name, value in geometry["nifti"].items()})
     rest = {name: _as_tuple(value) for name, value in head["scan"].items()}
     piece = head["piece"] and SeriesSlice(**{name: _as_tuple(value) for name, value in head["piece"].items()})
-    scan = Scan(pixels, Geometry(**geometry), case=CaseKey.parse(head["case"]), source=source, piece=piece, **rest)
+    lines = {name: _depths(*sent) for name, sent in head["lines"].items()}
+    scan = Scan(pixels, Geometry(**geometry), case=CaseKey.parse(head["case"]), source=source, piece=piece, lines=lines, **rest)
     return Opened(scan=scan, sha256=head["sha256"], format=head["format"])
+
+
+def _depths(slices: int, columns: int, data: str) -> npt.NDArray[np.float32]:
+    return np.frombuffer(base64.b64decode(data), "<f4").astype(np.float32).reshape(slices, columns)
 
 
 def _as_tuple(value: Any) -> Any:

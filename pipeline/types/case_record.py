@@ -57,6 +57,14 @@ class FluidRecord(Record):
     unit: Literal["mm3", "voxels"]
 
 
+class DeviceRecord(Record):
+    """How far a surface found lies from the device's own line, in the mean of ``columns`` where both are; None without any."""
+
+    mean_abs: float | None = Field(None, ge=0)
+    unit: Literal["um", "px"]
+    columns: int = Field(0, ge=0)
+
+
 class AnswerRecord(Record):
     """What a bundle says that the scan as a whole is: ``answer`` is a class, or None where the highest of the ``probabilities`` is below
     ``threshold`` · ``name`` of the bundle · ``attention``: of each plane the picture of where the network looked, white where most."""
@@ -100,8 +108,9 @@ class CaseRecord(Record):
     them, where the run has several bundles (``bundle_id`` and ``engine`` join those of the ones that fit it by "+"); else the classes are
     the run's · ``patient_source``: what counted for a patient; its visits are in ``visits.json`` (types/visits.py) ·
     ``answers`` of the bundles that say what the scan as a whole is · ``pixel_type`` of the scan as stored, such as uint16: its pictures
-    have 8 bit · ``quality``, ``flags``, ``measures``, ``doubt``: how far the case may
-    be believed (types/assessment.py); a case of an earlier version has none."""
+    have 8 bit · ``device``: surfaces beside the lines that the device drew (``device_surfaces.csv``), by name ·
+    ``quality``, ``flags``, ``measures``, ``doubt``: how far the case may be believed (types/assessment.py); a
+    case of an earlier version has none."""
 
     case: str
     modality: Modality = "unknown"
@@ -119,6 +128,7 @@ class CaseRecord(Record):
     layers: dict[str, LayerRecord] = Field({})
     answers: tuple[AnswerRecord, ...] = ()
     pixel_type: str = ""
+    device: dict[str, DeviceRecord] = Field({})
     fluid_components: dict[str, FluidRecord] = Field({}, validation_alias=AliasChoices("fluid_components", "pockets"))
     quality: QualityRecord | None = None
     flags: tuple[FlagRecord, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -178,7 +178,8 @@ class Scan:
     ``patient_source``: what counted for a patient: a tag, the folder's name, the file's. ``day`` of the visit on the patient's own secret
     calendar (scans/identity.py): days between visits are true, and nothing else is told. ``doubts`` are (code, sentence) of
     contradictions that a person must look at; ``field_degrees`` and ``axial_length_mm`` (of the eye) are what the file states of it;
-    ``field_found`` goes with the scan, whatever else is learnt of it.
+    ``field_found`` goes with the scan, whatever else is learnt of it. ``lines`` that the device drew into OCT, by its own names
+    (scans/vendor.py): float32 (slices, columns), the row that each runs through, NaN where it drew none.
     """
 
     pixels: npt.NDArray[Any]
@@ -199,6 +200,7 @@ class Scan:
     field_degrees: float | None = None
     axial_length_mm: float | None = None
     field_found: FieldFound = field(default_factory=FieldFound, repr=False)
+    lines: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         require(

@@ -21,6 +21,7 @@ from pipeline.types import Batch, Geometry, LabelClass, LabelMap, Prediction
 from pipeline.types.assessment import QualityRecord
 from tests.cards.conftest import card_text
 from tests.inference.conftest import BrightTask, make_bundle
+from tests.scans.test_vendor import LARGEST, Vol
 
 SPACING = (0.25, 0.004, 0.01)
 RETINA = LabelMap(
@@ -196,6 +197,22 @@ def test_each_predicted_volume_has_its_surfaces_thickness_and_fluid(
         ("1", "fluid", "8", "0", "1"),
         ("2", "fluid", "1", "1", "1"),
     ]
+
+
+def test_what_the_device_drew_is_kept_beside_what_was_found(tmp_path: Path, layered: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.inference.assess.judge", lambda *known: (QualityRecord(grade="good"), ()))
+    lines = np.full((3, 3, 10), LARGEST, np.float32)
+    lines[:, 0], lines[:, 1, 2:] = 3.5, 13.5  # ILM where the network sees it, BM two rows deeper; nerve fibres nowhere
+    (tmp_path / "scans").mkdir()
+    Vol(((grey(retina()) / 255) ** 4).astype(np.float32), lines).save(tmp_path / "scans" / "cube.vol")
+    assert predict_folder(layered.path, tmp_path / "scans", tmp_path / "out")["done"] == 1
+    (folder,) = (tmp_path / "out" / "cases").iterdir()
+    drawn = table(folder / "device_surfaces.csv")
+    assert (drawn[0], drawn[12]["BM"]) == ({"slice": "0", "column": "0", "ILM": "4.00", "BM": ""}, "14.00")
+    assert json.loads((folder / "case.json").read_text())["device"] == {
+        "ILM": {"mean_abs": 0, "unit": "um", "columns": 30},
+        "BM": {"mean_abs": 2 * 3.90625, "unit": "um", "columns": 24},
+    }
 
 
 def test_a_bundle_without_layers_writes_none_of_it(tmp_path: Path, layered: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,6 +234,7 @@ def test_layers_have_their_thickness_and_fluid_its_components(make_out: Callable
     record: dict[str, Any] = {
         "layers": {"RNFL": {"mean_thickness": 15.64, "unit": "um"}, "RPE": {"mean_thickness": None, "unit": "um"}},
         "fluid_components": {"fluid": {"number": 1, "volume": 0.0123456, "unit": "mm3"}},
+        "device": {"ILM": {"mean_abs": 3.14, "unit": "um", "columns": 60}, "BM": {"mean_abs": None, "unit": "um"}},
     }
     folder = out.add("pa_R_v1_i1", mask, modality="oct", geometry={"spacing_mm": [0.25, 0.004, 0.01], "spacing_source": "tag"}, **record)
     (folder / "surfaces.csv").touch()
@@ -244,6 +245,8 @@ def test_layers_have_their_thickness_and_fluid_its_components(make_out: Callable
     words = {name: re.sub(r"(<[^>]*>|\s)+", " ", made(out, f"{name}_R_v1_i1")[0]) for name in ("pa", "pb", "pc")}
     assert "RNFL 15.6 µm" in words["pa"]
     assert "RPE not measured" in words["pa"]
+    assert "ILM 3.1 µm BM not drawn in the same columns" in words["pa"]
+    assert "device" not in words["pc"]
     assert "fluid 1 0.0123 mm³" in words["pa"]
     assert "mask.nii.gz , surfaces.csv , mask_000.png" in words["pa"]  # and no table of components, which is not there
     assert "RNFL 4.0 px" in words["pb"]

@@ -19,6 +19,8 @@ from pipeline.scans.heyex_xml import read_xml_surfaces
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import case_by_tags, content_sha256, open_scan
 from pipeline.scans.raster import write_png
+from pipeline.scans.record import Opened
+from pipeline.scans.wire import pack, unpack
 from tests.scans.test_vendor import LARGEST, refusal
 from tests.scans.test_vendor import volume as spectralis
 
@@ -109,6 +111,9 @@ def test_an_e2e_file_is_read_like_a_vol_file(tmp_path: Path) -> None:
     assert "MEIER" not in repr(scan.case)
     surfaces = read_e2e_surfaces(path, 1_000_000)
     assert list(surfaces) == ["ILM", "BM"]
+    again = unpack(*pack(Opened(scan=scan)), path).scan
+    assert again is not None
+    np.testing.assert_array_equal(again.lines["BM"], surfaces["BM"])
     assert np.isnan(surfaces["BM"][:, 0]).all()
     assert (surfaces["BM"][:, 1:] == 4).all()
 
@@ -179,6 +184,7 @@ def test_an_xml_export_is_read_with_its_pictures(tmp_path: Path) -> None:
     assert scan.sha256 != content_sha256(path)
     surfaces = read_xml_surfaces(path)
     assert np.isnan(surfaces["ILM"][:, 0]).all()
+    np.testing.assert_array_equal(scan.lines["ILM"], surfaces["ILM"])
     assert (surfaces["ILM"][:, 1:] == 1).all()
 
 
