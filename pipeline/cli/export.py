@@ -25,7 +25,7 @@ def export(
     source: Annotated[Path, typer.Argument(help="Folder that `ocuseg predict` or `segment` wrote; or a bundle, with --onnx.")],
     formats: Annotated[
         str | None,
-        typer.Option("--format", help="Of predictions, separated by commas: seg, sr, sc, pdf (DICOM), nifti, png, coco."),
+        typer.Option("--format", help="Of predictions, separated by commas: seg, sr, sc, pdf (DICOM), nifti, png, coco, thickness."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -59,7 +59,7 @@ def export(
     if onnx:
         raise ConfigError("--onnx is of a bundle, and this folder holds predictions; give --format seg,sr,sc,pdf")
     if formats is None or out is None:
-        raise ConfigError("export of predictions needs --format (seg, sr, sc, pdf, nifti, png, coco) and --out FOLDER")
+        raise ConfigError("export of predictions needs --format (seg, sr, sc, pdf, nifti, png, coco, thickness) and --out FOLDER")
     from pipeline.export.case import Settings
     from pipeline.export.run import Predictions, export_folder
 

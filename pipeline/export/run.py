@@ -206,4 +206,12 @@ def export_folder(predictions: Predictions, out: Path, wanted: Sequence[str] = (
         except OcusegError as error:
             summary.failed[name] = str(error)
         progress(number, len(names))
+    _join_tables(out, [path for one in summary.exported for path in one.files if path.suffix == ".csv"])
     return summary
+
+
+def _join_tables(out: Path, tables: Sequence[Path]) -> None:
+    """Cases' tables of one name as one table in ``out``."""
+    for name in sorted({path.name for path in tables}):
+        texts = [path.read_text(encoding="utf-8").splitlines(keepends=True) for path in tables if path.name == name]
+        write_text(out / name, "".join([*texts[0][:1], *(line for text in texts for line in text[1:])]))
