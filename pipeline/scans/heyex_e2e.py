@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import datetime
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -156,19 +158,13 @@ def _volume(file: BinaryIO, max_pixels: int) -> _Volume:
 def _series(file: BinaryIO) -> dict[tuple[int, int, int], _Series]:
     """Every series by (patient, study, series), once all its folders are known to lie in the file."""
     try:
-        from construct import StreamError
-        from eyepy.io.he.e2e_format import containerheader_format, e2e_format
+        from eyepy.io.he.e2e_format import containerheader_format
     except ModuleNotFoundError:
         raise ScanError("unsupported", ".e2e files need eyepy: pip install 'ocuseg[vol]'; or export as DICOM") from None
-    length = file.seek(0, 2)
-    file.seek(0)
-    try:
-        chunks = e2e_format.parse_stream(file).chunks
-    except StreamError:
-        chunks = []
+    length, head = file.seek(0, 2), containerheader_format.sizeof()
+    chunks = list(_chunks(file))
     if not chunks:
         raise _torn()
-    head = containerheader_format.sizeof()
     patients: dict[int, dict[int, list[Any]]] = defaultdict(lambda: defaultdict(list))
     out: dict[tuple[int, int, int], _Series] = {}
     for folder in (folder for chunk in chunks for folder in chunk.folders if int(folder.type)):
@@ -182,6 +178,21 @@ def _series(file: BinaryIO) -> dict[tuple[int, int, int], _Series]:
         series = out.setdefault(key, _Series(patients[folder.patient_id]))
         (series.own if folder.slice_id < 0 else series.slices[folder.slice_id])[kind].append(folder)
     return out
+
+
+def _chunks(file: BinaryIO) -> Iterator[Any]:
+    """Each part of the directory, as far as they follow each other: the last one's padding leads back to the beginning."""
+    from eyepy.io.he.e2e_format import chunk_format, header_format, version_format
+
+    at = version_format.sizeof() + header_format.sizeof()
+    file.seek(at)
+    with suppress(Exception):  # what is no directory any more; that nothing is missing is checked by what there is
+        while True:
+            chunk = chunk_format.parse_stream(file)
+            yield chunk
+            if file.tell() <= at:
+                return
+            at = file.tell()
 
 
 def _item(file: BinaryIO, folder: Any) -> Any:

@@ -44,6 +44,8 @@ class E2E:
     lines: Mapping[int, float] = field(default_factory=lambda: {0: 1.0, 1: 4.0})
     series: tuple[int, ...] = (5,)
     pattern: int = 3
+    padding: int = 0
+    """Of the empty folder that fills the directory up: how large it says that it is."""
 
     def folders(self) -> list[tuple[tuple[int, int, int, int, int, int], bytes]]:
         """((patient, study, series, slice, ind, type), data)"""
@@ -75,14 +77,15 @@ class E2E:
 
     def bytes(self) -> bytes:
         folders = self.folders()
-        start = 36 + 52 + 52 + 44 * len(folders)
+        start = 36 + 52 + 52 + 44 * (len(folders) + 1)
         heads, data = b"", b""
         for (*ids, ind, kind), content in folders:
             at = start + len(data)
             heads += struct.pack("<4I4iHHII", 140 + len(heads), at, len(content), 0, *ids, ind, 0, kind, 0)
             data += struct.pack("<12s5I4iHHII", b"MDbData", 0, 0, at, len(content), 0, *ids, ind, 0, kind, 0) + content
+        heads += struct.pack("<4I4iHHII", 0, 0, self.padding, 0, -1, -1, -1, -1, 0, 0, 0, 0)
         version = struct.pack("<12sI20s", b"CMDb", 100, b"")
-        chunk = struct.pack("<12sI20s4I", b"MDbDir", 100, b"", len(folders), 88, 0, 0)
+        chunk = struct.pack("<12sI20s4I", b"MDbDir", 100, b"", len(folders) + 1, 88, 0, 0)
         return version + struct.pack("<12sI20s4I", b"MDbMDir", 100, b"", len(folders), 88, 88, 0) + chunk + heads + data
 
     def save(self, path: Path) -> Path:
@@ -133,6 +136,11 @@ def test_an_e2e_file_that_is_cut_or_too_large(tmp_path: Path) -> None:
         assert refusal(tmp_path / "a").code == "truncated"
     (tmp_path / "a").write_bytes(content)
     assert refusal(tmp_path / "a", max_pixels=197).code == "too_large"
+
+
+def test_a_directory_that_leads_back_to_itself_ends(tmp_path: Path) -> None:
+    path = E2E(powers(), padding=88 - 60).save(tmp_path / "a.e2e")
+    assert open_scan(path).geometry.shape == (3, 6, 11)
 
 
 def test_whatever_is_changed_in_an_e2e_file_it_is_read_or_refused(tmp_path: Path) -> None:
