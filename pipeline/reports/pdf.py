@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy.typing as npt
+from PIL import ImageFile
 
 from pipeline.atomic import atomic_path
 from pipeline.errors import ConfigError, OcusegError
@@ -118,6 +119,9 @@ def printer() -> Callable[[str], bytes]:
     ------
     ConfigError: WeasyPrint or the library Pango is missing.
     """
+    # WeasyPrint has Pillow take truncated pictures for whole ones from its import on, in the whole process: scans that are read after a
+    # PDF was made would be half grey, and nobody would know.
+    truncated = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         from weasyprint import HTML
         from weasyprint.urls import URLFetcher
@@ -127,6 +131,8 @@ def printer() -> Callable[[str], bytes]:
         raise ConfigError(
             "a PDF needs the library Pango, which WeasyPrint does not find; on Debian: apt install libpango-1.0-0 libpangoft2-1.0-0"
         ) from None
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
 
     def print_page(html: str) -> bytes:
         fetcher = URLFetcher(allowed_protocols={"data"}, fail_on_errors=True)

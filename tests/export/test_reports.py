@@ -123,7 +123,6 @@ def test_what_is_not_measurable_has_neither_segmentation_nor_numbers(site: Site,
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # WeasyPrint's
 def test_the_pdf_is_the_case_s_report_in_its_study(site: Site, tmp_path: Path) -> None:
-    pytest.importorskip("weasyprint")
     done = export(site, tmp_path, "pdf")
     made = pydicom.dcmread(done.files[0])
     assert made.EncapsulatedDocument[: made.EncapsulatedDocumentLength].startswith(b"%PDF-")

@@ -63,7 +63,6 @@ def kinds(orthanc: Orthanc) -> Counter[str]:
 def test_results_that_were_pushed_are_found_and_read_back_equal(
     orthanc: Orthanc, pacs_file: Path, photographs: list[Path], tmp_path: Path
 ) -> None:
-    pytest.importorskip("weasyprint")
     name, settings = load_pacs(pacs_file, None)
     made = make_bundle(tmp_path / "bundle", thresholds={"vessel": 0.4})
     with connected(name, settings, tmp_path) as connection:

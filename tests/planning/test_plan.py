@@ -95,7 +95,7 @@ def test_every_planned_file_starts_a_training(sets: Path, tmp_path: Path, name: 
     if "rcnn" in text:
         small += ["model.fpn_channels=8", "model.representation=16", "model.rpn_before_nms=[60, 40]", "model.rpn_after_nms=[30, 20]"]
         small += ["model.roi_samples=16", "data.normalise={working_diameter_px: 96}", "data.crop=null"]
-    result = train_tiny(parse_config(text, small), sets / name, tmp_path / "run", plan=text)
+    result = train_tiny(parse_config(text, small), sets / name, tmp_path / "run", texts={"plan.yaml": text})
     assert result.bundle.is_dir()
     assert (tmp_path / "run" / "plan.yaml").read_text(encoding="utf-8") == text
 

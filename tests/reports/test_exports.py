@@ -5,15 +5,17 @@ from __future__ import annotations
 import builtins
 import io
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import ImageFile
 
 from pipeline.errors import ConfigError, OcusegError
-from pipeline.reports.pdf import write_pdfs
+from pipeline.reports.pdf import printer, write_pdfs
 from pipeline.reports.single_file import write_single_file
 from pipeline.reports.worklist import write_report
 from pipeline.types import LabelClass, LabelMap
@@ -68,6 +70,14 @@ def test_a_patients_pdf_has_notice_patient_and_eye_on_every_page_and_the_same_by
     for font in fonts.values():
         described = font["/DescendantFonts"][0]["/FontDescriptor"]
         assert {"/FontFile2", "/FontFile3"} & set(described), "fonts are inside"
+
+
+def test_a_truncated_picture_is_still_refused_in_the_process_that_made_a_pdf(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "weasyprint"]:
+        monkeypatch.delitem(sys.modules, name)  # its import sets what all of Pillow does
+    printer()
+    assert "weasyprint" in sys.modules
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_all_are_each_patient_and_each_case_and_what_is_not_there_is_said(both_eyes: Out) -> None:

@@ -278,8 +278,9 @@ def test_audit_tells_what_is_lost_or_replaced(serve: Serve, predictions: Path) -
 
 
 SERVER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background, where it is ignored
 from pipeline.review.server import Wishes, started
 with started(Path(sys.argv[1]), Wishes(port=0, reviewer="Ada")) as server:
     print(server.port, flush=True)
