@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.atomic import atomic_path
 from pipeline.errors import ScanError
+from pipeline.pacs.connection import USABLE_UID
 from pipeline.scans.quiet import quiet
 
 _HELD = 1 << 12
@@ -53,6 +54,8 @@ def look(data: bytes | Path) -> Arrived:
             raise ScanError("malformed", f"it is no whole DICOM file ({type(error).__name__})") from None
     if not syntax.is_transfer_syntax or syntax.is_private:
         raise ScanError("malformed", "its transfer syntax is not one of DICOM")
+    if not all(map(USABLE_UID.fullmatch, (study, series, uid))):  # files are named by them
+        raise ScanError("malformed", "its UIDs are none")
     return Arrived(study, series, uid, sop_class, str(syntax))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ T = TypeVar("T")
 Take = Callable[[str, bytes], None]
 Level = Literal["study", "series", "instance"]
 LONGEST_WAIT_S = 60.0
+USABLE_UID = re.compile(r"(?=.{1,64}\Z)[0-9A-Za-z-][0-9A-Za-z.-]*")
+"""What serves as a UID and as the name of a file; wider than the standard, because some devices number more freely."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,12 @@ SYNTAXES = (
     "1.2.840.10008.1.2.4.203",  # High-Throughput JPEG 2000
 )
 """In which an object may be stored that is pulled."""
+OF_EYES = (
+    *(f"1.2.840.10008.5.1.4.1.1.77.1.5.{n}" for n in "1245678"),  # photographs, wide field, tomography, en face, flow
+    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture
+    "1.2.840.10008.5.1.4.1.1.7.4",  # the same in colour, of several frames
+)
+"""SOP classes of scans, as many as fit one association with every syntax."""
 _MOST = 126
 """Contexts of one association: 128 have a number, and a service takes one of its own."""
 

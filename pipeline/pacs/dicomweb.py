@@ -15,7 +15,7 @@ from dicomweb_client.api import DICOMwebClient
 from pipeline.errors import ConfigError, PacsError
 from pipeline.pacs.connection import Instance, Level, Stored, Take
 from pipeline.pacs.settings import DicomwebSettings, PacsSettings
-from pipeline.pacs.words import failure_reason
+from pipeline.pacs.words import ALREADY_THERE, failure_reason, is_passing
 from pipeline.scans.quiet import quiet
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class DicomwebConnection:
             with quiet():
                 yield from (Dataset.from_json(answer) for answer in new)
             seen.update(repr(answer).encode() for answer in new)
-            # A server that passes over limit and offset sends everything, each time.
-            if len(found) < page or not new or (limit is not None and len(seen) >= limit):
+            # A server may have more though it sends fewer than it was asked for; one that passes over limit and offset sends all again.
+            if not new or (limit is not None and len(seen) >= limit):
                 return
 
     def fetch(self, instances: Sequence[Instance], take: Take) -> None:
@@ -93,12 +93,11 @@ class DicomwebConnection:
         for path in paths:
             try:
                 with self._refusals(), quiet():
-                    answer = self._client.store_instances([dcmread(path)])
-            except _Refused as refused:
-                yield Stored(path, str(refused), passing=refused.passing)
-            else:
-                refusals = [failure_reason(int(item.get("FailureReason") or 0)) for item in answer.get("FailedSOPSequence") or ()]
-                yield Stored(path, refusals[0] if refusals else "")
+                    refused = _refusal_in(self._client.store_instances([dcmread(path)]))
+            except _Refused as error:
+                refused = error
+            kept = refused is None or refused.number == ALREADY_THERE
+            yield Stored(path) if kept else Stored(path, str(refused), passing=bool(refused and refused.passing))
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
@@ -124,9 +123,9 @@ class DicomwebConnection:
 
     def _of_status(self, error: requests.HTTPError) -> PacsError:
         status = error.response.status_code
-        refusals = _refusals_in(error.response)
-        if refusals is not None:
-            return _Refused(refusals, passing=False)
+        refused = _refusal_of(error.response)
+        if refused is not None:
+            return refused
         words = _STATUS.get(status, "try again, or ask who runs the PACS" if status >= 500 else "check url and the login")
         if status in (400, 409, 413, 415, 500, 507) and error.request is not None and error.request.method == "POST":
             return _Refused(f"HTTP {status}: {words}", passing=status in _PASSING)
@@ -134,7 +133,9 @@ class DicomwebConnection:
 
 
 class _Refused(PacsError):
-    """Of one file, and not of all."""
+    """Of one file, and not of all. ``number``: the Failure Reason, where it has one."""
+
+    number = 0
 
 
 def _session(name: str, web: DicomwebSettings, folder: Path) -> requests.Session:
@@ -156,16 +157,25 @@ def _session(name: str, web: DicomwebSettings, folder: Path) -> requests.Session
     return session
 
 
-def _refusals_in(response: requests.Response) -> str | None:
-    """What a STOW answer says of the file it refused (PS3.18 10.5.3); None where it is no such answer."""
+def _refusal_of(response: requests.Response) -> _Refused | None:
+    """What a STOW answer says of the file it refused; None where it is no such answer."""
     from pydicom import Dataset
 
     try:
         with quiet():
-            items = Dataset.from_json(response.json()).get("FailedSOPSequence") or ()
-            return failure_reason(int(items[0].FailureReason)) if items else None
+            return _refusal_in(Dataset.from_json(response.json()))
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
+
+
+def _refusal_in(answer: Dataset) -> _Refused | None:
+    """Of the one file that was sent (PS3.18 10.5.3)."""
+    for item in answer.get("FailedSOPSequence") or ():
+        number = int(item.get("FailureReason") or 0)
+        refused = _Refused(failure_reason(number), passing=is_passing(number))
+        refused.number = number
+        return refused
+    return None
 
 
 def _tls_words(error: Exception) -> str:

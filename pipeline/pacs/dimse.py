@@ -20,7 +20,7 @@ from pynetdicom.sop_class import (
 
 from pipeline.errors import PacsError
 from pipeline.pacs.connection import Instance, Level, Stored, Take
-from pipeline.pacs.contexts import SYNTAXES, context_groups, contexts_of_files
+from pipeline.pacs.contexts import OF_EYES, SYNTAXES, context_groups, contexts_of_files
 from pipeline.pacs.dimse_failures import not_established, unreachable
 from pipeline.pacs.settings import PacsSettings
 from pipeline.pacs.storage_scp import StorageScp, client_tls
@@ -80,8 +80,11 @@ class DimseConnection:
             if self.dimse.retrieve == "move":
                 self._move(part, take)
             else:
-                for classes in context_groups({instance.sop_class for instance in part}):
-                    self._get([i for i in part if i.sop_class in classes], classes, take)
+                told = [i for i in part if i.sop_class]
+                for classes in context_groups({i.sop_class for i in told}):
+                    self._get([i for i in told if i.sop_class in classes], classes, take)
+                if len(told) < len(part):  # a PACS need not say the class
+                    self._get([i for i in part if not i.sop_class], OF_EYES, take)
 
     def store(self, paths: Sequence[Path]) -> Iterator[Stored]:
         from pydicom import dcmread

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Literal
 
 from pipeline.errors import ConfigError
 from pipeline.scans.database import closed_on_error, opened, refusals
 
 OUTBOX_FILE = "outbox.sqlite"
 _VERSION = 1
+Status = Literal["sent", "unconfirmed", "refused"]
+"""``unconfirmed``: the PACS took it, and is still to be asked whether it keeps it."""
 
 
 class Outbox:
@@ -41,18 +44,18 @@ class Outbox:
     def close(self) -> None:
         self._database.close()
 
-    def is_sent(self, pacs: str, sha256: str) -> bool:
+    def status(self, pacs: str, sha256: str) -> Status | None:
         with self._refusals():
             found = self._database.execute("SELECT status FROM sent WHERE pacs = ? AND sha256 = ?", (pacs, sha256)).fetchone()
-        return found is not None and found[0] == "sent"
+        return None if found is None else found[0]
 
-    def record(self, pacs: str, sha256: str, refusal: str) -> None:
-        """Enter one attempt: sent where ``refusal`` is ""."""
+    def record(self, pacs: str, sha256: str, status: Status, reason: str = "") -> None:
+        """Enter how one attempt ended."""
         with self._refusals(), self._database:
             self._database.execute(
                 "INSERT INTO sent VALUES (?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET status = excluded.status, reason = excluded.reason,"
                 " attempts = attempts + 1",
-                (pacs, sha256, "refused" if refusal else "sent", refusal),
+                (pacs, sha256, status, reason),
             )
 
     def counts(self, pacs: str) -> dict[str, int]:

@@ -50,24 +50,25 @@ def push(
     """Send DICOM files that the outbox does not know as sent to the PACS called ``pacs``.
 
     What fails by chance is tried again ``retries`` times; what the PACS refuses is counted, and tried again by the next push.
-    ``confirm`` is asked at the end which of the files sent the PACS does not promise to keep: they count as refused.
+    ``confirm`` is asked at the end which of the files sent, now or by a push that did not come to ask, the PACS does not promise to
+    keep: they count as refused.
     A connection that fails for good is told in the result: what was sent before it did is sent.
     """
     ended = Pushed()
     hashes = {path: _sha256(path) for path in paths}
-    pending = [path for path in paths if not outbox.is_sent(pacs, hashes[path])]
+    known = {path: outbox.status(pacs, hashes[path]) for path in paths}
+    pending = [path for path in paths if known[path] not in ("sent", "unconfirmed")]
     ended.sent_before = len(paths) - len(pending)
-
-    sent: list[Path] = []
+    asked = [path for path in paths if known[path] == "unconfirmed"]
 
     def enter(path: Path, refusal: str) -> None:
-        outbox.record(pacs, hashes[path], refusal)
+        outbox.record(pacs, hashes[path], "refused" if refusal else "sent" if confirm is None else "unconfirmed", refusal)
         if refusal:
             ended.refused[path] = refusal
         else:
-            sent.append(path)
+            asked.append(path)
             ended.refused.pop(path, None)
-        ended.sent = len(sent)
+            ended.sent += 1
         if progress is not None:
             progress(ended.sent + ended.sent_before, len(paths))
 
@@ -79,10 +80,14 @@ def push(
         wait = back_off(attempt)
         log.info("push: %d objects not sent%s; tried again in %.0f s", len(pending), f" ({trouble})" if trouble else "", wait)
         time.sleep(wait)
-    if confirm is not None and sent:
-        for path, reason in confirm(sent).items():
-            sent.remove(path)
-            enter(path, f"not kept: {reason}")
+    if confirm is not None and asked:
+        lost = confirm(asked)
+        for path in asked:
+            outbox.record(pacs, hashes[path], "refused" if path in lost else "sent", lost.get(path, ""))
+        ended.refused |= {path: f"not kept: {reason}" for path, reason in lost.items()}
+        before = sum(known[path] == "unconfirmed" for path in lost)
+        ended.sent_before -= before
+        ended.sent -= len(lost) - before
     return ended
 
 

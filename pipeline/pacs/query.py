@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, PacsError
-from pipeline.pacs.connection import Connection, Instance
+from pipeline.pacs.connection import USABLE_UID, Connection, Instance
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -158,6 +158,6 @@ def to_json(row: Study | Series | Instance) -> Mapping[str, Any]:
 
 def _required(found: Dataset, keyword: str) -> str:
     value = text(found, keyword)
-    if not re.fullmatch(r"[0-9A-Za-z.-]{1,64}", value):
+    if not USABLE_UID.fullmatch(value):
         raise PacsError("the PACS answers without a usable UID; ask who runs it")
     return value

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest import mock
 
 import pydicom
 import pytest
@@ -19,11 +21,12 @@ from pipeline.errors import ConfigError, PacsError, ScanError
 from pipeline.pacs.arrival import is_whole, look
 from pipeline.pacs.connect import connected
 from pipeline.pacs.connection import Connection, Instance, Stored, Take
+from pipeline.pacs.dicomweb import DicomwebConnection
 from pipeline.pacs.outbox import Outbox
 from pipeline.pacs.pull import pull
 from pipeline.pacs.push import push
 from pipeline.pacs.query import Query, series_of, studies
-from pipeline.pacs.settings import load_pacs
+from pipeline.pacs.settings import DicomwebSettings, PacsSettings, load_pacs
 from tests.pacs.orthanc import Orthanc, free_port
 
 WAYS = ("dicomweb", "dimse")
@@ -77,8 +80,7 @@ def test_each_object_is_pushed_once(orthanc: Orthanc, hospital: list[Path], tmp_
         assert set(ended.refused) <= {broken}  # over DICOMweb Orthanc takes any class
         again = push(connection, "here", hospital[:4], outbox, retries=0)
         assert (again.sent_before, again.sent, again.refused) == (3, 1, {})
-        assert outbox.is_sent("here", _sha256(hospital[3]))
-        assert not outbox.is_sent("elsewhere", _sha256(hospital[3]))
+        assert [outbox.status(pacs, _sha256(hospital[3])) for pacs in ("here", "elsewhere")] == ["sent", None]
         twice = push(connection, "elsewhere", hospital[:4], outbox, retries=0)  # after the loss of a ledger
         assert (twice.sent, twice.refused) == (4, {})
     outbox.close()
@@ -184,6 +186,60 @@ def test_only_a_whole_dicom_file_is_taken(hospital: list[Path], tmp_path: Path) 
     data = next(path for path in hospital if b"1.2.840.10008.1.2.1\0" in path.read_bytes()[:600]).read_bytes()
     with pytest.raises(ScanError, match="its transfer syntax is not one of DICOM"):
         look(data.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0", 1))
+    study = str(pydicom.dcmread(io.BytesIO(data)).StudyInstanceUID).encode()
+    with pytest.raises(ScanError, match="its UIDs are none"):  # nor a path
+        look(data.replace(study, b"../../" + study[6:]))
+
+
+class Takes:
+    """A PACS that takes everything, and counts it."""
+
+    sent = 0
+
+    def store(self, paths: Sequence[Path]) -> Iterator[Stored]:
+        for path in paths:
+            self.sent += 1
+            yield Stored(path)
+
+
+def test_what_was_sent_is_confirmed_by_the_next_push_where_the_pacs_gave_no_answer(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in "abc"]
+    for file in files:
+        file.write_text(file.name)
+    outbox, takes = Outbox(tmp_path / "outbox.sqlite"), Takes()
+    connection = cast(Connection, takes)
+
+    def silent(paths: Sequence[Path]) -> dict[Path, str]:
+        raise PacsError("no answer in time", passing=True)
+
+    with pytest.raises(PacsError):
+        push(connection, "here", files, outbox, confirm=silent)
+    again = push(connection, "here", files, outbox, confirm=lambda paths: {paths[2]: "gone"})
+    assert (takes.sent, again.sent, again.sent_before, again.refused) == (3, 0, 2, {files[2]: "not kept: gone"})
+    last = push(connection, "here", files, outbox, confirm=lambda paths: {})
+    assert (takes.sent, last.sent, last.sent_before, last.refused) == (4, 1, 2, {})
+    outbox.close()
+
+
+def test_a_stow_answer_says_whether_it_may_pass_and_that_it_is_there_already(tmp_path: Path, hospital: list[Path]) -> None:
+    web = DicomwebConnection("here", PacsSettings(dicomweb=DicomwebSettings(url="http://127.0.0.1:9")), tmp_path)
+    answers = []
+    for reason in (0x0111, 0xA700, 0xC000):
+        answer, item = pydicom.Dataset(), pydicom.Dataset()
+        item.FailureReason = reason
+        answer.FailedSOPSequence = [item]
+        with mock.patch.object(web._client, "store_instances", return_value=answer):
+            answers += [(bool(one.refusal), one.passing) for one in web.store(hospital[:1])]
+    web.close()
+    assert answers == [(False, False), (True, True), (True, False)]
+
+
+def test_a_server_that_sends_less_than_it_is_asked_for_is_asked_on(tmp_path: Path) -> None:
+    web = DicomwebConnection("here", PacsSettings(dicomweb=DicomwebSettings(url="http://127.0.0.1:9")), tmp_path)
+    everything = [{"0020000D": {"vr": "UI", "Value": [f"1.2.{number}"]}} for number in range(7)]
+    with mock.patch.object(web._client, "search_for_studies", side_effect=lambda *, offset, **asked: everything[offset : offset + 3]):
+        assert [one.uid for one in studies(web, Query())] == [f"1.2.{number}" for number in range(7)]
+    web.close()
 
 
 def test_the_commands(filled: Orthanc, hospital: list[Path], tmp_path: Path) -> None:
@@ -214,6 +270,16 @@ def test_a_query_is_checked_before_it_is_asked() -> None:
     for wrong in ({"date": "2026"}, {"date": "-"}, {"date": "yesterday"}, {"study": "1.2.x"}):
         with pytest.raises(ConfigError):
             Query(**wrong)
+
+
+def test_a_pacs_need_not_say_the_class_of_an_instance(orthanc: Orthanc, hospital: list[Path], tmp_path: Path) -> None:
+    orthanc.post("/instances", hospital[0].read_bytes())
+    head = pydicom.dcmread(hospital[0], stop_before_pixels=True)
+    wanted = Instance(head.StudyInstanceUID, head.SeriesInstanceUID, head.SOPInstanceUID)
+    got: list[str] = []
+    with to(orthanc, tmp_path, "dimse") as dimse:
+        dimse.fetch([wanted], lambda uid, data: got.append(look(data).uid))
+    assert got == [wanted.uid]
 
 
 def test_series_say_what_a_study_holds(filled: Orthanc, tmp_path: Path) -> None:

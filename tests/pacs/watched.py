@@ -73,7 +73,7 @@ def watch_and_die(pacs_file: Path, work: Path, said: Path) -> None:
         importlib.import_module(name)
     sent: list[str] = []
 
-    def third_is_sent(outbox: Outbox, pacs: str, sha256: str, refusal: str) -> bool:
+    def third_is_sent(outbox: Outbox, pacs: str, sha256: str, *ended: str) -> bool:
         sent.append(sha256)
         return len(sent) == 3
 
