@@ -206,7 +206,7 @@ def watch(
         raise ConfigError("--listen and dimse.commitment both need own_port; leave one of them out")
     names = Pseudonyms.load_or_create(site_key or default_key_path())
     wishes = Wishes(work, [*choice.bundles.values()], wanted, taken, keep, device)
-    receiver = Receiver(work / "received") if listen else None
+    receiver = Receiver(work / "received", taken) if listen else None
     own = Watch(
         found,
         lambda: connected(found, settings, path.parent, _way(over)),

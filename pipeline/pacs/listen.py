@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,13 +23,13 @@ log = logging.getLogger(__name__)
 
 
 class Receiver:
-    """Keeps each object as ``folder``/STUDY/SERIES/INSTANCE.dcm; results of our own are thanked for and dropped.
+    """Keeps each object as ``folder``/STUDY/SERIES/INSTANCE.dcm; other ``modalities`` and results of our own are thanked for and dropped.
 
     ``lock`` is held while an object is written: who moves a study away holds it, too.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self.lock = folder, threading.Lock()
+    def __init__(self, folder: Path, modalities: Sequence[str]) -> None:
+        self._folder, self._modalities, self.lock = folder, modalities, threading.Lock()
 
     def __call__(self, event: evt.Event) -> int:
         try:
@@ -37,7 +38,8 @@ class Receiver:
             with quiet():
                 dataset = event.dataset
                 ours = (str(dataset.get("Manufacturer") or ""), str(dataset.get("ManufacturerModelName") or "")) == MADE_BY
-            if not ours:
+                wanted = str(dataset.get("Modality") or "") in self._modalities
+            if wanted and not ours:
                 with self.lock:
                     keep(data, place_of(self._folder / found.study / found.series, found.uid))
         except ScanError as error:

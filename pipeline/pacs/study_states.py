@@ -87,6 +87,10 @@ class StudyStates:
     def advance(self, study: str, state: State, reason: str = "") -> None:
         self._update("state = ?, attempts = 0, not_before = 0, reason = ?", (state, reason), study)
 
+    def move(self, study: str, day: str) -> None:
+        """To another day's folder."""
+        self._update("day = ?", (day,), study)
+
     def put_off(self, study: str, until: float, reason: str, *, counts: bool) -> None:
         """``counts``: whether the attempt does."""
         self._update(f"attempts = attempts - {0 if counts else 1}, not_before = ?, reason = ?", (until, reason), study)

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -107,11 +108,12 @@ class Watch:
 
     def _look_at_received(self, folder: Path) -> None:
         for study in sorted(folder.iterdir()) if folder.is_dir() else ():
-            self._see(study.name, [path.name for path, _ in walk(study)])
+            # What arrives again is taken in again: it names the patient, and must not lie there for ever. Nothing of it is sent twice.
+            self._see(study.name, [f"{path.name} {path.stat().st_mtime_ns}" for path, _ in walk(study)])
 
     def _see(self, study: str, held: list[str]) -> None:
         contents = hashlib.sha256("\n".join(sorted(held)).encode()).hexdigest()
-        self._states.see(study, contents, time.time(), f"{datetime.now(UTC):%Y-%m-%d}")
+        self._states.see(study, contents, time.time(), _today())
 
     def _steps(self, study: StudyState) -> StudySteps:
         return StudySteps(self._wishes, self._names, study.study, study.day)
@@ -131,7 +133,11 @@ class Watch:
                 return
             except ConfigError:
                 self._states.put_off(study.study, 0.0, "", counts=False)
-                raise  # of all studies
+                if state != "pulled" or steps.day == (today := _today()):
+                    raise  # of all studies
+                self._states.move(study.study, today)  # models were exchanged since the day that it came first
+                steps = replace(steps, day=today)
+                continue
             except OcusegError as error:
                 if attempt == _MOST_ATTEMPTS:
                     self._give_up(steps, str(error))
@@ -165,3 +171,8 @@ class Watch:
     def _give_up(self, steps: StudySteps, reason: str) -> None:
         log.error("study %s: given up: %s", steps.token, reason)
         self._states.advance(steps.study, "failed", reason)
+
+
+def _today() -> str:
+    """The folder of predictions of a study that begins now."""
+    return f"{datetime.now(UTC):%Y-%m-%d}"

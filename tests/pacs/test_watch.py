@@ -6,11 +6,14 @@ import json
 import multiprocessing
 import re
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pydicom
 import pytest
 
+from pipeline.errors import ConfigError
 from pipeline.export.case import Settings
 from pipeline.export.run import Predictions, export_folder
 from pipeline.inference.folder import predict_folder
@@ -21,7 +24,9 @@ from pipeline.pacs.pull import pull
 from pipeline.pacs.push import dicom_files, push
 from pipeline.pacs.query import Query, series_of, studies
 from pipeline.pacs.settings import load_pacs
-from pipeline.pacs.study_states import StudyStates
+from pipeline.pacs.study_states import State, StudyStates
+from pipeline.pacs.study_steps import StudySteps, Wishes
+from pipeline.pacs.watch import Watch
 from pipeline.phantoms.hospital import write_hospital
 from tests.inference.conftest import make_bundle
 from tests.pacs.orthanc import Orthanc
@@ -109,7 +114,7 @@ def test_a_watch_takes_what_is_sent_to_it_and_its_own_results_for_no_scans(
 ) -> None:
     name, settings = load_pacs(pacs_file, None)
     work = tmp_path / "work"
-    receiver = Receiver(work / "received")
+    receiver = Receiver(work / "received", ("OP", "OPT"))
 
     def send_everything() -> None:
         with listening(name, settings, tmp_path, receiver):
@@ -122,6 +127,35 @@ def test_a_watch_takes_what_is_sent_to_it_and_its_own_results_for_no_scans(
     assert len(list((work / "received").rglob("*.dcm"))) == 1
     assert watch(pacs_file, work, formats=("seg",), receiver=receiver) == {"pushed": 1}
     assert kinds(orthanc) == {"picture": 1, "seg": 1}
+    assert not list((work / "received").iterdir())
+
+
+def test_what_is_no_scan_is_thanked_for_and_dropped(hospital: list[Path], tmp_path: Path) -> None:
+    receiver = Receiver(tmp_path, ("OPT",))
+    for path in hospital:
+        assert receiver(SimpleNamespace(encoded_dataset=path.read_bytes, dataset=pydicom.dcmread(path))) == 0  # type: ignore[arg-type]
+    assert {pydicom.dcmread(path).Modality for path in tmp_path.rglob("*.dcm")} == {"OPT"}
+
+
+def test_a_study_that_grows_after_its_models_were_exchanged_goes_to_the_folder_of_the_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = []
+
+    def predict(steps: StudySteps) -> State:
+        days.append(steps.day)
+        if len(days) == 1:
+            raise ConfigError("the output folder holds results of another bundle")
+        return "nothing"
+
+    monkeypatch.setattr(StudySteps, "predict", predict)
+    states = StudyStates(tmp_path / "watch.sqlite")
+    states.see("1.2", "one", 0.0, "2020-01-01")
+    states.advance("1.2", "pulled")
+    states.close()
+    own = Watch("here", nullcontext, Wishes(tmp_path, []), KEY, rest_s=0, receiver=Receiver(tmp_path / "received", ()))  # type: ignore[arg-type]
+    assert own.run(once=True) == {"nothing": 1}
+    assert days[0] == "2020-01-01" < days[1]
 
 
 def test_a_study_that_grows_is_predicted_again_and_one_that_fails_is_given_up(tmp_path: Path) -> None:
