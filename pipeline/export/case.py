@@ -43,7 +43,8 @@ class Settings:
 class ExportCase:
     """``case`` as it was reviewed, ``run`` as it is of this case · ``original``: data sets (without pixels) of the DICOM file or files it
     was made of, in the order of its planes; () where there is none, which ``without`` gives the reason of · ``reviewed``: what reviewers
-    said of it · ``printed`` makes the PDF of a case, and of a few words on its review."""
+    said of it · ``printed`` makes the PDF of a case, and of a few words on its review · ``fellow``: the other eye, whose numbers stand in
+    that PDF."""
 
     predictions: Path
     case: ReportCase
@@ -52,6 +53,7 @@ class ExportCase:
     without: str = ""
     reviewed: Reviewed = NOT_REVIEWED
     printed: Callable[[ReportCase, str], bytes] | None = None
+    fellow: ReportCase | None = None
 
     @property
     def name(self) -> str:
@@ -69,6 +71,11 @@ class ExportCase:
     @property
     def eye_words(self) -> str:
         return {"R": "right eye", "L": "left eye", None: "eye unknown"}[self.eye]
+
+    @property
+    def person(self) -> str:
+        """The reviewer as one name: in DICOM a backslash, as in DOMAIN\\user, would begin a second one."""
+        return self.reviewed.reviewer.replace("\\", "/")
 
     @property
     def algorithm(self) -> Literal["AUTOMATIC", "SEMIAUTOMATIC"]:
@@ -122,7 +129,7 @@ class ExportCase:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that every object of this case depends on."""
-        record = {key: value for key, value in self.case.record.to_json().items() if key not in _PASSING}
+        record = _lasting(self.case)
         editor = (self.reviewed.reviewer, self.reviewed.at) if self.reviewed.edited else None
         words = [OCUSEG, self.run.bundle_name, record, self.eye, editor, [str(one.SOPInstanceUID) for one in self.original]]
         digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
@@ -136,7 +143,7 @@ class ExportCase:
         if kind in ("seg", "sr"):
             words.append(settings.labelmap)
         if kind == "pdf":
-            words.append(self.reviewed.words)
+            words += [self.reviewed.words, self.fellow and (str(self.fellow.key), _lasting(self.fellow))]
         if kind == "sr":
             words += ["seg" in settings.formats, settings.organisation, self.reviewed]
         return hashlib.sha256(repr(words).encode()).hexdigest()
@@ -144,6 +151,10 @@ class ExportCase:
     def uid(self, settings: Settings, kind: str, *words: object) -> str:
         """Of an object of this case: the same each time, and another one as soon as anything in it may differ."""
         return uid_of(self.state(settings, kind), *words)
+
+
+def _lasting(case: ReportCase) -> dict[str, Any]:
+    return {key: value for key, value in case.record.to_json().items() if key not in _PASSING}
 
 
 def moment(stamp: str, file: Path) -> datetime:

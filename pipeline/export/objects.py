@@ -45,11 +45,7 @@ def need_highdicom() -> None:
 
 def usable_original(headers: tuple[Any, ...]) -> str:
     """Why objects cannot refer to these files, or ""."""
-    if any(
-        not header.get(keyword)
-        for header in headers
-        for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-    ):
+    if any(not header.get(keyword) for header in headers for keyword in _UIDS):
         return "its DICOM file lacks a UID of its study, series, class or instance"
     if len({header.StudyInstanceUID for header in headers}) > 1:
         return "its DICOM files belong to several studies"

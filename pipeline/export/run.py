@@ -20,8 +20,10 @@ from pipeline.export.exporter import DICOM_FORMATS, EXPORTERS, LeftOut
 from pipeline.export.objects import need_highdicom, usable_original
 from pipeline.export.originals import Originals, find_originals
 from pipeline.export.reviewed import as_reviewed
+from pipeline.reports.neighbours import neighbours
 from pipeline.reports.pdf import Documents, printer
 from pipeline.reports.results import ReportCase, RunFacts, read_run
+from pipeline.reports.visits import read_visits
 from pipeline.reports.worklist import cases_in_order
 from pipeline.review.state import eyes_of, states
 from pipeline.scans.identity import Pseudonyms
@@ -88,6 +90,10 @@ class Predictions:
         self._eyes = eyes_of(folder)
         listed, _, unreadable = cases_in_order(folder, self._eyes)
         self.cases: dict[str, ReportCase] = {str(case.key): case for case in listed}
+        self._fellows: dict[str, ReportCase | None] = {}
+        if "pdf" in settings.formats:
+            near = neighbours(listed, read_visits(folder))
+            self._fellows = {str(case.key): one.fellow for case, one in zip(listed, near, strict=True)}
         self.unreadable = {one.name: one.reason for one in unreadable}
         self.reviews = states(folder)
         self.originals = Originals()
@@ -110,7 +116,8 @@ class Predictions:
         case, reviewed = as_reviewed(self.folder, self.cases[name], self.run, self.reviews.get(name))
         headers = self.originals.headers(name)
         why = usable_original(headers) if headers else self.why_without
-        return ExportCase(self.folder, case, self.run.of(case), () if why else headers, why, reviewed, self._print)
+        original, fellow = () if why else headers, self._fellows.get(name)
+        return ExportCase(self.folder, case, self.run.of(case), original, why, reviewed, self._print, fellow)
 
     def _print(self, case: ReportCase, review: str) -> bytes:
         """The case's PDF."""
@@ -134,14 +141,17 @@ def export_case(case: ExportCase, settings: Settings, folder: Path) -> Exported:
     folder.mkdir(parents=True, exist_ok=True)
     before = _known(folder)
     formats, new = dict(before.formats), set[str]()
-    for name in _with_image(settings.formats, case):
+    rejected = case.reviewed.rejected and not settings.rejected
+    # What must not stay is looked at though nobody asks for it: a rejected case's objects, and a picture in place of an original.
+    stale = [name for name in before.formats if rejected or (name == "image" and case.original)]
+    for name in dict.fromkeys((*_with_image(settings.formats, case), *stale)):
         known = formats.get(name)
-        state = case.state(settings, name) + (" rejected" if case.reviewed.rejected and not settings.rejected else "")
+        state = case.state(settings, name) + (" rejected" if rejected else "")
         if known is not None and known.state == state and all((folder / file).is_file() for file in known.files):
             continue
         files, left_out = [], ""
         try:
-            if case.reviewed.rejected and not settings.rejected:
+            if rejected:
                 raise LeftOut("a reviewer rejected it (--rejected exports it all the same)")
             for document in EXPORTERS[name].build(case, settings):
                 document.write(folder / document.name)

@@ -124,13 +124,7 @@ def _as_photograph(out: Dataset, camera: Triple, sha256: str) -> None:
         out.add_new(f"{keyword}CodeSequence", "SQ", [])
     out.add_new("DetectorType", "CS", "")
     out.RefractiveStateSequence = []
-    for keyword in (
-        "PatientEyeMovementCommanded",
-        "EmmetropicMagnification",
-        "IntraOcularPressure",
-        "HorizontalFieldOfView",
-        "PupilDilated",
-    ):
+    for keyword in _UNKNOWN:
         setattr(out, keyword, None)
 
 

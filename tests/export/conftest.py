@@ -11,6 +11,8 @@ import numpy as np
 import pydicom
 import pytest
 
+from pipeline.export.case import Settings
+from pipeline.export.run import Predictions
 from pipeline.phantoms.dicom import VisitRecord, photograph, tomography, write_dicom
 from pipeline.scans.raster import write_png
 from pipeline.types import CaseKey, LabelClass, LabelMap
@@ -117,3 +119,14 @@ def _multi_frame(volume: np.ndarray) -> Any:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """To be read only."""
     return build_site(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="session")
+def exported(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every case as segmentation and overlay; to be read only."""
+    out = tmp_path_factory.mktemp("segmentations")
+    predictions = Predictions(site.predictions, Settings(("seg", "sc")))
+    predictions.find_originals(site.scans, None)
+    for case in site.cases.values():
+        predictions.export(case, out)
+    return out

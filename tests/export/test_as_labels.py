@@ -38,13 +38,12 @@ def card(names: str, **source: Any) -> Any:
 
 
 @pytest.fixture
-def root(site: Site, tmp_path: Path) -> Path:
-    """Scans beside what was exported of three of them; their names have nothing in common."""
+def root(site: Site, exported: Path, tmp_path: Path) -> Path:
+    """Scans beside the segmentations of three of them; their names have nothing in common."""
     shutil.copytree(site.scans, tmp_path / "scans")
-    predictions = Predictions(site.predictions, Settings(("seg",)))
-    predictions.find_originals(site.scans, None)
     for short in ("colour", "grey", "frames"):
-        predictions.export(site.cases[short], tmp_path / "seg")
+        case = site.cases[short]
+        shutil.copytree(exported / case, tmp_path / "seg" / case, ignore=shutil.ignore_patterns("overlay.dcm"))
     return tmp_path
 
 

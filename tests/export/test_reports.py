@@ -130,20 +130,25 @@ def test_the_pdf_is_the_case_s_report_in_its_study(site: Site, tmp_path: Path) -
     assert made.SourceInstanceSequence[0].ReferencedSOPInstanceUID == site.header("colour").SOPInstanceUID
     assert made.MIMETypeOfEncapsulatedDocument == "application/pdf"
     assert errors(done.files[0], "EncapsulatedPDF") == []
+    settings = Settings(("pdf",))
+    beside = changed(site, tmp_path, measures=[])
+    before, after = (Predictions(of.predictions, settings).case(site.cases["grey"]) for of in (site, beside))
+    assert before.state(settings, "pdf") != after.state(settings, "pdf")  # it shows the fellow eye's numbers, too
+    assert before.state(settings, "sc") == after.state(settings, "sc")
     assert not (site.predictions / "report").exists()
 
 
-@pytest.fixture
-def reviewed(tmp_path: Path) -> Site:
-    """A corrected photograph, an accepted and a rejected one."""
-    site = build_site(tmp_path / "site")
+@pytest.fixture(scope="session")
+def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A corrected photograph, an accepted and a rejected one; to be read only."""
+    site = build_site(tmp_path_factory.mktemp("reviewed"))
     log = AuditLog.of(site.predictions)
     drawn = disc_and_cup(move=6)
     correction = write_correction(site.predictions, Correction(CorrectionRecord(case=site.cases["colour"], base="0" * 64), (drawn,)))
 
     def say(short: str, action: Any, verdict: Any, **more: Any) -> None:
         known = model_sha256(site.predictions / "cases" / site.cases[short])
-        log.append(Event("anna", "reader", site.cases[short], action, verdict, mask_sha256=known, **more), 0)
+        log.append(Event("CLINIC\\anna", "reader", site.cases[short], action, verdict, mask_sha256=known, **more), 0)
 
     say("colour", "edit", "edited", correction=correction)
     say("grey", "accept", "accepted")
@@ -156,14 +161,14 @@ def test_a_corrected_mask_is_exported_with_its_own_numbers_and_the_reviewer(revi
     files = {path.name: path for path in done.files}
     seg, report = pydicom.dcmread(files["seg.dcm"]), pydicom.dcmread(files["measurements.dcm"])
     assert {one.SegmentAlgorithmType for one in seg.SegmentSequence} == {"SEMIAUTOMATIC"}
-    assert str(seg.ContentCreatorName) == "anna"
+    assert str(seg.ContentCreatorName) == "CLINIC/anna"
     drawn = disc_and_cup(move=6)
     np.testing.assert_array_equal(seg.pixel_array.astype(bool), np.stack([drawn & 1, drawn >> 1 & 1]).astype(bool))
     np.testing.assert_array_equal(read_image(files["1_disc_000.png"]) == 255, (drawn & 1).astype(bool))
     assert float(numbers(report)["vertical cup-to-disc ratio"].MeasuredValueSequence[0].NumericValue) != 0.61
     assert report.VerificationFlag == "VERIFIED"
     (observer,) = report.VerifyingObserverSequence
-    assert (str(observer.VerifyingObserverName).rstrip("^"), observer.VerifyingOrganization) == ("anna", "Eye Clinic")
+    assert (str(observer.VerifyingObserverName).rstrip("^"), observer.VerifyingOrganization) == ("CLINIC/anna", "Eye Clinic")
     assert errors(files["measurements.dcm"], "ComprehensiveSR") == []
     assert errors(files["seg.dcm"], "Segmentation") == []
 
@@ -178,10 +183,20 @@ def test_a_report_is_verified_only_for_an_organisation_and_a_verdict_leaves_the_
 
 
 def test_a_rejected_case_is_exported_only_when_asked(reviewed: Site, tmp_path: Path) -> None:
+    made = {path.name for path in export(reviewed, tmp_path, "seg,sc", "picture", rejected=True).files}
+    assert made == {"image.dcm", "seg.dcm", "overlay.dcm"}
     done = export(reviewed, tmp_path, "seg", "picture")
     assert done.files == ()
     assert "a reviewer rejected it" in done.notes[0]
-    assert export(reviewed, tmp_path, "seg", "picture", rejected=True).files
+    assert [path.name for path in (tmp_path / reviewed.cases["picture"]).iterdir()] == ["export.json"]
+
+
+def test_a_picture_of_our_own_goes_once_the_original_is_found(site: Site, tmp_path: Path) -> None:
+    Predictions(site.predictions, Settings(("sc",))).export(site.cases["colour"], tmp_path)
+    folder = tmp_path / site.cases["colour"]
+    assert (folder / "image.dcm").is_file()
+    export(site, tmp_path, "sc")
+    assert sorted(path.name for path in folder.iterdir()) == ["export.json", "overlay.dcm"]
 
 
 def test_plain_files_hold_the_masks(site: Site, tmp_path: Path) -> None:

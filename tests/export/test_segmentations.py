@@ -20,17 +20,6 @@ from tests.export.conftest import Site
 SHORTS = ("colour", "grey", "frames", "volume", "picture")
 
 
-@pytest.fixture(scope="session")
-def exported(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every case as segmentation and overlay."""
-    out = tmp_path_factory.mktemp("segmentations")
-    predictions = Predictions(site.predictions, Settings(("seg", "sc")))
-    predictions.find_originals(site.scans, None)
-    for case in site.cases.values():
-        predictions.export(case, out)
-    return out
-
-
 def masks_of(site: Site, short: str) -> tuple[np.ndarray, Any]:
     """bool (K, planes, H, W) as predicted, and the label map."""
     case = read_case(site.predictions / "cases" / site.cases[short])

@@ -22,7 +22,6 @@ from pipeline.export.exporter import EXPORTERS, Document, LeftOut
 from pipeline.export.objects import belong, finished, own_words, plane_spacing, refused, region, save, stand_in
 from pipeline.export.source import is_volume, plane_of, source_of
 
-BINARY, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 CONTENT_LABEL = "OCUSEG"
 
 
@@ -96,7 +95,7 @@ def segmentation(case: ExportCase, settings: Settings, at: int) -> Any:
 
 def _creator(case: ExportCase) -> str:
     """The reviewer who corrected the masks, else the program."""
-    return (case.reviewed.edited and case.reviewed.reviewer) or "ocuseg"
+    return (case.reviewed.edited and case.person) or "ocuseg"
 
 
 def _segmented(case: ExportCase, at: int) -> npt.NDArray[np.unsignedinteger[Any]]:

@@ -17,11 +17,12 @@ from pipeline.drawing.overlay import NOTICE
 from pipeline.export.case import OCUSEG, ExportCase, Settings, moment
 from pipeline.export.codes import AI, COMMENT, LOWER, RETINA, SIDES, UNITS, UPPER, code_of_class, coding_schemes, concept, private
 from pipeline.export.exporter import EXPORTERS, Document
-from pipeline.export.formats.seg import BINARY, LABEL_MAP, is_label_map, objects_of
+from pipeline.export.formats.seg import is_label_map, objects_of
 from pipeline.export.objects import belong, finished, own_words, refused, save, stand_in
 from pipeline.export.source import source_of
 from pipeline.reports import wording
 from pipeline.reports.measures import ShownMeasure, shown_measures
+from pipeline.scans.segmentation import LABEL_MAP, SEGMENTATION
 from pipeline.types.case_record import CASE_FILE
 
 _NO_GROUP = "picture"
@@ -78,8 +79,7 @@ def report(case: ExportCase, settings: Settings) -> Any:
 
 def _person(case: ExportCase) -> str:
     """As DICOM writes a name that is one word."""
-    name = case.reviewed.reviewer
-    return name if "^" in name else f"{name}^"
+    return case.person if "^" in case.person else f"{case.person}^"
 
 
 def _of_picture(case: ExportCase, settings: Settings, sources: Sequence[Any]) -> Any:
@@ -172,7 +172,7 @@ def _segment(case: ExportCase, settings: Settings, sources: Sequence[Any], place
         return None
     if case.label_map.names[place] not in case.held:
         return None
-    kind, uid = (LABEL_MAP if is_label_map(case, settings) else BINARY), case.uid(settings, "seg", 0)
+    kind, uid = (LABEL_MAP if is_label_map(case, settings) else SEGMENTATION), case.uid(settings, "seg", 0)
     return hd.sr.ReferencedSegment(
         kind, uid, case.marked.index(place) + 1, source_images=_images(hd.sr.SourceImageForSegmentation, sources)
     )
@@ -183,7 +183,7 @@ def _segmentations(case: ExportCase, settings: Settings, sources: Sequence[Any])
     if not any(_segment(case, settings, sources, place) for place in range(len(case.label_map))):
         return []
     out = Dataset()
-    out.SOPClassUID = LABEL_MAP if is_label_map(case, settings) else BINARY
+    out.SOPClassUID = LABEL_MAP if is_label_map(case, settings) else SEGMENTATION
     words = own_words(case, settings, "seg")
     out.SOPInstanceUID, out.SeriesInstanceUID = words["sop_instance_uid"], words["series_instance_uid"]
     out.StudyInstanceUID = sources[0].StudyInstanceUID
