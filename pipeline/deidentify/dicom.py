@@ -7,6 +7,7 @@ removed, UIDs replaced, dates as the options say, and the rest kept unless it re
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -167,7 +168,7 @@ class _Cleaner:
                 element.value = profile
             else:
                 del dataset[element.tag]
-        elif element.keyword == "PatientAge" and str(element.value).endswith("Y") and str(element.value)[:-1] > f"{_OLDEST:03}":
+        elif element.keyword == "PatientAge" and (years := re.fullmatch(r" *(\d+)Y *", str(element.value))) and int(years[1]) > _OLDEST:
             element.value = f"{_OLDEST + 1:03}Y"  # the very old are few: all of them count as 90
 
     def _shift(self, dataset: Any, element: Any) -> None:

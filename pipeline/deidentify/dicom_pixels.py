@@ -22,8 +22,8 @@ _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 
 def plain_pixels(dataset: Any) -> set[str]:
-    """Take what is no pixel out of Pixel Data, in place: segments and boxes of compressed frames, bytes behind the last pixel, planes
-    of overlays in unused bits. Returns the names of what was taken.
+    """Take what is no pixel out of Pixel Data, in place: segments and boxes of compressed frames, frames or bytes behind the last pixel,
+    planes of overlays in unused bits. Returns the names of what was taken.
 
     Raises
     ------
@@ -40,8 +40,12 @@ def plain_pixels(dataset: Any) -> set[str]:
 def _plain_frames(dataset: Any, syntax: str) -> set[str]:
     from pydicom.encaps import encapsulate, generate_frames
 
+    frames = int(dataset.get("NumberOfFrames") or 1)
     streams, removed = [], set()
-    for stream in generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1)):
+    for stream in generate_frames(dataset.PixelData, number_of_frames=frames):
+        if len(streams) == frames:  # no reader shows it, so nobody has looked for text in it
+            removed.add("frames behind the last")
+            break
         if syntax in _JPEG:
             stream, said = plain_jpeg(stream)
         else:

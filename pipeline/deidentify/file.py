@@ -71,7 +71,7 @@ def clean_file(path: Path, job: Job) -> tuple[Cleaned, Identity]:
         whose = _whose(scan, file, kind, path, job)
         cleaned = _cleaned(file, kind, scan, whose, job)
     needles = cleaned.needles | _named_by_place(whose)
-    _check(cleaned, needles)
+    check_unnamed(cleaned, needles)
     return replace(cleaned, needles=needles), whose
 
 
@@ -185,13 +185,19 @@ def _named_by_place(whose: Identity) -> frozenset[str]:
     return frozenset(names_in(whose.patient.rsplit(".", 1)[0]) | names_in(whose.patient))
 
 
-def _check(cleaned: Cleaned, needles: frozenset[str]) -> None:
-    """Refuse a file in which a name or number that was removed is still written."""
+def check_unnamed(cleaned: Cleaned, needles: frozenset[str]) -> None:
+    """Refuse a file in which a name or number that was removed is still written.
+
+    Raises
+    ------
+    ScanError: ``still_named``.
+    """
     content = cleaned.searched.lower()
     for needle in needles:
-        written = (needle.encode(), needle.encode("utf-16-le"), needle.encode("latin-1", "ignore"))
+        spelt = (needle, needle.upper())  # bytes.lower() leaves "\u00dc" as it is
+        written = [one.encode(code, "ignore").lower() for one in spelt for code in ("utf-8", "utf-16-le", "latin-1")]
         if any(len(one) >= _LOOKED_FOR and one in content for one in written):
             raise ScanError("still_named", "what names the person is still somewhere in the cleaned file: it is not written")
 
 
-__all__ = ["BurnedIn", "Job", "clean_file"]
+__all__ = ["BurnedIn", "Job", "check_unnamed", "clean_file"]

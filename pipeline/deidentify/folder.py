@@ -29,6 +29,7 @@ from pipeline.scans.walk import walk
 from pipeline.types import ProgressCallback, no_progress
 
 LEDGER, SETTINGS = "ledger.csv", "deidentified.json"
+_CONFLICT = "conflict"
 _EYES = {"R": "_OD", "L": "_OS", "U": ""}
 
 
@@ -87,10 +88,13 @@ def _all(
 ) -> tuple[Counter[str], list[Line]]:
     counts: Counter[str] = Counter()
     lines: list[Line] = []
-    written: set[str] = set()
-    for number, (path, problem) in enumerate(walk(job.root)):
-        progress(number + 1, None, "")
-        line = _line(path, problem, job, out, before, written)
+    found = list(walk(job.root))
+    known = {path: line for path, _ in found if (line := _known(path, job, out, before))}
+    # What stays keeps its place, even where a newcomer with the same identifiers is met first: that one is the conflict.
+    written = {line.output for line in known.values()}
+    for number, (path, problem) in enumerate(found):
+        progress(number + 1, len(found), "")
+        line = known.get(path) or _line(path, problem, job, out, written)
         counts[line.status] += 1
         counts["text"] += "burned" in line.notes or line.code == "burned_in"
         lines.append(line)
@@ -99,13 +103,17 @@ def _all(
     return counts, sorted(lines, key=lambda line: line.file)
 
 
-def _line(path: Path, problem: ScanError | None, job: Job, out: Path | None, before: dict[str, Line], written: set[str]) -> Line:
+def _known(path: Path, job: Job, out: Path | None, before: dict[str, Line]) -> Line | None:
+    """What an earlier run made of a file that did not change since, unless that may have passed or hung on another file."""
+    line = before.get(token_of(path, job.root, job.names))
+    if line is None or line.stamp != stamp_of(path, job.names) or line.code in PASSING or line.code == _CONFLICT:
+        return None
+    return line if not line.output or (out and (out / line.output).is_file()) else None
+
+
+def _line(path: Path, problem: ScanError | None, job: Job, out: Path | None, written: set[str]) -> Line:
     """``written``: what this run has written or found in its place; added to."""
     file, stamp = token_of(path, job.root, job.names), stamp_of(path, job.names)
-    known = before.get(file)
-    if known and known.stamp == stamp and known.code not in PASSING and (not known.output or (out and (out / known.output).is_file())):
-        written.add(known.output)
-        return known
     try:
         if problem is not None:
             raise problem
@@ -123,7 +131,7 @@ def _write(out: Path | None, place: str, cleaned: Cleaned, written: set[str]) ->
     if place in written:
         if out is None or (out / place).read_bytes() == cleaned.content:
             return "duplicate"
-        raise ScanError("conflict", "another file has the same identifiers and other content; give each its own, or leave one out")
+        raise ScanError(_CONFLICT, "another file has the same identifiers and other content; give each its own, or leave one out")
     written.add(place)
     if out is not None:
         (out / place).parent.mkdir(parents=True, exist_ok=True)

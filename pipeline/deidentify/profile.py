@@ -117,10 +117,11 @@ def _chosen(row: Row) -> Action:
 
 
 def _key(tag: int) -> str:
-    group, element = tag >> 16, tag & 0xFFFF
+    group = tag >> 16
     if group >> 8 == 0x50:
         return "50xxxxxx"
-    return f"60xx{element:04X}" if group >> 8 == 0x60 else f"{tag:08X}"
+    # Label and description of an overlay are words, its sizes mean nothing without it: the whole plane goes.
+    return "60xx3000" if group >> 8 == 0x60 else f"{tag:08X}"
 
 
 @functools.cache

@@ -13,6 +13,8 @@ from pipeline.errors import ScanError
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _ALONE = {0x01, *range(0xD0, 0xD8)}
 _COMMENT = 0xFE
+_CODING = {*range(0xC0, 0xD0), *range(0xDB, 0xE0), 0xF7, 0xF8}
+"""Frames, tables and parameters (T.81 table B.1, T.87 C.1.1); what else there is no decoder needs."""
 _NAMES = {0xE0: "JFIF extension", 0xE1: "EXIF or XMP", 0xE2: "pictures beside the first", 0xED: "IPTC", _COMMENT: "comment"}
 _ICC = b"ICC_PROFILE\0"
 _MOST_OF_ICC = 65_519 - 14
@@ -46,10 +48,10 @@ def plain_jpeg(stream: bytes, orientation: int = 1) -> tuple[bytes, tuple[str, .
             out.append(_segment(0xE8, content[:6]))
         elif marker == 0xE2 and content.startswith(_ICC):
             profile += content[14:]
-        elif 0xE0 <= marker <= 0xEF or marker == _COMMENT:
-            removed.add(_NAMES.get(marker, f"APP{marker - 0xE0}"))
-        else:
+        elif marker in _CODING:
             out.append(_segment(marker, content))
+        else:
+            removed.add(_NAMES.get(marker) or (f"APP{marker - 0xE0}" if 0xE0 <= marker <= 0xEF else f"segment {marker:02X}"))
     first = 2 if len(out) > 1 and out[1].startswith(b"\xff\xe0") else 1
     plain, said = plain_icc(profile) if profile else (b"", ())
     parts = [plain[at : at + _MOST_OF_ICC] for at in range(0, len(plain), _MOST_OF_ICC)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.deidentify.burned_in import find_text
+from pipeline.deidentify.cleaned import Cleaned
+from pipeline.deidentify.file import check_unnamed
+from pipeline.errors import ScanError
 from pipeline.phantoms.fundus import draw_fundus
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import open_scan
@@ -116,3 +120,34 @@ def test_equal_identifiers_are_a_duplicate_or_a_conflict(tmp_path: Path, photogr
     code, said = run(folder, tmp_path / "out", tmp_path / "key")
     assert (code, "written: 1" in said, "duplicate: 1" in said, "refused: 1" in said) == (3, True, True, True)
     assert "same identifiers" in said
+
+
+def test_a_newcomer_with_the_same_identifiers_takes_nobodys_place(tmp_path: Path, photograph: Any) -> None:
+    folder, out, key = tmp_path / "scans", tmp_path / "out", tmp_path / "key"
+    folder.mkdir()
+    dataset = dicom(photograph, PatientID="4711")
+    saved(dataset, folder / "b.dcm")
+    assert run(folder, out, key)[0] == 0
+    (place,) = out.rglob("*.dcm")
+    first = place.read_bytes()
+    dataset.PixelData = dataset.PixelData[::-1]
+    saved(dataset, folder / "a.dcm")  # is met first
+    for _ in range(2):
+        code, said = run(folder, out, key)
+        assert (code, "written: 1" in said, "refused: 1" in said, place.read_bytes() == first) == (3, True, True, True)
+    (folder / "b.dcm").unlink()  # and without the other one there is no conflict
+    code, said = run(folder, out, key)
+    assert (code, "written: 1" in said, place.read_bytes() == first) == (0, True, False)
+
+
+def test_a_folder_named_in_another_encoding_ends_nothing(tmp_path: Path, photograph: Any) -> None:
+    folder = tmp_path / "scans" / os.fsdecode("Müllermann".encode("latin-1"))
+    folder.mkdir(parents=True)
+    Image.fromarray(photograph).save(folder / "OD.png")
+    assert run(tmp_path / "scans", tmp_path / "out", tmp_path / "key")[0] == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "latin-1"])
+def test_a_name_that_is_left_is_found_in_capitals_too(encoding: str) -> None:
+    with pytest.raises(ScanError, match="still somewhere"):
+        check_unnamed(Cleaned(b"", ".dcm", searched="Herr MÜLLERMANN".encode(encoding)), frozenset({"müllermann"}))

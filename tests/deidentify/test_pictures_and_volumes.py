@@ -16,6 +16,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from pipeline.deidentify.cleaned import Cleaned
 from pipeline.deidentify.file import clean_file
+from pipeline.deidentify.streams import plain_jpeg
 from pipeline.errors import ScanError
 from pipeline.scans.open import open_scan
 from pipeline.scans.png import chunk
@@ -67,6 +68,15 @@ def test_a_jpeg_is_not_compressed_again(tmp_path: Path) -> None:
     kept = Image.open(io.BytesIO(out.content)).info["icc_profile"]
     assert b"sRGB built-in" not in kept
     ImageCms.buildTransform(io.BytesIO(kept), ImageCms.createProfile("sRGB"), "RGB", "RGB")
+
+
+def test_a_segment_of_a_jpeg_that_no_decoder_needs_goes() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(photograph(20, 30)).save(stream, "JPEG")
+    for marker, named in ((0xF4, "segment F4"), (0xEB, "APP11")):
+        segment = bytes((0xFF, marker, 0, 2 + len(WHO))) + WHO.encode()
+        plain, removed = plain_jpeg(stream.getvalue()[:2] + segment + stream.getvalue()[2:])
+        assert (plain, removed) == (plain_jpeg(stream.getvalue())[0], (named,))
 
 
 def test_a_png_keeps_its_coded_pixels_and_no_text(tmp_path: Path) -> None:
