@@ -134,7 +134,23 @@ def plain_jpeg2000(stream: bytes) -> tuple[bytes, tuple[str, ...]]:
         else:
             out.append(stream[at : at + 2 + size])
         at += 2 + size
+    last = _tiles_end(stream, at)
+    end = end if last is None else last
+    if stream[end + 2 :].strip(b"\0"):
+        removed.add("what follows the picture")
     return b"".join([*out, stream[at : end + 2]]), tuple(sorted(removed))
+
+
+def _tiles_end(stream: bytes, at: int) -> int | None:
+    """Where the tile-parts that begin at ``at`` end, by the lengths that they state (T.800 A.4.2); None where that is no end marker.
+
+    Looking for the last end marker alone would take a second picture behind the first for a part of it.
+    """
+    while stream[at : at + 2] == b"\xff\x90":
+        size = int.from_bytes(stream[at + 6 : at + 10], "big")
+        # 0: as far as the end marker, which coded data (behind FF93) cannot hold
+        at = at + size if size else max(stream.find(b"\xff\xd9", stream.find(b"\xff\x93", at)), at + 1)
+    return at if stream[at : at + 2] == b"\xff\xd9" else None
 
 
 def plain_icc(profile: bytes) -> tuple[bytes, tuple[str, ...]]:

@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from pipeline.deidentify.cleaned import Cleaned
 from pipeline.deidentify.file import clean_file
-from pipeline.deidentify.streams import plain_jpeg
+from pipeline.deidentify.streams import plain_jpeg, plain_jpeg2000
 from pipeline.errors import ScanError
 from pipeline.scans.open import open_scan
 from pipeline.scans.png import chunk
@@ -77,6 +77,22 @@ def test_a_segment_of_a_jpeg_that_no_decoder_needs_goes() -> None:
         segment = bytes((0xFF, marker, 0, 2 + len(WHO))) + WHO.encode()
         plain, removed = plain_jpeg(stream.getvalue()[:2] + segment + stream.getvalue()[2:])
         assert (plain, removed) == (plain_jpeg(stream.getvalue())[0], (named,))
+
+
+def test_a_second_picture_behind_a_jpeg_2000_goes() -> None:
+    file = io.BytesIO()
+    Image.fromarray(photograph(40, 60)).save(file, "JPEG2000", tile_size=(32, 32), no_jp2=True)
+    stream = file.getvalue()
+    for tiles in (stream, _open_ended(stream)):
+        assert plain_jpeg2000(tiles)[0].endswith(tiles[tiles.index(b"\xff\x90") :])
+        plain, removed = plain_jpeg2000(tiles + WHO.encode() + stream)
+        assert (plain, "what follows the picture" in removed) == (plain_jpeg2000(tiles)[0], True)
+
+
+def _open_ended(stream: bytes) -> bytes:
+    """The same with a last tile-part that does not state its length."""
+    last = stream.rindex(b"\xff\x90\x00\x0a")
+    return stream[: last + 6] + bytes(4) + stream[last + 10 :]
 
 
 def test_a_png_keeps_its_coded_pixels_and_no_text(tmp_path: Path) -> None:
