@@ -41,7 +41,8 @@ def _plain_frames(dataset: Any, syntax: str) -> set[str]:
     from pydicom.encaps import encapsulate, generate_frames
 
     frames = int(dataset.get("NumberOfFrames") or 1)
-    streams, removed = [], set()
+    streams: list[bytes] = []
+    removed: set[str] = set()
     for stream in generate_frames(dataset.PixelData, number_of_frames=frames):
         if len(streams) == frames:  # no reader shows it, so nobody has looked for text in it
             removed.add("frames behind the last")
