@@ -64,10 +64,11 @@ def kinds(orthanc: Orthanc) -> Counter[str]:
     return Counter(KINDS[one["Modality"]] for one in tags)
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # WeasyPrint's
 def test_results_that_were_pushed_are_found_and_read_back_equal(
-    orthanc: Orthanc, pacs_file: Path, photographs: list[Path], tmp_path: Path
+    orthanc: Orthanc, pacs_file: Path, photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pipeline.export.run.printer", lambda: None)  # tests/export prints, which takes a second
+    monkeypatch.setattr(Predictions, "_print", lambda *_: b"%PDF-1.7 printed")
     name, settings = load_pacs(pacs_file, None)
     made = make_bundle(tmp_path / "bundle", thresholds={"vessel": 0.4})
     with connected(name, settings, tmp_path) as connection:
