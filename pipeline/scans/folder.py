@@ -242,7 +242,7 @@ def index_folder(
         os.replace(staged, out)
         left_over.unlink(missing_ok=True)
         if shard is not None and all(part_of(whole, Shard(number, shard.of)).exists() for number in range(1, shard.of + 1)):
-            merge_catalogues(whole)
+            merge_catalogues(whole, wait=True)
     return counts
 
 

@@ -36,29 +36,33 @@ def glob_safe(name: str) -> str:
     return re.sub(r"([*?[])", r"[\1]", name)
 
 
-def merge_catalogues(out: Path) -> list[Shard]:
+def merge_catalogues(out: Path, *, wait: bool = False) -> list[Shard]:
     """Put the parts beside ``out`` together, and remove them; the shards that are missing, in which case nothing is changed.
+
+    ``wait`` for another process that does the same, and leave it at that, as the last shards may end at one time.
 
     Raises
     ------
     ConfigError: there is no part, parts are of several divisions or models, or one is damaged.
     """
-    parts = parts_beside(out)
-    divisions = {shard.of for shard in parts}
-    if not parts:
-        raise ConfigError(f"no part of the catalogue {out.name!r} lies beside it; run `ocuseg index ... --shard 1/N` first")
-    if len(divisions) > 1:
-        raise ConfigError(f"the parts of {out.name!r} are of {' and '.join(map(str, sorted(divisions)))} shards; remove those of one")
-    (of,) = divisions
-    if missing := [Shard(number, of) for number in range(1, of + 1) if Shard(number, of) not in parts]:
-        return missing
     staged, lock = out.with_name(out.name + ".part"), out.with_name(f".{out.name}.lock")
     busy = ConfigError(f"another process is writing the catalogue {out.name!r}; wait for it")
     with (
         refusals(f"the catalogue {out.name!r}", "is damaged; remove its part, and run that shard again"),
-        locked(lock, busy),
+        locked(lock, None if wait else busy),
         ExitStack() as held,
     ):
+        parts = parts_beside(out)
+        divisions = {shard.of for shard in parts}
+        if not parts and wait:
+            return []
+        if not parts:
+            raise ConfigError(f"no part of the catalogue {out.name!r} lies beside it; run `ocuseg index ... --shard 1/N` first")
+        if len(divisions) > 1:
+            raise ConfigError(f"the parts of {out.name!r} are of {' and '.join(map(str, sorted(divisions)))} shards; remove those of one")
+        (of,) = divisions
+        if missing := [Shard(number, of) for number in range(1, of + 1) if Shard(number, of) not in parts]:
+            return missing
         catalogues = [held.enter_context(Catalogue(path)) for path in parts.values()]
         models = {catalogue.models for catalogue in catalogues}
         if len(models) > 1:
@@ -69,6 +73,7 @@ def merge_catalogues(out: Path) -> list[Shard]:
                 writer.add(record)
             writer.join()
         os.replace(staged, out)
-    for path in parts.values():
-        path.unlink(missing_ok=True)
+        held.close()
+        for path in parts.values():
+            path.unlink(missing_ok=True)
     return []

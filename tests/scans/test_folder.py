@@ -11,7 +11,9 @@ import sqlite3
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,17 @@ import pytest
 
 from pipeline.cli.data import ends
 from pipeline.errors import ConfigError, NothingUsableError
+from pipeline.lock import locked
 from pipeline.memory import Limits
 from pipeline.scans import files, folder, workers
 from pipeline.scans.catalogue import Catalogue
 from pipeline.scans.folder import FileRecord, index_folder, scan_files
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.listing import Listing
+from pipeline.scans.merging import merge_catalogues, part_of
 from pipeline.scans.raster import write_png
+from pipeline.scans.shard import Shard, Share
+from tests.patience import LONG_S, wait_until
 from tests.scans.make import CT, dicom, ramp, saved
 
 NAMES = Pseudonyms(b"the key of this site")
@@ -70,6 +76,21 @@ EXPECTED = [
     ("SCHMIDT_ANNA/2024-03-01/d_left.dcm", "read", ""),
     ("SCHMIDT_ANNA/2024-03-01/e_ct.dcm", "rejected", "not_ophthalmic"),
 ]
+
+
+def test_the_last_shares_of_a_catalogue_may_end_at_one_time(hospital: Path, tmp_path: Path) -> None:
+    """Each of them would put the parts together; who comes second waits, instead of ending as if it was called wrongly."""
+    out = tmp_path / "c.sqlite"
+    _, alone = catalogue_of(hospital, tmp_path / "alone.sqlite", workers=0)
+    catalogue_of_share = partial(index_folder, hospital, out, pseudonyms=NAMES, workers=0)
+    catalogue_of_share(share=Share(shard=Shard(1, 2)))
+    with ThreadPoolExecutor(1) as threads:
+        with locked(out.with_name(f".{out.name}.lock"), None):  # as one has that puts them together
+            last = threads.submit(catalogue_of_share, share=Share(shard=Shard(2, 2)))
+            wait_until(lambda: last.done() or part_of(out, Shard(2, 2)).exists())
+        last.result(LONG_S)
+    assert hashlib.sha256(out.read_bytes()).hexdigest() == alone
+    assert merge_catalogues(out, wait=True) == []
 
 
 def scanned(root: Path, **options: Any) -> list[tuple[Path, FileRecord]]:
