@@ -82,6 +82,7 @@ def predict(
     for path in plugin or []:
         load_plugin(path)
     further = bundles_named(together_with)
+    from pipeline.inference.desk import is_complete
     from pipeline.inference.folder import predict_folder
     from pipeline.inference.on_cluster import OnCluster
     from pipeline.inference.profile import Profile
@@ -115,8 +116,9 @@ def predict(
             share=share,
             cluster=None if client is None else OnCluster(client, site_key or default_key_path()),
         )
-    doubts = doubts_in(out)
-    eyes = eyes_lines(records_in(out))
+    complete = is_complete(out)  # else the last share tells: all cases are read for it
+    doubts = doubts_in(out) if complete else []
+    eyes = eyes_lines(records_in(out)) if complete else []
     told = counts | {"doubts": doubts, "eyes": eyes} | ({"profile": spent.to_json()} if profile else {})
     warnings = [f"warning: {text}" for text in doubts]
     emit(

@@ -92,12 +92,13 @@ def segment(
             cluster=None if client is None else OnCluster(client, site_key or default_key_path()),
         )
     page: Path | None = None
-    if is_complete(out):  # else the last share writes it
+    used, doubts, eyes = list[str](), list[str](), list[str]()
+    if is_complete(out):  # else the last share tells, and writes it: all cases are read for it
         with progress("report") as advance:
             page = write_report(out, eyes=eyes_of(out), progress=advance, wait=True)
-    used, doubts = use_lines(uses_of(cases_in(out)), choice.bundles), doubts_in(out)
+        used, doubts = use_lines(uses_of(cases_in(out)), choice.bundles), doubts_in(out)
+        eyes = eyes_lines(records_in(out))
     left_out = [f"{name}: left out, {why}" for name, why in choice.left_out.items()]
-    eyes = eyes_lines(records_in(out))
     told = counts | {"models": used + left_out, "doubts": doubts, "eyes": eyes} | ({"report": str(page)} if page is not None else {})
     lines = [line for line in ends(counts) if not line.endswith(": 0")]
     emit(
