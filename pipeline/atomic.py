@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -66,6 +67,16 @@ def new_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(old)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+@contextmanager
+def unless_gone() -> Iterator[None]:
+    """Go on after the block where a file in it was removed, or, on a network file system, replaced while it was read (ESTALE)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):
+            raise
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -25,6 +25,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from pipeline.atomic import unless_gone
 from pipeline.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -53,14 +54,17 @@ class Crew:
         for path in (self._beats, self._leases):
             path.mkdir(parents=True, exist_ok=True)
         self._beat, self._open = self._beats / self.me, ExitStack()
+        self._sign_on()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep_alive, name="ocuseg-beat", daemon=True)
+        self._thread.start()
+
+    def _sign_on(self) -> None:
         lock = FileLock(self._lock_of(self.me), thread_local=False)
         with suppress(OSError):  # a file system without locks: what ends is then known by its beat alone
             lock.acquire(blocking=False)
             self._open.callback(lock.release)
         self._beat.write_text(self._machine, encoding="utf-8")
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._keep_alive, name="ocuseg-beat", daemon=True)
-        self._thread.start()
 
     def take(self, work: str) -> bool:
         """Have the lease of ``work``, unless somebody else who lives has it."""
@@ -106,14 +110,16 @@ class Crew:
         names = {path.name.partition(".")[0] for path in self._beats.iterdir()}
         living = {name for name in names if name == self.me or self._lives(name)}
         for name in names - living:
-            self._bury(name)
+            with unless_gone():
+                if (self._beats / name).exists() or self._age(self._lock_of(name)) > self._limit:  # else it is just signing on
+                    self._bury(name)
         return sorted(living)
 
     def clear_up(self) -> list[str]:
         """Remove leases of the dead; names of the living, as of :meth:`living`."""
         living = self.living()
         for lease in self._leases.iterdir():
-            with suppress(FileNotFoundError):
+            with unless_gone():
                 if lease.read_text(encoding="utf-8") not in living:
                     lease.unlink()
         return living
@@ -129,20 +135,18 @@ class Crew:
         return self._beats / f"{name}.lock"
 
     def _is_held(self, lease: Path) -> bool:
-        try:
+        held = True  # should it be given back just now: with it comes what it was for
+        with unless_gone():
             holder = lease.read_text(encoding="utf-8")
-            return self._lives(holder) if holder else self._age(lease) <= self._limit  # nothing in it: it is being made
-        except FileNotFoundError:
-            return True  # given back just now, and with it comes what it was for
+            held = self._lives(holder) if holder else self._age(lease) <= self._limit  # nothing in it: it is being made
+        return held
 
     def _lives(self, name: str) -> bool:
-        try:
+        lives = False
+        with unless_gone():
             machine = (self._beats / name).read_text(encoding="utf-8")
-            if self._age(self._beats / name) > self._limit:
-                return False
-        except FileNotFoundError:
-            return False
-        return machine != self._machine or not self._has_ended(name)
+            lives = self._age(self._beats / name) <= self._limit and (machine != self._machine or not self._has_ended(name))
+        return lives
 
     def _has_ended(self, name: str) -> bool:
         """Of a process on this machine."""
@@ -157,16 +161,19 @@ class Crew:
 
     def _age(self, path: Path) -> float:
         """Seconds, by the shared file system's clock. A file that is opened tells its true time, also where attributes are cached."""
-        os.utime(self._beat)
+        self._renew()
         return _modified(self._beat) - _modified(path)
+
+    def _renew(self) -> None:
+        try:
+            os.utime(self._beat)
+        except FileNotFoundError:  # somebody took this process for dead: its leases are gone, new ones are good
+            self._sign_on()
 
     def _keep_alive(self) -> None:
         while not self._over.wait(self._limit / 4):
             try:
-                os.utime(self._beat)
-            except FileNotFoundError:  # somebody took this process for dead: its leases are gone, new ones are good
-                with suppress(OSError):
-                    self._beat.write_text(self._machine, encoding="utf-8")
+                self._renew()
             except OSError as error:
                 log.debug("no beat: %s", error)
 

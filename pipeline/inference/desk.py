@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.atomic import unless_gone
 from pipeline.errors import TooManyFailures
 from pipeline.inference import found
 from pipeline.inference.case_files import Staging
@@ -137,23 +138,33 @@ class Desk:
         """Read the folder's journal, which another process has replaced, and what was published since."""
         if self._journal is not None:
             self._journal.close()
-        self._seen = _state(self.out / JOURNAL)
-        for end in ("", "-journal"):  # a version before 4 may have been killed while it wrote
-            (self._aside / f"{JOURNAL}{end}").unlink(missing_ok=True)
-            with suppress(FileNotFoundError):
-                shutil.copyfile(self.out / f"{JOURNAL}{end}", self._aside / f"{JOURNAL}{end}")
+        self._copy()
+        while self.is_replaced():  # meanwhile, so that the copy may not be whole
+            self._copy()
         self._journal = Journal(self._aside / JOURNAL, self.names, copy=True)
         self.shares = Shares(self.out / WORK / "entries", self.crew.me)
         self.shares.take_in(self.journal)
         if entries := self.hands.entries():
             self.journal.record(*entries)
-        self.waiting, self.finished = set(), 0
         for entry in filter(self.stands, self.journal.results()):
             self.note_original(entry)
 
-    def take_in(self) -> None:
-        """What others have published since."""
+    def _copy(self) -> None:
+        self._seen = _state(self.out / JOURNAL)
+        for end in ("", "-journal"):  # a version before 4 may have been killed while it wrote
+            (self._aside / f"{JOURNAL}{end}").unlink(missing_ok=True)
+            with unless_gone():
+                shutil.copyfile(self.out / f"{JOURNAL}{end}", self._aside / f"{JOURNAL}{end}")
 
+    def catch_up(self) -> bool:
+        """What others have published or settled since; whether one has replaced the journal, as what was published is then in there."""
+        self._take_in()
+        replaced = self.is_replaced()
+        if replaced:
+            self.take_in_again()
+        return replaced
+
+    def _take_in(self) -> None:
         def told(entry: Entry) -> None:
             if entry.status in ("done", "part") and self.stands(entry):
                 self.note_original(entry)
@@ -301,8 +312,8 @@ def is_complete(out: Path) -> bool:
 
 def _state(path: Path) -> tuple[int, int, int]:
     """Another one after a file was replaced."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return 0, 0, 0
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    state = 0, 0, 0
+    with unless_gone(), path.open("rb") as file:  # a file that is opened tells its true state, also where that is cached
+        status = os.fstat(file.fileno())
+        state = status.st_ino, status.st_mtime_ns, status.st_size
+    return state

@@ -8,6 +8,7 @@ what files say of each other and writes what lies beside the cases (inference/se
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections import Counter
@@ -44,7 +45,7 @@ from pipeline.types.stated import Stated
 log = logging.getLogger(__name__)
 
 _ASK_AGAIN_S = 0.5
-_SETTLE, _LEDGER = "settle", "ledger"
+SETTLE, _LEDGER = "settle", "ledger"
 """Leases of what one process at a time does."""
 ROUNDS = 6
 """Of settling: a case that is made once more may get another name, or free one."""
@@ -157,17 +158,24 @@ class _Run:
 
     def go(self) -> None:
         only: set[str] | None = None
+        before = math.inf
         while True:
             self.work(block for block in self.listing.blocks() if only is None or block.id in only)
             if not self.desk.stopped:
                 only = self._come_free()
                 if only is not None:
                     continue
-                self.desk.take_in()
-                if all(map(self.desk.journal.knows, self.listing.tokens())):
+                if self.desk.catch_up() and self._is_settled():
+                    return
+                if self._knows_all():
                     if self._settle():
                         return
+                    self.desk.finished = 0
                     continue  # another process has, and there may be more since
+                left = sum(not self.desk.journal.knows(file.token) for file in self.listing)
+                if 0 < left < before:  # new files, in blocks that another process had listed, and done, without them
+                    before, self.desk.finished = left, 0
+                    continue
             self.show()
             return
 
@@ -184,14 +192,11 @@ class _Run:
         """As the last of those who share the work: what files say of each other, and what lies beside the cases. False where another
         process did it first."""
         desk = self.desk
-        while not desk.crew.take(_SETTLE):
+        while not desk.crew.take(SETTLE):
             time.sleep(_ASK_AGAIN_S)
         try:
-            if desk.is_replaced():
-                desk.take_in_again()
-                if not desk.shares.is_empty():
-                    return False
-                return all(map(desk.journal.knows, self.listing.tokens()))
+            if desk.catch_up():  # also with what one that was killed while it settled had made
+                return self._is_settled()
             for _ in range(ROUNDS):
                 decision = decide(desk.journal, desk.out, lambda token: self.listing.get(token) is not None)
                 carry_out(decision, desk.journal, desk.out)
@@ -199,33 +204,48 @@ class _Run:
                     self._make(decision.make)
                 elif not decision.drop:
                     break
-            finish(desk, finds_objects=self.finds_objects)
+            return finish(desk, finds_objects=self.finds_objects)
         finally:
-            desk.crew.give_back(_SETTLE)
-        return True
+            desk.crew.give_back(SETTLE)
+
+    def _knows_all(self) -> bool:
+        return all(map(self.desk.journal.knows, self.listing.tokens()))
+
+    def _is_settled(self) -> bool:
+        """By a process that has replaced the journal."""
+        return self.desk.shares.is_empty() and self._knows_all()
 
     def _make(self, wanted: Sequence[tuple[Sequence[str], str]]) -> None:
         """Cases that hang on files of several blocks, or that another file is to name."""
         units = [[file for token in tokens if (file := self.listing.get(token)) is not None] for tokens, _ in wanted]
         named = {tokens[0]: name for tokens, name in wanted if name}
-        Worker(self.means, self.desk, named).go(Block(f"{_SETTLE}-{number}", files) for number, files in enumerate(units))
+        Worker(self.means, self.desk, named).go(Block(f"{SETTLE}-{number}", files) for number, files in enumerate(units))
 
     def show(self) -> None:
         """The ledger of what is known so far, for people: the next call goes on by what was published."""
-        self.desk.take_in()
         if self.desk.crew.take(_LEDGER):
+            self.desk.catch_up()
             export(self.desk.journal, self.desk.out)
             self.desk.crew.give_back(_LEDGER)
 
 
-def finish(desk: Desk, *, finds_objects: bool) -> None:
-    """What lies beside the cases, from a journal in which all is decided; the journal last, as a run is complete by it."""
+def finish(desk: Desk, *, finds_objects: bool) -> bool:
+    """What lies beside the cases, from a journal in which all is decided; the journal last, as a run is complete by it.
+
+    To be called with the lease :data:`SETTLE`; False where another process has taken that over, and settles.
+    """
     out, journal = desk.out, desk.journal
-    tell_conflicts(journal, out)
-    export(journal, out)
-    write_measurements(out, sorted({entry.case for entry in journal.results()}))
-    if finds_objects:
-        gather_coco(out)
-    warn_of_one_patient(Counter(entry.case.partition("_")[0] for entry in journal.results()))
-    journal.save(out / JOURNAL)
-    desk.take_over()
+    with desk.crew.turn(_LEDGER):  # or a shard that ends meanwhile would put its own, which knows less, in the place of this one
+        if not desk.crew.holds(SETTLE):
+            return False
+        tell_conflicts(journal, out)
+        export(journal, out)
+        write_measurements(out, sorted({entry.case for entry in journal.results()}))
+        if finds_objects:
+            gather_coco(out)
+        warn_of_one_patient(Counter(entry.case.partition("_")[0] for entry in journal.results()))
+        if not desk.crew.holds(SETTLE):
+            return False
+        journal.save(out / JOURNAL)
+        desk.take_over()
+    return True

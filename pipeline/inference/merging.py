@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.inference.crew import Crew
 from pipeline.inference.desk import Desk
-from pipeline.inference.folder import ROUNDS, finish
+from pipeline.inference.folder import ROUNDS, SETTLE, finish
 from pipeline.inference.found import found
 from pipeline.inference.out_folder import WORK, check_key
 from pipeline.inference.settle import carry_out, decide
@@ -83,21 +83,22 @@ def merge(out: Path, names: Pseudonyms) -> Merged:
         told.shards = {name: (missing[name], files[name]) for name in sorted(missing, key=lambda name: int(name.partition("/")[0]))}
         told.found = told.found or sum(desk.journal.counts()[status] for status in _ENDS)
         if not told.missing and not told.at_work:
-            told.unsettled = _settle(desk, out)
-            if not told.unsettled:
-                finish(desk, finds_objects=RunRecord.read(out).objects)
+            with desk.crew.turn(SETTLE):
+                desk.catch_up()
+                told.unsettled = _settle(desk, out)
+                if not told.unsettled:
+                    finish(desk, finds_objects=RunRecord.read(out).objects)
         told.counts = desk.journal.counts()
     return told
 
 
 def _settle(desk: Desk, out: Path) -> int:
     """How many cases would have to be made, which needs scans and a network."""
-    with desk.crew.turn("settle"):
-        for _ in range(ROUNDS):
-            decision = decide(desk.journal, out, lambda token: True)
-            if decision.make:
-                return len(decision.make)
-            carry_out(decision, desk.journal, out)
-            if not decision.drop:
-                return 0
+    for _ in range(ROUNDS):
+        decision = decide(desk.journal, out, lambda token: True)
+        if decision.make:
+            return len(decision.make)
+        carry_out(decision, desk.journal, out)
+        if not decision.drop:
+            return 0
     raise ConfigError("what files say of each other has no end; run `ocuseg predict` once more into the folder")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from pipeline.atomic import sync
+from pipeline.atomic import sync, unless_gone
 from pipeline.inference.journal import Entry, Journal
 
 
@@ -47,7 +46,7 @@ class Shares:
         """Record in ``journal`` what was published and is not known yet."""
         for name, number in sorted(self._published()):
             if number > self._known.get(name, 0):
-                with suppress(FileNotFoundError):  # somebody has just put everything into the journal
+                with unless_gone():  # somebody has just put everything into the journal
                     entries = self._read(name, number)
                     journal.record(*entries)
                     for entry in entries:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,16 +20,20 @@ from pipeline.errors import ConfigError, StoppedRun, TooManyFailures
 from pipeline.inference.crew import Crew
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.infer import infer
+from pipeline.inference.journal import Journal
 from pipeline.inference.merging import merge
 from pipeline.inference.model_set import ModelSet
 from pipeline.inference.predict import Predictor
-from pipeline.scans.listing import read_input_list
+from pipeline.inference.visits import export
+from pipeline.inference.worker import Worker
+from pipeline.scans.listing import Block, read_input_list
 from pipeline.scans.open import open_scan
 from pipeline.scans.shard import Shard, Share
 from tests.inference.conftest import make_bundle, picture, write_folder
 from tests.inference.crash_driver import InThisProcess, state
 from tests.inference.test_folder import KEY
 from tests.inference.test_killed import tiny_bundle
+from tests.patience import LONG_S
 from tests.scans.make import dicom, saved
 from tests.scans.test_series import write_series
 
@@ -96,6 +102,110 @@ def test_slices_of_a_series_in_several_folders_are_one_volume_however_they_were_
     assert state(tmp_path / "shares") == state(tmp_path / "alone")
 
 
+def _with_copies(scans: Path) -> None:
+    paths = write_folder(scans, 6)
+    for path, other in zip(paths[:3], paths[3:], strict=True):
+        shutil.copy(path, other.with_name(f"{path.parts[-3]}_OS.png"))
+
+
+def test_what_one_process_had_made_when_it_was_killed_while_it_settled_counts_for_the_next_one(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had published cases that hang on several files, which the next one, that waits for its turn, has not heard of."""
+    _with_copies(tmp_path / "scans")
+    alone = run("alone")
+    take, before = Crew.take, list[str]()
+
+    def after_another(crew: Crew, work: str) -> bool:
+        if work == "settle" and not before:
+            before.append("began")
+            _killed_at_the_end(run, monkeypatch)
+            before.extend(path.name for path in (tmp_path / "out" / ".work" / "entries").glob("settle-*"))
+        return take(crew, work)
+
+    monkeypatch.setattr(Crew, "take", after_another)
+    assert run("out") == alone
+    assert len(before) > 1  # else nothing had to be made
+    assert state(tmp_path / "out") == state(tmp_path / "alone")
+
+
+def _killed_at_the_end(run: Run, monkeypatch: pytest.MonkeyPatch, **share: object) -> None:
+    def killed(*_: object, **__: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.inference.folder.finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("out", **share)
+
+
+def test_files_that_came_into_a_block_which_another_process_had_done_are_done_too(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _made(tmp_path / "scans" / "P")
+    paths = [
+        saved(dicom(picture(k), SOPInstanceUID=f"1.2.{k}", SeriesInstanceUID=f"1.3.{k}", PatientID="Q"), folder / f"{k}.dcm")
+        for k in range(1, 4)
+    ]
+    alone = run("alone")
+    go, runs = Worker.go, list[int]()
+
+    def later(worker: Worker, blocks: Iterable[Block]) -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            _killed_at_the_end(run, monkeypatch, chosen=paths[:2])
+        go(worker, blocks)
+
+    monkeypatch.setattr(Worker, "go", later)
+    assert run("out") == alone
+    assert state(tmp_path / "out") == state(tmp_path / "alone")
+
+
+def test_what_another_process_settled_just_now_stays_as_it_is(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had done the last blocks, and put everything into the journal, before this one looked for what they became."""
+    _with_copies(tmp_path / "scans")
+    alone = run("alone")
+    go, runs = Worker.go, list[int]()
+
+    def passed_over(worker: Worker, blocks: Iterable[Block]) -> None:
+        runs.append(1)
+        if len(runs) > 1:
+            go(worker, blocks)
+        else:
+            run("out")
+
+    monkeypatch.setattr(Worker, "go", passed_over)
+    assert run("out") == alone
+    assert state(tmp_path / "out") == state(tmp_path / "alone")
+
+
+def test_a_ledger_of_less_never_takes_the_place_of_the_last_one(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first share ends and shows what is known; before it has written that, the second one ends, and with it the run."""
+    _with_copies(tmp_path / "scans")
+    alone = run("alone")
+    waits, take, second = threading.Event(), Crew.take, list[Future[dict[str, int]]]()
+
+    def taken(crew: Crew, work: str) -> bool:
+        got = take(crew, work)
+        if work == "ledger" and not got:
+            waits.set()
+        return got
+
+    def slow_export(journal: Journal, out: Path) -> None:
+        if not second:
+            second.append(threads.submit(run, "out", shard=Shard(2, 2)))
+            second[0].add_done_callback(lambda _: waits.set())
+            assert waits.wait(LONG_S)
+        export(journal, out)
+
+    monkeypatch.setattr(Crew, "take", taken)
+    monkeypatch.setattr("pipeline.inference.folder.export", slow_export)
+    with ThreadPoolExecutor(1) as threads:
+        run("out", shard=Shard(1, 2))
+        assert second[0].result(LONG_S) == alone
+    assert state(tmp_path / "out") == state(tmp_path / "alone")
+
+
 def test_an_input_list_a_stop_and_what_was_rejected(tmp_path: Path, run: Run) -> None:
     paths = write_folder(tmp_path / "scans", 3)
     table = tmp_path / "list.csv"
@@ -137,6 +247,22 @@ def test_a_lease_is_taken_over_from_the_dead_alone(tmp_path: Path) -> None:
         assert second.holds("block")
         first.give_back("block")
         assert second.holds("block")
+    finally:
+        first.close()
+        second.close()
+
+
+def test_who_was_taken_for_dead_and_lives_is_known_again(tmp_path: Path) -> None:
+    first, second = Crew(tmp_path, machine="a"), Crew(tmp_path, machine="a")
+    try:
+        second._bury(first.me)  # as one does that has not heard of it for long
+        first._renew()
+        assert first.take("block")
+        assert not second.take("block")
+        begins = tmp_path / "beats" / "another.lock"  # its beat comes next
+        begins.touch()
+        assert second.living() == sorted([first.me, second.me])
+        assert begins.exists()
     finally:
         first.close()
         second.close()
