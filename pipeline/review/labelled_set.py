@@ -126,7 +126,7 @@ class _Export:
             raise NothingUsableError(f"no reviewed case can be exported: {left[0][0]}: {left[0][1]}")
         self._boxes.write()
         book.write()
-        write_rejected(folder, found.rejected)
+        write_rejected(folder, found.rejected, [name for one in found.ready for name in (one.name, one.state.case)])
         parts = grown_parts(_parts(folder), [one.name for one in book.current.values()], choice.validation, choice.test)
         write_text(folder / SPLITS, json.dumps(parts, indent=1) + "\n")
         if not (folder / CARD).is_file():

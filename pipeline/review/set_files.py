@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,15 @@ from pipeline.review.state import ReviewState
 REJECTED = "rejected.csv"
 
 
-def write_rejected(folder: Path, rejected: Sequence[tuple[str, ReviewState]]) -> None:
-    """``quality`` 1: for its quality, which a model that grades photographs may learn from."""
+def write_rejected(folder: Path, rejected: Sequence[tuple[str, ReviewState]], accepted: Iterable[str]) -> None:
+    """``quality`` 1: for its quality, which a model that grades photographs may learn from. What was ``accepted`` since is taken out."""
     path = folder / REJECTED
     rows: dict[str, list[str]] = {}
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
             rows = {row[0]: row for row in list(csv.reader(file))[1:] if row}
+    for name in accepted:
+        rows.pop(name, None)
     for name, state in rejected:
         quality = str(int("quality" in state.reasons))
         rows[name] = [name, " ".join(state.reasons), quality, state.reviewer, state.at, state.bundle_id, state.mask_sha256]

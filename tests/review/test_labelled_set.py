@@ -104,12 +104,15 @@ def test_a_second_export_adds_and_changes_nothing_silently(out: Out, tmp_path: P
     read(out.path, named(1), "rejected", reasons=("wrong_eye",))
     read(out.path, named(9), "accepted")
     read(out.path, named(8), "accepted", by="Prof. C", role="adjudicator")
+    assert [line["name"] for line in lines_of(folder / "rejected.csv")] == [named(7)]
+    read(out.path, named(7), "accepted")
     second = export_set(out.path, folder)
-    assert (second.kept, set(second.added), set(second.changed)) == (5, {named(8), named(9)}, {named(0), named(1)})
+    assert (second.kept, set(second.added), set(second.changed)) == (5, {named(7), named(8), named(9)}, {named(0), named(1)})
+    assert [line["name"] for line in lines_of(folder / "rejected.csv")] == [named(1)], "what was accepted since is rejected no more"
     assert all(path.read_bytes() == own for path, own in before.items())
     assert truths(folder)[named(0)].any(), "the earlier mask stays until somebody asks"
     third = export_set(out.path, folder, Choice(update=True))
-    assert (set(third.updated), third.kept) == ({named(0), named(1)}, 7)
+    assert (set(third.updated), third.kept) == ({named(0), named(1)}, 8)
     assert not truths(folder)[named(0)].any()
     assert named(1) not in truths(folder)
     assert faults(folder) == []
