@@ -6,8 +6,8 @@ START (a bundle, or the name of one that comes with ocuseg) predicts the card's 
 `ocuseg review` (pipeline/review/order.py) says whose pictures are looked at first. After so many reviewed patients the bundle is taught
 further as by `ocuseg finetune`, on all of them (none validates), for the same number of STEPS each time, and scored on the
 card's test part: mean Dice inside the field of view. Each repeat has a seed of its own, for the training and for the random
-order. What was done is kept in FOLDER/runs.csv, so that an interrupted study goes on; table.md and curve.png are made of it. CPU seconds
-are those of this process, threads included.
+order. What was done is kept in FOLDER/runs.csv, so that an interrupted study goes on, with the settings that FOLDER/study.json
+holds and no others; table.md and curve.png are made of it. CPU seconds are those of this process, threads included.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import json
 import logging
 import shutil
 import tempfile
@@ -34,6 +35,7 @@ from pipeline.cards.targets import read_truth
 from pipeline.cli.console import script
 from pipeline.config import dump_config, parse_config
 from pipeline.drawing.curves import figure_of, picture_of
+from pipeline.errors import ConfigError
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.predict import Predictor
 from pipeline.metrics.interval import patient_bootstrap
@@ -114,6 +116,7 @@ class Study:
     def run(self) -> None:
         out = self.options.out
         out.mkdir(parents=True, exist_ok=True)
+        self.check_same()
         if not (out / "predictions" / "ledger.csv").is_file():
             self.predict_pool()
         done = {(row["order"], int(row["repeat"]), int(row["reviewed"])) for row in self.rows()}
@@ -131,6 +134,15 @@ class Study:
                         spent = time.process_time() - began
                         scores = self.scores(bundle)
                     self.note(order, repeat, reviewed, patients[:reviewed], scores, spent)
+
+    def check_same(self) -> None:
+        """Points of other settings must not stand in one table."""
+        names = ("start", "card", "steps", "flips", "override")
+        settings = json.dumps({name: getattr(self.options, name) for name in names}, indent=1) + "\n"
+        kept = self.options.out / "study.json"
+        if kept.is_file() and kept.read_text(encoding="utf-8") != settings:
+            raise ConfigError(f"{str(self.options.out)!r} holds a study of other settings (study.json); give another --out")
+        kept.write_text(settings, encoding="utf-8")
 
     def note(
         self, order: str, repeat: int, reviewed: int, patients: Sequence[str], scores: Mapping[str, list[float]], spent: float
