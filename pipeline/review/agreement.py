@@ -49,7 +49,7 @@ class Score:
 class Agreement:
     """``both``: cases that a reader and a second reader gave a verdict, of which ``table`` counts each pair (reader, second reader) ·
     ``weighted``: quadratic weights · ``dice`` by class, of cases that neither rejected · ``waiting`` for an adjudicator ·
-    ``left_out``: (case, reason) whose masks cannot be compared."""
+    ``left_out``: (case, reason) whose masks, or verdicts, cannot be compared."""
 
     both: int
     one: int
@@ -95,11 +95,12 @@ def find_agreement(predictions: Path) -> Agreement:
     NothingUsableError: no case was read by both.
     """
     run, known = read_run(predictions), states(predictions)
-    pairs = {name: state for name, state in known.items() if {"reader", "second"} <= state.readings.keys()}
+    both = {name: state for name, state in known.items() if {"reader", "second"} <= state.readings.keys()}
+    pairs = {name: state for name, state in both.items() if len({reading.mask_sha256 for reading in _readings(state)}) == 1}
+    left = [(name, "it was predicted anew between the two verdicts") for name in sorted(both.keys() - pairs.keys())]
     if not pairs:
         raise NothingUsableError("no case has the verdicts of a reader and a second reader, so that nothing can agree or disagree")
     values: dict[str, dict[str, list[float]]] = {}
-    left: list[tuple[str, str]] = []
     for case in find_cases(predictions):
         name = case[0] if isinstance(case, tuple) else case.folder.name
         if name not in pairs or any(reading.verdict == "rejected" for reading in _readings(pairs[name])):
@@ -121,7 +122,7 @@ def find_agreement(predictions: Path) -> Agreement:
         _kappa(kappa, verdicts, patients),
         _kappa(quadratic_kappa, verdicts, patients),
         {cls: _mean(of_patient) for cls, of_patient in values.items()},
-        tuple(sorted(name for name, state in pairs.items() if state.disagreement)),
+        tuple(sorted(name for name, state in both.items() if state.disagreement)),
         tuple(left),
     )
 
@@ -132,7 +133,7 @@ def _readings(state: ReviewState) -> tuple[Any, Any]:
 
 def _dice(predictions: Path, run: RunFacts, case: ReportCase, state: ReviewState) -> dict[str, float]:
     """Of each class that at least one of the two marked."""
-    first, second = (read_labels(predictions, run, case, reading.correction) for reading in _readings(state))
+    first, second = (read_labels(predictions, run, case, one.correction, one.mask_sha256) for one in _readings(state))
     both = zip(first.label_map.names, _areas(first), _areas(second), strict=True)
     found = {name: mutual_dice(np.stack(masks)) for name, *masks in both}
     return {name: dice for name, dice in found.items() if dice is not None}

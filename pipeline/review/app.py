@@ -19,7 +19,7 @@ from pipeline.review import login, pages
 from pipeline.review.accounts import Throttle
 from pipeline.review.catalogue import UnknownCase
 from pipeline.review.gate import Gate, Refused, nonce_of, visitor_of
-from pipeline.review.log import Event, VersionConflict
+from pipeline.review.log import Event, LogUnusable, VersionConflict
 from pipeline.review.review import Review
 from pipeline.review.sessions import COOKIE, LASTS_S, Access, Sessions, Visitor
 from pipeline.review.submitted import REASONS, SentComment, SentEdit, SentEye, SentVerdict
@@ -109,7 +109,9 @@ def _pages(review: Review) -> APIRouter:
         if found.suffix != ".html":
             lasting = "private, max-age=3600" if found.suffix in (".png", ".jpg") else "no-cache"
             return FileResponse(found, headers={"Cache-Control": lasting})
-        page = pages.with_bar(found.read_text(encoding="utf-8"), path, who, nonce_of(request))
+        case = pages.case_of(path)
+        model = review.drawn(case)  # before the page is read
+        page = pages.with_bar(found.read_text(encoding="utf-8"), case, model, who, nonce_of(request))
         return Response(page, media_type="text/html; charset=utf-8")
 
     return router
@@ -158,6 +160,8 @@ async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, VersionConflict):
         return JSONResponse({"message": str(error), "version": error.version, "by": error.by, "at": error.at}, 409)
     status = error.status if isinstance(error, Refused) else 404 if isinstance(error, UnknownCase) else 422
+    if isinstance(error, LogUnusable):  # the page keeps what it sent, and sends it again
+        status = 503
     return JSONResponse({"message": str(error)}, status)
 
 

@@ -54,12 +54,13 @@ def model_objects(case: ReportCase, run: RunFacts) -> list[CorrectedObject]:
     ]
 
 
-def planes(case: ReportCase, correction: str) -> list[dict[str, Any]]:
-    """Pictures and masks by their addresses; those of a correction hold its name, so that they never change."""
+def planes(case: ReportCase, model: str, correction: str) -> list[dict[str, Any]]:
+    """Pictures and masks by their addresses; a mask's holds the name of the correction, or the hash of what the ``model`` found, so that a
+    browser which kept it never shows another one's."""
     rows, columns = case.geometry.plane
     name, out = str(case.key), []
     for plane in case.planes:
-        own = None if plane.mask is None else f"/cases/{name}/{plane.mask}"
+        own = None if plane.mask is None else f"/cases/{name}/{plane.mask}?model={model}"
         mask = correction_url(name, correction, mask_file(plane.index)) if correction and own else own
         out.append({"index": plane.index, "image": f"/cases/{name}/{plane.image}", "mask": mask, "width": columns, "height": rows})
     return out
@@ -69,13 +70,17 @@ def correction_url(case: str, correction: str, file: str) -> str:
     return f"/api/cases/{case}/corrections/{correction}/{file}"
 
 
-def drawn(case: ReportCase, run: RunFacts, name: str, correction: Correction | None) -> dict[str, Any]:
+def drawn(case: ReportCase, run: RunFacts, model: str, name: str, correction: Correction | None) -> dict[str, Any]:
     """What an editor begins with: the model's answer, or what the correction ``name`` made of it."""
     if correction is None:
-        return {"planes": planes(case, ""), "surfaces": model_surfaces(case, run), "objects": _listed(model_objects(case, run), case, run)}
+        return {
+            "planes": planes(case, model, ""),
+            "surfaces": model_surfaces(case, run),
+            "objects": _listed(model_objects(case, run), case, run),
+        }
     objects = model_objects(case, run) if correction.objects is None else correction.objects
     return {
-        "planes": planes(case, name),
+        "planes": planes(case, model, name),
         "surfaces": listed_surfaces(correction.surfaces) if correction.surfaces else model_surfaces(case, run),
         "objects": _listed(objects, case, run),
     }

@@ -104,12 +104,16 @@ def visible(events: Sequence[Event], reviewer: str, role: Role, blinded: bool) -
     return [one for one in events if one.role == role]
 
 
+class LogUnusable(OcusegError):
+    """The log can be neither read nor written now; later it may."""
+
+
 class AuditLog:
     """The log of one folder of predictions; a file that is not there yet is made by the first event.
 
     Raises
     ------
-    OcusegError: the file is damaged, or the disk refuses.
+    LogUnusable: the disk refuses, or others hold the file for too long. OcusegError: it is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -200,7 +204,7 @@ class AuditLog:
             finally:
                 base.close()
         except sqlite3.OperationalError as error:  # no space, no permission, locked by another process
-            raise OcusegError(f"the review log {REVIEW}/{self.path.name} cannot be used now ({error}); nothing was stored") from None
+            raise LogUnusable(f"the review log {REVIEW}/{self.path.name} cannot be used now ({error}); nothing was stored") from None
         except sqlite3.Error as error:
             raise OcusegError(f"the review log {REVIEW}/{self.path.name} cannot be used ({error}); restore it from a backup") from None
 

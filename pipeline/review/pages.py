@@ -45,10 +45,10 @@ def case_of(path: str) -> str:
     return Path(path).stem if path.startswith("cases/") and path.endswith(".html") else ""
 
 
-def with_bar(page: str, path: str, visitor: Visitor, nonce: str) -> str:
-    """A report's page with the bar's style and script, its case and the visitor's token; the header's policy takes the place of its own."""
-    case = case_of(path)
-    body = f'<body data-csrf="{html.escape(visitor.csrf)}"' + (f' data-case="{html.escape(case)}"' if case else "")
+def with_bar(page: str, case: str, model: str, visitor: Visitor, nonce: str) -> str:
+    """A report's page with the bar's style and script, its ``case`` (or "") with the hash of what the model found, and the visitor's token;
+    the header's policy takes the place of its own."""
+    body = f'<body data-csrf="{html.escape(visitor.csrf)}"' + (f' data-case="{html.escape(case)}" data-model="{model}"' if case else "")
     page = _POLICY.sub("", page, count=1).replace("</head>", _ADDED, 1).replace("<style>", f'<style nonce="{nonce}">')
     return page.replace("<body", body, 1)
 

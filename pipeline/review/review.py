@@ -62,7 +62,7 @@ class Review:
         self._newest = 0
         self._whole: set[str] = set()
         self._models: dict[str, str] = {}
-        """Of cases with a verdict what the model had found when the cases were listed."""
+        """Of cases with a verdict what the model had found when the cases were listed; of all what it had when they were last looked at."""
         self._read = functools.lru_cache(maxsize=4)(functools.partial(read_correction, predictions))
         self.id = _identity(predictions)
         remove_leftovers(predictions)
@@ -80,16 +80,26 @@ class Review:
             judged = [case for case, events in self._everything().items() if case in known and any(one.verdict for one in events)]
             self._models = {case: model_sha256(self.catalogue.case(case).folder) for case in judged}
 
+    def drawn(self, case: str) -> str:
+        """Hash of what a case's page shows, which is what the model's answer is now; "" of what is no case under review."""
+        if case not in self.catalogue.order:
+            return ""
+        model = model_sha256(self.catalogue.case(case).folder)  # first: a page that is newer than this is only loaded once more
+        self.catalogue.redraw(case)
+        return model
+
     def seen(self, case: str, visitor: Visitor) -> Seen:
         """Raises UnknownCase."""
         folder = self.catalogue.case(case).folder
         events = self._visible(case, visitor)
         state, model = state_of(case, _own(events, visitor)), model_sha256(folder)
+        self._models[case] = model
         stands = state.correction if state.mask_sha256 == model else ""
         return Seen(events, state, state_of(case, events), model, stands)
 
     def case(self, name: str, visitor: Visitor) -> dict[str, Any]:
         """A case as its page gets it."""
+        self.catalogue.redraw(name)
         case, run, seen = self.catalogue.case(name), self.catalogue.run, self.seen(name, visitor)
         eye = seen.all.eye or case.geometry.laterality
         others = [] if visitor.role == "reader" and len(seen.all.readings) < 2 else self._readings(name, seen)
@@ -97,6 +107,7 @@ class Review:
         return {
             "case": name,
             "version": len(seen.events),
+            "model": seen.model,
             "verdict": "unreviewed" if seen.changed else seen.state.verdict,
             "reasons": seen.state.reasons,
             "comment": seen.state.comment,
@@ -107,7 +118,7 @@ class Review:
             "previous": order[at - 1] if at else None,
             "overlapping": case_facts.label_map_of(case, run).overlapping,
             "classes": case_facts.classes(case, run),
-            **case_facts.drawn(case, run, seen.correction, self._correction(seen.correction)),
+            **case_facts.drawn(case, run, seen.model, seen.correction, self._correction(seen.correction)),
             "history": case_facts.history(seen.events),
             "notice": CHANGED if seen.changed else "",
             "readings": others,
@@ -117,13 +128,17 @@ class Review:
     def verdict(self, name: str, visitor: Visitor, sent: SentVerdict) -> Event:
         """Raises VersionConflict; Unfit where the mask that is to be taken is not there."""
         seen = self.seen(name, visitor)
+        _about(sent.model, seen)
         correction = seen.correction
         if sent.take == "model":
             correction = ""
         elif sent.take is not None:
             if sent.take not in seen.all.readings:
                 raise Unfit(f"there is no verdict of the {sent.take} here yet")
-            correction = seen.all.readings[sent.take].correction
+            taken = seen.all.readings[sent.take]
+            if taken.mask_sha256 != seen.model:
+                raise Unfit(f"the verdict of the {sent.take} is about another answer of the model than the one that is there now")
+            correction = taken.correction
         verdict: Verdict = "rejected" if sent.action == "reject" else "edited" if correction else "accepted"
         what = {"verdict": verdict, "reasons": sent.reasons, "comment": sent.comment, "correction": correction}
         return self._append(name, visitor, seen, sent.version, sent.action, **what)
@@ -134,6 +149,7 @@ class Review:
         if len(seen.events) != sent.version:  # before the work; append looks again
             last = seen.events[-1] if seen.events else None
             raise VersionConflict(last.reviewer if last else "", last.at if last else "", len(seen.events))
+        _about(sent.model, seen)
         record = CorrectionRecord(
             case=name, base=seen.model, bundle_id=case.bundle_id, parent=seen.correction, tools=sent.tools, seconds=sent.seconds
         )
@@ -219,7 +235,7 @@ class Review:
         roles: tuple[Role, ...] = ("reader", "second", "adjudicator")
         keys = ("role", "reviewer", "verdict", "reasons", "comment", "at", "correction")
         found = [seen.all.readings[role] for role in roles if role in seen.all.readings]
-        return [{key: getattr(one, key) for key in keys} | {"planes": case_facts.planes(case, one.correction)} for one in found]
+        return [{key: getattr(one, key) for key in keys} | {"planes": case_facts.planes(case, seen.model, one.correction)} for one in found]
 
     def _correction(self, name: str) -> Correction | None:
         if not name:
@@ -247,6 +263,12 @@ class Review:
         eyes: Mapping[str, Laterality] = {"R": "R", "L": "L"}
         found = {case: state_of(case, events).eye for case, events in self._everything().items()}
         return {case: eyes[eye] for case, eye in found.items() if eye in eyes}
+
+
+def _about(model: str, seen: Seen) -> None:
+    """Refuse what was decided on another answer of the model than the one that is there now."""
+    if model and model != seen.model:
+        raise Unfit("the case was predicted again since this page was loaded, so that nothing is stored; load the page again")
 
 
 def _own(events: list[Event], visitor: Visitor) -> list[Event]:

@@ -13,7 +13,8 @@ from pipeline.types import Laterality
 
 @dataclass(frozen=True)
 class Reading:
-    """The last verdict of one role on a case. ``correction`` "": it is about the model's own mask."""
+    """The last verdict of one role on a case. ``correction`` "": it is about the model's own mask · ``mask_sha256`` of what the model had
+    found then."""
 
     role: Role
     reviewer: str
@@ -22,6 +23,7 @@ class Reading:
     reasons: tuple[str, ...] = ()
     comment: str = ""
     correction: str = ""
+    mask_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,8 @@ def state_of(case: str, events: Iterable[Event]) -> ReviewState:
         comment, eye = event.comment or comment, event.eye or eye
         if event.verdict:
             given[event.role] = event
-            readings[event.role] = Reading(
-                event.role, event.reviewer, event.verdict, event.at, event.reasons, event.comment, event.correction
-            )
+            told = (event.reasons, event.comment, event.correction, event.mask_sha256)
+            readings[event.role] = Reading(event.role, event.reviewer, event.verdict, event.at, *told)
     state = ReviewState(case, comment=comment, eye=eye, version=len(events), readings=MappingProxyType(readings))
     order: tuple[Role, ...] = ("adjudicator", "reader", "second")
     counts = next((given[role] for role in order if role in given), None)

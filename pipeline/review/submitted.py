@@ -41,7 +41,13 @@ class _Sent(BaseModel):
     version: Version
 
 
-class SentVerdict(_Sent):
+class _Judged(_Sent):
+    """``model``: hash of the model's answer that was shown; "" where it was not noted."""
+
+    model: Annotated[str, Field(max_length=64)] = ""
+
+
+class SentVerdict(_Judged):
     """``take``: of several masks the one that the verdict is about; without it the one that was shown."""
 
     action: Literal["accept", "reject"]
@@ -81,7 +87,7 @@ class _Object(BaseModel):
     box: tuple[float, float, float, float]
 
 
-class SentEdit(_Sent):
+class SentEdit(_Judged):
     """``planes`` and ``surfaces``: those that were changed · ``objects``: all of the case, or None where none was changed."""
 
     planes: Annotated[tuple[_Plane, ...], Field(max_length=10_000)] = ()

@@ -13,6 +13,7 @@ from pipeline.cli import app
 from pipeline.errors import NothingUsableError
 from pipeline.metrics.classification import kappa, quadratic_kappa
 from pipeline.review.agreement import find_agreement
+from pipeline.scans.raster import png_of
 from tests.reports.conftest import LESIONS, Out, disc_and_cup, make_out
 from tests.review.reading import edit, read
 
@@ -55,6 +56,23 @@ def test_two_readers_of_five_cases(make_out: Callable[..., Out]) -> None:
     result = CliRunner().invoke(app, ["review", "agreement", str(out.path), "--json"])
     told = json.loads(result.stdout)
     assert (told["waiting"], told["adjudicated"], told["read_by_both"]) == ([], 1, 5)
+
+
+def test_verdicts_on_different_answers_are_not_compared(make_out: Callable[..., Out]) -> None:
+    out = make_out()
+    names = [f"p{number}_R_0_i" for number in range(3)]
+    for name in names:
+        out.add(name, disc_and_cup())
+        read(out.path, name, "accepted")
+    masks = [out.path / "cases" / name / "mask_000.png" for name in names]
+    masks[0].write_bytes(png_of(np.zeros_like(disc_and_cup())))
+    for name in names:
+        read(out.path, name, "accepted", by="Dr. B", role="second")
+    masks[1].write_bytes(png_of(np.zeros_like(disc_and_cup())))
+    found = find_agreement(out.path)
+    assert (found.both, found.dice["disc"].cases) == (2, 1)
+    assert found.left_out[0] == (names[0], "it was predicted anew between the two verdicts")
+    assert found.left_out[1][0] == names[1], "there is no mask any more that the two accepted"
 
 
 def test_boxes_are_compared_by_what_they_cover(make_out: Callable[..., Out]) -> None:

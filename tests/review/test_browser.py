@@ -188,8 +188,17 @@ def stored(server: Server, name: str) -> npt.NDArray[np.unsignedinteger[Any]]:
 def test_ten_cases_are_reviewed_and_nothing_is_lost(server: Server, make_tab: Callable[[], Tab]) -> None:
     tab, masks = make_tab(), {}
     tab.open(NAMES[0])
-    tab.keys("a")
+    held: list[Any] = []  # a verdict that is long on its way leads nobody away who has gone on
+    tab.page.route("**/verdict", lambda route: held.append(route))
+    tab.keys("a", "j")
     tab.arrived(NAMES[1])
+    tab.keys("j")
+    tab.arrived(NAMES[2])
+    held[0].continue_()
+    tab.page.unroute("**/verdict")
+    tab.until(f"document.querySelector('#review-status').textContent.startsWith('Accepted: {NAMES[0]}')")
+    assert tab.page.url.endswith(f"/{NAMES[2]}.html")
+    tab.open(NAMES[1])
     tab.keys("k")
     tab.page.keyboard.type("the fovea, too")
     tab.keys("Escape", "r", "Enter")
@@ -369,6 +378,21 @@ def test_masks_pass_through_the_page_exactly(server: Server, make_tab: Callable[
         (read,) = read_pages(io.BytesIO(made), "png", max_pixels=values.size)
         assert read.dtype == kind
         np.testing.assert_array_equal(read, values)
+
+
+def test_what_is_accepted_is_what_is_shown(server: Server, make_tab: Callable[[], Tab]) -> None:
+    tab, before = make_tab(), len(AuditLog.of(server.predictions).events())
+    tab.open(NAMES[2])  # a corrected case, of which the model's own contours are shown
+    tab.until("document.querySelector('#review-compare').hidden === false")
+    tab.keys("x", "a")
+    tab.until("document.querySelector('#review-status').textContent.endsWith('Press A again.')")
+    tab.open(NAMES[9])
+    (server.predictions / "cases" / NAMES[9] / "mask_000.png").write_bytes(png_of(np.zeros((ROWS, COLUMNS), np.uint8)))
+    tab.keys("r", "1", "Enter")
+    tab.until("document.querySelector('#review-status').textContent.startsWith('the case was predicted again')")
+    assert len(AuditLog.of(server.predictions).events()) == before
+    tab.page.reload()
+    tab.until("document.querySelector('#review-verdict')?.dataset.verdict === 'unreviewed'")
 
 
 AXE_RUN = """async () => {

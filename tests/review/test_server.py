@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import errno
+import json
 import multiprocessing
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +82,10 @@ def test_the_reports_own_pages_come_with_the_bar_and_keep_to_the_policy(serve: S
 def test_a_case_is_told_with_what_an_editor_needs(serve: Serve) -> None:
     browser = serve()
     case = browser.get(f"/api/cases/{FIRST}")
-    assert case["planes"] == [
-        {"index": 0, "image": f"/cases/{FIRST}/image_000.png", "mask": f"/cases/{FIRST}/mask_000.png", "width": 80, "height": 60}
-    ]
+    (plane,) = case["planes"]
+    assert (plane["index"], plane["width"], plane["height"], plane["image"]) == (0, 80, 60, f"/cases/{FIRST}/image_000.png")
+    assert plane["mask"] == f"/cases/{FIRST}/mask_000.png?model={case['model']}"
+    assert browser.ask("GET", plane["mask"])[0] == 200
     assert [(one["name"], one["kind"], one["index"], one["inside"]) for one in case["classes"]] == [
         ("disc", "mask", 1, None),
         ("cup", "mask", 2, None),
@@ -150,7 +154,9 @@ def test_an_edit_becomes_a_correction_and_the_models_mask_stays(serve: Serve, pr
     # Whoever accepts what is shown accepts the correction; the model's own mask is taken by name.
     assert browser.post(f"/api/cases/{FIRST}/verdict", {"version": 1, "action": "accept"})[1]["verdict"] == "edited"
     assert browser.post(f"/api/cases/{FIRST}/verdict", {"version": 2, "action": "accept", "take": "model"})[1]["verdict"] == "accepted"
-    assert browser.get(f"/api/cases/{FIRST}")["planes"][0]["mask"] == f"/cases/{FIRST}/mask_000.png"
+    assert browser.get(f"/api/cases/{FIRST}")["planes"][0]["mask"] == case["planes"][0]["mask"].replace(
+        f"/api/cases/{FIRST}/corrections/{state.correction}/mask_000.png", f"/cases/{FIRST}/mask_000.png?model={state.mask_sha256}"
+    )
     assert audit(predictions).faults == ()
 
 
@@ -207,6 +213,8 @@ def test_one_click_sets_an_unknown_eye_and_the_record_stays(serve: Serve, predic
     assert b"set by a reviewer" in browser.ask("GET", f"/cases/{UNKNOWN}.html")[1]
     assert browser.get("/api/progress")["eyes"] == {UNKNOWN: "L"}
     assert record.read_bytes() == before
+    assert browser.ask("GET", "/")[0] == 200
+    assert f",{UNKNOWN},pb,v1,i1,OS,reviewer," in (predictions / "report" / "worklist.csv").read_text()
     write_report(predictions, eyes=eyes_of(predictions))
     assert f",{UNKNOWN},pb,v1,i1,OS,reviewer," in (predictions / "report" / "worklist.csv").read_text()
 
@@ -226,6 +234,29 @@ def test_a_mask_that_changed_since_is_told(serve: Serve, predictions: Path) -> N
     assert again.get("/api/progress")["verdicts"][FIRST] == "accepted"
     mask.write_bytes(png_of(np.ones((60, 80), np.uint8)))
     assert audit(predictions).faults == (f"{FIRST}: the model's answer is another one than the one that was reviewed",)
+
+
+def test_a_verdict_is_about_the_answer_that_was_on_show(serve: Serve, predictions: Path) -> None:
+    """Predicted again while somebody looks: neither the old contours nor a mask that the browser kept pass for the new answer."""
+    browser = serve()
+    page, case = f"/cases/{FIRST}.html", f"/api/cases/{FIRST}"
+    drawn, old = browser.ask("GET", page)[1].decode(), browser.get(case)
+    assert f'data-model="{old["model"]}"' in drawn
+    (predictions / "cases" / FIRST / "mask_000.png").write_bytes(png_of(disc()))
+    for code, told in (
+        browser.post(f"{case}/verdict", {"version": 0, "action": "accept", "model": old["model"]}),
+        edit(browser, FIRST, 0, disc(), model=old["model"]),
+    ):
+        assert (code, told["message"][:28]) == (422, "the case was predicted again")
+    assert states(predictions) == {}
+    assert not corrections_folder(predictions).exists()
+    again, new = browser.ask("GET", page)[1].decode(), browser.get(case)
+    assert f'data-model="{new["model"]}"' in again
+    assert re.findall('<path[^>]* d="(.*?)"', again) != re.findall('<path[^>]* d="(.*?)"', drawn), "the contours are the new ones"
+    assert new["planes"][0]["mask"] != old["planes"][0]["mask"], "a browser may keep a mask for an hour"
+    assert browser.post(f"{case}/verdict", {"version": 0, "action": "accept", "model": new["model"]})[0] == 200
+    assert states(predictions)[FIRST].mask_sha256 == new["model"]
+    assert browser.get("/api/progress")["verdicts"][FIRST] == "accepted"
 
 
 def _dies_before_the_event(predictions: Path) -> None:
@@ -264,6 +295,21 @@ def test_a_full_disk_is_told_and_what_was_stored_stays(serve: Serve, predictions
     assert told["message"].startswith("this could not be stored or read (No space left on device)")
     assert "secret" not in told["message"]
     assert edit(browser, FIRST, 1, disc())[0] == 200
+
+
+def test_a_log_that_others_hold_is_told_as_what_may_be_tried_again(
+    serve: Serve, predictions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page drops what is refused for good (422), and keeps and repeats what is not."""
+    browser, sent = serve(), {"version": 1, "action": "accept"}
+    browser.post(f"/api/cases/{FIRST}/comment", {"version": 0, "comment": "first"})
+    monkeypatch.setattr("pipeline.review.log._PATIENCE_S", 0.01)
+    with closing(sqlite3.connect(AuditLog.of(predictions).path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        code, told, _ = browser.ask("GET", f"/api/cases/{FIRST}")
+        assert (code, json.loads(told)["message"].partition(" (")[0]) == (503, "the review log review/log.sqlite cannot be used now")
+        assert browser.post(f"/api/cases/{FIRST}/verdict", sent)[0] == 503
+    assert browser.post(f"/api/cases/{FIRST}/verdict", sent)[0] == 200
 
 
 def test_audit_tells_what_is_lost_or_replaced(serve: Serve, predictions: Path) -> None:

@@ -54,7 +54,7 @@ def surface(name: str, depth: float | None, plane: int = 0, columns: int = 20) -
 def test_moved_surfaces_replace_those_of_their_slice_and_the_others_stay(oct_case: ReportCase, tmp_path: Path) -> None:
     run = read_run(oct_case.folder.parents[1])
     assert [one["kind"] for one in classes(oct_case, run)] == ["surface", "surface", "mask"]
-    told = drawn(oct_case, run, "", None)["surfaces"]
+    told = drawn(oct_case, run, "", "", None)["surfaces"]
     assert [(one["name"], one["plane"]) for one in told[:3]] == [("ILM", 0), ("ILM", 1), ("RNFL-GCL", 0)]
     assert told[-1]["rows"][:5] == [15, 15, 15, None, 15]
     made = corrected(oct_case, surfaces=[surface("ILM", 4.5, 1), surface("GCL-IPL", None, 1)])
@@ -65,7 +65,7 @@ def test_moved_surfaces_replace_those_of_their_slice_and_the_others_stay(oct_cas
     assert [mask.shape for mask in found.masks] == [(30, 20), (30, 20)]
     further = corrected(oct_case, found, surfaces=[surface("ILM", 3.0)])
     assert further.surfaces["ILM"][:, 0].tolist() == [3, 4.5]
-    again = drawn(oct_case, run, "ab" * 32, found)
+    again = drawn(oct_case, run, "", "ab" * 32, found)
     assert again["planes"][1]["mask"] == f"/api/cases/{OCT}/corrections/{'ab' * 32}/mask_001.png"
 
 
@@ -89,7 +89,7 @@ def test_surfaces_stay_in_order_and_in_the_picture(oct_case: ReportCase, sent: l
 
 def test_boxes_are_the_whole_list_and_new_ones_get_an_id(lesions: ReportCase) -> None:
     run = read_run(lesions.folder.parents[1])
-    (found,) = drawn(lesions, run, "", None)["objects"]
+    (found,) = drawn(lesions, run, "", "", None)["objects"]
     assert (found["id"], found["class"], found["score"], found["box"]) == (1, 2, 0.9, (1, 2, 9, 8))
     before = model_sha256(lesions.folder)
     made = corrected(lesions, objects=[found, {"class": 3, "score": None, "box": [10, 10, 60, 40]}])

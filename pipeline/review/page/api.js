@@ -18,8 +18,8 @@ export async function ask(path, body) {
   } catch {
     throw new Away("the server does not answer");
   }
-  if (answer.status >= 500) throw new Away(`the server has a problem (${answer.status})`);
   const found = await answer.json().catch(() => ({}));
+  if (answer.status >= 500) throw new Away(found.message || `the server has a problem (${answer.status})`);
   if (!answer.ok) throw new Refused(answer.status, found);
   return found;
 }

@@ -255,6 +255,7 @@ export async function showCorrection(info) {
   document.addEventListener("ocuseg-slice", (event) => show(event.detail), { signal: over.signal });
   await show(window.ocusegCase.slice());
   return {
+    on: () => on,
     toggle() { on = !on; stage.show(on); return on; },
     close() { over.abort(); stage.close(); },
   };

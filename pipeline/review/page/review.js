@@ -30,12 +30,14 @@ async function start(name, info) {
   byId("review-comment").value = localStorage.getItem(commentKey()) ?? shown.info.comment ?? "";
   typed();
   lookAhead(shown.info.next);
-  if (info) ask(pathOf(name)).then((now) => (shown === own && now.version !== own.info.version ? update(now) : null)).catch(() => null); // it was fetched a while ago
+  if (info) ask(pathOf(name)).then((now) => ((now.version !== info.version || now.model !== info.model) && shown === own && !own.editor && !own.busy ? update(now) : null)).catch(() => null); // it was fetched a while ago
   progress();
   if (!info) await deliverEarlier();
   if (shown === own) await offerDraft(own);
 }
 async function update(info) {
+  if (info.case !== shown.name) return; // somebody has gone on meanwhile
+  if (info.model !== document.body.dataset.model) { location.reload(); return; } // predicted again: the page shows what is no more
   Object.assign(shown, { info, reading: null });
   bars.showCase(info, session);
   showReadings(info, session, { show: showReading, take });
@@ -51,39 +53,40 @@ function fault(error) {
   if (error instanceof Refused && error.status === 401) { location.assign("/login"); return; }
   bars.say(error.message, true);
 }
-const options = () => ({ say: sayKept, choose: (found) => conflict(found, shown.name, session.reviewer) });
 
 /* ---- verdicts ---- */
 const commentOf = () => byId("review-comment").value.trim();
-const commentKey = () => `ocuseg-comment ${JSON.stringify([...who(), shown.name])}`;
+const commentKey = (name = shown.name) => `ocuseg-comment ${JSON.stringify([...who(), name])}`;
 
-async function send(what, body) {
-  if (shown.busy) return undefined;
-  shown.busy = true;
+/* ``own``: the case that it is about, whatever is on show when the server answers. */
+async function send(own, what, body) {
+  if (own.busy || own !== shown) return undefined;
+  own.busy = true;
   document.body.dataset.reviewBusy = what;
   try {
-    const answer = await deliver(shown.name, what, { version: shown.info.version, comment: commentOf(), ...body }, options());
+    const sent = { version: own.info.version, model: own.info.model, comment: commentOf(), ...body };
+    const answer = await deliver(own.name, what, sent, { say: sayKept, choose: (found) => conflict(found, own.name, session.reviewer) });
     performance.mark("ocuseg-answered");
     return answer;
   } catch (error) {
     fault(error);
     return undefined;
   } finally {
-    shown.busy = false;
+    own.busy = false;
     delete document.body.dataset.reviewBusy;
   }
 }
 async function decide(what, body, words) {
-  const name = shown.name, answer = await send(what, body);
-  if (answer === undefined) return false;
-  localStorage.removeItem(commentKey());
-  if (answer === null) { await reopen(); return false; }
-  await goTo(answer.next, `${words}: ${name}`);
-  return true;
+  const own = shown, answer = await send(own, what, body);
+  if (answer === undefined) return;
+  localStorage.removeItem(commentKey(own.name));
+  if (shown !== own) { if (answer) bars.say(`${words}: ${own.name}`); progress(); return; } // somebody who has gone on is not led away
+  if (answer === null) await reopen(); else await goTo(answer.next, `${words}: ${own.name}`);
 }
 async function accept() {
   if (shown.editor || !shown.info || performance.now() - acceptedAt < TWICE_MS) return;
   acceptedAt = performance.now();
+  if (shown.correction && !shown.correction.on()) { compare(); bars.say("The corrected contours are what A accepts: they are shown again. Press A again.", true); return; }
   if (shown.reading) { await take(shown.reading); return; }
   performance.mark("ocuseg-accepted");
   const last = shown.info.history.filter((one) => one.action !== "comment" && one.action !== "eye").at(-1);
@@ -115,12 +118,14 @@ function typed() {
 }
 async function comment() {
   if (!commentOf()) { bars.say("Write a comment first.", true); return; }
-  const answer = await send("comment", {});
-  if (answer !== undefined) { localStorage.removeItem(commentKey()); await reopen(answer && "Comment saved."); }
+  const own = shown, answer = await send(own, "comment", {});
+  if (answer === undefined) return;
+  localStorage.removeItem(commentKey(own.name));
+  if (shown === own) await reopen(answer && "Comment saved.");
 }
 async function eye(side) {
-  const answer = await send("eye", { eye: side, comment: "" });
-  if (answer !== undefined) await reopen(answer && `Eye set: ${side === "R" ? "OD, right" : "OS, left"}.`);
+  const own = shown, answer = await send(own, "eye", { eye: side, comment: "" });
+  if (answer !== undefined && shown === own) await reopen(answer && `Eye set: ${side === "R" ? "OD, right" : "OS, left"}.`);
 }
 /* The case as the server has it now. */
 async function reopen(words) {
@@ -172,6 +177,8 @@ async function goTo(name, words) {
   }
   lookAhead(name);
   const prepared = await ahead.ready;
+  if (shown.correction) shown.correction.close();
+  closeEditor(shown);
   if (!prepared || !replace(prepared)) { location.assign(pageOf(name) + location.hash); return; }
   ahead = null;
   const begun = start(name, prepared.info);
@@ -191,14 +198,15 @@ async function edit(draft) {
   try {
     own.editor = await openEditor(own.info, {
       draft, say: bars.say,
-      keep: (unfinished) => drafts.put(own.name, { ...unfinished, name: own.name, version: own.info.version, at: new Date().toISOString() }),
+      keep: (unfinished) => drafts.put(own.name, { ...unfinished, name: own.name, version: own.info.version, model: own.info.model, at: new Date().toISOString() }),
       save: async (body) => {
-        const name = own.name, answer = await send("edit", body);
+        const name = own.name, answer = await send(own, "edit", body);
         if (answer === undefined) return;
         await drafts.drop(name);
+        localStorage.removeItem(commentKey(name));
         closeEditor(own);
+        if (shown !== own) { progress(); return; }
         if (answer === null) { await reopen(); return; }
-        localStorage.removeItem(commentKey());
         await goTo(answer.next, `Corrected: ${name}`);
       },
       leave: async (changed) => {
@@ -206,11 +214,13 @@ async function edit(draft) {
         if (answer === "stay") return;
         if (answer === "save") { own.editor.save(); return; }
         if (answer === "drop") await drafts.drop(own.name);
+        if (shown !== own) return;
         closeEditor(own);
         await update(own.info);
         bars.say(answer === "keep" ? "The unfinished edit is kept in this browser; E goes on with it." : "");
       },
     });
+    if (shown !== own) closeEditor(own); // somebody has gone on while it opened
   } catch (error) { fault(error); }
 }
 function closeEditor(own) {
@@ -220,8 +230,9 @@ function closeEditor(own) {
 async function offerDraft(own, asked = false) {
   const drafts = store("drafts", who()), draft = await drafts.get(own.name).catch(() => null);
   if (!draft || shown !== own || own.editor) return false;
-  const moved = draft.version !== own.info.version ? [`The case has been reviewed since; when you save, you are asked what holds.`] : [];
-  const answer = asked ? "go" : await question("An unfinished edit of this case", [`You left an edit unfinished at ${clock(draft.at)}. It is kept in this browser.`, ...moved], [["go", "Go on with it"], ["later", "Not now"], ["drop", "Drop it"]], "later");
+  const again = Boolean(draft.model) && draft.model !== own.info.model;
+  const moved = again ? ["The case was predicted again since: look at everything before you save."] : draft.version !== own.info.version ? [`The case has been reviewed since; when you save, you are asked what holds.`] : [];
+  const answer = asked && !again ? "go" : await question("An unfinished edit of this case", [`You left an edit unfinished at ${clock(draft.at)}. It is kept in this browser.`, ...moved], [["go", "Go on with it"], ["later", "Not now"], ["drop", "Drop it"]], "later");
   if (answer === "drop") { await drafts.drop(own.name); bars.say("The unfinished edit is dropped."); }
   if (answer === "go") { own.info = { ...own.info, version: draft.version }; await edit(draft); }
   return answer === "go";
