@@ -65,12 +65,15 @@ class ExportCase:
 
     @property
     def eye(self) -> Laterality | None:
+        """The eye as an attribute may state it: not one that a network found in the picture, which a reader of the tag would take for
+        the hospital's own word. It stands in words, with its source."""
         side = self.case.side
-        return None if side == "U" else side
+        return None if side == "U" or self.case.geometry.laterality_source == "picture" else side
 
     @property
     def eye_words(self) -> str:
-        return {"R": "right eye", "L": "left eye", None: "eye unknown"}[self.eye]
+        words = {"R": "right eye", "L": "left eye", "U": "eye unknown"}[self.case.side]
+        return f"{words} (from the picture)" if self.case.side != "U" and self.eye is None else words
 
     @property
     def person(self) -> str:
@@ -131,7 +134,7 @@ class ExportCase:
         """SHA-256 of all that every object of this case depends on."""
         record = _lasting(self.case)
         editor = (self.reviewed.reviewer, self.reviewed.at) if self.reviewed.edited else None
-        words = [OCUSEG, self.run.bundle_name, record, self.eye, editor, [str(one.SOPInstanceUID) for one in self.original]]
+        words = [OCUSEG, self.run.bundle_name, record, self.eye_words, editor, [str(one.SOPInstanceUID) for one in self.original]]
         digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
         for mask in self.masks:
             digest.update(np.ascontiguousarray(mask).tobytes())

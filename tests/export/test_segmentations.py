@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pydicom
 import pytest
 
 from pipeline.export.case import Settings
+from pipeline.export.formats.sc import secondary_capture
+from pipeline.export.formats.seg import segmentation
 from pipeline.export.run import Predictions
 from pipeline.reports.results import read_case, read_run
 from pipeline.scans.open import open_scan
@@ -140,6 +143,23 @@ def test_the_overlay_has_eye_and_notice_in_the_picture(exported: Path, site: Sit
     assert apart[-8:, :40].mean() > 0.9  # the notice
     assert apart[12:45, 34:66].any()
     assert not apart[20:40, :30].any()
+
+
+def test_an_eye_that_a_network_found_is_in_words_and_in_no_attribute(site: Site) -> None:
+    case = Predictions(site.predictions, Settings(("sc",))).case(site.cases["picture"])
+    known = replace(case.case.geometry, laterality="L", laterality_source="picture")
+    found = replace(case, case=replace(case.case, geometry=known))
+    made = secondary_capture(found, Settings(("sc",)))
+    assert (found.eye, found.eye_words) == (None, "left eye (from the picture)")
+    assert "ImageLaterality" not in made
+    assert "AnatomicRegionModifierSequence" not in made.get("AnatomicRegionSequence", [made])[0]
+    marked = segmentation(found, Settings(("seg",)), 0)
+    assert "ImageLaterality" not in marked
+    assert "left eye (from the picture)" in marked.ContentDescription
+    assert marked.ContentDescription.endswith("not for diagnosis")
+    assert not any("SegmentedPropertyTypeModifierCodeSequence" in one for one in marked.SegmentSequence)
+    reviewed = replace(case, case=replace(case.case, geometry=replace(known, laterality_source="reviewer")))
+    assert secondary_capture(reviewed, Settings(("sc",))).ImageLaterality == "L"
 
 
 def test_exporting_twice_gives_the_same_bytes_and_writes_nothing_anew(site: Site, exported: Path, tmp_path: Path) -> None:

@@ -54,8 +54,7 @@ def _boxes(case: ExportCase, at: int) -> dict[str, Any]:
 
 
 def _caption(case: ExportCase, at: int) -> str:
-    eye = wording.eye(case.case)
-    words = f"{eye.short} {eye.words}" if case.eye is not None else "? eye unknown"
+    words = f"{wording.eye(case.case).short} {case.eye_words}"
     planes = len(case.case.planes)
     return words if planes == 1 else f"{words}, slice {at + 1} of {planes}"
 
