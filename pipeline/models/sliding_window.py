@@ -161,6 +161,7 @@ class Beginning(InvertedResiduals):
 
         whole = mobilenet_v2(weights=None, norm_layer=FrozenBatchNorm2d if frozen_norm else nn.BatchNorm2d).features
         super().__init__(in_channels, whole[:_BLOCKS], halvings=4)
+        self.unused = ("classifier.", *(f"features.{place}." for place in range(_BLOCKS, len(whole))))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.padding = (0, 0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from torchvision.models import mobilenet_v2
 
 from pipeline.models.sliding_window import WINDOW, Beginning, SlidingWindow, SlidingWindowConfig
 
@@ -57,3 +60,13 @@ def test_sides_are_fitted_to_the_training_boxes_half_an_octave_apart() -> None:
 
 def test_a_window_becomes_two_by_two() -> None:
     assert Beginning(3, frozen_norm=False).last(torch.zeros(1, 3, WINDOW, WINDOW)).shape[2:] == (2, 2)
+
+
+def test_weights_of_all_of_mobilenet_fill_its_beginning(tmp_path: Path) -> None:
+    whole = mobilenet_v2(weights=None)
+    torch.save(whole.state_dict(), tmp_path / "whole.pth")
+    net = network(weights=str(tmp_path / "whole.pth"))
+    loaded = net.load_encoder(str(tmp_path / "whole.pth"))
+    assert "features.18.0.weight" in loaded.skipped
+    assert loaded.left == ()
+    torch.testing.assert_close(net.encoder.features[7].conv[0][0].weight, whole.features[7].conv[0][0].weight)  # type: ignore[union-attr, index]

@@ -145,10 +145,19 @@ function compare() {
   bars.say(on ? "The corrected contours are shown." : "The model's own contours are shown.");
 }
 async function showReading(reading) {
-  if (shown.correction) shown.correction.close();
-  shown.correction = null; // the model's own contours are those of the page
-  shown.reading = reading; // what is accepted is what is shown
-  if (reading.correction) shown.correction = await showCorrection({ ...shown.info, planes: reading.planes, surfaces: [], objects: [] });
+  const own = shown;
+  if (own.busy || own.editor) return;
+  own.busy = true; // no verdict while what it would be about is on its way
+  try {
+    if (own.correction) own.correction.close();
+    Object.assign(own, { correction: null, reading: null }); // the model's own contours are those of the page
+    const correction = reading.correction ? await showCorrection({ ...own.info, planes: reading.planes, surfaces: [], objects: [] }) : null;
+    if (shown !== own) { correction?.close(); return; }
+    Object.assign(own, { correction, reading }); // what is accepted is what is shown
+  } catch (error) {
+    fault(error);
+    return;
+  } finally { own.busy = false; }
   byId("review-compare").hidden = !shown.correction;
   markShown(reading.role);
   bars.say(`The picture shows what ${reading.reviewer} ${reading.correction ? "drew" : "accepted: the model's answer"}.`);
