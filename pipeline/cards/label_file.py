@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from pipeline.errors import CardError
 from pipeline.registry import Strict
-from pipeline.scans.segmentation import Segment
+
+if TYPE_CHECKING:  # DICOM's readers take a tenth of a second, and most cards need none
+    from pipeline.scans.segmentation import Segment
 
 
 class LabelFile(Strict):

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ScanError
-from pipeline.scans.files import check_pixels, decoding, open_regular
+from pipeline.scans.files import check_pixels, decoding, open_regular, sniff_file
 from pipeline.scans.heyex_e2e import further_volumes
 from pipeline.scans.identity import Identity, Pseudonyms, identify, stated_patient
 from pipeline.scans.place import laterality_from_place
@@ -36,9 +36,10 @@ _EVEN = 0.05  # of the mean distance, by which distances of B-scans may differ
 
 @dataclass(frozen=True)
 class _Export:
-    """The Patient element, the first Series with OCT in it and its Image elements, in the file's order."""
+    """The Patient element, the first Series with OCT in it and its Image elements, in the file's order. ``top`` is the whole."""
 
     content: bytes
+    top: ElementTree.Element
     patient: ElementTree.Element
     study: ElementTree.Element
     series: ElementTree.Element
@@ -84,6 +85,20 @@ def read_xml_identity(file: BinaryIO, path: Path, names: Pseudonyms, root: Path 
         return _identity(_export(file), path, root, names)
 
 
+def names_of_pictures(path: Path) -> set[str]:
+    """File names of the B-scans' pictures, of every volume, that an .xml file names; none of a file that is no such export.
+
+    The picture of the scanning laser is not among them: no volume holds it, so that it stays a picture of its own.
+    """
+    try:
+        with open_regular(path) as file, decoding(_WHAT):
+            if sniff_file(file) != "heidelberg_xml":
+                return set()
+            return {_named(image) for image in _export(file).top.iter("Image") if _is_oct(image)} - {"", ".", ".."}
+    except ScanError:
+        return set()
+
+
 def xml_sha256(file: BinaryIO, path: Path) -> str:
     """SHA-256 of an open .xml export and its pictures together, as :func:`read_xml` gives it."""
     with decoding(_WHAT):
@@ -126,20 +141,28 @@ def _export(file: BinaryIO) -> _Export:
         for patient in top.iter("Patient")
         for study in patient.iterfind("Study")
         for series in study.iterfind("Series")
-        if (images := [image for image in series.iterfind("Image") if image.findtext("ImageType/Type", "").strip() == "OCT"])
+        if (images := [image for image in series.iterfind("Image") if _is_oct(image)])
     ]
     if not found:
         raise ScanError("unsupported", "no B-scans of OCT are found in the .xml file; export the OCT as DICOM or .vol")
-    return _Export(content, *found[0], len(found))
+    return _Export(content, top, *found[0], len(found))
+
+
+def _is_oct(image: ElementTree.Element) -> bool:
+    return image.findtext("ImageType/Type", "").strip() == "OCT"
 
 
 def _picture(b_scan: ElementTree.Element, path: Path) -> Path:
     r"""The picture beside ``path`` that a B-scan names, by a path of the exporting computer ("E:\export\1A2B.tif")."""
-    name = re.split(r"[\\/]", b_scan.findtext("ImageData/ExamURL", "").strip())[-1]
+    name = _named(b_scan)
     other = path.parent / name
     if name in ("", ".", "..") or "\0" in name or other.is_symlink() or not other.is_file():
         raise ScanError("unreadable", "a picture that the .xml file names does not lie beside it; copy the whole export")
     return other
+
+
+def _named(image: ElementTree.Element) -> str:
+    return re.split(r"[\\/]", image.findtext("ImageData/ExamURL", "").strip())[-1]
 
 
 def _pixels(export: _Export, path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:

@@ -17,14 +17,14 @@ from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import decode_scan
 from pipeline.scans.place import place_bytes
 from pipeline.scans.series import to_text
-from pipeline.scans.walk import LINK, UNLISTED
+from pipeline.scans.walk import IN_EXPORT, LINK, UNLISTED
 from pipeline.types import Scan
 
 Refused = Literal["not_an_image", "not_followed", "rejected"]
 Status = Literal["read", "part", "duplicate"] | Refused
 
-_NO_IMAGE = {"not_an_image", "not_a_file", "no_pixels"}
-PASSING = {"unreadable", "timeout", "crashed", "too_large", "no_geometry", LINK, UNLISTED}
+_NO_IMAGE = {"not_an_image", "not_a_file", "no_pixels", IN_EXPORT}
+PASSING = {"unreadable", "timeout", "crashed", "too_large", "no_geometry", LINK, UNLISTED, IN_EXPORT}
 """Codes caused by the moment or a setting rather than by the file: it is tried again even if unchanged."""
 
 

@@ -13,6 +13,8 @@ FOLLOW_LINKS = "OCUSEG_FOLLOW_LINKS"
 
 LINK, UNLISTED = "link_outside", "unlisted"
 """Codes of a link that was not followed and of a folder that cannot be listed."""
+IN_EXPORT = "in_export"
+"""Code of a picture that is no scan of its own, because it belongs to a file beside it."""
 LINK_TOLD = (LINK, "a link that leads out of the folder was left alone; --follow-links reads what it leads to")
 
 
@@ -21,7 +23,8 @@ def walk(root: Path, *, on_folder: Callable[[Path], None] | None = None) -> Iter
 
     A link to a folder inside ``root`` is skipped, because that folder is visited at its own place; a link to a file inside counts as
     a file. A link that leaves ``root`` is yielded with the error ``link_outside`` and not followed, unless ``$OCUSEG_FOLLOW_LINKS`` is 1:
-    then each folder outside is visited once. A folder that cannot be listed is yielded itself, with the error ``unlisted``.
+    then each folder outside is visited once. A folder that cannot be listed is yielded itself, with the error ``unlisted``, and a B-scan's
+    picture that a Heidelberg .xml file beside it names with ``in_export``: the .xml file is the scan.
     ``on_folder`` is called with each folder that was listed.
 
     Raises
@@ -42,14 +45,15 @@ def walk(root: Path, *, on_folder: Callable[[Path], None] | None = None) -> Iter
         return real == real_top or real.startswith(os.path.join(real_top, b""))
 
     visited: set[tuple[int, int]] = set()  # folders reached through links that leave the tree; usually none
-    # One entry a level: the folder, its names yet to come (last first), and whether a link outside led here.
-    levels: list[tuple[bytes, list[bytes], bool]] = [(b"", [top], False)]
+    # One entry a level: the folder, its names yet to come (last first), whether a link outside led here, and which names belong to others.
+    levels: list[tuple[bytes, list[bytes], bool, frozenset[bytes]]] = [(b"", [top], False, frozenset())]
     while levels:
-        folder, names, foreign = levels[-1]
+        folder, names, foreign, owned = levels[-1]
         if not names:
             levels.pop()
             continue
-        path = os.path.join(folder, names.pop())
+        name = names.pop()
+        path = os.path.join(folder, name)
         shown = Path(os.fsdecode(path))
         is_folder, is_link = os.path.isdir(path), path != top and os.path.islink(path)
         if (is_link or foreign) and is_folder and inside(path):
@@ -60,7 +64,7 @@ def walk(root: Path, *, on_folder: Callable[[Path], None] | None = None) -> Iter
                 continue
             foreign = True
         if not is_folder:
-            yield shown, None
+            yield shown, ScanError(IN_EXPORT, _OWNED) if name in owned else None
             continue
         try:
             if foreign:
@@ -68,12 +72,27 @@ def walk(root: Path, *, on_folder: Callable[[Path], None] | None = None) -> Iter
                 if (status.st_dev, status.st_ino) in visited:
                     continue
                 visited.add((status.st_dev, status.st_ino))
-            levels.append((path, sorted(os.listdir(path), reverse=True), foreign))
+            inner = sorted(os.listdir(path), reverse=True)
+            levels.append((path, inner, foreign, _pictures_of_exports(path, inner)))
         except OSError:
             yield shown, ScanError(UNLISTED, "the folder cannot be listed; check its permissions")
         else:
             if on_folder is not None:
                 on_folder(shown)
+
+
+_OWNED = "a B-scan of the Heidelberg .xml file beside it, by which it is read, once, as part of its volume"
+
+
+def _pictures_of_exports(folder: bytes, names: list[bytes]) -> frozenset[bytes]:
+    """Which names of a folder belong to the Heidelberg .xml files in it."""
+    exports = [name for name in names if name.lower().endswith(b".xml")]
+    if not exports:
+        return frozenset()
+    from pipeline.scans.heyex_xml import names_of_pictures  # NumPy is not needed to list any other folder
+
+    found = (names_of_pictures(Path(os.fsdecode(os.path.join(folder, name)))) for name in exports)
+    return frozenset(os.fsencode(name) for some in found for name in some)
 
 
 def _follows() -> bool:

@@ -6,7 +6,7 @@ import datetime
 import random
 import struct
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,12 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ScanError
+from pipeline.scans.folder import scan_files
 from pipeline.scans.heyex_e2e import read_e2e_surfaces
 from pipeline.scans.heyex_xml import read_xml_surfaces
 from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.listing import Listing
 from pipeline.scans.open import case_by_tags, content_sha256, open_scan
 from pipeline.scans.raster import write_png
 from pipeline.scans.record import Opened
+from pipeline.scans.walk import walk
 from pipeline.scans.wire import pack, unpack
 from tests.scans.test_vendor import LARGEST, refusal
 from tests.scans.test_vendor import volume as spectralis
@@ -194,6 +197,19 @@ def test_an_xml_export_is_read_with_its_pictures(tmp_path: Path) -> None:
     assert np.isnan(surfaces["ILM"][:, 0]).all()
     np.testing.assert_array_equal(scan.lines["ILM"], surfaces["ILM"])
     assert (surfaces["ILM"][:, 1:] == 1).all()
+
+
+def test_the_pictures_of_an_xml_export_are_listed_once(tmp_path: Path) -> None:
+    xml_export(tmp_path)
+    for name in ("slo.png", "other.png"):
+        write_png(tmp_path / name, np.eye(20, dtype=np.uint8) * 255)
+    (tmp_path / "note.xml").write_text("<note>b.png</note>")
+    found = {path.name: problem and (problem.code, "the Heidelberg .xml file" in str(problem)) for path, problem in walk(tmp_path)}
+    theirs = dict.fromkeys(("b0.png", "b1.png", "b2.png"), ("in_export", True))
+    assert found == theirs | dict.fromkeys(("export.xml", "note.xml", "other.png", "slo.png"))
+    with closing(Listing(tmp_path, tmp_path, NAMES)) as listing:
+        records = {file.path.name: record.status for file, record in scan_files(listing, tmp_path, pseudonyms=NAMES, workers=0)}
+    assert [records[name] for name in ("export.xml", "b0.png", "slo.png")] == ["read", "not_an_image", "read"]
 
 
 def test_uneven_distances_stay_unknown(tmp_path: Path) -> None:
