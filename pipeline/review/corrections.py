@@ -88,14 +88,17 @@ def model_sha256(case_folder: Path) -> str:
 
 def write_correction(predictions: Path, correction: Correction) -> str:
     """Store a correction and return its name; it has reached the disk when this returns. The same correction is stored once."""
-    files = _files(correction)
-    name = _digest(files)
+    files, name = _files(correction), name_of(correction)
     folder = corrections_folder(predictions) / name
     if not folder.is_dir():
         with new_folder(folder) as staged:
             for file, content in files.items():
                 (staged / file).write_bytes(content)
     return name
+
+
+def name_of(correction: Correction) -> str:
+    return _digest(_files(correction))
 
 
 def remove_leftovers(predictions: Path) -> None:

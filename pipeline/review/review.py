@@ -18,6 +18,7 @@ from pipeline.review.corrections import (
     CorrectionRecord,
     corrections_folder,
     model_sha256,
+    name_of,
     read_correction,
     read_files,
     remove_leftovers,
@@ -114,6 +115,7 @@ class Review:
             "eye": eye,
             "eye_source": "reviewer" if seen.all.eye else case.geometry.laterality_source,
             "modality": case.modality,
+            "correction": seen.correction,
             "next": self.next(name, visitor),
             "previous": order[at - 1] if at else None,
             "overlapping": case_facts.label_map_of(case, run).overlapping,
@@ -144,16 +146,26 @@ class Review:
         return self._append(name, visitor, seen, sent.version, sent.action, **what)
 
     def edit(self, name: str, visitor: Visitor, sent: SentEdit) -> Event:
-        """Store a correction, then the event that names it. Raises VersionConflict, Unfit."""
+        """Store a correction, then the event that names it; one that is sent again, because its answer was lost, is stored once.
+
+        Raises VersionConflict, Unfit.
+        """
         case, run, seen = self.catalogue.case(name), self.catalogue.run, self.seen(name, visitor)
-        if len(seen.events) != sent.version:  # before the work; append looks again
-            last = seen.events[-1] if seen.events else None
-            raise VersionConflict(last.reviewer if last else "", last.at if last else "", len(seen.events))
         _about(sent.model, seen)
+        last = seen.events[-1] if len(seen.events) == sent.version + 1 and seen.events[-1].reviewer == visitor.reviewer else None
+        if len(seen.events) != sent.version and (last is None or not last.correction):  # before the work; append looks again
+            raise _conflict(seen)
+        parent = seen.correction if sent.base is None else sent.base
+        if parent and parent not in {one.correction for one in seen.events if one.mask_sha256 == seen.model}:
+            raise Unfit("the correction that this edit goes on from is none of this case; load the page again")
         record = CorrectionRecord(
-            case=name, base=seen.model, bundle_id=case.bundle_id, parent=seen.correction, tools=sent.tools, seconds=sent.seconds
+            case=name, base=seen.model, bundle_id=case.bundle_id, parent=parent, tools=sent.tools, seconds=sent.seconds
         )
-        made = correction_of(sent, case, run, record, self._correction(seen.correction))
+        made = correction_of(sent, case, run, record, self._correction(parent))
+        if last is not None:
+            if name_of(made) == last.correction:
+                return last
+            raise _conflict(seen)
         correction = write_correction(self.predictions, made)
         return self._append(name, visitor, seen, sent.version, "edit", verdict="edited", comment=sent.comment, correction=correction)
 
@@ -263,6 +275,11 @@ class Review:
         eyes: Mapping[str, Laterality] = {"R": "R", "L": "L"}
         found = {case: state_of(case, events).eye for case, events in self._everything().items()}
         return {case: eyes[eye] for case, eye in found.items() if eye in eyes}
+
+
+def _conflict(seen: Seen) -> VersionConflict:
+    last = seen.events[-1] if seen.events else None
+    return VersionConflict(last.reviewer if last else "", last.at if last else "", len(seen.events))
 
 
 def _about(model: str, seen: Seen) -> None:

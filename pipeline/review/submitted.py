@@ -88,8 +88,10 @@ class _Object(BaseModel):
 
 
 class SentEdit(_Judged):
-    """``planes`` and ``surfaces``: those that were changed · ``objects``: all of the case, or None where none was changed."""
+    """``base``: the correction that the edit goes on from, "" the model's answer, None whatever stands now; what was not changed is as
+    there · ``planes`` and ``surfaces``: those that were changed · ``objects``: all of the case, or None where none was changed."""
 
+    base: Annotated[str, Field(max_length=64)] | None = None
     planes: Annotated[tuple[_Plane, ...], Field(max_length=10_000)] = ()
     surfaces: tuple[_Surface, ...] = ()
     objects: Annotated[tuple[_Object, ...], Field(max_length=MOST_OBJECTS)] | None = None

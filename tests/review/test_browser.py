@@ -7,7 +7,9 @@ import importlib.resources
 import io
 import multiprocessing
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -50,6 +52,7 @@ SHOWN = """() => {
   return seen;
 }"""
 NAMES = [f"p{at}_U_v1_i1" for at in range(10)]
+VOLUME = "r0_U_v1_i1"
 
 
 def serve(predictions: Path, port: int, told: Connection) -> None:
@@ -82,7 +85,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Ten photographs with disc and cup, a B-scan with a layer, and a photograph with objects, as `ocuseg segment` writes them."""
+    """Ten photographs with disc and cup, a B-scan with a layer, objects, and a volume, as `ocuseg segment` writes them."""
     out = Out(tmp_path_factory.mktemp("review") / "out")
     every = [cls for label_map in (DISC_CUP, LAYERS, SPOTS) for cls in label_map.classes]
     run = LabelMap(tuple(replace(cls, index=at) for at, cls in enumerate(every, start=1)), overlapping=True)
@@ -100,6 +103,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     out.label_map = SPOTS
     found = [{"class": "exudate", "score": 0.9, "box": [10, 10, 20, 20]}, {"class": "haemorrhage", "score": 0.8, "box": [40, 10, 50, 20]}]
     out.add_objects("q1_U_v1_i1", (ROWS, COLUMNS), found, label_map=SPOTS.to_json())
+    out.label_map = DISC_CUP
+    out.add(VOLUME, np.zeros((3, ROWS, COLUMNS), np.uint8), np.stack([noise] * 3), label_map=DISC_CUP.to_json(), modality="oct")
     made = Server(out.path)
     try:
         yield made
@@ -159,6 +164,23 @@ class Tab:
         for point in points[1:]:
             self.page.mouse.move(*self.at(*point), steps=3)
         self.page.mouse.up()
+
+    @contextmanager
+    def late(self, address: str) -> Iterator[None]:
+        """What is asked of an address inside is answered when that has ended."""
+        held: list[Any] = []
+        self.page.route(address, lambda route: held.append(route))
+        try:
+            yield
+            deadline = time.monotonic() + LONG_S
+            while not held and time.monotonic() < deadline:
+                self.page.wait_for_timeout(10)
+            assert held, address
+        finally:
+            waiting, held = held, []
+            for route in waiting:
+                route.continue_()
+            self.page.unroute(address)
 
     def shown(self) -> npt.NDArray[np.uint8]:
         """The mask that the canvas shows: each class alone, then put together as the bit field of disc and cup."""
@@ -317,7 +339,7 @@ def test_surfaces_and_boxes_are_dragged(server: Server, make_tab: Callable[[], T
     tab.keys("2")
     tab.click(45, 15)
     tab.keys("Delete", "Control+z", "Control+Shift+Z", "Control+s")
-    tab.until("document.querySelector('#review-verdict').dataset.verdict === 'edited'")
+    tab.arrived(VOLUME)
 
     now = states(server.predictions)
     layers = read_correction(server.predictions, now["q0_U_v1_i1"].correction)
@@ -352,13 +374,9 @@ def test_an_adjudicator_logs_in_and_accepts_the_reading_that_is_shown(browser: A
         tab.page.fill("input[name=name]", "cara")
         tab.page.fill("input[name=password]", password)
         tab.keys("Enter")
-        held: list[Any] = []
-        tab.page.route("**/corrections/**", lambda route: held.append(route))
-        tab.page.click("[data-show=second]")
-        tab.until("document.querySelector('.review-mask') !== null")
-        tab.keys("a")  # of what is not drawn yet there is no verdict
-        held[0].continue_()
-        tab.page.unroute("**/corrections/**")
+        with tab.late("**/corrections/**"):
+            tab.page.click("[data-show=second]")
+            tab.keys("a")  # of what is not drawn yet there is no verdict
         tab.page.wait_for_selector("[data-show=second][aria-pressed=true]")
         tab.keys("f")  # areas, too
         np.testing.assert_array_equal(tab.shown(), mask)
@@ -399,6 +417,80 @@ def test_what_is_accepted_is_what_is_shown(server: Server, make_tab: Callable[[]
     assert len(AuditLog.of(server.predictions).events()) == before
     tab.page.reload()
     tab.until("document.querySelector('#review-verdict')?.dataset.verdict === 'unreviewed'")
+
+
+def test_what_is_late_is_about_what_it_was_asked_for(server: Server, make_tab: Callable[[], Tab]) -> None:
+    tab = make_tab()
+    tab.open(VOLUME)
+    with tab.late("**/mask_000.png*"):
+        tab.keys("e", "e")
+    tab.page.wait_for_selector("#review-save")
+    assert tab.page.locator(".review-mask").count() == 1, "one editor"
+    tab.keys("b")
+    with tab.late("**/mask_001.png*"):
+        tab.keys("ArrowDown")
+        tab.drag((10, 10), (30, 10))  # the picture is of slice 1, and no mask yet
+    tab.page.wait_for_selector(".review-mask[data-slice='1']")
+    assert tab.page.is_disabled("#review-undo")
+    tab.drag((10, 30), (30, 30))
+    mask = tab.shown()
+    with tab.late("**/edit"):
+        tab.keys("Control+s")
+        tab.drag((10, 50), (30, 50))
+        tab.until("document.querySelector('#review-status').textContent.startsWith('It is being saved')")
+    tab.page.wait_for_selector("#review-save", state="detached")
+    masks = read_correction(server.predictions, states(server.predictions)[VOLUME].correction).masks
+    assert [bool(one.any()) for one in masks] == [False, True, False]
+    np.testing.assert_array_equal(masks[1], mask)
+
+    tab.open(VOLUME, "#review-verdict[data-verdict=edited]")
+    with tab.late("**/corrections/**"):
+        tab.page.reload()
+        tab.page.wait_for_selector("#review-verdict[data-verdict=edited]")
+        tab.keys("a")
+        tab.until("document.querySelector('#review-status').textContent.startsWith('The correction is not drawn yet')")
+        tab.keys("e")
+    tab.page.wait_for_selector("#review-save")
+    assert tab.page.locator(".review-mask").count() == 1, "the correction is not drawn under its editor"
+    tab.keys("Escape")
+    tab.page.evaluate("window.samePage = true")
+    tab.page.wait_for_selector(".review-mask")
+    tab.keys("j", "j")
+    tab.until(f"!location.pathname.endsWith('/{VOLUME}.html')")
+    assert tab.page.evaluate("window.samePage"), "the second press does not load the page anew"
+
+
+def test_a_conflict_on_a_volume_and_the_way_back_to_the_model(server: Server, make_tab: Callable[[], Tab]) -> None:
+    first, second = make_tab(), make_tab()
+    known = states(server.predictions).get(VOLUME)
+    kept = read_correction(server.predictions, known.correction).masks if known else (np.zeros((ROWS, COLUMNS), np.uint8),) * 3
+    for tab in (first, second):
+        tab.open(VOLUME)
+        tab.edit()
+        tab.keys("b", "2")
+    first.drag((40, 10), (50, 10))
+    second.keys("ArrowDown", "ArrowDown")
+    second.page.wait_for_selector(".review-mask[data-slice='2']")
+    second.drag((40, 40), (50, 40))
+    first.keys("Control+s")
+    first.page.wait_for_selector("#review-save", state="detached")
+    second.keys("Control+s")
+    assert "You changed slice 3." in second.page.inner_text(".review-question")
+    second.page.click("[data-answer=both]")
+    second.page.wait_for_selector("#review-save", state="detached")
+    theirs, now = (read_correction(server.predictions, one.correction) for one in AuditLog.of(server.predictions).events(VOLUME)[-2:])
+    np.testing.assert_array_equal(now.masks[:2], [theirs.masks[0], kept[1]])
+    assert theirs.masks[0].any()
+    assert now.masks[2].any()
+    first.open(VOLUME)
+    first.page.wait_for_selector(".review-mask")
+    first.keys("z")
+    first.until("document.querySelector('#review-status').textContent.includes('Press Z again')")
+    first.keys("z")
+    first.until(f"!location.pathname.endsWith('/{VOLUME}.html')")
+    events, state = AuditLog.of(server.predictions).events(VOLUME), states(server.predictions)[VOLUME]
+    assert (state.verdict, state.correction, events[-2].verdict) == ("accepted", "", "edited")
+    np.testing.assert_array_equal(read_correction(server.predictions, events[-2].correction).masks, now.masks)
 
 
 AXE_RUN = """async () => {

@@ -133,6 +133,20 @@ def test_of_two_tabs_or_reviewers_the_later_is_told_and_nothing_is_overwritten(s
     assert ada.get(f"/api/cases/{FIRST}")["history"][1]["reviewer"] == "Ben"
 
 
+def test_an_edit_goes_on_from_what_it_was_begun_on_and_is_stored_once(serve: Serve, predictions: Path) -> None:
+    browser = serve()
+    assert edit(browser, FIRST, 0, disc(), base="")[0] == 200
+    first = states(predictions)[FIRST].correction
+    assert edit(browser, FIRST, 0, disc(), base="") == (200, {"version": 1, "verdict": "edited", "next": FELLOW}), "its answer was lost"
+    assert edit(browser, FIRST, 0, disc(), base="", seconds=8)[0] == 409, "another tab's"
+    for base in ("", first):
+        version = browser.get(f"/api/cases/{FIRST}")["version"]
+        assert edit(browser, FIRST, version, disc(), base=base)[0] == 200
+        assert read_correction(predictions, states(predictions)[FIRST].correction).record.parent == base
+    code, told = edit(browser, FIRST, 3, disc(), base="ab" * 32)
+    assert (code, told["message"].split(";")[0]) == (422, "the correction that this edit goes on from is none of this case")
+
+
 def test_an_edit_becomes_a_correction_and_the_models_mask_stays(serve: Serve, predictions: Path) -> None:
     browser, mask = serve(), predictions / "cases" / FIRST / "mask_000.png"
     before = mask.read_bytes()

@@ -35,13 +35,14 @@ const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 /* Whether what was sent is there already: the server took it, and its answer was lost on the way. */
 function taken(found, sent) {
   const last = (found.history || []).at(-1);
-  const action = { verdict: sent.body.action, edit: "edit", eye: "eye", comment: "comment" }[sent.what];
+  const action = { verdict: sent.body.action, eye: "eye", comment: "comment" }[sent.what]; // of an edit the server itself knows
   return found.version === sent.body.version + 1 && Boolean(last) && last.reviewer === session.reviewer && [action, "adjudicate"].includes(last.action)
     && (last.comment || "") === (sent.body.comment || "") && String(last.reasons || []) === String(sent.body.reasons || []);
 }
 
 /* Send ``body`` to the case's ``what``; resolves to the answer, or to null where the person took what somebody else had saved.
-   ``say(text)`` tells how it stands, ``choose(conflict)`` resolves to "theirs" or "mine". While the server is away it is tried again. */
+   ``say(text)`` tells how it stands, ``choose(conflict, found, body)``, of the case as it is ``found`` now (or null), resolves to "theirs", "mine" or
+   "both": what was changed here on top of theirs. While the server is away it is tried again. */
 export async function deliver(name, what, body, { say, choose }) {
   const kept = store("kept", who()), reviewer = session.reviewer;
   const sent = { name, what, body, at: new Date().toISOString() };
@@ -72,8 +73,9 @@ export async function deliver(name, what, body, { say, choose }) {
           await kept.drop(name);
           return { version: found.version, verdict: found.verdict, next: found.next };
         }
-        if (await choose(error.body) === "theirs") { await kept.drop(name); return null; }
-        sent.body = { ...sent.body, version: error.body.version };
+        const choice = await choose(error.body, found, sent.body);
+        if (choice === "theirs") { await kept.drop(name); return null; }
+        sent.body = { ...sent.body, version: error.body.version, ...(choice === "both" ? { base: found.correction } : {}) };
         await kept.put(name, sent);
       } else {
         if (error.status !== 403) await kept.drop(name); // it can never be taken

@@ -24,6 +24,7 @@ export function makeBar(session, act) {
         make("button", { type: "button", "data-eye": "R", title: "This is a right eye", text: "OD right", on: { click: () => act.eye("R") } }),
         make("button", { type: "button", "data-eye": "L", title: "This is a left eye", text: "OS left", on: { click: () => act.eye("L") } })),
       make("button", { type: "button", id: "review-compare", hidden: true, "aria-pressed": "false", title: "The model's own contours, or the corrected ones (X)", on: { click: act.compare } }, "Model's ", key("X")),
+      make("button", { type: "button", id: "review-back", hidden: true, title: "Accept the model's own answer in place of the correction, which stays in the history (Z)", on: { click: act.back } }, "Back to model's ", key("Z")),
       make("details", { class: "review-history" }, make("summary", { text: "History" }), make("ul", { id: "review-history", tabindex: "0", "aria-label": "History of this case" })),
       make("p", { id: "review-progress", class: "review-progress" }),
       make("button", { type: "button", id: "review-skip", title: "The next case to review, without a verdict (J)", on: { click: act.skip } }, "Skip ", key("J")),
@@ -113,7 +114,7 @@ export function listKeys(session) {
   const row = (keys, text) => make("tr", {}, make("td", {}, ...keys.flatMap((one) => [make("kbd", { text: one }), " "])), make("td", { text }));
   table.before(make("table", { class: "review-keys" }, make("tbody", {},
     row(["A"], "accept, and on to the next case"), row(["R"], "reject: then why, and Enter"), row(["1", "…", String(session.reasons.length)], "after R: why"),
-    row(["E"], "edit"), row(["K"], "write a comment"), row(["J"], "next case to review, without a verdict"), row(["X"], "of a corrected case: the model's contours, or the corrected ones"),
+    row(["E"], "edit"), row(["K"], "write a comment"), row(["J"], "next case to review, without a verdict"), row(["X"], "of a corrected case: the model's contours, or the corrected ones"), row(["Z"], "of a corrected case: back to the model's answer"),
     row(["B", "E", "P", "F"], "while editing: brush, eraser, polygon, fill"), row(["D", "L", "O"], "while editing: ellipse of disc or cup, line of a surface, objects' boxes"),
     row(["[", "]"], "while editing: smaller, larger brush"), row(["Ctrl Z", "Ctrl Shift Z"], "while editing: undo, redo"), row(["Ctrl S", "Esc"], "while editing: save and next, leave"))));
 }

@@ -61,19 +61,22 @@ class Editor {
 
   /* ---- where it is ---- */
   async goTo(index) {
+    if (this.tool) this.tool.cancel();
     this.index = index;
+    this.mask = null; // until the slice's own is there nothing can be drawn: it would go into another slice's
+    this.stage.clear();
     const mask = await this.planes.mask(index);
     if (this.index !== index) return; // the person went on meanwhile
-    if (this.tool) this.tool.cancel();
     this.mask = mask;
     this.stage.draw(this.mask);
-    if (this.tool && this.tool.enter) this.tool.enter();
+    this.enter();
     this.redraw();
   }
+  enter() { if (this.mask && this.tool && this.tool.enter) this.tool.enter(); }
   choose(tool) {
     if (this.tool) this.tool.cancel();
     this.tool = tool;
-    if (tool.enter) tool.enter();
+    this.enter();
     this.toolbar.update();
     this.redraw();
   }
@@ -81,7 +84,7 @@ class Editor {
     this.label = k;
     const box = document.querySelector(`input[data-class="${k - 1}"]`);
     if (box && !box.checked) { box.checked = true; box.dispatchEvent(new Event("change")); }
-    if (this.tool && this.tool.relabel) this.tool.relabel(k);
+    if (this.mask && this.tool && this.tool.relabel) this.tool.relabel(k);
     this.toolbar.update();
     this.redraw();
   }
@@ -121,13 +124,13 @@ class Editor {
     this.after();
   }
   async step(back) {
-    if (this.before) return; // in the middle of a stroke
+    if (this.before || this.saving) return; // in the middle of a stroke
     if (this.tool) this.tool.cancel();
     const step = (back ? this.history.done : this.history.undone).at(-1);
     if (!step) { this.say(back ? "Nothing to undo." : "Nothing to redo."); return; }
     if (step.index !== this.index) window.ocusegCase.goTo(step.index); // one sees what changes
     if (back) this.history.undo(); else this.history.redo();
-    if (this.tool.enter) this.tool.enter();
+    this.enter();
     this.say(back ? "Undone." : "Done again.");
     this.after();
   }
@@ -148,14 +151,23 @@ class Editor {
     };
   }
   async save() {
+    if (this.saving) return;
     if (!this.changed) { this.say("Nothing is changed: A accepts the case as it is, Esc leaves the editor."); return; }
+    if (this.tool) this.tool.cancel();
+    this.saving = true; // what is drawn from here on would not be saved, and gone when the server answers
+    this.redraw();
+    try {
+      await this.kept;
+      await this.saved(await this.body());
+    } finally { this.saving = false; }
+  }
+  async body() {
     const planes = [];
     for (const [index, mask] of this.planes.masks) if (mask.changed) planes.push({ index, mask: toBase64(await encodeGrey(mask)) });
-    const body = { planes, tools: [...this.used], seconds: this.spent() };
+    const body = { base: this.info.correction, planes, tools: [...this.used], seconds: this.spent() };
     if (this.surfacesChanged.size) body.surfaces = this.planes.surfaces.filter((one) => this.surfacesChanged.has(one.plane));
     if (this.objectsChanged) body.objects = this.planes.objects;
-    await this.kept;
-    await this.saved(body);
+    return body;
   }
 
   /* ---- pointer and keys ---- */
@@ -169,13 +181,15 @@ class Editor {
     on("contextmenu", (event) => event.preventDefault());
     on("dblclick", (event) => event.stopPropagation());
     on("pointerdown", (event) => {
-      if (!this.stage.svg.contains(event.target) || !this.mask) return;
+      if (!this.stage.svg.contains(event.target)) return;
+      if (!this.mask) { this.say("This slice is being loaded: nothing can be drawn on it yet.", true); return; }
       if (event.pointerType === "pen") this.pens.add("seen");
       if (drawing !== null) { event.stopPropagation(); return; } // a second finger
       if (event.pointerType === "touch" && this.pens.size) return; // the pen draws, a finger moves the view
       event.stopPropagation();
       this.stage.svg.setPointerCapture(event.pointerId);
       if (event.button === 1 || event.button === 2) { panning = [event.clientX, event.clientY]; event.preventDefault(); return; }
+      if (this.saving) { this.say("It is being saved: nothing can be drawn until the server has answered.", true); return; }
       drawing = event.pointerId;
       this.tool.down(this.stage.point(event), event);
       this.redraw();
@@ -215,7 +229,8 @@ class Editor {
       return true;
     }
     if (event.altKey) return false;
-    if (this.tool.key && this.tool.key(event)) { this.redraw(); return true; }
+    if (this.saving) return true;
+    if (this.mask && this.tool.key && this.tool.key(event)) { this.redraw(); return true; }
     if (event.key === "Escape") { if (!this.tool.cancel()) this.leave(this.changed); this.redraw(); return true; }
     if (event.key === "[" || event.key === "]") { this.resize(event.key === "]" ? 1 : -1); return true; }
     const cls = /^[1-9]$/.test(event.key) && this.info.classes[Number(event.key) - 1];
@@ -236,12 +251,16 @@ export const openEditor = async (info, how) => {
   }
 };
 
-/* A corrected case as it was left: pixels, lines and boxes of the correction over the picture. */
-export async function showCorrection(info) {
-  const planes = new Planes(info), stage = new Stage(info), over = new AbortController();
+/* A corrected case as it was left: pixels, lines and boxes of the correction over the picture; null where it is not ``wanted()`` any more. */
+export async function showCorrection(info, wanted = () => true) {
+  const planes = new Planes(info), over = new AbortController();
+  await planes.mask(window.ocusegCase.slice()); // one that is long on its way leaves nothing behind
+  if (!wanted()) return null;
+  const stage = new Stage(info);
   let on = true, index = -1;
   async function show(now) {
     index = now;
+    stage.clear();
     const mask = await planes.mask(now);
     if (index !== now) return;
     stage.draw(mask);
@@ -251,9 +270,9 @@ export async function showCorrection(info) {
     stage.shapes.replaceChildren(...planes.surfacesOf(index).map((one, place) => stage.line(one.rows, planes.surfaceColour(place))),
       ...planes.objectsOf(index).filter((one) => stage.visible(one.class)).map((one) => stage.box(one.box, planes.colour(one.class))));
   }
-  stage.following.push(lines);
-  document.addEventListener("ocuseg-slice", (event) => show(event.detail), { signal: over.signal });
-  await show(window.ocusegCase.slice());
+  stage.following.push(() => { if (stage.mask) lines(); });
+  document.addEventListener("ocuseg-slice", (event) => show(event.detail).catch(() => null), { signal: over.signal });
+  show(window.ocusegCase.slice()).catch(() => null);
   return {
     on: () => on,
     toggle() { on = !on; stage.show(on); return on; },

@@ -7,17 +7,19 @@ export class Planes {
     this.info = info;
     this.encoding = new Encoding(info.classes, info.overlapping);
     this.masks = new Map();
+    this.asked = new Map();
     this.surfaces = (info.surfaces || []).map((one) => ({ ...one, rows: [...one.rows] }));
     this.objects = (info.objects || []).map((one) => ({ ...one, box: [...one.box] }));
   }
-  /* The mask of a plane, read once. Throws where it cannot be read. */
-  async mask(index) {
-    if (!this.masks.has(index)) {
-      const plane = this.info.planes[index];
-      const read = plane.mask ? await decodeGrey(await this.fetched(plane.mask)) : { width: plane.width, height: plane.height, depth: 8, values: new Uint8Array(plane.width * plane.height) };
-      if (read.width !== plane.width || read.height !== plane.height) throw new Error("the mask has another size than its picture");
-      this.masks.set(index, new Mask(read, this.encoding));
-    }
+  /* The mask of a plane, the same for all who ask. Throws where it cannot be read; it is asked for anew the next time. */
+  mask(index) {
+    if (!this.asked.has(index)) this.asked.set(index, this.read(index).catch((error) => { this.asked.delete(index); throw error; }));
+    return this.asked.get(index);
+  }
+  async read(index) {
+    const plane = this.info.planes[index], read = plane.mask ? await decodeGrey(await this.fetched(plane.mask)) : { width: plane.width, height: plane.height, depth: 8, values: new Uint8Array(plane.width * plane.height) };
+    if (read.width !== plane.width || read.height !== plane.height) throw new Error("the mask has another size than its picture");
+    this.masks.set(index, new Mask(read, this.encoding));
     return this.masks.get(index);
   }
   async fetched(address) {

@@ -9,16 +9,19 @@ import { markShown, showReadings } from "./readings.js";
 import { store } from "./store.js";
 
 let session = null;
-let shown = null; // the case on show: { name, info, editor, reasons (a Set while they are chosen), busy }
+/* The case on show: { name, info, editor, opening (an editor), correction (drawn over the picture), reading, reasons (a Set while they are chosen),
+   busy (a verdict is on its way), leaving (for the next case) }. Whatever waits for an answer looks again whether it is still the one on show. */
+let shown = null;
 let ahead = null; // { name, ready: promise of the prepared case }
 let acceptedAt = -Infinity;
 const TWICE_MS = 250; // a second press so soon is one of the same finger: nobody has seen the next case yet
+const WAIT = "One moment: the server has not answered yet.";
 const sayKept = (text) => bars.say(text, true);
 
 /* ---- one case ---- */
 async function start(name, info) {
   shown = { name, info: null, editor: null, correction: null, reading: null, reasons: null, busy: false, opened: Date.now() };
-  bars.makeBar(session, { accept, reject: chooseReasons, reason, rejectNow, rejectNot: () => setReasons(null), edit: editOrGoOn, comment, typed, eye, compare, skip, logout });
+  bars.makeBar(session, { accept, reject: chooseReasons, reason, rejectNow, rejectNot: () => setReasons(null), edit: editOrGoOn, comment, typed, eye, compare, back, skip, logout });
   bars.listKeys(session);
   const own = shown;
   try {
@@ -36,18 +39,34 @@ async function start(name, info) {
   if (shown === own) await offerDraft(own);
 }
 async function update(info) {
-  if (info.case !== shown.name) return; // somebody has gone on meanwhile
+  const own = shown;
+  if (info.case !== own.name || own.editor || own.opening) return; // somebody has gone on, or edits what was there before: a conflict will tell
+  if (own.info && info.version < own.info.version) return; // it was long on its way
   if (info.model !== document.body.dataset.model) { location.reload(); return; } // predicted again: the page shows what is no more
-  Object.assign(shown, { info, reading: null });
+  Object.assign(own, { info, reading: null });
   bars.showCase(info, session);
   showReadings(info, session, { show: showReading, take });
-  if (shown.correction) shown.correction.close();
-  shown.correction = info.verdict === "edited" ? await showCorrection(info) : null;
-  const compareButton = byId("review-compare");
-  compareButton.hidden = !shown.correction;
+  await draw(own, info.verdict === "edited" ? info : null);
 }
+/* Draw a correction over the picture, or the model's own contours (null). Of two that are asked for the later one is drawn, and none over an editor. */
+async function draw(own, corrected) {
+  const asked = {}, last = () => shown === own && own.asked === asked && !own.opening;
+  own.asked = asked;
+  if (own.correction) own.correction.close();
+  own.correction = null;
+  byId("overlay").classList.toggle("under-review", Boolean(corrected)); // until it is drawn, nothing that it is not
+  byId("review-compare").hidden = !corrected;
+  byId("review-back").hidden = own.info.verdict !== "edited";
+  const made = corrected && await showCorrection(corrected, last);
+  if (last()) own.correction = made;
+}
+let counted = 0;
 async function progress() {
-  try { bars.showProgress(await ask("/api/progress")); } catch { /* the next one tells */ }
+  const own = ++counted;
+  try {
+    const now = await ask("/api/progress");
+    if (own === counted) bars.showProgress(now);
+  } catch { /* the next one tells */ }
 }
 function fault(error) {
   if (error instanceof Refused && error.status === 401) { location.assign("/login"); return; }
@@ -60,12 +79,13 @@ const commentKey = (name = shown.name) => `ocuseg-comment ${JSON.stringify([...w
 
 /* ``own``: the case that it is about, whatever is on show when the server answers. */
 async function send(own, what, body) {
-  if (own.busy || own !== shown) return undefined;
+  if (own !== shown) return undefined;
+  if (own.busy) { bars.say(WAIT, true); return undefined; }
   own.busy = true;
   document.body.dataset.reviewBusy = what;
   try {
     const sent = { version: own.info.version, model: own.info.model, comment: commentOf(), ...body };
-    const answer = await deliver(own.name, what, sent, { say: sayKept, choose: (found) => conflict(found, own.name, session.reviewer) });
+    const answer = await deliver(own.name, what, sent, { say: sayKept, choose: (...found) => conflict(...found, own.name, session.reviewer) });
     performance.mark("ocuseg-answered");
     return answer;
   } catch (error) {
@@ -83,8 +103,11 @@ async function decide(what, body, words) {
   if (shown !== own) { if (answer) bars.say(`${words}: ${own.name}`); progress(); return; } // somebody who has gone on is not led away
   if (answer === null) await reopen(); else await goTo(answer.next, `${words}: ${own.name}`);
 }
+const free = () => Boolean(shown.info) && !shown.editor && !shown.opening && !shown.leaving;
 async function accept() {
-  if (shown.editor || !shown.info || performance.now() - acceptedAt < TWICE_MS) return;
+  if (!free() || performance.now() - acceptedAt < TWICE_MS) return;
+  if (shown.busy) { bars.say(WAIT, true); return; }
+  if (!shown.reading && shown.info.verdict === "edited" && !shown.correction) { bars.say("The correction is not drawn yet: press A again when you have seen it.", true); return; }
   acceptedAt = performance.now();
   if (shown.correction && !shown.correction.on()) { compare(); bars.say("The corrected contours are what A accepts: they are shown again. Press A again.", true); return; }
   if (shown.reading) { await take(shown.reading); return; }
@@ -97,8 +120,14 @@ function setReasons(chosen) {
   shown.reasons = chosen;
   bars.showReasons(chosen);
 }
+/* From a correction back to the model's answer, which must be on show: one more verdict in the history, in which the correction stays. */
+async function back() {
+  if (!free() || shown.info.verdict !== "edited" || shown.reading) return;
+  if (!shown.correction || shown.correction.on()) { compare(); bars.say("The model's own contours are shown. Press Z again to accept them in place of the correction.", true); return; }
+  await decide("verdict", { action: "accept", reasons: [], take: "model" }, "Back to the model's answer");
+}
 function chooseReasons() {
-  if (shown.editor || !shown.info) return;
+  if (!free()) return;
   setReasons(shown.reasons ? null : new Set(shown.info.verdict === "rejected" ? shown.info.reasons : []));
 }
 function reason(place) {
@@ -118,10 +147,11 @@ function typed() {
 }
 async function comment() {
   if (!commentOf()) { bars.say("Write a comment first.", true); return; }
-  const own = shown, answer = await send(own, "comment", {});
+  const own = shown, sent = commentOf(), answer = await send(own, "comment", {});
   if (answer === undefined) return;
-  localStorage.removeItem(commentKey(own.name));
-  if (shown === own) await reopen(answer && "Comment saved.");
+  if (answer && own.editor) own.info = { ...own.info, version: answer.version, comment: sent }; // the edit goes on from there
+  if (shown !== own || commentOf() === sent) localStorage.removeItem(commentKey(own.name)); // else more was typed meanwhile
+  if (shown === own && own.editor) { typed(); bars.say(answer ? "Comment saved." : ""); } else if (shown === own) await reopen(answer && "Comment saved.");
 }
 async function eye(side) {
   const own = shown, answer = await send(own, "eye", { eye: side, comment: "" });
@@ -129,14 +159,17 @@ async function eye(side) {
 }
 /* The case as the server has it now. */
 async function reopen(words) {
+  const own = shown;
   try {
-    await update(await ask(pathOf(shown.name)));
+    const info = await ask(pathOf(own.name));
+    if (shown === own) await update(info);
+    if (shown !== own || own.editor || own.opening) return;
     byId("review-comment").value = localStorage.getItem(commentKey()) ?? shown.info.comment ?? "";
     typed();
     setReasons(null);
     bars.say(words || "This is what somebody else has saved.");
     progress();
-  } catch (error) { fault(error); }
+  } catch (error) { if (shown === own) fault(error); }
 }
 function compare() {
   if (!shown.correction) return;
@@ -146,26 +179,24 @@ function compare() {
 }
 async function showReading(reading) {
   const own = shown;
-  if (own.busy || own.editor) return;
+  if (own.busy || !free()) return;
   own.busy = true; // no verdict while what it would be about is on its way
+  own.reading = null;
   try {
-    if (own.correction) own.correction.close();
-    Object.assign(own, { correction: null, reading: null }); // the model's own contours are those of the page
-    const correction = reading.correction ? await showCorrection({ ...own.info, planes: reading.planes, surfaces: [], objects: [] }) : null;
-    if (shown !== own) { correction?.close(); return; }
-    Object.assign(own, { correction, reading }); // what is accepted is what is shown
+    await draw(own, reading.correction ? { ...own.info, planes: reading.planes, surfaces: [], objects: [] } : null);
   } catch (error) {
     fault(error);
     return;
   } finally { own.busy = false; }
-  byId("review-compare").hidden = !shown.correction;
+  if (shown !== own) return;
+  own.reading = reading; // what is accepted is what is shown
   markShown(reading.role);
   bars.say(`The picture shows what ${reading.reviewer} ${reading.correction ? "drew" : "accepted: the model's answer"}.`);
 }
 const take = ({ role, reviewer, verdict, reasons }) => (verdict === "rejected"
   ? decide("verdict", { action: "reject", reasons }, `Rejected, as ${reviewer} did`)
   : decide("verdict", { action: "accept", reasons: [], take: role }, `Taken from ${reviewer}`));
-const skip = () => goTo(shown.info && shown.info.next, "Skipped");
+const skip = () => (free() ? goTo(shown.info.next, "Skipped") : null);
 async function logout() {
   await fetch("/logout", { method: "POST", headers: { "X-CSRF-Token": session.csrf } }).catch(() => null);
   location.assign("/login");
@@ -178,16 +209,19 @@ function lookAhead(name) {
   ahead = { name, ready: prepare(name).catch(() => null) };
 }
 async function goTo(name, words) {
+  if (shown.leaving) return;
   if (!name) {
     bars.say(`${words}. That was the last case to review.`);
     byId("review-verdict").focus?.();
     await reopen(`${words}. Every case of this list is reviewed: W leads back to the worklist.`);
     return;
   }
+  const own = shown;
+  own.leaving = true;
   lookAhead(name);
   const prepared = await ahead.ready;
-  if (shown.correction) shown.correction.close();
-  closeEditor(shown);
+  if (own.correction) own.correction.close();
+  closeEditor(own);
   if (!prepared || !replace(prepared)) { location.assign(pageOf(name) + location.hash); return; }
   ahead = null;
   const begun = start(name, prepared.info);
@@ -198,12 +232,12 @@ async function goTo(name, words) {
 
 /* ---- editing ---- */
 async function edit(draft) {
-  if (shown.editor || shown.busy || !shown.info) return;
+  if (!free() || shown.busy) return;
   if (!shown.info.classes.length) { bars.say("Nothing is drawn on this case that could be edited; R rejects it.", true); return; }
   setReasons(null);
-  if (shown.correction) shown.correction.close();
-  shown.correction = null;
   const own = shown, drafts = store("drafts", who());
+  draw(own, null);
+  own.opening = true;
   try {
     own.editor = await openEditor(own.info, {
       draft, say: bars.say,
@@ -229,8 +263,8 @@ async function edit(draft) {
         bars.say(answer === "keep" ? "The unfinished edit is kept in this browser; E goes on with it." : "");
       },
     });
-    if (shown !== own) closeEditor(own); // somebody has gone on while it opened
-  } catch (error) { fault(error); }
+  } catch (error) { fault(error); } finally { own.opening = false; }
+  if (!own.editor) await update(own.info);
 }
 function closeEditor(own) {
   if (own.editor) own.editor.close();
@@ -238,11 +272,12 @@ function closeEditor(own) {
 }
 async function offerDraft(own, asked = false) {
   const drafts = store("drafts", who()), draft = await drafts.get(own.name).catch(() => null);
-  if (!draft || shown !== own || own.editor) return false;
+  if (!draft || shown !== own || !free()) return false;
   const again = Boolean(draft.model) && draft.model !== own.info.model;
   const moved = again ? ["The case was predicted again since: look at everything before you save."] : draft.version !== own.info.version ? [`The case has been reviewed since; when you save, you are asked what holds.`] : [];
   const answer = asked && !again ? "go" : await question("An unfinished edit of this case", [`You left an edit unfinished at ${clock(draft.at)}. It is kept in this browser.`, ...moved], [["go", "Go on with it"], ["later", "Not now"], ["drop", "Drop it"]], "later");
   if (answer === "drop") { await drafts.drop(own.name); bars.say("The unfinished edit is dropped."); }
+  if (shown !== own) return false;
   if (answer === "go") { own.info = { ...own.info, version: draft.version }; await edit(draft); }
   return answer === "go";
 }
@@ -252,7 +287,7 @@ async function editOrGoOn() {
 }
 
 /* ---- keys: those of the review come before the viewer's ---- */
-const LETTERS = { a: accept, r: chooseReasons, e: editOrGoOn, k: () => byId("review-comment").focus(), j: skip, x: compare };
+const LETTERS = { a: accept, r: chooseReasons, e: editOrGoOn, k: () => byId("review-comment").focus(), j: skip, x: compare, z: back };
 window.addEventListener("keydown", (event) => {
   if (!shown || document.querySelector("dialog[open]")) return;
   const take = () => { event.preventDefault(); event.stopImmediatePropagation(); };
@@ -279,7 +314,7 @@ window.addEventListener("popstate", () => { if (shown && location.pathname !== p
 /* ---- verdicts that an earlier page could not deliver ---- */
 async function deliverEarlier() {
   for (const one of await undelivered().catch(() => [])) {
-    const answer = await deliver(one.name, one.what, one.body, { say: sayKept, choose: (found) => conflict(found, one.name, session.reviewer) }).catch((error) => { fault(error); return undefined; });
+    const answer = await deliver(one.name, one.what, one.body, { say: sayKept, choose: (...found) => conflict(...found, one.name, session.reviewer) }).catch((error) => { fault(error); return undefined; });
     if (answer === undefined) continue;
     if (one.what === "edit") await store("drafts", who()).drop(one.name);
     if (one.name === shown.name) await reopen();

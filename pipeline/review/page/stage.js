@@ -46,6 +46,14 @@ export class Stage {
     this.shapes.remove();
   }
 
+  /* Nothing, until a mask is drawn: that of one slice on the picture of another would be a lie. */
+  clear() {
+    this.mask = null;
+    delete this.canvas.dataset.slice;
+    this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    this.shapes.replaceChildren();
+  }
+
   /* ---- the window ---- */
   follow() {
     const at = window.ocusegCase.view.place();
@@ -85,6 +93,7 @@ export class Stage {
      its area fainter; of several classes the last. */
   draw(mask, box = [0, 0, mask.width, mask.height]) {
     this.mask = mask;
+    this.canvas.dataset.slice = window.ocusegCase.slice();
     const { width, height, values, encoding } = mask, { reach, inks } = this;
     const [x0, y0, x1, y1] = [Math.max(box[0] - reach, 0), Math.max(box[1] - reach, 0), Math.min(box[2] + reach, width), Math.min(box[3] + reach, height)];
     if (x0 >= x1 || y0 >= y1) return;
