@@ -84,6 +84,10 @@ def _api(review: Review, access: Access) -> APIRouter:
     def comment(case: str, sent: SentComment, who: Who) -> dict[str, Any]:
         return done(case, who, review.comment(case, who, sent))
 
+    @api.get("/cases/{case}/instances")
+    def instances(case: str, who: Who, correction: str = "") -> dict[str, Any]:
+        return review.instances(case, who, correction)
+
     @api.get("/cases/{case}/corrections/{correction}/{file}")
     def correction(case: str, correction: str, file: str, who: Who) -> FileResponse:
         found = review.correction_file(case, who, correction, file)

@@ -70,6 +70,10 @@ def correction_url(case: str, correction: str, file: str) -> str:
     return f"/api/cases/{case}/corrections/{correction}/{file}"
 
 
+def instances_url(case: str, correction: str) -> str:
+    return f"/api/cases/{case}/instances?correction={correction}"
+
+
 def drawn(case: ReportCase, run: RunFacts, model: str, name: str, correction: Correction | None) -> dict[str, Any]:
     """What an editor begins with: the model's answer, or what the correction ``name`` made of it."""
     if correction is None:

@@ -40,13 +40,15 @@ _MASK = re.compile(r"mask_(\d{3,6})\.png")
 
 
 class CorrectedObject(Record):
-    """``plane`` counts slices from 0 · ``box`` xyxy in source pixels · ``score`` None where a reviewer drew it."""
+    """``plane`` counts slices from 0 · ``box`` xyxy in source pixels · ``score`` None where a reviewer drew it · ``segmentation``: COCO run
+    lengths of its mask, None of an object that is a box alone."""
 
     id: int = Field(ge=1)
     plane: int = Field(0, ge=0)
     name: str = Field(alias="class")
     score: float | None = Field(None, ge=0, le=1)
     box: tuple[float, float, float, float]
+    segmentation: dict[str, Any] | None = None
 
 
 class CorrectionRecord(Record):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.review import case_facts
-from pipeline.review.catalogue import Catalogue
+from pipeline.review.catalogue import Catalogue, UnknownCase
 from pipeline.review.corrections import (
     Correction,
     CorrectionRecord,
@@ -24,10 +24,11 @@ from pipeline.review.corrections import (
     remove_leftovers,
     write_correction,
 )
+from pipeline.review.instances import have_masks, runs_of
 from pipeline.review.log import Action, AuditLog, Event, Role, Verdict, VersionConflict, visible
 from pipeline.review.sessions import Visitor
 from pipeline.review.state import ReviewState, state_of
-from pipeline.review.submitted import SentComment, SentEdit, SentEye, SentVerdict, Unfit, correction_of
+from pipeline.review.submitted import SentComment, SentEdit, SentEye, SentVerdict, Unfit, correction_of, with_segmentations
 from pipeline.types import Laterality
 from pipeline.types.run_record import RUN_FILE
 
@@ -120,6 +121,7 @@ class Review:
             "previous": order[at - 1] if at else None,
             "overlapping": case_facts.label_map_of(case, run).overlapping,
             "classes": case_facts.classes(case, run),
+            "instances": case_facts.instances_url(name, seen.correction) if have_masks(case) else None,
             **case_facts.drawn(case, run, seen.model, seen.correction, self._correction(seen.correction)),
             "history": case_facts.history(seen.events),
             "notice": CHANGED if seen.changed else "",
@@ -210,6 +212,19 @@ class Review:
         counts = Counter(verdicts.values())
         kinds: tuple[Verdict, ...] = ("accepted", "rejected", "edited", "unreviewed")
         return {"cases": len(verdicts)} | {kind: counts[kind] for kind in kinds} | {"verdicts": verdicts, "eyes": eyes}
+
+    def instances(self, name: str, visitor: Visitor, correction: str) -> dict[str, Any]:
+        """The masks of a case's objects by id, of the model's answer or of a ``correction`` that the visitor may see.
+
+        Raises UnknownCase; OcusegError where they cannot be read.
+        """
+        case = self.catalogue.case(name)
+        if correction and correction not in {one.correction for one in self._visible(name, visitor)}:
+            raise UnknownCase("there is no such correction of this case")
+        found, objects = self._correction(correction), case_facts.model_objects(case, self.catalogue.run)
+        if found is not None and found.objects is not None:
+            objects = list(found.objects)
+        return {str(one.id): runs_of(one.segmentation or {}, one.box) for one in with_segmentations(objects, case, found)}
 
     def correction_file(self, case: str, visitor: Visitor, correction: str, file: str) -> Path | None:
         """A file of a correction that an event names which the visitor may see; None where there is none."""

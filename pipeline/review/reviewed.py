@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import OcusegError
-from pipeline.inference.object_files import COCO_FILE
 from pipeline.inference.surface_files import SURFACE_FILE
 from pipeline.metrics.matching import encode_mask, touched
 from pipeline.reports.results import ReportCase, RunFacts, read_case
 from pipeline.review.corrections import Correction, model_sha256, read_correction
+from pipeline.review.instances import Segmentation, model_segmentations
 from pipeline.types import LabelMap
 from pipeline.types.case_record import DamagedObject, ObjectsRecord, first_fault
 
@@ -34,7 +33,7 @@ class LabelledObject:
     name: str
     plane: int
     box: Box
-    segmentation: Mapping[str, Any] | None = None
+    segmentation: Segmentation | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,10 +163,11 @@ def _objects(case: ReportCase, made: Correction | None, mask: Mask, label_map: L
         listed = [(one.id, one.name, one.plane, one.box) for one in known if one.score >= least.get(one.name, 2.0)]
     else:
         listed = [(one.id, one.name, one.plane, one.box) for one in made.objects]
+    painted = {} if made is None or made.objects is None else {one.id: one.segmentation for one in made.objects if one.segmentation}
     objects = [LabelledObject(name, plane, box) for _, name, plane, box in listed]
     if not found.has_masks:
         return tuple(objects)
-    own = _run_lengths(case) if made is None else {}
+    own = painted if made is not None else model_segmentations(case)
     layers = label_map.layers(mask.astype(np.int64))
     out = []
     for (number, name, plane, box), one in zip(listed, objects, strict=True):
@@ -176,11 +176,3 @@ def _objects(case: ReportCase, made: Correction | None, mask: Mask, label_map: L
         inside[top:bottom, left:right] = layers[label_map.names.index(name), plane, top:bottom, left:right]
         out.append(replace(one, segmentation=own.get(number) or encode_mask(inside, box)))
     return tuple(out)
-
-
-def _run_lengths(case: ReportCase) -> dict[int, Mapping[str, Any]]:
-    try:
-        listed = json.loads((case.folder / COCO_FILE).read_text(encoding="utf-8"))["annotations"]
-        return {one["id"]: one["segmentation"] for one in listed if one["segmentation"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OcusegError(f"{COCO_FILE} is damaged ({type(error).__name__}); predict this case again") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.errors import OcusegError, ScanError
 from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.review.case_facts import classes, label_map_of, model_objects, model_surfaces
 from pipeline.review.corrections import CorrectedObject, Correction, CorrectionRecord, surfaces_of
+from pipeline.review.instances import Runs, have_masks, model_segmentations, with_objects
 from pipeline.scans.raster import read_image, read_pages
 from pipeline.types import LabelMap
 
@@ -85,11 +87,13 @@ class _Object(BaseModel):
     index: int = Field(alias="class")
     score: float | None = Field(None, ge=0, le=1)
     box: tuple[float, float, float, float]
+    mask: Runs | None = None
 
 
 class SentEdit(_Judged):
     """``base``: the correction that the edit goes on from, "" the model's answer, None whatever stands now; what was not changed is as
-    there · ``planes`` and ``surfaces``: those that were changed · ``objects``: all of the case, or None where none was changed."""
+    there · ``planes`` and ``surfaces``: those that were changed · ``objects``: all of the case, or None where none was changed; of those
+    with a mask, that of the new and the painted ones."""
 
     base: Annotated[str, Field(max_length=64)] | None = None
     planes: Annotated[tuple[_Plane, ...], Field(max_length=10_000)] = ()
@@ -119,7 +123,26 @@ def correction_of(sent: SentEdit, case: ReportCase, run: RunFacts, record: Corre
     objects = _objects(sent, case, run) if sent.objects is not None else kept
     if objects is None:
         objects = tuple(model_objects(case, run)) or None
+    if objects is not None and have_masks(case):
+        names = [cls["name"] for cls in classes(case, run) if cls["kind"] == "object"]
+        objects = with_segmentations(objects, case, before)
+        masks = with_objects(masks, objects, names, label_map)
     return Correction(record, masks, surfaces, objects)
+
+
+def with_segmentations(objects: Sequence[CorrectedObject], case: ReportCase, before: Correction | None) -> tuple[CorrectedObject, ...]:
+    """Each object with a mask: one that was not painted has that of the same id in the correction ``before``, else the model's.
+
+    Raises
+    ------
+    Unfit: it has none.
+    """
+    held = {} if before is None or before.objects is None else {one.id: one.segmentation for one in before.objects if one.segmentation}
+    known = held or model_segmentations(case)
+    out = [one if one.segmentation else one.model_copy(update={"segmentation": known.get(one.id)}) for one in objects]
+    if bare := [one.name for one in out if not one.segmentation]:
+        raise Unfit(f"an object of class {bare[0]} has no mask, as all of this case have")
+    return tuple(out)
 
 
 def _masks(sent: SentEdit, case: ReportCase, label_map: LabelMap, before: Correction | None) -> tuple[npt.NDArray[Any], ...]:
@@ -196,15 +219,18 @@ def _objects(sent: SentEdit, case: ReportCase, run: RunFacts) -> tuple[Corrected
         raise Unfit("two objects have the same id")
     free, out = max(given, default=0), []
     for one in sent.objects or ():
-        left, top, right, bottom = one.box
+        segmentation, box = None, one.box
+        if one.mask is not None:
+            try:
+                segmentation, box = one.mask.segmentation((rows, columns))
+            except ValueError:
+                raise Unfit("the mask of an object is empty, leaves the picture, or is not whole") from None
+        left, top, right, bottom = box
         if one.index not in known:
             raise Unfit(f"class {one.index} is none that this case has objects of: {', '.join(known.values()) or 'it has none'}")
         if not (0 <= left < right <= columns and 0 <= top < bottom <= rows and one.plane < case.geometry.slices):
             raise Unfit(f"a box of class {known[one.index]} is empty or leaves the picture")
         free += one.id is None
-        out.append(
-            CorrectedObject.model_validate(
-                {"id": one.id or free, "plane": one.plane, "class": known[one.index], "score": one.score, "box": one.box}
-            )
-        )
+        made = {"id": one.id or free, "plane": one.plane, "class": known[one.index], "score": one.score, "box": box}
+        out.append(CorrectedObject.model_validate(made | {"segmentation": segmentation}))
     return tuple(out)

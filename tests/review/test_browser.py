@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import importlib.resources
 import io
+import json
 import multiprocessing
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +21,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pipeline.metrics.matching import encode_mask
+from pipeline.reports.results import read_case, read_run
 from pipeline.review.accounts import Accounts
 from pipeline.review.corrections import read_correction
+from pipeline.review.instances import decoded
 from pipeline.review.log import AuditLog
+from pipeline.review.reviewed import read_labels
 from pipeline.review.server import Wishes, started
 from pipeline.review.state import states
 from pipeline.scans.raster import png_of, read_pages
@@ -52,13 +58,31 @@ SHOWN = """() => {
   return seen;
 }"""
 NAMES = [f"p{at}_U_v1_i1" for at in range(10)]
-VOLUME = "r0_U_v1_i1"
+VOLUME, INSTANCES = "r0_U_v1_i1", "s0_U_v1_i1"
+AREAS = """() => [...document.querySelectorAll('.review-area')].map((one) => one.getAttribute('d'))"""
 
 
 def serve(predictions: Path, port: int, told: Connection) -> None:
     with started(predictions, Wishes(port=port, reviewer="anna")) as serving:
         told.send(serving.port)
         serving.wait()
+
+
+def blank() -> npt.NDArray[np.bool_]:
+    return np.zeros((ROWS, COLUMNS), np.bool_)
+
+
+def box_of(mask: npt.NDArray[np.bool_]) -> list[int]:
+    rows, columns = np.nonzero(mask)
+    return [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+
+
+def area(path: str) -> npt.NDArray[np.bool_]:
+    """The mask that a page draws as "Mx yHXv1Hxz", a stretch of a row each."""
+    mask = blank()
+    for x, y, stop in re.findall(r"M(\d+) (\d+)H(\d+)", path):
+        mask[int(y), int(x) : int(stop)] = True
+    return mask
 
 
 class Server:
@@ -105,6 +129,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     out.add_objects("q1_U_v1_i1", (ROWS, COLUMNS), found, label_map=SPOTS.to_json())
     out.label_map = DISC_CUP
     out.add(VOLUME, np.zeros((3, ROWS, COLUMNS), np.uint8), np.stack([noise] * 3), label_map=DISC_CUP.to_json(), modality="oct")
+    out.label_map = SPOTS
+    masks = [blank() for _ in range(3)]
+    masks[0][10:20, 10:20] = masks[1][15:25, 15:25] = masks[2][40:50, 60:70] = True
+    found = [{"class": "exudate", "score": 0.9 - at / 4, "box": box_of(mask), "mask": mask} for at, mask in enumerate(masks)]
+    folder = out.add_objects(INSTANCES, (ROWS, COLUMNS), found, has_masks=True, label_map=SPOTS.to_json())
+    annotations = [{"id": at, "segmentation": encode_mask(mask)} for at, mask in enumerate(masks, 1)]
+    (folder / "coco.json").write_text(json.dumps({"annotations": annotations}), encoding="utf-8")
     made = Server(out.path)
     try:
         yield made
@@ -339,7 +370,7 @@ def test_surfaces_and_boxes_are_dragged(server: Server, make_tab: Callable[[], T
     tab.keys("2")
     tab.click(45, 15)
     tab.keys("Delete", "Control+z", "Control+Shift+Z", "Control+s")
-    tab.arrived(VOLUME)
+    tab.page.wait_for_selector("#review-save", state="detached")
 
     now = states(server.predictions)
     layers = read_correction(server.predictions, now["q0_U_v1_i1"].correction)
@@ -417,6 +448,46 @@ def test_what_is_accepted_is_what_is_shown(server: Server, make_tab: Callable[[]
     assert len(AuditLog.of(server.predictions).events()) == before
     tab.page.reload()
     tab.until("document.querySelector('#review-verdict')?.dataset.verdict === 'unreviewed'")
+
+
+def test_an_objects_mask_is_painted_alone(server: Server, make_tab: Callable[[], Tab]) -> None:
+    tab = make_tab()
+    tab.open(INSTANCES)
+    tab.edit()
+    assert len(tab.page.evaluate(AREAS)) == 2, "the third is below its threshold"
+    tab.click(12.5, 12.5)
+    tab.keys("b", "[", "[", "[")
+    tab.drag((12.5, 17.5), (30.5, 17.5))  # over the other, which stays as it is
+    tab.keys("e")
+    tab.drag((11.5, 10.5), (11.5, 13.5))
+    tab.keys("Control+z", "Control+Shift+Z")
+    tab.keys("o", "Tab", "2")  # the other one is a haemorrhage
+    tab.keys("Escape", "1", "p")
+    for x, y in ((50, 40), (60, 40), (60, 50)):
+        tab.click(x, y)
+    tab.keys("Enter", "o", "Tab", "Delete", "Control+z")  # the first goes, and is back
+    shown = [area(path) for path in tab.page.evaluate(AREAS)]
+    tab.keys("Control+s")
+    tab.page.wait_for_selector("#review-save", state="detached")
+    name = states(server.predictions)[INSTANCES].correction
+    made = read_correction(server.predictions, name)
+    assert made.objects is not None
+    assert [(one.name, one.score) for one in made.objects] == [("exudate", 0.9), ("haemorrhage", 0.65), ("exudate", None)]
+    masks = [decoded(one.segmentation or {}) for one in made.objects]
+    np.testing.assert_array_equal(masks, shown)
+    assert [list(one.box) for one in made.objects] == [box_of(mask) for mask in masks]
+    first, second = blank(), blank()
+    first[10:20, 10:20] = second[15:25, 15:25] = True
+    np.testing.assert_array_equal(masks[1], second)
+    assert masks[0][17, 29]
+    assert not masks[0][10:14, 11].any()
+    assert not (masks[0] & ~first)[:15].any()
+    np.testing.assert_array_equal(made.masks[0], (masks[0] | masks[2]) * 1 + masks[1] * 2)
+    labels = read_labels(server.predictions, read_run(server.predictions), read_case(server.predictions / "cases" / INSTANCES), name)
+    assert [one.segmentation for one in labels.objects] == [one.segmentation for one in made.objects]
+    tab.open(INSTANCES)
+    tab.edit()
+    np.testing.assert_array_equal([area(path) for path in tab.page.evaluate(AREAS)], masks)
 
 
 def test_what_is_late_is_about_what_it_was_asked_for(server: Server, make_tab: Callable[[], Tab]) -> None:

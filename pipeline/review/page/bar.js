@@ -115,6 +115,6 @@ export function listKeys(session) {
   table.before(make("table", { class: "review-keys" }, make("tbody", {},
     row(["A"], "accept, and on to the next case"), row(["R"], "reject: then why, and Enter"), row(["1", "…", String(session.reasons.length)], "after R: why"),
     row(["E"], "edit"), row(["K"], "write a comment"), row(["J"], "next case to review, without a verdict"), row(["X"], "of a corrected case: the model's contours, or the corrected ones"), row(["Z"], "of a corrected case: back to the model's answer"),
-    row(["B", "E", "P", "F"], "while editing: brush, eraser, polygon, fill"), row(["D", "L", "O"], "while editing: ellipse of disc or cup, line of a surface, objects' boxes"),
+    row(["B", "E", "P", "F"], "while editing: brush, eraser, polygon, fill"), row(["D", "L", "O"], "while editing: ellipse of disc or cup, line of a surface, objects (then B, E, P, F paint on one alone)"),
     row(["[", "]"], "while editing: smaller, larger brush"), row(["Ctrl Z", "Ctrl Shift Z"], "while editing: undo, redo"), row(["Ctrl S", "Esc"], "while editing: save and next, leave"))));
 }

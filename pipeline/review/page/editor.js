@@ -2,6 +2,7 @@
 import { boxTool } from "./boxes.js";
 import { byId } from "./dom.js";
 import { ellipseTool } from "./ellipses.js";
+import { Instances, drawn, pack } from "./instances.js";
 import { History, joined, maskStep } from "./mask.js";
 import { brushTool, eraserTool, fillTool, polygonTool } from "./paint.js";
 import { Planes } from "./planes.js";
@@ -28,10 +29,13 @@ class Editor {
     this.changed = Boolean(draft);
     this.surfacesChanged = new Set(draft ? draft.surfacePlanes : []);
     this.objectsChanged = Boolean(draft && draft.objects);
+    this.chosen = null; // the object that is held
+    this.instances = new Instances(this);
     this.tools = TOOLS.map((kind) => kind(this)).filter((tool) => tool.fits);
     this.pens = new Set();
   }
   async open(draft) {
+    await this.planes.instances();
     if (draft) await this.restore(draft);
     await this.goTo(window.ocusegCase.slice());
     const kinds = this.info.classes.map((cls) => cls.kind);
@@ -50,7 +54,7 @@ class Editor {
       mask.changed = true;
     }
     if (draft.surfaces) this.planes.surfaces = draft.surfaces;
-    if (draft.objects) this.planes.objects = draft.objects;
+    if (draft.objects) this.planes.objects = draft.objects.map((one) => ({ ...one, key: this.planes.key() }));
   }
   close() {
     this.over.abort();
@@ -63,6 +67,7 @@ class Editor {
   async goTo(index) {
     if (this.tool) this.tool.cancel();
     this.index = index;
+    this.chosen = null;
     this.mask = null; // until the slice's own is there nothing can be drawn: it would go into another slice's
     this.stage.clear();
     const mask = await this.planes.mask(index);
@@ -82,6 +87,7 @@ class Editor {
   }
   chooseClass(k) {
     this.label = k;
+    if (this.chosen && this.chosen.class !== k && this.tool && this.tool.name !== "boxes") this.chosen = null; // a stroke begins a new one
     const box = document.querySelector(`input[data-class="${k - 1}"]`);
     if (box && !box.checked) { box.checked = true; box.dispatchEvent(new Event("change")); }
     if (this.mask && this.tool && this.tool.relabel) this.tool.relabel(k);
@@ -93,35 +99,52 @@ class Editor {
     this.toolbar.update();
     this.redraw();
   }
-  redraw() { if (this.tool && this.mask) this.stage.shapes.replaceChildren(...this.tool.draw()); }
+  redraw() { if (this.tool && this.mask) this.stage.shapes.replaceChildren(...this.instances.drawn(), ...this.tool.draw()); }
+  /* What tools paint on: the mask of the slice, or that of one object. */
+  get target() { return (this.tool.name !== "surface" && this.instances.of(this.label)) || this.mask; }
 
   /* ---- steps: what a tool does between begin and commit is undone as one ---- */
   begin() {
-    this.before = this.mask.values.slice();
+    this.before = this.target.values.slice();
     this.touched = null;
   }
-  paint(spans, erase = false, label = this.label, from = undefined) { this.mark(this.mask.apply(spans, label, erase, from)); }
+  paint(spans, erase = false, label = this.label, from = undefined) { this.mark(this.target.apply(spans, label, erase, from)); }
   mark(box) {
     if (!box) return;
     this.touched = joined(this.touched, box);
-    this.stage.draw(this.mask, box);
+    if (this.target === this.mask) this.stage.draw(this.mask, box);
   }
   /* Take back what was done since begin, to do it anew from there. */
   rewind() {
     if (this.touched) {
-      this.mask.paste(this.touched, this.mask.cut(this.touched, this.before));
-      this.stage.draw(this.mask, this.touched);
+      const { target } = this;
+      target.paste(this.touched, target.cut(this.touched, this.before));
+      if (target === this.mask) this.stage.draw(this.mask, this.touched);
     }
   }
   commit(tool, also = null) {
-    const { index, mask, touched } = this;
-    const own = touched && maskStep(mask, this.before, touched, (changed, box) => { if (changed === this.mask) this.stage.draw(changed, box); });
+    const { index, mask, touched, target } = this;
+    if (target !== mask && !also) {
+      this.before = null;
+      also = touched && this.instances.commit(target, touched);
+    }
+    const own = touched && target === mask && maskStep(mask, this.before, touched, (changed, box) => { if (changed === this.mask) this.stage.draw(changed, box); });
     this.before = null;
-    if (!own && !also) return;
+    if (!own && !also) { this.redraw(); return; }
     if (own) mask.changed = true;
     this.history.add({ index, bytes: (own ? own.bytes : 0) + (also ? also.bytes : 0), swap: () => { if (own) own.swap(); if (also) also.swap(); } });
     this.used.add(tool);
     this.after();
+  }
+  /* A step on the list of objects, whose former state is ``before``. */
+  listStep(before, bytes = 0) {
+    let other = before;
+    this.objectsChanged = true;
+    const swap = () => {
+      [this.planes.objects, other] = [other, this.planes.objects];
+      this.chosen = this.planes.objectsOf(this.index).find((one) => this.chosen && one.key === this.chosen.key) || null;
+    };
+    return { bytes: 200 * before.length + bytes, swap };
   }
   async step(back) {
     if (this.before || this.saving) return; // in the middle of a stroke
@@ -166,7 +189,7 @@ class Editor {
     for (const [index, mask] of this.planes.masks) if (mask.changed) planes.push({ index, mask: toBase64(await encodeGrey(mask)) });
     const body = { base: this.info.correction, planes, tools: [...this.used], seconds: this.spent() };
     if (this.surfacesChanged.size) body.surfaces = this.planes.surfaces.filter((one) => this.surfacesChanged.has(one.plane));
-    if (this.objectsChanged) body.objects = this.planes.objects;
+    if (this.objectsChanged) body.objects = this.planes.objects.map(({ id, plane, class: k, score, box, cut, painted }) => ({ id, plane, class: k, score, box, ...(painted ? { mask: pack(cut) } : {}) }));
     return body;
   }
 
@@ -231,7 +254,12 @@ class Editor {
     if (event.altKey) return false;
     if (this.saving) return true;
     if (this.mask && this.tool.key && this.tool.key(event)) { this.redraw(); return true; }
-    if (event.key === "Escape") { if (!this.tool.cancel()) this.leave(this.changed); this.redraw(); return true; }
+    if (event.key === "Escape") {
+      if (!this.tool.cancel() && !(this.info.instances && this.chosen)) this.leave(this.changed);
+      this.chosen = null;
+      this.redraw();
+      return true;
+    }
     if (event.key === "[" || event.key === "]") { this.resize(event.key === "]" ? 1 : -1); return true; }
     const cls = /^[1-9]$/.test(event.key) && this.info.classes[Number(event.key) - 1];
     if (cls) { this.chooseClass(cls.index); return true; }
@@ -254,7 +282,7 @@ export const openEditor = async (info, how) => {
 /* A corrected case as it was left: pixels, lines and boxes of the correction over the picture; null where it is not ``wanted()`` any more. */
 export async function showCorrection(info, wanted = () => true) {
   const planes = new Planes(info), over = new AbortController();
-  await planes.mask(window.ocusegCase.slice()); // one that is long on its way leaves nothing behind
+  await Promise.all([planes.mask(window.ocusegCase.slice()), planes.instances()]); // one that is long on its way leaves nothing behind
   if (!wanted()) return null;
   const stage = new Stage(info);
   let on = true, index = -1;
@@ -268,7 +296,7 @@ export async function showCorrection(info, wanted = () => true) {
   }
   function lines() {
     stage.shapes.replaceChildren(...planes.surfacesOf(index).map((one, place) => stage.line(one.rows, planes.surfaceColour(place))),
-      ...planes.objectsOf(index).filter((one) => stage.visible(one.class)).map((one) => stage.box(one.box, planes.colour(one.class))));
+      ...planes.objectsOf(index).filter((one) => stage.visible(one.class)).flatMap((one) => (one.cut ? drawn(one.cut, planes.colour(one.class), false, false) : [stage.box(one.box, planes.colour(one.class))])));
   }
   stage.following.push(() => { if (stage.mask) lines(); });
   document.addEventListener("ocuseg-slice", (event) => show(event.detail).catch(() => null), { signal: over.signal });

@@ -3,7 +3,7 @@ import { make } from "./dom.js";
 import { polygon, region, stroke } from "./shapes.js";
 
 const snapped = ([x, y]) => [Math.floor(x) + 0.5, Math.floor(y) + 0.5];
-const paintable = ({ info }) => info.planes.some((plane) => plane.mask) && info.classes.some((cls) => cls.kind !== "object");
+const paintable = ({ info }) => info.planes.some((plane) => plane.mask) && info.classes.some((cls) => info.instances || cls.kind !== "object");
 
 function strokes(editor, erases, tool) {
   let last = null, erase = erases;
@@ -74,7 +74,7 @@ export function fillTool(editor) {
     name: "fill", key_: "f", words: "Fill", title: "Fill an enclosed region", fits: paintable(editor),
     hint: "Click inside a closed outline to fill it with the chosen class; Shift + click takes a whole connected part of it away.",
     down(point, event) {
-      const [x, y] = point.map(Math.floor), { mask, label } = editor;
+      const [x, y] = point.map(Math.floor), { target: mask, label } = editor;
       if (x < 0 || y < 0 || x >= mask.width || y >= mask.height) return;
       const having = mask.has(x, y, label);
       if (having !== event.shiftKey) { editor.say(having ? "This is filled already; Shift + click takes the part away." : "There is nothing of the chosen class to take away here.", true); return; }

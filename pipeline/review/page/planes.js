@@ -1,4 +1,5 @@
 /* The case's masks, surfaces and objects as the page holds them. */
+import { unpack } from "./instances.js";
 import { Encoding, Mask } from "./mask.js";
 import { decodeGrey } from "./png.js";
 
@@ -9,7 +10,16 @@ export class Planes {
     this.masks = new Map();
     this.asked = new Map();
     this.surfaces = (info.surfaces || []).map((one) => ({ ...one, rows: [...one.rows] }));
-    this.objects = (info.objects || []).map((one) => ({ ...one, box: [...one.box] }));
+    this.keys = 0; // objects are told apart by their key; a new one has no id yet
+    this.objects = (info.objects || []).map((one) => ({ ...one, box: [...one.box], key: this.key() }));
+  }
+  key() { return (this.keys += 1); }
+  /* The masks of objects, where they have any, put to them once. */
+  async instances() {
+    if (!this.info.instances || this.withMasks) return;
+    const found = JSON.parse(new TextDecoder().decode(await this.fetched(this.info.instances)));
+    for (const one of this.objects) if (found[one.id]) one.cut = unpack(found[one.id]);
+    this.withMasks = true;
   }
   /* The mask of a plane, the same for all who ask. Throws where it cannot be read; it is asked for anew the next time. */
   mask(index) {

@@ -183,7 +183,7 @@ async function showReading(reading) {
   own.busy = true; // no verdict while what it would be about is on its way
   own.reading = null;
   try {
-    await draw(own, reading.correction ? { ...own.info, planes: reading.planes, surfaces: [], objects: [] } : null);
+    await draw(own, reading.correction ? { ...own.info, planes: reading.planes, surfaces: [], objects: [], instances: null } : null);
   } catch (error) {
     fault(error);
     return;

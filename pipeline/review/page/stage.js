@@ -81,7 +81,8 @@ export class Stage {
     const look = this.info.classes.map((cls) => `${cls.index} ${this.visible(cls.index)}`).join() + fill;
     if (look === this.look) return;
     this.look = look;
-    this.inks = new Map(this.info.classes.filter((cls) => this.visible(cls.index)).map((cls) => {
+    const pixels = (cls) => !this.info.instances || cls.kind !== "object"; // objects with a mask each are drawn as such
+    this.inks = new Map(this.info.classes.filter((cls) => this.visible(cls.index) && pixels(cls)).map((cls) => {
       const rgb = Number.parseInt(cls.colour.slice(1), 16), bgr = ((rgb & 255) << 16) | (rgb & 0xff00) | (rgb >> 16);
       return [cls.index, { edge: (0xff000000 | bgr) >>> 0, area: ((Math.round(255 * fill) << 24) | bgr) >>> 0 }];
     }));
