@@ -14,7 +14,8 @@ PACKAGE = ROOT / "pipeline"
 # A name imports only from earlier ranks; names of one rank never import each other.
 RANKS = (
     {"errors", "atomic", "lock", "parent", "resources"},
-    {"memory", "yaml_mapping", "schedulers", "serving", "cluster"},
+    {"memory", "yaml_mapping", "schedulers", "serving", "plugins"},
+    {"cluster"},
     {"types"},
     {"registry"},
     {"scans", "models", "metrics"},

@@ -213,14 +213,15 @@ def test_networks_and_info_and_schema_are_read_by_programs() -> None:
 
 
 def test_a_plugin_registers_a_network(tmp_path: Path) -> None:
-    from pipeline.cli.runs import load_plugin
     from pipeline.models.base import MODELS
+    from pipeline.plugins import load_plugin, loaded_plugins
 
     plugin = tmp_path / "mine.py"
     plugin.write_text("import pipeline.models.base as base\nbase.MODELS.add('plugin-test')(lambda *a: None)\n")
     load_plugin(plugin)
     try:
         assert MODELS["plugin-test"].config is None
+        assert plugin in loaded_plugins()
     finally:
         del MODELS._entries["plugin-test"]
 

@@ -53,8 +53,8 @@ def main() -> None:
         predict_folder(bundle, folder / "scans", folder / "alone", device="cpu", pseudonyms=names)
         alone = time.monotonic() - began
         began, killed = time.monotonic(), 0
-        with connected(f"local:{options.workers}") as client, Killer(client, options.every) as killer:
-            on = OnCluster(client, folder / "site.key")
+        with connected(f"local:{options.workers}") as workers, Killer(workers.client, options.every) as killer:
+            on = OnCluster(workers, folder / "site.key")
             predict_folder(bundle, folder / "scans", folder / "together", device="cpu", pseudonyms=names, cluster=on)
             killed = killer.killed
         together = time.monotonic() - began

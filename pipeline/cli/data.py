@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli.clusters import ClusterOptions
 from pipeline.cli.console import command, emit, progress
-from pipeline.cli.sharing import HowProgress, InputList, RetryFailed, ShardOption, StopAfter, share_of
+from pipeline.cli.options import spread
+from pipeline.cli.sharing import HowProgress, SharingOptions
 from pipeline.cli.stated import ImgGeometry
 from pipeline.errors import EXIT_NOTHING_USABLE, EXIT_SOME_REJECTED, ConfigError
 from pipeline.resources import find_run_file
@@ -81,7 +84,7 @@ MemoryLimit = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     app.command("phantom")(command(phantom))
-    app.command("index")(command(index))
+    app.command("index")(command(spread(index)))
 
 
 def limits_of(max_pixels: int | None, memory_limit: str | None, workers: int | None) -> Limits:
@@ -166,10 +169,9 @@ def index(
     max_pixels: MaxPixels = None,
     memory_limit: MemoryLimit = None,
     img_geometry: ImgGeometry = None,
-    shard: ShardOption = None,
-    input_list: InputList = None,
-    retry_failed: RetryFailed = False,
-    stop_after: StopAfter = None,
+    *,
+    sharing: SharingOptions,
+    cluster: ClusterOptions,
     how: HowProgress = "auto",
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
@@ -181,19 +183,22 @@ def index(
     """Walk a folder and account for every file: read, duplicate, not an image, or rejected with its reason."""
     from pipeline.scans.folder import index_folder
     from pipeline.scans.identity import Pseudonyms, default_key_path
+    from pipeline.scans.on_cluster import ReadingWork, read_by_workers
     from pipeline.scans.raw_img import state_img_geometry
 
     existing_folder(folder, "folder")
     state_img_geometry(img_geometry)
     limits = limits_of(max_pixels, memory_limit, workers)
     follow(follow_links)
-    share = share_of(folder, shard, input_list, retry_failed, stop_after, None)
-    pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
-    look = None
+    share = sharing.share(folder)
+    key_path = site_key or default_key_path()
+    pseudonyms = Pseudonyms.load_or_create(key_path)
+    make_look = look = None
     if together_with:
         from pipeline.inference.looking import Look  # imports torch, which nobody else needs here
 
-        look = Look(bundles_named(together_with))
+        make_look = partial(Look, [bundle.absolute() for bundle in bundles_named(together_with)])
+        look = make_look()
     unread: list[str] = []
 
     def note(path: Path, record: FileRecord) -> None:
@@ -202,7 +207,11 @@ def index(
         elif show_paths and (record.warnings or record.reason):
             unread.append(f"{printable(path)}: read, but {'; '.join(filter(None, (record.warnings, record.reason)))}")
 
-    with progress("files", how) as advance:
+    with cluster.workers() as those, progress("files", how) as advance:
+        reader = None
+        if those is not None:
+            work = ReadingWork(Path(os.path.abspath(folder)), key_path.absolute(), limits.max_pixels, img_geometry, make_look)
+            reader = partial(read_by_workers, those, work, pseudonyms)
         counts = index_folder(
             folder,
             out,
@@ -214,6 +223,7 @@ def index(
             look=look,
             models="" if look is None else look.id,
             share=share,
+            reader=reader,
         )
     emit(counts.summary(), as_json, unread + ends(counts.summary()))
     leave(counts.status("read"), counts.status("rejected"))

@@ -9,8 +9,9 @@ import typer
 
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, FollowLinks, SiteKey, existing_bundle, existing_folder, follow, leave
-from pipeline.cli.runs import Plugin, load_plugin
+from pipeline.cli.runs import Plugin
 from pipeline.errors import ConfigError
+from pipeline.plugins import load_plugin
 
 if TYPE_CHECKING:
     from pipeline.export.run import Summary

@@ -10,8 +10,9 @@ import typer
 
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, SiteKey, existing_bundle
-from pipeline.cli.runs import BundlePath, Device, Engine, Plugin, load_plugin
+from pipeline.cli.runs import BundlePath, Device, Engine, Plugin
 from pipeline.errors import EXIT_INTERRUPTED, EXIT_SOME_REJECTED, ConfigError, NothingUsableError
+from pipeline.plugins import load_plugin
 
 
 def add_to(app: typer.Typer) -> None:

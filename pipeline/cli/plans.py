@@ -19,11 +19,11 @@ from pipeline.cli.runs import (
     Runs,
     SameClasses,
     WeightsDir,
-    load_plugin,
     same_classes,
     use_weights,
 )
 from pipeline.errors import ConfigError
+from pipeline.plugins import load_plugin
 
 
 def add_to(app: typer.Typer) -> None:

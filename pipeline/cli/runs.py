@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.clusters import ClusterOption, DashboardOption, client_of
+from pipeline.cli.clusters import ClusterOptions
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import (
     AsJson,
@@ -21,7 +21,9 @@ from pipeline.cli.data import (
     existing_run_file,
     follow,
 )
+from pipeline.cli.options import spread
 from pipeline.errors import EXIT_OK, EXIT_SOME_REJECTED, ConfigError
+from pipeline.plugins import load_plugin
 
 BundlePath = Annotated[Path, typer.Argument(help="Bundle folder of a trained network, or the name of a model that comes with ocuseg.")]
 Card = Annotated[str, typer.Option(help="Card of the labelled data: a name, or a path.")]
@@ -32,6 +34,7 @@ SameClasses = Annotated[
     typer.Option("--classes", help="OURS=THEIRS: a class by its name in the bundle and in the card. May be repeated."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Devices = Annotated[str, typer.Option(help="auto, cpu or cuda; or several, with a process each: cuda:0,1 or cpu,cpu.")]
 Engine = Annotated[
     str, typer.Option(help="What runs a segmentation network: torch, onnxruntime (on a CPU), or auto: the faster one on the first image.")
 ]
@@ -49,7 +52,7 @@ WeightsDir = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     app.command("train")(command(train))
-    app.command("evaluate")(command(evaluate))
+    app.command("evaluate")(command(spread(evaluate)))
 
 
 def train(
@@ -167,33 +170,6 @@ def use_weights(folder: Path | None) -> None:
         os.environ["OCUSEG_WEIGHTS"] = str(existing_folder(folder, "--weights-dir"))
 
 
-def load_plugin(path: Path) -> None:
-    """Import a user's Python file, whose decorators register what it defines.
-
-    Raises
-    ------
-    ConfigError: it is not a Python file, or raised an error; the message has the last line of the file involved.
-    """
-    import importlib.util
-    import traceback
-
-    spec = importlib.util.spec_from_file_location(f"ocuseg_plugin_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise ConfigError(f"--plugin {str(path)!r} is not a Python file")
-    try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    except Exception as error:
-        lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == spec.origin]
-        reason = str(error)
-        if isinstance(error, SyntaxError):
-            reason = error.msg
-            if error.filename == spec.origin and error.lineno is not None:
-                lines = [error.lineno]
-        place = f", line {lines[-1]}" if lines else ""
-        reason = (reason.strip().splitlines() or ["no reason given"])[0]
-        raise ConfigError(f"--plugin {str(path)!r}{place}: {type(error).__name__}: {reason}; fix the file") from error
-
-
 def evaluate(
     bundle: BundlePath,
     card: Card,
@@ -212,11 +188,11 @@ def evaluate(
     tracking: Annotated[
         str | None, typer.Option(help="Record in a new run at this MLflow URI (default: in the run that made the bundle).")
     ] = None,
-    device: Device = "auto",
+    device: Devices = "auto",
     engine: Engine = "torch",
-    cluster: ClusterOption = None,
-    dashboard: DashboardOption = None,
     plugin: Plugin = None,
+    *,
+    cluster: ClusterOptions,
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
     as_json: AsJson = False,
@@ -236,7 +212,7 @@ def evaluate(
     beside = Path("evaluations") / bundle.name if is_shipped(bundle) else bundle.parent / "evaluation"
     folder = out or beside / f"{load_card(card).name}_{split}"
     resolve_uri(tracking, folder)  # a bad URI is refused before the work
-    with client_of(cluster, dashboard) as client, progress("evaluating") as advance:
+    with cluster.workers() as workers, progress("evaluating") as advance:
         summary = evaluate(
             bundle,
             card,
@@ -249,7 +225,7 @@ def evaluate(
             classes=same_classes(classes or ()),
             proposals=proposals,
             progress=advance,
-            client=client,
+            workers=workers,
         )
     recorded = record_evaluation(bundle, folder, summary, tracking)
     found = {**summary, "mlflow_run_id": recorded.mlflow_run_id}

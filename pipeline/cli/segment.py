@@ -7,12 +7,10 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.clusters import ClusterOption, DashboardOption, client_of
 from pipeline.cli.console import command, emit, progress
-from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, MemoryLimit, SiteKey, ends, follow, leave, limits_of
-from pipeline.cli.runs import Device, Doubt
-from pipeline.cli.sharing import HowProgress, InputList, MaxFailures, RetryFailed, Scratch, ShardOption, StopAfter, share_of
-from pipeline.cli.stated import AxialLength, FieldAngle, ImgGeometry, Patients, PixelMm, StatedKind
+from pipeline.cli.data import AsJson, ends, leave
+from pipeline.cli.folder_options import FolderOptions
+from pipeline.cli.options import spread
 from pipeline.errors import ConfigError
 from pipeline.resources import EXAMPLES
 
@@ -21,7 +19,7 @@ NAME = "examples"
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("segment")(command(segment))
+    app.command("segment")(command(spread(segment)))
 
 
 def segment(
@@ -32,27 +30,8 @@ def segment(
     out: Annotated[
         Path, typer.Option(help="Folder for masks, ledger and report; an unfinished one is finished, and new scans are added.")
     ] = Path("segmented"),
-    doubt: Doubt = False,
-    max_pixels: MaxPixels = None,
-    memory_limit: MemoryLimit = None,
-    modality: StatedKind = None,
-    pixel_mm: PixelMm = None,
-    field_angle: FieldAngle = None,
-    axial_length: AxialLength = None,
-    patients: Patients = "folder",
-    img_geometry: ImgGeometry = None,
-    device: Device = "auto",
-    shard: ShardOption = None,
-    input_list: InputList = None,
-    retry_failed: RetryFailed = False,
-    stop_after: StopAfter = None,
-    scratch: Scratch = None,
-    max_failures: MaxFailures = None,
-    how: HowProgress = "auto",
-    cluster: ClusterOption = None,
-    dashboard: DashboardOption = None,
-    follow_links: FollowLinks = False,
-    site_key: SiteKey = None,
+    *,
+    options: FolderOptions,
     as_json: AsJson = False,
 ) -> None:
     """Segment scans without training: every model that fits a scan looks at it, and a report shows all of them on one page."""
@@ -63,34 +42,11 @@ def segment(
         raise ConfigError(f"{str(path)!r} does not exist; give a scan, a folder of them, or {NAME}")
     choice = choose_models(models.split(",") if models is not None else None)
     from pipeline.inference.desk import is_complete
-    from pipeline.inference.folder import predict_folder
-    from pipeline.inference.on_cluster import OnCluster
     from pipeline.inference.uses import cases_in, doubts_in, eyes_lines, records_in, use_lines, uses_of
     from pipeline.reports.worklist import write_report
     from pipeline.review.state import eyes_of
-    from pipeline.scans.identity import Pseudonyms, default_key_path
-    from pipeline.scans.stated import stated
 
-    optics = {"field_angle": field_angle, "axial_length": axial_length}
-    said = stated(modality, pixel_mm, **optics, patients=patients, img_geometry=img_geometry)
-    limits = limits_of(max_pixels, memory_limit, None)
-    follow(follow_links)
-    share = share_of(path, shard, input_list, retry_failed, stop_after, scratch, max_failures)
-    pseudonyms = Pseudonyms.load_or_create(site_key or default_key_path())
-    with client_of(cluster, dashboard) as client, progress("segmenting", how) as advance:
-        counts = predict_folder(
-            [*choice.bundles.values()],
-            path,
-            out,
-            device=device,
-            doubt=doubt,
-            pseudonyms=pseudonyms,
-            stated=said,
-            limits=limits,
-            progress=advance,
-            share=share,
-            cluster=None if client is None else OnCluster(client, site_key or default_key_path()),
-        )
+    counts = options.predict("segmenting", [*choice.bundles.values()], path, out)
     page: Path | None = None
     used, doubts, eyes = list[str](), list[str](), list[str]()
     if is_complete(out):  # else the last share tells, and writes it: all cases are read for it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,25 +15,6 @@ from pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from pipeline.scans.shard import Share
 
-ShardOption = Annotated[
-    str | None,
-    typer.Option("--shard", help="Do a share of the files, such as 3/16, or `auto`: as Slurm's array, an indexed job or torchrun says."),
-]
-InputList = Annotated[
-    str | None,
-    typer.Option(
-        "--input-list", help="Do only these files of the folder: a text file with one a line, a CSV file with a column path, or -."
-    ),
-]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Look again at files that were rejected, whatever the reason.")]
-StopAfter = Annotated[
-    str | None, typer.Option("--stop-after", help="Begin no more files after this time, such as 3h50m, and leave with exit code 75.")
-]
-Scratch = Annotated[Path | None, typer.Option("--scratch", help="Local folder to make cases in before they are moved to OUT whole.")]
-
-MaxFailures = Annotated[
-    str | None, typer.Option("--max-failures", help="End the run when more files than this failed or were rejected: 20, or 5% of all.")
-]
 HowProgress = Annotated[str, typer.Option("--progress", help="auto, or json: a line of JSON a second on standard error, for a program.")]
 
 _TIME = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -54,28 +36,49 @@ def seconds_of(text: str | None) -> float | None:
     return total
 
 
-def share_of(
-    folder: Path,
-    shard: str | None,
-    input_list: str | None,
-    retry_failed: bool,
-    stop_after: str | None,
-    scratch: Path | None,
-    max_failures: str | None = None,
-) -> Share:
-    """What the options say, checked."""
-    from pipeline.scans.listing import read_input_list
-    from pipeline.scans.shard import Shard, Share
+@dataclass(frozen=True)
+class SharingOptions:
+    """Which part of a folder one process does, and how long."""
 
-    if scratch is not None and not scratch.is_dir():
-        raise ConfigError(f"--scratch {str(scratch)!r} is not a folder; give one that exists")
-    share = Share(
-        shard=None if shard is None else Shard.parse(shard, os.environ),
-        chosen=None if input_list is None else read_input_list(input_list, folder),
-        again=retry_failed,
-        stop_after=seconds_of(stop_after),
-        scratch=scratch,
-        max_failures=max_failures,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard", help="Do a share of the files, such as 3/16, or `auto`: as Slurm's array, an indexed job or torchrun says."
+        ),
+    ] = None
+    input_list: Annotated[
+        str | None,
+        typer.Option(
+            "--input-list", help="Do only these files of the folder: a text file with one a line, a CSV file with a column path, or -."
+        ),
+    ] = None
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Look again at files that were rejected, whatever the reason.")] = (
+        False
     )
-    share.most_failures(0)
-    return share
+    stop_after: Annotated[
+        str | None, typer.Option("--stop-after", help="Begin no more files after this time, such as 3h50m, and leave with exit code 75.")
+    ] = None
+    scratch: Annotated[
+        Path | None, typer.Option("--scratch", help="Local folder to work in, from which what is finished is moved to its place whole.")
+    ] = None
+    max_failures: Annotated[
+        str | None, typer.Option("--max-failures", help="End the run when more files than this failed or were rejected: 20, or 5% of all.")
+    ] = None
+
+    def share(self, folder: Path) -> Share:
+        """What the options say of a folder of scans, checked."""
+        from pipeline.scans.listing import read_input_list
+        from pipeline.scans.shard import Shard, Share
+
+        if self.scratch is not None and not self.scratch.is_dir():
+            raise ConfigError(f"--scratch {str(self.scratch)!r} is not a folder; give one that exists")
+        share = Share(
+            shard=None if self.shard is None else Shard.parse(self.shard, os.environ),
+            chosen=None if self.input_list is None else read_input_list(self.input_list, folder),
+            again=self.retry_failed,
+            stop_after=seconds_of(self.stop_after),
+            scratch=self.scratch,
+            max_failures=self.max_failures,
+        )
+        share.most_failures(0)
+        return share

@@ -10,8 +10,9 @@ import typer
 
 from pipeline.cli.console import command, emit, progress
 from pipeline.cli.data import AsJson, FollowLinks, Root, SiteKey, existing_folder, existing_run_file, follow
-from pipeline.cli.runs import Device, Plugin, WeightsDir, load_plugin, use_weights
+from pipeline.cli.runs import Device, Plugin, WeightsDir, use_weights
 from pipeline.errors import EXIT_SOME_REJECTED, ConfigError
+from pipeline.plugins import load_plugin
 
 if TYPE_CHECKING:
     from pipeline.config.study_file import StudyFile  # at run time both would bring torch along

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from pipeline.cluster.work import DaskWorkers
 from pipeline.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -22,8 +23,8 @@ ANSWER_S = 20
 
 
 @contextmanager
-def connected(cluster: str, memory: int | None = None, dashboard: str | None = None) -> Iterator[Any]:
-    """A dask ``Client`` of ``local:N`` (N processes, which end with the block) or ``tcp://HOST:PORT``.
+def connected(cluster: str, memory: int | None = None, dashboard: str | None = None) -> Iterator[DaskWorkers]:
+    """Workers of ``local:N`` (N processes, which end with the block) or ``tcp://HOST:PORT``.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ def connected(cluster: str, memory: int | None = None, dashboard: str | None = N
     if local is not None:
         with _local(int(local[1]), memory, dashboard or DASHBOARD) as running, Client(running) as client:
             log.info("dashboard: %s", running.dashboard_link)
-            yield client
+            yield DaskWorkers(client)
         return
     try:
         client = Client(cluster, timeout=ANSWER_S)
@@ -58,7 +59,7 @@ def connected(cluster: str, memory: int | None = None, dashboard: str | None = N
         raise ConfigError(f"--cluster {cluster}: no Dask scheduler with a worker answers there ({type(error).__name__})") from error
     with client:
         log.info("dashboard: %s", client.dashboard_link)
-        yield client
+        yield DaskWorkers(client)
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Many pieces of work on a Dask cluster: each worker prepares once, and one that dies costs what it had in hand, or one piece."""
+"""Many pieces of work for many workers: each prepares once, and one that dies costs what it had in hand, or one piece.
+
+Who the workers are, :class:`Workers` hides: those of a Dask cluster (here), or a process for each device (cluster/processes.py).
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Protocol, Self, TypeVar
 from uuid import uuid4
 
 from pipeline.errors import ConfigError
+from pipeline.plugins import load_missing, loaded_plugins
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -18,6 +23,7 @@ PieceIn = TypeVar("PieceIn", contravariant=True)
 
 RETRIES = 2
 """How often a task that raised an error is tried again, by Dask, on any worker."""
+KILLED = "its worker was killed each time (too little memory, or a fault of a library)"
 AHEAD = 3
 """Tasks of each worker thread that are with the scheduler at once, so that its memory does not grow with their number."""
 
@@ -29,6 +35,10 @@ class Work(Protocol[PieceIn, Result]):
         """Prepare (load networks, open folders); gives the function that makes a result of each piece. ``held`` is closed at the end."""
         ...
 
+    def on(self, device: str) -> Self:
+        """The same, by a worker that calculates on ``device``."""
+        ...
+
 
 @dataclass(frozen=True)
 class Lost(Generic[Piece]):
@@ -38,22 +48,51 @@ class Lost(Generic[Piece]):
     reason: str
 
 
-def results(client: Any, work: Work[Piece, Result], tasks: Iterable[Sequence[Piece]]) -> Iterator[tuple[Piece, Result | Lost[Piece]]]:
-    """Each piece with its result, as tasks end; a task is done by one worker, one piece after the other.
+class Workers(Protocol):
+    """Processes that do :class:`Work`, and know the plugins that this one has loaded."""
 
-    A worker that dies is replaced (by its nanny) and its tasks go elsewhere. A task whose workers die again and again (KilledWorker)
+    def count(self) -> int:
+        """How many pieces are worked on at once; at least 1."""
+        ...
+
+    def results(self, work: Work[Piece, Result], tasks: Iterable[Sequence[Piece]]) -> Iterator[tuple[Piece, Result | Lost[Piece]]]:
+        """Each piece with its result, as tasks end; a task is done by one worker, one piece after the other.
+
+        Raises
+        ------
+        OcusegError and anything else that a worker raised.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DaskWorkers:
+    """Those of a dask ``client``, on any machine."""
+
+    client: Any
+
+    def count(self) -> int:
+        """Workers come and go."""
+        threads: int = sum(self.client.nthreads().values())
+        return max(threads, 1)
+
+    def results(self, work: Work[Piece, Result], tasks: Iterable[Sequence[Piece]]) -> Iterator[tuple[Piece, Result | Lost[Piece]]]:
+        """As of :class:`Workers`; what a worker raised is raised after :data:`RETRIES` more tries, by any of them."""
+        return _dask_results(self, work, tasks)
+
+
+def _dask_results(
+    workers: DaskWorkers, work: Work[Piece, Result], tasks: Iterable[Sequence[Piece]]
+) -> Iterator[tuple[Piece, Result | Lost[Piece]]]:
+    """A worker that dies is replaced (by its nanny) and its tasks go elsewhere. A task whose workers die again and again (KilledWorker)
     is cut into its pieces; a piece whose workers die then, too, is tried when nothing else runs, because any task that was with
     the same worker looks like the cause; one that does the same alone is :class:`Lost`.
-
-    Raises
-    ------
-    OcusegError and anything else that a worker raised, after :data:`RETRIES` more tries.
     """
     from distributed import as_completed
     from distributed.scheduler import KilledWorker
 
-    name = f"ocuseg-{uuid4().hex[:12]}"
-    client.register_plugin(_plugin(name, work), name=name)
+    client, name = workers.client, f"ocuseg-{uuid4().hex[:12]}"
+    client.register_plugin(_plugin(name, work, loaded_plugins()), name=name)
     waiting, cut, suspects = iter(tasks), deque[Sequence[Piece]](), deque[Sequence[Piece]]()
     begun: dict[str, tuple[Any, Sequence[Piece], bool]] = {}
     running = as_completed(with_results=True, raise_errors=False)
@@ -71,7 +110,7 @@ def results(client: Any, work: Work[Piece, Result], tasks: Iterable[Sequence[Pie
         return True
 
     try:
-        while len(begun) < _at_once(client) and begin():
+        while len(begun) < AHEAD * workers.count() and begin():
             pass
         for future, found in running:
             _, task, alone = begun.pop(future.key)
@@ -87,9 +126,9 @@ def results(client: Any, work: Work[Piece, Result], tasks: Iterable[Sequence[Pie
             elif not alone:
                 suspects.append(task)
             else:
-                yield task[0], Lost(task[0], "its worker was killed each time (too little memory, or a fault of a library)")
+                yield task[0], Lost(task[0], KILLED)
             future.release()
-            while len(begun) < _at_once(client) and begin():
+            while len(begun) < AHEAD * workers.count() and begin():
                 pass
     finally:
         for future, *_ in begun.values():
@@ -98,21 +137,15 @@ def results(client: Any, work: Work[Piece, Result], tasks: Iterable[Sequence[Pie
             client.unregister_worker_plugin(name)
 
 
-def in_order(client: Any, work: Work[Piece, Result], tasks: Iterable[Sequence[Piece]]) -> Iterator[tuple[Piece, Result | Lost[Piece]]]:
-    """As :func:`results`, for pieces whose first element counts from 0, in that order."""
+def in_order(found: Iterable[tuple[Piece, Result | Lost[Piece]]]) -> Iterator[tuple[Piece, Result | Lost[Piece]]]:
+    """Results of pieces whose first element counts from 0, in that order."""
     early: dict[int, tuple[Piece, Result | Lost[Piece]]] = {}
     number = 0
-    for piece, result in results(client, work, tasks):
+    for piece, result in found:
         early[piece[0]] = piece, result  # type: ignore[index]
         while number in early:
             yield early.pop(number)
             number += 1
-
-
-def _at_once(client: Any) -> int:
-    """Workers come and go."""
-    threads: int = sum(client.nthreads().values())
-    return AHEAD * max(threads, 1)
 
 
 def _run(name: str, pieces: Sequence[Any]) -> list[Any]:
@@ -123,7 +156,7 @@ def _run(name: str, pieces: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _plugin(name: str, work: Work[Any, Any]) -> Any:
+def _plugin(name: str, work: Work[Any, Any], plugins: Sequence[Path]) -> Any:
     from distributed import WorkerPlugin
 
     class OcusegPlugin(WorkerPlugin):
@@ -146,6 +179,7 @@ def _plugin(name: str, work: Work[Any, Any]) -> Any:
 
         def _opened(self, pieces: Sequence[Any]) -> list[Any]:
             if self._do is None:
+                load_missing(plugins)
                 self._do = work.open(self._held)
             return self._do(pieces)
 

@@ -20,6 +20,7 @@ from pipeline.bundles.bundle import Bundle, load_bundle
 from pipeline.bundles.leakage import TrainedOn, check_unseen, common_classes, named_as, select, trained_on
 from pipeline.cards.card import CardCase, DataCard, load_card
 from pipeline.cards.find_cases import find_cases
+from pipeline.cluster.work import Workers
 from pipeline.errors import CardError, ConfigError
 from pipeline.evaluation.case_scores import CaseScores, named_case
 from pipeline.evaluation.doubt import PICTURE, TABLE, doubt_table, draw_coverage
@@ -37,7 +38,7 @@ from pipeline.metrics.useless import useless_sentence
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import content_sha256
 from pipeline.scans.raster import write_png
-from pipeline.training.platform import enough_memory, prepare_machine
+from pipeline.training.platform import device_workers, enough_memory, prepare_machine
 from pipeline.types import CaseKey, EvaluatedPart, LabelMap, ProgressCallback
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def evaluate(
     proposals: bool = False,
     keys: Collection[CaseKey] | None = None,
     progress: ProgressCallback | None = None,
-    client: Any = None,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Score one part of a labelled data set and write ``out/per_image.csv`` and ``out/summary.json``, each atomically.
 
@@ -99,7 +100,8 @@ def evaluate(
     classes: {the bundle's class: the card's} where one thing has two names.
     proposals: also score what the detector's proposal network proposes, and draw it for a few images (``out/proposals``).
     keys: the cases that make up the part, in place of those by card or frozen split.
-    client: of a Dask cluster (cluster/connect.py), whose workers score the cases; ``bundle`` is then a folder or a name.
+    device: auto, cpu, cuda, or several for a process each: cuda:0,1 or cpu,cpu; ``bundle`` is then a folder or a name.
+    workers: who score the cases, such as a Dask cluster's (cluster/connect.py); ``bundle`` is then a folder or a name.
 
     Returns
     -------
@@ -112,17 +114,18 @@ def evaluate(
     """
     if part not in get_args(EvaluatedPart):
         raise ConfigError(f"--split {part!r}: must be one of {', '.join(get_args(EvaluatedPart))}")
-    root, out = (Path(path).absolute() if client is not None else Path(path) for path in (root, out))
+    own_device, workers = device_workers(device, workers)
+    root, out = (Path(path).absolute() if workers is not None else Path(path) for path in (root, out))
     source, bundle = bundle, bundle if isinstance(bundle, Bundle) else load_bundle(bundle, device="cpu")
     data_card = load_card(os.fspath(card))
     _check_out(out, bundle)
     plan = _plan(bundle, data_card, root, part, key_path, classes or {}, keys)
-    predictor = Predictor(bundle, prepare_machine(device), engine)
+    predictor = Predictor(bundle, prepare_machine(own_device), engine)
     if proposals:
         check_proposals(predictor)
     _make_writable(out)
     scores = CaseScores(predictor, data_card, Shared.of(plan.names, bundle.label_map, plan.theirs), plan.theirs, out, proposals)
-    for number, case in enumerate(_scored(scores, plan.cases, source, device, engine, client), 1):
+    for number, case in enumerate(_scored(scores, plan.cases, source, device, engine, workers), 1):
         if progress is not None:
             progress(number, len(plan.cases), str(case.key))
     found = _summarise(scores)
@@ -136,10 +139,10 @@ def evaluate(
 
 
 def _scored(
-    scores: CaseScores, cases: Sequence[CardCase], source: Bundle | Path | str, device: str, engine: str, client: Any
+    scores: CaseScores, cases: Sequence[CardCase], source: Bundle | Path | str, device: str, engine: str, workers: Workers | None
 ) -> Iterator[CardCase]:
     """Each case, when ``scores`` has what is kept of it."""
-    if client is None:
+    if workers is None:
         for case in cases:
             with named_case(case), enough_memory(REMEDY):
                 scores.add(case)
@@ -148,10 +151,10 @@ def _scored(
     from pipeline.evaluation.on_cluster import ScoringWork, scored_by_cluster
 
     if isinstance(source, Bundle):
-        raise ConfigError("a cluster's workers load the bundle themselves; give its folder or name")
+        raise ConfigError("other processes load the bundle themselves; give its folder or name")
     place = Path(source).absolute() if Path(source).exists() else source
     work = ScoringWork(place, scores.card, scores.shared, scores.theirs, scores.out, scores.proposals, device, engine, REMEDY)
-    for case, kept in zip(cases, scored_by_cluster(client, work, cases), strict=True):
+    for case, kept in zip(cases, scored_by_cluster(workers, work, cases), strict=True):
         scores.include(kept)
         yield case
 

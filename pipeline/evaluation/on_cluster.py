@@ -1,16 +1,17 @@
-"""Scoring by a Dask cluster: each worker loads the bundle once and scores cases apart; what is kept of them comes back in their order."""
+"""Scoring by other processes, of a Dask cluster or one for each device: each loads the bundle once and scores cases apart; what is kept of
+them comes back in their order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from pipeline.bundles.bundle import open_bundle
 from pipeline.cards.card import CardCase, DataCard
-from pipeline.cluster.work import Lost, in_order
+from pipeline.cluster.work import Lost, Workers, in_order
 from pipeline.errors import TrainingError
 from pipeline.evaluation.case_scores import CaseScores, Kept, named_case
 from pipeline.evaluation.objects import Shared
@@ -35,6 +36,9 @@ class ScoringWork:
     engine: str
     remedy: str
 
+    def on(self, device: str) -> Self:
+        return replace(self, device=device)
+
     def open(self, held: ExitStack) -> Callable[[Sequence[Numbered]], list[Kept]]:
         predictor = Predictor(open_bundle(self.bundle), prepare_machine(self.device), self.engine)
         scores = CaseScores(predictor, self.card, self.shared, self.theirs, self.out, self.proposals)
@@ -49,14 +53,15 @@ class ScoringWork:
         return score
 
 
-def scored_by_cluster(client: Any, work: ScoringWork, cases: Sequence[CardCase]) -> Iterator[Kept]:
+def scored_by_cluster(workers: Workers, work: ScoringWork, cases: Sequence[CardCase]) -> Iterator[Kept]:
     """What is kept of each case, in their order.
 
     Raises
     ------
     CardError: a case that cannot be used. TrainingError: one whose workers were killed each time, as nothing may be left out of a score.
     """
-    for (_, case), kept in in_order(client, work, ([pair] for pair in enumerate(cases))):
+    found = workers.results(work, ([pair] for pair in enumerate(cases)))
+    for (_, case), kept in in_order(found):
         if isinstance(kept, Lost):
             raise TrainingError(f"case {case.key}: {kept.reason}; {work.remedy}")
         yield kept

@@ -114,12 +114,12 @@ class Desk:
         *,
         scratch: Path | None = None,
         again: bool = False,
-        enough: Callable[[], bool] = lambda: False,
     ) -> None:
         self.out, self.root, self.names, self.crew = out, root, names, crew
         self.staging = Staging.of(out, crew.me, scratch)
         self.hands, self.originals = Hands(self._publish), Originals()
-        self.again, self._enough = again, enough
+        self.again = again
+        self.enough: Callable[[], bool] = lambda: False
         self.tell: Callable[[int, str], None] = lambda done, note: None
         self.waiting: set[str] = set()  # blocks that others work on
         self.finished, self.stopped, self.roles = 0, False, Counter[Role]()
@@ -212,7 +212,7 @@ class Desk:
         self.hands.begin(block.id, (file.token for file in (*todo, *(file for file, _ in refused))), known)
         self.enter(entry for _, entry in refused)
         for file in todo:
-            if self._enough():
+            if self.enough():
                 self.stopped = True
                 return
             yield file
@@ -266,7 +266,11 @@ class Desk:
         self.hands.enter(ended)
         for entry in ended:
             self._count(entry.status)
-            self.failures += entry.status in ("failed", "rejected")
+        self.count_failures(sum(entry.status in ("failed", "rejected") for entry in ended))
+
+    def count_failures(self, files: int) -> None:
+        """Raises TooManyFailures: with so many more there are more than ``most_failures``."""
+        self.failures += files
         if self.failures > self.most_failures:
             self.most_failures = math.inf  # said once
             raise TooManyFailures(

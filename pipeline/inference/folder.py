@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.bundles.bundle import open_bundle
-from pipeline.errors import ConfigError, OcusegError, StoppedRun
+from pipeline.bundles.shipped_models import find_bundle
+from pipeline.errors import OcusegError, StoppedRun
 from pipeline.inference import found
 from pipeline.inference.desk import JOURNAL, Desk
+from pipeline.inference.folder_work import FolderWork, absolute
 from pipeline.inference.measurement_table import write_measurements
-from pipeline.inference.model_set import ModelSet, finds_objects
 from pipeline.inference.object_files import gather_coco
-from pipeline.inference.on_cluster import ClusterWork, OnCluster, work_on_cluster
-from pipeline.inference.out_folder import WORK, open_out, record_engine
-from pipeline.inference.predict import Predictor
+from pipeline.inference.on_cluster import OnCluster, work_on_cluster
+from pipeline.inference.out_folder import WORK
 from pipeline.inference.profile import Profile
 from pipeline.inference.settle import carry_out, decide, tell_conflicts
 from pipeline.inference.visits import export
@@ -34,11 +33,9 @@ from pipeline.inference.worker import Means, Worker
 from pipeline.memory import Limits, usual_workers
 from pipeline.scans.identity import Pseudonyms, tell_of_roles, warn_of_one_patient
 from pipeline.scans.listing import Block, Listing
-from pipeline.scans.raw_img import state_img_geometry
 from pipeline.scans.record import token_of
 from pipeline.scans.shard import Share
-from pipeline.scans.stated import fill, scale_of
-from pipeline.training.platform import prepare_machine, usable_cores
+from pipeline.training.platform import device_workers, usable_cores
 from pipeline.types import ProgressCallback
 from pipeline.types.stated import Stated
 
@@ -78,6 +75,7 @@ def predict_folder(
     Parameters
     ----------
     bundles: a bundle, or several: those that fit a scan's kind make one case of it together.
+    device: auto, cpu, cuda, or several for a process each: cuda:0,1 or cpu,cpu.
     engine: what runs the network (inference/engines/); auto: what is fastest on the first image.
     probabilities: also keep each class's probabilities (float16, ``probabilities.npz``).
     doubt: also look at flips of each picture, and show where they disagree; no mask changes.
@@ -98,23 +96,20 @@ def predict_folder(
     BundleError: the bundle is not usable, or not by ``engine``; its weights are looked at with the first scan that they are for.
     ConfigError: ``out`` is not (see :func:`open_out`), or ``engine``. StoppedRun: ``share.stop_after`` is over.
     """
-    loaded = [open_bundle(path) for path in (bundles if isinstance(bundles, Sequence) else (bundles,))]
-    on, names = prepare_machine(device), pseudonyms or Pseudonyms.unkeyed()
-    stated, profile, share = stated or Stated(), profile or Profile(), share or Share()
-    state_img_geometry(stated.img_geometry)
-    if probabilities and any(map(finds_objects, loaded)):
-        raise ConfigError("--probabilities: a detection bundle has scores of objects and none of pixels; leave the option out")
-    models = ModelSet([Predictor(bundle, on, engine, explains=True, doubts=doubt, batch=batch_size) for bundle in loaded], scale_of(stated))
-    workers = max(1, workers or usual_workers(usable_cores()))
-    means = Means(models, partial(fill, stated, names), workers, limits or Limits.chosen(workers=workers), profile, probabilities)
-    root = Path(os.path.abspath(folder if folder.is_dir() else folder.parent))
+    own_device, others = device_workers(device, None if cluster is None else cluster.workers)
+    share, profile = share or Share(), profile or Profile()
+    names, workers = pseudonyms or Pseudonyms.unkeyed(), max(1, workers or usual_workers(usable_cores()))
+    limits = limits or Limits.chosen(workers=workers)
+    work = FolderWork(
+        list(bundles) if isinstance(bundles, Sequence) else [bundles],
+        absolute(folder), absolute(out), names, stated or Stated(), own_device, engine, probabilities, doubt, batch_size, workers,
+        limits.max_pixels, share.again, share.scratch,
+    )  # fmt: skip
+    root = work.root
     with ExitStack() as held:
-        crew = held.enter_context(open_out(out, folder, models, names, probabilities, stated))
-        for predictor in models.predictors:
-            predictor.tell_engine(partial(record_engine, out, crew, predictor.bundle.id))
+        means, desk = work.prepare(held, limits, profile)
         ends = share.ends_at()
-        desk = Desk(out, root, names, crew, scratch=share.scratch, again=share.again, enough=lambda: time.monotonic() > ends)
-        held.enter_context(closing(desk))
+        desk.enough = lambda: time.monotonic() > ends
         unlisted = desk.journal.unlisted()
 
         def note_listed(path: Path) -> None:
@@ -125,17 +120,16 @@ def predict_folder(
         held.enter_context(closing(listing))
         if share.shard is not None:
             log.info("share %s: %s of %s files are mine", share.shard, f"{listing.mine:,}", f"{listing.total:,}")
-        found.note(out / WORK, listing, share.shard, crew.me, whole=share.chosen is None)
+        found.note(out / WORK, listing, share.shard, desk.crew.me, whole=share.chosen is None)
         desk.most_failures = share.most_failures(listing.mine)
         desk.tell = lambda done, note: progress(done, listing.mine, note) if progress is not None else None
-        run = _Run(means, desk, listing, finds_objects=models.finds_objects)
-        if cluster is not None:
-            given = ClusterWork(
-                [Path(os.path.abspath(bundle.path)) for bundle in loaded], Path(os.path.abspath(folder)), Path(os.path.abspath(out)),
-                cluster.key_path, stated, device, engine, probabilities, doubt, means.limits.max_pixels, share.again, share.scratch,
-                batch_size,
-            )  # fmt: skip
-            run.work = partial(work_on_cluster, cluster.client, given, desk, listing.mine, lambda: time.monotonic() > ends)
+        run = _Run(means, desk, listing, finds_objects=means.models.finds_objects)
+        if others is not None:
+            places = [absolute(find_bundle(path)) for path in work.bundles]
+            theirs = replace(work, bundles=places, workers=max(1, workers // others.count()))
+            if cluster is not None:
+                theirs = replace(work, names=cluster.key_path or Pseudonyms.unkeyed(), device=device, workers=1)
+            run.work = partial(work_on_cluster, others, theirs, desk, listing.mine)
         try:
             run.go()
         except BaseException:

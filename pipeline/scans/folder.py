@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 import time
 from collections import Counter, deque
@@ -12,8 +13,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from pipeline.errors import ConfigError, StoppedRun
+from pipeline.atomic import atomic_path
+from pipeline.errors import ConfigError, StoppedRun, TooManyFailures
 from pipeline.lock import locked
 from pipeline.memory import Limits
 from pipeline.scans.archives import archive_counts
@@ -23,15 +26,17 @@ from pipeline.scans.identity import Pseudonyms, roles_that_counted, tell_of_role
 from pipeline.scans.listing import Listed, Listing
 from pipeline.scans.merging import merge_catalogues, part_of
 from pipeline.scans.place import Role
-from pipeline.scans.record import PASSING, FileRecord, Status, examine, open_file, record_of, rejection, stamp_of
+from pipeline.scans.record import PASSING, FileRecord, Look, Status, examine, open_file, record_of, rejection, stamp_of
 from pipeline.scans.shard import Shard, Share
 from pipeline.scans.workers import Pool
-from pipeline.types import ProgressCallback, Scan
+from pipeline.types import ProgressCallback
 
 log = logging.getLogger(__name__)
 
 __all__ = ["Counts", "FileRecord", "Status", "index_folder", "scan_files"]
 
+Reader = Callable[[Iterator[tuple[Listed, FileRecord | None]]], Iterator[tuple[Listed, FileRecord]]]
+"""Gives each file with its record, in order, and reads those that come without one."""
 _WINDOW = 64
 """How many files workers may be ahead of the slowest one; bounds the memory that keeping the order takes."""
 
@@ -78,9 +83,10 @@ def scan_files(
     known: Catalogue | Sequence[Catalogue] | None = None,
     limits: Limits | None = None,
     leave_out: Container[str] = (),
-    unchanged: Callable[[], None] | None = None,
+    unchanged: Callable[[FileRecord], None] | None = None,
     again: bool = False,
-    look: Callable[[Scan], Scan] | None = None,
+    look: Look | None = None,
+    reader: Reader | None = None,
 ) -> Generator[tuple[Listed, FileRecord], None, None]:
     """Every file of a listing's share with its record, in the order of the walk, as a stream. ``root`` is what tokens are of.
 
@@ -91,7 +97,7 @@ def scan_files(
     limits: what one file may take; by default what fits this machine.
     leave_out: absolute paths to skip.
     unchanged: called for each file that was taken from ``known``. again: what was rejected is opened nevertheless.
-    look: what is made of each scan before it is entered, in any thread of this process; a ScanError that it raises rejects the file.
+    look: called in any thread of this process. reader: who reads in place of this process and its ``workers``, and looks, too.
 
     Each record is of its file alone: duplicates and slices of a volume are found when all are there (:meth:`CatalogueWriter.join`). Paths
     stay in memory; a record holds none.
@@ -110,19 +116,22 @@ def scan_files(
             if again and record is not None and record.status == "rejected":
                 record = None
             if record is not None and unchanged is not None:
-                unchanged()
+                unchanged(record)
             yield file, record
 
-    def read(path: Path, pool: Pool | None = None) -> FileRecord:
+    def read(path: Path) -> FileRecord:
         if look is None:
-            return examine(path, root, pseudonyms, limits.max_pixels) if pool is None else pool.record(path)
+            return examine(path, root, pseudonyms, limits.max_pixels)
         stamp = stamp_of(path, pseudonyms)
-        opened = open_file(path, root, pseudonyms, limits.max_pixels) if pool is None else pool.scan(path)
-        return record_of(opened.looked_at(look), path, root, pseudonyms, stamp)
+        return record_of(open_file(path, root, pseudonyms, limits.max_pixels).looked_at(look), path, root, pseudonyms, stamp)
 
     def placed(file: Listed, record: FileRecord) -> tuple[Listed, FileRecord]:
         return file, replace(record, place=file.key if record.series else None)
 
+    if reader is not None:
+        for file, found in reader(jobs()):
+            yield placed(file, found)
+        return
     if workers < 1:
         for file, record in jobs():
             yield placed(file, record or read(file.path))
@@ -136,7 +145,7 @@ def scan_files(
 
         try:
             for file, known_record in jobs():
-                waiting.append((file, known_record or threads.submit(read, file.path, pool)))
+                waiting.append((file, known_record or threads.submit(pool.record, file.path, look)))
                 while waiting and (len(waiting) > _WINDOW * workers or _is_done(waiting[0][1])):
                     yield next_one()
             while waiting:
@@ -158,16 +167,17 @@ def index_folder(
     progress: ProgressCallback | None = None,
     on_file: Callable[[Path, FileRecord], None] | None = None,
     limits: Limits | None = None,
-    look: Callable[[Scan], Scan] | None = None,
+    look: Look | None = None,
     models: str = "",
     share: Share | None = None,
+    reader: Reader | None = None,
 ) -> Counts:
     """Write the catalogue of ``root`` to ``out``, or bring the one there up to date.
 
     If it is killed, an existing catalogue stays as it was, and the next run continues from what this one had read.
-    ``progress(done, all)`` is called after each file; at the end ``on_file(path, record)`` with each record. ``look`` as of
-    :func:`scan_files`, by bundles with these ids (``models``): a catalogue that others made is not continued. ``share``: which part of
-    it this process does.
+    ``progress(done, all)`` is called after each file; at the end ``on_file(path, record)`` with each record. ``look`` and
+    ``reader`` as of :func:`scan_files`, by bundles with these ids (``models``): a catalogue that others made is not continued.
+    ``share``: which part of it this process does; with a scratch folder the catalogue is written there, and moved when it ends or stops.
 
     With a shard its part of the catalogue is written beside ``out`` (:func:`part_of`), and what its files say of those of other
     shards is not known; the last one puts all parts together (:func:`merge_catalogues`).
@@ -175,7 +185,7 @@ def index_folder(
     Raises
     ------
     ConfigError: ``out`` exists and is not a catalogue, is damaged, cannot be written, or another process is writing it.
-    NothingUsableError: ``root`` does not exist.
+    NothingUsableError: ``root`` does not exist. StoppedRun, TooManyFailures: as ``share`` has it.
     """
     share = share or Share()
     shard, ends = share.shard, share.ends_at()
@@ -186,16 +196,21 @@ def index_folder(
     staged, left_over = out.with_name(out.name + ".part"), out.with_name(out.name + ".interrupted")
     lock = out.with_name(f".{out.name}.lock")
     own = {str(lock)} | {f"{path}{end}" for path in (out, staged, left_over) for end in ("", "-journal")}
-    counts, roles = Counts(), Counter[Role]()
+    counts, roles, rejected = Counts(), Counter[Role](), 0
 
-    def count_unchanged() -> None:
+    def count_unchanged(record: FileRecord) -> None:
+        nonlocal rejected
         counts.unchanged += 1
+        rejected -= record.status == "rejected"  # its failure was counted when it was read
 
     with ExitStack() as held:
         held.enter_context(refusals(what, "is damaged; remove it and run the command again (every file is then read anew)"))
         out.parent.mkdir(parents=True, exist_ok=True)
         held.enter_context(locked(lock, ConfigError(f"another process is writing {what}; wait for it, or give another name")))
         _keep_longer(staged, left_over, models)
+        if share.scratch is not None:
+            staged = Path(held.enter_context(TemporaryDirectory(prefix="ocuseg-", dir=share.scratch))) / "catalogue"
+            held.callback(_keep_longer, staged, left_over, models)
         with ExitStack() as stack:
             known = [stack.enter_context(Catalogue(path, models)) for path in dict.fromkeys((out, left_over, whole)) if path.exists()]
             if not all(catalogue.current for catalogue in known):
@@ -215,13 +230,18 @@ def index_folder(
                 unchanged=count_unchanged,
                 again=share.again,
                 look=look,
+                reader=reader,
             )
+            most = share.most_failures(listing.mine)
             for file, record in stack.enter_context(closing(found)):
                 writer.add(record, None if shard is None else file.position)
                 counts.files += 1
                 if record.status == "read":
                     roles.update(roles_that_counted(record.case or "", file.path, root, pseudonyms))
                 counts.archives.update(archive_counts([record.reason]))
+                rejected += record.status == "rejected"
+                if rejected > most:
+                    raise TooManyFailures(f"{rejected} files were rejected, more than --max-failures allows; what was read is kept")
                 if progress is not None:
                     progress(counts.files, listing.mine)
                 if time.monotonic() > ends:
@@ -239,7 +259,7 @@ def index_folder(
             counts.with_warnings, counts.groups = complete.with_warnings(), complete.groups()
             warn_of_one_patient(Counter((record.case or "").partition("_")[0] for record in complete if record.status == "read"))
         tell_of_roles(roles)
-        os.replace(staged, out)
+        _move(staged, out)
         left_over.unlink(missing_ok=True)
         if shard is not None and all(part_of(whole, Shard(number, shard.of)).exists() for number in range(1, shard.of + 1)):
             merge_catalogues(whole, wait=True)
@@ -258,6 +278,16 @@ def _keep_longer(staged: Path, left_over: Path, models: str) -> None:
             path.unlink(missing_ok=True)
         lengths.append(length)
     if lengths[0] > lengths[1]:
-        os.replace(staged, left_over)
+        _move(staged, left_over)
     for end in ("", "-journal"):
         staged.with_name(staged.name + end).unlink(missing_ok=True)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Have ``target`` replaced whole, also from another disk."""
+    if source.parent == target.parent:
+        os.replace(source, target)
+        return
+    with atomic_path(target, durable=True) as staged:
+        shutil.copyfile(source, staged)
+    source.unlink()

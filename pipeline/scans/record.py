@@ -22,6 +22,8 @@ from pipeline.types import Scan
 
 Refused = Literal["not_an_image", "not_followed", "rejected"]
 Status = Literal["read", "part", "duplicate"] | Refused
+Look = Callable[[Scan], Scan]
+"""What is made of a scan before it is entered; a ScanError that it raises rejects the file."""
 
 _NO_IMAGE = {"not_an_image", "not_a_file", "no_pixels", IN_EXPORT}
 PASSING = {"unreadable", "timeout", "crashed", "too_large", "no_geometry", LINK, UNLISTED, IN_EXPORT}
@@ -114,7 +116,7 @@ class Opened:
     sha256: str | None = None
     format: str | None = None
 
-    def looked_at(self, look: Callable[[Scan], Scan]) -> Opened:
+    def looked_at(self, look: Look) -> Opened:
         """With what ``look`` makes of the scan, or the ScanError that it raises."""
         if self.scan is None:
             return self

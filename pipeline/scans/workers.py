@@ -28,7 +28,7 @@ from pipeline.errors import ScanError
 from pipeline.memory import Limits
 from pipeline.scans.files import MORE_MEMORY
 from pipeline.scans.identity import Pseudonyms
-from pipeline.scans.record import FileRecord, Opened, rejection
+from pipeline.scans.record import FileRecord, Look, Opened, record_of, rejection, stamp_of
 from pipeline.scans.wire import line_of, path_to_text, room_for, unpack
 
 _COMMAND = [sys.executable, "-m", "pipeline.scans.worker"]
@@ -161,8 +161,11 @@ class Pool:
         self._closed = threading.Event()
         self._watcher: threading.Thread | None = None
 
-    def record(self, path: Path) -> FileRecord:
-        """The record of a file. Never raises because of its contents."""
+    def record(self, path: Path, look: Look | None = None) -> FileRecord:
+        """The record of a file, or of what ``look`` makes of its scan, in this process. Never raises because of its contents."""
+        if look is not None:
+            stamp = stamp_of(path, self._pseudonyms)
+            return record_of(self.scan(path).looked_at(look), path, self._root, self._pseudonyms, stamp)
         try:
             with self._borrowed() as worker:
                 head, _ = worker.ask("record", path)

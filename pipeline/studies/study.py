@@ -24,7 +24,7 @@ from pipeline.studies.one_run import Work, finished_row, numbers, rows_of_run, w
 from pipeline.studies.plots import plots
 from pipeline.studies.table import markdown, write_tables
 from pipeline.tracking.tracker import Tracker, open_tracker
-from pipeline.training.platform import prepare_machine
+from pipeline.training.platform import choose_device, prepare_machine
 from pipeline.training.run_folder import without_names
 from pipeline.types import ProgressCallback, no_progress
 
@@ -116,7 +116,7 @@ def run_study(
         parts = dict.fromkeys(own.part for own in next(iter(sets.values())))
         names = ", ".join(config.name for config in configs)
         tracker.start_study(name, {"runs": len(configs), "names": names, "part": ", ".join(parts)}, texts)
-        parent, chosen = _parent(tracker), prepare_machine(device)
+        parent, chosen = _parent(tracker), prepare_machine(choose_device(device))
         work = {config.name: Work(roots.of(config.data.card), sets[config.name], chosen, key_path, plugins, parent) for config in configs}
         rows, errors = _all_rows(configs, work, out, tracker, keep_going, progress or no_progress)
         failed = {name: _reason(error) for name, error in errors.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +13,14 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from pipeline.cluster.processes import DeviceWorkers
+from pipeline.cluster.work import Workers
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.models.base import Network
 
 log = logging.getLogger(__name__)
 
+_NUMBERED = r"cuda:\d{1,4}"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h> of glibc
 
 
@@ -51,7 +55,8 @@ def usable_cores() -> int:
 
 
 def set_threads() -> int:
-    """Share this machine's cores between the processes that torchrun or accelerate started on it; OMP_NUM_THREADS has the last word."""
+    """Share this machine's cores between the processes that torchrun, accelerate or ``--device cpu,cpu`` started on it; OMP_NUM_THREADS has
+    the last word."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     return torch.get_num_threads()
@@ -73,7 +78,32 @@ def choose_device(name: str) -> str:
             return "cuda"
         why = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no NVIDIA GPU or driver"
         raise ConfigError(f"--device cuda: {why}; use --device cpu, or auto")
+    if re.fullmatch(_NUMBERED, name) or "," in name:
+        raise ConfigError(
+            f"--device {name}: predict, segment and evaluate take GPUs by their numbers; here say cuda (CUDA_VISIBLE_DEVICES says which; "
+            "torchrun trains on several)"
+        )
     raise ConfigError(f"--device {name}: must be auto, cpu or cuda")
+
+
+def choose_devices(names: str) -> list[str]:
+    """One device as of :func:`choose_device`, GPUs by their numbers (``cuda:1``, ``cuda:0,1``), or ``cpu,cpu``: each is for a process.
+
+    Raises
+    ------
+    ConfigError: as of :func:`choose_device`, a number that torch has no GPU for, or several that are not of one of these forms.
+    """
+    if re.fullmatch(rf"{_NUMBERED}(,(cuda:)?\d{{1,4}})*", names):
+        choose_device("cuda")
+        there, numbers = torch.cuda.device_count(), [int(name.removeprefix("cuda:")) for name in names.split(",")]
+        if max(numbers) >= there:
+            raise ConfigError(f"--device {names}: there is no cuda:{max(numbers)}; torch finds {there} here, counted from cuda:0")
+        return [f"cuda:{number}" for number in numbers]
+    if re.fullmatch(r"cpu(,cpu)+", names):
+        return names.split(",")
+    if "," in names:
+        raise ConfigError(f"--device {names}: several devices are GPUs by their numbers, such as cuda:0,1, or cpu,cpu for two processes")
+    return [choose_device(names)]
 
 
 @contextmanager
@@ -106,12 +136,35 @@ def channels_last_suits(network: nn.Module, device: str) -> bool:
     )
 
 
+def device_workers(device: str, cluster: Workers | None) -> tuple[str, Workers | None]:
+    """The device of this process, as of :func:`choose_devices` the first one, and who works in its place: a process for each device
+    where there are several, else the ``cluster``.
+
+    Raises
+    ------
+    ConfigError: as of :func:`choose_devices`, or there are both.
+    """
+    devices = choose_devices(device)
+    if len(devices) == 1:
+        return devices[0], cluster
+    if cluster is not None:
+        raise ConfigError(f"--device {device} and --cluster cannot be combined: start a worker of the cluster for each device")
+    return devices[0], DeviceWorkers(devices)
+
+
 def prepare_machine(device: str) -> str:
-    """Allocator, threads and device, once at the start of a program; gives "cpu" or "cuda"."""
-    chosen = choose_device(device)
+    """Allocator, threads and device, once at the start of a program; gives "cpu", "cuda" or "cuda:1".
+
+    Raises
+    ------
+    ConfigError: as of :func:`choose_devices`, or ``device`` names several.
+    """
+    chosen = choose_devices(device)
+    if len(chosen) > 1:
+        raise ConfigError(f"--device {device}: one device is meant here")
     kept = keep_freed_memory()
-    log.debug("device %s, %d threads, freed memory %s", chosen, set_threads(), "kept" if kept else "given back")
-    return chosen
+    log.debug("device %s, %d threads, freed memory %s", chosen[0], set_threads(), "kept" if kept else "given back")
+    return chosen[0]
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from pipeline.training.compiling import compile_network, why_not_compiled
 from pipeline.training.finish import conclude
 from pipeline.training.loop import fit, steps_per_epoch
 from pipeline.training.optimise import AveragedWeights, make_optimizer
-from pipeline.training.platform import channels_last_suits, enough_memory, fast_convolutions, prepare_machine
+from pipeline.training.platform import channels_last_suits, choose_device, enough_memory, fast_convolutions, prepare_machine
 from pipeline.training.result import TrainingResult
 from pipeline.training.run_folder import PLAN, Data, open_run_dir, prepare_data, record_run, without_names
 from pipeline.training.setup import Setup
@@ -104,7 +104,7 @@ def train(
     InterruptedRun: SIGTERM or Ctrl-C; resume goes on from that step.
     """
     began = time.monotonic()
-    chosen = prepare_machine(device)
+    chosen = prepare_machine(choose_device(device))
     precision = choose_precision(config.train.precision, chosen)
     allow_tf32(chosen)
     accelerator = make_accelerator(config, chosen)

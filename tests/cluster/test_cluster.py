@@ -2,75 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from pipeline.cluster.connect import connected
-from pipeline.cluster.work import Lost, in_order, results
+from pipeline.cluster.work import DaskWorkers, Lost, in_order
 from pipeline.errors import ConfigError
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.on_cluster import OnCluster
 from pipeline.scans.identity import Pseudonyms
+from tests.cluster.squares import DEADLY, FAULTY, Squares, files, given
 from tests.inference.conftest import write_folder
 from tests.inference.test_killed import tiny_bundle
 
 pytest.importorskip("distributed")
-DEADLY, FAULTY = 5, 100
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
+def workers() -> Iterator[DaskWorkers]:
     import dask
 
     # Forked from the server that the tests of training use, where everything is imported already.
     settings = {"distributed.worker.multiprocessing-method": "forkserver", "distributed.scheduler.allowed-failures": 0}
-    with dask.config.set(settings), connected("local:2", memory=8 << 30) as client:
-        yield client
+    with dask.config.set(settings), connected("local:2", memory=8 << 30) as workers:
+        yield workers
 
 
-@dataclass(frozen=True)
-class Squares:
-    """Notes in ``folder`` when it is opened, how its processes are set, and what it was given."""
-
-    folder: Path
-
-    def open(self, held: ExitStack) -> Callable[[Sequence[tuple[int]]], list[int]]:
-        (self.folder / f"opened-{os.getpid()}").write_text(os.environ["OMP_NUM_THREADS"])
-        held.callback((self.folder / f"closed-{os.getpid()}").touch)
-
-        def square(pieces: Sequence[tuple[int]]) -> list[int]:
-            with (self.folder / f"given-{os.getpid()}").open("a") as file:
-                for (piece,) in pieces:
-                    file.write(f"{piece}\n")
-                    file.flush()
-                    if piece == DEADLY:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    if piece == FAULTY:
-                        raise ConfigError("the piece is faulty")
-            return [piece**2 for (piece,) in pieces]
-
-        return square
-
-
-def given(folder: Path) -> Counter[int]:
-    return Counter(int(line) for path in folder.glob("given-*") for line in path.read_text().splitlines())
-
-
-def test_a_piece_that_kills_its_worker_is_lost_and_no_other(client: Any, tmp_path: Path) -> None:
+def test_a_piece_that_kills_its_worker_is_lost_and_no_other(workers: DaskWorkers, tmp_path: Path) -> None:
     tasks = [[(number,) for number in range(first, first + 4)] for first in range(0, 40, 4)]
-    found = dict(in_order(client, Squares(tmp_path), tasks))
+    found = dict(in_order(workers.results(Squares(tmp_path), tasks)))
     assert list(found) == [(number,) for number in range(40)]
     lost = found.pop((DEADLY,))
     assert isinstance(lost, Lost)
@@ -80,25 +47,22 @@ def test_a_piece_that_kills_its_worker_is_lost_and_no_other(client: Any, tmp_pat
     assert {path.read_text() for path in tmp_path.glob("opened-*")} == {"1"}
     assert len(list(tmp_path.glob("opened-*"))) <= 2 + given(tmp_path)[DEADLY]
     opened = {int(path.name.partition("-")[2]) for path in tmp_path.glob("opened-*")}
-    assert all((tmp_path / f"closed-{pid}").exists() for pid in opened & set(client.run(os.getpid).values()))
+    assert all((tmp_path / f"closed-{pid}").exists() for pid in opened & set(workers.client.run(os.getpid).values()))
 
 
-def test_an_error_of_a_piece_is_tried_again_and_then_told(client: Any, tmp_path: Path) -> None:
+def test_an_error_of_a_piece_is_tried_again_and_then_told(workers: DaskWorkers, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the piece is faulty"):
-        list(results(client, Squares(tmp_path), [[(1,)], [(FAULTY,)]]))
+        list(workers.results(Squares(tmp_path), [[(1,)], [(FAULTY,)]]))
     assert given(tmp_path)[FAULTY] == 3
 
 
-def files(out: Path) -> dict[str, bytes]:
-    """What may not differ: all but the journal's inner layout, times, and what processes leave for each other."""
-    found = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    run = json.loads(found.pop("run.json"))
-    return {name: content for name, content in found.items() if not name.startswith(".") and name != "journal.sqlite"} | {
-        "run.json": json.dumps({key: value for key, value in run.items() if key != "started"}).encode()
-    }
+def test_a_scheduler_that_runs_already_is_taken_by_its_address(workers: DaskWorkers, tmp_path: Path) -> None:
+    with connected(workers.client.scheduler.address) as own:
+        assert list(own.results(Squares(tmp_path), [[(3,)]])) == [((3,), 9)]
+    assert workers.client.status == "running"
 
 
-def test_a_prediction_whose_workers_die_ends_like_one_without_a_cluster(client: Any, tmp_path: Path) -> None:
+def test_a_prediction_whose_workers_die_ends_like_one_without_a_cluster(workers: DaskWorkers, tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path / "bundle")
     scans = write_folder(tmp_path / "scans", 12)
     shutil.copy(scans[0], scans[5].with_name("copy.png"))
@@ -107,7 +71,7 @@ def test_a_prediction_whose_workers_die_ends_like_one_without_a_cluster(client: 
     names = Pseudonyms.load(tmp_path / "site.key")
     predict = partial(predict_folder, bundle, tmp_path / "scans", device="cpu", pseudonyms=names)
     alone = predict(tmp_path / "alone")
-    doomed = next(iter(client.run(os.getpid).values()))
+    doomed = next(iter(workers.client.run(os.getpid).values()))
 
     def kill(done: int, total: int | None = None, note: str = "") -> None:
         nonlocal doomed
@@ -115,18 +79,18 @@ def test_a_prediction_whose_workers_die_ends_like_one_without_a_cluster(client: 
             os.kill(doomed, signal.SIGKILL)
             doomed = 0
 
-    assert predict(tmp_path / "together", cluster=OnCluster(client, tmp_path / "site.key"), progress=kill) == alone
+    assert predict(tmp_path / "together", cluster=OnCluster(workers, tmp_path / "site.key"), progress=kill) == alone
     assert doomed == 0
     assert files(tmp_path / "together") == files(tmp_path / "alone")
 
 
-def test_nothing_listens_beyond_this_machine(client: Any) -> None:
+def test_nothing_listens_beyond_this_machine(workers: DaskWorkers) -> None:
     own = psutil.Process()
     for process in (own, *own.children(recursive=True)):
         for connection in process.net_connections("inet"):
             if connection.status == psutil.CONN_LISTEN:
                 assert connection.laddr.ip in ("127.0.0.1", "::1")
-    assert client.dashboard_link.startswith("http://127.0.0.1:")
+    assert workers.client.dashboard_link.startswith("http://127.0.0.1:")
 
 
 @pytest.mark.parametrize(

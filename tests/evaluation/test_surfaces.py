@@ -56,7 +56,7 @@ class GreyTask(BrightTask):
 def layered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     made = make_bundle(tmp_path / "bundle", modality="oct", input_channels=1, label_map=RETINA, task=GreyTask(RETINA), thresholds={})
     monkeypatch.setattr("pipeline.evaluation.evaluate.load_bundle", lambda path, device="cpu": made)
-    monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": made)
+    monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path, device="cpu": made)
     monkeypatch.setattr("pipeline.evaluation.evaluate.select", lambda bundle, card, known, part, trained: (known, []))
     monkeypatch.setattr("pipeline.evaluation.evaluate.check_unseen", lambda hashes, part, trained: [])
     return made
@@ -218,7 +218,7 @@ def test_what_the_device_drew_is_kept_beside_what_was_found(tmp_path: Path, laye
 def test_a_bundle_without_layers_writes_none_of_it(tmp_path: Path, layered: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = LabelMap(RETINA.classes)
     other = make_bundle(tmp_path / "bundle", modality="oct", input_channels=1, label_map=plain, task=GreyTask(plain), thresholds={})
-    monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": other)
+    monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path, device="cpu": other)
     (tmp_path / "scans").mkdir()
     write_nifti(tmp_path / "scans" / "cube.nii.gz", grey(retina()), Geometry((3, 16, 10), SPACING, "tag"))
     assert predict_folder(other.path, tmp_path / "scans", tmp_path / "out")["done"] == 1

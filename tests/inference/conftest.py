@@ -102,6 +102,6 @@ def write_folder(root: Path, patients: int, per_patient: int = 1) -> list[Path]:
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     made = make_bundle(tmp_path / "bundle")
-    monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": made)
+    monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path, device="cpu": made)
     monkeypatch.setattr("pipeline.evaluation.evaluate.load_bundle", lambda path, device="cpu": made)
     return made

@@ -89,7 +89,7 @@ def test_every_file_of_a_case(tmp_path: Path, bundle: Bundle) -> None:
 def test_the_mask_lies_exactly_where_the_scan_lies(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tilted volume of unequal sides: array and geometry, affine included, survive the way through the network and the disk."""
     volume = make_bundle(tmp_path / "bundle", modality="oct", input_channels=1, label_map=DISC_CUP)
-    monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": volume)
+    monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path, device="cpu": volume)
     generator = np.random.default_rng(3)
     pixels = generator.integers(0, 256, size=(4, 18, 29), dtype=np.uint8)
     pixels[:, 0, 0], pixels[:, 0, 1] = 0, 255
@@ -122,7 +122,7 @@ def test_the_mask_lies_exactly_where_the_scan_lies(tmp_path: Path, bundle: Bundl
 
 def test_a_mask_has_the_header_of_a_nifti_scan_without_codes(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = make_bundle(tmp_path / "bundle", modality="oct", input_channels=1)
-    monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": volume)
+    monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path, device="cpu": volume)
     (tmp_path / "scans" / "P1").mkdir(parents=True)
     source = drawn(tmp_path / "scans" / "P1" / "bare.nii", uncoded)
     assert run(tmp_path) == counts(done=1)
@@ -377,7 +377,7 @@ def test_another_bundle_is_refused(tmp_path: Path, bundle: Bundle, monkeypatch: 
     write_folder(tmp_path / "scans", 1)
     run(tmp_path)
     other = make_bundle(tmp_path / "bundle", id="ffffffffffff")
-    monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": other)
+    monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path, device="cpu": other)
     with pytest.raises(ConfigError, match="results of bundle 0123456789ab, not of ffffffffffff"):
         run(tmp_path)
 

@@ -98,7 +98,7 @@ def test_a_folder_is_looked_at_before_the_others_see_it(tmp_path: Path, monkeypa
     for name, side in {"photograph": "left", "landscape": "right", "dark": ""}.items():
         write_png(tmp_path / "scans" / f"{name}_OD.png", bright(side))
     known = {tmp_path / "v": make_bundle(tmp_path / "v", label_map=VESSEL), tmp_path / "k": kinds(tmp_path / "k")}
-    monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path: known[path])
+    monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path: known[path])
 
     def run(out: str, **options: Any) -> tuple[dict[str, int], list[CaseRecord]]:
         counts = predict_folder([*known], tmp_path / "scans", tmp_path / out, device="cpu", **options)
@@ -160,7 +160,7 @@ def test_a_bundle_that_cannot_tell_ends_the_run_and_no_file_is_to_blame(tmp_path
     (tmp_path / "scans").mkdir()
     write_png(tmp_path / "scans" / "a_OD.png", picture(1))
     known = {tmp_path / "v": make_bundle(tmp_path / "v"), tmp_path / "k": kinds(tmp_path / "k", build=build)}
-    monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path: known[path])
+    monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path: known[path])
     with pytest.raises(BundleError, match="do not fit"):
         predict_folder([*known], tmp_path / "scans", tmp_path / "out", device="cpu")
     assert len((tmp_path / "out" / "ledger.csv").read_text().splitlines()) == 1

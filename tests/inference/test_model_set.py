@@ -56,7 +56,7 @@ def segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
     def predict(bundles: list[Bundle], start: Path, out: Path) -> dict[str, int]:
         known = {bundle.path: bundle for bundle in bundles}
-        monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": known[path])
+        monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path, device="cpu": known[path])
         return predict_folder([*known], start, out, device="cpu", pseudonyms=KEY, workers=1)
 
     return predict

@@ -30,7 +30,7 @@ Use = Callable[..., Bundle]
 def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Use:
     def chosen(**options: Any) -> Bundle:
         made = spot_bundle(tmp_path / "bundle", **options)
-        monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": made)
+        monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path, device="cpu": made)
         return made
 
     return chosen

@@ -34,7 +34,7 @@ def indexed(tmp_path: Path) -> list[tuple[str, str]]:
 @pytest.fixture
 def oct_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     made = make_bundle(tmp_path / "bundle", modality="oct", input_channels=1)
-    monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": made)
+    monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path, device="cpu": made)
     return made
 
 
@@ -134,6 +134,6 @@ def test_links_folders_and_odd_files_count_as_in_the_catalogue(tmp_path: Path, b
     assert run(tmp_path) == counts(done=1, not_an_image=2, not_followed=2, rejected=2)
     assert sorted((row["token"], row["status"]) for row in ledger(tmp_path / "out")) == indexed(tmp_path)
     monkeypatch.undo()
-    monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": bundle)
+    monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path, device="cpu": bundle)
     assert run(tmp_path) == counts(done=1, not_an_image=3, not_followed=2, rejected=1)
     assert sorted((row["token"], row["status"]) for row in ledger(tmp_path / "out")) == indexed(tmp_path)

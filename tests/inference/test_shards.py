@@ -88,7 +88,7 @@ def test_slices_of_a_series_in_several_folders_are_one_volume_however_they_were_
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = make_bundle(tmp_path / "bundle", modality="oct", input_channels=1)
-    monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": made)
+    monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path, device="cpu": made)
     write_series(tmp_path / "scans" / "A")
     for name in ("B", "copies"):
         for path in sorted((tmp_path / "scans" / "A").iterdir())[:2]:

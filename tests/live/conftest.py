@@ -110,5 +110,5 @@ def session_of(capture: Capture, out: Path, *, window: bool = False, video: Vide
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """What a snapshot's prediction loads: the bundle of :func:`session_of`."""
     made = make_bundle(tmp_path / "bundle")
-    monkeypatch.setattr("pipeline.inference.folder.open_bundle", lambda path, device="cpu": made)
+    monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path, device="cpu": made)
     return made
