@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.export.reviewed import NOT_REVIEWED, CorrectedCase, Reviewed
 from pipeline.export.uids import uid_of
 from pipeline.inference.case_files import mask_dtype
 from pipeline.reports.objects import read_objects
 from pipeline.reports.results import ReportCase, RunFacts
+from pipeline.review.corrected import NOT_REVIEWED, CorrectedCase, Reviewed
 from pipeline.types import LabelMap, Laterality
 from pipeline.types.case_record import CASE_FILE
 

@@ -19,12 +19,12 @@ from pipeline.export.case import ExportCase, Settings
 from pipeline.export.exporter import DICOM_FORMATS, EXPORTERS, LeftOut
 from pipeline.export.objects import need_highdicom, usable_original
 from pipeline.export.originals import Originals, find_originals
-from pipeline.export.reviewed import as_reviewed
 from pipeline.reports.neighbours import neighbours
 from pipeline.reports.pdf import Documents, printer
 from pipeline.reports.results import ReportCase, RunFacts, read_run
 from pipeline.reports.visits import read_visits
 from pipeline.reports.worklist import cases_in_order
+from pipeline.review.corrected import as_reviewed
 from pipeline.review.state import eyes_of, states
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.quiet import quiet

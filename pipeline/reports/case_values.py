@@ -31,18 +31,9 @@ def page_values(
     at, drawn = slices.start, slices.first
     rows, columns = case.geometry.plane
     styles = wording.class_styles(run.label_map)
-    measured = [
-        {
-            "pixels": pixels,
-            "slices": spread,
-            "amount": wording.mm_number(case, pixels),
-            "objects": above,
-            "withheld": case.record.withheld(run.label_map.names[label]),
-            "by_pixels": case.by_pixels(run.label_map.names[label]),
-            "absent": not pixels and not (objects is not None and any(one.label == label for one in objects.found)),
-        }
-        for label, (pixels, spread, above) in enumerate(zip(facts.pixels, facts.slices, facts.objects or [0] * len(styles), strict=True))
-    ]
+    pixels = _pixels(case, slices, run)
+    numbers = number_values(case, run, facts, objects, pixels[at] if pixels else (), near.fellow)
+    counted = [own for _, own in numbers["counted"]]
     if facts.objects is None:
         named = [f"{s.name} ({wording.amount_of(case, s.name, n)})" for s, n in zip(styles, facts.pixels, strict=True) if n]
     else:
@@ -57,42 +48,34 @@ def page_values(
     eye = wording.eye(case)
     what = f"{wording.modality(case)}, {eye.words}, {wording.size(case.geometry)} pixels"
     images = [f"../../cases/{case.key}/{plane.image}" for plane in case.planes]
-    front, rest = in_front(shown_measures(case, near.fellow))
     fills = {style.fill for style in styles}
-    return {
+    return numbers | {
         "name": str(case.key),
         "near": near,
         "grade": None if case.record.quality is None else wording.GRADES[case.record.quality.grade],
-        "measures": [("", front)] + ([(f"{len(rest)} more", rest)] if rest else []) if front else [],
         "fill": fills.pop() if len(fills) == 1 else 0,
         "one_to_one": case.modality == "oct" and case.geometry.trusted().pixel_mm is not None and objects is None,
         "bars": scale_bars(case.geometry),
         "surfaces": None if any(map(case.record.withheld, run.label_map.layered)) else slices.surfaces,
         "profile": drawn.profile,
-        "case": case,
         "run": run,
-        "eye": eye,
         "modality": wording.modality(case),
         "modality_source": wording.modality_source(case),
         "patient_source": wording.patient_source(case),
         "red_free": case.modality in wording.IN_COLOUR,
         "size": wording.size(case.geometry),
         "spacing": wording.spacing(case),
-        "unscaled": wording.unscaled(case),
         "rows": rows,
         "columns": columns,
-        "classes": list(zip(styles, measured, drawn.paths, drawn.rings, map(drawn.lines.get, range(len(styles))), strict=True)),
+        "classes": list(zip(styles, counted, drawn.paths, drawn.rings, map(drawn.lines.get, range(len(styles))), strict=True)),
         "layers": [(name, _thickness(case, name)) for name in case.layers],
         "device": [(name, _apart(case, one)) for name, one in case.record.device.items()],
         "fluid": [(name, *_fluid(case, name)) for name in case.fluid_components],
         "answers": [(answer, wording.answer(answer), _of_slice(case, answer.attention, at)) for answer in answers],
         "uncertainty": _of_slice(case, _maps(case), at),
         "warnings": facts.warnings,
-        "unit": "mm³" if case.volume else "mm²",
         "alt_original": what,
         "alt_overlay": f"{what}, with the {wording.drawn(run, objects is not None)}: {found}",
-        "objects": objects,
-        "areas": objects is None or not objects.boxes_only,
         "image": images[at],
         "start": at,
         "files": _files(case, case.planes[at], run),
@@ -103,11 +86,50 @@ def page_values(
             "start": at,
             "images": images,
             "scripts": [f"../data/{file}" for file in slices.scripts],
-            "pixels": _pixels(case, slices, run),
+            "pixels": pixels,
             "attention": [[f"../../cases/{case.key}/{file}" for file in answer.attention] for answer in case.answers],
             "uncertainty": [f"../../cases/{case.key}/{file}" for file in _maps(case)],
         }
         | _object_data(case, objects, drawn, styles),
+    }
+
+
+def number_values(
+    case: ReportCase,
+    run: RunFacts,
+    facts: PageFacts,
+    objects: CaseObjects | None,
+    slice_pixels: Sequence[int],
+    fellow: ReportCase | None = None,
+    whose: str = "",
+) -> dict[str, Any]:
+    """What the templates of measurements and counts show; ``whose``: the reviewer on whose correction they were measured, or ""."""
+    styles = wording.class_styles(run.label_map)
+    measured = [
+        {
+            "pixels": pixels,
+            "slices": spread,
+            "amount": wording.mm_number(case, pixels),
+            "objects": above,
+            "withheld": case.record.withheld(run.label_map.names[label]),
+            "by_pixels": case.by_pixels(run.label_map.names[label]),
+            "absent": not pixels and not above and not (objects is not None and any(one.label == label for one in objects.found)),
+        }
+        for label, (pixels, spread, above) in enumerate(zip(facts.pixels, facts.slices, facts.objects or [0] * len(styles), strict=True))
+    ]
+    front, rest = in_front(shown_measures(case, fellow))
+    return {
+        "case": case,
+        "eye": wording.eye(case),
+        "fellow": fellow,
+        "measures": [("", front)] + ([(f"{len(rest)} more", rest)] if rest else []) if front else [],
+        "counted": list(zip(styles, measured, strict=True)),
+        "slice_pixels": slice_pixels,
+        "objects": objects,
+        "areas": objects is None or not objects.boxes_only,
+        "unit": "mm³" if case.volume else "mm²",
+        "unscaled": wording.unscaled(case),
+        "whose": whose,
     }
 
 

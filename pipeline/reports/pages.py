@@ -37,6 +37,10 @@ def write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
         file.writelines(stream)
 
 
+def rendered(template: str, values: Mapping[str, Any]) -> str:
+    return environment().get_template(template).render(values)
+
+
 def write_text(path: Path, text: str) -> None:
     with atomic_path(path) as staged:
         staged.write_text(text, encoding="utf-8")

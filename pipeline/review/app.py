@@ -88,6 +88,14 @@ def _api(review: Review, access: Access) -> APIRouter:
     def instances(case: str, who: Who, correction: str = "") -> dict[str, Any]:
         return review.instances(case, who, correction)
 
+    @api.get("/numbers")
+    def all_numbers(who: Who) -> dict[str, Any]:
+        return review.all_numbers(who)
+
+    @api.get("/cases/{case}/numbers")
+    def numbers(case: str, correction: str, who: Who) -> dict[str, Any]:
+        return review.numbers_of(case, who, correction)
+
     @api.get("/cases/{case}/corrections/{correction}/{file}")
     def correction(case: str, correction: str, file: str, who: Who) -> FileResponse:
         found = review.correction_file(case, who, correction, file)

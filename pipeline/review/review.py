@@ -26,6 +26,7 @@ from pipeline.review.corrections import (
 )
 from pipeline.review.instances import have_masks, runs_of
 from pipeline.review.log import Action, AuditLog, Event, Role, Verdict, VersionConflict, visible
+from pipeline.review.numbers import Numbers, findings, shown
 from pipeline.review.sessions import Visitor
 from pipeline.review.state import ReviewState, state_of
 from pipeline.review.submitted import SentComment, SentEdit, SentEye, SentVerdict, Unfit, correction_of, with_segmentations
@@ -65,6 +66,7 @@ class Review:
         self._whole: set[str] = set()
         self._models: dict[str, str] = {}
         """Of cases with a verdict what the model had found when the cases were listed; of all what it had when they were last looked at."""
+        self.numbers = Numbers(predictions)
         self._read = functools.lru_cache(maxsize=4)(functools.partial(read_correction, predictions))
         self.id = _identity(predictions)
         remove_leftovers(predictions)
@@ -169,7 +171,9 @@ class Review:
                 return last
             raise _conflict(seen)
         correction = write_correction(self.predictions, made)
-        return self._append(name, visitor, seen, sent.version, "edit", verdict="edited", comment=sent.comment, correction=correction)
+        event = self._append(name, visitor, seen, sent.version, "edit", verdict="edited", comment=sent.comment, correction=correction)
+        self.numbers.measure_soon(case, run, correction)
+        return event
 
     def eye(self, name: str, visitor: Visitor, sent: SentEye) -> Event:
         """Raises VersionConflict; Unfit where the file itself says which eye it is."""
@@ -225,6 +229,30 @@ class Review:
         if found is not None and found.objects is not None:
             objects = list(found.objects)
         return {str(one.id): runs_of(one.segmentation or {}, one.box) for one in with_segmentations(objects, case, found)}
+
+    def numbers_of(self, name: str, visitor: Visitor, correction: str) -> dict[str, Any]:
+        """What a case page shows in place of the model's numbers while it shows a ``correction`` (review/numbers.py).
+
+        Raises UnknownCase; OcusegError where it cannot be measured.
+        """
+        drawn = [one for one in self._visible(name, visitor) if one.action == "edit" or one.verdict == "edited"]
+        event = next((one for one in drawn if correction and one.correction == correction), None)
+        if event is None:
+            raise UnknownCase("there is no such correction of this case")
+        case, run = self.catalogue.case(name), self.catalogue.run
+        return shown(case, run, self.numbers.of(case, run, correction), event.reviewer)
+
+    def all_numbers(self, visitor: Visitor) -> dict[str, Any]:
+        """What the worklist shows of each case whose correction stands and was measured: its findings."""
+        out = {}
+        for name in self.catalogue.order:
+            events = self._visible(name, visitor)
+            state = state_of(name, _own(events, visitor)) if events else None
+            if state is None or not state.correction or not self._of_this_model(state.mask_sha256, name):
+                continue
+            if (known := self.numbers.known(state.correction)) is not None:
+                out[name] = findings(self.catalogue.case(name), self.catalogue.run, known)
+        return out
 
     def correction_file(self, case: str, visitor: Visitor, correction: str, file: str) -> Path | None:
         """A file of a correction that an event names which the visitor may see; None where there is none."""

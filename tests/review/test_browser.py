@@ -524,8 +524,10 @@ def test_what_is_late_is_about_what_it_was_asked_for(server: Server, make_tab: C
     tab.page.wait_for_selector("#review-save")
     assert tab.page.locator(".review-mask").count() == 1, "the correction is not drawn under its editor"
     tab.keys("Escape")
+    tab.until("document.querySelector('#found').textContent.includes('Counted on the correction by anna')")
+    tab.keys("x")
+    tab.until("!document.querySelector('#found').textContent.includes('Counted on the correction')")
     tab.page.evaluate("window.samePage = true")
-    tab.page.wait_for_selector(".review-mask")
     tab.keys("j", "j")
     tab.until(f"!location.pathname.endsWith('/{VOLUME}.html')")
     assert tab.page.evaluate("window.samePage"), "the second press does not load the page anew"

@@ -165,6 +165,14 @@ def test_an_edit_becomes_a_correction_and_the_models_mask_stays(serve: Serve, pr
     assert "immutable" in headers["Cache-Control"]
     assert browser.ask("GET", case["planes"][0]["mask"].replace(FIRST, FELLOW))[0] == 404, "it is of another case"
 
+    numbers = browser.get(f"/api/cases/{FIRST}/numbers?correction={state.correction}")
+    assert "Counted on the correction by Ada" in numbers["found"]
+    assert f'<td class="number">{np.count_nonzero(disc() & 1)}</td>' in numbers["found"].replace("\u202f", "")
+    assert (numbers["planes"], numbers["unmeasured"]) == ([], 0)
+    (found,) = browser.get("/api/numbers").values()
+    assert [one["name"] for one in found] == ["disc", "cup"]
+    assert browser.ask("GET", f"/api/cases/{FELLOW}/numbers?correction={state.correction}")[0] == 404, "it is of another case"
+
     # Whoever accepts what is shown accepts the correction; the model's own mask is taken by name.
     assert browser.post(f"/api/cases/{FIRST}/verdict", {"version": 1, "action": "accept"})[1]["verdict"] == "edited"
     assert browser.post(f"/api/cases/{FIRST}/verdict", {"version": 2, "action": "accept", "take": "model"})[1]["verdict"] == "accepted"

@@ -13,9 +13,9 @@ from pipeline.atomic import atomic_path, write_text
 from pipeline.drawing.overlay import NOTICE
 from pipeline.export.case import ExportCase, Settings
 from pipeline.export.exporter import EXPORTERS, Document, LeftOut
-from pipeline.export.reviewed import CorrectedCase
 from pipeline.inference.object_files import COCO_FILE
 from pipeline.metrics.matching import encode_mask
+from pipeline.review.corrected import CorrectedCase
 from pipeline.review.reviewed import LabelledObject
 
 

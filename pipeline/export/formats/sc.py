@@ -14,10 +14,10 @@ from pipeline.drawing.overlay import NOTICE, draw_overlay
 from pipeline.export.case import ExportCase, Settings
 from pipeline.export.exporter import EXPORTERS, Document
 from pipeline.export.objects import belong, finished, own_words, plane_spacing, reference, region, save, stand_in
-from pipeline.export.reviewed import CorrectedCase
 from pipeline.export.source import plane_of, source_of
 from pipeline.reports import wording
 from pipeline.reports.objects import read_objects
+from pipeline.review.corrected import CorrectedCase
 
 _SIDE_A_LINE = 480
 """Pixels of the picture's longer side for each pixel of a contour's width, as in reports."""

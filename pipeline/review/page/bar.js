@@ -75,8 +75,13 @@ export function showCase(info, session) {
   showEye(info);
   const said = document.querySelector("footer p"), strong = said && said.querySelector("strong");
   if (strong) said.replaceChildren(strong, ` ${FOOTERS[info.verdict] || FOOTERS.unreviewed}`);
+  byId("review-notice").dataset.said = info.notice || "";
+  sayWhose("");
+}
+/* Whose contours and numbers are on show, after what there is to say of the case. */
+export function sayWhose(words) {
   const notice = byId("review-notice");
-  notice.textContent = [info.notice, info.verdict === "edited" ? "The picture shows the correction; the numbers beside it are those of the model's own answer." : ""].filter(Boolean).join(" ");
+  notice.textContent = [notice.dataset.said, words].filter(Boolean).join(" ");
   notice.hidden = !notice.textContent;
 }
 

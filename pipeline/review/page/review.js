@@ -5,6 +5,7 @@ import * as bars from "./bar.js";
 import { byId, clock, conflict, question } from "./dom.js";
 import { openEditor, showCorrection } from "./editor.js";
 import { markWorklist } from "./list.js";
+import { correctionNumbers } from "./numbers.js";
 import { markShown, showReadings } from "./readings.js";
 import { store } from "./store.js";
 
@@ -57,8 +58,17 @@ async function draw(own, corrected) {
   byId("overlay").classList.toggle("under-review", Boolean(corrected)); // until it is drawn, nothing that it is not
   byId("review-compare").hidden = !corrected;
   byId("review-back").hidden = own.info.verdict !== "edited";
+  if (own.numbers) own.numbers.close();
+  own.numbers = null;
+  bars.sayWhose(corrected ? "The numbers beside the picture are still those of the model's own answer." : "");
   const made = corrected && await showCorrection(corrected, last);
-  if (last()) own.correction = made;
+  if (!last() || !made) return;
+  own.correction = made;
+  correctionNumbers(own.name, corrected.correction).then((numbers) => {
+    if (!last()) return;
+    own.numbers = numbers;
+    bars.sayWhose(numbers.show(made.on()));
+  }).catch((error) => { if (last()) bars.sayWhose(`The numbers beside the picture are those of the model's own answer: ${error.message}.`); });
 }
 let counted = 0;
 async function progress() {
@@ -175,6 +185,7 @@ function compare() {
   if (!shown.correction) return;
   const on = shown.correction.toggle();
   byId("review-compare").setAttribute("aria-pressed", String(!on));
+  if (shown.numbers) bars.sayWhose(shown.numbers.show(on));
   bars.say(on ? "The corrected contours are shown." : "The model's own contours are shown.");
 }
 async function showReading(reading) {
@@ -183,7 +194,7 @@ async function showReading(reading) {
   own.busy = true; // no verdict while what it would be about is on its way
   own.reading = null;
   try {
-    await draw(own, reading.correction ? { ...own.info, planes: reading.planes, surfaces: [], objects: [], instances: null } : null);
+    await draw(own, reading.correction ? { ...own.info, planes: reading.planes, surfaces: [], objects: [], instances: null, correction: reading.correction } : null);
   } catch (error) {
     fault(error);
     return;
@@ -221,6 +232,7 @@ async function goTo(name, words) {
   lookAhead(name);
   const prepared = await ahead.ready;
   if (own.correction) own.correction.close();
+  if (own.numbers) own.numbers.close();
   closeEditor(own);
   if (!prepared || !replace(prepared)) { location.assign(pageOf(name) + location.hash); return; }
   ahead = null;

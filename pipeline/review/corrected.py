@@ -1,4 +1,4 @@
-"""A case as its reviewers left it: the mask that they corrected, and numbers measured on that."""
+"""A case as its reviewers left it: the mask that they corrected, and numbers measured on that, without a network."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.measurements.by_role import measure_case
-from pipeline.measurements.case import MeasuredCase, encoded
 from pipeline.reports import wording
 from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.review.corrections import model_sha256
+from pipeline.review.instances import have_masks
 from pipeline.review.log import Verdict
 from pipeline.review.reviewed import Labels, read_labels
 from pipeline.review.state import ReviewState
@@ -87,16 +86,16 @@ def as_reviewed(predictions: Path, case: ReportCase, run: RunFacts, state: Revie
     if not (reviewed.edited and state.correction):
         return case, reviewed
     labels = read_labels(predictions, run, case, state.correction)
-    return _corrected(case, labels, reviewed), reviewed
+    return corrected_case(case, labels, reviewed), reviewed
 
 
-def _corrected(case: ReportCase, labels: Labels, reviewed: Reviewed) -> ReportCase:
+def corrected_case(case: ReportCase, labels: Labels, reviewed: Reviewed) -> CorrectedCase:
     """With masks, areas, numbers and a line that says who corrected it."""
     own: dict[str, Any] = {field.name: getattr(case, field.name) for field in fields(ReportCase)}
     out, label_map = CorrectedCase(**own, labels=labels), labels.label_map
-    found = {name: own.model_copy(update=_area(out, label_map, name)) for name, own in case.found.items()}
+    found = {name: own.model_copy(update=_area(out, label_map, name) | _number(labels, name)) for name, own in case.found.items()}
     told = (f"Corrected by {reviewed.reviewer or 'a reviewer'}, {wording.moment(reviewed.at)}.", *case.warnings)
-    record = case.record.model_copy(update={"classes": found, "measures": _measures(out, label_map), "warnings": told})
+    record = case.record.model_copy(update={"classes": found, "measures": _measures(out, labels), "warnings": told})
     if not case.volume:
         # What was odd in the model's mask is not so in another one.
         record = record.model_copy(update={"flags": tuple(flag for flag in record.flags if not flag.classes)})
@@ -111,12 +110,30 @@ def _area(case: ReportCase, label_map: LabelMap, name: str) -> dict[str, int]:
     return {"pixels": sum(sizes), "slices": sum(map(bool, sizes))}
 
 
-def _measures(case: ReportCase, label_map: LabelMap) -> tuple[MeasureRecord, ...]:
-    """Of a picture anew, without the model's intervals; of a volume, whose layers need its scan, and of objects the number is withheld."""
-    plane = case.planes[0]
-    if case.volume or plane.mask is None or any(one.objects is not None for one in case.found.values()):
+def _number(labels: Labels, name: str) -> dict[str, int]:
+    return {} if name in labels.by_pixels else {"objects": sum(one.name == name for one in labels.objects)}
+
+
+def _measures(case: ReportCase, labels: Labels) -> tuple[MeasureRecord, ...]:
+    """Of a picture anew, without the model's intervals; of a volume, whose layers need its scan, the number is withheld."""
+    from pipeline.measurements.by_role import measure_case  # half of the time that a server of reviews takes to start
+    from pipeline.measurements.case import MeasuredCase, encoded
+
+    plane, label_map = case.planes[0], labels.label_map
+    if case.volume or plane.mask is None:
         bare = {"value": None, "low": None, "high": None, "undefined": CORRECTED}
         return tuple(one.model_copy(update=bare) for one in case.record.measures)
     image = case.image(plane)
     pixels = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
-    return measure_case(MeasuredCase(case.geometry, label_map, encoded(label_map, case.mask(plane)), lambda: detect_field_of_view(pixels)))
+    named = [name for name in label_map.names if name not in labels.by_pixels]
+    objects = {name: tuple(one.box for one in labels.objects if one.name == name) for name in named}
+    return measure_case(
+        MeasuredCase(
+            case.geometry,
+            label_map,
+            encoded(label_map, case.mask(plane)),
+            lambda: detect_field_of_view(pixels),
+            objects=objects,
+            has_masks=not objects or have_masks(case),
+        )
+    )
