@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 from pipeline.bundles.bundle import Bundle
-from pipeline.inference import folder, worker
+from pipeline.inference import folder_work, worker
 from pipeline.pacs.connect import connected
 from pipeline.pacs.listen import Receiver
 from pipeline.pacs.outbox import Outbox
@@ -42,7 +42,7 @@ def watch(pacs_file: Path, work: Path, *, formats: tuple[str, ...] = FORMATS, re
 @contextmanager
 def known_bundle(made: Bundle) -> Iterator[None]:
     """Predictions are of ``made``, and files are decoded in this process: to start others would cost a second."""
-    with mock.patch.object(folder, "open_bundle", return_value=made), mock.patch.object(worker, "Pool", InThisProcess):
+    with mock.patch.object(folder_work, "open_bundle", return_value=made), mock.patch.object(worker, "Pool", InThisProcess):
         yield
 
 
