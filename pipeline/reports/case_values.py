@@ -13,6 +13,7 @@ from pipeline.reports.page_facts import PageFacts
 from pipeline.reports.results import ReportCase, RunFacts
 from pipeline.reports.scale_bar import scale_bars, spacing_of_bars
 from pipeline.reports.slices import DrawnCase, DrawnSlice
+from pipeline.reports.surface_lines import DEVICE
 from pipeline.types.case_record import OBJECTS_FILE, DeviceRecord, PlaneRecord
 
 FLUID_FILES = ("fluid_components.nii.gz", "fluid_components.csv", "pockets.nii.gz", "pockets.csv")
@@ -58,6 +59,8 @@ def page_values(
         "bars": scale_bars(case.geometry),
         "surfaces": None if any(map(case.record.withheld, run.label_map.layered)) else slices.surfaces,
         "profile": drawn.profile,
+        "device_line": drawn.device,
+        "device_lines": None if slices.device is None else f"{DEVICE}: {', '.join(slices.device.names)}",
         "run": run,
         "modality": wording.modality(case),
         "modality_source": wording.modality_source(case),

@@ -11,7 +11,7 @@ from pipeline.reports.neighbours import Neighbours
 from pipeline.reports.objects import instance_file
 from pipeline.reports.pages import edition
 from pipeline.reports.results import ReportCase, RunFacts
-from pipeline.reports.surface_lines import SURFACE_FILE
+from pipeline.reports.surface_lines import DEVICE_FILE, SURFACE_FILE
 from pipeline.types.case_record import CASE_FILE, OBJECTS_FILE
 
 
@@ -34,10 +34,11 @@ def fingerprint(case: ReportCase, run: RunFacts, near: Neighbours) -> str:
     """Changes with anything a page shows: the case's files (by size and time), the run, its neighbours, this code."""
     digest = hashlib.sha256(repr((edition(), run, near.state, case.geometry.laterality_source, case.side)).encode())
     digest.update((case.folder / CASE_FILE).read_bytes())
-    digest.update(_state(case.folder / SURFACE_FILE, optional=True))
+    for name in (SURFACE_FILE, DEVICE_FILE):
+        digest.update(_state(case.folder / name, optional=True))
     for plane in case.planes:
-        for name in filter(None, (plane.image, plane.mask)):
-            digest.update(_state(case.folder / name))
+        for picture in filter(None, (plane.image, plane.mask)):
+            digest.update(_state(case.folder / picture))
         if run.objects:
             for cls in run.label_map.classes:
                 digest.update(_state(case.folder / instance_file(plane, cls.index), optional=True))

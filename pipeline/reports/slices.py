@@ -14,7 +14,7 @@ from pipeline.drawing.contours import drawable, path_data, small_finding_rings
 from pipeline.reports.objects import CaseObjects, outlines
 from pipeline.reports.pages import write_text
 from pipeline.reports.results import ReportCase, RunFacts
-from pipeline.reports.surface_lines import SurfaceLines, read_surface_lines
+from pipeline.reports.surface_lines import DeviceLines, SurfaceLines, read_device_lines, read_surface_lines
 from pipeline.types.case_record import PlaneRecord
 
 PART = 400_000
@@ -24,7 +24,7 @@ PART = 400_000
 @dataclass
 class DrawnSlice:
     """One slice as drawn: per class its outline, rings and number of pixels; by id the contours of objects; by class of a layer its
-    surface, and how thick the layers are, where that is known."""
+    surface, and how thick the layers are, where that is known · ``device``: the lines that the device drew."""
 
     paths: list[str]
     rings: list[list[tuple[float, float, float]]]
@@ -33,10 +33,11 @@ class DrawnSlice:
     outlines: dict[int, str] = field(default_factory=dict)
     lines: dict[int, str] = field(default_factory=dict)
     profile: list[str] = field(default_factory=list)
+    device: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """What viewer.js draws."""
-        more = {"outlines": self.outlines, "lines": self.lines, "profile": self.profile}
+        more = {"outlines": self.outlines, "lines": self.lines, "profile": self.profile, "device": self.device}
         return {"paths": self.paths, "rings": self.rings} | {name: own for name, own in more.items() if own}
 
 
@@ -44,7 +45,7 @@ class DrawnSlice:
 class DrawnCase:
     """All slices of a case: ``start`` is the one with most found, drawn as ``first`` · ``pixels``: of each slice those of each class ·
     ``total`` int64 (K, 2): pixels and slices of each class · ``smallest``: parts below that many pixels are left out somewhere ·
-    ``scripts``: of each slice of a volume the file that holds its outlines · ``surfaces`` of layers, or None."""
+    ``scripts``: of each slice of a volume the file that holds its outlines · ``surfaces`` of layers, and the ``device``'s lines."""
 
     start: int
     first: DrawnSlice
@@ -54,6 +55,7 @@ class DrawnCase:
     warnings: list[str]
     scripts: list[str]
     surfaces: SurfaceLines | None
+    device: DeviceLines | None
 
 
 class _Scripts:
@@ -67,7 +69,7 @@ class _Scripts:
 
     def add(self, at: int, drawn: DrawnSlice, *, last: bool) -> None:
         self.waiting[str(at)] = drawn.to_json()
-        self.size += sum(map(len, (*drawn.paths, *drawn.outlines.values(), *drawn.lines.values(), *drawn.profile)))
+        self.size += sum(map(len, (*drawn.paths, *drawn.outlines.values(), *drawn.lines.values(), *drawn.profile, drawn.device)))
         if self.size > PART or last:
             file = f"{self.name}_{at:04d}.js"
             write_text(self.folder / file, f"ocusegSlices({json.dumps(self.waiting, separators=(',', ':'))});\n")
@@ -79,14 +81,16 @@ def draw_case(folder: Path, case: ReportCase, run: RunFacts, objects: CaseObject
     """Draw every slice, with memory for a few of them; the outlines of a volume go into ``folder``."""
     out: DrawnCase | None = None
     scripts = _Scripts(folder, str(case.key))
-    surfaces = read_surface_lines(case, run.label_map)
+    surfaces, device = read_surface_lines(case, run.label_map), read_device_lines(case)
     fullest = (-1, -1)
     for at, plane in enumerate(case.planes):
         drawn = _draw_slice(run.label_map.layers(case.mask(plane)))
         if surfaces is not None:
             drawn.lines, drawn.profile = surfaces.lines(at), surfaces.profile(at)
+        if device is not None:
+            drawn.device = device.line(at)
         if out is None:
-            out = DrawnCase(at, drawn, [], np.zeros((len(run.label_map), 2), dtype=np.int64), 1, [], scripts.files, surfaces)
+            out = DrawnCase(at, drawn, [], np.zeros((len(run.label_map), 2), dtype=np.int64), 1, [], scripts.files, surfaces, device)
         out.total += np.array([[n, n > 0] for n in drawn.pixels], dtype=np.int64).reshape(-1, 2)
         out.pixels.append(drawn.pixels)
         out.smallest = max(out.smallest, drawn.smallest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,9 @@ import numpy.typing as npt
 from pipeline.reports.results import ReportCase
 from pipeline.types import LabelMap
 
-SURFACE_FILE = "surfaces.csv"
+SURFACE_FILE, DEVICE_FILE = "surfaces.csv", "device_surfaces.csv"
+DEVICE = "Heidelberg"
+"""Who makes the devices whose lines are read (.vol, .e2e and .xml files)."""
 _POINTS = 256
 """At most that many points a profile: more than a screen has room for."""
 
@@ -49,12 +52,10 @@ def read_surface_lines(case: ReportCase, label_map: LabelMap) -> SurfaceLines | 
         return None
     shape = (case.geometry.slices, case.geometry.plane[1], len(label_map.surface_names))
     try:
-        with (case.folder / SURFACE_FILE).open(newline="", encoding="utf-8") as file:
-            rows = csv.reader(file)
-            if next(rows, [])[2:] != list(label_map.surface_names):
-                return None
-            values = [float(cell) if cell else math.nan for row in rows for cell in row[2:]]
-        depth = np.moveaxis(np.asarray(values, np.float32).reshape(shape), -1, 0)
+        names, values = _table(case.folder / SURFACE_FILE)
+        if names != tuple(label_map.surface_names):
+            return None
+        depth = np.moveaxis(values.reshape(shape), -1, 0)
     except (OSError, ValueError):
         return None
     known = case.geometry.trusted().spacing_mm
@@ -63,6 +64,36 @@ def read_surface_lines(case: ReportCase, label_map: LabelMap) -> SurfaceLines | 
     thickest = float(np.nanmax(depth[-1] - depth[0], initial=0)) * row
     step = 100 if unit == "µm" else 20
     return SurfaceLines(depth, tuple(map(label_map.names.index, label_map.layered)), unit, row, step * max(1, math.ceil(thickest / step)))
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceLines:
+    """The lines that the device drew into the file: their ``names``, and ``depth`` float32 (S, D, W) as of :class:`SurfaceLines`."""
+
+    names: tuple[str, ...]
+    depth: Floats
+
+    def line(self, at: int) -> str:
+        """SVG path data in half pixels of all lines on one B-scan."""
+        return "".join(map(line_data, self.depth[:, at]))
+
+
+def read_device_lines(case: ReportCase) -> DeviceLines | None:
+    """From device_surfaces.csv; None where there is no such file, or where it does not fit the case."""
+    try:
+        names, values = _table(case.folder / DEVICE_FILE)
+        shape = (case.geometry.slices, case.geometry.plane[1], len(names))
+        return DeviceLines(names, np.moveaxis(values.reshape(shape), -1, 0)) if names else None
+    except (OSError, ValueError):
+        return None
+
+
+def _table(path: Path) -> tuple[tuple[str, ...], Floats]:
+    """Names of surfaces, and their depths one row after the other. Raises OSError, ValueError."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        names = tuple(next(rows, [])[2:])
+        return names, np.asarray([float(cell) if cell else math.nan for row in rows for cell in row[2:]], np.float32)
 
 
 def line_data(depth: Floats) -> str:

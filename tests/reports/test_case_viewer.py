@@ -57,6 +57,12 @@ def test_layers_are_drawn_as_their_surfaces_with_a_profile_of_thickness(make_out
     assert paths[1].startswith("M0 16l1 0"), "four rows of 4 µm"
     assert paths[-1].startswith("M0 28l1 0"), "all layers"
     assert 'id="one-to-one"' in html
+    assert "device-lines" not in html
+    lines = [f"0,{column},{4.5 if column > 2 else ''},{12.25 if column % 2 else 12}" for column in range(30)]
+    (folder / "device_surfaces.csv").write_text("\n".join(["slice,column,ILM,BM", *lines]), encoding="utf-8")
+    html, _ = made(out, "pa_R_v1_i1")
+    assert set(re.findall(r'class="device-line[^>]* d="([^"]*)"', html)) == {"M7 9l52 0M1 24l58 0"}
+    assert "The device’s lines (Heidelberg: ILM, BM)" in html
     (folder / "surfaces.csv").write_text("damaged", encoding="utf-8")
     html, _ = made(out, "pa_R_v1_i1")
     assert "outline surface" not in html

@@ -48,6 +48,12 @@ window.ocusegViewer = () => {
   if (showUncertainty) showUncertainty.addEventListener("change", () => {
     overlay.querySelector(".uncertainty").toggleAttribute("hidden", !showUncertainty.checked);
   });
+  const deviceLines = byId("device-lines"), showDevice = byId("show-device");
+  if (showDevice) {
+    const applyDevice = () => deviceLines.classList.toggle("off", !showDevice.checked);
+    showDevice.addEventListener("change", applyDevice);
+    applyDevice();
+  }
   function applyPicture() {
     const filter = `${redFree && redFree.checked ? "url(#green) " : ""}brightness(${byId("brightness").value}%)`;
     document.querySelectorAll(".scan").forEach((image) => { image.style.filter = filter; });
@@ -111,6 +117,7 @@ window.ocusegViewer = () => {
     });
     const thick = [...document.querySelectorAll("#profile g path")];
     thick.forEach((path, k) => path.setAttribute("d", drawn && drawn.profile && drawn.profile[k] || ""));
+    if (deviceLines) for (const line of deviceLines.children) line.setAttribute("d", drawn && drawn.device || "");
     if (objects) objects.drawSlice(slice, drawn && drawn.outlines || {});
     overlay.dataset.slice = drawn ? slice : "loading";
     if (drawn && ringsExist()) byId("rings-control").hidden = false;
@@ -181,6 +188,7 @@ window.ocusegViewer = () => {
     r: () => flip(rings),
     g: () => flip(redFree),
     u: () => flip(showUncertainty),
+    d: () => flip(showDevice),
     f: () => { if (fills.some((value) => value > 0)) { lastFills = fills; fills = fills.map(() => 0); } else fills = lastFills; applyClasses(); },
     s: () => flip(single), m: () => flip(oneToOne),
     a: () => { const on = !toggles.every((box) => box.checked); toggles.forEach((box) => { box.checked = on; }); applyClasses(); },
