@@ -115,25 +115,32 @@ def _number(labels: Labels, name: str) -> dict[str, int]:
 
 
 def _measures(case: ReportCase, labels: Labels) -> tuple[MeasureRecord, ...]:
-    """Of a picture anew, without the model's intervals; of a volume, whose layers need its scan, the number is withheld."""
+    """Of a picture anew, without the model's intervals. What needs more than masks and surfaces has no number: where the slices of a volume
+    lie, or what a B-scan's pattern is, only its file says."""
     from pipeline.measurements.by_role import measure_case  # half of the time that a server of reviews takes to start
     from pipeline.measurements.case import MeasuredCase, encoded
+    from pipeline.measurements.surfaces import Surfaces
 
     plane, label_map = case.planes[0], labels.label_map
+    bare = {"value": None, "low": None, "high": None, "undefined": CORRECTED}
     if case.volume or plane.mask is None:
-        bare = {"value": None, "low": None, "high": None, "undefined": CORRECTED}
         return tuple(one.model_copy(update=bare) for one in case.record.measures)
     image = case.image(plane)
     pixels = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
     named = [name for name in label_map.names if name not in labels.by_pixels]
     objects = {name: tuple(one.box for one in labels.objects if one.name == name) for name in named}
-    return measure_case(
+    names = label_map.surface_names
+    there = names and all(name in labels.surfaces for name in names)
+    measured = measure_case(
         MeasuredCase(
             case.geometry,
             label_map,
             encoded(label_map, case.mask(plane)),
             lambda: detect_field_of_view(pixels),
-            objects=objects,
-            has_masks=not objects or have_masks(case),
+            Surfaces(tuple(names), np.stack([labels.surfaces[name] for name in names])) if there else None,
+            objects,
+            not objects or have_masks(case),
         )
     )
+    known = {one.key for one in measured}
+    return (*measured, *(one.model_copy(update=bare) for one in case.record.measures if one.key not in known))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,13 @@ class LabelledObject:
 @dataclass(frozen=True, eq=False)
 class Labels:
     """``mask`` (H, W) or (D, H, W) in the encoding of ``label_map``, whose ``by_pixels`` are marked pixel by pixel; the other classes are
-    found as ``objects``."""
+    found as ``objects`` · ``surfaces`` of layers, (D, W) by name, where they and the mask say the same; {} where a layer was painted."""
 
     label_map: LabelMap
     mask: Mask
     by_pixels: tuple[str, ...]
     objects: tuple[LabelledObject, ...] = ()
+    surfaces: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def layers(self) -> npt.NDArray[np.bool_]:
         """(K, ...) bool of ``label_map``; where a mask marks no objects, of their boxes."""
@@ -103,11 +104,15 @@ def read_labels(predictions: Path, run: RunFacts, case: ReportCase, correction: 
         raise OcusegError("the correction is of another size than the case")
     kind = np.min_scalar_type(1 << len(label_map) if label_map.overlapping else len(label_map))
     mask = np.stack(planes).astype(kind)
+    surfaces = _model_surfaces(case) if label_map.layered else {}
     if made is not None and made.surfaces:
-        mask = redrawn(mask, label_map, made.surfaces, _model_surfaces(case))
+        mask = redrawn(mask, label_map, made.surfaces, surfaces)
+        model = np.stack([case.mask(plane) for plane in case.planes]).astype(kind)
+        painted = _layers_differ(mask, redrawn(model, label_map, made.surfaces, surfaces), label_map)
+        surfaces = {} if painted else dict(made.surfaces)
     marked = by_pixels(run, case)
     objects = _objects(case, made, mask, label_map) if len(marked) < len(label_map) else ()
-    return Labels(label_map, mask if case.volume else mask[0], marked, objects)
+    return Labels(label_map, mask if case.volume else mask[0], marked, objects, surfaces)
 
 
 def redrawn(
@@ -136,6 +141,12 @@ def redrawn(
             layer[(middle >= top[:, None]) & (middle < bottom[:, None])] = index
     free = np.isin(mask, [0, *indices]) & changed[:, None]
     return np.where(free, layer, mask)
+
+
+def _layers_differ(one: Mask, other: Mask, label_map: LabelMap) -> bool:
+    """Whether two masks differ in layers; fluid and the like between them aside."""
+    layers = [0, *(label_map.names.index(name) + 1 for name in label_map.layered)]
+    return bool(((one != other) & np.isin(one, layers) & np.isin(other, layers)).any())
 
 
 def _model_surfaces(case: ReportCase) -> dict[str, npt.NDArray[np.float32]]:

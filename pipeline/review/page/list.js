@@ -32,7 +32,7 @@ export async function markWorklist() {
     if (WORDS[verdict] && status) status.after(make("span", { class: "review-mark", text: WORDS[verdict] }));
     if (verdict !== "edited") return;
     if (numbers[row.dataset.name]) showFindings(row, numbers[row.dataset.name]);
-    row.querySelector(".review-mark").append(make("small", { text: numbers[row.dataset.name] ? ", with its own numbers" : ", beside the model's numbers" }));
+    row.querySelector(".review-mark").append(make("small", { text: numbers[row.dataset.name] ? ", numbers are the correction's" : ", numbers are the model's" }));
   });
   new MutationObserver(mark).observe(rows, { childList: true });
   mark();
