@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import tests.tracking.forked_sender  # noqa: F401 - from here on
+
 # A busy machine is no fault of the code, and the same commit gives the same verdict.
 settings.register_profile("ocuseg", deadline=None, derandomize=True)
 settings.load_profile("ocuseg")

@@ -12,7 +12,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from pipeline.tracking.spool import Sent
 
@@ -20,21 +20,25 @@ PATIENCE = 10.0  # how many times longer finish() waits for a server that does a
 log = logging.getLogger(__name__)
 
 
+def _start(answers: IO[bytes], output: BinaryIO) -> subprocess.Popen[bytes]:
+    package_root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))}
+    command = [sys.executable, "-W", "ignore", "-m", "pipeline.tracking.sender"]
+    # A session of its own: Ctrl-C is meant for training, which then asks the sender to finish.
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=answers, stderr=output, env=_alone(environment), start_new_session=True
+    )
+
+
 class _Child:
     """A sender's process, which serves one run after another: importing MLflow anew for each would take two seconds of a processor."""
 
     def __init__(self, output: BinaryIO) -> None:
-        package_root = str(Path(__file__).resolve().parents[2])
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))}
-        command = [sys.executable, "-W", "ignore", "-m", "pipeline.tracking.sender"]
         self.parent = os.getpid()
         # A file without a name, because nobody can look into a pipe without waiting on every system.
         self._answers = tempfile.TemporaryFile()  # noqa: SIM115
         self._served = 0
-        # A session of its own: Ctrl-C is meant for training, which then asks the sender to finish.
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=self._answers, stderr=output, env=_alone(environment), start_new_session=True
-        )
+        self._process = _start(self._answers, output)
 
     @property
     def pid(self) -> int:
