@@ -25,9 +25,7 @@ def _start(answers: IO[bytes], output: BinaryIO) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))}
     command = [sys.executable, "-W", "ignore", "-m", "pipeline.tracking.sender"]
     # A session of its own: Ctrl-C is meant for training, which then asks the sender to finish.
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=answers, stderr=output, env=_alone(environment), start_new_session=True
-    )
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=answers, stderr=output, env=_alone(environment), start_new_session=True)
 
 
 class _Child:

@@ -51,8 +51,14 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     ],
 }
 LONG = "exporting every network takes minutes; OCUSEG_EVERY_GRAPH=1 does"
+EVERY_GRAPH = pytest.mark.skipif(not os.environ.get("OCUSEG_EVERY_GRAPH"), reason=LONG)
 VARIANTS = [pytest.param(name, settings, id=f"{name}-{number}") for name in SMALL for number, settings in enumerate(SMALL[name])]
 EVERY = pytest.mark.parametrize(("name", "settings"), VARIANTS)
+FIRST_OR_EVERY = [
+    pytest.param(name, settings, id=f"{name}-{number}", marks=EVERY_GRAPH if number else ())
+    for name in SMALL
+    for number, settings in enumerate(SMALL[name])
+]
 
 
 def network(name: str, settings: dict[str, Any], in_channels: int = 3, out_channels: int = 2, seed: int = 0) -> Network:
@@ -198,7 +204,7 @@ def test_one_seed_gives_one_network_and_one_training_step(name: str, settings: d
     assert all(torch.equal(a, b) for a, b in zip(after_a_step(), after_a_step(), strict=True))
 
 
-@EVERY
+@pytest.mark.parametrize(("name", "settings"), FIRST_OR_EVERY)
 def test_it_can_be_exported_with_free_height_and_width(name: str, settings: dict[str, Any]) -> None:
     net = network(name, settings).eval()
     if name == "swin_unetr":
@@ -218,15 +224,15 @@ def test_it_can_be_exported_with_free_height_and_width(name: str, settings: dict
 
 
 QUICK = ("unet", {"widths": (4, 8), "dims": 3, "slice_halvings": 0})
-EVERY_GRAPH = [
-    pytest.param(name, settings, id=f"{name}-{number}", marks=pytest.mark.skipif(not os.environ.get("OCUSEG_EVERY_GRAPH"), reason=LONG))
+GRAPHS = [
+    pytest.param(name, settings, id=f"{name}-{number}", marks=EVERY_GRAPH)
     for name in SMALL
     if name != "swin_unetr"
     for number, settings in enumerate(SMALL[name])
 ]
 
 
-@pytest.mark.parametrize(("name", "settings"), [pytest.param(*QUICK, id="volumes"), *EVERY_GRAPH])
+@pytest.mark.parametrize(("name", "settings"), [pytest.param(*QUICK, id="volumes"), *GRAPHS])
 def test_its_onnx_graph_finds_what_torch_finds(name: str, settings: dict[str, Any]) -> None:
     task = task_of(name, settings).eval()
     graph = make_graph(task, 3, probabilities=False).SerializeToString()

@@ -12,6 +12,7 @@ from torch import nn
 
 from pipeline.models.base import MODELS, memory_format, to_channels_last
 from pipeline.models.padding import AnySize, pad_to_multiple, strides
+from tests.models.test_every_model import EVERY_GRAPH
 
 TINY: dict[str, dict[str, Any]] = {
     "unet": {"widths": (4, 8, 12, 16)},
@@ -112,7 +113,7 @@ def test_images_keep_their_own_channels_last() -> None:
     assert memory_format(net) == torch.channels_last
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if name != "swin_unetr"])
+@pytest.mark.parametrize("name", ["unet", "vit", *(pytest.param(name, marks=EVERY_GRAPH) for name in ("dynunet", "segresnet"))])
 def test_it_can_be_exported_with_free_slices_height_and_width(name: str) -> None:
     net: AnySize = network(name, **({"slice_halvings": 1} if name in ("unet", "dynunet") else {})).eval()
     multiple = net.multiple if isinstance(net.multiple, tuple) else (net.multiple,) * 3
