@@ -51,8 +51,9 @@ class Connection(Protocol):
     def find(self, level: Level, keys: Mapping[str, str], limit: int | None = None) -> Iterator[Dataset]:
         """Answers to a query (PS3.4 C.6.2, study root): ``keys`` are attributes by keyword, "" those that are only to be returned."""
 
-    def fetch(self, instances: Sequence[Instance], take: Take) -> None:
-        """Have ``take`` called with the UID and the DICOM file of each instance, in any order. Instances are of one series.
+    def fetch(self, instances: Sequence[Instance], take: Take, *, whole: bool = False) -> None:
+        """Have ``take`` called with the UID and the DICOM file of each instance, in any order. Instances are of one series; ``whole``: they
+        are most of it, so that all of it may be asked for at once.
 
         What does not come is not called for; an error that ``take`` raises comes out.
         """

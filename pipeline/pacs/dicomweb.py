@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _PAGE = 200
+_UNDEFINED = 0xFFFFFFFF
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _STATUS = {
     400: "it does not understand the request; check url",
@@ -42,7 +43,7 @@ class DicomwebConnection:
     def __init__(self, name: str, settings: PacsSettings, folder: Path) -> None:
         web = settings.dicomweb
         assert web is not None
-        self._name, self._url = name, web.url
+        self._name, self._url, self._gives_series = name, web.url, True
         self._session = _session(name, web, folder)
         prefixes = {f"{service}_url_prefix": getattr(web, f"{service}_prefix") for service in ("qido", "wado", "stow")}
         # Some servers hand out UIDs that the standard does not allow; they are only passed on.
@@ -79,13 +80,35 @@ class DicomwebConnection:
             if not new or (limit is not None and len(seen) >= limit):
                 return
 
-    def fetch(self, instances: Sequence[Instance], take: Take) -> None:
+    def fetch(self, instances: Sequence[Instance], take: Take, *, whole: bool = False) -> None:
+        came = self._fetch_series(instances, take) if whole and self._gives_series and len(instances) > 1 else set()
         for instance in instances:
-            with self._refusals(), quiet():
-                dataset = self._client.retrieve_instance(instance.study, instance.series, instance.uid)
-                data = io.BytesIO()
-                dataset.save_as(data, enforce_file_format=False)
-            take(instance.uid, data.getvalue())
+            if instance.uid not in came:
+                with self._refusals(), quiet():
+                    data = _file_of(self._client.retrieve_instance(instance.study, instance.series, instance.uid))
+                take(instance.uid, data)
+
+    def _fetch_series(self, instances: Sequence[Instance], take: Take) -> set[str]:
+        """The series in one request, as its parts come; returns what came. One that gives no series is not asked again."""
+        study, series = instances[0].study, instances[0].series
+        wanted, came = {instance.uid for instance in instances}, set[str]()
+        try:
+            with self._refusals():
+                parts = self._client.iter_series(study, series, media_types=(("application/dicom", "*"),))
+            while True:
+                with self._refusals(), quiet():
+                    part = next(parts, None)
+                    data, uid = (b"", "") if part is None else (_file_of(part), str(part.SOPInstanceUID))
+                if part is None:
+                    return came
+                if uid in wanted - came:
+                    take(uid, data)
+                    came.add(uid)
+        except PacsError as error:
+            if error.passing:
+                raise
+            self._gives_series = False
+            return came
 
     def store(self, paths: Sequence[Path]) -> Iterator[Stored]:
         from pydicom import dcmread
@@ -102,6 +125,8 @@ class DicomwebConnection:
     @contextmanager
     def _refusals(self) -> Iterator[None]:
         """Whatever the library raises inside, as a PacsError."""
+        from pydicom.errors import InvalidDicomError
+
         try:
             yield
         except requests.HTTPError as error:
@@ -112,7 +137,7 @@ class DicomwebConnection:
             raise PacsError(f"{self._name}: {self._place} does not answer in time (timeout_s)", passing=True) from None
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
             raise PacsError(f"{self._name}: {_connection_words(error, self._place)}", passing=True) from None
-        except (requests.RequestException, KeyError, ValueError, EOFError, OSError, AttributeError) as error:
+        except (requests.RequestException, InvalidDicomError, KeyError, ValueError, EOFError, OSError, AttributeError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's, with its own words
             raise PacsError(f"{self._name}: {self._place} answers, but not as DICOMweb ({type(error).__name__}); check url") from None
@@ -136,6 +161,17 @@ class _Refused(PacsError):
     """Of one file, and not of all. ``number``: the Failure Reason, where it has one."""
 
     number = 0
+
+
+def _file_of(dataset: Dataset) -> bytes:
+    """Raises EOFError: it was cut off, which the file that is written of it would not show."""
+    last = dataset.get_item(max(dataset.keys()))
+    value, length = getattr(last, "value", None), getattr(last, "length", None)
+    if isinstance(value, bytes) and length is not None and length != _UNDEFINED and len(value) < length:
+        raise EOFError
+    data = io.BytesIO()
+    dataset.save_as(data, enforce_file_format=False)
+    return data.getvalue()
 
 
 def _session(name: str, web: DicomwebSettings, folder: Path) -> requests.Session:
@@ -187,6 +223,8 @@ def _tls_words(error: Exception) -> str:
         return "what answers there speaks no TLS; check the port, or give http://"
     if "CERTIFICATE_REQUIRED" in text or "handshake failure" in text.lower():
         return "the PACS asks for a certificate of ours; give tls.certificate"
+    if "EOF occurred" in text:  # with TLS 1.3 a server may hang up after the handshake in place of saying what it lacks
+        return "the PACS ended it; where it asks for a certificate of ours, give tls.certificate; else check the port"
     return "check the port and tls"
 
 

@@ -74,7 +74,7 @@ class DimseConnection:
                         association.send_c_cancel(1, query_model=model)
                     yield answer
 
-    def fetch(self, instances: Sequence[Instance], take: Take) -> None:
+    def fetch(self, instances: Sequence[Instance], take: Take, *, whole: bool = False) -> None:
         for start in range(0, len(instances), _UIDS_AT_ONCE):
             part = instances[start : start + _UIDS_AT_ONCE]
             if self.dimse.retrieve == "move":

@@ -70,7 +70,7 @@ def pull(
 def _pull_series(connection: Connection, wanted: Sequence[Instance], folder: Path, retries: int, ended: Pulled) -> None:
     missing = [instance for instance in wanted if not is_whole(place_of(folder, instance.uid), instance.uid)]
     ended.there_already += len(wanted) - len(missing)
-    arrivals = _Arrivals(folder, missing)
+    arrivals = _Arrivals(folder, missing, len(wanted))
     if missing:
         _fetch(connection, arrivals, retries)
     ended.fetched += len(arrivals.kept)
@@ -91,18 +91,23 @@ def _fetch(connection: Connection, arrivals: _Arrivals, retries: int) -> None:
 
 def _attempt(connection: Connection, instances: Sequence[Instance], arrivals: _Arrivals, retries: int) -> str | None:
     """Why it ended early; None where the PACS has sent what it would."""
+
+    def fetched() -> None:
+        rest = [instance for instance in instances if instance.uid not in arrivals.kept]
+        connection.fetch(rest, arrivals.take, whole=2 * len(rest) > arrivals.series)
+
     try:
-        tried_again(lambda: connection.fetch([i for i in instances if i.uid not in arrivals.kept], arrivals.take), retries, "retrieval")
+        tried_again(fetched, retries, "retrieval")
     except PacsError as error:
         return str(error)
     return None
 
 
 class _Arrivals:
-    """Keeps what was asked for, once it is whole."""
+    """Keeps what was asked for, once it is whole. ``series``: how many instances the whole series has."""
 
-    def __init__(self, folder: Path, wanted: Sequence[Instance]) -> None:
-        self._folder, self._wanted = folder, {instance.uid: instance for instance in wanted}
+    def __init__(self, folder: Path, wanted: Sequence[Instance], series: int) -> None:
+        self._folder, self._wanted, self.series = folder, {instance.uid: instance for instance in wanted}, series
         self.kept: set[str] = set()
         self.refused: dict[str, str] = {}
 

@@ -131,7 +131,7 @@ class Flaky:
     def find(self, *asked: Any) -> Iterator[pydicom.Dataset]:
         return self._connection.find(*asked)
 
-    def fetch(self, instances: list[Instance], take: Take) -> None:
+    def fetch(self, instances: list[Instance], take: Take, **how: bool) -> None:
         self.calls += 1
 
         def one(uid: str, data: bytes) -> None:
