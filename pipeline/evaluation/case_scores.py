@@ -23,7 +23,7 @@ from pipeline.evaluation.grades import ScoredPicture
 from pipeline.evaluation.measured import Measured, measure_masks
 from pipeline.evaluation.objects import Boxes, ScoredPlane, Shared
 from pipeline.evaluation.scoring import Row, rows_of
-from pipeline.evaluation.surfaces import SurfaceScore, score_surfaces
+from pipeline.evaluation.surfaces import SurfaceScore, score_device, score_surfaces
 from pipeline.inference.predict import Predictor, PreprocessedScan
 from pipeline.inference.proposals import draw_proposals, proposals_of
 from pipeline.metrics.calibration import PixelReliability
@@ -48,7 +48,7 @@ class Kept:
     warnings: list[str]
 
 
-_LISTS = ("rows", "planes", "measured", "surfaces", "graded")
+_LISTS = ("rows", "planes", "measured", "surfaces", "device", "graded")
 
 
 @dataclass
@@ -70,6 +70,7 @@ class CaseScores:
     planes: list[ScoredPlane] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
     surfaces: list[SurfaceScore] = field(default_factory=list)
+    device: list[SurfaceScore] = field(default_factory=list)
     graded: list[ScoredPicture] = field(default_factory=list)
     doubt: DoubtScores = field(init=False)
     warnings: list[str] = field(default_factory=list)
@@ -177,6 +178,7 @@ class CaseScores:
             ours, spacing = self.predictor.bundle.label_map, scan.geometry.spacing_mm
             known = pixels.known
             self.surfaces += score_surfaces(case.key, pixels.probabilities, pixels.layers, ours, mask, self.theirs, known, spacing)
+        self.device += score_device(case.key, scan.lines, mask, self.theirs, mask != IGNORE, scan.geometry.spacing_mm)
         if self.drawn < PICTURES:
             self.drawn += 1
             _draw_example(self.out / "examples" / f"{case.key}.png", scan, self.shared.label_map, pixels)

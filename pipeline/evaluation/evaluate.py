@@ -84,7 +84,8 @@ def evaluate(
     """Score one part of a labelled data set and write ``out/per_image.csv`` and ``out/summary.json``, each atomically.
 
     A classification bundle leaves ``grades.csv``, ``confusion.png`` and ``reliability.png`` in place of the first; a detection bundle also
-    ``objects.csv``, ``precision_recall.png`` and ``froc.png``; one that finds disc and cup ``vcdr.csv``, one with layers ``surfaces.csv``.
+    ``objects.csv``, ``precision_recall.png`` and ``froc.png``; one that finds disc and cup ``vcdr.csv``, one with layers ``surfaces.csv``
+    and, where devices drew lines into the scans, ``device_surfaces.csv``.
     One with probabilities also leaves ``doubt.csv`` and ``coverage_risk.png``: whether it knows where it is wrong (evaluation/doubt.py).
 
     Parameters
@@ -241,6 +242,8 @@ def _summarise(scores: CaseScores) -> dict[str, Any]:
             found[of.name] = summarise_measured(of, own)
     if scores.surfaces:
         found["surfaces"] = summarise_surfaces(scores.surfaces)
+    if scores.device:
+        found["device_surfaces"] = summarise_surfaces(scores.device)
     if doubt := scores.doubt.summary():
         found["doubt"] = doubt
     if scores.doubt.rows:
@@ -268,6 +271,8 @@ def _write_tables(out: Path, scores: CaseScores) -> dict[str, str]:
         tables[TABLE] = doubt_table(scores.doubt.rows)
     if scores.surfaces:
         tables["surfaces.csv"] = surface_table(scores.surfaces)
+    if scores.device:
+        tables["device_surfaces.csv"] = surface_table(scores.device)
     return {name: _write_table(out / name, lines) for name, lines in tables.items()}
 
 

@@ -126,7 +126,9 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     if "grades" in summary:
         lines += _grade_lines(summary["grades"])
     if "surfaces" in summary:
-        lines += _surface_lines(summary["surfaces"])
+        lines += _surface_lines("surfaces", summary["surfaces"])
+    if "device_surfaces" in summary:
+        lines += _surface_lines("the device's own lines beside the same labels", summary["device_surfaces"])
     lines += doubt_lines(summary.get("doubt", {}))
     lines += [f"warning: {text}" for text in summary["warnings"]]
     return lines
@@ -152,10 +154,10 @@ def _line(label: str, name: str, score: Mapping[str, Any]) -> str:
     return f"  {label:<14}  {name.replace('_', ' '):<22} {value:>7}  {interval:<16}  {reasons}".rstrip()
 
 
-def _surface_lines(summary: Mapping[str, Any]) -> list[str]:
-    """What a person reads of ``summary["surfaces"]``: a line a surface."""
+def _surface_lines(whose: str, summary: Mapping[str, Any]) -> list[str]:
+    """What a person reads of ``summary["surfaces"]``, or of the device's: a line a surface."""
     unit = summary["unit"]
-    lines = [f"surfaces, in {unit}, mean over scans:"]
+    lines = [f"{whose}, in {unit}, mean over scans:"]
     for name, own in summary["surfaces"].items():
         mean = own["mean_abs"]
         if mean["value"] is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.evaluation.summary import by_patient, mean_of
-from pipeline.measurements.surfaces import SurfaceError, axial_scale, find_surfaces, jumps, surface_errors
+from pipeline.measurements.device_lines import drawn_surfaces
+from pipeline.measurements.surfaces import SurfaceError, Surfaces, axial_scale, find_surfaces, jumps, surface_errors
 from pipeline.types import CaseKey, LabelMap
 
 DEFINITION = (
@@ -65,7 +66,31 @@ def score_surfaces(
     labelled = theirs.layers(truth)
     found, true = find_surfaces(probabilities, ours), find_surfaces(labelled, theirs, known).only(names)
     found.depth[_beside(ours, _missed_layers(layers, ours, labelled, theirs, known))] = np.nan
-    found = found.only(names)
+    return _scored(case, found.only(names), true, spacing_mm)
+
+
+def score_device(
+    case: CaseKey,
+    lines: Mapping[str, npt.NDArray[np.float32]],
+    truth: npt.NDArray[np.int64],
+    theirs: LabelMap,
+    known: npt.NDArray[np.bool_],
+    spacing_mm: Sequence[float | None] | None,
+) -> list[SurfaceScore]:
+    """The lines that the device drew into a scan's file, as a second reader: a score of each surface that the label has, too.
+
+    Parameters
+    ----------
+    lines: of a Scan. truth, theirs, known: as of :func:`score_surfaces`.
+    """
+    device = drawn_surfaces(lines)
+    names = [] if device is None else [name for name in theirs.surface_names if name in device.names]
+    if device is None or not names:
+        return []
+    return _scored(case, device.only(names), find_surfaces(theirs.layers(truth), theirs, known).only(names), spacing_mm)
+
+
+def _scored(case: CaseKey, found: Surfaces, true: Surfaces, spacing_mm: Sequence[float | None] | None) -> list[SurfaceScore]:
     both = ~np.isnan(found.depth) & ~np.isnan(true.depth)
     scale, _ = axial_scale(spacing_mm)
     steps = zip(jumps(found, spacing_mm, both), jumps(true, spacing_mm, both), strict=True)

@@ -215,6 +215,25 @@ def test_what_the_device_drew_is_kept_beside_what_was_found(tmp_path: Path, laye
     }
 
 
+def test_the_device_is_a_second_reader_of_the_surfaces(tmp_path: Path, layered: Bundle) -> None:
+    lines = np.full((3, 3, 10), LARGEST, np.float32)
+    lines[:, 0], lines[:, 1, 2:] = 5.5, 11.5  # ILM two rows too deep, BM where the label ends, in eight columns
+    (tmp_path / "data" / "scans").mkdir(parents=True)
+    (tmp_path / "data" / "labels").mkdir()
+    Vol(((grey(retina()) / 255) ** 4).astype(np.float32), lines).save(tmp_path / "data" / "scans" / "b_L.vol")
+    write_nifti(tmp_path / "data" / "labels" / "b_L.nii.gz", retina(), Geometry((3, 16, 10)))
+    write(tmp_path / "data", "c_R", retina(), retina())
+    summary = score(tmp_path, images={"file": "scans/{patient}_{eye}.*"})
+    rows = {row["surface"]: row for row in table(tmp_path / "out" / "device_surfaces.csv")}
+    assert [(name, row["unit"], row["mean_abs"], row["bias"], row["columns"], row["missing"]) for name, row in rows.items()] == [
+        ("ILM", "um", "7.8125", "7.8125", "30", "0"),
+        ("BM", "um", "0.0000", "0.0000", "24", "6"),
+    ]
+    assert float(summary["surfaces"]["surfaces"]["ILM"]["mean_abs"]["value"]) == 0, "the network's are beside them"
+    text = "\n".join(summary_lines(summary))
+    assert "the device's own lines beside the same labels, in um, mean over scans:\n  ILM              error 7.81" in text
+
+
 def test_a_bundle_without_layers_writes_none_of_it(tmp_path: Path, layered: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = LabelMap(RETINA.classes)
     other = make_bundle(tmp_path / "bundle", modality="oct", input_channels=1, label_map=plain, task=GreyTask(plain), thresholds={})
