@@ -97,10 +97,10 @@ class Staging:
     moved: Path
 
     @classmethod
-    def of(cls, out: Path, process: str = "", scratch: Path | None = None) -> Staging:
-        """Of a ``process`` among those that share ``out``; with a ``scratch`` folder, cases are made there and moved whole."""
+    def of(cls, out: Path, process: str = "", aside: Path | None = None) -> Staging:
+        """Of a ``process`` among those that share ``out``; with a folder ``aside``, cases are made in there and moved whole."""
         moved = out / ".staging" / process
-        return cls(moved if scratch is None else scratch / f"ocuseg-{process}", moved)
+        return cls(moved if aside is None else aside / "cases", moved)
 
     def close(self) -> None:
         for path in {self.made, self.moved}:

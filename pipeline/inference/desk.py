@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from pipeline.atomic import unless_gone
 from pipeline.errors import TooManyFailures
 from pipeline.inference import found
+from pipeline.inference.aside import Aside
 from pipeline.inference.case_files import Staging
 from pipeline.inference.crew import Crew
 from pipeline.inference.journal import Entry, Journal
@@ -116,7 +116,8 @@ class Desk:
         again: bool = False,
     ) -> None:
         self.out, self.root, self.names, self.crew = out, root, names, crew
-        self.staging = Staging.of(out, crew.me, scratch)
+        self._aside = Aside(scratch)
+        self.staging = Staging.of(out, crew.me, None if scratch is None else self._aside.path)
         self.hands, self.originals = Hands(self._publish), Originals()
         self.again = again
         self.enough: Callable[[], bool] = lambda: False
@@ -125,7 +126,6 @@ class Desk:
         self.finished, self.stopped, self.roles = 0, False, Counter[Role]()
         self.failures, self.most_failures = 0, math.inf
         self._journal: Journal | None = None
-        self._aside = Path(tempfile.mkdtemp(prefix="ocuseg-", dir=scratch))
         self.take_in_again()
 
     @property
@@ -141,7 +141,7 @@ class Desk:
         self._copy()
         while self.is_replaced():  # meanwhile, so that the copy may not be whole
             self._copy()
-        self._journal = Journal(self._aside / JOURNAL, self.names, copy=True)
+        self._journal = Journal(self._aside.path / JOURNAL, self.names, copy=True)
         self.shares = Shares(self.out / WORK / "entries", self.crew.me)
         self.shares.take_in(self.journal)
         if entries := self.hands.entries():
@@ -152,9 +152,9 @@ class Desk:
     def _copy(self) -> None:
         self._seen = _state(self.out / JOURNAL)
         for end in ("", "-journal"):  # a version before 4 may have been killed while it wrote
-            (self._aside / f"{JOURNAL}{end}").unlink(missing_ok=True)
+            (self._aside.path / f"{JOURNAL}{end}").unlink(missing_ok=True)
             with unless_gone():
-                shutil.copyfile(self.out / f"{JOURNAL}{end}", self._aside / f"{JOURNAL}{end}")
+                shutil.copyfile(self.out / f"{JOURNAL}{end}", self._aside.path / f"{JOURNAL}{end}")
 
     def catch_up(self) -> bool:
         """What others have published or settled since; whether one has replaced the journal, as what was published is then in there."""
@@ -175,8 +175,8 @@ class Desk:
         """This process has replaced the folder's journal: remove what was published, which is in it, and what dead processes left."""
         self._seen = _state(self.out / JOURNAL)
         self.shares.forget()
-        found.forget(self.out / WORK)
         living = self.crew.clear_up()
+        found.forget(self.out / WORK, living)
         self.shares.clear_up(living)
         for path in (self.out / ".staging").glob("*"):
             if path.name not in living:
@@ -222,9 +222,10 @@ class Desk:
         todo: list[File] = []
         refused: list[tuple[File, Entry]] = []
         known: list[Piece] = []
+        of = self.journal.of_files(listed.token for listed in block.files)
         for listed in block.files:
             file = File(listed.path, listed.token, stamp_of(listed.path, self.names), listed.key)
-            entries = [one for one in self.journal.of_file(file.token) if one.stamp == file.stamp and self.stands(one)]
+            entries = [one for one in of.get(file.token, ()) if one.stamp == file.stamp and self.stands(one)]
             if listed.problem is not None:
                 refused.append((file, file.refused(listed.problem)))
             elif anew or not entries:
@@ -306,7 +307,7 @@ class Desk:
         if self._journal is not None:
             self._journal.close()
         self.staging.close()
-        shutil.rmtree(self._aside, ignore_errors=True)
+        self._aside.close()
 
 
 def is_complete(out: Path) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
@@ -28,7 +27,7 @@ from pipeline.inference.on_cluster import OnCluster, work_on_cluster
 from pipeline.inference.out_folder import WORK
 from pipeline.inference.profile import Profile
 from pipeline.inference.settle import carry_out, decide, tell_conflicts
-from pipeline.inference.visits import export
+from pipeline.inference.visits import export, patients_of
 from pipeline.inference.worker import Means, Worker
 from pipeline.memory import Limits, usual_workers
 from pipeline.scans.identity import Pseudonyms, tell_of_roles, warn_of_one_patient
@@ -234,10 +233,10 @@ def finish(desk: Desk, *, finds_objects: bool) -> bool:
             return False
         tell_conflicts(journal, out)
         export(journal, out)
-        write_measurements(out, sorted({entry.case for entry in journal.results()}))
+        write_measurements(out, patients_of(journal))
         if finds_objects:
             gather_coco(out)
-        warn_of_one_patient(Counter(entry.case.partition("_")[0] for entry in journal.results()))
+        warn_of_one_patient(journal.images_of_patients())
         if not desk.crew.holds(SETTLE):
             return False
         journal.save(out / JOURNAL)

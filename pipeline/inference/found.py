@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.scans.listing import Listing
@@ -42,7 +42,7 @@ def found(work: Path) -> Iterator[tuple[str, str, int]]:
                     yield token, key, of
 
 
-def forget(work: Path) -> None:
-    """Once a run is complete."""
-    for path in work.glob(f"{FOUND}.*"):
+def forget(work: Path, living: Sequence[str]) -> None:
+    """Once a run is complete; and what processes had begun to write that live no more."""
+    for path in (*work.glob(f"{FOUND}.*"), *(path for path in work.glob(f".{FOUND}.*") if path.suffix[1:] not in living)):
         path.unlink(missing_ok=True)

@@ -11,9 +11,11 @@ that another process writes, which is not safe on network file systems.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, fields, replace
+from itertools import groupby, islice
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -67,7 +69,7 @@ class Entry:
 
     def row(self) -> tuple[object, ...]:
         """Its fields in their order."""
-        return tuple(getattr(self, name) for name in _FIELDS)
+        return _ROW(self)
 
     def may_be(self, other: Entry) -> bool:
         """Whether two files may hold one picture, or have one name."""
@@ -75,11 +77,22 @@ class Entry:
 
 
 _FIELDS = tuple(f.name for f in fields(Entry))
+_ROW = attrgetter(*_FIELDS)
 _COLUMNS = ", ".join(f'"{name}"' for name in _FIELDS)
+_PATIENT = """substr("case", 1, instr("case", '_') - 1)"""
+_KNOWN = "SELECT max(sha256 = ? AND status IN ('done', 'part') AND settled) FROM entries WHERE token = ?"
+"""Whether the result of a content of a file is settled; None where nothing is known of the file."""
+_FORGET = "DELETE FROM entries WHERE token = ? AND (status != 'done' OR sha256 = ?)"
+_ENTER = f"INSERT INTO entries ({_COLUMNS}) VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608 (fixed names)
+_AT_ONCE, _UNSAVED = 500, 1000
+"""Tokens that one question asks for (older SQLites take 999); entries of a copy between two writes to its file, so that neither memory
+nor the time of an entry grows."""
+_SETTLE = "UPDATE entries SET settled = 1 WHERE status IN ('done', 'part', 'duplicate') AND NOT settled AND id BETWEEN ? AND ?"
 _GATHER = """
 DROP TABLE IF EXISTS temp.gathered;
 CREATE TEMP TABLE gathered AS
-  SELECT *, CASE WHEN instance != '' AND pixels != '' THEN instance || ' ' || pixels WHEN own != '' THEN own ELSE sha256 END AS content,
+  SELECT id, token, status, "case", key, series, instance, pixels, settled,
+  CASE WHEN instance != '' AND pixels != '' THEN instance || ' ' || pixels WHEN own != '' THEN own ELSE sha256 END AS content,
   id IN (SELECT max(id) FROM entries GROUP BY token) AS is_last
   FROM entries WHERE status IN ('done', 'part', 'duplicate') AND sha256 != '' AND (is_last OR (status = 'done' AND settled));
 """
@@ -96,7 +109,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, pseudonyms: Pseudonyms, *, copy: bool = False) -> None:
-        self._name, self._copy = path.name, copy
+        self._name, self._copy, self._unsaved = path.name, copy, 0
         with self._refusals(), closed_on_error(opened(path, create=True)) as self._database:
             self._prepare(pseudonyms)
 
@@ -116,8 +129,9 @@ class Journal:
             self._database.execute(f"CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, {_COLUMNS})")
             self._add_days()
             self._add_settled()
-            for column in ("token", "sha256", "instance"):
-                self._database.execute(f"CREATE INDEX IF NOT EXISTS by_{column} ON entries ({column})")
+            self._database.execute("CREATE INDEX IF NOT EXISTS by_token ON entries (token)")
+            for column in ("sha256", "instance"):  # of earlier versions
+                self._database.execute(f"DROP INDEX IF EXISTS by_{column}")
         if version < VERSION:
             self._database.execute("VACUUM")  # else what was dropped stays in the file's free pages
             self._database.execute(f"PRAGMA user_version = {VERSION}")
@@ -159,12 +173,18 @@ class Journal:
             self._database.execute(f"ALTER TABLE entries ADD COLUMN {column} NOT NULL DEFAULT {1 if column == 'settled' else repr('')}")
 
     def close(self) -> None:
-        self._database.close()
+        with closing(self._database):
+            self._database.commit()
 
     def save(self, path: Path) -> None:
         """Settle it all, and put a copy of it, compact and whole, in the place of ``path``."""
-        with self._refusals(), self._database:
-            self._database.execute("UPDATE entries SET settled = 1 WHERE status IN ('done', 'part', 'duplicate')")
+        with self._refusals():
+            (last,) = self._database.execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()
+            for first in range(0, last + 1, _UNSAVED):
+                with self._database:  # what SQLite keeps for taking back a transaction is in memory
+                    self._database.execute(_SETTLE, (first, first + _UNSAVED))
+            self._database.execute("DROP INDEX IF EXISTS by_case")
+            self._database.commit()
         with self._refusals(), atomic_path(path, durable=True) as staged:
             staged.unlink(missing_ok=True)
             self._database.execute("VACUUM INTO ?", (str(staged),))
@@ -177,6 +197,15 @@ class Journal:
         """Entries of one file; more than one when its content changed after a result was written."""
         return list(self._select("token = ?", (token,)))
 
+    def of_files(self, tokens: Iterable[str]) -> dict[str, list[Entry]]:
+        """As :meth:`of_file`, of several files: {token: its entries}, without those that nothing is known of."""
+        found: dict[str, list[Entry]] = {}
+        left = iter(tokens)
+        while some := tuple(islice(left, _AT_ONCE)):
+            for entry in self._select(f"token IN ({', '.join('?' * len(some))})", some):
+                found.setdefault(entry.token, []).append(entry)
+        return found
+
     def results(self) -> Iterator[Entry]:
         """Finished cases and the parts of volumes, in the order in which they were entered."""
         yield from self._select("status IN ('done', 'part') ORDER BY id", ())
@@ -186,24 +215,38 @@ class Journal:
         with self._refusals():
             return self._database.execute("SELECT 1 FROM entries WHERE token = ? LIMIT 1", (token,)).fetchone() is not None
 
+    def by_patient(self) -> Iterator[tuple[str, Iterator[tuple[str, int | None, str]]]]:
+        """(patient, (case, day, what counted for the patient) of each of the finished cases), sorted."""
+        query = f"""SELECT {_PATIENT}, "case", day, patient_source FROM entries WHERE status = 'done' ORDER BY 1, 2, id"""  # noqa: S608
+        with self._refusals():
+            for patient, rows in groupby(self._database.execute(query), key=itemgetter(0)):
+                yield patient, ((case, day, source) for _, case, day, source in rows)
+
+    def images_of_patients(self) -> Iterator[tuple[str, int]]:
+        """(patient, how many files are finished cases or slices of them)."""
+        with self._refusals():
+            query = f"SELECT {_PATIENT}, count(*) FROM entries WHERE status IN ('done', 'part') GROUP BY 1"  # noqa: S608 (fixed names)
+            yield from self._database.execute(query)
+
     def record(self, *entries: Entry) -> None:
         """Enter, together. Each entry replaces what was known of its file, except results of earlier content; the result of a content
         that was settled stays settled."""
-        marks = ", ".join("?" * len(fields(Entry)))
-        with self._refusals(), self._database:
+        with self._refusals(), self._change(len(entries)):
             for entry in entries:
-                same = "token = ? AND (status != 'done' OR sha256 = ?)"
-                kept = "token = ? AND sha256 = ? AND status IN ('done', 'part') AND settled"
-                if (
-                    entry.status in ("done", "part")
-                    and self._database.execute(
-                        f"SELECT 1 FROM entries WHERE {kept}",  # noqa: S608 (fixed names)
-                        (entry.token, entry.sha256),
-                    ).fetchone()
-                ):
+                ((settled,),) = self._database.execute(_KNOWN, (entry.sha256, entry.token))
+                if settled is not None:
+                    self._database.execute(_FORGET, (entry.token, entry.sha256))
+                if settled and entry.status in ("done", "part"):
                     entry = replace(entry, settled=1)
-                self._database.execute(f"DELETE FROM entries WHERE {same}", (entry.token, entry.sha256))  # noqa: S608 (fixed names)
-                self._database.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES ({marks})", entry.row())  # noqa: S608 (fixed names)
+                self._database.execute(_ENTER, entry.row())
+
+    def _change(self, entries: int) -> AbstractContextManager[object]:
+        """A transaction; of a copy, one of many entries, as nothing of it is kept for a crash."""
+        self._unsaved += entries
+        if self._copy and self._unsaved < _UNSAVED:
+            return nullcontext()
+        self._unsaved = 0
+        return self._database
 
     def forget_case(self, case: str) -> None:
         """A case that must not be, and is not settled."""
@@ -226,10 +269,10 @@ class Journal:
     def gather(self) -> None:
         """Put what may be a picture into a table of its own, for the questions below: of each file its last entry, and earlier settled
         results."""
-        columns = ("content", "series", "key", "instance")
-        indices = "".join(f'CREATE INDEX temp.gathered_{name} ON gathered ("{name}");' for name in columns)
+        columns = {"content": "", "key": "", "series": "WHERE series != ''", "instance": "WHERE instance != ''"}
+        indices = "".join(f"CREATE INDEX temp.gathered_{name} ON gathered ({name}) {which};" for name, which in columns.items())
         with self._refusals(), self._database:
-            self._database.executescript(f"{_GATHER} {indices}")
+            self._database.executescript(f'{_GATHER} {indices} CREATE INDEX IF NOT EXISTS by_case ON entries ("case", token);')
 
     def equal_contents(self) -> Iterator[list[Entry]]:
         """Files of one content, or repetitions of one that is not there any more, of which not all are settled."""
@@ -250,15 +293,12 @@ class Journal:
         yield from self._groups("instance", which, "min(settled) = 0 AND count(DISTINCT pixels) > 1")
 
     def _groups(self, column: str, which: str, having: str) -> Iterator[list[Entry]]:
-        query = f'SELECT "{column}" FROM temp.gathered WHERE {which} GROUP BY "{column}" HAVING {having} ORDER BY "{column}"'  # noqa: S608
+        query = f"SELECT {column} FROM temp.gathered WHERE {which} GROUP BY {column} HAVING {having} ORDER BY {column}"  # noqa: S608
         with self._refusals():
             values = self._database.execute(query).fetchall()
             for (value,) in values:
-                rows = self._database.execute(
-                    f'SELECT {_COLUMNS} FROM temp.gathered WHERE {which} AND "{column}" = ? ORDER BY id',  # noqa: S608
-                    (value,),
-                )
-                yield [Entry(*row) for row in rows]
+                chosen = f"SELECT id FROM temp.gathered WHERE {which} AND {column} = ?"  # noqa: S608 (fixed names)
+                yield [*self._select(f"id IN ({chosen}) ORDER BY id", (value,))]
 
     def counts(self) -> dict[str, int]:
         """How many entries have each status; ``with_warnings`` is how many of those done have something that a person must know.

@@ -1,7 +1,7 @@
 """``measurements.csv`` of a predictions folder, and the same as Parquet: one row an eye and visit, the numbers those of ``case.json``.
 
-Columns are documented in docs/measurements.md. Records are read one by one and put aside on the disk, so that memory does not grow with
-the number of cases by more than their names.
+Columns are documented in docs/measurements.md. Records are read patient by patient and put aside on the disk, so that memory does not grow
+with the number of cases.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import groupby
@@ -43,10 +43,8 @@ Numbers = Sequence[float | None]
 
 @dataclass(frozen=True, order=True)
 class _Image:
-    """What is remembered of a case: where its row belongs, and where in the file of records put aside it begins.
-
-    ``number`` of the visit, infinite where it has none; ``alone`` where another image may be of another eye or person.
-    """
+    """Where the row of a case belongs: ``number`` of the visit, infinite where it has none; ``alone`` where another image may be of
+    another eye or person."""
 
     patient: str
     number: float
@@ -54,7 +52,6 @@ class _Image:
     eye: str
     case: str
     alone: bool
-    at: int
 
     @property
     def group(self) -> tuple[object, ...]:
@@ -67,63 +64,76 @@ def column_of(key: str, unit: str, scale: str | None) -> str:
     return key + _SUFFIX.get(unit, f"_{unit}") + ("_estimated" if scale == "estimated" else "")
 
 
-def write_measurements(out: Path, cases: Iterable[str]) -> None:
-    """Write ``measurements.csv``, and ``measurements.parquet`` where pyarrow is installed, from the records of finished ``cases``.
+def write_measurements(out: Path, patients: Iterable[tuple[str, PatientVisits, Sequence[str]]]) -> None:
+    """Write ``measurements.csv``, and ``measurements.parquet`` where pyarrow is installed, from the records of finished cases.
+
+    ``patients``: the visits of each, and the names of the cases, sorted.
 
     Raises
     ------
     OSError: the disk is full, or the folder cannot be written.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8", dir=out) as aside:
-        visits = VisitsRecord.read(out)
-        images, columns = _put_aside(out, cases, visits, aside)
+        columns = _put_aside(out, patients, aside)
         names = sorted(columns, key=lambda name: (place_in_registry(columns[name]), name))
         heading = [*ABOUT, *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))]
+        aside.seek(0)
         with atomic_path(out / CSV_FILE, durable=True) as staged, staged.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(heading)
-            for _, group in groupby(sorted(images), key=lambda image: image.group):
-                writer.writerow(_row([*group], visits, aside, names, columns))
+            for whose, records in map(json.loads, aside):
+                writer.writerow(_row(whose, records, names, columns))
     if find_spec("pyarrow") is None:
         log.info("%s is not written, because pyarrow is not installed; %s holds the same", PARQUET_FILE, CSV_FILE)
         return
     _write_parquet(out, heading)
 
 
-def _put_aside(out: Path, cases: Iterable[str], visits: VisitsRecord, aside: IO[str]) -> tuple[list[_Image], dict[str, str]]:
-    """Each case and where its numbers begin in ``aside``; and {column: key of its measure} of all."""
-    images, columns = [], {}
-    for case in cases:
-        try:
-            record = CaseRecord.read(out / "cases" / case)
-            key = CaseKey.parse(record.case)
-        except (OSError, ValueError) as error:
-            log.warning("case %s is left out of %s: %s", case, CSV_FILE, first_fault(error))
-            continue
-        eye, visit = record.geometry.laterality or key.eye, visits.of(key)
-        number = math.inf if visit is None or visit.number is None else visit.number
-        alone = eye == "U" or visits.patients.get(key.patient, PatientVisits()).in_doubt
-        images.append(_Image(key.patient, number, key.visit, eye, case, alone, aside.tell()))
-        numbers = {}
-        for measure in record.measures:
-            if measure.value is not None:
-                column = column_of(measure.key, measure.unit, measure.scale)
-                columns[column] = measure.key
-                numbers[column] = (measure.value, measure.low, measure.high)
-        own = {
-            "modality": record.modality,
-            "quality": record.quality.grade if record.quality else None,
-            "flags": [flag.code for flag in record.flags],
-            "numbers": numbers,
-            "reasons": {measure.key: measure.undefined for measure in record.measures if measure.value is None},
-        }
-        aside.write(json.dumps(own) + "\n")
-    return images, columns
+def _put_aside(out: Path, patients: Iterable[tuple[str, PatientVisits, Sequence[str]]], aside: IO[str]) -> dict[str, str]:
+    """Of each line, in their order, whose it is and {case: its numbers}. Returns {column: key of its measure}."""
+    columns: dict[str, str] = {}
+    for patient, its_visits, cases in patients:
+        visits = VisitsRecord(patients={patient: its_visits})
+        images, records = [], {}
+        for case in cases:
+            try:
+                record = CaseRecord.read(out / "cases" / case)
+                key = CaseKey.parse(record.case)
+            except (OSError, ValueError) as error:
+                log.warning("case %s is left out of %s: %s", case, CSV_FILE, first_fault(error))
+                continue
+            eye, visit = record.geometry.laterality or key.eye, visits.of(key)
+            number = math.inf if visit is None or visit.number is None else visit.number
+            images.append(_Image(key.patient, number, key.visit, eye, case, eye == "U" or its_visits.in_doubt))
+            records[case] = _numbers(record, columns)
+        for _, group in groupby(sorted(images), key=lambda image: image.group):
+            together = [*group]
+            first = together[0]
+            when = visits.of(CaseKey.parse(first.case)) or VisitRecord(visit=first.visit)
+            whose = [first.patient, its_visits.source, first.eye, first.visit, when.number, when.days]
+            aside.write(json.dumps([whose, {image.case: records[image.case] for image in together}]) + "\n")
+    return columns
 
 
-def _row(images: Sequence[_Image], visits: VisitsRecord, aside: IO[str], names: Sequence[str], columns: Mapping[str, str]) -> list[Any]:
+def _numbers(record: CaseRecord, columns: dict[str, str]) -> dict[str, Any]:
+    """What a line needs of a case; its measures are entered in ``columns``."""
+    numbers = {}
+    for measure in record.measures:
+        if measure.value is not None:
+            column = column_of(measure.key, measure.unit, measure.scale)
+            columns[column] = measure.key
+            numbers[column] = (measure.value, measure.low, measure.high)
+    return {
+        "modality": record.modality,
+        "quality": record.quality.grade if record.quality else None,
+        "flags": [flag.code for flag in record.flags],
+        "numbers": numbers,
+        "reasons": {measure.key: measure.undefined for measure in record.measures if measure.value is None},
+    }
+
+
+def _row(whose: Sequence[Any], records: Mapping[str, dict[str, Any]], names: Sequence[str], columns: Mapping[str, str]) -> list[Any]:
     """One line, of the images of one eye and visit."""
-    records = dict(_read(images, aside))
     kinds = _kinds(records)
     counted = {case: record for kind in kinds for case, record in kind.items()}
     numbers = [_joined(kinds, name) for name in names]
@@ -131,22 +141,13 @@ def _row(images: Sequence[_Image], visits: VisitsRecord, aside: IO[str], names: 
     reasons = {key: why for record in counted.values() for key, why in record["reasons"].items() if key not in measured}
     grades = [grade for grade in _GRADES if grade is not None and any(record["quality"] == grade for record in counted.values())]
     flags = sorted({code for record in counted.values() for code in record["flags"]})
-    first, patient = images[0], visits.patients.get(images[0].patient, PatientVisits())
-    when = visits.of(CaseKey.parse(first.case)) or VisitRecord(visit=first.visit)
-    whose = [first.patient, patient.source, first.eye, first.visit, *("" if own is None else own for own in (when.number, when.days))]
-    about = [*whose, len(images), " ".join(counted), _how(records, kinds), grades[0] if grades else ""]
+    about = [*("" if own is None else own for own in whose), len(records), " ".join(counted), _how(records, kinds), *(grades[:1] or [""])]
     return [
         *about,
         " ".join(flags),
         "; ".join(f"{key}: {why}" for key, why in reasons.items()),
         *("" if n is None else repr(n) for own in numbers for n in own),
     ]
-
-
-def _read(images: Sequence[_Image], aside: IO[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for image in images:
-        aside.seek(image.at)
-        yield image.case, json.loads(aside.readline())
 
 
 def _kinds(records: Mapping[str, dict[str, Any]]) -> list[dict[str, dict[str, Any]]]:

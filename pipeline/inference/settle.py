@@ -146,6 +146,7 @@ def tell_conflicts(journal: Journal, out: Path) -> None:
         for case in sorted({entry.case for entry in group if entry.pixels != first.pixels and not entry.settled} - {first.case}):
             _warn(out / "cases" / case, note)
             journal.record(*(_noted(entry, note) for entry in journal.of_case(case) if entry.status == "done"))
+    journal.gather()
     for group in journal.equal_contents():
         made = [entry for entry in group if _has_case(entry, out)]
         for entry in (one for one in group if made and one.status == "duplicate" and not one.settled):

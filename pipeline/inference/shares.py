@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.atomic import sync, unless_gone
+from pipeline.atomic import unless_gone
 from pipeline.inference.journal import Entry, Journal
 
 
@@ -15,7 +16,10 @@ class Shares:
     """The published entries below ``folder``; ``me`` names this process.
 
     ``ORIGIN.N.jsonl`` holds the entries of a block (or of what of it was finished when its process was stopped: ``ORIGIN-part``), one
-    a line; N counts how often the block was worked on, as what failed is tried again by a later call.
+    a line, and their checksum; N counts how often the block was worked on, as what failed is tried again by a later call.
+
+    Nothing waits for the disk: a file that a loss of power leaves incomplete does not fit its checksum, and counts as an empty one, so
+    that its block is worked on again. The cases that it told of are there, and recognised.
     """
 
     def __init__(self, folder: Path, me: str) -> None:
@@ -34,8 +38,8 @@ class Shares:
         while self._path(name, number).exists():
             number += 1
         staged = self._folder / f".{name}.{self._me}"
-        staged.write_text("".join(json.dumps(entry.row()) + "\n" for entry in entries), encoding="utf-8")
-        sync(staged)
+        text = "".join(json.dumps(entry.row()) + "\n" for entry in entries)
+        staged.write_text(text + _checksum(text), encoding="ascii")
         os.replace(staged, self._path(name, number))
         self._known[name] = number
 
@@ -44,7 +48,7 @@ class Shares:
 
     def take_in(self, journal: Journal, told: Callable[[Entry], None] = lambda entry: None) -> None:
         """Record in ``journal`` what was published and is not known yet."""
-        for name, number in sorted(self._published()):
+        for name, number in sorted(self._published(news=True)):
             if number > self._known.get(name, 0):
                 with unless_gone():  # somebody has just put everything into the journal
                     entries = self._read(name, number)
@@ -66,15 +70,23 @@ class Shares:
             if path.suffix[1:] not in living:
                 path.unlink(missing_ok=True)
 
-    def _published(self) -> Iterator[tuple[str, int]]:
-        for path in self._folder.glob("*.jsonl"):
-            name, _, number = path.stem.rpartition(".")
-            if number.isdecimal():
-                yield name, int(number)
+    def _published(self, *, news: bool = False) -> Iterator[tuple[str, int]]:
+        """(block, number) of each file, or of the ones that are not taken in yet."""
+        with os.scandir(self._folder) as files:
+            for file in files:
+                name, _, number = file.name.removesuffix(".jsonl").rpartition(".")
+                if file.name.endswith(".jsonl") and number.isdecimal() and (not news or int(number) > self._known.get(name, 0)):
+                    yield name, int(number)
 
     def _path(self, block: str, number: int) -> Path:
         return self._folder / f"{block}.{number}.jsonl"
 
     def _read(self, block: str, number: int) -> list[Entry]:
-        lines = self._path(block, number).read_text(encoding="utf-8").splitlines()
-        return [Entry(*json.loads(line)) for line in lines]
+        text, end, checksum = self._path(block, number).read_text(encoding="ascii", errors="replace").rpartition("\n")
+        if checksum != _checksum(text + end):
+            return []
+        return [Entry(*json.loads(line)) for line in text.splitlines()]
+
+
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"

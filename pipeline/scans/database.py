@@ -61,7 +61,7 @@ class TemporaryDatabase:
 
     def __init__(self, script: str) -> None:
         with closed_on_error(sqlite3.connect("", isolation_level=None)) as self._database:
-            self._database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA cache_size = -4096; {script}")
+            self._database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA cache_size = -1024; {script}")
 
     def close(self) -> None:
         self._database.close()

@@ -257,7 +257,7 @@ def index_folder(
                         on_file(listed.path, record)
             counts.codes.update(complete.outcomes())
             counts.with_warnings, counts.groups = complete.with_warnings(), complete.groups()
-            warn_of_one_patient(Counter((record.case or "").partition("_")[0] for record in complete if record.status == "read"))
+            warn_of_one_patient(Counter((record.case or "").partition("_")[0] for record in complete if record.status == "read").items())
         tell_of_roles(roles)
         _move(staged, out)
         left_over.unlink(missing_ok=True)

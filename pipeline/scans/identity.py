@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,7 +105,7 @@ class Pseudonyms:
     def token(self, kind: Kind, value: str | bytes) -> str:
         """Sixteen characters a-z, 2-7 that stand for ``value``; different kinds never share a token."""
         data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-        digest = hmac.new(self._key, kind.encode() + b"\0" + data, hashlib.sha256).digest()
+        digest = hmac.digest(self._key, kind.encode() + b"\0" + data, "sha256")
         return base64.b32encode(digest[:10]).decode().lower()
 
     def patient(self, name: str) -> str:
@@ -187,18 +188,22 @@ def of_file(whose: Identity, path: Path, names: Pseudonyms) -> Identity:
     return replace(whose, case=replace(whose.case, patient=names.patient(patient)), source="file", day=None, patient=patient)
 
 
-def warn_of_one_patient(patients: Counter[str]) -> None:
+def warn_of_one_patient(patients: Iterable[tuple[str, int]]) -> None:
     """Warn if most images of a folder count as one patient, as they do if one ID or folder stands for everybody.
 
-    ``patients``: images by patient.
+    ``patients``: each with the number of its images.
     """
-    (patient, most), *_ = patients.most_common(1) or [("", 0)]
-    if most >= MANY_OF_ONE and 2 * most > patients.total():
+    patient, most, total = "", 0, 0
+    for one, images in patients:
+        total += images
+        if images > most:
+            patient, most = one, images
+    if most >= MANY_OF_ONE and 2 * most > total:
         logger.warning(
             "%d of %d images count as one patient (%s), by one Patient ID or one folder; if they are several people's, put each person's "
             "files into a folder of their own, and blank the ID",
             most,
-            patients.total(),
+            total,
             patient,
         )
 

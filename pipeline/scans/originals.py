@@ -38,7 +38,7 @@ class Originals(TemporaryDatabase):
     def __init__(self) -> None:
         super().__init__(
             'CREATE TABLE seen (token, "case", sha256, instance, pixels);'
-            "CREATE INDEX by_sha256 ON seen (sha256); CREATE INDEX by_instance ON seen (instance);"
+            "CREATE INDEX by_sha256 ON seen (sha256); CREATE INDEX by_instance ON seen (instance) WHERE instance != '';"
         )
 
     def find(self, token: str, sha256: str | None, instance: str | None, pixels: str | None) -> Other | None:
@@ -50,8 +50,8 @@ class Originals(TemporaryDatabase):
         query = 'SELECT token, "case" FROM seen WHERE token != ? AND '
         for kind, condition, values in (
             ("same_content", "sha256 = ?", (sha256,)),
-            ("same_instance", "instance = ? AND pixels = ?", (instance, pixels)),
-            ("conflict", "instance = ? AND pixels != ''", (instance,)),
+            ("same_instance", "instance = ? AND instance != '' AND pixels = ?", (instance, pixels)),
+            ("conflict", "instance = ? AND instance != '' AND pixels != ''", (instance,)),
         ):
             row = all(values) and self._database.execute(f"{query}{condition} LIMIT 1", (token, *values)).fetchone()
             if row:

@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Literal
 
 from pipeline.scans.eyes import eye_of, laterality_from_name
@@ -112,10 +112,11 @@ def _plain_date(name: str) -> str:
 def place_below(path: Path, root: Path | None) -> tuple[str, ...]:
     """The parts of ``path`` below ``root``; only the file's name when there is no root or the file lies elsewhere."""
     if root is not None:
-        try:
-            return PurePath(os.path.abspath(path)).relative_to(os.path.abspath(root)).parts
-        except ValueError:
-            pass
+        top, place = os.path.abspath(root), os.path.abspath(path)
+        if place == top:
+            return ()
+        if place.startswith(start := os.path.join(top, "")):
+            return tuple(place[len(start) :].split(os.sep))
     return (path.name,)
 
 

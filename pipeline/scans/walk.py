@@ -45,16 +45,20 @@ def walk(root: Path, *, on_folder: Callable[[Path], None] | None = None) -> Iter
         return real == real_top or real.startswith(os.path.join(real_top, b""))
 
     visited: set[tuple[int, int]] = set()  # folders reached through links that leave the tree; usually none
-    # One entry a level: the folder, its names yet to come (last first), whether a link outside led here, and which names belong to others.
-    levels: list[tuple[bytes, list[bytes], bool, frozenset[bytes]]] = [(b"", [top], False, frozenset())]
+    # One entry a level: the folder, its names yet to come (last first), those that are no plain files, those that belong to others, and
+    # whether a link outside led here.
+    levels: list[tuple[bytes, list[bytes], set[bytes], frozenset[bytes], bool]] = [(b"", [top], {top}, frozenset(), False)]
     while levels:
-        folder, names, foreign, owned = levels[-1]
+        folder, names, other, owned, foreign = levels[-1]
         if not names:
             levels.pop()
             continue
         name = names.pop()
         path = os.path.join(folder, name)
         shown = Path(os.fsdecode(path))
+        if name not in other:
+            yield shown, None
+            continue
         is_folder, is_link = os.path.isdir(path), path != top and os.path.islink(path)
         if (is_link or foreign) and is_folder and inside(path):
             continue
@@ -72,8 +76,9 @@ def walk(root: Path, *, on_folder: Callable[[Path], None] | None = None) -> Iter
                 if (status.st_dev, status.st_ino) in visited:
                     continue
                 visited.add((status.st_dev, status.st_ino))
-            inner = sorted(os.listdir(path), reverse=True)
-            levels.append((path, inner, foreign, _pictures_of_exports(path, inner)))
+            inner, special = _names(path)
+            of_exports = _pictures_of_exports(path, inner)
+            levels.append((path, inner, special | of_exports, of_exports, foreign))
         except OSError:
             yield shown, ScanError(UNLISTED, "the folder cannot be listed; check its permissions")
         else:
@@ -93,6 +98,24 @@ def _pictures_of_exports(folder: bytes, names: list[bytes]) -> frozenset[bytes]:
 
     found = (names_of_pictures(Path(os.fsdecode(os.path.join(folder, name)))) for name in exports)
     return frozenset(os.fsencode(name) for some in found for name in some)
+
+
+def _names(folder: bytes) -> tuple[list[bytes], set[bytes]]:
+    """Of everything in a folder, last first, and of its folders and links; no file is asked for what the folder's own list tells."""
+    names, other = [], set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            names.append(entry.name)
+            if not _is_plain(entry):
+                other.add(entry.name)
+    return sorted(names, reverse=True), other
+
+
+def _is_plain(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return not entry.is_symlink() and not entry.is_dir()
+    except OSError:  # the list does not tell, and the system will not
+        return False
 
 
 def _follows() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
 
@@ -41,7 +42,9 @@ def add(
 
 
 def rows(out: Path) -> list[dict[str, str]]:
-    write_measurements(out, sorted(path.name for path in (out / "cases").iterdir()))
+    visits, names = VisitsRecord.read(out), sorted(path.name for path in (out / "cases").iterdir())
+    patients = groupby(names, key=lambda name: name.partition("_")[0])
+    write_measurements(out, ((patient, visits.patients.get(patient, PatientVisits()), [*cases]) for patient, cases in patients))
     with (out / "measurements.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

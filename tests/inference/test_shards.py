@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,15 @@ from pipeline.bundles.bundle import Bundle, open_bundle
 from pipeline.cli.console import progress
 from pipeline.cli.sharing import seconds_of
 from pipeline.errors import ConfigError, StoppedRun, TooManyFailures
+from pipeline.inference.aside import Aside
 from pipeline.inference.crew import Crew
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.infer import infer
-from pipeline.inference.journal import Journal
+from pipeline.inference.journal import Entry, Journal
 from pipeline.inference.merging import merge
 from pipeline.inference.model_set import ModelSet
 from pipeline.inference.predict import Predictor
+from pipeline.inference.shares import Shares
 from pipeline.inference.visits import export
 from pipeline.inference.worker import Worker
 from pipeline.scans.listing import Block, read_input_list
@@ -231,6 +234,44 @@ def test_one_file_by_itself_is_what_a_folder_makes_of_it(tmp_path: Path, bundle:
     first, second = (infer(path, models, KEY, root=tmp_path / "scans") for _ in range(2))
     assert (first.mask == second.mask).all()
     assert (first.case, first.warnings, first.assessment.flags) == (second.case, second.warnings, second.assessment.flags)
+
+
+def test_what_a_loss_of_power_left_of_a_block_counts_as_nothing(tmp_path: Path) -> None:
+    """Published entries are not waited for on the disk: a file that is cut, or holds zeros, has its block worked on again."""
+    entries = [Entry(f"t{k}", "s", "ab" * 32, "", f"p_R_v_{k}", "done", "", "Schön", 0.5) for k in range(3)]
+    Shares(tmp_path, "dead").publish("block", entries)
+    (path,) = tmp_path.glob("*.jsonl")
+    whole = path.read_bytes()
+    for number, left in enumerate((b"", whole[:-1], whole[:40], whole[: whole.index(b"\n") + 1], bytes(len(whole)), whole), 1):
+        path.write_bytes(left)
+        with closing(Journal(tmp_path / f"{number}.sqlite", KEY, copy=True)) as journal:
+            shares = Shares(tmp_path, "next")
+            shares.take_in(journal)
+            assert [*journal] == (entries if left == whole else [])
+            assert not shares.is_news("block")  # else nobody would work on it again
+            if left == b"":
+                shares.publish("block", entries)
+                assert shares.is_news("block") is False
+                Shares(tmp_path, "third").take_in(journal)
+                assert [*journal] == entries
+                (tmp_path / "block.2.jsonl").unlink()
+
+
+def test_what_a_killed_process_had_aside_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    """And nothing else: neither what a living one has, nor a folder of another program, nor where a link leads."""
+    dead, living = Aside(tmp_path), Aside(tmp_path)
+    shutil.copytree(dead.path, tmp_path / "ocuseg-left")  # as it stays behind: a lock that nobody holds
+    other = tmp_path / "ocuseg-cases-1"
+    other.mkdir()
+    away = tmp_path / "away"
+    shutil.copytree(dead.path, away)
+    (tmp_path / "ocuseg-link").symlink_to(away)
+    dead.close()
+    new = Aside(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([living.path, new.path, other, away, tmp_path / "ocuseg-link"])
+    for one in (living, new):
+        one.close()
+    assert not living.path.exists()
 
 
 def test_a_lease_is_taken_over_from_the_dead_alone(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from pipeline.bundles.bundle import Bundle
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.journal import Entry, Journal
-from pipeline.inference.visits import visits_of
+from pipeline.inference.visits import export, visits_of
 from pipeline.scans.folder import index_folder
 from pipeline.scans.identity import Pseudonyms
 from pipeline.types import CaseKey
@@ -23,10 +23,6 @@ from tests.inference.conftest import picture
 from tests.scans.make import dicom, saved
 
 KEY = Pseudonyms(b"a site key for tests")
-
-
-def entry(case: str, day: int | None, source: str = "tag") -> Entry:
-    return Entry(case, "", "", "", case, "done", "", "", 0.0, patient_source=source, day=day)
 
 
 def test_days_are_true_within_a_patient_and_say_nothing_of_the_date() -> None:
@@ -42,23 +38,36 @@ def test_days_are_true_within_a_patient_and_say_nothing_of_the_date() -> None:
 
 
 def test_visits_are_numbered_by_their_days_and_undated_ones_stand_last() -> None:
-    found = visits_of(
-        [entry("p_R_c_1", 1000), entry("p_L_a_2", 1163), entry("p_R_b_3", None), entry("p_L_c_4", 1000), entry("q_U_0_5", None)]
-    )
-    assert [(v.visit, v.number, v.days) for v in found.patients["p"].visits] == [("c", 1, 0), ("a", 2, 163), ("b", None, None)]
+    p = visits_of([("p_R_c_1", 1000, "tag"), ("p_L_a_2", 1163, "tag"), ("p_R_b_3", None, "tag"), ("p_L_c_4", 1000, "tag")])
+    found = VisitsRecord(patients={"p": p, "q": visits_of([("q_U_0_5", None, "tag")])})
+    assert [(v.visit, v.number, v.days) for v in p.visits] == [("c", 1, 0), ("a", 2, 163), ("b", None, None)]
     assert [found.words(CaseKey.parse(case)) for case in ("p_R_c_1", "p_L_a_2", "p_R_b_3", "z_R_0_1")] == [
         "visit 1 of 2",
         "visit 2 of 2, +163 days",
         "visit without a date",
         "visit without a date",
     ]
-    assert (found.patients["p"].cases, found.patients["p"].dated, found.patients["q"].dated) == (4, 2, 0)
+    assert (p.cases, p.dated, found.patients["q"].dated) == (4, 2, 0)
 
 
 def test_a_folder_with_many_pictures_may_be_no_patient() -> None:
-    one = visits_of([entry(f"p_U_0_{number}", None, "folder") for number in range(20)]).patients["p"]
-    few = visits_of([entry(f"p_U_0_{number}", None, "folder") for number in range(19)] + [entry("p_U_0_t", None)]).patients["p"]
+    pictures = [(f"p_U_0_{number}", None, "folder") for number in range(20)]
+    one, few = visits_of(pictures), visits_of([*pictures[1:], ("p_U_0_t", None, "tag")])
     assert (one.source, one.in_doubt, few.source, few.in_doubt) == ("folder", True, "folder", False)
+
+
+def test_each_patient_has_a_place_in_the_file_and_keeps_it(tmp_path: Path) -> None:
+    """The file is written patient by patient, and is what the record of all of them would be."""
+    cases = [("q_L_v2_1", 7), ("q_L_v1_2", None), ("p1_R_v1_3", 3), ("p_R_v1_4", 4)]
+    with closing(Journal(tmp_path / "copy.sqlite", KEY, copy=True)) as journal:
+        export(journal, tmp_path)
+        assert VisitsRecord.read(tmp_path) == VisitsRecord(patients={})
+        journal.record(*(Entry(case, "", "", "", case, "done", "", "", 0.0, patient_source="tag", day=day) for case, day in cases))
+        export(journal, tmp_path)
+    found = VisitsRecord.read(tmp_path)
+    assert list(found.patients) == ["p", "p1", "q"]
+    assert [visit.visit for visit in found.patients["q"].visits] == ["v2", "v1"]
+    assert (tmp_path / "visits.json").read_text() == json.dumps(found.to_json(), indent=1) + "\n"
 
 
 def test_an_earlier_visit_that_arrives_later_moves_the_others(tmp_path: Path, bundle: Bundle) -> None:

@@ -7,7 +7,6 @@ import hmac
 import os
 import re
 from base64 import b32encode
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -313,7 +312,7 @@ def test_what_contradicts_the_tag_of_the_eye_is_said(told: str, tmp_path: Path) 
     ("counts", "said"), [({"a": 20}, True), ({"a": 19}, False), ({"a": 30, "b": 30}, False), ({}, False), ({"a": 22, "b": 20}, True)]
 )
 def test_one_patient_for_most_of_a_folder_is_said(counts: dict[str, int], said: bool, caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_one_patient(Counter(counts))
+    warn_of_one_patient(counts.items())
     assert ("count as one patient" in caplog.text) is said
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,14 +58,14 @@ def test_followed_links_lead_nowhere_twice_and_never_round(tree: Path, monkeypat
 
 
 def test_a_folder_that_cannot_be_listed_is_told_and_what_was_listed_too(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.listdir
+    real = os.scandir
 
-    def refuse(path: bytes) -> list[bytes]:
-        if path.endswith(b"/a"):
+    def refuse(path: Any) -> Any:
+        if path == os.fsencode(tree / "a"):
             raise PermissionError(13, "Permission denied", path)
         return real(path)
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     seen: list[Path] = []
     found = {path.name: problem.code for path, problem in walk(tree, on_folder=seen.append) if problem}
     assert found["a"] == UNLISTED
