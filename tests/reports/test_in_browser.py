@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import html
 import json
@@ -258,6 +259,56 @@ def test_the_worklist_sorts_filters_and_searches(make_out: Callable[..., Out], t
     with (out.path / "report" / "worklist.csv").open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     assert [row["case"][:4] for row in table] == told["first"]
+
+
+def test_a_long_worklist_has_pages_and_search_and_order_are_of_all_of_them(make_out: Callable[..., Out], tmp_path: Path) -> None:
+    """One case's row, 4,500 times under other names."""
+    out = make_out()
+    out.add("p_R_v1_i1", disc_and_cup(), geometry={"laterality": "R", "laterality_source": "tag"}, doubt={"score": 0.5})
+    index = write_report(out.path)
+    script = index.with_name("rows.js")
+    data = json.loads(ast.literal_eval(script.read_text().removeprefix("ocusegRows(").removesuffix(");\n")))
+    number = 4500
+    data |= {"rows": number, "columns": {name: {"texts": values, "at": [0] * number} for name, values in data["columns"].items()}}
+    data["columns"] |= {"name": [f"p{k}_R_v1_i{k}" for k in range(number)], "doubt": [k / number for k in range(number)]}
+    for cls in data["classes"]:
+        cls |= {name: {"texts": cls[name], "at": [0] * number} for name in ("text", "amount", "withheld")}
+    script.write_text(f"ocusegRows('{json.dumps(data)}');\n")
+    told = run(
+        index,
+        """
+        const names = () => [...document.querySelectorAll('tr.case')].map((row) => row.dataset.name.split('_')[0]);
+        const pagers = () => [...document.querySelectorAll('.pager')];
+        const pager = () => pagers().map((own) => own.hidden ? 'hidden' : own.querySelector('output').textContent);
+        const steps = () => [...document.querySelector('.pager').querySelectorAll('button')].map((button) => button.disabled);
+        const search = (text) => { id('search').value = text; id('search').dispatchEvent(new Event('input')); };
+        const address = () => location.hash.slice(1).split('&').sort().join('&');
+        const focused = () => document.activeElement.closest('tr').dataset.name.split('_')[0];
+        tell('first', [names()[0], pager(), steps(), document.querySelector('tr.case').getAttribute('aria-rowindex')]);
+        document.querySelector('.pager [data-step="1"]').click();
+        tell('second', [names()[0], pager()[0], steps(), address(), document.querySelector('tr.case').getAttribute('aria-rowindex')]);
+        document.querySelector('.open').focus(); tell('link', document.querySelector('.open').getAttribute('href'));
+        key('k'); tell('back', [focused(), address()]);
+        key('j'); tell('on', [focused(), address()]);
+        search('p4321'); tell('searched', [names(), pager(), id('matches').textContent, address()]);
+        search('');
+        id('order').value = 'doubt'; id('order').dispatchEvent(new Event('change')); tell('ordered', [names()[0], pager()[0]]);
+        location.hash = '#order=doubt&page=9'; await wait(50); tell('beyond', [names()[0], pager()[0], steps(), address()]);
+        location.hash = '#at=p2100_R_v1_i2100'; await wait(50); tell('at', [focused(), pager()[0], address()]);
+        dispatchEvent(new Event('beforeprint')); tell('printed', names().length);
+        """,
+        tmp_path,
+    )
+    assert told["first"] == ["p0", ["1 to 2,000 of 4,500"] * 2, [True, False], "2"]
+    assert told["second"] == ["p2000", "2,001 to 4,000 of 4,500", [False, False], "page=2", "2002"]
+    assert told["link"] == "cases/p2000_R_v1_i2000.html"
+    assert told["back"] == ["p1999", "at=p1999_R_v1_i1999"]
+    assert told["on"] == ["p2000", "at=p2000_R_v1_i2000&page=2"]
+    assert told["searched"] == [["p4321"], ["hidden"] * 2, "1 of 4,500 cases", "at=p2000_R_v1_i2000&q=p4321"]
+    assert told["ordered"] == ["p4499", "1 to 2,000 of 4,500"]
+    assert told["beyond"] == ["p499", "4,001 to 4,500 of 4,500", [False, True], "order=doubt&page=3"]
+    assert told["at"] == ["p2100", "2,001 to 4,000 of 4,500", "at=p2100_R_v1_i2100&page=2"]
+    assert told["printed"] == 2000
 
 
 def static_rows(index: Path) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable
@@ -195,9 +196,14 @@ def test_a_volume_has_its_objects_by_slice(make_out: Callable[..., Out]) -> None
 def rows_of(out: Out) -> list[dict[str, Any]]:
     """What the worklist's script is given, of each class its text and what the column is sorted by."""
     text = (out.path / "report" / "rows.js").read_text(encoding="utf-8")
-    data = json.loads(text.removeprefix("ocusegRows(").removesuffix(");\n"))
-    rows = [dict(zip(data["fields"], values, strict=True)) for values in data["rows"]]
-    return [row | {"found": [[data["texts"][words], amount] for _, words, amount, _ in row["found"]]} for row in rows]
+    data = json.loads(ast.literal_eval(text.removeprefix("ocusegRows(").removesuffix(");\n")))
+
+    def at(column: Any, place: int) -> Any:
+        return column["texts"][column["at"][place]] if isinstance(column, dict) else column[place]
+
+    fields = [{name: at(column, place) for name, column in data["columns"].items()} for place in range(data["rows"])]
+    found = [[[at(cls["text"], place), at(cls["amount"], place)] for cls in data["classes"]] for place in range(data["rows"])]
+    return [row | {"found": own} for row, own in zip(fields, found, strict=True)]
 
 
 def test_the_worklist_counts_by_class(make_out: Callable[..., Out]) -> None:

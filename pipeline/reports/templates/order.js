@@ -8,11 +8,12 @@
  *   eye       OD,OS,?      quality   good,poor,...      (any of them)
  *   only      eyes: cases that need eyes
  *   pictures  no: without small pictures
+ *   page      of a long list, from 1
  *   at        the case that is chosen
  * Other keys are left as they are. rows.js calls ocusegRows with the cases of the worklist, in their first order.
  */
 window.ocusegOrder = (() => {
-  const KEYS = ["order", "dir", "q", "eye", "quality", "only", "pictures", "at"];
+  const KEYS = ["order", "dir", "q", "eye", "quality", "only", "pictures", "page", "at"];
   const NUMERIC = new Set(["size", "doubt", "asymmetry", "warnings"]); // these begin with the largest
   const LARGE_FIRST = (order) => NUMERIC.has(order) || order.startsWith("found");
   const GRADES = ["not measurable", "poor", "usable", "good", "not graded"];
@@ -23,7 +24,8 @@ window.ocusegOrder = (() => {
     const order = given.get("order") || "needs";
     return {
       order, descending: given.has("dir") ? given.get("dir") === "desc" : LARGE_FIRST(order), q: given.get("q") || "",
-      eye: set("eye"), quality: set("quality"), only: given.get("only") === "eyes", pictures: given.get("pictures") !== "no", at: given.get("at") || "",
+      eye: set("eye"), quality: set("quality"), only: given.get("only") === "eyes", pictures: given.get("pictures") !== "no",
+      page: Math.max(1, parseInt(given.get("page"), 10) || 1), at: given.get("at") || "",
     };
   }
   function write(state, hash) {
@@ -31,75 +33,119 @@ window.ocusegOrder = (() => {
     const values = {
       order: state.order === "needs" ? "" : state.order, q: state.q.trim(), eye: [...state.eye].join(","), quality: [...state.quality].join(","),
       dir: state.descending === LARGE_FIRST(state.order) ? "" : state.descending ? "desc" : "asc",
-      only: state.only ? "eyes" : "", pictures: state.pictures ? "" : "no", at: state.at,
+      only: state.only ? "eyes" : "", pictures: state.pictures ? "" : "no", page: state.page > 1 ? String(state.page) : "", at: state.at,
     };
     for (const key of KEYS) { if (values[key]) out.set(key, values[key]); else out.delete(key); }
     return String(out) ? "#" + out : "";
   }
 
-  /* What rows.js hands over, as objects; fields that end in "Text" are places in the list of texts. */
-  function unpack({ classes, fields, texts, rows }) {
-    const names = fields.map((field) => [field.replace(/Text$/, ""), field.endsWith("Text")]);
-    return rows.map((values, place) => {
-      const row = { place };
-      names.forEach(([name, isText], k) => {
-        row[name] = !isText ? values[k] : Array.isArray(values[k]) ? values[k].map((at) => texts[at]) : texts[values[k]];
-      });
-      row.found = row.found.map(([at, text, amount, withheld]) => ({ at, name: classes[at], text: texts[text], amount, withheld: texts[withheld] }));
-      row.needsEyes = row.level === "look";
-      return row;
-    });
+  /* What rows.js hands over. A row knows its place alone, and looks its values up in the columns: a hundred thousand rows open as fast as
+   * their text is read. ``fields``: { name: { at: (place) => value, values: its different values } }. */
+  let all = [], fields = {}, classes = [];
+  function column(packed) {
+    if (Array.isArray(packed)) return { at: (place) => packed[place], holds: (test) => (place) => test(packed[place]), values: () => [...new Set(packed)] };
+    const { texts, at } = packed;
+    const holds = (test) => { const held = texts.map(test); return (place) => held[at[place]]; };
+    return { at: (place) => texts[at[place]], holds, values: () => texts };
+  }
+  class Row {
+    constructor(place) { this.place = place; }
+    get patient() { return this.name.split("_")[0]; }
+    get visit() { return this.name.split("_")[2]; }
+    get image() { return this.name.split("_")[3]; }
+    get needsEyes() { return this.level === "look"; }
+    get found() { // of every class that was looked for
+      const own = classes.map(({ name, text, amount, withheld }, at) => ({ at, name, text: text.at(this.place), amount: amount.at(this.place), withheld: withheld.at(this.place) }));
+      return own.filter((one) => one.text !== null);
+    }
+  }
+  function unpack(text) {
+    const packed = JSON.parse(text);
+    fields = Object.fromEntries(Object.entries(packed.columns).map(([name, values]) => [name, column(values)]));
+    classes = packed.classes.map(({ name, text: words, amount, withheld }) => ({ name, text: column(words), amount: column(amount), withheld: column(withheld) }));
+    for (const [name, { at }] of Object.entries(fields)) Object.defineProperty(Row.prototype, name, { get() { return at(this.place); }, configurable: true });
+    all = Array.from({ length: packed.rows }, (_, place) => new Row(place));
+    names = orders = null;
+    return all;
   }
 
   /* ---- searching: field:value is the whole of a value; other words begin a word of the case, the patient, a finding or an answer ---- */
-  const lower = (list) => list.map((text) => text.toLowerCase());
-  const WHOLE = {
-    eye: (row) => [row.eye], quality: (row) => [row.quality], status: (row) => [row.status], modality: (row) => [row.modality],
-    flag: (row) => row.flags, finding: (row) => row.found.filter((one) => one.text).map((one) => one.name),
-    missing: (row) => row.found.filter((one) => !one.text).map((one) => one.name),
-    case: (row) => [row.name], patient: (row) => [row.patient], visit: (row) => [row.visit], image: (row) => [row.image],
-  };
-  const WITHIN = { reason: (row) => row.reasons, warning: (row) => row.warnings, answer: (row) => row.answers };
-  const FIELDS = [...Object.keys(WHOLE), ...Object.keys(WITHIN)];
+  const WHOLE = ["eye", "quality", "status", "modality", "case", "patient", "visit", "image", "flag", "finding", "missing"];
+  const WITHIN = { reason: "reasons", warning: "warnings", answer: "answers" }; // any part of a text
+  const any = (tests) => (tests.length === 1 ? tests[0] : (place) => tests.some((test) => test(place)));
+  const lower = (text) => text.toLowerCase();
 
   function terms(query) {
-    return [...query.toLowerCase().matchAll(/(?:(\w+):)?(?:"([^"]*)"?|(\S+))/g)].map(([all, field, quoted, word]) => {
+    return [...query.toLowerCase().matchAll(/(?:(\w+):)?(?:"([^"]*)"?|(\S+))/g)].map(([whole, field, quoted, word]) => {
       const value = (quoted === undefined ? word : quoted).trim();
-      return field && !FIELDS.includes(field) ? { field: "", value: all } : { field: field || "", value };
+      return field && !WHOLE.includes(field) && !(field in WITHIN) ? { field: "", value: whole } : { field: field || "", value };
     }).filter((term) => term.value);
   }
-  function fits(row, term) {
-    const { field, value } = term;
-    if (field in WHOLE) return lower(WHOLE[field](row)).includes(value);
-    if (field in WITHIN) return lower(WITHIN[field](row)).some((text) => text.includes(value));
-    if (value === "od" || value === "os") return row.eye.toLowerCase() === value;
-    if (row.words === undefined) {
-      const found = row.found.filter((one) => one.text).map((one) => one.name);
-      row.words = lower([row.name, row.name.replaceAll("_", " "), ...found, ...row.answers]).map((text) => " " + text).join("");
+  /* All names in one text, a line each, in which the browser itself searches. */
+  let names = null;
+  function named(value) {
+    if (!names) {
+      const lines = all.map((row) => "\n " + lower(row.name).replaceAll("_", " "));
+      names = { text: lines.join(""), starts: new Uint32Array(lines.length + 1) };
+      lines.forEach((line, place) => { names.starts[place + 1] = names.starts[place] + line.length; });
     }
-    return row.words.includes(" " + value);
+    const { text, starts } = names, fit = new Uint8Array(all.length), sought = " " + value.replaceAll("_", " ");
+    for (let at = text.indexOf(sought); at >= 0;) {
+      let low = 0, high = all.length - 1;
+      while (low < high) { const middle = (low + high + 1) >> 1; if (starts[middle] <= at) low = middle; else high = middle - 1; }
+      fit[low] = 1;
+      at = text.indexOf(sought, starts[low + 1]);
+    }
+    return (place) => fit[place] === 1;
   }
-
-  const VALUES = {
-    case: (row) => row.chart, eye: (row) => row.eye,
-    modality: (row) => row.modality, size: (row) => row.pixels, quality: (row) => GRADES.indexOf(row.quality), status: (row) => row.status,
-    found: (row) => row.found.reduce((sum, one) => sum + Math.max(one.amount, 0), 0), doubt: (row) => row.doubt ?? -1,
-    asymmetry: (row) => row.asymmetry ?? -1, warnings: (row) => row.warnings.length,
-  };
-  const words = new Intl.Collator("en", { numeric: true });
-
-  function sorted(rows, { order, descending }) {
-    const of = order.startsWith("found") && order !== "found"
-      ? (row) => { const one = row.found.find((each) => each.at === Number(order.slice(5))); return one ? one.amount : -1; } : VALUES[order];
-    const sign = descending ? -1 : 1;
-    if (!of) return descending ? [...rows].reverse() : rows;
-    const keyed = rows.map((row) => [of(row), row]);
-    keyed.sort(([a, one], [b, other]) => sign * (typeof a === "number" ? a - b : words.compare(a, b)) || one.place - other.place);
-    return keyed.map(([, row]) => row);
+  const found = (chosen, is) => any([() => false, ...chosen.map((one) => one.text.holds(is))]);
+  function fits({ field, value }) {
+    const is = (text) => lower(text) === value, whole = classes.filter((one) => is(one.name));
+    if (field === "finding") return found(whole, (text) => Boolean(text));
+    if (field === "missing") return found(whole, (text) => text === "");
+    if (field === "flag") return fields.flags.holds((list) => list.some(is));
+    if (field === "case") return fields.name.holds(is);
+    if (["patient", "visit", "image"].includes(field)) return (place) => is(all[place][field]);
+    if (field in WITHIN) return fields[WITHIN[field]].holds((list) => list.some((text) => lower(text).includes(value)));
+    if (field) return fields[field].holds(is);
+    if (value === "od" || value === "os") return fields.eye.holds(is);
+    const begins = (text) => (" " + lower(text)).includes(" " + value);
+    const tests = [named(value), found(classes.filter((one) => begins(one.name)), (text) => Boolean(text)), fields.answers.holds((list) => list.some(begins))];
+    return any(tests);
   }
   function searched(rows, state) {
-    const asked = terms(state.q);
-    return asked.length ? rows.filter((row) => asked.every((term) => fits(row, term))) : rows;
+    const tests = rows.length ? terms(state.q).map(fits) : [];
+    return tests.length ? rows.filter((row) => tests.every((test) => test(row.place))) : rows;
+  }
+
+  /* ---- order: of all rows, once; those that are shown come out of it ---- */
+  const words = new Intl.Collator("en", { numeric: true });
+  function ranked(field) {
+    const ranks = new Map([...fields[field].values()].sort(words.compare).map((text, rank) => [text, rank]));
+    return (place) => ranks.get(fields[field].at(place));
+  }
+  function keyOf(order) {
+    const at = (field) => (place) => fields[field].at(place) ?? -1;
+    if (order === "found") return (place) => classes.reduce((sum, one) => sum + Math.max(one.amount.at(place), 0), 0);
+    if (order.startsWith("found")) return (classes[Number(order.slice(5))] || { amount: { at: () => -1 } }).amount.at;
+    if (order === "quality") return (place) => GRADES.indexOf(fields.quality.at(place));
+    if (order === "warnings") return (place) => fields.warnings.at(place).length;
+    if (["eye", "modality", "status"].includes(order)) return ranked(order);
+    return { case: at("chart"), size: at("pixels"), doubt: at("doubt"), asymmetry: at("asymmetry") }[order];
+  }
+  let orders = null; // the last one
+  function sorted(rows, { order, descending }) {
+    const known = order + descending;
+    if (all.length && (!orders || orders.known !== known)) {
+      const key = keyOf(order), sign = descending ? -1 : 1;
+      const keys = key && Float64Array.from(all, (row) => sign * key(row.place));
+      const list = key ? Array.from(all).sort((one, other) => keys[one.place] - keys[other.place] || one.place - other.place) : descending ? [...all].reverse() : all;
+      orders = { known, list };
+    }
+    if (rows.length === all.length) return all.length ? orders.list : rows;
+    const wanted = new Uint8Array(all.length);
+    for (const row of rows) wanted[row.place] = 1;
+    return orders.list.filter((row) => wanted[row.place]);
   }
   /* Rows that the chips let through; ``spared``: a group of chips that is not asked, for the counts of its own chips. */
   const chosen = (rows, state, spared = "") => rows.filter((row) => (spared === "eye" || !state.eye.size || state.eye.has(row.eye))

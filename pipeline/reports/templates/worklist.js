@@ -1,16 +1,18 @@
 "use strict";
-/* The worklist: its rows come from rows.js and are drawn by hundreds, as far as one looks; order, filters and search stand in the address. */
+/* The worklist: its rows come from rows.js. A long list has pages, and of a page rows are drawn by hundreds, as far as one looks; order, filters,
+ * search and page stand in the address, and the first three are of all rows, whichever page is on show. */
 (() => {
   document.documentElement.classList.add("js");
   const order = window.ocusegOrder;
-  const FIRST = 30, HUNDRED = 100; // rows: a screen or two at once, the others when one comes near them
+  const FIRST = 30, HUNDRED = 100, PAGE = 2000; // rows: a screen or two at once, the others when one comes near them
   const byId = (id) => document.getElementById(id);
   const table = byId("cases"), body = byId("rows"), search = byId("search"), end = byId("end");
   const files = [...document.querySelectorAll("tr.file")];
   const classes = [...document.querySelectorAll("#class-styles [data-class]")]; // swatches, to be copied
   const columns = table.dataset.columns === "classes";
   let state = order.read(location.hash);
-  let rows = [], list = [], drawn = 0, present = new Set(); // the last: values of eye and quality that any row has
+  let rows = [], list = [], first = 0, shown = []; // what is there, what fits, and of that the page: where it begins, and its rows
+  let drawn = 0, kept = 0, present = new Set(); // rows of the page, rows whose elements are kept; values of eye and quality that any row has
 
   /* ---- drawing ---- */
   function make(tag, className, ...children) {
@@ -79,18 +81,52 @@
     return made;
   }
   function more() {
-    const next = list.slice(drawn, drawn + (drawn ? HUNDRED : FIRST));
+    const next = shown.slice(drawn, drawn + (drawn ? HUNDRED : FIRST));
     body.append(...next.map((row, k) => {
-      row.node = row.node || rowOf(row);
-      row.node.setAttribute("aria-rowindex", drawn + k + 2);
+      if (!row.node) { row.node = rowOf(row); kept += 1; }
+      row.node.setAttribute("aria-rowindex", first + drawn + k + 2);
       return row.node;
     }));
     drawn += next.length;
     tell();
   }
   function tell() {
-    end.hidden = drawn >= list.length;
-    end.firstElementChild.textContent = `Show more (${list.length - drawn} not drawn yet)`;
+    end.hidden = drawn >= shown.length;
+    end.firstElementChild.textContent = `Show more (${shown.length - drawn} not drawn yet)`;
+    for (const pager of pagers) {
+      pager.hidden = list.length <= PAGE;
+      pager.querySelector("output").textContent = `${count(first + 1)} to ${count(first + shown.length)} of ${count(list.length)}`;
+      for (const button of pager.querySelectorAll("button")) {
+        const to = state.page + Number(button.dataset.step);
+        button.disabled = to < 1 || to > pages();
+      }
+    }
+  }
+  const pages = () => Math.max(1, Math.ceil(list.length / PAGE));
+  const count = (number) => number.toLocaleString("en");
+  /* Put a page on show; the rows that are there already stay. */
+  function turn(page) {
+    const before = shown.slice(0, drawn);
+    state.page = Math.min(Math.max(page, 1), pages());
+    first = (state.page - 1) * PAGE;
+    shown = list.slice(first, first + PAGE);
+    if (!drawn || before.some((row, k) => row !== shown[k])) {
+      drawn = 0;
+      body.replaceChildren();
+      if (kept > 2 * PAGE) { rows.forEach((row) => { row.node = null; }); kept = 0; }
+    }
+    if (drawn < FIRST) more(); else tell();
+  }
+  const pagers = [...document.querySelectorAll(".pager")];
+  for (const pager of pagers) {
+    pager.addEventListener("click", (event) => {
+      const button = event.target.closest("button");
+      if (!button) return;
+      turn(state.page + Number(button.dataset.step));
+      state.at = "";
+      save();
+      table.scrollIntoView();
+    });
   }
   new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) more(); }, { rootMargin: "1200px" }).observe(end);
   end.firstElementChild.addEventListener("click", more);
@@ -106,22 +142,18 @@
   body.addEventListener("click", carry, true);
   function carry(event) {
     const link = event.target.closest("a");
-    if (link) link.setAttribute("href", link.getAttribute("href").split("#")[0] + order.write({ ...state, at: "" }, location.hash));
+    if (link) link.setAttribute("href", link.getAttribute("href").split("#")[0] + order.write({ ...state, at: "", page: 1 }, location.hash));
   }
 
-  function update() {
-    const before = list.slice(0, drawn), found = order.searched(rows, state);
+  function update(page = 1) {
+    const found = order.searched(rows, state);
     list = order.sorted(order.chosen(found, state), state);
-    if (!drawn || before.some((row, k) => row !== list[k])) { // else the rows on the page are those that are wanted
-      drawn = 0;
-      body.replaceChildren();
-    }
-    if (drawn < FIRST) more(); else tell();
+    turn(page);
     const asked = state.q.trim();
     const fit = files.filter((row) => { row.hidden = !fitsFile(row, asked); return !row.hidden; });
     const narrowed = asked || state.eye.size || state.quality.size || state.only;
     byId("matches").textContent = narrowed
-      ? `${list.length} of ${rows.length} cases` + (asked && files.length ? `, ${fit.length} of ${files.length} other files` : "") : "";
+      ? `${count(list.length)} of ${count(rows.length)} cases` + (asked && files.length ? `, ${fit.length} of ${files.length} other files` : "") : "";
     byId("none").hidden = list.length > 0 || !rows.length;
     table.setAttribute("aria-rowcount", list.length + 1);
     table.classList.toggle("no-pictures", !state.pictures);
@@ -145,15 +177,15 @@
       const counts = new Map(values.map((value) => [value, 0]));
       for (const row of order.chosen(found, state, group)) counts.set(row[group], (counts.get(row[group]) || 0) + 1);
       for (const button of byId("chips").querySelectorAll(`[data-group="${group}"]`)) {
-        const on = state[group].has(button.dataset.value), count = counts.get(button.dataset.value);
+        const on = state[group].has(button.dataset.value), left = counts.get(button.dataset.value);
         button.setAttribute("aria-pressed", on);
-        button.querySelector("b").textContent = count;
+        button.querySelector("b").textContent = count(left);
         button.hidden = !on && !present.has(button.dataset.value);
       }
     }
     const only = byId("only");
     only.setAttribute("aria-pressed", state.only);
-    only.querySelector("b").textContent = order.chosen(found, state, "only").filter((row) => row.needsEyes).length;
+    only.querySelector("b").textContent = count(order.chosen(found, state, "only").filter((row) => row.needsEyes).length);
   }
   byId("chips").addEventListener("click", (event) => {
     const button = event.target.closest("button");
@@ -176,10 +208,12 @@
   search.addEventListener("input", () => { state.q = search.value; update(); });
 
   /* ---- keys ---- */
-  const chosen = () => { const row = document.activeElement.closest("tr.case"); return row ? [...body.children].indexOf(row) : -1; };
-  function choose(place) {
-    while (place >= drawn && drawn < list.length) more();
-    const row = body.children[Math.min(Math.max(place, 0), drawn - 1)];
+  const chosen = () => { const row = document.activeElement.closest("tr.case"); return first + (row ? [...body.children].indexOf(row) : -1); };
+  function choose(wanted) { // a place in the whole list
+    const place = Math.min(Math.max(wanted, 0), list.length - 1);
+    if (list.length && (place < first || place >= first + shown.length)) turn(Math.floor(place / PAGE) + 1);
+    while (place >= first + drawn && drawn < shown.length) more();
+    const row = body.children[place - first];
     if (!row) return;
     row.querySelector(".open").focus({ preventScroll: true });
     row.scrollIntoView({ block: "nearest" });
@@ -211,7 +245,7 @@
   // On paper nothing can be unfolded, and all rows stand.
   let folded = [];
   window.addEventListener("beforeprint", () => {
-    while (drawn < list.length) more();
+    while (drawn < shown.length) more();
     folded = [...document.querySelectorAll("details:not([open])")];
     folded.forEach((part) => { part.open = true; });
   });
@@ -220,7 +254,7 @@
   function restore() {
     state = order.read(location.hash);
     search.value = state.q;
-    update();
+    update(state.page);
     if (!location.hash.includes("=")) unfold(location.hash.slice(1));
     const place = list.findIndex((row) => row.name === state.at);
     if (place >= 0) choose(place);
@@ -228,7 +262,8 @@
   window.addEventListener("hashchange", restore);
   window.ocusegRows = (packed) => {
     rows = order.unpack(packed);
-    present = new Set(rows.flatMap((row) => [row.eye, row.quality]));
+    present = new Set();
+    for (const row of rows) present.add(row.eye).add(row.quality);
     document.documentElement.classList.add("drawn");
     restore();
   };
