@@ -2,7 +2,7 @@
 import { boxTool } from "./boxes.js";
 import { byId } from "./dom.js";
 import { ellipseTool } from "./ellipses.js";
-import { Instances, drawn, pack } from "./instances.js";
+import { Instances, pack } from "./instances.js";
 import { History, joined, maskStep } from "./mask.js";
 import { brushTool, eraserTool, fillTool, polygonTool } from "./paint.js";
 import { Planes } from "./planes.js";
@@ -278,32 +278,3 @@ export const openEditor = async (info, how) => {
     throw error;
   }
 };
-
-/* A corrected case as it was left: pixels, lines and boxes of the correction over the picture; null where it is not ``wanted()`` any more. */
-export async function showCorrection(info, wanted = () => true) {
-  const planes = new Planes(info), over = new AbortController();
-  await Promise.all([planes.mask(window.ocusegCase.slice()), planes.instances()]); // one that is long on its way leaves nothing behind
-  if (!wanted()) return null;
-  const stage = new Stage(info);
-  let on = true, index = -1;
-  async function show(now) {
-    index = now;
-    stage.clear();
-    const mask = await planes.mask(now);
-    if (index !== now) return;
-    stage.draw(mask);
-    lines();
-  }
-  function lines() {
-    stage.shapes.replaceChildren(...planes.surfacesOf(index).map((one, place) => stage.line(one.rows, planes.surfaceColour(place))),
-      ...planes.objectsOf(index).filter((one) => stage.visible(one.class)).flatMap((one) => (one.cut ? drawn(one.cut, planes.colour(one.class), false, false) : [stage.box(one.box, planes.colour(one.class))])));
-  }
-  stage.following.push(() => { if (stage.mask) lines(); });
-  document.addEventListener("ocuseg-slice", (event) => show(event.detail).catch(() => null), { signal: over.signal });
-  show(window.ocusegCase.slice()).catch(() => null);
-  return {
-    on: () => on,
-    toggle() { on = !on; stage.show(on); return on; },
-    close() { over.abort(); stage.close(); },
-  };
-}

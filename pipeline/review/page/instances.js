@@ -37,7 +37,7 @@ function cutOf(mask, within) {
 /* Outline and area of a mask as SVG paths, made once. */
 const paths = new WeakMap();
 function pathsOf(cut) {
-  if (!paths.has(cut)) paths.set(cut, { edge: edge(cut), area: area(cut) });
+  if (!paths.has(cut)) paths.set(cut, { edge: edge(cut), area: area(cut), made: new Map() });
   return paths.get(cut);
 }
 function edge({ x, y, width, height, bits }) {
@@ -70,9 +70,13 @@ function area({ x, y, width, height, bits }) {
   }
   return path;
 }
-/* One object as it is drawn over the picture. */
+/* One object as it is drawn over the picture: elements that are made once for each mask and look, however often they are put there. */
 export function drawn(cut, colour, held, filled) {
-  const { edge: line, area: inside } = pathsOf(cut);
+  const own = pathsOf(cut), look = `${colour} ${held} ${filled}`;
+  if (!own.made.has(look)) own.made.set(look, elements(own, colour, held, filled));
+  return own.made.get(look);
+}
+function elements({ edge: line, area: inside }, colour, held, filled) {
   return [filled ? make("svg:path", { class: "review-area", d: inside, color: colour }) : null,
     make("svg:path", { class: "review-instance under", d: line }), make("svg:path", { class: held ? "review-instance held" : "review-instance", d: line, stroke: colour })].filter(Boolean);
 }

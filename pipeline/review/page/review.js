@@ -1,9 +1,10 @@
-/* Review of the case on show: verdicts, comment, eye, and the way to the next case. The bar is made by bar.js, edits by editor.js. */
+/* Review of the case on show: verdicts, comment, eye, and the way to the next case. The bar is made by bar.js, edits by edits.js and editor.js. */
 import { Away, Refused, ask, begin, deliver, pathOf, undelivered, who } from "./api.js";
 import { pageOf, prepare, replace } from "./ahead.js";
 import * as bars from "./bar.js";
-import { byId, clock, conflict, question } from "./dom.js";
-import { openEditor, showCorrection } from "./editor.js";
+import { showCorrection } from "./correction.js";
+import { byId, clock, conflict } from "./dom.js";
+import { Edits, closeEditor } from "./edits.js";
 import { markWorklist } from "./list.js";
 import { correctionNumbers } from "./numbers.js";
 import { markShown, showReadings } from "./readings.js";
@@ -22,7 +23,7 @@ const sayKept = (text) => bars.say(text, true);
 /* ---- one case ---- */
 async function start(name, info) {
   shown = { name, info: null, editor: null, correction: null, reading: null, reasons: null, busy: false, opened: Date.now() };
-  bars.makeBar(session, { accept, reject: chooseReasons, reason, rejectNow, rejectNot: () => setReasons(null), edit: editOrGoOn, comment, typed, eye, compare, back, skip, logout });
+  bars.makeBar(session, { accept, reject: chooseReasons, reason, rejectNow, rejectNot: () => setReasons(null), edit: () => edits.editOrGoOn(), comment, typed, eye, compare, back, skip, logout });
   bars.listKeys(session);
   const own = shown;
   try {
@@ -37,7 +38,7 @@ async function start(name, info) {
   if (info) ask(pathOf(name)).then((now) => ((now.version !== info.version || now.model !== info.model) && shown === own && !own.editor && !own.busy ? update(now) : null)).catch(() => null); // it was fetched a while ago
   progress();
   if (!info) await deliverEarlier();
-  if (shown === own) await offerDraft(own);
+  if (shown === own) await edits.offerDraft(own);
 }
 async function update(info) {
   const own = shown;
@@ -242,64 +243,13 @@ async function goTo(name, words) {
   await begun;
 }
 
-/* ---- editing ---- */
-async function edit(draft) {
-  if (!free() || shown.busy) return;
-  if (!shown.info.classes.length) { bars.say("Nothing is drawn on this case that could be edited; R rejects it.", true); return; }
-  setReasons(null);
-  const own = shown, drafts = store("drafts", who());
-  draw(own, null);
-  own.opening = true;
-  try {
-    own.editor = await openEditor(own.info, {
-      draft, say: bars.say,
-      keep: (unfinished) => drafts.put(own.name, { ...unfinished, name: own.name, version: own.info.version, model: own.info.model, at: new Date().toISOString() }),
-      save: async (body) => {
-        const name = own.name, answer = await send(own, "edit", body);
-        if (answer === undefined) return;
-        await drafts.drop(name);
-        localStorage.removeItem(commentKey(name));
-        closeEditor(own);
-        if (shown !== own) { progress(); return; }
-        if (answer === null) { await reopen(); return; }
-        await goTo(answer.next, `Corrected: ${name}`);
-      },
-      leave: async (changed) => {
-        const answer = changed ? await question("Leave the edit?", "What you have changed is not saved yet.", [["save", "Save and next"], ["keep", "Leave, keep it for later"], ["drop", "Drop the changes"]], "stay") : "drop";
-        if (answer === "stay") return;
-        if (answer === "save") { own.editor.save(); return; }
-        if (answer === "drop") await drafts.drop(own.name);
-        if (shown !== own) return;
-        closeEditor(own);
-        await update(own.info);
-        bars.say(answer === "keep" ? "The unfinished edit is kept in this browser; E goes on with it." : "");
-      },
-    });
-  } catch (error) { fault(error); } finally { own.opening = false; }
-  if (!own.editor) await update(own.info);
-}
-function closeEditor(own) {
-  if (own.editor) own.editor.close();
-  own.editor = null;
-}
-async function offerDraft(own, asked = false) {
-  const drafts = store("drafts", who()), draft = await drafts.get(own.name).catch(() => null);
-  if (!draft || shown !== own || !free()) return false;
-  const again = Boolean(draft.model) && draft.model !== own.info.model;
-  const moved = again ? ["The case was predicted again since: look at everything before you save."] : draft.version !== own.info.version ? [`The case has been reviewed since; when you save, you are asked what holds.`] : [];
-  const answer = asked && !again ? "go" : await question("An unfinished edit of this case", [`You left an edit unfinished at ${clock(draft.at)}. It is kept in this browser.`, ...moved], [["go", "Go on with it"], ["later", "Not now"], ["drop", "Drop it"]], "later");
-  if (answer === "drop") { await drafts.drop(own.name); bars.say("The unfinished edit is dropped."); }
-  if (shown !== own) return false;
-  if (answer === "go") { own.info = { ...own.info, version: draft.version }; await edit(draft); }
-  return answer === "go";
-}
-
-async function editOrGoOn() {
-  if (!await offerDraft(shown, true)) await edit();
-}
+const edits = new Edits({
+  shown: () => shown, free, send, goTo, update, reopen, progress, draw, fault, setReasons,
+  forgetComment: (name) => localStorage.removeItem(commentKey(name)),
+});
 
 /* ---- keys: those of the review come before the viewer's ---- */
-const LETTERS = { a: accept, r: chooseReasons, e: editOrGoOn, k: () => byId("review-comment").focus(), j: skip, x: compare, z: back };
+const LETTERS = { a: accept, r: chooseReasons, e: () => edits.editOrGoOn(), k: () => byId("review-comment").focus(), j: skip, x: compare, z: back };
 window.addEventListener("keydown", (event) => {
   if (!shown || document.querySelector("dialog[open]")) return;
   const take = () => { event.preventDefault(); event.stopImmediatePropagation(); };
