@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 LEAST_SIZES = 4
 """Sizes of boxes without which no slope is fitted."""
@@ -45,7 +45,14 @@ def fractal_dimension(mask: npt.NDArray[np.bool_]) -> FractalDimension | None:
         held = np.zeros((n, n), dtype=bool)
         held[(rows * n) // longest, (columns * n) // longest] = True
         counts.append(int(held.sum()))
-    fit = stats.linregress(np.log(along), np.log(counts))
-    slope, error = float(fit.slope), float(fit.stderr)
-    reach = float(stats.t.ppf(0.975, len(along) - 2)) * error
+    slope, error = _line(np.log(along), np.log(counts))
+    reach = float(stdtrit(len(along) - 2, 0.975)) * error
     return FractalDimension(slope, slope - reach, slope + reach, error)
+
+
+def _line(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Slope of the line of least squares, and its standard error. SciPy's own takes half a second to import."""
+    x, y = x - x.mean(), y - y.mean()
+    slope = float(x @ y / (x @ x))
+    rest = y - slope * x
+    return slope, math.sqrt(float(rest @ rest) / (len(x) - 2) / float(x @ x))
