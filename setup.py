@@ -9,7 +9,7 @@ setup(
         "pipeline": [
             *("reports/templates/*", "live/page/*", "review/page/*", "schedulers/templates/*"),
             *("bundles/shipped/*", "bundles/shipped/*/*", "examples/*", "examples/*/*"),
-            "deidentify/*.tsv",
+            *("deidentify/*.tsv", "deidentify/*.npz"),
         ],
         "pipeline.shipped.configs": ["*.yaml", "*/*.yaml", "*.json"],
         "pipeline.shipped.data_cards": ["*.md"],

@@ -23,7 +23,9 @@ from pipeline.cards.card import list_cards
 from pipeline.bundles.shipped_models import SHIPPED
 from pipeline.reports.pages import environment
 from pipeline.deidentify.profile import table
+from pipeline.deidentify.burned_in import find_text
 from pipeline.resources import EXAMPLES
+import numpy
 print(json.dumps({
     "package": str(Path(pipeline.__file__).parent),
     "cards": [card.name for card in list_cards()],
@@ -32,6 +34,7 @@ print(json.dumps({
     "models": sorted(str(path.relative_to(SHIPPED)) for path in SHIPPED.rglob("*") if path.is_file()),
     "examples": sorted(str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*") if path.is_file()),
     "confidentiality": len(table()),
+    "text": find_text(numpy.zeros((40, 40))),
     "template": environment().get_template("worklist.html").name,
 }))
 """
@@ -57,6 +60,7 @@ def test_an_installed_package_brings_its_cards_and_run_files(tmp_path: Path) -> 
     shipped = ROOT / "pipeline" / "bundles" / "shipped"
     assert found["models"] == sorted(str(path.relative_to(shipped)) for path in shipped.rglob("*") if path.is_file())
     examples = ROOT / "pipeline" / "examples"
+    assert found["text"] == []
     assert found["examples"] == sorted(str(path.relative_to(examples)) for path in examples.rglob("*") if path.is_file())
     assert found["study"] == [path.name for path in run_files(ROOT / "configs" / "idrid_detectors.yaml")]
     assert (found["config"], found["template"], found["confidentiality"]) == ("phantom_little", "worklist.html", 655)

@@ -1,30 +1,32 @@
-"""Text burned into a picture: rows of strokes of one height and one colour.
+"""Text burned into a picture: a small network says of each four by four pixels whether they lie in a line of text.
 
-No letter is read. Letters are strokes that are brighter or darker than what is around them (a top hat, Meyer 1979), by more than any
-vessel or exudate; they stand in a row, are about as high as each other and have one colour. The picture is looked at in three sizes,
-each of its colours for itself. In speckle (OCT, angiography) a stroke has to stand out of the noise, and a row has to be longer. How the
-thresholds were chosen, and how much is found, is in docs/results/burned_in_text.md.
+No letter is read. The network is a U-Net (Ronneberger 2015) of 51,000 numbers that looks at a picture in up to four sizes, and at a small
+one enlarged, too, so that letters of 6 to some 200 pixels are about as high for it. It runs in NumPy, as cleaning needs no PyTorch. How it
+was trained and how much it finds is in docs/results/burned_in_text.md (workflows/burned_in_text_net.py, burned_in_text.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-_STROKE = 11  # pixels: what is wider is no stroke at this size of the picture
-_CONTRAST, _MOST_CONTRAST = 60, 185  # of 255: what stands out less is no stroke, in a quiet picture and in the noisiest
-_QUIET = 12  # how far four fifths of a photograph's pixels at most stand out; speckle has 18 and more
-_FOR_NOISE = 4  # by how much more a stroke has to stand out for each level of noise
-_HEIGHTS = (6, 44)  # of letters, in pixels, at one of the sizes
-_WIDEST = 8  # letters that touch each other: their width by their height
-_SAME_COLOUR = 40
+_WEIGHTS = Path(__file__).with_name("burned_in.npz")
+_CELL = 4  # pixels of a cell of the answer, at its size of the picture
+_TILE, _EDGE = 512, 64  # pixels: a picture is looked at in tiles, and what lies nearer than _EDGE to a cut is decided in the next
 _SMALLEST = 120  # pixels: a picture is not halved below this
-_SIZES = 3
+_SIZES = 4
+_SMALL = 400  # pixels: a picture that is smaller is looked at enlarged, too
+_LIKELY = 0.3  # a line is made of touching cells that are as likely
+_SURE, _SURE_PART = 0.9, 0.15  # of many cells and of this part of its box the network is sure: a patch of noise has a few, here and there
+_LEAST = 12  # cells that it is sure of; in a small picture, where letters are little more than noise, twice as many
 
+Floats = npt.NDArray[np.float32]
 Planes = npt.NDArray[np.uint8]
 
 
@@ -42,45 +44,47 @@ class Box:
         return inside and self != other
 
 
-@dataclass(frozen=True)
-class _Mark:
-    """One stroke or letter, or several that touch; ``colour`` is that of its strongest pixels."""
-
-    box: Box
-    colour: npt.NDArray[np.float32]
-
-    @property
-    def height(self) -> int:
-        return self.box.bottom - self.box.top
-
-    @property
-    def width(self) -> int:
-        return self.box.right - self.box.left
-
-
 def find_text(picture: npt.NDArray[Any]) -> list[Box]:
-    """Boxes around rows of text in (H, W) or (H, W, C), from top to bottom; [] if there seems to be none."""
-    planes = _as_bytes(picture)
+    """Boxes around lines of text in (H, W) or (H, W, C), from top to bottom; [] if there seems to be none."""
     found: set[Box] = set()
-    for size in range(_SIZES):
-        if size and min(planes.shape[:2]) < 2 * _SMALLEST:
-            break
-        planes = _halved(planes) if size else planes
-        for plane in np.moveaxis(planes, 2, 0):
-            for bright in (True, False):
-                found |= {_around(row, 1 << size, picture.shape[:2]) for row in _rows_of_text(plane, planes, bright)}
+    for planes in _in_colour(picture):
+        least = _LEAST * (2 if min(planes.shape[:2]) < _SMALL else 1)
+        for scale, look in _looks(planes):
+            some = lines(chances(look), least * max(1, 1 / scale))
+            found |= {_around(line, int(_CELL * scale), picture.shape[:2]) for line in some}
     return sorted((box for box in found if not any(other.holds(box) for other in found)), key=lambda box: (box.top, box.left))
 
 
-def _as_bytes(picture: npt.NDArray[Any]) -> Planes:
-    """(H, W, C) uint8, one plane where all are alike, stretched between the extremes where there were more bits."""
+def _looks(planes: Planes) -> Iterator[tuple[float, Planes]]:
+    """The picture in each size, and how many of its pixels are one there."""
+    from PIL import Image
+
+    if min(planes.shape[:2]) < _SMALL:
+        yield 0.5, np.asarray(Image.fromarray(planes).resize((2 * planes.shape[1], 2 * planes.shape[0]), Image.Resampling.BILINEAR))
+    for size in range(_SIZES):
+        if size and min(planes.shape[:2]) < 2 * _SMALLEST:
+            return
+        planes = _halved(planes) if size else planes
+        yield 1 << size, planes
+
+
+def blacken(frames: npt.NDArray[Any], boxes: Sequence[Sequence[Box]], black: int = 0) -> None:
+    """Set boxes (a list for each frame) of (D, H, W [, 3]) to ``black``, in place."""
+    for frame, found in zip(frames, boxes, strict=True):
+        for box in found:
+            frame[box.top : box.bottom, box.left : box.right] = black
+
+
+def _in_colour(picture: npt.NDArray[Any]) -> Iterator[Planes]:
+    """(H, W, 3) uint8, stretched between the extremes where there were more bits; where the planes are no colours, one after another."""
     planes = picture if picture.ndim == 3 else picture[..., None]
-    if planes.shape[2] > 1 and (planes[..., :1] == planes).all():
-        planes = planes[..., :1]
-    if planes.dtype == np.uint8:
-        return planes
-    low, high = float(planes.min()), float(planes.max())
-    return np.asarray((planes.astype(np.float32) - low) * (255 / max(high - low, 1e-9)), np.uint8)
+    if planes.dtype != np.uint8:
+        low, high = float(planes.min()), float(planes.max())
+        planes = np.asarray((planes.astype(np.float32) - low) * (255 / max(high - low, 1e-9)), np.uint8)
+    if planes.shape[2] == 3:
+        yield planes
+    else:
+        yield from (np.repeat(planes[..., index : index + 1], 3, 2) for index in range(planes.shape[2]))
 
 
 def _halved(planes: Planes) -> Planes:
@@ -89,85 +93,91 @@ def _halved(planes: Planes) -> Planes:
     return ((even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2] + 2) // 4).astype(np.uint8)
 
 
-def _rows_of_text(plane: Planes, planes: Planes, bright: bool) -> list[list[_Mark]]:
-    hat = _hat(plane, bright)
-    noise = float(np.percentile(hat[::3, ::3], 80))
-    contrast = min(_CONTRAST + _FOR_NOISE * max(0.0, noise - _QUIET), _MOST_CONTRAST)
-    is_text = _is_text if noise <= _QUIET else _is_text_in_noise
-    return [row for row in _rows(list(_marks(hat, contrast, planes))) if is_text(row)]
-
-
-def _hat(plane: Planes, bright: bool) -> Planes:
-    """How much brighter (or darker) each pixel is than everything wider than a stroke around it."""
-    from scipy.ndimage import maximum_filter, minimum_filter
-
-    first, second = (minimum_filter, maximum_filter) if bright else (maximum_filter, minimum_filter)
-    around = second(first(plane, _STROKE), _STROKE)
-    hat: Planes = plane - around if bright else around - plane
-    return hat
-
-
-def _marks(hat: Planes, contrast: float, planes: Planes) -> Iterator[_Mark]:
+def lines(chance: Floats, least: float) -> list[tuple[slice, slice]]:
+    """Rows and columns, in cells, of each line of text; ``least``: cells of which the network is to be sure."""
     from scipy import ndimage
 
-    labels, _ = ndimage.label(hat >= contrast, np.ones((3, 3), bool))
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1):
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        if not (_HEIGHTS[0] <= height <= _HEIGHTS[1] and width <= _WIDEST * height):
-            continue
-        strength = np.where(labels[rows, columns] == number, hat[rows, columns], 0)
-        core = planes[rows, columns][strength >= 0.85 * strength.max()]
-        yield _Mark(Box(rows.start, columns.start, rows.stop, columns.stop), core.mean(0, dtype=np.float32))
+    labels, count = ndimage.label(chance >= _LIKELY, np.ones((3, 3), bool))
+    sure = np.bincount(labels[chance >= _SURE], minlength=count + 1)
+    found = enumerate(ndimage.find_objects(labels), 1)
+    return [where for number, where in found if sure[number] >= max(least, _SURE_PART * chance[where].size)]
 
 
-def _rows(marks: list[_Mark]) -> list[list[_Mark]]:
-    """Marks that stand beside each other, as chains from left to right."""
-    marks = sorted(marks, key=lambda mark: mark.box.left)
-    owner = list(range(len(marks)))
-
-    def root(n: int) -> int:
-        while owner[n] != n:
-            n = owner[n]
-        return n
-
-    for a, mark in enumerate(marks):
-        for b in range(a + 1, len(marks)):
-            if marks[b].box.left > mark.box.right + 2 * _HEIGHTS[1]:
-                break
-            if _beside(mark, marks[b]):
-                owner[root(b)] = root(a)
-    chains: dict[int, list[_Mark]] = {}
-    for n, mark in enumerate(marks):
-        chains.setdefault(root(n), []).append(mark)
-    return list(chains.values())
+def _around(line: tuple[slice, slice], cell: int, shape: tuple[int, ...]) -> Box:
+    """The box around a line in pixels of the picture, with room for what is faint: half a line's height at its sides, one at its ends."""
+    rows, columns = line
+    height = min(rows.stop - rows.start, columns.stop - columns.start)
+    lying = columns.stop - columns.start >= rows.stop - rows.start
+    above, beside = (max(1, height // 2), height + 1) if lying else (height + 1, max(1, height // 2))
+    top, bottom = (rows.start - above) * cell, (rows.stop + above) * cell
+    left, right = (columns.start - beside) * cell, (columns.stop + beside) * cell
+    return Box(max(0, top), max(0, left), min(shape[0], bottom), min(shape[1], right))
 
 
-def _beside(a: _Mark, b: _Mark) -> bool:
-    """On one line (its top or its base), about as high, near, and of one colour."""
-    low, high = sorted((a.height, b.height))
-    overlap = min(a.box.bottom, b.box.bottom) - max(a.box.top, b.box.top)
-    gap = b.box.left - a.box.right
-    level = min(abs(a.box.top - b.box.top), abs(a.box.bottom - b.box.bottom)) <= max(1, 0.2 * high)
-    near = overlap >= 0.5 * low and high <= 2 * low and -0.5 * low <= gap <= 1.5 * high
-    return level and near and float(np.abs(a.colour - b.colour).max()) <= _SAME_COLOUR
+def chances(planes: Planes) -> Floats:
+    """How likely each cell of (H, W, 3) uint8 lies in a line of text: (H / 4, W / 4), rounded up."""
+    rows, columns = planes.shape[:2]
+    out = np.zeros((-(-rows // _CELL), -(-columns // _CELL)), np.float32)
+    step = _TILE - 2 * _EDGE
+    for top in range(0, max(1, rows - 2 * _EDGE), step):
+        for left in range(0, max(1, columns - 2 * _EDGE), step):
+            tile = planes[top : top + _TILE, left : left + _TILE]
+            padding = [(0, -size % 16) for size in tile.shape[:2]]
+            answer = _network(np.pad(tile, [*padding, (0, 0)], "edge"))[: -(-tile.shape[0] // _CELL), : -(-tile.shape[1] // _CELL)]
+            above, before = (_EDGE // _CELL if at else 0 for at in (top, left))
+            first, second = top // _CELL + above, left // _CELL + before
+            answer = answer[above:, before:]
+            out[first : first + answer.shape[0], second : second + answer.shape[1]] = answer
+    return out
 
 
-def _is_text(row: list[_Mark]) -> bool:
-    return len(row) >= 4
+@cache
+def _weights() -> tuple[tuple[tuple[Floats, Floats], ...], Floats, float]:
+    """Each layer's (9 x in, out) and (out,), and the head's."""
+    with np.load(_WEIGHTS) as file:
+        layers = tuple(
+            (file[f"weight{number}"].astype(np.float32).reshape(-1, file[f"bias{number}"].size), file[f"bias{number}"])
+            for number in range(10)
+        )
+        return layers, file["head"], float(file["head_bias"][0])
 
 
-def _is_text_in_noise(row: list[_Mark]) -> bool:
-    """Longer, on one line, and of letters that are neither blobs nor of all heights."""
-    heights = np.array([mark.height for mark in row])
-    usual = float(np.median(heights))
-    tall = max(mark.box.bottom for mark in row) - min(mark.box.top for mark in row)
-    wide = float(np.mean([mark.width for mark in row]))
-    return len(row) >= 6 and tall <= 2.2 * usual and heights.std() < 0.35 * usual and wide < 1.6 * usual
+def _network(planes: Planes) -> Floats:
+    """(H, W, 3), sides multiples of 16 -> (H / 4, W / 4)."""
+    layers, head, head_bias = _weights()
+    one, two, three, four, five, six, seven, eight, nine, ten = layers
+    quarter = _conv(_conv(_pooled(_conv(_conv(_folded(planes), one), two)), three), four)
+    eighth = _conv(_conv(_pooled(quarter), five), six)
+    x = _conv(_conv(_pooled(eighth), seven), eight)
+    x = _conv(np.concatenate((_larger(x), eighth), 2), nine)
+    x = _conv(np.concatenate((_larger(x), quarter), 2), ten)
+    logits = x @ head + head_bias
+    chance: Floats = 1 / (1 + np.exp(-logits))
+    return chance
 
 
-def _around(row: list[_Mark], scale: int, shape: tuple[int, ...]) -> Box:
-    """The box around a row in pixels of the picture, with room for what has faint or no marks at its ends."""
-    height = int(np.median([mark.height for mark in row]))
-    top, bottom = min(mark.box.top for mark in row) - height // 2, max(mark.box.bottom for mark in row) + height // 2
-    left, right = min(mark.box.left for mark in row) - 2 * height, max(mark.box.right for mark in row) + 2 * height
-    return Box(max(0, top * scale), max(0, left * scale), min(shape[0], bottom * scale), min(shape[1], right * scale))
+def _folded(planes: Planes) -> Floats:
+    """Two by two pixels become channels, in PyTorch's order (colour, row, column): (H, W, 3) -> (H / 2, W / 2, 12)."""
+    rows, columns = planes.shape[0] // 2, planes.shape[1] // 2
+    blocks = planes.reshape(rows, 2, columns, 2, 3).transpose(0, 2, 4, 1, 3).reshape(rows, columns, 12)
+    return blocks.astype(np.float32) / np.float32(255) - np.float32(0.5)
+
+
+def _conv(x: Floats, layer: tuple[Floats, Floats]) -> Floats:
+    """A 3 x 3 convolution and max(0, .) of (H, W, C)."""
+    weight, bias = layer
+    rows, columns, channels = x.shape
+    padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1)).transpose(0, 1, 3, 4, 2)
+    out: Floats = (windows.reshape(-1, 9 * channels) @ weight + bias).reshape(rows, columns, -1)
+    return np.maximum(out, 0, out=out)
+
+
+def _pooled(x: Floats) -> Floats:
+    rows, columns, channels = x.shape
+    out: Floats = x.reshape(rows // 2, 2, columns // 2, 2, channels).max((1, 3))
+    return out
+
+
+def _larger(x: Floats) -> Floats:
+    return x.repeat(2, 0).repeat(2, 1)
