@@ -9,7 +9,19 @@ from typing import Annotated, Literal
 import typer
 
 from pipeline.cli.console import command, emit, progress
-from pipeline.cli.data import AsJson, FollowLinks, MaxPixels, SiteKey, existing_folder, follow, leave, printable, words
+from pipeline.cli.data import (
+    AsJson,
+    FollowLinks,
+    MaxPixels,
+    MemoryLimit,
+    SiteKey,
+    existing_folder,
+    follow,
+    leave,
+    limits_of,
+    printable,
+    words,
+)
 from pipeline.cli.stated import ImgGeometry
 
 
@@ -37,7 +49,11 @@ def deidentify(
     ] = "refuse",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; say of each file what would be removed.")] = False,
     show_paths: Annotated[bool, typer.Option("--show-paths", help="Print (never store) the path of each file that is refused.")] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that clean, each with limits of time and memory; 0: none, and no protection.")
+    ] = 2,
     max_pixels: MaxPixels = None,
+    memory_limit: MemoryLimit = None,
     img_geometry: ImgGeometry = None,
     follow_links: FollowLinks = False,
     site_key: SiteKey = None,
@@ -47,7 +63,6 @@ def deidentify(
     from pipeline.deidentify.file import Job
     from pipeline.deidentify.folder import Line, deidentify_folder
     from pipeline.deidentify.profile import CLEAN_PIXELS, MODIFIED_DATES, Rules
-    from pipeline.scans.files import MAX_PIXELS
     from pipeline.scans.identity import Pseudonyms, default_key_path
     from pipeline.scans.raw_img import state_img_geometry
 
@@ -57,7 +72,8 @@ def deidentify(
     follow(follow_links)
     state_img_geometry(img_geometry)
     names = Pseudonyms.load_or_create(site_key or default_key_path())
-    job = Job(rules, names, folder, "black" if CLEAN_PIXELS in chosen else burned_in, max_pixels or MAX_PIXELS)
+    limits = limits_of(max_pixels, memory_limit, workers)
+    job = Job(rules, names, folder, "black" if CLEAN_PIXELS in chosen else burned_in, limits.max_pixels)
     said: list[str] = []
     reasons: Counter[str] = Counter()
 
@@ -70,7 +86,7 @@ def deidentify(
             said.append(f"{printable(path)}: {line.removed or 'nothing to remove'}{f' ({line.notes})' if line.notes else ''}")
 
     with progress("files") as advance:
-        counts = deidentify_folder(job, out, dry_run=dry_run, on_file=note, progress=advance)
+        counts = deidentify_folder(job, out, dry_run=dry_run, workers=workers, limits=limits, on_file=note, progress=advance)
     text = counts.pop("text")
     told = [f"{words(status)}: {count}" for status, count in sorted(counts.items())]
     told += [f"  {count} x {reason}" for reason, count in reasons.most_common()]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 _WEIGHTS = Path(__file__).with_name("burned_in.npz")
 _CELL = 4  # pixels of a cell of the answer, at its size of the picture
 _TILE, _EDGE = 512, 64  # pixels: a picture is looked at in tiles, and what lies nearer than _EDGE to a cut is decided in the next
-_SMALLEST = 120  # pixels: a picture is not halved below this
+_SMALLEST = 240  # pixels: a picture is not halved below this, as letters are seldom higher than a twelfth of it
 _SIZES = 4
 _SMALL = 400  # pixels: a picture that is smaller is looked at enlarged, too
 _LIKELY = 0.3  # a line is made of touching cells that are as likely

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.deidentify.burned_in import Box
+from pipeline.deidentify.burned_in import Box, blacken
 from pipeline.deidentify.streams import plain_jpeg, plain_jpeg2000
 from pipeline.errors import ScanError
 from pipeline.scans.dicom_codestreams import DECODERS, decode_frames
@@ -107,16 +107,9 @@ def blacken_dicom(dataset: Any, boxes: Sequence[Sequence[Box]]) -> None:
     dataset.BurnedInAnnotation = "NO"
 
 
-def blacken(frames: npt.NDArray[Any], boxes: Sequence[Sequence[Box]], black: int = 0) -> None:
-    """Set boxes (a list for each frame) of (D, H, W [, 3]) to ``black``, in place."""
-    for frame, found in zip(frames, boxes, strict=True):
-        for box in found:
-            frame[box.top : box.bottom, box.left : box.right] = black
-
-
 def decoded(dataset: Any) -> npt.NDArray[Any]:
     """Pixels as a reader sees them, for comparing."""
     return decode_pixels(dataset, int(dataset.get("NumberOfFrames") or 1))
 
 
-__all__ = ["blacken", "blacken_dicom", "decoded", "plain_pixels"]
+__all__ = ["blacken_dicom", "decoded", "plain_pixels"]

@@ -9,22 +9,25 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.deidentify.burned_in import Box, find_text
+from pipeline.deidentify.burned_in import Box, blacken, find_text
 from pipeline.deidentify.cleaned import Cleaned
+from pipeline.deidentify.dates import shifted_date
 from pipeline.deidentify.dicom import clean_dicom, encoded, is_segmentation
-from pipeline.deidentify.dicom_pixels import blacken, blacken_dicom
+from pipeline.deidentify.dicom_pixels import blacken_dicom
 from pipeline.deidentify.pictures import clean_picture, encode_plain
 from pipeline.deidentify.profile import Rules
-from pipeline.deidentify.volumes import clean_nifti, clean_vol, clean_volume_file
+from pipeline.deidentify.volumes import clean_nifti, clean_vol, clean_volume_file, laser_picture
 from pipeline.deidentify.words import names_in
 from pipeline.errors import ScanError
 from pipeline.scans.dicom import read_dataset
+from pipeline.scans.eyes import laterality_from_name
 from pipeline.scans.files import Format, decoding, open_regular, sniff_file
-from pipeline.scans.identity import Identity, Pseudonyms, identify, stated_patient
+from pipeline.scans.identity import NO_VISIT, Identity, Pseudonyms, identify, stated_patient
 from pipeline.scans.open import decode_scan, identity_by_tags
 from pipeline.scans.place import laterality_from_place
 from pipeline.scans.quiet import quiet
@@ -32,15 +35,15 @@ from pipeline.scans.raster import RASTER_FORMATS, read_pages
 from pipeline.types import Scan
 
 BurnedIn = Literal["refuse", "report", "black"]
+_EYES = {"R": "_OD", "L": "_OS", "U": ""}
 _NO_HASH = 64 * "0"
 _LOOKED_FOR = 6  # bytes: fewer occur by chance in coded pixels
 _REFUSED = {
-    "heidelberg_e2e": "Heidelberg .e2e files",
     "heidelberg_sdb": "Heidelberg .sdb files",
-    "heidelberg_xml": "Heidelberg .xml files",
     "topcon_fda": "Topcon .fda / .fds files",
 }
-_VOLUMES = ("nifti", "heidelberg_vol", "metaimage", "nrrd")
+_VOLUMES = ("nifti", "metaimage", "nrrd", "heidelberg_e2e", "heidelberg_xml")
+_LINES = "the lines that the device drew are left out"
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,14 @@ def _cleaned(file: BinaryIO, kind: Format | None, scan: Scan | None, whose: Iden
     if kind == "dicom":
         return _clean_dicom(file, scan, patient, job)
     assert scan is not None
-    boxes = [] if kind == "heidelberg_vol" else _text_in(scan, job)  # what a device stores raw has no text in it
+    if kind == "heidelberg_vol":
+        return _clean_vol(file, scan, patient, job)
+    boxes = _text_in(_frames(scan), job)
     blackened = any(boxes) and job.burned_in == "black"
     if kind is None or kind in _VOLUMES:  # None: a raw volume of stated size
         if blackened:
             raise ScanError("burned_in", "text seems to be burned into this volume, where it is not blackened; --burned-in report keeps it")
-        return _noted(_clean_volume(file, kind, scan, patient, job), boxes)
+        return _noted(_clean_volume(file, kind, scan, job), boxes)
     assert kind in RASTER_FORMATS
     pages = read_pages(file, kind, job.max_pixels, [])
     if not blackened:
@@ -124,12 +129,21 @@ def _cleaned(file: BinaryIO, kind: Format | None, scan: Scan | None, whose: Iden
     return _noted(encode_plain([array], kind), boxes)
 
 
-def _clean_volume(file: BinaryIO, kind: Format | None, scan: Scan, patient: str, job: Job) -> Cleaned:
+def _clean_volume(file: BinaryIO, kind: Format | None, scan: Scan, job: Job) -> Cleaned:
     if kind == "nifti":
         return _same(clean_nifti(file), scan, kind, job)
-    if kind == "heidelberg_vol":
-        return _same(clean_vol(file, job.rules, patient, job.names.shift(patient), job.max_pixels), scan, kind, job)
-    return _same(clean_volume_file(scan), scan, "nifti", job)
+    vendors = (_LINES, *scan.warnings) if kind in ("heidelberg_e2e", "heidelberg_xml") else ()
+    return _same(clean_volume_file(scan, vendors), scan, "nifti", job)
+
+
+def _clean_vol(file: BinaryIO, scan: Scan, patient: str, job: Job) -> Cleaned:
+    """Text is looked for in the scanning laser's picture, too."""
+    frames = _frames(scan)
+    boxes = _text_in([*frames, laser_picture(file, job.max_pixels)], job)
+    blackened = any(boxes) and job.burned_in == "black"
+    cleaned = clean_vol(file, job.rules, patient, job.names.shift(patient), job.max_pixels, boxes if blackened else ())
+    names = [*(f"frame {number + 1}" for number in range(len(frames))), "the scanning laser's picture"]
+    return _noted(cleaned if blackened else _same(cleaned, scan, "heidelberg_vol", job), boxes, names)
 
 
 def _clean_dicom(file: BinaryIO, scan: Scan | None, patient: str, job: Job) -> Cleaned:
@@ -138,7 +152,7 @@ def _clean_dicom(file: BinaryIO, scan: Scan | None, patient: str, job: Job) -> C
         if not is_segmentation(dataset):
             raise ScanError("not_a_picture", "this DICOM object shows no eye that can be read")
         return cleaned
-    boxes = _text_in(scan, job)
+    boxes = _text_in(_frames(scan), job)
     stated = str(dataset.get("BurnedInAnnotation", "")).upper() == "YES"
     if stated and not any(boxes) and job.burned_in != "report":
         raise ScanError("burned_in", "the file says that text is burned into its picture, and none was found to blacken; look at it")
@@ -150,10 +164,15 @@ def _clean_dicom(file: BinaryIO, scan: Scan | None, patient: str, job: Job) -> C
     return _noted(cleaned, boxes)
 
 
-def _text_in(scan: Scan, job: Job) -> list[list[Box]]:
-    """Boxes around text in each frame; refuses the file if that is what the job says."""
+def _frames(scan: Scan) -> list[npt.NDArray[Any]]:
+    """Each picture of a scan, (H, W, C)."""
     pixels = scan.pixels if scan.pixels.ndim == 4 else scan.pixels[:, None]
-    boxes = [find_text(np.moveaxis(pixels[:, index], 0, -1)) for index in range(pixels.shape[1])]
+    return [np.moveaxis(pixels[:, index], 0, -1) for index in range(pixels.shape[1])]
+
+
+def _text_in(pictures: Sequence[npt.NDArray[Any]], job: Job) -> list[list[Box]]:
+    """Boxes around text in each picture; refuses the file if that is what the job says."""
+    boxes = [find_text(picture) for picture in pictures]
     if any(boxes) and job.burned_in == "refuse":
         raise ScanError(
             "burned_in",
@@ -162,13 +181,13 @@ def _text_in(scan: Scan, job: Job) -> list[list[Box]]:
     return boxes
 
 
-def _noted(cleaned: Cleaned, boxes: Sequence[Sequence[Box]]) -> Cleaned:
-    """With where text was found."""
-    found = [f"frame {number + 1}: {box.left},{box.top} to {box.right},{box.bottom}" for number, some in enumerate(boxes) for box in some]
+def _noted(cleaned: Cleaned, boxes: Sequence[Sequence[Box]], names: Sequence[str] | None = None) -> Cleaned:
+    """With where text was found; ``names`` of the pictures, by default their numbers."""
+    names = names or [f"frame {number + 1}" for number in range(len(boxes))]
+    found = [f"{name}: {box.left},{box.top} to {box.right},{box.bottom}" for name, some in zip(names, boxes, strict=True) for box in some]
     if not found:
         return cleaned
-    notes = [*cleaned.notes, f"text burned in ({'; '.join(found)})"]
-    return replace(cleaned, notes=tuple(notes))
+    return replace(cleaned, notes=(*cleaned.notes, f"text burned in ({'; '.join(found)})"))
 
 
 def _same(cleaned: Cleaned, scan: Scan, kind: Format | None, job: Job) -> Cleaned:
@@ -179,6 +198,18 @@ def _same(cleaned: Cleaned, scan: Scan, kind: Format | None, job: Job) -> Cleane
     if again.pixels.dtype != scan.pixels.dtype or not np.array_equal(again.pixels, scan.pixels):
         raise ScanError("altered", "without its words the file would show other pixels; export it in another format")
     return cleaned
+
+
+def name_of(whose: Identity, suffix: str, job: Job) -> str:
+    """Where a file goes below OUT: folders of patient and visit, and a name that states the eye."""
+    case = whose.case
+    moved = shifted_date(whose.visit, job.names.shift(case.patient)) if job.rules.dates == "shift" else ""
+    dated = whose.visit if job.rules.dates == "keep" and shifted_date(whose.visit, 0) else moved
+    visit = "" if case.visit == NO_VISIT else f"{dated or case.visit}/"
+    stem = case.image
+    while laterality_from_name(f"{stem}{_EYES[case.eye]}")[0] != (None if case.eye == "U" else case.eye):
+        stem += "x"  # a token may end like a word for an eye
+    return f"{case.patient}/{visit}{stem}{_EYES[case.eye]}{suffix}"
 
 
 def _named_by_place(whose: Identity) -> frozenset[str]:
@@ -200,4 +231,4 @@ def check_unnamed(cleaned: Cleaned, needles: frozenset[str]) -> None:
             raise ScanError("still_named", "what names the person is still somewhere in the cleaned file: it is not written")
 
 
-__all__ = ["BurnedIn", "Job", "check_unnamed", "clean_file"]
+__all__ = ["BurnedIn", "Job", "check_unnamed", "clean_file", "name_of"]

@@ -10,27 +10,29 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pipeline.atomic import atomic_path, remove_leftovers, write_text
 from pipeline.deidentify.cleaned import Cleaned
-from pipeline.deidentify.dates import shifted_date
-from pipeline.deidentify.file import Job, clean_file
+from pipeline.deidentify.file import Job
+from pipeline.deidentify.worker import clean_in, pool_of
 from pipeline.errors import ConfigError, ScanError
 from pipeline.lock import locked
-from pipeline.scans.eyes import laterality_from_name
-from pipeline.scans.identity import NO_VISIT, Identity
+from pipeline.memory import Limits
 from pipeline.scans.record import PASSING, stamp_of, status_of, token_of
 from pipeline.scans.walk import walk
+from pipeline.scans.workers import Pool
 from pipeline.types import ProgressCallback, no_progress
 
 LEDGER, SETTINGS = "ledger.csv", "deidentified.json"
 _CONFLICT = "conflict"
-_EYES = {"R": "_OD", "L": "_OS", "U": ""}
+_AHEAD = 2
+"""Cleaned files that wait for the slowest one, for each process."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def deidentify_folder(
     out: Path,
     *,
     dry_run: bool = False,
+    workers: int = 2,
+    limits: Limits | None = None,
     on_file: Callable[[Path, Line], None] | None = None,
     progress: ProgressCallback = no_progress,
 ) -> Counter[str]:
@@ -61,6 +65,8 @@ def deidentify_folder(
     Parameters
     ----------
     dry_run: write nothing, not even ``out``.
+    workers: processes that read and clean; 0 does so in this one (no protection against a decoder that crashes or hangs).
+    limits: what one file may take; by default what fits this machine. Of pixels, what ``job`` says counts.
     on_file: is given each file's path, for the screen, and its line.
 
     Returns
@@ -73,18 +79,23 @@ def deidentify_folder(
     """
     _check_place(job.root, out)
     if dry_run:
-        return _all(job, None, {}, on_file, progress)[0]
+        return _all(job, None, {}, (workers, limits), on_file, progress)[0]
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock", ConfigError(f"another run is writing to {str(out)!r}; wait for it, or give another folder")):
         _check_settings(out, job)
         remove_leftovers(out)
-        counts, lines = _all(job, out, _read_ledger(out), on_file, progress)
+        counts, lines = _all(job, out, _read_ledger(out), (workers, limits), on_file, progress)
         write_text(out / LEDGER, _as_csv(lines))
     return counts
 
 
 def _all(
-    job: Job, out: Path | None, before: dict[str, Line], on_file: Callable[[Path, Line], None] | None, progress: ProgressCallback
+    job: Job,
+    out: Path | None,
+    before: dict[str, Line],
+    workers: tuple[int, Limits | None],
+    on_file: Callable[[Path, Line], None] | None,
+    progress: ProgressCallback,
 ) -> tuple[Counter[str], list[Line]]:
     counts: Counter[str] = Counter()
     lines: list[Line] = []
@@ -92,15 +103,58 @@ def _all(
     known = {path: line for path, _ in found if (line := _known(path, job, out, before))}
     # What stays keeps its place, even where a newcomer with the same identifiers is met first: that one is the conflict.
     written = {line.output for line in known.values()}
-    for number, (path, problem) in enumerate(found):
+    cleaned = _cleaned(job, ((path, problem) for path, problem in found if path not in known), *workers)
+    for number, (path, _) in enumerate(found):
         progress(number + 1, len(found), "")
-        line = known.get(path) or _line(path, problem, job, out, written)
+        line = known.get(path) or _line(next(cleaned), out, written)
         counts[line.status] += 1
         counts["text"] += "burned" in line.notes or line.code == "burned_in"
         lines.append(line)
         if on_file is not None:
             on_file(path, line)
     return counts, sorted(lines, key=lambda line: line.file)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What became of one file, before it is known what others became; ``place`` below OUT."""
+
+    file: str
+    stamp: str
+    cleaned: Cleaned | None = None
+    place: str = ""
+    error: ScanError | None = None
+
+
+def _cleaned(job: Job, files: Iterable[tuple[Path, ScanError | None]], workers: int, limits: Limits | None) -> Iterator[_Done]:
+    """Each file, in their order."""
+    if workers < 1:
+        yield from (_clean(job, None, *file) for file in files)
+        return
+    waiting: deque[Callable[[], _Done]] = deque()
+    with (
+        ThreadPoolExecutor(workers, "ocuseg-clean") as threads,
+        pool_of(job, limits or Limits.chosen(job.max_pixels, workers=workers)) as pool,
+    ):
+        try:
+            for file in files:
+                waiting.append(threads.submit(_clean, job, pool, *file).result)
+                if len(waiting) > _AHEAD * workers:
+                    yield waiting.popleft()()
+            while waiting:
+                yield waiting.popleft()()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _clean(job: Job, pool: Pool | None, path: Path, problem: ScanError | None) -> _Done:
+    file, stamp = token_of(path, job.root, job.names), stamp_of(path, job.names)
+    try:
+        if problem is not None:
+            raise problem
+        return _Done(file, stamp, *clean_in(pool, path, job))
+    except ScanError as error:
+        return _Done(file, stamp, error=error)
 
 
 def _known(path: Path, job: Job, out: Path | None, before: dict[str, Line]) -> Line | None:
@@ -111,19 +165,18 @@ def _known(path: Path, job: Job, out: Path | None, before: dict[str, Line]) -> L
     return line if not line.output or (out and (out / line.output).is_file()) else None
 
 
-def _line(path: Path, problem: ScanError | None, job: Job, out: Path | None, written: set[str]) -> Line:
+def _line(done: _Done, out: Path | None, written: set[str]) -> Line:
     """``written``: what this run has written or found in its place; added to."""
-    file, stamp = token_of(path, job.root, job.names), stamp_of(path, job.names)
+    cleaned = done.cleaned
     try:
-        if problem is not None:
-            raise problem
-        cleaned, whose = clean_file(path, job)
-        place = name_of(whose, cleaned.suffix, job)
-        status = _write(out, place, cleaned, written)
+        if cleaned is None:
+            assert done.error is not None
+            raise done.error
+        status = _write(out, done.place, cleaned, written)
     except ScanError as error:
         status = status_of(error.code)
-        return Line(file, stamp, "refused" if status == "rejected" else status, error.code, str(error))
-    return Line(file, stamp, status, "", "", place, "; ".join(cleaned.removed), "; ".join(cleaned.notes))
+        return Line(done.file, done.stamp, "refused" if status == "rejected" else status, error.code, str(error))
+    return Line(done.file, done.stamp, status, "", "", done.place, "; ".join(cleaned.removed), "; ".join(cleaned.notes))
 
 
 def _write(out: Path | None, place: str, cleaned: Cleaned, written: set[str]) -> str:
@@ -138,18 +191,6 @@ def _write(out: Path | None, place: str, cleaned: Cleaned, written: set[str]) ->
         with atomic_path(out / place) as staged:
             staged.write_bytes(cleaned.content)
     return "written"
-
-
-def name_of(whose: Identity, suffix: str, job: Job) -> str:
-    """Where a file goes below OUT: folders of patient and visit, and a name that states the eye."""
-    case = whose.case
-    moved = shifted_date(whose.visit, job.names.shift(case.patient)) if job.rules.dates == "shift" else ""
-    dated = whose.visit if job.rules.dates == "keep" and shifted_date(whose.visit, 0) else moved
-    visit = "" if case.visit == NO_VISIT else f"{dated or case.visit}/"
-    stem = case.image
-    while laterality_from_name(f"{stem}{_EYES[case.eye]}")[0] != (None if case.eye == "U" else case.eye):
-        stem += "x"  # a token may end like a word for an eye
-    return f"{case.patient}/{visit}{stem}{_EYES[case.eye]}{suffix}"
 
 
 def _check_place(root: Path, out: Path) -> None:

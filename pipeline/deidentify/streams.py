@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pipeline.errors import ScanError
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_SOT, _SOD = b"\xff\x90", b"\xff\x93"
 _ALONE = {0x01, *range(0xD0, 0xD8)}
 _COMMENT = 0xFE
 _CODING = {*range(0xC0, 0xD0), *range(0xDB, 0xE0), 0xF7, 0xF8}
@@ -115,42 +116,63 @@ def exif(orientation: int) -> bytes:
 
 
 def plain_jpeg2000(stream: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """A JPEG 2000 codestream without comments in its main header and without the boxes around it, and what was taken away.
+    """A JPEG 2000 codestream without comments in its headers and without the boxes around it, and what was taken away.
 
     Raises
     ------
     ScanError: ``malformed``, ``truncated``.
     """
-    start, end = stream.find(b"\xff\x4f\xff\x51", 0, 1 << 16), stream.rfind(b"\xff\xd9")
-    if start < 0 or end < start:
-        raise ScanError("malformed", "the JPEG 2000 picture is malformed; export it again")
-    out, at, removed = [b"\xff\x4f"], start + 2, {"boxes around the codestream"} if start else set()
-    while stream[at : at + 2] != b"\xff\x90":  # start of the first tile
-        size = int.from_bytes(stream[at + 2 : at + 4], "big")
-        if stream[at : at + 1] != b"\xff" or size < 2 or at + 2 + size > end:
-            raise ScanError("malformed", "the JPEG 2000 picture is malformed; export it again")
-        if stream[at + 1] == 0x64:
-            removed.add("comment")
-        else:
-            out.append(stream[at : at + 2 + size])
-        at += 2 + size
-    last = _tiles_end(stream, at)
-    end = end if last is None else last
+    start = stream.find(b"\xff\x4f\xff\x51", 0, 1 << 16)
+    if start < 0:
+        raise _malformed_2000()
+    main, at = _plain_header(stream, start + 2, _SOT)
+    tiles, end = _plain_tiles(stream, at)
+    removed = {"boxes around the codestream"} if start else set()
+    if len(b"".join([*main, *tiles])) < end - start - 2:
+        removed.add("comment")
+    if sum(map(len, tiles)) < end - at:  # lengths of tile-parts, said once more ahead of them (A.7.1), are no longer right
+        main = [segment for segment in main if segment[:2] != b"\xff\x55"]
     if stream[end + 2 :].strip(b"\0"):
         removed.add("what follows the picture")
-    return b"".join([*out, stream[at : end + 2]]), tuple(sorted(removed))
+    return b"".join([b"\xff\x4f", *main, *tiles, b"\xff\xd9"]), tuple(sorted(removed))
 
 
-def _tiles_end(stream: bytes, at: int) -> int | None:
-    """Where the tile-parts that begin at ``at`` end, by the lengths that they state (T.800 A.4.2); None where that is no end marker.
+def _plain_header(stream: bytes, at: int, last: bytes) -> tuple[list[bytes], int]:
+    """The marker segments from ``at`` to the marker ``last`` but for comments, and where that marker is."""
+    kept = []
+    while (marker := stream[at : at + 2]) != last:
+        size = int.from_bytes(stream[at + 2 : at + 4], "big")
+        if marker[:1] != b"\xff" or size < 2 or at + 2 + size > len(stream):
+            raise _malformed_2000()
+        if marker != b"\xff\x64":
+            kept.append(stream[at : at + 2 + size])
+        at += 2 + size
+    return kept, at
+
+
+def _plain_tiles(stream: bytes, at: int) -> tuple[list[bytes], int]:
+    """The tile-parts that begin at ``at`` without comments in their headers, and where the end marker behind them is (T.800 A.4.2).
 
     Looking for the last end marker alone would take a second picture behind the first for a part of it.
     """
-    while stream[at : at + 2] == b"\xff\x90":
+    out = []
+    while stream[at : at + 2] == _SOT:
         size = int.from_bytes(stream[at + 6 : at + 10], "big")
-        # 0: as far as the end marker, which coded data (behind FF93) cannot hold
-        at = at + size if size else max(stream.find(b"\xff\xd9", stream.find(b"\xff\x93", at)), at + 1)
-    return at if stream[at : at + 2] == b"\xff\xd9" else None
+        header, data = _plain_header(stream, at + 12, _SOD)
+        # 0: as far as the end marker, which coded data cannot hold
+        end = at + size if size else stream.find(b"\xff\xd9", data)
+        if end < data:
+            raise _malformed_2000()
+        part = b"".join([*header, stream[data:end]])
+        out += [stream[at : at + 6], (12 + len(part) if size else 0).to_bytes(4, "big"), stream[at + 10 : at + 12], part]
+        at = end
+    if stream[at : at + 2] != b"\xff\xd9":
+        raise _malformed_2000()
+    return out, at
+
+
+def _malformed_2000() -> ScanError:
+    return ScanError("malformed", "the JPEG 2000 picture is malformed; export it again")
 
 
 def plain_icc(profile: bytes) -> tuple[bytes, tuple[str, ...]]:

@@ -109,12 +109,15 @@ def read_vol_identity(file: BinaryIO, path: Path, names: Pseudonyms, root: Path 
 
 @dataclass(frozen=True)
 class VolLayout:
-    """Where things lie in a .vol file: ``headers``: offset of each B-scan's header and where in it the lines are; ``b_header`` bytes long;
+    """Where things lie in a .vol file: ``slo``: rows and columns of the scanning laser's picture, one byte a pixel, at ``slo_at`` ·
+    ``headers``: offset of each B-scan's header and where in it the lines are; ``b_header`` bytes long, and float32 intensities follow it ·
     ``end``: what follows the last intensity."""
 
+    slo: tuple[int, int]
     headers: tuple[tuple[int, slice], ...]
     b_header: int
     end: int
+    slo_at: int = _HEADER
 
 
 def vol_layout(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> VolLayout:
@@ -131,7 +134,8 @@ def vol_layout(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> VolLayout:
         at = header.offset(index)
         lines, start = _lines(file, at, header)
         found.append((at, slice(start, start + 4 * lines * columns)))
-    return VolLayout(tuple(found), header.b_header, header.offset(slices))
+    slo_columns, slo_rows = struct.unpack_from("<2I", _read(file, 0, _HEADER), 48)
+    return VolLayout((slo_rows, slo_columns), tuple(found), header.b_header, header.offset(slices))
 
 
 def read_surfaces(path: Path, max_pixels: int = MAX_PIXELS) -> dict[str, Floats]:

@@ -51,7 +51,7 @@ def pack(opened: Opened) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
 
 def room_for(head: dict[str, Any]) -> npt.NDArray[Any] | None:
     """An array to read the pixels into, or None if none follow."""
-    return np.empty(head["shape"], np.dtype(head["dtype"])) if "scan" in head else None
+    return np.empty(head["shape"], np.dtype(head["dtype"])) if "shape" in head else None
 
 
 def unpack(head: dict[str, Any], pixels: npt.NDArray[Any] | None, source: Path) -> Opened:

@@ -10,8 +10,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -35,7 +35,17 @@ def limit_memory(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
+Head = dict[str, Any]
+Answer = Callable[[Head], tuple[Head, npt.NDArray[Any] | None]]
+"""A job (``want``, ``path``) -> a line, and the array, if any, whose ``shape`` and ``dtype`` the line has."""
+
+
 def main() -> None:
+    serve(_reader)
+
+
+def serve(prepare: Callable[[Head], Answer]) -> None:
+    """Answer jobs until standard input ends; ``prepare`` gets the settings of the first line once memory is limited."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what C libraries print must not get between the answers
@@ -44,22 +54,27 @@ def main() -> None:
     limit_memory(settings["memory"])
     answers.write(READY)
     answers.flush()
-    pseudonyms, root = Pseudonyms(bytes.fromhex(settings["key"])), path_from_text(settings["root"])
+    answer = prepare(settings)
     for line in sys.stdin.buffer:
-        head, pixels = _answer(json.loads(line), root, pseudonyms, settings["max_pixels"])
+        head, array = answer(json.loads(line))
         answers.write(line_of(head))
-        if pixels is not None:
-            answers.write(pixels.reshape(-1).view("u1").data)
+        if array is not None:
+            answers.write(array.reshape(-1).view("u1").data)
         answers.flush()
 
 
-def _answer(job: dict[str, Any], root: Path, pseudonyms: Pseudonyms, max_pixels: int) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
-    path = path_from_text(job["path"])
-    stamp = stamp_of(path, pseudonyms)
-    opened = open_file(path, root, pseudonyms, max_pixels)
-    if job["want"] == "record":
-        return asdict(record_of(opened, path, root, pseudonyms, stamp)), None
-    return pack(opened)
+def _reader(settings: Head) -> Answer:
+    pseudonyms, root = Pseudonyms(bytes.fromhex(settings["key"])), path_from_text(settings["root"])
+
+    def answer(job: Head) -> tuple[Head, npt.NDArray[Any] | None]:
+        path = path_from_text(job["path"])
+        stamp = stamp_of(path, pseudonyms)
+        opened = open_file(path, root, pseudonyms, settings["max_pixels"])
+        if job["want"] == "record":
+            return asdict(record_of(opened, path, root, pseudonyms, stamp)), None
+        return pack(opened)
+
+    return answer
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +31,8 @@ from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.record import FileRecord, Look, Opened, record_of, rejection, stamp_of
 from pipeline.scans.wire import line_of, path_to_text, room_for, unpack
 
-_COMMAND = [sys.executable, "-m", "pipeline.scans.worker"]
+_PROGRAM = "pipeline.scans.worker"
+_COMMAND = [sys.executable, "-m", _PROGRAM]
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _PIPE_BYTES = 1 << 20
 _WATCH_S = 0.2
@@ -42,10 +43,10 @@ Admit = Callable[[tuple[int, ...], int], None]
 class _Worker:
     """One process; used by one thread at a time, and watched by another."""
 
-    def __init__(self, settings: bytes, limits: Limits) -> None:
+    def __init__(self, command: Sequence[str], settings: bytes, limits: Limits) -> None:
         paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
-            _COMMAND,
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # what C libraries print may quote the file
@@ -86,7 +87,7 @@ class _Worker:
         if not line.endswith(b"\n"):
             raise self._why()
         head: dict[str, Any] = json.loads(line)
-        if admit is not None and "scan" in head:
+        if admit is not None and "shape" in head:
             admit(tuple(head["shape"]), np.dtype(head["dtype"]).itemsize)
         pixels = room_for(head)
         if pixels is not None:
@@ -149,11 +150,15 @@ class Pool:
     """Processes that decode files below ``root``: one for each thread that uses the pool at the same time, started when needed.
 
     On Linux a process ends with the thread that made it (:mod:`pipeline.parent`), so the threads that use the pool must last as long as it.
+    ``program``: a module that answers by :func:`pipeline.scans.worker.serve`, and ``more`` of what it is told at its start.
     """
 
-    def __init__(self, root: Path, pseudonyms: Pseudonyms, limits: Limits) -> None:
+    def __init__(
+        self, root: Path, pseudonyms: Pseudonyms, limits: Limits, program: str | None = None, more: Mapping[str, Any] | None = None
+    ) -> None:
         self._root, self._pseudonyms, self._limits = root, pseudonyms, limits
-        settings = {"key": pseudonyms.key.hex(), "root": path_to_text(root), "parent": os.getpid()}
+        self._command = _COMMAND if program is None else [sys.executable, "-m", program]
+        settings = {**(more or {}), "key": pseudonyms.key.hex(), "root": path_to_text(root), "parent": os.getpid()}
         self._settings = line_of({**settings, "max_pixels": limits.max_pixels, "memory": limits.worker_bytes})
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
@@ -167,8 +172,7 @@ class Pool:
             stamp = stamp_of(path, self._pseudonyms)
             return record_of(self.scan(path).looked_at(look), path, self._root, self._pseudonyms, stamp)
         try:
-            with self._borrowed() as worker:
-                head, _ = worker.ask("record", path)
+            head, _ = self.ask("record", path)
         except ScanError as error:
             return rejection(path, self._root, self._pseudonyms, error)
         return FileRecord(**head)
@@ -179,11 +183,20 @@ class Pool:
         ``admit`` gets the shape of the pixels and the bytes of each before this process receives them, and may make it wait.
         """
         try:
-            with self._borrowed() as worker:
-                head, pixels = worker.ask("scan", path, admit)
+            head, pixels = self.ask("scan", path, admit)
         except ScanError as error:
             return Opened(error=error)
         return unpack(head, pixels, path)
+
+    def ask(self, want: str, path: Path, admit: Admit | None = None) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
+        """A process's answer for ``path``: a line, and the array that it announces by ``shape`` and ``dtype``.
+
+        Raises
+        ------
+        ScanError: ``crashed``, ``timeout``, ``too_large``.
+        """
+        with self._borrowed() as worker:
+            return worker.ask(want, path, admit)
 
     @contextmanager
     def _borrowed(self) -> Iterator[_Worker]:
@@ -192,7 +205,7 @@ class Pool:
                 raise RuntimeError("the pool is closed")
             if not self._idle:
                 self._watcher = self._watcher or self._start_watching()
-                self._idle.append(_Worker(self._settings, self._limits))
+                self._idle.append(_Worker(self._command, self._settings, self._limits))
                 self._all.add(self._idle[-1])
             worker = self._idle.pop()
         try:

@@ -15,11 +15,15 @@ from PIL import Image, ImageDraw, ImageFont
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.deidentify.burned_in import find_text
+from pipeline.deidentify.burned_in import blacken, find_text
 from pipeline.deidentify.cleaned import Cleaned
-from pipeline.deidentify.file import check_unnamed
+from pipeline.deidentify.file import Job, check_unnamed
+from pipeline.deidentify.folder import deidentify_folder
+from pipeline.deidentify.profile import Rules
 from pipeline.errors import ScanError
+from pipeline.memory import Limits
 from pipeline.phantoms.fundus import draw_fundus
+from pipeline.phantoms.oct import draw_oct
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.open import open_scan
 from pipeline.scans.whois import who_is
@@ -41,7 +45,7 @@ def written(picture: Any, text: str = "MEIER 4711") -> Any:
 
 
 def run(folder: Path, out: Path, key: Path, *more: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["deidentify", str(folder), "--out", str(out), "--site-key", str(key), *more])
+    result = CliRunner().invoke(app, ["deidentify", str(folder), "--out", str(out), "--site-key", str(key), "--workers", "0", *more])
     return result.exit_code, result.output
 
 
@@ -77,6 +81,21 @@ def test_text_in_pixels_is_refused_reported_or_blackened(tmp_path: Path, photogr
     assert "113101" in [item.CodeValue for item in again.DeidentificationMethodCodeSequence]
 
 
+def test_text_is_found_in_speckle_turned_and_across_tiles_and_nothing_else_is() -> None:
+    scan = draw_oct((3, 3, 0), "R", 1, 540, 560).volume[0]
+    assert find_text(scan) == []
+    drawn = ImageFont.load_default(22).getmask("MEIER-4711 F")
+    letters = np.array(drawn, np.uint8).reshape(drawn.size[::-1])
+    for turns, (row, column) in ((0, (430, 400)), (0, (250, 60)), (1, (200, 430))):
+        ink = np.rot90(letters > 127, turns)
+        picture, where = scan.copy(), np.s_[row : row + ink.shape[0], column : column + ink.shape[1]]
+        picture[where][ink] = 255
+        boxes = find_text(picture)
+        blacken(picture[None], [boxes])
+        assert not picture[where][ink].any()
+        assert 0 < (picture != scan).sum() < 10 * ink.size
+
+
 def test_a_second_run_continues_and_another_key_is_refused(tmp_path: Path, photograph: Any) -> None:
     folder, out, key = tmp_path / "scans", tmp_path / "out", tmp_path / "key"
     for visit in ("2024-03-01", "2024-03-31"):
@@ -107,6 +126,17 @@ def test_a_second_run_continues_and_another_key_is_refused(tmp_path: Path, photo
     assert (code, "another site key" in said) == (2, True)
     code, said = run(folder, folder / "out", key)
     assert (code, "lie in each other" in said) == (2, True)
+
+
+def test_a_file_that_takes_too_much_memory_costs_that_file(tmp_path: Path, photograph: Any) -> None:
+    folder = tmp_path / "scans" / "p"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.zeros((6000, 6000), np.uint8)).save(folder / "large.png")
+    Image.fromarray(photograph).save(folder / "small.png")
+    limits = Limits(10**8, 1 << 30, 200 << 20)
+    job = Job(Rules.of("basic", ()), Pseudonyms(b"a key of sixteen"), tmp_path / "scans", "refuse", 10**8)
+    assert deidentify_folder(job, tmp_path / "out", workers=1, limits=limits) == {"refused": 1, "written": 1, "text": 0}
+    assert {line["status"]: line["code"] for line in ledger(tmp_path / "out")} == {"refused": "too_large", "written": ""}
 
 
 def test_equal_identifiers_are_a_duplicate_or_a_conflict(tmp_path: Path, photograph: Any) -> None:

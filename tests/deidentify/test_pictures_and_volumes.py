@@ -6,17 +6,19 @@ import gzip
 import io
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms, ImageDraw, ImageFont, PngImagePlugin
 
 from pipeline.deidentify.cleaned import Cleaned
 from pipeline.deidentify.file import clean_file
 from pipeline.deidentify.streams import plain_jpeg, plain_jpeg2000
+from pipeline.deidentify.volumes import laser_picture
 from pipeline.errors import ScanError
 from pipeline.scans.open import open_scan
 from pipeline.scans.png import chunk
@@ -89,6 +91,24 @@ def test_a_second_picture_behind_a_jpeg_2000_goes() -> None:
         assert (plain, "what follows the picture" in removed) == (plain_jpeg2000(tiles)[0], True)
 
 
+def test_a_comment_between_the_tiles_of_a_jpeg_2000_goes() -> None:
+    file = io.BytesIO()
+    Image.fromarray(photograph(40, 60)).save(file, "JPEG2000", tile_size=(32, 32), no_jp2=True)
+    stream = file.getvalue()
+    comment = b"\xff\x64" + (4 + len(WHO)).to_bytes(2, "big") + b"\0\1" + WHO.encode()
+    for tiles in (stream, _open_ended(stream)):
+        first, last = tiles.index(b"\xff\x90"), tiles.rindex(b"\xff\x90\x00\x0a")
+        length = int.from_bytes(tiles[last + 6 : last + 10], "big")
+        spoken = (
+            tiles[:last] + tiles[last : last + 6] + (length and length + len(comment)).to_bytes(4, "big") + tiles[last + 10 : last + 12]
+        )
+        spoken += comment + tiles[last + 12 :]
+        said_lengths = b"\xff\x55\0\4\0\0"  # of tile-parts, which the comment makes wrong
+        assert plain_jpeg2000(spoken[:first] + said_lengths + spoken[first:]) == (plain_jpeg2000(tiles)[0], ("comment",))
+    with pytest.raises(ScanError, match="malformed"):
+        plain_jpeg2000(stream[:-20] + stream[-2:])
+
+
 def _open_ended(stream: bytes) -> bytes:
     """The same with a last tile-part that does not state its length."""
     last = stream.rindex(b"\xff\x90\x00\x0a")
@@ -142,13 +162,18 @@ def test_a_nifti_keeps_its_geometry(tmp_path: Path, kind: Any, name: str) -> Non
     image = kind(np.arange(3 * 8 * 10, dtype=np.int16).reshape(10, 8, 3), affine)
     for field in ("descrip", "aux_file", "intent_name", *(("db_name",) if kind is nibabel.Nifti1Image else ())):
         image.header[field] = WHO.encode()
+    image.header["dim"][5:], image.header["pixdim"][4:] = 4711, 19540302
+    image.header["intent_p1"] = 4711
+    image.header["qform_code"], image.header["qoffset_x"] = 0, 4711
     image.header.extensions.append(nibabel.nifti1.Nifti1Extension(6, WHO.encode()))
     nibabel.save(image, tmp_path / name)
     if name == "a.nii":
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + WHO.encode())
     before = open_scan(tmp_path / name).geometry
     out = cleaned(tmp_path / name)
-    assert {"descriptions", "extensions"} <= set(out.removed)
+    assert {"descriptions", "extensions", "numbers that mean nothing"} <= set(out.removed)
+    head = nibabel.load(tmp_path / f"again{out.suffix}").header
+    assert (list(head["dim"][5:]), list(head["pixdim"][4:]), head["intent_p1"], head["qoffset_x"]) == ([1] * 3, [1] * 4, 0, 0)
     np.testing.assert_array_equal(open_scan(tmp_path / f"again{out.suffix}").geometry.affine, before.affine)
 
 
@@ -169,13 +194,48 @@ def test_a_vol_file_keeps_lines_scales_and_eye(tmp_path: Path) -> None:
     assert struct.unpack_from("<d", out.content, 164) == (0.0,)
 
 
+@pytest.mark.parametrize("where", ["b-scan", "laser"])
+def test_text_in_any_picture_of_a_vol_file_is_found_and_blackened(tmp_path: Path, where: str) -> None:
+    device = spectralis(2, 60, 220)
+    device.stored *= 0
+    said = np.asarray(writing((60, 220)))
+    device.slo = (220, 60)
+    data = bytearray(device.bytes())
+    data[2048 : 2048 + said.size] = (said if where == "laser" else 0 * said).tobytes()
+    if where == "b-scan":
+        data[-len(b"thickness grid") - 4 * said.size : -len(b"thickness grid")] = (said / 255).astype("<f4").tobytes()
+    path = tmp_path / "a.vol"
+    path.write_bytes(data)
+    with pytest.raises(ScanError, match="burned into"):
+        clean_file(path, replace(job(tmp_path), burned_in="refuse"))
+    out, _ = clean_file(path, replace(job(tmp_path), burned_in="black"))
+    path.write_bytes(out.content)
+    assert ("frame 2: " if where == "b-scan" else "the scanning laser's picture: ") in out.notes[0]
+    with path.open("rb") as file:
+        assert max(open_scan(path).pixels.max(), laser_picture(file, 100_000).max()) < 60
+
+
+def writing(shape: tuple[int, int]) -> Image.Image:
+    image = Image.new("L", shape[::-1])
+    ImageDraw.Draw(image).text((20, 20), "MEIER-4711 F", fill=255, font=ImageFont.load_default(20))
+    return image
+
+
+def test_heyex_exports_become_nifti(tmp_path: Path) -> None:
+    (tmp_path / "xml").mkdir()
+    for path in (E2E(powers()).save(tmp_path / "a.e2e"), xml_export(tmp_path / "xml")):
+        out = cleaned(path)
+        assert out.suffix == ".nii.gz"
+        assert {"the lines that the device drew are left out", "written as NIfTI, with the same voxels"} <= set(out.notes)
+        before, after = (open_scan(one).geometry for one in (path, path.parent / "again.nii.gz"))
+        assert after.spacing_mm == pytest.approx(before.spacing_mm)
+
+
 def test_vendors_files_that_are_not_cleaned_are_refused_by_name(tmp_path: Path) -> None:
-    e2e, xml = E2E(powers()).save(tmp_path / "a.e2e"), xml_export(tmp_path)
     (tmp_path / "a.fda").write_bytes(b"FOCT" + bytes(2000))
-    for path in (e2e, xml, tmp_path / "a.fda"):
-        with pytest.raises(ScanError, match=f"{path.suffix} .*are not cleaned") as caught:
-            clean_file(path, job(tmp_path))
-        assert caught.value.code == "unsupported"
+    with pytest.raises(ScanError, match=r"\.fda .*are not cleaned") as caught:
+        clean_file(tmp_path / "a.fda", job(tmp_path))
+    assert caught.value.code == "unsupported"
 
 
 def test_a_metaimage_becomes_nifti(tmp_path: Path) -> None:
