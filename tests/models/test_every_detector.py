@@ -83,7 +83,8 @@ DETECTORS = [entry.name for entry in MODELS if entry.config is not None and issu
 VARIANTS = [
     pytest.param(name, number, id=f"{name}-{number}") for name in SMALL if name in DETECTORS for number, _ in enumerate(SMALL[name])
 ]
-EVERY = pytest.mark.parametrize(("name", "number"), VARIANTS)
+# By module, so that all tests of one network follow each other, in one process that trains it once.
+EVERY = pytest.mark.parametrize(("name", "number"), VARIANTS, scope="module")
 
 
 def config_of(name: str, number: int) -> DetectorConfig:
