@@ -7,6 +7,7 @@ simplification every pixel centre of the mask lies inside what is drawn, and eve
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -58,26 +59,29 @@ def trace(layer: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.int64]]:
         place = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
         following = np.where(key[place] == wanted, place, following)
     middles = np.column_stack([2 * table[:, 1] + step[:, 1], 2 * table[:, 0] + step[:, 0], table[:, 2]])
-    return _loops(following.tolist(), middles)
+    return _loops(following, middles)
 
 
-def _loops(following: list[int], middles: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+def _loops(following: npt.NDArray[np.int64], middles: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     """Cut the permutation ``following`` into its cycles and drop the middles that straight rows do not need."""
-    unseen = [True] * len(following)
-    loops = []
-    for first in range(len(following)):
-        if not unseen[first]:
-            continue
-        cycle = []
-        at = first
-        while unseen[at]:
-            unseen[at] = False
-            cycle.append(at)
-            at = following[at]
-        loop = middles[cycle]
-        direction = loop[:, 2]
-        loops.append(loop[(direction != np.roll(direction, 1)) | (direction != np.roll(direction, -1))])
-    return loops
+    turns = middles[:, 2] != middles[following, 2]
+    needed = turns.copy()
+    needed[following] |= turns
+    after, unseen = following.tolist(), bytearray(b"\1") * len(following)
+    walk: list[int] = []
+    ends = [0]
+    for first in range(len(after)):
+        if unseen[first]:
+            at = first
+            while unseen[at]:
+                unseen[at] = 0
+                walk.append(at)
+                at = after[at]
+            ends.append(len(walk))
+    kept = needed[walk]
+    points = middles[walk][kept]
+    cuts = np.concatenate([[0], np.cumsum(kept)])[ends].tolist()
+    return [points[begin:end] for begin, end in pairwise(cuts)]
 
 
 def simplify(loop: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
