@@ -53,7 +53,7 @@ ENCODER = "backbone: efficientnet_lite0, weights: imagenet"
 ANCHORS = "anchors: {sizes: [[16], [32], [64], [128], [256]]}"
 RCNN = "fpn_channels: 16, representation: 32, anchors: {sizes: [[8], [16], [32], [64], [128]]}"
 DETR = "width: 32, heads: 4, queries: 8, encoder_layers: 1, decoder_layers: 2, feedforward: 32, dropout: 0.0"
-# Where a step draws numbers (sampled proposals, dropout), two processes draw others than one.
+# Where a step draws numbers for all images of a process (dropout), two processes draw others than one.
 NETWORKS = {
     "unet": ("semantic", "{name: unet, widths: [8, 16], norm: instance}"),
     "volumes": ("semantic", "{name: unet, dims: 3, widths: [8, 16], slice_halvings: 0, norm: instance}"),
@@ -61,6 +61,9 @@ NETWORKS = {
     "detr": ("detection", f"{{name: detr, {ENCODER}, {DETR}}}"),
     "yolov3": ("detection", f"{{name: yolov3, {ENCODER}, neck: 64}}"),
     "mask_rcnn": ("detection", f"{{name: mask_rcnn, {ENCODER}, {RCNN}, mask_width: 16, mask_layers: 1}}"),
+    "faster_rcnn": ("detection", f"{{name: faster_rcnn, {ENCODER}, {RCNN}}}"),
+    "fast_rcnn": ("detection", f"{{name: fast_rcnn, {ENCODER}, {RCNN.partition(', anchors')[0]}}}"),
+    "rcnn": ("detection", f"{{name: rcnn, {ENCODER}}}"),
 }
 
 

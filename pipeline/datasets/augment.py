@@ -68,7 +68,7 @@ class Plan:
     of what happens then, by name: ``matrix`` (4), ``control`` (2, gy, gx), ``gain`` and ``bias`` (C), ``gamma``, ``blur`` (a standard
     deviation), ``noise`` (a standard deviation) and ``places`` (C, D), each there only where the configuration has it.
     ``canvas``: (rows, columns), one for all results of a size, that hold every region once it is turned; None: the region's own.
-    ``whole``: nothing is changed, so that the result's placement is the sample's own.
+    ``whole``: nothing is changed, so that the result's placement is the sample's own. ``seed``: what a network draws from for this sample.
     """
 
     region: tuple[int, int, int, int]
@@ -78,6 +78,7 @@ class Plan:
     numbers: Numbers = field(default_factory=dict)
     canvas: tuple[int, int] | None = None
     whole: bool = False
+    seed: int = 0
 
     @classmethod
     def unchanged(cls, rows: int, columns: int) -> Plan:

@@ -228,4 +228,6 @@ def join(parts: Sequence[Batch]) -> Batch:
     }
     if parts[0].proposals is not None:
         columns["proposals"] = [boxes for part in parts for boxes in part.proposals or ()]
+    if parts[0].seeds is not None:
+        columns["seeds"] = [seed for part in parts for seed in part.seeds or ()]
     return Batch(**columns)

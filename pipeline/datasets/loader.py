@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -131,7 +132,7 @@ class TrainingLoader:
             plan = self._augment.draw(size, generator, centre)
             if centre is not None or store.places.valid_fraction(index, plan.region) >= _LEAST_VALID:
                 break
-        return index, plan
+        return index, replace(plan, seed=int(torch.randint(2**62, (1,), generator=generator)))
 
     def _first_slice(self, index: int, slices: int, generator: torch.Generator) -> int:
         """Where a block of the volume of ``index`` begins, each place as likely as the other."""

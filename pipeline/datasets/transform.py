@@ -59,7 +59,7 @@ def to_batch(windows: Windows, config: AugmentConfig | None = None) -> Batch:
     images, valids = cast("Sequence[Tensor]", image[:, :, level]), cast("Sequence[Tensor]", valid[:, 0, level])
     proposed = windows.proposed
     proposals = None if proposed is None else list(proposed.boxes.split(proposed.counts))
-    return Batch(images, valids, list(windows.placements), list(windows.cases), targets, masks, proposals)
+    return Batch(images, valids, list(windows.placements), list(windows.cases), targets, masks, proposals, windows.seeds)
 
 
 def _masks(windows: Windows, labels: Tensor, level: slice | int) -> Tensor | None:

@@ -60,7 +60,7 @@ class Windows:
 
     ``found``: the objects of all samples, ``proposed``: their proposals, None where none were asked for. ``mask_type``: of the mask's
     bytes, None without masks.
-    ``grades``: of each picture as a whole, after its turn.
+    ``grades``: of each picture as a whole, after its turn. ``seeds``: of each plan.
     """
 
     pixels: Tensor
@@ -76,6 +76,7 @@ class Windows:
     found: FoundObjects | None = None
     grades: tuple[int | None, ...] = ()
     proposed: FoundObjects | None = None
+    seeds: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -170,7 +171,10 @@ def gathered(
         proposed = _objects([source.proposals(index) for index, _ in wanted], plans, canvas)
     grades = tuple(source.grade(index, mirrored=plan.turn.mirrored) for index, plan in wanted)
     volumes, size = slices is not None, plans[0].size
-    return Windows(pixels, labels, numbers, layout, size, source.clamp, volumes, mask_type, cases, placements, found, grades, proposed)
+    seeds = tuple(plan.seed for plan in plans)
+    return Windows(
+        pixels, labels, numbers, layout, size, source.clamp, volumes, mask_type, cases, placements, found, grades, proposed, seeds
+    )
 
 
 def torch_type(kind: Any) -> torch.dtype:

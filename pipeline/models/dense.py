@@ -102,6 +102,6 @@ def part_of_count(count: Tensor) -> Tensor:
     """
     if not (torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized()):
         return count.clamp(min=1)
-    whole = count.to(torch.float32)
+    whole = count.to(torch.float32, copy=True)
     torch.distributed.all_reduce(whole)
     return whole.clamp(min=1) / torch.distributed.get_world_size()

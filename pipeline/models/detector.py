@@ -92,6 +92,8 @@ class Detector(Network, abc.ABC):
     compilable = False
     not_exportable = "a detector finds as many objects as there are, which a graph of fixed shapes cannot say"
     has_masks: ClassVar[bool] = False
+    seeds: Sequence[int] = ()
+    """Of each image whose losses are being computed (:meth:`forward`)."""
 
     @abc.abstractmethod
     def batch_losses(self, images: Tensor, sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -113,9 +115,20 @@ class Detector(Network, abc.ABC):
         """Learn what is not learnt by gradients (tasks/base.py, Task.complete); most networks have no such part."""
         return
 
-    def forward(self, images: Sequence[Tensor], targets: Sequence[Target], proposals: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
-        """Named losses of images (C, H, W) of any sizes; a network that looks at ``proposals`` (P, 4) makes those that are not given."""
+    def forward(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Target],
+        proposals: Sequence[Tensor] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> dict[str, Tensor]:
+        """Named losses of images (C, H, W) of any sizes; a network that looks at ``proposals`` (P, 4) makes those that are not given.
+
+        ``seeds``: a number for each image from which is drawn what its losses look at; without them it is drawn anew each time, in
+        evaluation mode always the same.
+        """
         tensor, sizes = self._batch(images)
+        self._draw_from(seeds, len(images))
         return self.batch_losses(tensor, sizes, [self._padded(target, tensor) for target in targets])
 
     @torch.no_grad()
@@ -127,6 +140,11 @@ class Detector(Network, abc.ABC):
             tensor, sizes = self._batch([images[place] for place in places])
             found.update(zip(places, self.batch_detections(tensor, sizes), strict=True))
         return [found[place] for place in range(len(images))]
+
+    def _draw_from(self, seeds: Sequence[int] | None, images: int) -> None:
+        if seeds is None:
+            seeds = torch.randint(2**62, (images,)).tolist() if self.training else [0] * images
+        self.seeds = seeds
 
     def _batch(self, images: Sequence[Tensor]) -> tuple[Tensor, Sizes]:
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pipeline.models.base import MODELS
 from pipeline.models.detector import Detections, Detector, Sizes
 from pipeline.models.regions import RegionConfig, RegionDetector
-from pipeline.models.two_stage import LOSSES, PyramidHeadsConfig, box_heads, build_pyramid, losses_in_evaluation, region_truth
+from pipeline.models.two_stage import LOSSES, PyramidHeadsConfig, box_heads, build_pyramid, head_losses, losses_in_evaluation, region_truth
 from pipeline.models.weights import Loaded
 from pipeline.types import Target
 
@@ -53,7 +53,7 @@ class FastRCNN(RegionDetector):
 
     def region_losses(self, images: Tensor, sizes: Sizes, targets: Sequence[Target], proposals: Sequence[Tensor]) -> dict[str, Tensor]:
         truths = [region_truth(target) for target in targets]
-        _, losses = self.roi_heads(self.backbone(images), list(proposals), sizes, truths)
+        losses = head_losses(self.roi_heads, self.backbone(images), proposals, sizes, truths, self.seeds)
         return {LOSSES[name]: loss for name, loss in losses.items()}
 
     def region_detections(self, images: Tensor, sizes: Sizes, proposals: Sequence[Tensor]) -> list[Detections]:

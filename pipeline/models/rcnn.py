@@ -26,6 +26,7 @@ from pipeline.models.base import MODELS
 from pipeline.models.detector import Detections, Detector, FrozenStages, Sizes
 from pipeline.models.region_svm import LinearHeads, RegionFeatures
 from pipeline.models.regions import RegionConfig, RegionDetector, best_of, overlap_with_objects, sampled, warped
+from pipeline.models.sampling import over_processes
 from pipeline.models.weights import Loaded, Version
 from pipeline.types import Batch, Target
 
@@ -79,11 +80,13 @@ class RCNN(RegionDetector):
         if self.training:
             self.linear.fitted.zero_()  # of a network that is trained further: it was fitted to features that change from now on
         squares, labels = [], []
-        for image, (rows, columns), target, boxes in zip(images, sizes, targets, proposals, strict=True):
-            chosen, classes = sampled(boxes, target, self.config.samples, self.config.positive)
+        for image, (rows, columns), target, boxes, seed in zip(images, sizes, targets, proposals, self.seeds, strict=True):
+            chosen, classes = sampled(boxes, target, self.config.samples, self.config.positive, seed)
             squares.append(self._warped(image[:, :rows, :columns], chosen))
             labels.append(classes)
-        return {"class": functional.cross_entropy(self.classifier(self._encoded(torch.cat(squares))), torch.cat(labels))}
+        every = torch.cat(labels)
+        loss = functional.cross_entropy(self.classifier(self._encoded(torch.cat(squares))), every)
+        return over_processes({"class": loss}, {"class": len(every)})
 
     def region_detections(self, images: Tensor, sizes: Sizes, proposals: Sequence[Tensor]) -> list[Detections]:
         return [

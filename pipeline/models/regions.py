@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.models.detector import Detections, NMSConfig, ProposingDetector, Sizes
+from pipeline.models.sampling import drawn
 from pipeline.models.selective_search import SelectiveSearchConfig, selective_search
 from pipeline.types import Target
 
@@ -60,8 +61,15 @@ class RegionDetector(ProposingDetector):
     def batch_detections(self, images: Tensor, sizes: Sizes) -> list[Detections]:
         return self.region_detections(images, sizes, self._boxes(_cut(images, sizes)))
 
-    def forward(self, images: Sequence[Tensor], targets: Sequence[Target], proposals: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Target],
+        proposals: Sequence[Tensor] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> dict[str, Tensor]:
         tensor, sizes = self._batch(images)
+        self._draw_from(seeds, len(images))
         return self.region_losses(tensor, sizes, [self._padded(target, tensor) for target in targets], self._boxes(images, proposals))
 
     @torch.no_grad()
@@ -91,8 +99,9 @@ def _cut(images: Tensor, sizes: Sizes) -> list[Tensor]:
     return [image[:, :rows, :columns] for image, (rows, columns) in zip(images, sizes, strict=True)]
 
 
-def sampled(boxes: Tensor, target: Target, samples: int, positive: float) -> tuple[Tensor, Tensor]:
-    """Boxes (S, 4), S at most ``samples``, drawn from ``boxes`` and the objects' own, and their classes int64 (S), 0 of background.
+def sampled(boxes: Tensor, target: Target, samples: int, positive: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Boxes (S, 4), S at most ``samples``, drawn by ``seed`` from ``boxes`` and the objects' own, and their classes int64 (S), 0 of
+    background.
 
     A box is of the class of the object that it overlaps most, by an IoU of .5 or more; at most the fraction ``positive`` of ``samples`` is.
     """
@@ -101,7 +110,7 @@ def sampled(boxes: Tensor, target: Target, samples: int, positive: float) -> tup
     labels = torch.zeros(len(every), dtype=torch.int64, device=every.device)
     hit = overlaps >= 0.5
     labels[hit] = target.labels[which[hit]]
-    found, rest = (_some(labels > 0, int(positive * samples)), _some(labels == 0, samples))
+    found, rest = drawn([(labels > 0, int(positive * samples)), (labels == 0, samples)], seed)
     kept = torch.cat([found, rest])[:samples]
     return every[kept], labels[kept]
 
@@ -116,12 +125,6 @@ def overlap_with_objects(boxes: Tensor, target: Target) -> tuple[Tensor, Tensor,
         return every, every.new_zeros(len(every)), torch.zeros(len(every), dtype=torch.int64, device=every.device)
     overlaps, which = box_iou(every, target.boxes).max(1)
     return every, overlaps, which
-
-
-def _some(wanted: Tensor, count: int) -> Tensor:
-    """At most ``count`` random places where ``wanted``."""
-    places = wanted.nonzero().flatten()
-    return places[torch.randperm(len(places), device=places.device)[:count]]
 
 
 def warped(image: Tensor, boxes: Tensor, size: int, context: int = 0) -> Tensor:

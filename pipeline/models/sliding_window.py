@@ -28,6 +28,7 @@ from pipeline.models.base import MODELS
 from pipeline.models.detector import Detections, Detector, FrozenStages, NMSConfig, Sizes
 from pipeline.models.features import FrozenBatchNorm2d, InvertedResiduals
 from pipeline.models.regions import best_of, sampled, warped
+from pipeline.models.sampling import over_processes
 from pipeline.models.weights import Loaded, Version
 from pipeline.types import Target
 
@@ -123,12 +124,14 @@ class SlidingWindow(Detector):
 
     def batch_losses(self, images: Tensor, sizes: Sizes, targets: Sequence[Target]) -> dict[str, Tensor]:
         squares, labels = [], []
-        for image, (rows, columns), target in zip(images, sizes, targets, strict=True):
+        for image, (rows, columns), target, seed in zip(images, sizes, targets, self.seeds, strict=True):
             windows = self.windows(rows, columns).to(image.device)
-            chosen, classes = sampled(windows, target, self.config.samples, self.config.positive)
+            chosen, classes = sampled(windows, target, self.config.samples, self.config.positive, seed)
             squares.append(warped(image[:, :rows, :columns], chosen, WINDOW))
             labels.append(classes)
-        return {"class": functional.cross_entropy(self._look(torch.cat(squares)).flatten(1), torch.cat(labels))}
+        every = torch.cat(labels)
+        loss = functional.cross_entropy(self._look(torch.cat(squares)).flatten(1), every)
+        return over_processes({"class": loss}, {"class": len(every)})
 
     def batch_detections(self, images: Tensor, sizes: Sizes) -> list[Detections]:
         found = []

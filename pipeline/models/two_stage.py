@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from pipeline.models.anchors import Anchors, LevelAnchors, fitted_anchors
 from pipeline.models.backbones import Name, Pyramid, build_encoder
 from pipeline.models.detector import Detections, FrozenStages, LowestScore, NMSConfig, ProposingDetector, Sizes, boxes_and_labels
+from pipeline.models.sampling import BalancedSampler, over_processes
 from pipeline.models.sparse_gradient import SparseGradientConv2d
 from pipeline.models.weights import Loaded, Version
 from pipeline.types import Target
@@ -114,9 +115,11 @@ class TwoStage(ProposingDetector):
         """``rpn_objectness``, ``rpn_box``, ``class``, ``box`` and, with masks, ``mask``."""
         truths = [self._truth(target) for target in targets]
         features, listed = self.backbone(images), _listed(images, sizes)
+        self.rpn.fg_bg_sampler.seeds = self.seeds
         proposals, first = self.rpn(listed, features, truths)
-        _, second = self.roi_heads(features, proposals, sizes, truths)
-        return {LOSSES[name]: loss for name, loss in {**first, **second}.items()}
+        losses = over_processes(first, dict.fromkeys(first, self.rpn.fg_bg_sampler.total))
+        losses |= head_losses(self.roi_heads, features, proposals, sizes, truths, self.seeds)
+        return {LOSSES[name]: loss for name, loss in losses.items()}
 
     def batch_detections(self, images: Tensor, sizes: Sizes) -> list[Detections]:
         features = self.backbone(images)
@@ -189,7 +192,7 @@ def _proposal_network(config: TwoStageConfig) -> Any:
     head = RPNHead(config.fpn_channels, anchors.count, conv_depth=2 if config.heads == "v2" else 1)
     for layer in head.conv:  # a convolution and a ReLU each
         layer[0] = SparseGradientConv2d.of(layer[0])
-    return RegionProposalNetwork(
+    network = RegionProposalNetwork(
         LevelAnchors(anchors, config.strides),
         head,
         fg_iou_thresh=0.7,
@@ -200,6 +203,8 @@ def _proposal_network(config: TwoStageConfig) -> Any:
         post_nms_top_n=dict(zip(("training", "testing"), config.rpn_after_nms, strict=True)),
         nms_thresh=0.7,
     )
+    network.fg_bg_sampler = BalancedSampler(config.rpn_samples, 0.5)
+    return network
 
 
 def box_heads(config: PyramidHeadsConfig, classes: int, pooling: nn.Module | None = None) -> Any:
@@ -213,7 +218,7 @@ def box_heads(config: PyramidHeadsConfig, classes: int, pooling: nn.Module | Non
         head = FastRCNNConvFCHead((width, 7, 7), [width] * 4, [config.representation], norm_layer=nn.BatchNorm2d)
     else:
         head = TwoMLPHead(width * 7**2, config.representation)
-    return RoIHeads(
+    heads = RoIHeads(
         pooling or MultiScaleRoIAlign(featmap_names=config.levels, output_size=7, sampling_ratio=2),
         head,
         FastRCNNPredictor(config.representation, classes + 1),  # torchvision's class 0 is background
@@ -226,3 +231,15 @@ def box_heads(config: PyramidHeadsConfig, classes: int, pooling: nn.Module | Non
         nms_thresh=config.nms,
         detections_per_img=config.detections,
     )
+    heads.fg_bg_sampler = BalancedSampler(config.roi_samples, config.roi_positive)
+    return heads
+
+
+def head_losses(
+    heads: Any, features: Any, proposals: Sequence[Tensor], sizes: Sizes, truths: Sequence[dict[str, Tensor]], seeds: Sequence[int]
+) -> dict[str, Tensor]:
+    """Of :func:`box_heads`, by torchvision's names; ``seeds`` of each image say which proposals train."""
+    heads.fg_bg_sampler.seeds = [seed + 1 for seed in seeds]  # others than those of the anchors
+    _, losses = heads(features, list(proposals), sizes, truths)
+    sampler = heads.fg_bg_sampler
+    return over_processes(losses, {name: sampler.positives if name == "loss_mask" else sampler.total for name in losses})

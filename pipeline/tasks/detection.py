@@ -89,7 +89,7 @@ class DetectionTask(Task):
         """The network's named losses times their weights."""
         if batch.targets is None or any(target.boxes is None for target in batch.targets):
             raise ValueError("a training batch needs targets with boxes")
-        losses: dict[str, Tensor] = self.network(batch.images, batch.targets, batch.proposals)
+        losses: dict[str, Tensor] = self.network(batch.images, batch.targets, batch.proposals, batch.seeds if self.training else None)
         for name in self.config.losses.keys() - losses.keys():
             raise ConfigError(f"task.losses: {unknown_name('loss', name, list(losses))}")
         weights = {name: self.config.losses.get(name, 1.0) for name in losses}

@@ -131,7 +131,7 @@ class Batch:
     A volume, for a network that looks at neighbouring slices, is one image (C, D, H, W) with ``valid`` (D, H, W); its placement is
     that of each slice. Images of one size may come as one tensor (B, C, [D,] H, W), with ``valid`` (B, [D,] H, W) and ``masks``
     int64 (B, [D,] H, W), of which the targets' masks are views. ``proposals`` float32 (P, 4) xyxy of each image where a network looks
-    at boxes that were made beforehand; None: it makes its own.
+    at boxes that were made beforehand; None: it makes its own. ``seeds``: what a network draws from for each image in training.
     """
 
     images: Sequence[Tensor]
@@ -141,6 +141,7 @@ class Batch:
     targets: Sequence[Target] | None = None
     masks: Tensor | None = None
     proposals: Sequence[Tensor] | None = None
+    seeds: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         sizes = {len(self.images), len(self.valid), len(self.placements), len(self.cases)}
@@ -148,6 +149,8 @@ class Batch:
             sizes.add(len(self.targets))
         if self.proposals is not None:
             sizes.add(len(self.proposals))
+        if self.seeds is not None:
+            sizes.add(len(self.seeds))
         require(len(sizes) == 1, "a batch's lists must have one length")
 
     def __len__(self) -> int:
