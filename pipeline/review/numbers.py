@@ -46,10 +46,12 @@ class Measured(Record):
 
 
 class Numbers:
-    """Of the corrections in one folder of predictions. Threads may share it; one measures at a time."""
+    """Of the corrections in one folder of predictions. Threads may share it; one measures at a time, until it is closed."""
 
     def __init__(self, predictions: Path) -> None:
-        self._predictions, self._lock = predictions, threading.Lock()
+        self._predictions, self._lock, self._open = predictions, threading.Lock(), True
+        self._waiting: set[str] = set()
+        self._failed: dict[str, str] = {}
 
     def _file(self, correction: str) -> Path:
         return self._predictions / REVIEW / NUMBERS / f"{correction}.json"
@@ -65,20 +67,43 @@ class Numbers:
         """Raises OcusegError: the correction cannot be read, or does not fit the case."""
         with self._lock:
             found = self.known(correction)
+            if found is None and not self._open:
+                raise OcusegError("the server is ending")
             if found is None:
                 found = self._measure(case, run, correction)
                 self._file(correction).parent.mkdir(exist_ok=True)
                 write_text(self._file(correction), found.model_dump_json(by_alias=True) + "\n")
             return found
 
-    def measure_soon(self, case: ReportCase, run: RunFacts, correction: str) -> None:
-        """In a thread that nobody waits for: a page that asks meanwhile does."""
+    def asked(self, case: ReportCase, run: RunFacts, correction: str) -> Measured | None:
+        """As known; else None, and they are measured in a thread, so that nobody's request waits for them.
 
-        def measured() -> None:
-            with suppress(OcusegError, OSError):  # whoever asks for the numbers is told
+        Raises
+        ------
+        OcusegError: they could not be measured.
+        """
+        found = self.known(correction)
+        if found is None and correction in self._failed:
+            raise OcusegError(self._failed.pop(correction))  # the next one tries again
+        if found is None and self._open and correction not in self._waiting:
+            self._waiting.add(correction)
+            threading.Thread(target=self._measured, args=(case, run, correction)).start()
+        return found
+
+    def close(self) -> None:
+        """Measure nothing more; what has begun is finished."""
+        self._open = False
+
+    def _measured(self, case: ReportCase, run: RunFacts, correction: str) -> None:
+        try:
+            if self._open:
                 self.of(case, run, correction)
-
-        threading.Thread(target=measured, daemon=True).start()
+        except OcusegError as error:
+            self._failed[correction] = str(error)
+        except OSError as error:
+            self._failed[correction] = f"the correction's numbers cannot be stored ({error.strerror or type(error).__name__})"
+        finally:
+            self._waiting.discard(correction)
 
     def _measure(self, case: ReportCase, run: RunFacts, correction: str) -> Measured:
         labels = read_labels(self._predictions, run, case, correction)

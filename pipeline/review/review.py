@@ -172,7 +172,7 @@ class Review:
             raise _conflict(seen)
         correction = write_correction(self.predictions, made)
         event = self._append(name, visitor, seen, sent.version, "edit", verdict="edited", comment=sent.comment, correction=correction)
-        self.numbers.measure_soon(case, run, correction)
+        self.numbers.asked(case, run, correction)
         return event
 
     def eye(self, name: str, visitor: Visitor, sent: SentEye) -> Event:
@@ -240,7 +240,8 @@ class Review:
         if event is None:
             raise UnknownCase("there is no such correction of this case")
         case, run = self.catalogue.case(name), self.catalogue.run
-        return shown(case, run, self.numbers.of(case, run, correction), event.reviewer)
+        numbers = self.numbers.asked(case, run, correction)
+        return {"measuring": True} if numbers is None else shown(case, run, numbers, event.reviewer)
 
     def all_numbers(self, visitor: Visitor) -> dict[str, Any]:
         """What the worklist shows of each case whose correction stands and was measured: its findings."""

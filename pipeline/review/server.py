@@ -90,7 +90,19 @@ def started(predictions: Path, wishes: Wishes, *, order: Order = list, progress:
     """
     access = access_of(wishes)
     review = Review(predictions, Catalogue(predictions, order, progress), blinded=wishes.blinded)
-    return Serving(application(review, access), wishes.host, wishes.port, wishes.certificate)
+    return _ReviewServing(review, access, wishes)
+
+
+class _ReviewServing(Serving):
+    """Ends what is measured beside the requests, too."""
+
+    def __init__(self, review: Review, access: Access, wishes: Wishes) -> None:
+        super().__init__(application(review, access), wishes.host, wishes.port, wishes.certificate)
+        self._review = review
+
+    def __exit__(self, *error: object) -> None:
+        self._review.numbers.close()
+        super().__exit__(*error)
 
 
 def _hosts(wishes: Wishes) -> frozenset[str]:

@@ -534,36 +534,34 @@ def test_what_is_late_is_about_what_it_was_asked_for(server: Server, make_tab: C
 
 
 def test_a_conflict_on_a_volume_and_the_way_back_to_the_model(server: Server, make_tab: Callable[[], Tab]) -> None:
-    first, second = make_tab(), make_tab()
-    known = states(server.predictions).get(VOLUME)
+    tab, known = make_tab(), states(server.predictions).get(VOLUME)
     kept = read_correction(server.predictions, known.correction).masks if known else (np.zeros((ROWS, COLUMNS), np.uint8),) * 3
-    for tab in (first, second):
-        tab.open(VOLUME)
-        tab.edit()
-        tab.keys("b", "2")
-    first.drag((40, 10), (50, 10))
-    second.keys("ArrowDown", "ArrowDown")
-    second.page.wait_for_selector(".review-mask[data-slice='2']")
-    second.drag((40, 40), (50, 40))
-    first.keys("Control+s")
-    first.page.wait_for_selector("#review-save", state="detached")
-    second.keys("Control+s")
-    assert "You changed slice 3." in second.page.inner_text(".review-question")
-    second.page.click("[data-answer=both]")
-    second.page.wait_for_selector("#review-save", state="detached")
-    theirs, now = (read_correction(server.predictions, one.correction) for one in AuditLog.of(server.predictions).events(VOLUME)[-2:])
-    np.testing.assert_array_equal(now.masks[:2], [theirs.masks[0], kept[1]])
-    assert theirs.masks[0].any()
-    assert now.masks[2].any()
-    first.open(VOLUME)
-    first.page.wait_for_selector(".review-mask")
-    first.keys("z")
-    first.until("document.querySelector('#review-status').textContent.includes('Press Z again')")
-    first.keys("z")
-    first.until(f"!location.pathname.endsWith('/{VOLUME}.html')")
+    tab.open(VOLUME)
+    tab.edit()
+    tab.keys("b", "2", "ArrowDown", "ArrowDown")
+    tab.page.wait_for_selector(".review-mask[data-slice='2']")
+    tab.drag((40, 40), (50, 40))
+    theirs = disc_and_cup(ROWS, COLUMNS)
+    reading.edit(server.predictions, VOLUME, [theirs, kept[1], theirs], by="ben")
+    tab.keys("Control+s")
+    asked = tab.page.inner_text(".review-question")
+    assert "Somebody else has reviewed this case" in asked
+    assert "You changed slice 3." in asked
+    tab.page.click("[data-answer=both]")
+    tab.page.wait_for_selector("#review-save", state="detached")
+    now = read_correction(server.predictions, states(server.predictions)[VOLUME].correction).masks
+    np.testing.assert_array_equal(now[:2], [theirs, kept[1]])
+    assert now[2].any()
+    assert not (now[2] & 1)[:20].any(), "what they drew there is not taken"
+    tab.open(VOLUME)
+    tab.page.wait_for_selector(".review-mask")
+    tab.keys("z")
+    tab.until("document.querySelector('#review-status').textContent.includes('Press Z again')")
+    tab.keys("z")
+    tab.until(f"!location.pathname.endsWith('/{VOLUME}.html')")
     events, state = AuditLog.of(server.predictions).events(VOLUME), states(server.predictions)[VOLUME]
     assert (state.verdict, state.correction, events[-2].verdict) == ("accepted", "", "edited")
-    np.testing.assert_array_equal(read_correction(server.predictions, events[-2].correction).masks, now.masks)
+    np.testing.assert_array_equal(read_correction(server.predictions, events[-2].correction).masks, now)
 
 
 AXE_RUN = """async () => {

@@ -27,7 +27,7 @@ from pipeline.review.log import AuditLog
 from pipeline.review.server import Wishes, started
 from pipeline.review.state import eyes_of, states
 from pipeline.scans.raster import png_of
-from tests.patience import LONG_S, joined
+from tests.patience import LONG_S, joined, wait_until
 from tests.review.conftest import FELLOW, FIRST, UNKNOWN, Browser, Serve
 
 FORK = multiprocessing.get_context("fork")
@@ -165,7 +165,9 @@ def test_an_edit_becomes_a_correction_and_the_models_mask_stays(serve: Serve, pr
     assert "immutable" in headers["Cache-Control"]
     assert browser.ask("GET", case["planes"][0]["mask"].replace(FIRST, FELLOW))[0] == 404, "it is of another case"
 
-    numbers = browser.get(f"/api/cases/{FIRST}/numbers?correction={state.correction}")
+    address = f"/api/cases/{FIRST}/numbers?correction={state.correction}"
+    wait_until(lambda: "measuring" not in browser.get(address))
+    numbers = browser.get(address)
     assert "Counted on the correction by Ada" in numbers["found"]
     assert f'<td class="number">{np.count_nonzero(disc() & 1)}</td>' in numbers["found"].replace("\u202f", "")
     assert (numbers["planes"], numbers["unmeasured"]) == ([], 0)

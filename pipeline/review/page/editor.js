@@ -1,6 +1,6 @@
 /* The editor: tools on the planes of a case, what can be undone, and what is sent. Tools are in paint.js, ellipses.js, surfaces.js and boxes.js. */
 import { boxTool } from "./boxes.js";
-import { byId } from "./dom.js";
+import { byId, make } from "./dom.js";
 import { ellipseTool } from "./ellipses.js";
 import { Instances, pack } from "./instances.js";
 import { History, joined, maskStep } from "./mask.js";
@@ -31,6 +31,7 @@ class Editor {
     this.objectsChanged = Boolean(draft && draft.objects);
     this.chosen = null; // the object that is held
     this.instances = new Instances(this);
+    [this.below, this.above] = [make("svg:g"), make("svg:g")]; // of the shapes over the picture
     this.tools = TOOLS.map((kind) => kind(this)).filter((tool) => tool.fits);
     this.pens = new Set();
   }
@@ -99,7 +100,13 @@ class Editor {
     this.toolbar.update();
     this.redraw();
   }
-  redraw() { if (this.tool && this.mask) this.stage.shapes.replaceChildren(...this.instances.drawn(), ...this.tool.draw()); }
+  redraw() {
+    if (!this.tool || !this.mask) return;
+    const { shapes } = this.stage;
+    if (this.below.parentNode !== shapes) shapes.replaceChildren(this.below, this.above);
+    this.instances.drawInto(this.below);
+    this.above.replaceChildren(...this.instances.held(), ...this.tool.draw());
+  }
   /* What tools paint on: the mask of the slice, or that of one object. */
   get target() { return (this.tool.name !== "surface" && this.instances.of(this.label)) || this.mask; }
 

@@ -107,11 +107,23 @@ export class Instances {
     editor.chosen = next;
     return editor.listStep(before, cut ? cut.bits.length : 0);
   }
-  drawn() {
+  /* All objects but the one that is held, into a group of their own: it is touched only where one of them changed, and not at each move of a pointer. */
+  drawInto(group) {
     const { editor } = this, { planes, stage, chosen } = editor;
+    if (!editor.info.instances) return;
+    const seen = new Set(editor.info.classes.map((cls) => cls.index).filter((k) => stage.visible(k)));
+    const shown = planes.objectsOf(editor.index).filter((one) => one !== chosen && one.cut && seen.has(one.class));
+    const now = shown.map((one) => [one.cut, planes.colour(one.class)]);
+    if (this.drawn && now.length === this.drawn.length && group.childElementCount && now.every(([cut, colour], k) => cut === this.drawn[k][0] && colour === this.drawn[k][1])) return;
+    this.drawn = now;
+    group.replaceChildren(...now.flatMap(([cut, colour]) => drawn(cut, colour, false, true)));
+  }
+  /* The object that is held or painted. */
+  held() {
+    const { editor } = this, { planes, chosen } = editor;
     if (!editor.info.instances) return [];
     const live = editor.before && this.open && editor.target === this.open.mask ? cutOf(this.open.mask, joined(around(this.open.cut), editor.touched)) : null;
-    const shown = (one) => drawn(one === chosen && live ? live : one.cut, planes.colour(one.class), one === chosen, true);
-    return [...planes.objectsOf(editor.index).filter((one) => one.cut && stage.visible(one.class)).flatMap(shown), ...(live && !chosen ? drawn(live, planes.colour(editor.label), true, true) : [])];
+    const cut = live || (!editor.before && chosen && chosen.plane === editor.index && chosen.cut);
+    return cut ? drawn(cut, planes.colour(chosen ? chosen.class : editor.label), true, true) : [];
   }
 }

@@ -4,9 +4,16 @@ import { byId } from "./dom.js";
 
 const SECTIONS = ["measures", "found"];
 
-/* The numbers of a correction, which take the place of the model's as long as they are shown. */
-export async function correctionNumbers(name, correction) {
-  const told = await ask(`${pathOf(name)}/numbers?correction=${correction}`), over = new AbortController();
+/* The numbers of a correction, which take the place of the model's as long as they are shown; null where they are not ``wanted()`` any more. The server
+   may still be measuring. */
+export async function correctionNumbers(name, correction, wanted) {
+  let told = { measuring: true };
+  for (let tries = 0; told.measuring && wanted(); tries += 1) {
+    if (tries) await new Promise((done) => setTimeout(done, Math.min(200 * tries, 2000)));
+    told = await ask(`${pathOf(name)}/numbers?correction=${correction}`);
+  }
+  if (!wanted()) return null;
+  const over = new AbortController();
   const parts = SECTIONS.map((id) => [byId(id), new DOMParser().parseFromString(told[id], "text/html").getElementById(id)]).filter(([own, made]) => own && made)
     .map(([own, made]) => [own, document.adoptNode(made)]);
   const cells = parts.flatMap(([, made]) => [...made.querySelectorAll("[data-slice-pixels]")]).map((cell) => [cell, Number(cell.dataset.slicePixels)]);

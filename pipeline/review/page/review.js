@@ -65,8 +65,8 @@ async function draw(own, corrected) {
   const made = corrected && await showCorrection(corrected, last);
   if (!last() || !made) return;
   own.correction = made;
-  correctionNumbers(own.name, corrected.correction).then((numbers) => {
-    if (!last()) return;
+  correctionNumbers(own.name, corrected.correction, last).then((numbers) => {
+    if (!numbers || !last()) return;
     own.numbers = numbers;
     bars.sayWhose(numbers.show(made.on()));
   }).catch((error) => { if (last()) bars.sayWhose(`The numbers beside the picture are those of the model's own answer: ${error.message}.`); });
