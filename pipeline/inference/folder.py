@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from pipeline.bundles.shipped_models import find_bundle
@@ -31,7 +31,7 @@ from pipeline.inference.visits import export, patients_of
 from pipeline.inference.worker import Means, Worker
 from pipeline.memory import Limits, usual_workers
 from pipeline.scans.identity import Pseudonyms, tell_of_roles, warn_of_one_patient
-from pipeline.scans.listing import Block, Listing
+from pipeline.scans.listing import Block, Listed, Listing
 from pipeline.scans.record import token_of
 from pipeline.scans.shard import Share
 from pipeline.training.platform import device_workers, usable_cores
@@ -122,7 +122,8 @@ def predict_folder(
         found.note(out / WORK, listing, share.shard, desk.crew.me, whole=share.chosen is None)
         desk.most_failures = share.most_failures(listing.mine)
         desk.tell = lambda done, note: progress(done, listing.mine, note) if progress is not None else None
-        run = _Run(means, desk, listing, finds_objects=means.models.finds_objects)
+        every = None if share.chosen is None else cache(lambda: held.enter_context(closing(Listing(folder, root, names))))
+        run = _Run(means, desk, listing, every, finds_objects=means.models.finds_objects)
         if others is not None:
             places = [absolute(find_bundle(path)) for path in work.bundles]
             theirs = replace(work, bundles=places, workers=max(1, workers // others.count()))
@@ -143,10 +144,10 @@ def predict_folder(
 
 
 class _Run:
-    """One process's call."""
+    """One process's call. ``every``: all files of the folder, where ``listing`` has chosen ones alone, else None."""
 
-    def __init__(self, means: Means, desk: Desk, listing: Listing, *, finds_objects: bool) -> None:
-        self.means, self.desk, self.listing, self.finds_objects = means, desk, listing, finds_objects
+    def __init__(self, means: Means, desk: Desk, listing: Listing, every: Callable[[], Listing] | None, *, finds_objects: bool) -> None:
+        self.means, self.desk, self.listing, self.every, self.finds_objects = means, desk, listing, every, finds_objects
         self.work: Callable[[Iterable[Block]], None] = lambda blocks: Worker(means, desk).go(blocks)
 
     def go(self) -> None:
@@ -191,7 +192,7 @@ class _Run:
             if desk.catch_up():  # also with what one that was killed while it settled had made
                 return self._is_settled()
             for _ in range(ROUNDS):
-                decision = decide(desk.journal, desk.out, lambda token: self.listing.get(token) is not None)
+                decision = decide(desk.journal, desk.out, lambda token: self._file(token) is not None)
                 carry_out(decision, desk.journal, desk.out)
                 if decision.make:
                     self._make(decision.make)
@@ -202,7 +203,18 @@ class _Run:
             desk.crew.give_back(SETTLE)
 
     def _knows_all(self) -> bool:
-        return all(map(self.desk.journal.knows, self.listing.tokens()))
+        """With chosen files, also of what others have listed who are at work: before that nobody knows what all are together."""
+        desk, knows = self.desk, self.desk.journal.knows
+        if not all(map(knows, self.listing.tokens())):
+            return False
+        if self.every is None:
+            return True
+        others = {*desk.crew.living()} - {desk.crew.me}
+        return all(map(knows, found.of_others(desk.out / WORK, others)))
+
+    def _file(self, token: str) -> Listed | None:
+        own = self.listing.get(token)
+        return self.every().get(token) if own is None and self.every is not None else own
 
     def _is_settled(self) -> bool:
         """By a process that has replaced the journal."""
@@ -210,7 +222,7 @@ class _Run:
 
     def _make(self, wanted: Sequence[tuple[Sequence[str], str]]) -> None:
         """Cases that hang on files of several blocks, or that another file is to name."""
-        units = [[file for token in tokens if (file := self.listing.get(token)) is not None] for tokens, _ in wanted]
+        units = [[file for token in tokens if (file := self._file(token)) is not None] for tokens, _ in wanted]
         named = {tokens[0]: name for tokens, name in wanted if name}
         Worker(self.means, self.desk, named).go(Block(f"{SETTLE}-{number}", files) for number, files in enumerate(units))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from pipeline.atomic import unless_gone
 from pipeline.scans.listing import Listing
 from pipeline.scans.shard import Shard
 
@@ -33,13 +34,29 @@ def found(work: Path) -> Iterator[tuple[str, str, int]]:
     """(token, key, number of shards) of each file that somebody has listed, once."""
     seen: set[str] = set()
     for path in sorted(work.glob(f"{FOUND}.*"), key=lambda path: -path.stat().st_mtime_ns):
-        with path.open(encoding="ascii") as file:
-            of = int(file.readline())
-            for line in file:
-                token, _, key = line.rstrip("\n").partition(" ")
-                if token not in seen:
-                    seen.add(token)
-                    yield token, key, of
+        for token, key, of in _read(path):
+            if token not in seen:
+                seen.add(token)
+                yield token, key, of
+
+
+def of_others(work: Path, others: Collection[str]) -> Iterator[str]:
+    """Tokens of the files that other processes, which are at work, have listed; some come more than once."""
+    own = {path.suffix[1:]: path for path in work.glob(f"{FOUND}.*.*")}
+    lists = [own[name] for name in others if name in own]
+    if any(name not in own for name in others):  # it has listed the whole folder
+        lists += [path for path in work.glob(f"{FOUND}.*") if path not in own.values()]
+    for path in lists:
+        with unless_gone():  # once all is settled
+            yield from (token for token, _, _ in _read(path))
+
+
+def _read(path: Path) -> Iterator[tuple[str, str, int]]:
+    with path.open(encoding="ascii") as file:
+        of = int(file.readline())
+        for line in file:
+            token, _, key = line.rstrip("\n").partition(" ")
+            yield token, key, of
 
 
 def forget(work: Path, living: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -82,7 +83,6 @@ def scan_files(
     workers: int = 2,
     known: Catalogue | Sequence[Catalogue] | None = None,
     limits: Limits | None = None,
-    leave_out: Container[str] = (),
     unchanged: Callable[[FileRecord], None] | None = None,
     again: bool = False,
     look: Look | None = None,
@@ -95,7 +95,6 @@ def scan_files(
     workers: processes that read; 0 reads in this one (no protection against a decoder that crashes or hangs).
     known: earlier catalogues; a file whose size and modification time are as recorded there is not opened.
     limits: what one file may take; by default what fits this machine.
-    leave_out: absolute paths to skip.
     unchanged: called for each file that was taken from ``known``. again: what was rejected is opened nevertheless.
     look: called in any thread of this process. reader: who reads in place of this process and its ``workers``, and looks, too.
 
@@ -107,8 +106,6 @@ def scan_files(
 
     def jobs() -> Iterator[tuple[Listed, FileRecord | None]]:
         for file in listing:
-            if str(file.path) in leave_out:
-                continue
             if file.problem is not None:
                 yield file, rejection(file.path, root, pseudonyms, file.problem)
                 continue
@@ -195,7 +192,7 @@ def index_folder(
     what = f"the catalogue {out.name!r}"
     staged, left_over = out.with_name(out.name + ".part"), out.with_name(out.name + ".interrupted")
     lock = out.with_name(f".{out.name}.lock")
-    own = {str(lock)} | {f"{path}{end}" for path in (out, staged, left_over) for end in ("", "-journal")}
+    own = _OwnFiles(whole)
     counts, roles, rejected = Counts(), Counter[Role](), 0
 
     def count_unchanged(record: FileRecord) -> None:
@@ -215,7 +212,8 @@ def index_folder(
             known = [stack.enter_context(Catalogue(path, models)) for path in dict.fromkeys((out, left_over, whole)) if path.exists()]
             if not all(catalogue.current for catalogue in known):
                 log.info("%s is of another version of ocuseg, or of other models; every file is read anew", what)
-            listing = stack.enter_context(closing(Listing(root, Path(os.path.abspath(root)), pseudonyms, chosen=share.chosen, shard=shard)))
+            every = Listing(root, Path(os.path.abspath(root)), pseudonyms, chosen=share.chosen, shard=shard, leave_out=own)
+            listing = stack.enter_context(closing(every))
             if shard is not None:
                 log.info("share %s: %s of %s files are mine", shard, f"{listing.mine:,}", f"{listing.total:,}")
             writer = stack.enter_context(closing(CatalogueWriter(staged, models, "" if shard is None else str(shard))))
@@ -226,7 +224,6 @@ def index_folder(
                 workers=workers,
                 known=known,
                 limits=limits,
-                leave_out=own,
                 unchanged=count_unchanged,
                 again=share.again,
                 look=look,
@@ -264,6 +261,18 @@ def index_folder(
         if shard is not None and all(part_of(whole, Shard(number, shard.of)).exists() for number in range(1, shard.of + 1)):
             merge_catalogues(whole, wait=True)
     return counts
+
+
+class _OwnFiles(Container[str]):
+    """Paths of what belongs to the catalogue ``out``, which may lie among the scans: itself and its parts, whoever writes them."""
+
+    def __init__(self, out: Path) -> None:
+        name = rf"{re.escape(out.name)}(\.\d+of\d+)?"
+        self._folder, self._name = str(out.parent), re.compile(rf"{name}((\.part|\.interrupted)?(-journal)?)|\.{name}\.lock")
+
+    def __contains__(self, path: object) -> bool:
+        folder, name = os.path.split(str(path))
+        return folder == self._folder and self._name.fullmatch(name) is not None
 
 
 def _keep_longer(staged: Path, left_over: Path, models: str) -> None:

@@ -6,7 +6,7 @@ import csv
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class Listing(TemporaryDatabase):
     """Every file below ``start`` (a folder or one file), or the ``chosen`` ones; tokens are of paths below ``root``.
 
     Paths are in a temporary file of this process alone, so that memory stays flat. Files are in the order of :func:`walk`, those that
-    belong together by their ``key`` beside each other. ``on_folder`` as of :func:`walk`.
+    belong together by their ``key`` beside each other. ``on_folder`` as of :func:`walk`; ``leave_out``: absolute paths to skip.
 
     ``total`` files were found, ``mine`` of them lie in ``shard`` (all of them without one).
     """
@@ -82,11 +82,13 @@ class Listing(TemporaryDatabase):
         chosen: Iterable[Path] | None = None,
         shard: Shard | None = None,
         on_folder: Callable[[Path], None] | None = None,
+        leave_out: Container[str] = (),
     ) -> None:
         super().__init__("CREATE TABLE files (position INTEGER PRIMARY KEY, at, path BLOB, token, key, code, reason, mine);")
         self._root, self._names, self._shard = root, names, shard
         with closed_on_error(self._database):
-            self._list(walk(start, on_folder=on_folder) if chosen is None else _chosen(chosen, start))
+            listed = walk(start, on_folder=on_folder) if chosen is None else _chosen(chosen, start)
+            self._list(one for one in listed if str(one[0]) not in leave_out)
 
     def _list(self, found: Iterable[tuple[Path, ScanError | None]]) -> None:
         self._database.execute("BEGIN")

@@ -104,6 +104,42 @@ def test_slices_of_a_series_in_several_folders_are_one_volume_however_they_were_
     assert found == alone
     assert state(tmp_path / "shares") == state(tmp_path / "alone")
 
+    # The last one dies before it settles: what merging cannot make is said, and made by the command without shards.
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.inference.folder.decide", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        for number in (1, 2):
+            run("died", shard=Shard(number, 3))
+        with pytest.raises(KeyboardInterrupt):
+            run("died", shard=Shard(3, 3))
+    told = merge(tmp_path / "died", KEY)
+    assert (told.missing, told.unsettled > 0, told.complete) == ([], True, False)
+    assert run("died") == alone
+    assert merge(tmp_path / "died", KEY).complete
+    assert state(tmp_path / "died") == state(tmp_path / "alone")
+
+
+def test_lists_that_cut_a_series_are_settled_by_the_last_one(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process with a list ends while another one is at work: only when that has ended, too, is it known what the files are together."""
+    made = make_bundle(tmp_path / "bundle", modality="oct", input_channels=1)
+    monkeypatch.setattr("pipeline.inference.folder_work.open_bundle", lambda path, device="cpu": made)
+    write_series(tmp_path / "scans" / "A")
+    files = sorted((tmp_path / "scans" / "A").iterdir())
+    alone = run("alone")
+    first, second = files[::2], files[1::2]
+    real, between = Worker.go, []
+
+    def go(worker: Worker, blocks: Iterable[Block]) -> None:
+        """The process with the second list has begun when the first one does all of its work, and ends."""
+        if not between:
+            between.append(True)
+            between.append(run("lists", chosen=first))
+        real(worker, blocks)
+
+    monkeypatch.setattr(Worker, "go", go)
+    assert run("lists", chosen=second) == alone
+    assert between[1] != alone
+    assert state(tmp_path / "lists") == state(tmp_path / "alone")
+
 
 def _with_copies(scans: Path) -> None:
     paths = write_folder(scans, 6)

@@ -80,7 +80,7 @@ EXPECTED = [
 
 def test_the_last_shares_of_a_catalogue_may_end_at_one_time(hospital: Path, tmp_path: Path) -> None:
     """Each of them would put the parts together; who comes second waits, instead of ending as if it was called wrongly."""
-    out = tmp_path / "c.sqlite"
+    out = hospital / "c.sqlite"  # among the scans: no part is a file of another share
     _, alone = catalogue_of(hospital, tmp_path / "alone.sqlite", workers=0)
     catalogue_of_share = partial(index_folder, hospital, out, pseudonyms=NAMES, workers=0)
     catalogue_of_share(share=Share(shard=Shard(1, 2)))
