@@ -103,7 +103,7 @@
     }
   }
   const pages = () => Math.max(1, Math.ceil(list.length / PAGE));
-  const count = (number) => number.toLocaleString("en");
+  const count = (number) => number.toLocaleString("en").replaceAll(",", "\u202f"); // as the page itself has them
   /* Put a page on show; the rows that are there already stay. */
   function turn(page) {
     const before = shown.slice(0, drawn);
