@@ -40,13 +40,13 @@ window.ocusegOrder = (() => {
   }
 
   /* What rows.js hands over. A row knows its place alone, and looks its values up in the columns: a hundred thousand rows open as fast as
-   * their text is read. ``fields``: { name: { at: (place) => value, values: its different values } }. */
+   * their text is read. ``fields``: { name: { at: (place) => value, of: (work) => (place) => work(value), values: its different values } }. */
   let all = [], fields = {}, classes = [];
   function column(packed) {
-    if (Array.isArray(packed)) return { at: (place) => packed[place], holds: (test) => (place) => test(packed[place]), values: () => [...new Set(packed)] };
+    if (Array.isArray(packed)) return { at: (place) => packed[place], of: (work) => (place) => work(packed[place]), values: () => [...new Set(packed)] };
     const { texts, at } = packed;
-    const holds = (test) => { const held = texts.map(test); return (place) => held[at[place]]; };
-    return { at: (place) => texts[at[place]], holds, values: () => texts };
+    const of = (work) => { const each = texts.map((text) => work(text)); return (place) => each[at[place]]; };
+    return { at: (place) => texts[at[place]], of, values: () => texts };
   }
   class Row {
     constructor(place) { this.place = place; }
@@ -85,9 +85,9 @@ window.ocusegOrder = (() => {
   let names = null;
   function named(value) {
     if (!names) {
-      const lines = all.map((row) => "\n " + lower(row.name).replaceAll("_", " "));
-      names = { text: lines.join(""), starts: new Uint32Array(lines.length + 1) };
-      lines.forEach((line, place) => { names.starts[place + 1] = names.starts[place] + line.length; });
+      const own = all.map((row) => row.name);
+      names = { text: lower("\n " + own.join("\n ")).replaceAll("_", " "), starts: new Uint32Array(own.length + 1) };
+      own.forEach((name, place) => { names.starts[place + 1] = names.starts[place] + name.length + 2; });
     }
     const { text, starts } = names, fit = new Uint8Array(all.length), sought = " " + value.replaceAll("_", " ");
     for (let at = text.indexOf(sought); at >= 0;) {
@@ -98,19 +98,19 @@ window.ocusegOrder = (() => {
     }
     return (place) => fit[place] === 1;
   }
-  const found = (chosen, is) => any([() => false, ...chosen.map((one) => one.text.holds(is))]);
+  const found = (chosen, is) => any([() => false, ...chosen.map((one) => one.text.of(is))]);
   function fits({ field, value }) {
     const is = (text) => lower(text) === value, whole = classes.filter((one) => is(one.name));
     if (field === "finding") return found(whole, (text) => Boolean(text));
     if (field === "missing") return found(whole, (text) => text === "");
-    if (field === "flag") return fields.flags.holds((list) => list.some(is));
-    if (field === "case") return fields.name.holds(is);
+    if (field === "flag") return fields.flags.of((list) => list.some(is));
+    if (field === "case") return fields.name.of(is);
     if (["patient", "visit", "image"].includes(field)) return (place) => is(all[place][field]);
-    if (field in WITHIN) return fields[WITHIN[field]].holds((list) => list.some((text) => lower(text).includes(value)));
-    if (field) return fields[field].holds(is);
-    if (value === "od" || value === "os") return fields.eye.holds(is);
+    if (field in WITHIN) return fields[WITHIN[field]].of((list) => list.some((text) => lower(text).includes(value)));
+    if (field) return fields[field].of(is);
+    if (value === "od" || value === "os") return fields.eye.of(is);
     const begins = (text) => (" " + lower(text)).includes(" " + value);
-    const tests = [named(value), found(classes.filter((one) => begins(one.name)), (text) => Boolean(text)), fields.answers.holds((list) => list.some(begins))];
+    const tests = [named(value), found(classes.filter((one) => begins(one.name)), (text) => Boolean(text)), fields.answers.of((list) => list.some(begins))];
     return any(tests);
   }
   function searched(rows, state) {
@@ -122,7 +122,7 @@ window.ocusegOrder = (() => {
   const words = new Intl.Collator("en", { numeric: true });
   function ranked(field) {
     const ranks = new Map([...fields[field].values()].sort(words.compare).map((text, rank) => [text, rank]));
-    return (place) => ranks.get(fields[field].at(place));
+    return fields[field].of((text) => ranks.get(text));
   }
   function keyOf(order) {
     const at = (field) => (place) => fields[field].at(place) ?? -1;
@@ -148,8 +148,10 @@ window.ocusegOrder = (() => {
     return orders.list.filter((row) => wanted[row.place]);
   }
   /* Rows that the chips let through; ``spared``: a group of chips that is not asked, for the counts of its own chips. */
-  const chosen = (rows, state, spared = "") => rows.filter((row) => (spared === "eye" || !state.eye.size || state.eye.has(row.eye))
-    && (spared === "quality" || !state.quality.size || state.quality.has(row.quality)) && (spared === "only" || !state.only || row.needsEyes));
+  function chosen(rows, state, spared = "") {
+    const asked = ["eye", "quality"].filter((group) => group !== spared && state[group].size), only = state.only && spared !== "only";
+    return asked.length || only ? rows.filter((row) => asked.every((group) => state[group].has(row[group])) && (!only || row.needsEyes)) : rows;
+  }
 
   /* ---- on a case page: previous, next and the way back follow the address; called again where another case takes the page's place ---- */
   const ROOT = "../", LINKS = { previous: -1, next: 1 };

@@ -266,5 +266,6 @@
     for (const row of rows) present.add(row.eye).add(row.quality);
     document.documentElement.classList.add("drawn");
     restore();
+    setTimeout(() => order.searched(rows, { q: "a" }), 300); // what a search looks in is made before the first key is pressed
   };
 })();
