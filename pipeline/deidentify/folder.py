@@ -11,9 +11,9 @@ import csv
 import io
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -103,15 +103,15 @@ def _all(
     known = {path: line for path, _ in found if (line := _known(path, job, out, before))}
     # What stays keeps its place, even where a newcomer with the same identifiers is met first: that one is the conflict.
     written = {line.output for line in known.values()}
-    cleaned = _cleaned(job, ((path, problem) for path, problem in found if path not in known), *workers)
-    for number, (path, _) in enumerate(found):
-        progress(number + 1, len(found), "")
-        line = known.get(path) or _line(next(cleaned), out, written)
-        counts[line.status] += 1
-        counts["text"] += "burned" in line.notes or line.code == "burned_in"
-        lines.append(line)
-        if on_file is not None:
-            on_file(path, line)
+    with closing(_cleaned(job, ((path, problem) for path, problem in found if path not in known), *workers)) as cleaned:
+        for number, (path, _) in enumerate(found):
+            progress(number + 1, len(found), "")
+            line = known.get(path) or _line(next(cleaned), out, written)
+            counts[line.status] += 1
+            counts["text"] += "burned" in line.notes or line.code == "burned_in"
+            lines.append(line)
+            if on_file is not None:
+                on_file(path, line)
     return counts, sorted(lines, key=lambda line: line.file)
 
 
@@ -126,7 +126,7 @@ class _Done:
     error: ScanError | None = None
 
 
-def _cleaned(job: Job, files: Iterable[tuple[Path, ScanError | None]], workers: int, limits: Limits | None) -> Iterator[_Done]:
+def _cleaned(job: Job, files: Iterable[tuple[Path, ScanError | None]], workers: int, limits: Limits | None) -> Generator[_Done, None, None]:
     """Each file, in their order."""
     if workers < 1:
         yield from (_clean(job, None, *file) for file in files)
