@@ -35,8 +35,8 @@ _MOST_COLUMNS = 6
 """Classes of objects with a column each; of more, one column names those that were found."""
 _HUNDRED = 100
 """Rows that stand in the page itself; the script draws the others when one comes near them."""
-_MOST_FILES = 2000
-"""Files of a status that the page lists; ledger.csv has them all."""
+_PAGE = 2000
+"""Cases on a page of a long list, and files of a status that are listed (ledger.csv has them all)."""
 _GRADES = ("not measurable", "poor", "usable", "good", "not graded")
 _ORDERS = (
     *(("needs", "needs eyes first"), ("case", "patient and visit"), ("eye", "eye"), ("modality", "kind of scan"), ("size", "size")),
@@ -184,12 +184,13 @@ def _values(run: RunFacts, ledger: list[LedgerRow] | None, listed: Sequence[Row]
         chosen = [row for row in rows if row.status == kind]
         if chosen:
             codes = Counter(row.code for row in chosen if row.code).most_common()
-            sections.append({"kind": kind, "title": title, "rows": chosen[:_MOST_FILES], "left": len(chosen[_MOST_FILES:]), "codes": codes})
+            sections.append({"kind": kind, "title": title, "rows": chosen[:_PAGE], "left": len(chosen[_PAGE:]), "codes": codes})
     columns = run.objects and len(styles) <= _MOST_COLUMNS and all(row.case.label_map is None for row in listed)
     orders = [*_ORDERS, *((f"found{at}", style.name) for at, style in enumerate(styles))] if columns else [*_ORDERS, ("found", "found")]
     return {
         "run": run,
         "rows": listed[:_HUNDRED],
+        "page": _PAGE,
         "patients": len({row.case.key.patient for row in listed}),
         "orders": orders,
         "grades": _GRADES,

@@ -4,12 +4,12 @@
 (() => {
   document.documentElement.classList.add("js");
   const order = window.ocusegOrder;
-  const FIRST = 30, HUNDRED = 100, PAGE = 2000; // rows: a screen or two at once, the others when one comes near them
+  const FIRST = 30, HUNDRED = 100; // rows: a screen or two at once, the others when one comes near them
   const byId = (id) => document.getElementById(id);
   const table = byId("cases"), body = byId("rows"), search = byId("search"), end = byId("end");
   const files = [...document.querySelectorAll("tr.file")];
   const classes = [...document.querySelectorAll("#class-styles [data-class]")]; // swatches, to be copied
-  const columns = table.dataset.columns === "classes";
+  const columns = table.dataset.columns === "classes", PAGE = Number(table.dataset.page);
   let state = order.read(location.hash);
   let rows = [], list = [], first = 0, shown = []; // what is there, what fits, and of that the page: where it begins, and its rows
   let drawn = 0, kept = 0, present = new Set(); // rows of the page, rows whose elements are kept; values of eye and quality that any row has
