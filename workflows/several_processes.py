@@ -181,7 +181,7 @@ def command(run: Path, config: Path, root: Path, processes: int, batch: int, cha
 
 
 def environment(run: Path) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "DECODED": f"{run}.decoded-"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "DECODED": f"{run}.decoded-"}
 
 
 def train(run: Path, config: Path, root: Path, processes: int, batch: int, changes: list[str] | None = None) -> Trained:

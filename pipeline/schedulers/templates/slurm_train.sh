@@ -7,6 +7,7 @@ python={{ python | sh }}  # of the environment that ocuseg is installed in, at t
 config={{ config | sh }} root={{ root | sh }}
 run={{ run | sh }}  # on a disk that all nodes share; a run that is there already goes on from its newest checkpoint
 export OCUSEG_SITE_KEY={{ site_key | sh }}
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # else processes that begin again look for those that are gone (torch 2.14)
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)  # where the processes meet
 # Shortly before the wall time the job is queued again; Slurm's SIGTERM then has every process save its state.
