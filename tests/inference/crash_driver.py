@@ -32,7 +32,7 @@ from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.record import open_file
 
 KEY = Pseudonyms(b"a site key for tests")
-_STRIDE = int(os.environ.get("OCUSEG_TEST_STRIDE", "3"))
+_STRIDE = int(os.environ.get("OCUSEG_TEST_STRIDE", "5"))
 """1: a death at every single step, which takes minutes."""
 _LIMIT_S = 2.0
 WHOLE = {"case.json", "image_000.png", "mask_000.png", "mask.nii.gz", "probabilities.npz", "uncertainty_000.png"}

@@ -62,7 +62,7 @@ def test_killed_at_any_step_alone_or_among_others_it_ends_as_one_that_never_died
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LONG_S, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     answer = json.loads(done.stdout)
-    # A case of six files and two folders, entries, ledger, visits, measurements, journal: a death before every third of these.
+    # A case of six files and two folders, entries, ledger, visits, measurements, journal: a death before every fifth of these.
     assert answer["moments"] >= 5
     assert answer["files_moments"] == 6 + 3 + TABLES
     assert answer["crew"] == 2
