@@ -26,7 +26,8 @@ demo: $(VENV)/.core  ## photographs and phantoms: segment -> train -> evaluate -
 	$(BIN)/ocuseg demo demo
 
 test: $(VENV)/.dev  ## everything; no network, no GPU
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist worksteal -q
+	@# What is installed for tests alone is compiled by the first process that imports it, also where PYTHONDONTWRITEBYTECODE is set.
+	OMP_NUM_THREADS=1 env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest -n 3 --dist worksteal -q
 
 matrix:  ## the tests under each Python from 3.11 to 3.14 on the PATH, each with a .venv-3.N of its own
 	@failed=; for version in 3.11 3.12 3.13 3.14; do \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 from pathlib import Path
@@ -18,6 +19,12 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # There is one fork server for all tests of a process, and it reads this when the first of them needs it.
 multiprocessing.set_forkserver_preload(["tests.training.preloaded"])
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not look through it again, in five thousand tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def shared_folder() -> Path:
