@@ -78,7 +78,12 @@ class ExportCase:
     @property
     def person(self) -> str:
         """The reviewer as one name: in DICOM a backslash, as in DOMAIN\\user, would begin a second one."""
-        return self.reviewed.reviewer.replace("\\", "/")
+        return _one_name(self.reviewed.reviewer)
+
+    @property
+    def author(self) -> str:
+        """Who drew the correction that is exported, as one name; "" of the model's own answer."""
+        return _one_name(self.reviewed.author) if self.reviewed.edited else ""
 
     @property
     def algorithm(self) -> Literal["AUTOMATIC", "SEMIAUTOMATIC"]:
@@ -127,13 +132,13 @@ class ExportCase:
     @cached_property
     def made(self) -> datetime:
         """When what is exported came to be, by a model or by the reviewer who corrected it: local time, as DICOM means it."""
-        return moment(self.reviewed.at if self.reviewed.edited else self.run.started, self.case.folder / CASE_FILE)
+        return moment(self.reviewed.drawn if self.reviewed.edited else self.run.started, self.case.folder / CASE_FILE)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that every object of this case depends on."""
         record = _lasting(self.case)
-        editor = (self.reviewed.reviewer, self.reviewed.at) if self.reviewed.edited else None
+        editor = (self.reviewed.author, self.reviewed.drawn) if self.reviewed.edited else None
         words = [OCUSEG, self.run.bundle_name, record, self.eye_words, editor, [str(one.SOPInstanceUID) for one in self.original]]
         digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
         for mask in self.masks:
@@ -158,6 +163,10 @@ class ExportCase:
 
 def _lasting(case: ReportCase) -> dict[str, Any]:
     return {key: value for key, value in case.record.to_json().items() if key not in _PASSING}
+
+
+def _one_name(person: str) -> str:
+    return person.replace("\\", "/")
 
 
 def moment(stamp: str, file: Path) -> datetime:

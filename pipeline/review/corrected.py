@@ -26,12 +26,15 @@ CORRECTED = "a reviewer corrected what was found, and this number was measured b
 
 @dataclass(frozen=True)
 class Reviewed:
-    """The verdict that counts, with who gave it and when; ``outdated``: there was one, of what another prediction had found."""
+    """The verdict that counts, with who gave it and when · ``author`` and ``drawn``: who drew the correction, and when · ``outdated``:
+    there was one, of what another prediction had found."""
 
     verdict: Verdict = "unreviewed"
     reviewer: str = ""
     at: str = ""
     comment: str = ""
+    author: str = ""
+    drawn: str = ""
     outdated: bool = False
 
     @property
@@ -50,8 +53,13 @@ class Reviewed:
     @property
     def words(self) -> str:
         """What was done with a network's output, to follow that; "" where nobody said anything."""
-        done = {"accepted": "that {} accepted", "edited": "that {} corrected", "rejected": "that {} rejected"}.get(self.verdict, "")
-        return f"{done.format(self.reviewer or 'a reviewer')} ({wording.moment(self.at)})" if done else ""
+        done = {"accepted": "accepted", "edited": "corrected", "rejected": "rejected"}.get(self.verdict, "")
+        whose, by = self.reviewer or "a reviewer", self.author or self.reviewer or "a reviewer"
+        if self.edited and by != whose:
+            done = f"{by} corrected and {whose} accepted"
+        elif done:
+            done = f"{whose} {done}"
+        return f"that {done} ({wording.moment(self.at)})" if done else ""
 
 
 NOT_REVIEWED = Reviewed()
@@ -82,7 +90,7 @@ def as_reviewed(predictions: Path, case: ReportCase, run: RunFacts, state: Revie
         return case, replace(NOT_REVIEWED, comment=state.comment)
     if state.mask_sha256 not in ("", model_sha256(case.folder)):
         return case, replace(NOT_REVIEWED, outdated=True)
-    reviewed = Reviewed(state.verdict, state.reviewer, state.at, state.comment)
+    reviewed = Reviewed(state.verdict, state.reviewer, state.at, state.comment, state.author, state.drawn)
     if not (reviewed.edited and state.correction):
         return case, reviewed
     labels = read_labels(predictions, run, case, state.correction)
@@ -94,7 +102,7 @@ def corrected_case(case: ReportCase, labels: Labels, reviewed: Reviewed) -> Corr
     own: dict[str, Any] = {field.name: getattr(case, field.name) for field in fields(ReportCase)}
     out, label_map = CorrectedCase(**own, labels=labels), labels.label_map
     found = {name: own.model_copy(update=_area(out, label_map, name) | _number(labels, name)) for name, own in case.found.items()}
-    told = (f"Corrected by {reviewed.reviewer or 'a reviewer'}, {wording.moment(reviewed.at)}.", *case.warnings)
+    told = (f"Corrected by {reviewed.author or 'a reviewer'}, {wording.moment(reviewed.drawn)}.", *case.warnings)
     record = case.record.model_copy(update={"classes": found, "measures": _measures(out, labels), "warnings": told})
     if not case.volume:
         # What was odd in the model's mask is not so in another one.

@@ -31,9 +31,9 @@ class ReviewState:
     """A case as reviewed so far.
 
     ``verdict`` is the adjudicator's, else the reader's, else the second reader's. "edited": the mask that counts is the ``correction``;
-    "accepted": it is the model's own; "rejected": none does. ``reviewer`` and ``at`` belong to the verdict · ``comment``: the last one ·
-    ``eye``: R or L as a reviewer set it, or "" · ``readings``: the last verdict of each role · ``mask_sha256`` and ``bundle_id``: of what
-    the model had found when the verdict was given.
+    "accepted": it is the model's own; "rejected": none does. ``reviewer`` and ``at`` belong to the verdict, ``author`` and ``drawn`` to the
+    correction, which somebody else may have accepted · ``comment``: the last one · ``eye``: R or L as a reviewer set it, or "" ·
+    ``readings``: the last verdict of each role · ``mask_sha256`` and ``bundle_id``: of what the model had found when the verdict was given.
     """
 
     case: str
@@ -45,6 +45,8 @@ class ReviewState:
     version: int = 0
     eye: str = ""
     correction: str = ""
+    author: str = ""
+    drawn: str = ""
     mask_sha256: str = ""
     bundle_id: str = ""
     readings: Mapping[Role, Reading] = field(default_factory=lambda: MappingProxyType({}))
@@ -92,6 +94,7 @@ def state_of(case: str, events: Iterable[Event]) -> ReviewState:
     counts = next((given[role] for role in order if role in given), None)
     if counts is None or not counts.verdict:
         return state
+    drawn = next((event for event in events if event.correction == counts.correction), counts) if counts.correction else None
     return replace(
         state,
         verdict=counts.verdict,
@@ -99,6 +102,8 @@ def state_of(case: str, events: Iterable[Event]) -> ReviewState:
         reviewer=counts.reviewer,
         at=counts.at,
         correction=counts.correction,
+        author=drawn.reviewer if drawn is not None else "",
+        drawn=drawn.at if drawn is not None else "",
         mask_sha256=counts.mask_sha256,
         bundle_id=counts.bundle_id,
     )

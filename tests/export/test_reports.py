@@ -23,8 +23,10 @@ from pipeline.export.formats.sc import overlay
 from pipeline.export.run import Predictions
 from pipeline.reports.measures import with_unit
 from pipeline.reports.results import read_case
+from pipeline.review.corrected import Reviewed
 from pipeline.review.corrections import CorrectedObject, Correction, CorrectionRecord, model_sha256, write_correction
 from pipeline.review.log import AuditLog, Event
+from pipeline.review.state import states
 from pipeline.scans.raster import read_image
 from tests.dicom_validity import errors
 from tests.export.conftest import Site, build_site, disc_and_cup
@@ -151,6 +153,9 @@ def reviewed(tmp_path_factory: pytest.TempPathFactory) -> Site:
         log.append(Event("CLINIC\\anna", "reader", site.cases[short], action, verdict, mask_sha256=known, **more), 0)
 
     say("colour", "edit", "edited", correction=correction)
+    known = model_sha256(site.predictions / "cases" / site.cases["colour"])
+    accepted = Event("CLINIC\\ben", "reader", site.cases["colour"], "accept", "edited", mask_sha256=known, correction=correction)
+    log.append(accepted, 1)
     say("grey", "accept", "accepted")
     say("picture", "reject", "rejected", reasons=("quality",))
     return site
@@ -168,7 +173,12 @@ def test_a_corrected_mask_is_exported_with_its_own_numbers_and_the_reviewer(revi
     assert float(numbers(report)["vertical cup-to-disc ratio"].MeasuredValueSequence[0].NumericValue) != 0.61
     assert report.VerificationFlag == "VERIFIED"
     (observer,) = report.VerifyingObserverSequence
-    assert (str(observer.VerifyingObserverName).rstrip("^"), observer.VerifyingOrganization) == ("CLINIC/anna", "Eye Clinic")
+    assert (str(observer.VerifyingObserverName).rstrip("^"), observer.VerifyingOrganization) == ("CLINIC/ben", "Eye Clinic"), (
+        "who accepted what another drew"
+    )
+    state = states(reviewed.predictions)[reviewed.cases["colour"]]
+    words = Reviewed(state.verdict, state.reviewer, state.at, author=state.author).words
+    assert words.startswith("that CLINIC\\anna corrected and CLINIC\\ben accepted (")
     assert errors(files["measurements.dcm"], "ComprehensiveSR") == []
     assert errors(files["seg.dcm"], "Segmentation") == []
 

@@ -95,7 +95,7 @@ def segmentation(case: ExportCase, settings: Settings, at: int) -> Any:
 
 def _creator(case: ExportCase) -> str:
     """The reviewer who corrected the masks, else the program."""
-    return (case.reviewed.edited and case.person) or "ocuseg"
+    return case.author or "ocuseg"
 
 
 def _segmented(case: ExportCase, at: int) -> npt.NDArray[np.unsignedinteger[Any]]:
