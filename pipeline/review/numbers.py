@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -32,9 +33,10 @@ NUMBERS = "numbers"
 
 
 class Measured(Record):
-    """``planes``: of each slice the pixels of each class."""
+    """``case``: :func:`_state` of that whose mask was corrected · ``planes``: of each slice the pixels of each class."""
 
     ocuseg: str
+    case: str
     classes: dict[str, ClassRecord] = Field({})
     measures: tuple[MeasureRecord, ...] = ()
     flags: tuple[FlagRecord, ...] = ()
@@ -56,17 +58,17 @@ class Numbers:
     def _file(self, correction: str) -> Path:
         return self._predictions / REVIEW / NUMBERS / f"{correction}.json"
 
-    def known(self, correction: str) -> Measured | None:
-        """As measured before, by this version of ocuseg."""
+    def known(self, case: ReportCase, correction: str) -> Measured | None:
+        """As measured before, by this version of ocuseg on the case as it is."""
         with suppress(OSError, ValueError):
             found = Measured.model_validate_json(self._file(correction).read_bytes())
-            return found if found.ocuseg == installed("ocuseg") else None
+            return found if (found.ocuseg, found.case) == (installed("ocuseg"), _state(case)) else None
         return None
 
     def of(self, case: ReportCase, run: RunFacts, correction: str) -> Measured:
         """Raises OcusegError: the correction cannot be read, or does not fit the case."""
         with self._lock:
-            found = self.known(correction)
+            found = self.known(case, correction)
             if found is None and not self._open:
                 raise OcusegError("the server is ending")
             if found is None:
@@ -82,7 +84,7 @@ class Numbers:
         ------
         OcusegError: they could not be measured.
         """
-        found = self.known(correction)
+        found = self.known(case, correction)
         if found is None and correction in self._failed:
             raise OcusegError(self._failed.pop(correction))  # the next one tries again
         if found is None and self._open and correction not in self._waiting:
@@ -111,11 +113,17 @@ class Numbers:
         planes = [[int(np.count_nonzero(layer)) for layer in labels.label_map.layers(made.mask(plane))] for plane in made.planes]
         return Measured(
             ocuseg=installed("ocuseg"),
+            case=_state(case),
             classes=dict(made.found),
             measures=made.record.measures,
             flags=made.record.flags,
             planes=tuple(map(tuple, planes)),
         )
+
+
+def _state(case: ReportCase) -> str:
+    """Changes with what a number needs beside masks: a spacing that a new prediction was told, or the eye that a reviewer set."""
+    return hashlib.sha256(repr((case.record.to_json(), case.geometry.laterality)).encode()).hexdigest()
 
 
 def shown(case: ReportCase, run: RunFacts, numbers: Measured, reviewer: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,33 +24,17 @@ from pipeline.review.corrections import (
     write_correction,
 )
 from pipeline.review.instances import have_masks, runs_of
-from pipeline.review.log import Action, AuditLog, Event, Role, Verdict, VersionConflict, visible
+from pipeline.review.log import Action, AuditLog, Event, Role, Verdict, visible
 from pipeline.review.numbers import Numbers, findings, shown
+from pipeline.review.seen import Seen
 from pipeline.review.sessions import Visitor
-from pipeline.review.state import ReviewState, state_of
+from pipeline.review.state import state_of
 from pipeline.review.submitted import SentComment, SentEdit, SentEye, SentVerdict, Unfit, correction_of, with_segmentations
 from pipeline.types import Laterality
 from pipeline.types.run_record import RUN_FILE
 
 _FROM_FILE = ("tag", "functional_group")
 CHANGED = "The model's answer is another one than the one that was reviewed: it was predicted again, or its files were changed."
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A case as one visitor sees it: ``events`` that are visible to them, ``state`` of their own role's work, ``all`` of everybody's
-    that is visible · ``model``: hash of what the model found · ``correction`` that stands in place of it, or ""."""
-
-    events: list[Event]
-    state: ReviewState
-    all: ReviewState
-    model: str
-    correction: str
-
-    @property
-    def changed(self) -> bool:
-        """Whether the model's answer is another one than that of the last verdict."""
-        return bool(self.state.mask_sha256) and self.state.mask_sha256 != self.model
 
 
 class Review:
@@ -113,6 +96,9 @@ class Review:
             "version": len(seen.events),
             "model": seen.model,
             "verdict": "unreviewed" if seen.changed else seen.state.verdict,
+            "reviewer": seen.state.reviewer,
+            "at": seen.state.at,
+            "author": seen.author,
             "reasons": seen.state.reasons,
             "comment": seen.state.comment,
             "eye": eye,
@@ -134,8 +120,8 @@ class Review:
     def verdict(self, name: str, visitor: Visitor, sent: SentVerdict) -> Event:
         """Raises VersionConflict; Unfit where the mask that is to be taken is not there."""
         seen = self.seen(name, visitor)
-        _about(sent.model, seen)
-        correction = seen.correction
+        seen.check(sent.model)
+        correction = seen.shown(sent.base)
         if sent.take == "model":
             correction = ""
         elif sent.take is not None:
@@ -144,6 +130,8 @@ class Review:
             taken = seen.all.readings[sent.take]
             if taken.mask_sha256 != seen.model:
                 raise Unfit(f"the verdict of the {sent.take} is about another answer of the model than the one that is there now")
+            if sent.base not in (None, taken.correction):
+                raise Unfit(f"the {sent.take} has corrected the case again since this page was loaded; load the page again")
             correction = taken.correction
         verdict: Verdict = "rejected" if sent.action == "reject" else "edited" if correction else "accepted"
         what = {"verdict": verdict, "reasons": sent.reasons, "comment": sent.comment, "correction": correction}
@@ -155,13 +143,11 @@ class Review:
         Raises VersionConflict, Unfit.
         """
         case, run, seen = self.catalogue.case(name), self.catalogue.run, self.seen(name, visitor)
-        _about(sent.model, seen)
+        seen.check(sent.model)
         last = seen.events[-1] if len(seen.events) == sent.version + 1 and seen.events[-1].reviewer == visitor.reviewer else None
         if len(seen.events) != sent.version and (last is None or not last.correction):  # before the work; append looks again
-            raise _conflict(seen)
-        parent = seen.correction if sent.base is None else sent.base
-        if parent and parent not in {one.correction for one in seen.events if one.mask_sha256 == seen.model}:
-            raise Unfit("the correction that this edit goes on from is none of this case; load the page again")
+            raise seen.conflict()
+        parent = seen.shown(sent.base)
         record = CorrectionRecord(
             case=name, base=seen.model, bundle_id=case.bundle_id, parent=parent, tools=sent.tools, seconds=sent.seconds
         )
@@ -169,7 +155,7 @@ class Review:
         if last is not None:
             if name_of(made) == last.correction:
                 return last
-            raise _conflict(seen)
+            raise seen.conflict()
         correction = write_correction(self.predictions, made)
         event = self._append(name, visitor, seen, sent.version, "edit", verdict="edited", comment=sent.comment, correction=correction)
         self.numbers.asked(case, run, correction)
@@ -245,14 +231,15 @@ class Review:
 
     def all_numbers(self, visitor: Visitor) -> dict[str, Any]:
         """What the worklist shows of each case whose correction stands and was measured: its findings."""
-        out = {}
-        for name in self.catalogue.order:
-            events = self._visible(name, visitor)
-            state = state_of(name, _own(events, visitor)) if events else None
-            if state is None or not state.correction or not self._of_this_model(state.mask_sha256, name):
+        out, there = {}, set(self.catalogue.order)
+        for name, all_events in self._everything().items():
+            events = visible(all_events, visitor.reviewer, visitor.role, visitor.blinded)
+            state = state_of(name, _own(events, visitor))
+            if name not in there or not state.correction or not self._of_this_model(state.mask_sha256, name):
                 continue
-            if (known := self.numbers.known(state.correction)) is not None:
-                out[name] = findings(self.catalogue.case(name), self.catalogue.run, known)
+            case = self.catalogue.case(name)
+            if (known := self.numbers.known(case, state.correction)) is not None:
+                out[name] = findings(case, self.catalogue.run, known)
         return out
 
     def correction_file(self, case: str, visitor: Visitor, correction: str, file: str) -> Path | None:
@@ -319,17 +306,6 @@ class Review:
         eyes: Mapping[str, Laterality] = {"R": "R", "L": "L"}
         found = {case: state_of(case, events).eye for case, events in self._everything().items()}
         return {case: eyes[eye] for case, eye in found.items() if eye in eyes}
-
-
-def _conflict(seen: Seen) -> VersionConflict:
-    last = seen.events[-1] if seen.events else None
-    return VersionConflict(last.reviewer if last else "", last.at if last else "", len(seen.events))
-
-
-def _about(model: str, seen: Seen) -> None:
-    """Refuse what was decided on another answer of the model than the one that is there now."""
-    if model and model != seen.model:
-        raise Unfit("the case was predicted again since this page was loaded, so that nothing is stored; load the page again")
 
 
 def _own(events: list[Event], visitor: Visitor) -> list[Event]:

@@ -50,12 +50,14 @@ class _Judged(_Sent):
 
 
 class SentVerdict(_Judged):
-    """``take``: of several masks the one that the verdict is about; without it the one that was shown."""
+    """``take``: of several masks the one that the verdict is about; without it ``base``, the correction that was shown, or "" the model's
+    answer; None: whatever stands now."""
 
     action: Literal["accept", "reject"]
     reasons: Annotated[tuple[Reason, ...], Field(max_length=len(REASONS))] = ()
     comment: Comment = ""
     take: Literal["model", "reader", "second"] | None = None
+    base: Annotated[str, Field(max_length=64)] | None = None
 
 
 class SentEye(_Sent):

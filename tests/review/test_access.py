@@ -236,6 +236,13 @@ def test_an_adjudicator_is_led_to_disagreements_and_ends_them(serve: Serve, acco
     assert (code, told["verdict"], told["next"]) == (200, "edited", None)
     last = AuditLog.of(predictions).events()[-1]
     assert (last.action, last.role, last.correction) == ("adjudicate", "adjudicator", case["readings"][0]["correction"])
+    other = {"version": 3, "action": "accept", "take": "reader", "base": "ab" * 32}
+    assert cleo.post(f"/api/cases/{FIRST}/verdict", other)[0] == 422, "it is not the reading that was shown"
+    assert ada.post(f"/api/cases/{FIRST}/verdict", {"version": 3, "action": "reject", "reasons": ["extra"]})[0] == 200
+    case = ada.get(f"/api/cases/{FIRST}")
+    assert [case[key] for key in ("verdict", "reviewer", "author")] == ["edited", "Cleo", "Ada"], (
+        "whose verdict counts, and not who spoke last"
+    )
 
 
 def _without_nonce(page: bytes) -> bytes:

@@ -144,7 +144,11 @@ def test_an_edit_goes_on_from_what_it_was_begun_on_and_is_stored_once(serve: Ser
         assert edit(browser, FIRST, version, disc(), base=base)[0] == 200
         assert read_correction(predictions, states(predictions)[FIRST].correction).record.parent == base
     code, told = edit(browser, FIRST, 3, disc(), base="ab" * 32)
-    assert (code, told["message"].split(";")[0]) == (422, "the correction that this edit goes on from is none of this case")
+    assert (code, told["message"].split(";")[0]) == (422, "the correction that was shown is none of this case")
+    for version, (base, verdict) in enumerate([("", "accepted"), (first, "edited")], 3):  # of what was shown, whatever stands now
+        sent = {"version": version, "action": "accept", "base": base}
+        assert browser.post(f"/api/cases/{FIRST}/verdict", sent)[1]["verdict"] == verdict
+        assert states(predictions)[FIRST].correction == base
 
 
 def test_an_edit_becomes_a_correction_and_the_models_mask_stays(serve: Serve, predictions: Path) -> None:

@@ -4,7 +4,7 @@ import { byId, clock, key, make } from "./dom.js";
 const VERDICTS = { unreviewed: ["○", "Not reviewed"], accepted: ["✓", "Accepted"], rejected: ["✕", "Rejected"], edited: ["✎", "Corrected"] };
 const FOOTERS = {
   unreviewed: "What is drawn is a network's output and has not been reviewed.", accepted: "What is drawn is a network's output that a reviewer has accepted.",
-  rejected: "What is drawn is a network's output that a reviewer has rejected.", edited: "What is drawn is a reviewer's correction of a network's output.",
+  rejected: "What is drawn is a network's output that a reviewer has rejected.", struck: "What is drawn is a reviewer's correction of a network's output, which was rejected.", edited: "What is drawn is a reviewer's correction of a network's output.",
 };
 const ACTIONS = { accept: "accepted", reject: "rejected", edit: "corrected", comment: "commented", eye: "set the eye", adjudicate: "adjudicated" };
 
@@ -59,14 +59,16 @@ export function showReasons(chosen) {
 
 const reasonText = (session, codes) => (codes || []).map((code) => (session.reasons.find((one) => one.code === code) || { text: code }).text).join(", ");
 
+/* Whose verdict it is, which need not be the last one; of a correction that somebody else accepted also who drew it. */
+const whose = ({ verdict, reviewer, author }) => (verdict === "edited" && author !== reviewer ? `by ${author}, accepted by ${reviewer}` : reviewer);
+
 export function showCase(info, session) {
   const [sign, word] = VERDICTS[info.verdict] || VERDICTS.unreviewed;
-  const last = (info.history || []).filter((one) => one.action !== "comment" && one.action !== "eye").at(-1);
   const verdict = byId("review-verdict");
   verdict.dataset.verdict = info.verdict;
   const why = info.verdict === "rejected" ? reasonText(session, info.reasons) : "";
   verdict.replaceChildren(make("strong", {}, make("span", { "aria-hidden": "true", text: `${sign} ` }), word + (why ? `: ${why}` : "")),
-    ...(last && info.verdict !== "unreviewed" ? [make("span", { text: ` ${last.reviewer}, ${clock(last.at)}` })] : []));
+    ...(info.verdict !== "unreviewed" ? [make("span", { text: ` ${whose(info)}, ${clock(info.at)}` })] : []));
   const list = byId("review-history");
   list.replaceChildren(...[...(info.history || [])].reverse().map((one) => make("li", {},
     make("strong", { text: one.reviewer || "somebody" }), ` ${ACTIONS[one.action] || one.action}`, one.reasons && one.reasons.length ? ` (${reasonText(session, one.reasons)})` : "",
@@ -74,7 +76,7 @@ export function showCase(info, session) {
   if (!list.childElementCount) list.append(make("li", { text: "Nobody has reviewed this case yet." }));
   showEye(info);
   const said = document.querySelector("footer p"), strong = said && said.querySelector("strong");
-  if (strong) said.replaceChildren(strong, ` ${FOOTERS[info.verdict] || FOOTERS.unreviewed}`);
+  if (strong) said.replaceChildren(strong, ` ${FOOTERS[info.verdict === "rejected" && info.correction ? "struck" : info.verdict] || FOOTERS.unreviewed}`);
   byId("review-notice").dataset.said = info.notice || "";
   sayWhose("");
 }

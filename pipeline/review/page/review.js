@@ -48,7 +48,7 @@ async function update(info) {
   Object.assign(own, { info, reading: null });
   bars.showCase(info, session);
   showReadings(info, session, { show: showReading, take });
-  await draw(own, info.verdict === "edited" ? info : null);
+  await draw(own, info.correction ? info : null);
 }
 /* Draw a correction over the picture, or the model's own contours (null). Of two that are asked for the later one is drawn, and none over an editor. */
 async function draw(own, corrected) {
@@ -58,10 +58,10 @@ async function draw(own, corrected) {
   own.correction = null;
   byId("overlay").classList.toggle("under-review", Boolean(corrected)); // until it is drawn, nothing that it is not
   byId("review-compare").hidden = !corrected;
-  byId("review-back").hidden = own.info.verdict !== "edited";
+  byId("review-back").hidden = !own.info.correction;
   if (own.numbers) own.numbers.close();
   own.numbers = null;
-  bars.sayWhose(corrected ? "The numbers beside the picture are still those of the model's own answer." : "");
+  bars.sayWhose(own.info.correction ? `The numbers beside the picture are ${corrected ? "still " : ""}those of the model's own answer.` : "");
   const made = corrected && await showCorrection(corrected, last);
   if (!last() || !made) return;
   own.correction = made;
@@ -118,14 +118,14 @@ const free = () => Boolean(shown.info) && !shown.editor && !shown.opening && !sh
 async function accept() {
   if (!free() || performance.now() - acceptedAt < TWICE_MS) return;
   if (shown.busy) { bars.say(WAIT, true); return; }
-  if (!shown.reading && shown.info.verdict === "edited" && !shown.correction) { bars.say("The correction is not drawn yet: press A again when you have seen it.", true); return; }
+  if (!shown.reading && shown.info.correction && !shown.correction) { bars.say("The correction is not drawn yet: press A again when you have seen it.", true); return; }
   acceptedAt = performance.now();
   if (shown.correction && !shown.correction.on()) { compare(); bars.say("The corrected contours are what A accepts: they are shown again. Press A again.", true); return; }
   if (shown.reading) { await take(shown.reading); return; }
   performance.mark("ocuseg-accepted");
   const last = shown.info.history.filter((one) => one.action !== "comment" && one.action !== "eye").at(-1);
-  const same = shown.info.verdict === "accepted" && last && last.reviewer === session.reviewer && commentOf() === (shown.info.comment || "");
-  if (same) await goTo(shown.info.next, "Accepted before"); else await decide("verdict", { action: "accept", reasons: [] }, "Accepted");
+  const same = shown.info.verdict === "accepted" && last && last.reviewer === session.reviewer && last.verdict === "accepted" && commentOf() === (shown.info.comment || "");
+  if (same) await goTo(shown.info.next, "Accepted before"); else await decide("verdict", { action: "accept", reasons: [], base: shown.info.correction }, "Accepted");
 }
 function setReasons(chosen) {
   shown.reasons = chosen;
@@ -133,7 +133,7 @@ function setReasons(chosen) {
 }
 /* From a correction back to the model's answer, which must be on show: one more verdict in the history, in which the correction stays. */
 async function back() {
-  if (!free() || shown.info.verdict !== "edited" || shown.reading) return;
+  if (!free() || !shown.info.correction || shown.reading) return;
   if (!shown.correction || shown.correction.on()) { compare(); bars.say("The model's own contours are shown. Press Z again to accept them in place of the correction.", true); return; }
   await decide("verdict", { action: "accept", reasons: [], take: "model" }, "Back to the model's answer");
 }
@@ -149,7 +149,7 @@ function reason(place) {
 async function rejectNow() {
   if (!shown.reasons.size) { bars.say(`Say why: press 1 to ${session.reasons.length}.`, true); return; }
   const reasons = session.reasons.map((one) => one.code).filter((code) => shown.reasons.has(code));
-  await decide("verdict", { action: "reject", reasons }, "Rejected");
+  await decide("verdict", { action: "reject", reasons, base: shown.info.correction }, "Rejected");
 }
 function typed() {
   const changed = commentOf() !== (shown.info?.comment || "");
@@ -205,9 +205,9 @@ async function showReading(reading) {
   markShown(reading.role);
   bars.say(`The picture shows what ${reading.reviewer} ${reading.correction ? "drew" : "accepted: the model's answer"}.`);
 }
-const take = ({ role, reviewer, verdict, reasons }) => (verdict === "rejected"
+const take = ({ role, reviewer, verdict, reasons, correction }) => (verdict === "rejected"
   ? decide("verdict", { action: "reject", reasons }, `Rejected, as ${reviewer} did`)
-  : decide("verdict", { action: "accept", reasons: [], take: role }, `Taken from ${reviewer}`));
+  : decide("verdict", { action: "accept", reasons: [], take: role, base: correction }, `Taken from ${reviewer}`));
 const skip = () => (free() ? goTo(shown.info.next, "Skipped") : null);
 async function logout() {
   await fetch("/logout", { method: "POST", headers: { "X-CSRF-Token": session.csrf } }).catch(() => null);
