@@ -60,6 +60,7 @@ SHOWN = """() => {
 NAMES = [f"p{at}_U_v1_i1" for at in range(10)]
 VOLUME, INSTANCES = "r0_U_v1_i1", "s0_U_v1_i1"
 AREAS = """() => [...document.querySelectorAll('.review-area')].map((one) => one.getAttribute('d'))"""
+COLOURS = AREAS.replace("'d'", "'color'")
 
 
 def serve(predictions: Path, port: int, told: Connection) -> None:
@@ -413,8 +414,10 @@ def test_an_adjudicator_logs_in_and_accepts_the_reading_that_is_shown(browser: A
         np.testing.assert_array_equal(tab.shown(), mask)
         tab.keys("a")
         tab.until("document.querySelector('#review-verdict').dataset.verdict === 'edited'")
+        told = tab.page.inner_text("#review-verdict")
         context.close()
     assert tab.errors == []
+    assert "by ben, accepted by cara" in told
     found = states(predictions)[FIRST]
     assert (found.reviewer, found.verdict, found.disagreement, found.correction) == ("cara", "edited", False, correction)
 
@@ -455,6 +458,7 @@ def test_an_objects_mask_is_painted_alone(server: Server, make_tab: Callable[[],
     tab.open(INSTANCES)
     tab.edit()
     assert len(tab.page.evaluate(AREAS)) == 2, "the third is below its threshold"
+    assert tab.page.evaluate(ENTERED) == [2], "back from the class of pixels, the chosen object is of the class that it was"
     tab.click(12.5, 12.5)
     tab.keys("b", "[", "[", "[")
     tab.drag((12.5, 17.5), (30.5, 17.5))  # over the other, which stays as it is
@@ -462,6 +466,9 @@ def test_an_objects_mask_is_painted_alone(server: Server, make_tab: Callable[[],
     tab.drag((11.5, 10.5), (11.5, 13.5))
     tab.keys("Control+z", "Control+Shift+Z")
     tab.keys("o", "Tab", "2")  # the other one is a haemorrhage
+    tab.keys("Control+z", "Control+z")  # and an exudate again, also in what was there before the step before
+    assert len(set(tab.page.evaluate(COLOURS))) == 1
+    tab.keys("Control+Shift+Z", "Control+Shift+Z")
     tab.keys("Escape", "1", "p")
     for x, y in ((50, 40), (60, 40), (60, 50)):
         tab.click(x, y)
@@ -488,6 +495,23 @@ def test_an_objects_mask_is_painted_alone(server: Server, make_tab: Callable[[],
     tab.open(INSTANCES)
     tab.edit()
     np.testing.assert_array_equal([area(path) for path in tab.page.evaluate(AREAS)], masks)
+
+    tab.keys("b")
+    tab.drag((30.5, 50.5), (35.5, 50.5))  # one more, unfinished when somebody else has painted another one
+    shown = [area(path) for path in tab.page.evaluate(AREAS)]
+    theirs = [one.model_dump(by_alias=True) for one in made.objects]
+    theirs[1] |= {"segmentation": encode_mask(first), "box": box_of(first)}
+    reading.edit(server.predictions, INSTANCES, list(made.masks), objects=theirs, by="ben")
+    tab.page.reload()
+    tab.page.click("[data-answer=go]")
+    tab.page.wait_for_selector("#review-save")
+    np.testing.assert_array_equal([area(path) for path in tab.page.evaluate(AREAS)], shown)
+    tab.keys("Control+s")
+    tab.page.click("[data-answer=mine]")
+    tab.page.wait_for_selector("#review-save", state="detached")
+    objects = read_correction(server.predictions, states(server.predictions)[INSTANCES].correction).objects
+    assert objects is not None
+    np.testing.assert_array_equal([decoded(one.segmentation or {}) for one in objects], shown)
 
 
 def test_what_is_late_is_about_what_it_was_asked_for(server: Server, make_tab: Callable[[], Tab]) -> None:
@@ -562,8 +586,20 @@ def test_a_conflict_on_a_volume_and_the_way_back_to_the_model(server: Server, ma
     events, state = AuditLog.of(server.predictions).events(VOLUME), states(server.predictions)[VOLUME]
     assert (state.verdict, state.correction, events[-2].verdict) == ("accepted", "", "edited")
     np.testing.assert_array_equal(read_correction(server.predictions, events[-2].correction).masks, now)
+    assert tab.page.evaluate(ANSWERS) == ["mine", "theirs"], "of objects a list is sent, which cannot go on top of theirs"
 
 
+ENTERED = """async () => {
+  const { boxTool } = await import('/review/boxes.js'), asked = [];
+  const classes = [{ index: 1, kind: 'object' }, { index: 2, kind: 'object' }, { index: 3, kind: 'mask' }];
+  boxTool({ info: { classes, instances: 'there' }, label: 3, chosen: { class: 2 }, chooseClass: (k) => asked.push(k) }).enter();
+  return asked;
+}"""
+ANSWERS = """async () => {
+  const { conflict } = await import('/review/dom.js');
+  conflict({ by: 'ben', at: '' }, { planes: [0, 1], correction: 'theirs' }, { planes: [], objects: [], base: '' }, 'case', 'anna');
+  return [...document.querySelectorAll('[data-answer]')].map((one) => one.dataset.answer);
+}"""
 AXE_RUN = """async () => {
   document.querySelector('#review-reasons').hidden = false;
   document.querySelector('.review-history').open = true;

@@ -27,13 +27,14 @@ export function boxTool(editor) {
     name: "boxes", key_: "o", words: "Objects", title: painted ? "Choose an object" : "Boxes of objects", fits: classes.length > 0,
     hint: painted ? "Click an object to choose it, Tab goes to the next; then B, E, P and F paint on it alone. A number changes its class, Delete removes it. A click beside them, then B or P, begins a new one." : "Drag on the picture for a new box of the chosen class; click one to choose it, drag it or its corners; a number changes its class, Delete removes it, Tab goes to the next.",
     enter() {
-      if (!classes.some((cls) => cls.index === editor.label)) editor.chooseClass(classes[0].index);
+      if (!classes.some((cls) => cls.index === editor.label)) editor.chooseClass(editor.chosen ? editor.chosen.class : classes[0].index); // another class would become the chosen object's
     },
     relabel(k) {
       const { chosen } = editor;
       if (!chosen || chosen.class === k || !classes.some((cls) => cls.index === k)) return;
-      const before = copied(editor.planes.objects);
-      chosen.class = k;
+      const { planes } = editor, before = planes.objects;
+      editor.chosen = { ...chosen, class: k }; // another one in its place: steps before this hold the old one
+      planes.objects = before.map((one) => (one === chosen ? editor.chosen : one));
       step(before);
     },
     down(point) {

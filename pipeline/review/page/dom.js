@@ -27,15 +27,16 @@ export function question(title, text, answers, escaped) {
   });
 }
 /* The dialog of a conflict: resolves to "theirs", "mine" or, of an edit of some slices, "both". */
-export function conflict({ by, at, message }, found, { planes, surfaces = [], base }, name, reviewer) {
+export function conflict({ by, at, message }, found, { planes, surfaces = [], objects, base }, name, reviewer) {
   const own = by && by === reviewer;
   const title = own ? "You have reviewed this case meanwhile" : "Somebody else has reviewed this case";
   const whom = by ? `${own ? "You" : by} saved another version of ${name} at ${clock(at)}${own ? ", in another tab or browser" : ""}, after it was opened here.` : message;
   const slices = [...new Set([...(planes || []), ...surfaces].map((one) => one.index ?? one.plane))].sort((a, b) => a - b).map((k) => k + 1);
   const several = planes && found && found.planes.length > 1 && found.correction !== base;
-  const which = several && slices.length ? [`You changed slice ${slices.join(", ")}. Every other slice can be as you had it before you, or as the other version has it.`] : [];
+  const both = several && !objects; // objects are sent as one list: on top of theirs it would drop what they changed in other slices
+  const which = both && slices.length ? [`You changed slice ${slices.join(", ")}. Every other slice can be as you had it before you, or as the other version has it.`] : [];
   return question(title, [whom, ...which, "That version stays in the history whatever you choose."],
-    [["mine", several ? "Keep mine in all slices" : "Keep mine as a new version on top"], ...(several ? [["both", "My slices, the others as in that one"]] : []),
+    [["mine", several ? "Keep mine in all slices" : "Keep mine as a new version on top"], ...(both ? [["both", "My slices, the others as in that one"]] : []),
       ["theirs", own ? "Load that one, drop this" : "Load theirs, drop mine"]]);
 }
 export function clock(at) {

@@ -54,8 +54,10 @@ class Editor {
       mask.values.set(values);
       mask.changed = true;
     }
-    if (draft.surfaces) this.planes.surfaces = draft.surfaces;
-    if (draft.objects) this.planes.objects = draft.objects.map((one) => ({ ...one, key: this.planes.key() }));
+    const own = ({ plane }) => this.surfacesChanged.has(plane);
+    if (draft.surfaces) this.planes.surfaces = [...this.planes.surfaces.filter((one) => !own(one)), ...draft.surfaces.filter(own)];
+    const moved = draft.base !== this.info.correction; // what was not painted here would be sent as that one has it, and not as it is shown
+    if (draft.objects) this.planes.objects = draft.objects.map((one) => ({ ...one, key: this.planes.key(), painted: one.painted || (moved && Boolean(one.cut)) }));
   }
   close() {
     this.over.abort();
@@ -176,7 +178,7 @@ class Editor {
   unfinished() {
     const planes = [...this.planes.masks].filter(([, mask]) => mask.changed).map(([index, { values }]) => ({ index, values }));
     return {
-      planes, tools: [...this.used], seconds: this.spent(), surfacePlanes: [...this.surfacesChanged],
+      base: this.info.correction, planes, tools: [...this.used], seconds: this.spent(), surfacePlanes: [...this.surfacesChanged],
       surfaces: this.surfacesChanged.size ? this.planes.surfaces : null, objects: this.objectsChanged ? this.planes.objects : null,
     };
   }
