@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pipeline.errors import ConfigError, ScanError
@@ -15,7 +16,7 @@ from pipeline.scans.database import TemporaryDatabase, closed_on_error
 from pipeline.scans.identity import Pseudonyms
 from pipeline.scans.record import token_of
 from pipeline.scans.shard import Shard
-from pipeline.scans.walk import LINK_TOLD, is_outside, walk
+from pipeline.scans.walk import IN_EXPORT_TOLD, LINK_TOLD, is_outside, pictures_of_exports, walk
 
 _PICTURES = (
     ".png",
@@ -173,8 +174,10 @@ def _ends(block: Sequence[Listed], next_key: str, size: int) -> bool:
 
 
 def _chosen(paths: Iterable[Path], folder: Path) -> Iterator[tuple[Path, ScanError | None]]:
+    owned = cache(pictures_of_exports)
     for path in sorted(set(paths), key=lambda path: path.parts):
-        yield path, ScanError(*LINK_TOLD) if is_outside(path, folder) else None
+        told = LINK_TOLD if is_outside(path, folder) else IN_EXPORT_TOLD if path.name in owned(path.parent) else None
+        yield path, ScanError(*told) if told else None
 
 
 def read_input_list(source: str, folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ LINK, UNLISTED = "link_outside", "unlisted"
 """Codes of a link that was not followed and of a folder that cannot be listed."""
 IN_EXPORT = "in_export"
 """Code of a picture that is no scan of its own, because it belongs to a file beside it."""
+IN_EXPORT_TOLD = (IN_EXPORT, "a B-scan of the Heidelberg .xml file beside it, by which it is read, once, as part of its volume")
 LINK_TOLD = (LINK, "a link that leads out of the folder was left alone; --follow-links reads what it leads to")
 
 
@@ -68,7 +69,7 @@ def walk(root: Path, *, on_folder: Callable[[Path], None] | None = None) -> Iter
                 continue
             foreign = True
         if not is_folder:
-            yield shown, ScanError(IN_EXPORT, _OWNED) if name in owned else None
+            yield shown, ScanError(*IN_EXPORT_TOLD) if name in owned else None
             continue
         try:
             if foreign:
@@ -86,7 +87,13 @@ def walk(root: Path, *, on_folder: Callable[[Path], None] | None = None) -> Iter
                 on_folder(shown)
 
 
-_OWNED = "a B-scan of the Heidelberg .xml file beside it, by which it is read, once, as part of its volume"
+def pictures_of_exports(folder: Path) -> frozenset[str]:
+    """Names of what :func:`walk` would give with ``in_export`` in a folder; none where it cannot be listed."""
+    path = os.fsencode(folder)
+    try:
+        return frozenset(map(os.fsdecode, _pictures_of_exports(path, os.listdir(path))))
+    except OSError:
+        return frozenset()
 
 
 def _pictures_of_exports(folder: bytes, names: list[bytes]) -> frozenset[bytes]:

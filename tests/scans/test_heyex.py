@@ -210,6 +210,13 @@ def test_the_pictures_of_an_xml_export_are_listed_once(tmp_path: Path) -> None:
     with closing(Listing(tmp_path, tmp_path, NAMES)) as listing:
         records = {file.path.name: record.status for file, record in scan_files(listing, tmp_path, pseudonyms=NAMES, workers=0)}
     assert [records[name] for name in ("export.xml", "b0.png", "slo.png")] == ["read", "not_an_image", "read"]
+    named = [tmp_path / name for name in ("b1.png", "slo.png", "export.xml")]  # by --input-list, as in the whole folder
+    with closing(Listing(tmp_path, tmp_path, NAMES, chosen=named)) as listing:
+        assert {file.path.name: file.problem and file.problem.code for file in listing} == {
+            "b1.png": "in_export",
+            "export.xml": None,
+            "slo.png": None,
+        }
 
 
 def test_uneven_distances_stay_unknown(tmp_path: Path) -> None:
