@@ -49,7 +49,7 @@ class Crew:
         self.me = uuid4().hex[:16]
         self._beats, self._leases = folder / "beats", folder / "leases"
         self._limit = _limit() if limit_s is None else limit_s
-        self._machine = machine or _machine()
+        self._machine = machine or this_machine()
         self._held: dict[str, int] = {}
         for path in (self._beats, self._leases):
             path.mkdir(parents=True, exist_ok=True)
@@ -198,7 +198,7 @@ def _modified(path: Path) -> float:
         os.close(handle)
 
 
-def _machine() -> str:
+def this_machine() -> str:
     """What processes share that see each other's locks."""
     if given := os.environ.get(MACHINE_VARIABLE):
         return given

@@ -17,7 +17,7 @@ from pipeline.inference.aside import Aside
 from pipeline.inference.case_files import Staging
 from pipeline.inference.crew import Crew
 from pipeline.inference.journal import Entry, Journal
-from pipeline.inference.out_folder import WORK
+from pipeline.inference.out_folder import REMOVED, WORK
 from pipeline.inference.pieces import Piece
 from pipeline.inference.reading import File
 from pipeline.inference.shares import Shares
@@ -176,9 +176,9 @@ class Desk:
         self._seen = _state(self.out / JOURNAL)
         self.shares.forget()
         living = self.crew.clear_up()
-        found.forget(self.out / WORK, living)
+        found.forget(self.out / WORK, {*living} - {self.crew.me})
         self.shares.clear_up(living)
-        for path in (self.out / ".staging").glob("*"):
+        for path in (*(self.out / ".staging").glob("*"), *(self.out / WORK).glob(f"{REMOVED}*")):
             if path.name not in living:
                 shutil.rmtree(path, ignore_errors=True)
 

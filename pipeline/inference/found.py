@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from pipeline.atomic import unless_gone
+from pipeline.atomic import sync, unless_gone
 from pipeline.scans.listing import Listing
 from pipeline.scans.shard import Shard
 
@@ -27,6 +27,7 @@ def note(work: Path, listing: Listing, shard: Shard | None, me: str, *, whole: b
     with staged.open("w", encoding="ascii", newline="\n") as file:
         file.write(f"{of}\n")
         file.writelines(f"{token} {key}\n" for token, key in listing.tokens_and_keys())
+    sync(staged)  # after a loss of power a list has all of its lines, or is not there
     os.replace(staged, path)
 
 
@@ -59,7 +60,8 @@ def _read(path: Path) -> Iterator[tuple[str, str, int]]:
             yield token, key, of
 
 
-def forget(work: Path, living: Sequence[str]) -> None:
-    """Once a run is complete; and what processes had begun to write that live no more."""
-    for path in (*work.glob(f"{FOUND}.*"), *(path for path in work.glob(f".{FOUND}.*") if path.suffix[1:] not in living)):
-        path.unlink(missing_ok=True)
+def forget(work: Path, others: Collection[str]) -> None:
+    """Once a run is complete: all but the lists, and what is to become one, of ``others``, which are at work."""
+    for path in (*work.glob(f"{FOUND}.*"), *work.glob(f".{FOUND}.*")):
+        if path.suffix[1:] not in others:
+            path.unlink(missing_ok=True)

@@ -21,7 +21,8 @@ from pipeline.types.run_record import RUN_FILE, EngineRecord, RunRecord
 from pipeline.types.stated import Stated
 from pipeline.types.visits import VISITS_FILE
 
-WORK = ".work"
+WORK, REMOVED = ".work", "removed-"
+"""Of what processes tell each other; in there, the beginning of the name of a case that is being removed."""
 _JOURNAL = {"journal.sqlite", "journal.sqlite-journal", "ledger.csv", VISITS_FILE}
 _OWN = {RUN_FILE, *_JOURNAL, COCO_FILE, CSV_FILE, PARQUET_FILE, "cases", "report", ".staging", ".lock", WORK}
 _BEGIN = "begin"

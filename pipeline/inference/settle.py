@@ -21,6 +21,7 @@ from pathlib import Path
 from pipeline.inference.case_files import recorded_sha256, suffixed, write_json
 from pipeline.inference.journal import Entry, Journal
 from pipeline.inference.laterality import doubt_side
+from pipeline.inference.out_folder import REMOVED, WORK
 from pipeline.inference.pieces import judged
 from pipeline.scans.originals import Other
 from pipeline.types import CaseKey
@@ -56,9 +57,19 @@ def decide(journal: Journal, out: Path, is_there: Callable[[str], bool]) -> Deci
 def carry_out(decision: Decision, journal: Journal, out: Path) -> None:
     """Enter and remove; what is to be made is left to the caller."""
     for case in sorted(decision.drop):
-        shutil.rmtree(out / "cases" / case, ignore_errors=True)
+        _remove(out, case)
         journal.forget_case(case)
     journal.record(*decision.entries)
+
+
+def _remove(out: Path, case: str) -> None:
+    """First the name, at once: of a process that is killed here no half of a case is left that would be taken for a whole one."""
+    folder, aside = out / "cases" / case, out / WORK / f"{REMOVED}{case}"
+    shutil.rmtree(aside, ignore_errors=True)
+    with suppress(OSError):
+        folder.rename(aside)
+    for path in (aside, folder):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _has_case(entry: Entry, out: Path) -> bool:

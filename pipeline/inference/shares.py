@@ -47,15 +47,15 @@ class Shares:
         return next(self._published(), None) is None
 
     def take_in(self, journal: Journal, told: Callable[[Entry], None] = lambda entry: None) -> None:
-        """Record in ``journal`` what was published and is not known yet."""
-        for name, number in sorted(self._published(news=True)):
-            if number > self._known.get(name, 0):
-                with unless_gone():  # somebody has just put everything into the journal
-                    entries = self._read(name, number)
-                    journal.record(*entries)
-                    for entry in entries:
-                        told(entry)
-                    self._known[name] = number
+        """Record in ``journal`` what was published and is not known yet, in that order: of a file that failed in a process that was
+        stopped, and that a later one has done, the last word counts."""
+        for _, name, number in sorted((self._published_at(*one), *one) for one in self._published(news=True)):
+            with unless_gone():  # somebody has just put everything into the journal
+                entries = self._read(name, number)
+                journal.record(*entries)
+                for entry in entries:
+                    told(entry)
+                self._known[name] = number
 
     def forget(self) -> None:
         """Remove what was taken in: it is in the folder's own journal now."""
@@ -77,6 +77,13 @@ class Shares:
                 name, _, number = file.name.removesuffix(".jsonl").rpartition(".")
                 if file.name.endswith(".jsonl") and number.isdecimal() and (not news or int(number) > self._known.get(name, 0)):
                     yield name, int(number)
+
+    def _published_at(self, block: str, number: int) -> int:
+        """By the shared file system's clock."""
+        at = 0
+        with unless_gone():
+            at = self._path(block, number).stat().st_mtime_ns
+        return at
 
     def _path(self, block: str, number: int) -> Path:
         return self._folder / f"{block}.{number}.jsonl"

@@ -18,8 +18,9 @@ from pipeline.bundles.bundle import Bundle, open_bundle
 from pipeline.cli.console import progress
 from pipeline.cli.sharing import seconds_of
 from pipeline.errors import ConfigError, StoppedRun, TooManyFailures
+from pipeline.inference import found
 from pipeline.inference.aside import Aside
-from pipeline.inference.crew import Crew
+from pipeline.inference.crew import MACHINE_VARIABLE, Crew
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.infer import infer
 from pipeline.inference.journal import Entry, Journal
@@ -29,7 +30,7 @@ from pipeline.inference.predict import Predictor
 from pipeline.inference.shares import Shares
 from pipeline.inference.visits import export
 from pipeline.inference.worker import Worker
-from pipeline.scans.listing import Block, read_input_list
+from pipeline.scans.listing import Block, Listing, read_input_list
 from pipeline.scans.open import open_scan
 from pipeline.scans.shard import Shard, Share
 from tests.inference.conftest import make_bundle, picture, write_folder
@@ -293,18 +294,86 @@ def test_what_a_loss_of_power_left_of_a_block_counts_as_nothing(tmp_path: Path) 
                 (tmp_path / "block.2.jsonl").unlink()
 
 
-def test_what_a_killed_process_had_aside_is_removed_by_the_next_one(tmp_path: Path) -> None:
-    """And nothing else: neither what a living one has, nor a folder of another program, nor where a link leads."""
+def test_of_a_file_that_a_stopped_process_could_not_read_the_later_result_counts(tmp_path: Path) -> None:
+    """Whatever the names of the files say: of one block "-part" sorts behind the whole, and a block may have another name by then."""
+    done = Entry("t", "s", "ab" * 32, "", "p_R_v_1", "done", "", "", 0.5)
+    late = Entry("t", "s", "", "", "", "rejected", "timeout", "it took too long", 9.0)
+    other = Entry("u", "s", "cd" * 32, "", "p_R_v_2", "done", "", "", 0.5)
+    first, second = Shares(tmp_path, "stopped"), Shares(tmp_path, "next")
+    first.publish("block", [late], whole=False)
+    second.publish("block", [done, other])
+    for number, name in enumerate(("block-part.1.jsonl", "block.1.jsonl")):  # whatever the grain of the disk's clock
+        os.utime(tmp_path / name, (100 + number, 100 + number))
+    with closing(Journal(tmp_path / "copy.sqlite", KEY, copy=True)) as journal:
+        Shares(tmp_path, "third").take_in(journal)
+        assert [*journal] == [done, other]
+
+
+def test_a_list_of_files_has_reached_the_disk_before_its_name_and_stays_while_its_process_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss of power would leave an empty one, which no later process replaces where its length is right."""
+    write_folder(tmp_path / "scans", 2)
+    order: list[str] = []
+    real = os.replace
+
+    def replaced(source: Path, target: Path) -> None:
+        order.append("named")
+        real(source, target)
+
+    monkeypatch.setattr("pipeline.inference.found.sync", lambda path: order.append(f"saved {path.stat().st_size > 0}"))
+    monkeypatch.setattr(os, "replace", replaced)
+    with closing(Listing(tmp_path / "scans", tmp_path / "scans", KEY)) as listing:
+        for me in ("a1", "b2"):
+            found.note(tmp_path, listing, None, me, whole=False)
+        found.note(tmp_path, listing, None, "a1", whole=True)
+        tokens = sorted(listing.tokens())
+    assert order == ["saved True", "named"] * 3
+    (tmp_path / ".found.b2").touch()
+    (tmp_path / ".found.c3").touch()
+    found.forget(tmp_path, {"b2"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".found.b2", "found.1.b2", "scans"]
+    assert sorted(found.of_others(tmp_path, {"b2"})) == tokens
+
+
+def test_a_case_that_must_not_be_goes_at_once(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies while it removes one leaves no half of it under its name; and the next complete run none at all."""
+    _with_copies(tmp_path / "scans")
+    alone = run("alone")
+
+    real = shutil.rmtree
+
+    def killed(path: Path, ignore_errors: bool = False) -> None:
+        if path.is_dir() and path.parent.name in ("cases", ".work"):
+            next(path.glob("mask*")).unlink()
+            raise KeyboardInterrupt
+        real(path, ignore_errors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("out")
+    assert len({len([*case.iterdir()]) for case in (tmp_path / "out" / "cases").iterdir()}) == 1
+    assert run("out") == alone
+    assert state(tmp_path / "out") == state(tmp_path / "alone")
+
+
+def test_what_a_killed_process_had_aside_is_removed_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else: neither what a living one or another machine has, nor a folder of another program, nor where a link leads."""
     dead, living = Aside(tmp_path), Aside(tmp_path)
-    shutil.copytree(dead.path, tmp_path / "ocuseg-left")  # as it stays behind: a lock that nobody holds
+    shutil.copytree(dead.path, f"{dead.path}-left")  # as it stays behind: a lock that nobody holds
     other = tmp_path / "ocuseg-cases-1"
     other.mkdir()
     away = tmp_path / "away"
     shutil.copytree(dead.path, away)
-    (tmp_path / "ocuseg-link").symlink_to(away)
+    (link := Path(f"{dead.path}-link")).symlink_to(away)
+    with monkeypatch.context() as patch:
+        patch.setenv(MACHINE_VARIABLE, "another one, whose locks cannot be seen from here")
+        shutil.copytree((far := Aside(tmp_path)).path, elsewhere := Path(f"{far.path}-lives"))
+        far.close()
     dead.close()
     new = Aside(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([living.path, new.path, other, away, tmp_path / "ocuseg-link"])
+    assert sorted(tmp_path.iterdir()) == sorted([living.path, new.path, other, away, link, elsewhere])
     for one in (living, new):
         one.close()
     assert not living.path.exists()
