@@ -6,7 +6,7 @@ its ``exit_code``, as it does (with 2) with what the system refuses. Anything el
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +24,14 @@ class OcusegError(Exception):
     """Base of every error whose cause lies outside ocuseg; ``exit_code`` is what the command line leaves with."""
 
     exit_code = EXIT_USAGE
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Whole from another process, too, whatever ``__init__`` takes."""
+        return _again, (type(self), self.args), vars(self)
+
+
+def _again(kind: type[OcusegError], args: tuple[Any, ...]) -> OcusegError:
+    return kind.__new__(kind, *args)
 
 
 class ConfigError(OcusegError):

@@ -31,6 +31,9 @@ _END_S = 10.0
 """Seconds in which a process that is asked to end saves what it has finished."""
 
 
+_ASKED_TO_END = signal.SIGINT, signal.SIGTERM
+
+
 @dataclass(frozen=True)
 class DeviceWorkers:
     """A process for each of ``devices`` (names as torch has them; one may be there twice)."""
@@ -89,21 +92,21 @@ class _Process:
     def __init__(self, work: Work[Any, Any], device: str, environment: Mapping[str, str], held: ExitStack) -> None:
         self._make = lambda: _started(work, environment)
         self._device = device
+        self._process: Any = None
         self.task: _Task | None = None
-        self._start()
         held.callback(self._end)
 
-    def _start(self) -> None:
-        self._is_ready = False
-        self._process, self.connection = self._make()
-
     def give(self, task: _Task) -> None:
+        """Its first task starts it: it would otherwise load networks where nothing is left to do."""
+        if self._process is None:
+            self._is_ready = False
+            self._process, self.connection = self._make()
         self.task = task
         with suppress(BrokenPipeError):  # it has just died, which its answer tells
             self.connection.send(list(task.pieces))
 
     def answer(self) -> tuple[_Task, list[Any] | None]:
-        """The task that it has had, and its results; None where it died, and another process has taken its place."""
+        """The task that it has had, and its results; None where it died, and its next task starts another one."""
         task = self.task
         assert task is not None
         try:
@@ -118,9 +121,8 @@ class _Process:
                 raise ConfigError(
                     f"--device {self._device}: its process ended (code {code}) while it loaded the networks; is there enough memory?"
                 ) from None
-            log.warning("the process of device %s died; another one takes its place", self._device)
+            log.warning("the process of device %s died; another one takes its place where work is left", self._device)
             self._end()
-            self._start()
             found = None
         self.task = None
         return task, found
@@ -132,12 +134,15 @@ class _Process:
         return found  # type: ignore[no-any-return]
 
     def _end(self) -> None:
+        if self._process is None:
+            return
         self.connection.close()  # without a task it ends by that alone
         if self.task is not None:
             self._process.terminate()
         self._process.join(_END_S)
         self._process.kill()
         self._process.join()
+        self._process = None
 
 
 def _started(work: Work[Any, Any], environment: Mapping[str, str]) -> tuple[Any, Connection]:
@@ -151,11 +156,20 @@ def _started(work: Work[Any, Any], environment: Mapping[str, str]) -> tuple[Any,
     return process, ours
 
 
+def _interrupt(number: int, frame: Any) -> None:
+    """As in cli/console.py, so that what is finished is published; once, because after Ctrl-C, which comes to all processes of a terminal,
+    the one that began this one asks, too."""
+    for asked in _ASKED_TO_END:
+        signal.signal(asked, lambda number, frame: None)
+    raise KeyboardInterrupt
+
+
 def _serve(connection: Connection, work: Work[Any, Any], environment: Mapping[str, str], plugins: Sequence[Path]) -> None:
     """Runs in the process: answers first that all is prepared, then each task, until nobody listens any more."""
     end_with_parent(os.getppid())  # a server that ends with the process that asked for it, or that process itself
     os.environ.update(environment)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as in cli/console.py: what is finished is published
+    for asked in _ASKED_TO_END:
+        signal.signal(asked, _interrupt)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     with suppress(EOFError, ConnectionError, KeyboardInterrupt):

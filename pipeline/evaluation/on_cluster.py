@@ -60,8 +60,11 @@ def scored_by_cluster(workers: Workers, work: ScoringWork, cases: Sequence[CardC
     ------
     CardError: a case that cannot be used. TrainingError: one whose workers were killed each time, as nothing may be left out of a score.
     """
-    found = workers.results(work, ([pair] for pair in enumerate(cases)))
-    for (_, case), kept in in_order(found):
+
+    def found() -> Iterator[tuple[Numbered, Kept | Lost[Numbered]]]:
+        return workers.results(work, ([pair] for pair in enumerate(cases)))
+
+    for (_, case), kept in in_order(found()):  # nothing else holds it, so that the workers end with the loop
         if isinstance(kept, Lost):
             raise TrainingError(f"case {case.key}: {kept.reason}; {work.remedy}")
         yield kept

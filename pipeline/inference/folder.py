@@ -102,7 +102,7 @@ def predict_folder(
     work = FolderWork(
         list(bundles) if isinstance(bundles, Sequence) else [bundles],
         absolute(folder), absolute(out), names, stated or Stated(), own_device, engine, probabilities, doubt, batch_size, workers,
-        limits.max_pixels, share.again, share.scratch,
+        limits.max_pixels, share.again, share.scratch and absolute(share.scratch),
     )  # fmt: skip
     root = work.root
     with ExitStack() as held:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,16 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from tests.patience import LONG_S
 
-DEADLY, FAULTY = 5, 100
+DEADLY, FAULTY, ENDLESS = 5, 100, 1000
 
 
 @dataclass(frozen=True)
 class Squares:
-    """Notes in ``folder`` when it is opened, how its processes are set, and what it was given."""
+    """Notes in ``folder`` when it is opened, how its processes are set, what it was given, and when it is closed (in ``closing_s``)."""
 
     folder: Path
     begins: bool = True
+    closing_s: float = 0.0
 
     def on(self, device: str) -> Squares:
         return replace(self)
@@ -30,7 +33,7 @@ class Squares:
         if not self.begins:
             os._exit(7)
         (self.folder / f"opened-{os.getpid()}").write_text(os.environ["OMP_NUM_THREADS"])
-        held.callback((self.folder / f"closed-{os.getpid()}").touch)
+        held.callback(self._close)
 
         def square(pieces: Sequence[tuple[int]]) -> list[int]:
             with (self.folder / f"given-{os.getpid()}").open("a") as file:
@@ -41,9 +44,28 @@ class Squares:
                         os.kill(os.getpid(), signal.SIGKILL)
                     if piece == FAULTY:
                         raise ConfigError("the piece is faulty")
+                    if piece == ENDLESS:
+                        time.sleep(LONG_S)
             return [piece**2 for (piece,) in pieces]
 
         return square
+
+    def _close(self) -> None:
+        time.sleep(self.closing_s)
+        (self.folder / f"closed-{os.getpid()}").touch()
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """Kills whoever does it."""
+
+    remedy: str = "do something else"
+
+    def on(self, device: str) -> Doomed:
+        return self
+
+    def open(self, held: ExitStack) -> Callable[[Sequence[object]], list[object]]:
+        return lambda pieces: os._exit(9)
 
 
 def given(folder: Path) -> Counter[int]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import pickle
 import shutil
+import signal
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,13 +19,17 @@ import torch
 from pipeline import plugins
 from pipeline.cluster.processes import DeviceWorkers
 from pipeline.cluster.work import Lost, in_order
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, LabelFileError, OcusegError, PacsError, ScanError, TrainingError
+from pipeline.evaluation.on_cluster import scored_by_cluster
 from pipeline.inference.folder import predict_folder
+from pipeline.inference.out_folder import WORK
 from pipeline.scans.identity import Pseudonyms
+from pipeline.scans.shard import Share
 from pipeline.training.platform import choose_device, choose_devices
-from tests.cluster.squares import DEADLY, FAULTY, Squares, files, given
+from tests.cluster.squares import DEADLY, ENDLESS, FAULTY, Doomed, Squares, files, given
 from tests.inference.conftest import write_folder
 from tests.inference.test_killed import tiny_bundle
+from tests.patience import wait_until
 
 TWO = DeviceWorkers(["cpu", "cpu"])
 
@@ -36,14 +45,49 @@ def test_a_piece_that_kills_its_process_is_lost_and_no_other(tmp_path: Path) -> 
     assert isinstance(found.pop((DEADLY,)), Lost)
     assert found == {(number,): number**2 for number in range(40) if number != DEADLY}
     assert given(tmp_path)[DEADLY] == 3
-    assert len(list(tmp_path.glob("opened-*"))) == 2 + 3, "prepared once, and so are those that took the place of dead ones"
-    assert len(list(tmp_path.glob("closed-*"))) == 2
+    opened = len(list(tmp_path.glob("opened-*")))
+    assert 3 <= opened <= 2 + 3, "prepared once, and so are those that took the place of dead ones where work was left"
+    assert len(list(tmp_path.glob("closed-*"))) == opened - 3
 
 
 def test_what_a_process_raises_is_told_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the piece is faulty") as error:
         list(TWO.results(Squares(tmp_path), [[(1,)], [(FAULTY,)]]))
     assert "squares.py" in error.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [LabelFileError(Path("coco.json"), "is no JSON", "boxes"), ScanError("empty", "the file is empty"), PacsError("no", passing=True)],
+)
+def test_an_error_comes_whole_from_another_process(error: OcusegError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_a_process_for_which_there_is_nothing_is_not_begun(tmp_path: Path) -> None:
+    assert list(TWO.results(Squares(tmp_path), [[(3,)]])) == [((3,), 9)]
+    assert len(list(tmp_path.glob("opened-*"))) == 1
+
+
+def test_ctrl_c_in_a_terminal_which_comes_to_all_processes_lets_each_save_what_it_has(tmp_path: Path) -> None:
+    results = TWO.results(Squares(tmp_path, closing_s=0.5), [[(1,)], [(ENDLESS,)]])
+    assert next(results) == ((1,), 1)
+    wait_until(lambda: given(tmp_path)[ENDLESS] == 1)
+    for one in devices_at_work():
+        assert one.pid is not None
+        os.kill(one.pid, signal.SIGINT)
+    del results  # which asks those at work to end, too
+    assert len(list(tmp_path.glob("closed-*"))) == 2
+    assert not devices_at_work()
+
+
+def test_no_process_is_left_where_a_case_cannot_be_scored() -> None:
+    work: Any = Doomed()
+    with pytest.raises(TrainingError, match=r"case 7: its worker was killed each time .*do something else") as error:
+        list(scored_by_cluster(TWO, work, [SimpleNamespace(key="7")]))  # type: ignore[list-item]
+    assert not devices_at_work()
+    assert error.tb is not None, "as it was while the error, with all that its frames hold, was there"
 
 
 def test_processes_know_the_plugins_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +104,9 @@ def test_a_process_that_cannot_begin_is_told_in_one_sentence(tmp_path: Path) -> 
         list(TWO.results(Squares(tmp_path, begins=False), [[(1,)]]))
 
 
-def test_a_prediction_by_two_processes_of_which_one_dies_is_as_by_one(tmp_path: Path) -> None:
+def test_a_prediction_by_two_processes_of_which_one_dies_is_as_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("scratch").mkdir()
     bundle = tiny_bundle(tmp_path / "bundle")
     scans = write_folder(tmp_path / "scans", 4)
     shutil.copy(scans[0], scans[3].with_name("copy.png"))
@@ -68,14 +114,20 @@ def test_a_prediction_by_two_processes_of_which_one_dies_is_as_by_one(tmp_path: 
     predict = partial(predict_folder, bundle, tmp_path / "scans", workers=1, pseudonyms=Pseudonyms(b"the key of this site"))
     alone = predict(tmp_path / "alone", device="cpu")
     killed: list[BaseProcess] = []
+    shared = tmp_path / "together" / WORK
+
+    def other_is_at_work() -> bool:
+        """It has begun a block, or has ended all that are left."""
+        return any(shared.glob("leases/*")) or len(list(shared.glob("entries/*.jsonl"))) == 6
 
     def kill(done: int, total: int | None = None, note: str = "") -> None:
         if done and not killed:
+            wait_until(other_is_at_work)
             killed.extend(devices_at_work())
             for one in killed:
                 one.kill()
 
-    assert predict(tmp_path / "together", device="cpu,cpu", progress=kill) == alone
+    assert predict(tmp_path / "together", device="cpu,cpu", progress=kill, share=Share(scratch=Path("scratch"))) == alone
     assert files(tmp_path / "together") == files(tmp_path / "alone")
     assert killed
     assert not devices_at_work()
