@@ -1,6 +1,6 @@
 """Text burned into a picture: a small network says of each four by four pixels whether they lie in a line of text.
 
-No letter is read. The network is a U-Net (Ronneberger 2015) of 51,000 numbers that looks at a picture in up to four sizes, and at a small
+No letter is read. The network is a U-Net (Ronneberger 2015) of 49,000 numbers that looks at a picture in up to four sizes, and at a small
 one enlarged, too, so that letters of 6 to some 200 pixels are about as high for it. It runs in NumPy, as cleaning needs no PyTorch. How it
 was trained and how much it finds is in docs/results/burned_in_text.md (workflows/burned_in_text_net.py, burned_in_text.py).
 """
@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import ScanError
+
 _WEIGHTS = Path(__file__).with_name("burned_in.npz")
 _CELL = 4  # pixels of a cell of the answer, at its size of the picture
 _TILE, _EDGE = 512, 64  # pixels: a picture is looked at in tiles, and what lies nearer than _EDGE to a cut is decided in the next
@@ -25,6 +27,8 @@ _SMALL = 400  # pixels: a picture that is smaller is looked at enlarged, too
 _LIKELY = 0.3  # a line is made of touching cells that are as likely
 _SURE, _SURE_PART = 0.9, 0.15  # of many cells and of this part of its box the network is sure: a patch of noise has a few, here and there
 _LEAST = 12  # cells that it is sure of; in a small picture, where letters are little more than noise, twice as many
+_FULL = 128  # of 255: a picture of eight bits whose brightest pixel is darker uses fewer bits, down to one
+_FEW = 0.5  # per cent of the pixels, at either end, that may lie far from all others
 
 Floats = npt.NDArray[np.float32]
 Planes = npt.NDArray[np.uint8]
@@ -45,7 +49,14 @@ class Box:
 
 
 def find_text(picture: npt.NDArray[Any]) -> list[Box]:
-    """Boxes around lines of text in (H, W) or (H, W, C), from top to bottom; [] if there seems to be none."""
+    """Boxes around lines of text in (H, W) or (H, W, C), from top to bottom; [] if there seems to be none.
+
+    Raises
+    ------
+    ScanError: ``burned_in``, as the network has no answer.
+    """
+    if not picture.size:  # a .vol file without the scanning laser's picture
+        return []
     found: set[Box] = set()
     for planes in _in_colour(picture):
         least = _LEAST * (2 if min(planes.shape[:2]) < _SMALL else 1)
@@ -76,15 +87,29 @@ def blacken(frames: npt.NDArray[Any], boxes: Sequence[Sequence[Box]], black: int
 
 
 def _in_colour(picture: npt.NDArray[Any]) -> Iterator[Planes]:
-    """(H, W, 3) uint8, stretched between the extremes where there were more bits; where the planes are no colours, one after another."""
-    planes = picture if picture.ndim == 3 else picture[..., None]
-    if planes.dtype != np.uint8:
-        low, high = float(planes.min()), float(planes.max())
-        planes = np.asarray((planes.astype(np.float32) - low) * (255 / max(high - low, 1e-9)), np.uint8)
-    if planes.shape[2] == 3:
+    """(H, W, 3) uint8; where the planes are no colours, one after another."""
+    for planes in _in_bytes(picture if picture.ndim == 3 else picture[..., None]):
+        if planes.shape[2] == 3:
+            yield planes
+        else:
+            yield from (np.repeat(planes[..., index : index + 1], 3, 2) for index in range(planes.shape[2]))
+
+
+def _in_bytes(planes: npt.NDArray[Any]) -> Iterator[Planes]:
+    """As uint8, stretched between the extremes where there were more bits or fewer; and once more without a few pixels that lie so far from
+    all others that text would hardly stand out between these extremes."""
+    low, high = float(planes.min()), float(planes.max())
+    if planes.dtype == np.uint8 and high >= _FULL:
         yield planes
-    else:
-        yield from (np.repeat(planes[..., index : index + 1], 3, 2) for index in range(planes.shape[2]))
+        return
+    yield _stretched(planes, low, high)
+    lower, upper = (float(value) for value in np.percentile(planes, (_FEW, 100 - _FEW)))
+    if 0 < upper - lower < (high - low) / 2:
+        yield _stretched(planes, lower, upper)
+
+
+def _stretched(planes: npt.NDArray[Any], low: float, high: float) -> Planes:
+    return ((np.clip(planes.astype(np.float64), low, high) - low) * (255 / max(high - low, 1e-9))).astype(np.uint8)
 
 
 def _halved(planes: Planes) -> Planes:
@@ -152,7 +177,9 @@ def _network(planes: Planes) -> Floats:
     x = _conv(np.concatenate((_larger(x), eighth), 2), nine)
     x = _conv(np.concatenate((_larger(x), quarter), 2), ten)
     logits = x @ head + head_bias
-    chance: Floats = 1 / (1 + np.exp(-logits))
+    if not np.isfinite(logits).all():
+        raise ScanError("burned_in", "the network that looks for text gave no number for a part of this picture; look at it")
+    chance: Floats = 1 / (1 + np.exp(-np.clip(logits, -60, 60)))
     return chance
 
 

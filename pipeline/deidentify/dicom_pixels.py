@@ -13,7 +13,6 @@ from pipeline.deidentify.streams import plain_jpeg, plain_jpeg2000
 from pipeline.errors import ScanError
 from pipeline.scans.dicom_codestreams import DECODERS, decode_frames
 from pipeline.scans.dicom_header import GREY, complete_header
-from pipeline.scans.dicom_pixels import decode_pixels
 
 _JPEG = {f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81)}
 _JPEG_2000 = {f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203)}
@@ -90,12 +89,9 @@ def blacken_dicom(dataset: Any, boxes: Sequence[Sequence[Box]]) -> None:
     ------
     ScanError: ``unsupported`` (palettes).
     """
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    photometric = complete_header(dataset, frames, [])
+    photometric, array = stored_frames(dataset)
     if photometric not in GREY and int(dataset.SamplesPerPixel) != 3:
         raise ScanError("unsupported", "text in a picture with a palette is not blackened; export it as RGB")
-    stored = decode_frames(dataset, str(dataset.file_meta.TransferSyntaxUID), frames, raw=False)
-    array = np.array(stored if frames > 1 else stored[None])
     black = (1 << int(dataset.BitsStored)) - 1 if photometric == "MONOCHROME1" else 0
     blacken(array, boxes, black)
     dataset.PixelData = array.tobytes() + b"\0" * (array.nbytes % 2)
@@ -107,9 +103,12 @@ def blacken_dicom(dataset: Any, boxes: Sequence[Sequence[Box]]) -> None:
     dataset.BurnedInAnnotation = "NO"
 
 
-def decoded(dataset: Any) -> npt.NDArray[Any]:
-    """Pixels as a reader sees them, for comparing."""
-    return decode_pixels(dataset, int(dataset.get("NumberOfFrames") or 1))
+def stored_frames(dataset: Any) -> tuple[str, npt.NDArray[Any]]:
+    """The photometric interpretation, and the values (D, H, W [, 3]) as they are stored, before any window; colours as RGB."""
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    photometric = complete_header(dataset, frames, [])
+    stored = decode_frames(dataset, str(dataset.file_meta.TransferSyntaxUID), frames, raw=False)
+    return photometric, np.array(stored if frames > 1 else stored[None])
 
 
-__all__ = ["blacken_dicom", "decoded", "plain_pixels"]
+__all__ = ["blacken_dicom", "plain_pixels", "stored_frames"]

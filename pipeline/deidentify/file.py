@@ -18,7 +18,7 @@ from pipeline.deidentify.burned_in import Box, blacken, find_text
 from pipeline.deidentify.cleaned import Cleaned
 from pipeline.deidentify.dates import shifted_date
 from pipeline.deidentify.dicom import clean_dicom, encoded, is_segmentation
-from pipeline.deidentify.dicom_pixels import blacken_dicom
+from pipeline.deidentify.dicom_pixels import blacken_dicom, stored_frames
 from pipeline.deidentify.pictures import clean_picture, encode_plain
 from pipeline.deidentify.profile import Rules
 from pipeline.deidentify.volumes import clean_nifti, clean_vol, clean_volume_file, laser_picture
@@ -152,7 +152,7 @@ def _clean_dicom(file: BinaryIO, scan: Scan | None, patient: str, job: Job) -> C
         if not is_segmentation(dataset):
             raise ScanError("not_a_picture", "this DICOM object shows no eye that can be read")
         return cleaned
-    boxes = _text_in(_frames(scan), job)
+    boxes = _text_in_dicom(scan, dataset, job)
     stated = str(dataset.get("BurnedInAnnotation", "")).upper() == "YES"
     if stated and not any(boxes) and job.burned_in != "report":
         raise ScanError("burned_in", "the file says that text is burned into its picture, and none was found to blacken; look at it")
@@ -164,6 +164,20 @@ def _clean_dicom(file: BinaryIO, scan: Scan | None, patient: str, job: Job) -> C
     return _noted(cleaned, boxes)
 
 
+def _text_in_dicom(scan: Scan, dataset: Any, job: Job) -> list[list[Box]]:
+    """Boxes around text in each frame, as it is shown and, where a window or a table changes grey values, as it is stored: a program with
+    another window shows what this one hides."""
+    boxes = _text_in(_frames(scan), job)
+    if len(scan.pixels) > 1:
+        return boxes
+    with quiet(), decoding("the DICOM file"):
+        _, stored = stored_frames(dataset)
+        stored = stored.reshape(-1, *scan.geometry.plane)
+    if np.array_equal(stored, scan.pixels.reshape(stored.shape)):
+        return boxes
+    return [list(dict.fromkeys((*shown, *hidden))) for shown, hidden in zip(boxes, _text_in(list(stored), job), strict=True)]
+
+
 def _frames(scan: Scan) -> list[npt.NDArray[Any]]:
     """Each picture of a scan, (H, W, C)."""
     pixels = scan.pixels if scan.pixels.ndim == 4 else scan.pixels[:, None]
@@ -171,13 +185,15 @@ def _frames(scan: Scan) -> list[npt.NDArray[Any]]:
 
 
 def _text_in(pictures: Sequence[npt.NDArray[Any]], job: Job) -> list[list[Box]]:
-    """Boxes around text in each picture; refuses the file if that is what the job says."""
-    boxes = [find_text(picture) for picture in pictures]
-    if any(boxes) and job.burned_in == "refuse":
-        raise ScanError(
-            "burned_in",
-            "text seems to be burned into the picture; --burned-in black blackens it, --burned-in report leaves it and says where",
-        )
+    """Boxes around text in each picture; refuses the file at the first one if that is what the job says."""
+    boxes = []
+    for picture in pictures:
+        boxes.append(find_text(picture))
+        if boxes[-1] and job.burned_in == "refuse":
+            raise ScanError(
+                "burned_in",
+                "text seems to be burned into the picture; --burned-in black blackens it, --burned-in report leaves it and says where",
+            )
     return boxes
 
 

@@ -29,6 +29,7 @@ _COLOUR = (b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"pHYs", b"cICP")
 _WORDS = (b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME", b"iCCP", b"sPLT", b"hIST")
 _ANIMATED = (b"acTL", b"fcTL", b"fdAT")
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+_TRANSPARENT = (4, 6)  # colour types with alpha
 _ORIENTATION = 0x0112
 
 
@@ -96,7 +97,8 @@ def _orientation(file: BinaryIO, kind: Format) -> int:
 
 
 def _plain_png(file: BinaryIO, pages: list[Pixels]) -> Cleaned:
-    """The chunks that make the picture. Where data stand behind the pixels, in or after the compressed stream, it is compressed anew."""
+    """The chunks that make the picture. Where data stand behind the pixels, in or after the compressed stream, or some of it is
+    transparent, it is compressed anew: text can lie in what shows on another ground alone, where nobody has looked for it."""
     orientation = _orientation(file, "png")
     kept: list[tuple[bytes, bytes]] = []
     removed: set[str] = set()
@@ -116,9 +118,11 @@ def _plain_png(file: BinaryIO, pages: list[Pixels]) -> Cleaned:
             kept.append((kind, content))
     if file.read(1):
         removed.add("what follows the picture")
-    if not _is_exact(header, bytes(data)):
+    transparent = header[9] in _TRANSPARENT or any(kind == b"tRNS" for kind, _ in kept)
+    if transparent or not _is_exact(header, bytes(data)):
         again = encode_plain(pages, "png")
-        return Cleaned(again.content, again.suffix, again.removed, ("compressed anew: there were data behind its pixels",))
+        why = "as it looks on black, without transparency" if transparent else "there were data behind its pixels"
+        return Cleaned(again.content, again.suffix, again.removed, (f"compressed anew: {why}",))
     if orientation > 1:
         kept.append((b"eXIf", exif(orientation)))
     chunks = [*kept, (b"IDAT", bytes(data)), (b"IEND", b"")]

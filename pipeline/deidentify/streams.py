@@ -12,6 +12,8 @@ from pipeline.errors import ScanError
 
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _SOT, _SOD = b"\xff\x90", b"\xff\x93"
+_OF_2000 = {*range(0x50, 0x54), *range(0x55, 0x5A), *range(0x5C, 0x62), 0x63}
+"""Segments of JPEG 2000 headers that say how the picture is coded (T.800 table A.2, T.814 A); 64 is a comment."""
 _ALONE = {0x01, *range(0xD0, 0xD8)}
 _COMMENT = 0xFE
 _CODING = {*range(0xC0, 0xD0), *range(0xDB, 0xE0), 0xF7, 0xF8}
@@ -116,7 +118,8 @@ def exif(orientation: int) -> bytes:
 
 
 def plain_jpeg2000(stream: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """A JPEG 2000 codestream without comments in its headers and without the boxes around it, and what was taken away.
+    """A JPEG 2000 codestream with those segments alone in its headers that a decoder needs, without comments,
+    and without the boxes around it, and what was taken away.
 
     Raises
     ------
@@ -129,7 +132,7 @@ def plain_jpeg2000(stream: bytes) -> tuple[bytes, tuple[str, ...]]:
     tiles, end = _plain_tiles(stream, at)
     removed = {"boxes around the codestream"} if start else set()
     if len(b"".join([*main, *tiles])) < end - start - 2:
-        removed.add("comment")
+        removed.add("comment or unknown segment")
     if sum(map(len, tiles)) < end - at:  # lengths of tile-parts, said once more ahead of them (A.7.1), are no longer right
         main = [segment for segment in main if segment[:2] != b"\xff\x55"]
     if stream[end + 2 :].strip(b"\0"):
@@ -138,13 +141,13 @@ def plain_jpeg2000(stream: bytes) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _plain_header(stream: bytes, at: int, last: bytes) -> tuple[list[bytes], int]:
-    """The marker segments from ``at`` to the marker ``last`` but for comments, and where that marker is."""
+    """The marker segments that a decoder needs, from ``at`` to the marker ``last``, and where that marker is."""
     kept = []
     while (marker := stream[at : at + 2]) != last:
         size = int.from_bytes(stream[at + 2 : at + 4], "big")
         if marker[:1] != b"\xff" or size < 2 or at + 2 + size > len(stream):
             raise _malformed_2000()
-        if marker != b"\xff\x64":
+        if marker[1] in _OF_2000:
             kept.append(stream[at : at + 2 + size])
         at += 2 + size
     return kept, at

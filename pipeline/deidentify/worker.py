@@ -6,6 +6,7 @@ The content of a cleaned file travels as the array of an answer (pipeline/scans/
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pipeline.scans.workers import Pool, too_large
 
 def pool_of(job: Job, limits: Limits) -> Pool:
     """Processes that clean files of ``job``'s folder."""
+    limits = replace(limits, max_pixels=job.max_pixels)
     return Pool(job.root, job.names, limits, __name__, {"options": sorted(job.rules.options), "burned_in": job.burned_in})
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 
@@ -177,6 +178,22 @@ def test_words_between_the_pixels_go_and_the_pixels_stay(tmp_path: Path) -> None
     out, again = cleaned(overlay, tmp_path)
     assert {"overlay in unused bits", "bytes behind the pixels"} <= set(out.removed)
     assert np.frombuffer(again.PixelData, "<u2").max() < 0x1000
+
+
+def test_text_that_the_header_s_window_hides_is_found(tmp_path: Path) -> None:
+    image = Image.new("L", (220, 60))
+    ImageDraw.Draw(image).text((20, 20), "MEIER-4711 F", fill=255, font=ImageFont.load_default(20))
+    ink = np.asarray(image) > 127
+    picture = np.where(np.arange(60)[:, None] < 50, 30_000, 0) + np.zeros((60, 220), int)
+    picture[ink] = 60_000
+    file = saved(dicom(picture.astype(np.uint16), WindowCenter="1000", WindowWidth="2000"), tmp_path / "scan.dcm")
+    assert len(np.unique(open_scan(file).pixels[0, :50])) == 1
+    with pytest.raises(ScanError, match="burned into"):
+        clean_file(file, job(tmp_path, burned_in="refuse"))
+    out, _ = clean_file(file, job(tmp_path, burned_in="black"))
+    again = pydicom.dcmread(io.BytesIO(out.content)).pixel_array
+    assert not again[ink].any()
+    assert (again == picture).mean() > 0.3
 
 
 def test_what_holds_words_throughout_is_refused_by_name(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.deidentify import burned_in
 from pipeline.deidentify.burned_in import blacken, find_text
 from pipeline.deidentify.cleaned import Cleaned
 from pipeline.deidentify.file import Job, check_unnamed
@@ -96,6 +97,24 @@ def test_text_is_found_in_speckle_turned_and_across_tiles_and_nothing_else_is() 
         assert 0 < (picture != scan).sum() < 10 * ink.size
 
 
+def test_text_is_found_in_pictures_of_one_bit_and_beside_a_hot_pixel(photograph: Any) -> None:
+    letters = written(np.zeros_like(photograph)).max(2) // 128
+    assert letters.max() == 1
+    assert find_text(letters)
+    for picture, there in ((written(photograph), True), (photograph, False)):
+        deep = 4 * picture[..., 1].astype(np.uint16)
+        deep[150, 20] = 65_535
+        assert bool(find_text(deep)) is there
+
+
+def test_a_picture_without_an_answer_is_refused(photograph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers, head, _ = burned_in._weights()
+    monkeypatch.setattr(burned_in, "_weights", lambda: (layers, head, float("nan")))
+    with pytest.raises(ScanError, match="gave no number"):
+        find_text(photograph)
+    assert find_text(np.zeros((0, 0), np.uint8)) == []
+
+
 def test_a_second_run_continues_and_another_key_is_refused(tmp_path: Path, photograph: Any) -> None:
     folder, out, key = tmp_path / "scans", tmp_path / "out", tmp_path / "key"
     for visit in ("2024-03-01", "2024-03-31"):
@@ -133,7 +152,7 @@ def test_a_file_that_takes_too_much_memory_costs_that_file(tmp_path: Path, photo
     folder.mkdir(parents=True)
     Image.fromarray(np.zeros((6000, 6000), np.uint8)).save(folder / "large.png")
     Image.fromarray(photograph).save(folder / "small.png")
-    limits = Limits(10**8, 1 << 30, 200 << 20)
+    limits = Limits(1, 1 << 30, 200 << 20)  # of pixels, what the job says counts
     job = Job(Rules.of("basic", ()), Pseudonyms(b"a key of sixteen"), tmp_path / "scans", "refuse", 10**8)
     assert deidentify_folder(job, tmp_path / "out", workers=1, limits=limits) == {"refused": 1, "written": 1, "text": 0}
     assert {line["status"]: line["code"] for line in ledger(tmp_path / "out")} == {"refused": "too_large", "written": ""}

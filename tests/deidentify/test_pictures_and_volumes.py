@@ -91,7 +91,7 @@ def test_a_second_picture_behind_a_jpeg_2000_goes() -> None:
         assert (plain, "what follows the picture" in removed) == (plain_jpeg2000(tiles)[0], True)
 
 
-def test_a_comment_between_the_tiles_of_a_jpeg_2000_goes() -> None:
+def test_a_comment_between_the_tiles_of_a_jpeg_2000_goes_and_so_does_what_no_decoder_knows() -> None:
     file = io.BytesIO()
     Image.fromarray(photograph(40, 60)).save(file, "JPEG2000", tile_size=(32, 32), no_jp2=True)
     stream = file.getvalue()
@@ -104,7 +104,12 @@ def test_a_comment_between_the_tiles_of_a_jpeg_2000_goes() -> None:
         )
         spoken += comment + tiles[last + 12 :]
         said_lengths = b"\xff\x55\0\4\0\0"  # of tile-parts, which the comment makes wrong
-        assert plain_jpeg2000(spoken[:first] + said_lengths + spoken[first:]) == (plain_jpeg2000(tiles)[0], ("comment",))
+        assert plain_jpeg2000(spoken[:first] + said_lengths + spoken[first:]) == (
+            plain_jpeg2000(tiles)[0],
+            ("comment or unknown segment",),
+        )
+        unknown = b"\xff\x6b" + (2 + len(WHO)).to_bytes(2, "big") + WHO.encode()
+        assert plain_jpeg2000(tiles[:first] + unknown + tiles[first:])[0] == plain_jpeg2000(tiles)[0]
     with pytest.raises(ScanError, match="malformed"):
         plain_jpeg2000(stream[:-20] + stream[-2:])
 
@@ -146,6 +151,21 @@ def test_bmp_stays_bmp_and_other_pictures_say_what_they_became(tmp_path: Path) -
         out = cleaned(path)
         assert out.suffix == suffix
         assert bool(out.notes) == (suffix == ".png")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_text_that_shows_on_another_ground_alone_goes(tmp_path: Path, mode: str) -> None:
+    """Black letters on a transparent margin: black on black, where text is looked for, and there for whoever lays it on white."""
+    picture = Image.fromarray(np.pad(photograph(40, 60), ((20, 0), (0, 0), (0, 0))))
+    seen = np.full((60, 60), 255, np.uint8)
+    seen[:20] = np.asarray(writing((40, 80)))[20:40, 20:80]
+    picture.putalpha(Image.fromarray(seen))
+    picture.convert(mode).save(tmp_path / "a.png")
+    assert np.asarray(Image.open(tmp_path / "a.png").convert("RGBA"))[:20, :, 3].any()
+    out = cleaned(tmp_path / "a.png")
+    assert out.notes == ("compressed anew: as it looks on black, without transparency",)
+    assert Image.open(io.BytesIO(out.content)).mode in ("L", "RGB")
+    assert b"tRNS" not in out.content
 
 
 def test_an_animated_png_is_refused(tmp_path: Path) -> None:
@@ -213,6 +233,12 @@ def test_text_in_any_picture_of_a_vol_file_is_found_and_blackened(tmp_path: Path
     assert ("frame 2: " if where == "b-scan" else "the scanning laser's picture: ") in out.notes[0]
     with path.open("rb") as file:
         assert max(open_scan(path).pixels.max(), laser_picture(file, 100_000).max()) < 60
+
+
+def test_a_vol_file_without_the_laser_s_picture_is_cleaned(tmp_path: Path) -> None:
+    device = spectralis()
+    device.slo = (0, 0)
+    cleaned(device.save(tmp_path / "a.vol"))
 
 
 def writing(shape: tuple[int, int]) -> Image.Image:
