@@ -24,7 +24,6 @@ from pipeline.evaluation.on_cluster import scored_by_cluster
 from pipeline.inference.folder import predict_folder
 from pipeline.inference.out_folder import WORK
 from pipeline.scans.identity import Pseudonyms
-from pipeline.scans.shard import Share
 from pipeline.training.platform import choose_device, choose_devices
 from tests.cluster.squares import DEADLY, ENDLESS, FAULTY, Doomed, Squares, files, given
 from tests.inference.conftest import write_folder
@@ -104,9 +103,7 @@ def test_a_process_that_cannot_begin_is_told_in_one_sentence(tmp_path: Path) -> 
         list(TWO.results(Squares(tmp_path, begins=False), [[(1,)]]))
 
 
-def test_a_prediction_by_two_processes_of_which_one_dies_is_as_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("scratch").mkdir()
+def test_a_prediction_by_two_processes_of_which_one_dies_is_as_by_one(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path / "bundle")
     scans = write_folder(tmp_path / "scans", 4)
     shutil.copy(scans[0], scans[3].with_name("copy.png"))
@@ -127,7 +124,7 @@ def test_a_prediction_by_two_processes_of_which_one_dies_is_as_by_one(tmp_path: 
             for one in killed:
                 one.kill()
 
-    assert predict(tmp_path / "together", device="cpu,cpu", progress=kill, share=Share(scratch=Path("scratch"))) == alone
+    assert predict(tmp_path / "together", device="cpu,cpu", progress=kill) == alone
     assert files(tmp_path / "together") == files(tmp_path / "alone")
     assert killed
     assert not devices_at_work()
