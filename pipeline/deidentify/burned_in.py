@@ -27,6 +27,7 @@ _SMALL = 400  # pixels: a picture that is smaller is looked at enlarged, too
 _LIKELY = 0.3  # a line is made of touching cells that are as likely
 _SURE, _SURE_PART = 0.9, 0.15  # of many cells and of this part of its box the network is sure: a patch of noise has a few, here and there
 _LEAST = 12  # cells that it is sure of; in a small picture, where letters are little more than noise, twice as many
+_SEVERAL = 4  # times as many: of lines that touch each other at an angle
 _FULL = 128  # of 255: a picture of eight bits whose brightest pixel is darker uses fewer bits, down to one
 _FEW = 0.5  # per cent of the pixels, at either end, that may lie far from all others
 
@@ -124,8 +125,19 @@ def lines(chance: Floats, least: float) -> list[tuple[slice, slice]]:
 
     labels, count = ndimage.label(chance >= _LIKELY, np.ones((3, 3), bool))
     sure = np.bincount(labels[chance >= _SURE], minlength=count + 1)
-    found = enumerate(ndimage.find_objects(labels), 1)
-    return [where for number, where in found if sure[number] >= max(least, _SURE_PART * chance[where].size)]
+    out = []
+    for number, where in enumerate(ndimage.find_objects(labels), 1):
+        if sure[number] >= max(least, _SURE_PART * chance[where].size):
+            out.append(where)
+        elif sure[number] >= _SEVERAL * least:  # lines that touch at an angle, in a box that is empty for the most part: piece by piece
+            rows, columns = where
+            lying = columns.stop - columns.start >= rows.stop - rows.start
+            middle = (columns.start + columns.stop if lying else rows.start + rows.stop) // 2
+            for half in (np.s_[:, :middle], np.s_[:, middle:]) if lying else (np.s_[:middle], np.s_[middle:]):
+                alone = np.zeros_like(chance)
+                alone[half] = np.where(labels == number, chance, 0)[half]
+                out += lines(alone, least)
+    return out
 
 
 def _around(line: tuple[slice, slice], cell: int, shape: tuple[int, ...]) -> Box:

@@ -97,6 +97,18 @@ def test_text_is_found_in_speckle_turned_and_across_tiles_and_nothing_else_is() 
         assert 0 < (picture != scan).sum() < 10 * ink.size
 
 
+def test_lines_that_touch_at_an_angle_are_found() -> None:
+    image = Image.new("L", (300, 30))
+    ImageDraw.Draw(image).text((2, 2), "MEIER 4711 1954-03-02 OD", fill=255, font=ImageFont.load_default(22))
+    picture = np.zeros((420, 420), np.uint8)
+    picture[8:38, 8:308] = image
+    picture[38:338, 8:38] = np.rot90(image, -1)
+    boxes = find_text(picture)
+    assert boxes
+    blacken(picture[None], [boxes])
+    assert not picture.any()
+
+
 def test_text_is_found_in_pictures_of_one_bit_and_beside_a_hot_pixel(photograph: Any) -> None:
     letters = written(np.zeros_like(photograph)).max(2) // 128
     assert letters.max() == 1
