@@ -159,9 +159,13 @@ def _started(work: Work[Any, Any], environment: Mapping[str, str]) -> tuple[Any,
 def _interrupt(number: int, frame: Any) -> None:
     """As in cli/console.py, so that what is finished is published; once, because after Ctrl-C, which comes to all processes of a terminal,
     the one that began this one asks, too."""
+    _hear_no_more()
+    raise KeyboardInterrupt
+
+
+def _hear_no_more() -> None:
     for asked in _ASKED_TO_END:
         signal.signal(asked, lambda number, frame: None)
-    raise KeyboardInterrupt
 
 
 def _serve(connection: Connection, work: Work[Any, Any], environment: Mapping[str, str], plugins: Sequence[Path]) -> None:
@@ -177,6 +181,7 @@ def _serve(connection: Connection, work: Work[Any, Any], environment: Mapping[st
             with ExitStack() as held:
                 load_missing(plugins)
                 do = work.open(held)
+                held.callback(_hear_no_more)  # what it saves at its end is saved, whoever asks meanwhile
                 connection.send(([], None))
                 while True:
                     connection.send((do(connection.recv()), None))

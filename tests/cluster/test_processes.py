@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import signal
+import threading
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -79,6 +80,18 @@ def test_ctrl_c_in_a_terminal_which_comes_to_all_processes_lets_each_save_what_i
     del results  # which asks those at work to end, too
     assert len(list(tmp_path.glob("closed-*"))) == 2
     assert not devices_at_work()
+
+
+def test_ctrl_c_does_not_interrupt_the_saving_at_the_end(tmp_path: Path) -> None:
+    results = TWO.results(Squares(tmp_path, closing_s=0.5), [[(1,)]])
+    assert next(results) == ((1,), 1)
+    (one,) = devices_at_work()
+    assert one.pid is not None
+    again = threading.Timer(0.2, os.kill, (one.pid, signal.SIGINT))
+    again.start()
+    del results  # its end is seen at once, and the signal comes while it saves
+    again.join()
+    assert len(list(tmp_path.glob("closed-*"))) == 1
 
 
 def test_no_process_is_left_where_a_case_cannot_be_scored() -> None:
