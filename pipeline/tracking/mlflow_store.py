@@ -207,7 +207,7 @@ class Deliverer:
         return self._sent.run_id
 
     def _start(self, record: Record) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+        from mlflow.entities import Param
 
         body = record.body
         experiment = self._experiment(body["experiment"])
@@ -223,9 +223,21 @@ class Deliverer:
         for at in range(0, len(params), PARAMS_PER_BATCH):
             self._client.log_batch(self._run_id, params=params[at : at + PARAMS_PER_BATCH])
         if (data := body["dataset"]) is not None:
-            dataset = Dataset(data["name"][:500], data["digest"][:36], "ocuseg data card", data["source"], profile=data["profile"])
-            self._client.log_inputs(self._run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+            self._dataset(data)
         self._client.log_artifacts(self._run_id, str(self._spool.files(record.number)), "provenance")
+
+    def _dataset(self, data: Mapping[str, str]) -> None:
+        """Enter what a run trains on; MLflow looks for it and then inserts it, so that two runs may both try to be the first."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(data["name"][:500], data["digest"][:36], "ocuseg data card", data["source"], profile=data["profile"])
+        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+        try:
+            self._client.log_inputs(self._run_id, inputs)
+        except Exception as error:
+            if _code(error) != "BAD_REQUEST":  # how MLflow tells that a row is there already
+                raise
+            self._client.log_inputs(self._run_id, inputs)
 
     def _experiment(self, name: str) -> str:
         known = self._client.get_experiment_by_name(name)

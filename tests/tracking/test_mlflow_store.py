@@ -147,3 +147,38 @@ def test_a_deleted_experiment_is_said_with_the_way_to_restore_it(made: bytes, tm
     sent = Sent()
     Deliverer(client, "key", tmp_path / "mlartifacts", spool, sent).deliver(spool.read())
     assert sent.run_id is not None
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+def test_two_runs_may_enter_the_same_data_at_one_moment(
+    made: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusals: int
+) -> None:
+    from mlflow.exceptions import BAD_REQUEST, MlflowException
+
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(made)
+    client = connect(f"sqlite:///{path}")
+    enter, tries = client.log_inputs, []
+
+    def refuse_at_first(run_id: str, inputs: object) -> None:
+        tries.append(run_id)
+        if len(tries) <= refusals:
+            raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.name", error_code=BAD_REQUEST)
+        enter(run_id, inputs)
+
+    monkeypatch.setattr(client, "log_inputs", refuse_at_first)
+    spool = Spool(tmp_path / "run")
+    data = {"name": "phantoms", "digest": "0" * 36, "source": "{}", "profile": "{}"}
+    body = {"experiment": "ocuseg", "run_name": "a", "params": {}, "tags": {}, "dataset": data}
+    spool.append("start", body, lambda folder: (folder / "config.yaml").write_text("a"))
+    sent = Sent()
+    deliverer = Deliverer(client, "key", tmp_path / "mlartifacts", spool, sent)
+    if refusals == 2:
+        with pytest.raises(MlflowException, match="UNIQUE"):
+            deliverer.deliver(spool.read())
+        deliverer.deliver(spool.read())  # as the sender does after a while
+    else:
+        deliverer.deliver(spool.read())
+    assert sent.run_id is not None
+    assert [each.dataset.name for each in client.get_run(sent.run_id).inputs.dataset_inputs] == ["phantoms"]
+    assert len(client.search_runs([client.get_experiment_by_name("ocuseg").experiment_id])) == 1
