@@ -13,11 +13,11 @@ work would be; the last doubling is a transposed convolution straight into the c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from pipeline.models.base import ModelConfig
 from pipeline.models.blocks import convolution, enlarge
@@ -73,7 +73,8 @@ class LightUNet(AnySize):
     def logits(self, images: Tensor) -> Tensor:
         *skips, x = self.encoder.expanded(images)
         for skip, level in zip(reversed(skips), self.decoder, strict=True):
-            x = level(torch.cat([enlarge(x, 2), skip], dim=1))
+            narrow, mix = level.children()
+            x = mix(narrowed(narrow, x, skip))
         logits: Tensor = self.head(x)
         return logits
 
@@ -84,3 +85,18 @@ class LightUNet(AnySize):
     def encoder_stages(self) -> list[list[nn.Module]]:
         """The encoder's modules in the order they are passed, by the stride at their end: 2, 4, 8, 16, 32 (or as far as it goes)."""
         return self.encoder.stages()
+
+
+def narrowed(layers: nn.Module, below: Tensor, skip: Tensor) -> Tensor:
+    """``layers`` (a 1 x 1 convolution and what follows it) of ``below`` (B, C, H, W), doubled in size, beside ``skip`` (B, S, 2 H, 2 W).
+
+    A 1 x 1 convolution of interpolated pixels is the interpolation of what it makes of the pixels. So ``below`` is narrowed first, and
+    the two wide maps are never put beside each other.
+    """
+    convolution: Any
+    convolution, *following = layers.children()
+    kernel, bias = convolution.weight, convolution.bias
+    x = enlarge(conv2d(below, kernel[:, : below.shape[1]]), 2) + conv2d(skip, kernel[:, below.shape[1] :], bias)
+    for layer in following:
+        x = layer(x)
+    return x

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from pipeline.models.backbones import build_backbone
+from pipeline.models.blocks import enlarge
 from pipeline.models.features import FrozenBatchNorm2d
-from pipeline.models.light_unet import LightUNet
+from pipeline.models.light_unet import LightUNet, narrowed
 from pipeline.models.mobilenet_unet import MobileNetUNetConfig
 from pipeline.models.mobilenet_unet import build as build_network
 
@@ -94,3 +95,14 @@ def test_stages_are_the_encoders_and_all_of_it() -> None:
     staged = [p for stage in net.encoder_stages() for module in stage for p in module.parameters()]
     assert {id(p) for p in staged} == {id(p) for p in net.encoder.parameters()}
     assert len(net.encoder_stages()) == 5
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_narrowing_before_enlarging_is_narrowing_the_two_maps_beside_each_other(bias: bool) -> None:
+    torch.manual_seed(0)
+    below, skip = torch.randn(2, 5, 7, 9), torch.randn(2, 6, 14, 18)
+    layers = nn.Sequential(nn.Conv2d(11, 4, 1, bias=bias), nn.BatchNorm2d(4), nn.ReLU())
+    with torch.no_grad():
+        expected = layers(torch.cat([enlarge(below, 2), skip], dim=1))
+        layers[1].reset_running_stats()
+        assert torch.allclose(narrowed(layers, below, skip), expected, atol=1e-5)
