@@ -21,6 +21,7 @@ from pipeline.errors import ScanError
 from pipeline.inference.answers import Answer
 from pipeline.inference.engines.choice import TORCH, EngineChoice, Tell
 from pipeline.memory import fits_memory
+from pipeline.models.folded_norm import with_folded_norms
 from pipeline.models.precision import precision_here
 from pipeline.scans.field_of_view import detect_field_of_view, field_of_view
 from pipeline.tasks.base import Task
@@ -96,8 +97,8 @@ class Predictor:
 
     @cached_property
     def task(self) -> Task:
-        """The bundle's, on the device."""
-        task = self.bundle.task.to(self.device).eval()
+        """The bundle's, on the device and as it runs fastest."""
+        task = with_folded_norms(self.bundle.task).to(self.device)
         task.precision = precision_here(self.bundle.precision, self.device.type)
         task.explains, task.doubts = self.explains, self.doubts
         return task
