@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pipeline"
 # A name imports only from earlier ranks; names of one rank never import each other.
 RANKS = (
-    {"errors", "atomic", "lock", "parent", "resources"},
+    {"errors", "atomic", "lean_import", "lock", "parent", "resources"},
     {"memory", "yaml_mapping", "schedulers", "serving", "plugins"},
     {"cluster"},
     {"types"},

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.atomic import atomic_path
 from pipeline.errors import ScanError
 from pipeline.scans.files import MAX_PIXELS, MOST_BEHIND, check_finite, check_pixels, decoding, open_regular, sniff_file
-from pipeline.scans.nifti_header import fill_header, geometry_of, read_header
+from pipeline.scans.nifti_header import fill_header, geometry_of, lean_nibabel, read_header
 from pipeline.scans.quiet import quiet
 from pipeline.types import Geometry
 
@@ -139,8 +139,7 @@ def write_nifti(path: Path, array: Pixels, geometry: Geometry) -> None:
 
 def nifti_bytes(array: Pixels, geometry: Geometry) -> bytes:
     """The file of :func:`write_nifti`, not compressed."""
-    import nibabel
-
+    nibabel = lean_nibabel()
     colour = array.shape == (*geometry.shape, 3) and array.dtype == np.uint8
     if array.shape != geometry.shape and not colour:
         raise ValueError(f"array {array.shape} does not match geometry {geometry.shape}")

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.lean_import import lean_import
 from pipeline.types import Geometry, NiftiFrame, known_spacing
 
 Matrix = npt.NDArray[np.float64]
@@ -28,14 +29,20 @@ _SILENT = logging.Logger("nibabel")  # nibabel's own prints what it mends, past 
 _SILENT.disabled = True
 
 
+def lean_nibabel() -> Any:
+    """nibabel, without pydicom: what a NIfTI file has of DICOM is kept as it is, never parsed, and importing takes a fifth of the time."""
+    with lean_import("nibabel", {"pydicom"}):
+        import nibabel
+    return nibabel
+
+
 def read_header(stream: BinaryIO) -> tuple[Any, NiftiFrame]:
     """nibabel's header of an open NIfTI file of either version, and the fields of its position as stored.
 
     nibabel changes a pixdim of 0 to 1 while reading, which would invent a spacing, and refuses quaternions slightly longer than 1, which
     the reference library scales to 1, as this function does.
     """
-    import nibabel
-
+    nibabel = lean_nibabel()
     first = stream.read(4)
     stream.seek(0)
     kind = nibabel.Nifti2Header if first in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nibabel.Nifti1Header
@@ -128,8 +135,7 @@ def fill_header(header: Any, geometry: Geometry) -> None:
 
     The fields are float32, so the exact Geometry goes along as a comment extension.
     """
-    import nibabel
-
+    nibabel = lean_nibabel()
     if geometry.nifti is not None:
         _copy_fields(header, geometry.nifti)
     else:
