@@ -38,6 +38,13 @@ class FolderOptions:
     follow_links: FollowLinks = False
     site_key: SiteKey = None
 
+    def begin(self) -> None:
+        """Have a process that decodes scans start while this one imports what looks at them, which takes seconds."""
+        if self.cluster.cluster is None:
+            from pipeline.scans.workers import begin_one
+
+            begin_one()
+
     def predict(self, doing: str, bundles: Sequence[Path], folder: Path, out: Path, **more: Any) -> dict[str, int]:
         """``predict_folder`` with these options and ``more`` of its own, with progress under the name of what is ``doing``."""
         from pipeline.inference.folder import predict_folder

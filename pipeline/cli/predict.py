@@ -40,6 +40,7 @@ def predict(
     for path in plugin or []:
         load_plugin(path)
     further = bundles_named(together_with)
+    options.begin()
     from pipeline.inference.desk import is_complete
     from pipeline.inference.profile import Profile
     from pipeline.inference.uses import doubts_in, eyes_lines, records_in

@@ -41,6 +41,7 @@ def segment(
     if not path.exists():
         raise ConfigError(f"{str(path)!r} does not exist; give a scan, a folder of them, or {NAME}")
     choice = choose_models(models.split(",") if models is not None else None)
+    options.begin()
     from pipeline.inference.desk import is_complete
     from pipeline.inference.uses import cases_in, doubts_in, eyes_lines, records_in, use_lines, uses_of
     from pipeline.reports.worklist import write_report

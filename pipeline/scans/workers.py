@@ -6,6 +6,7 @@ A file whose decoder crashes, takes more than its time or asks for more than its
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import os
@@ -38,21 +39,40 @@ _PIPE_BYTES = 1 << 20
 _WATCH_S = 0.2
 
 Admit = Callable[[tuple[int, ...], int], None]
+_ahead: list[subprocess.Popen[bytes]] = []
+
+
+def begin_one() -> None:
+    """Start a process for the pool that comes next, which will have imported what it needs by the time that there is a file for it."""
+    if not _ahead:
+        _ahead.append(_started(_COMMAND))
+        atexit.register(_end_ahead)
+
+
+def _end_ahead() -> None:
+    while _ahead:
+        process = _ahead.pop()
+        process.kill()
+        process.wait()
+
+
+def _started(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # what C libraries print may quote the file
+        env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(p for p in paths if p)},
+        pipesize=_PIPE_BYTES,
+    )
 
 
 class _Worker:
     """One process; used by one thread at a time, and watched by another."""
 
     def __init__(self, command: Sequence[str], settings: bytes, limits: Limits) -> None:
-        paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # what C libraries print may quote the file
-            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(p for p in paths if p)},
-            pipesize=_PIPE_BYTES,
-        )
+        self._process = _ahead.pop() if _ahead and command == _COMMAND else _started(command)
         self._limits = limits
         self._lock = threading.Lock()
         self._ready = False
