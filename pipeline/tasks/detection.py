@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from itertools import groupby
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from pipeline.models.base import Family
 from pipeline.models.detector import Detector
 from pipeline.registry import unknown_name
 from pipeline.tasks.base import TASKS, Labelled, Reference, Task, TaskConfig, TileSides
-from pipeline.tasks.fitting import in_pieces, tile_that_fits
+from pipeline.tasks.fitting import images_at_once, in_pieces, tile_that_fits
 from pipeline.tasks.fov import objects_in_fov
 from pipeline.tasks.paste import paste
 from pipeline.tasks.pixels import pixel_summary, presence_numbers
@@ -104,8 +105,7 @@ class DetectionTask(Task):
         was_training = self.training
         self.eval()
         try:
-            proposals: Sequence[Tensor | None] = batch.proposals or [None] * len(batch)
-            return [self._predict(*parts) for parts in zip(batch.images, batch.valid, batch.placements, proposals, strict=True)]
+            return [prediction for places in self._together(batch.images) for prediction in self._predict(batch, places)]
         finally:
             self.train(was_training)
 
@@ -209,9 +209,29 @@ class DetectionTask(Task):
     def complete(self, batches: Callable[[], Iterable[Batch]]) -> None:
         self.network.complete(batches)
 
-    def _predict(self, image: Tensor, valid: Tensor, placement: Placement, proposals: Tensor | None) -> Prediction:
-        tile = self._tile(image)
-        found = self._find(image, valid, tile, proposals)
+    def _together(self, images: Sequence[Tensor]) -> Iterator[list[int]]:
+        """Places of neighbours that have one size, as many of them as the network is to look at together."""
+        for _, group in groupby(range(len(images)), key=lambda place: images[place].shape):
+            places = list(group)
+            room = images_at_once(self.network, self._detect, images[places[0]][None], len(places))
+            yield from (places[at : at + room] for at in range(0, len(places), room))
+
+    def _detect(self, images: Tensor) -> Any:
+        """Of (B, C, H, W)."""
+        return self.network.detect(list(images))
+
+    def _predict(self, batch: Batch, places: Sequence[int]) -> list[Prediction]:
+        """Of images of one size: together where they are seen whole, else one after the other."""
+        images = [batch.images[place] for place in places]
+        tile, (rows, columns) = self._tile(images[0]), images[0].shape[-2:]
+        if tile is None or (rows <= tile[0] and columns <= tile[1]):
+            proposals = None if batch.proposals is None else [batch.proposals[place] for place in places]
+            found = [WholeObjects.whole(one) for one in self.network.detect(images, proposals)]
+        else:
+            found = [self._by_tiles(image, batch.valid[place], tile) for image, place in zip(images, places, strict=True)]
+        return [self._prediction(one, batch.placements[place], tile) for one, place in zip(found, places, strict=True)]
+
+    def _prediction(self, found: WholeObjects, placement: Placement, tile: tuple[int, int] | None) -> Prediction:
         boxes = placement.boxes_to_source(found.boxes)
         solid = ((boxes[:, 2:] - boxes[:, :2]).amin(dim=1) > 0) & (found.scores >= self.config.score_threshold)
         kept = solid.nonzero()[:, 0][torch.argsort(found.scores[solid], descending=True, stable=True)][: self.config.detections]
@@ -231,14 +251,12 @@ class DetectionTask(Task):
         """(rows, columns) of the tiles by which an image is seen: as configured, or less where the memory asks for it; None: whole."""
         tile = self.config.tile
         piece = image[None] if tile is None else image[None, ..., : tile[0], : tile[1]]
-        return tile_that_fits(self.network, lambda x: self.network.detect(list(x)), piece) or tile
+        return tile_that_fits(self.network, self._detect, piece) or tile
 
-    def _find(self, image: Tensor, valid: Tensor, tile: tuple[int, int] | None, proposals: Tensor | None) -> WholeObjects:
-        """Objects of an image (C, H, W) in its own pixels, seen whole or by tiles; a tile without a valid pixel is not looked at, and
-        proposals (P, 4) are of the whole image, so that a network makes those of a tile by itself."""
+    def _by_tiles(self, image: Tensor, valid: Tensor, tile: tuple[int, int]) -> WholeObjects:
+        """Objects of an image (C, H, W) in its own pixels; a tile without a valid pixel is not looked at, and a network makes the proposals
+        of a tile by itself, as those that it may have been given are of the whole image."""
         rows, columns = int(image.shape[-2]), int(image.shape[-1])
-        if tile is None or (rows <= tile[0] and columns <= tile[1]):
-            return WholeObjects.whole(self.network.detect([image], None if proposals is None else [proposals])[0])
         every = grid(rows, columns, tile, self.config.tile_overlap)
         tiles = [part for part in every if bool(part.of(valid).any())] or every
         # One tile at a time: memory stays that of one, and on a CPU several together are no faster.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError
 from pipeline.metrics.overlap import dice
+from pipeline.models.detector import Detections
+from pipeline.tasks import detection
 from pipeline.tasks.detection import DetectionConfig, DetectionTask
 from pipeline.tasks.pixels import presence_sentences
 from pipeline.types import Batch, CaseKey, Geometry, LabelClass, LabelMap, Placement, Prediction, Target
@@ -298,3 +301,24 @@ def test_dice_chooses_only_where_there_are_masks() -> None:
     assert task(headline="dice").headline == "dice"
     with pytest.raises(ConfigError, match=r"task\.headline: dice needs a network with masks"):
         DetectionTask(DetectionConfig(headline="dice"), Boxes(), LESIONS)
+
+
+@pytest.mark.parametrize("room", [1, 2, 8])
+def test_neighbours_of_one_size_are_looked_at_together_as_far_as_memory_allows(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    images = [drawn(*SHAPE, (left, 3, left + 4, 9, 1)) for left in (2, 9, 16)]
+    images = [*images, drawn(24, 30, (2, 2, 9, 9, 2)), drawn(*SHAPE, (30, 3, 36, 9, 2))]
+    alone = [task().predict(batch([image]))[0] for image in images]
+    monkeypatch.setattr(detection, "images_at_once", lambda network, run, x, most: min(most, room))
+    together, seen = task(), list[int]()
+    detect = together.network.detect
+
+    def counted(images: Sequence[Tensor], proposals: Sequence[Tensor] | None = None) -> list[Detections]:
+        seen.append(len(images))
+        return detect(images, proposals)
+
+    together.network.detect = counted  # type: ignore[method-assign]
+    for one, other in zip(together.predict(batch(images)), alone, strict=True):
+        assert one.boxes is not None
+        assert other.boxes is not None
+        assert one.boxes.tolist() == other.boxes.tolist()
+    assert seen == {1: [1, 1, 1, 1, 1], 2: [2, 1, 1, 1], 8: [3, 1, 1]}[room]
