@@ -141,7 +141,7 @@ def test_a_tiny_image_is_learnt_by_heart_with_its_mask() -> None:
     torch.manual_seed(0)
     net = MaskRCNN(MaskRCNNConfig(**SMALL, weights="imagenet", frozen_stages=0, mask_width=16, mask_layers=1), 3, 2).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    for _ in range(60):
+    for _ in range(120):  # after 60, a processor's own rounding decides whether the box is tight already
         losses = net([an_image(), an_image().flip(-1)], [a_target(), flipped(a_target())])
         assert list(losses) == ["rpn_objectness", "rpn_box", "class", "box", "mask"]
         optimizer.zero_grad()
