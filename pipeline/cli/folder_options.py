@@ -39,8 +39,9 @@ class FolderOptions:
     site_key: SiteKey = None
 
     def begin(self) -> None:
-        """Have a process that decodes scans start while this one imports what looks at them, which takes seconds."""
-        if self.cluster.cluster is None:
+        """Have a process that decodes scans start while this one imports what looks at them, which takes seconds. Where other processes
+        look at them, they have their own."""
+        if self.cluster.cluster is None and "," not in self.device:
             from pipeline.scans.workers import begin_one
 
             begin_one()

@@ -98,7 +98,7 @@ class Predictor:
     @cached_property
     def task(self) -> Task:
         """The bundle's, on the device and as it runs fastest."""
-        task = with_folded_norms(self.bundle.task).to(self.device)
+        task = with_folded_norms(self.bundle.task.to(self.device))
         task.precision = precision_here(self.bundle.precision, self.device.type)
         task.explains, task.doubts = self.explains, self.doubts
         return task

@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
+from pipeline.cli.folder_options import FolderOptions
 from pipeline.memory import Limits
 from pipeline.scans import workers
 from pipeline.scans.identity import Pseudonyms
@@ -38,3 +41,12 @@ def test_a_process_that_no_pool_has_used_ends_with_its_parent() -> None:
     say = "from pipeline.scans import workers; workers.begin_one(); print(workers._ahead[0].pid)"
     done = subprocess.run([sys.executable, "-c", say], capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2], check=True)
     assert not psutil.pid_exists(int(done.stdout))
+
+
+@pytest.mark.parametrize(("device", "cluster", "begun"), [("auto", None, 1), ("cpu,cpu", None, 0), ("cpu", "local:2", 0)])
+def test_none_is_begun_where_other_processes_read(monkeypatch: pytest.MonkeyPatch, device: str, cluster: str | None, begun: int) -> None:
+    calls = list[int]()
+    monkeypatch.setattr(workers, "begin_one", lambda: calls.append(1))
+    options: Any = SimpleNamespace(device=device, cluster=SimpleNamespace(cluster=cluster))
+    FolderOptions.begin(options)
+    assert len(calls) == begun
