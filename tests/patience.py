@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 
+import psutil
+
 LONG_S = 1200.0
 """Only what hangs takes longer."""
 
@@ -17,6 +19,14 @@ def wait_until(there: Callable[[], bool], what: Callable[[], object] = lambda: "
     while not there():
         assert time.monotonic() < deadline, what()
         time.sleep(0.02)
+
+
+def running(number: int) -> bool:
+    """Whether the process of this number lives; it may end while it is being asked, or be dead and not yet waited for."""
+    try:
+        return bool(psutil.Process(number).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextmanager

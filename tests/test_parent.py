@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from pipeline import parent as lifeline
+from tests.patience import LONG_S, running
 
 BUSY_WORKER = """
 import sys, threading, zlib
@@ -52,12 +54,12 @@ def test_a_worker_that_is_decoding_does_not_outlive_a_killed_parent(tmp_path: Pa
             try:
                 assert parent.stderr.readline() == b"slow.png\n"
                 parent.kill()
-                end = time.monotonic() + 120
-                while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+                end = time.monotonic() + LONG_S
+                while running(child.pid):
                     assert time.monotonic() < end, "the worker outlives its parent"
                     time.sleep(0.05)
             finally:
-                if child.is_running():
+                with suppress(psutil.NoSuchProcess):
                     child.kill()
         finally:
             parent.kill()

@@ -10,13 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from pipeline.tracking.mlflow_store import connect
 from pipeline.tracking.spool import Sent, Spool
 from pipeline.tracking.tracker import Tracker, open_tracker, send_unsent
-from tests.patience import LONG_S, wait_until
+from tests.patience import LONG_S, running, wait_until
 from tests.training.recorded import Server, begin, client_beside, only_run, run_config
 
 
@@ -131,11 +130,4 @@ def test_records_of_a_killed_training_still_go_out(tmp_path: Path) -> None:
     run = only_run(client_beside(run_dir))
     assert [m.value for m in client_beside(run_dir).get_metric_history(run.info.run_id, "loss")] == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert run.info.status == "RUNNING"  # until it is resumed: nobody has said how it ended
-    wait_until(lambda: not _alive(int(sender)))
-
-
-def _alive(process: int) -> bool:
-    try:
-        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    wait_until(lambda: not running(int(sender)))

@@ -18,7 +18,7 @@ import pytest
 from pipeline.tracking.sender import Sender
 from pipeline.tracking.spool import Sent, Spool
 from pipeline.tracking.tracker import Delivery, open_tracker
-from tests.patience import LONG_S
+from tests.patience import LONG_S, running
 from tests.training.recorded import begin, client_beside, only_run, run_config
 
 
@@ -89,9 +89,9 @@ def test_an_orphan_that_was_asked_to_finish_ends_and_makes_no_deleted_folder_aga
             assert child.is_running()
             parent.kill()
             try:
-                until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the sender ends")
+                until(lambda: not running(child.pid), "the sender ends")
             finally:
-                if child.is_running():
+                with suppress(psutil.NoSuchProcess):
                     child.kill()
             assert run_dir.exists() != deleted
             assert deleted or json.loads((run_dir / "tracking" / "sent.json").read_text())["sent"] == 0
@@ -157,7 +157,7 @@ sys.stdin.readline()
                 parent.kill()
             else:
                 parent.stdin.close()
-            until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the sender ends")
+            until(lambda: not running(child.pid), "the sender ends")
         finally:
             parent.kill()
             for process in family:

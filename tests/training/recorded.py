@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ class Server:
 
             family = [*psutil.Process(self._process.pid).children(recursive=True), psutil.Process(self._process.pid)]
             for process in family:
-                process.kill()
+                with suppress(psutil.NoSuchProcess):  # a worker may end by itself in between
+                    process.kill()
             psutil.wait_procs(family, timeout=LONG_S)
             self._process.wait()
             self._process = None
