@@ -18,6 +18,7 @@ from pipeline.measurements.vessel_tree import FREE, Segment, Tree
 
 BoolArray = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
 
 CHAIN_SIGMA = 2.0
 """Pixels of the first smoothing, for the normals."""
@@ -25,6 +26,8 @@ LINE_SIGMA = 5.0
 """Pixels of the second, which curvature is taken from; bends down to a wavelength of 40 px keep 97 % of their height."""
 FURTHEST_WALL = 60.0
 """Pixels: what is wider than twice that is no vessel, and has no calibre."""
+_NEAR = 6.0
+"""Pixels within which most walls are; only what is left is looked for further away."""
 _STEP = 0.5
 _MARGIN = 3.0
 
@@ -47,7 +50,7 @@ class Line:
         return float(np.hypot(*(self.points[-1] - self.points[0])))
 
 
-def find_lines(mask: BoolArray, to_wall: Floats, tree: Tree) -> list[Line]:
+def find_lines(mask: BoolArray, tree: Tree) -> list[Line]:
     """The tree's segments of at least 3 points as lines, with the calibre of a mask bool (H, W) along them."""
     whole = [(segment, tree.whole_path(segment)) for segment in tree.segments]
     kept = [(segment, path) for segment, path in whole if len(path) >= 3]
@@ -55,8 +58,9 @@ def find_lines(mask: BoolArray, to_wall: Floats, tree: Tree) -> list[Line]:
         return []
     paths = smooth([path for _, path in kept], CHAIN_SIGMA)
     points, normals = np.concatenate(paths), np.concatenate([_normals(path) for path in paths])
-    reach = min(float(to_wall.max()) + _MARGIN, FURTHEST_WALL)
-    left, right = (_to_wall(mask, points, sign * normals, reach) for sign in (-1, 1))
+    reach = min(tree.widest + _MARGIN, FURTHEST_WALL)
+    level = mask.astype(np.float32)
+    left, right = (_to_wall(level, points, sign * normals, reach) for sign in (-1, 1))
     widths = left + right
     middle = points + normals * ((right - left) / 2)[:, None]
     clear = np.isfinite(widths) & np.concatenate(
@@ -97,11 +101,19 @@ def _normals(path: Floats) -> Floats:
     return np.asarray(across / np.maximum(np.hypot(*across.T), 1e-9)[:, None])
 
 
-def _to_wall(mask: BoolArray, points: Floats, directions: Floats, reach: float) -> Floats:
+def _to_wall(mask: Floats32, points: Floats, directions: Floats, reach: float) -> Floats:
     """Distance from points (n, 2) to where the mask, between pixels, falls to one half; NaN where that is further than ``reach``."""
+    distance = _wall_within(mask, points, directions, min(reach, _NEAR))
+    if reach > _NEAR:
+        further = np.isnan(distance)
+        distance[further] = _wall_within(mask, points[further], directions[further], reach)
+    return distance
+
+
+def _wall_within(mask: Floats32, points: Floats, directions: Floats, reach: float) -> Floats:
     far = np.arange(0, reach + _STEP, _STEP)
     rays = points[:, :, None] + directions[:, :, None] * far  # (n, 2, steps)
-    inside = ndimage.map_coordinates(mask.astype(np.float32), rays.transpose(1, 0, 2), order=1, mode="constant")
+    inside = ndimage.map_coordinates(mask, rays.transpose(1, 0, 2), order=1, mode="constant")
     outside = inside < 0.5
     first = outside.argmax(axis=1)
     before = np.maximum(first - 1, 0)

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.morphology import skeletonize
 
+from pipeline.measurements.wall_distance import distance_to_wall
+
 BoolArray = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
@@ -44,12 +46,14 @@ class Segment:
 
 @dataclass(eq=False)
 class Tree:
-    """``nodes`` (N, 2): places of the branch points · ``radii`` (N): distance from each to the vessel's wall · ``degrees`` (N): segments
-    that meet there: 3 at a branching, 4 or more at a crossing; 0 of a node that is none any more."""
+    """``nodes`` (N, 2): places of the branch points · ``radii`` (N): distance from each to the vessel's wall · ``widest``: the largest
+    distance from a centreline to the wall · ``degrees`` (N): segments that meet at a node: 3 at a branching, 4 or more at a crossing; 0 of
+    a node that is none any more."""
 
     segments: list[Segment]
     nodes: Floats
     radii: Floats
+    widest: float
 
     @property
     def degrees(self) -> npt.NDArray[np.int64]:
@@ -70,21 +74,23 @@ def fill_small_holes(mask: BoolArray) -> BoolArray:
     return filled
 
 
-def find_tree(mask: BoolArray, to_wall: Floats) -> Tree | None:
-    """Centrelines of a mask bool (H, W), of which ``to_wall`` is the distance of each pixel to the nearest one outside; None of noise,
-    whose skeleton has more than MOST_SEGMENTS pieces."""
+def find_tree(mask: BoolArray) -> Tree | None:
+    """Centrelines of a mask bool (H, W), not empty; None of noise, whose skeleton has more than MOST_SEGMENTS pieces."""
     skeleton = np.pad(skeletonize(mask), 1)
-    joint = skeleton & (ndimage.convolve(skeleton.astype(np.int64), _AROUND, mode="constant") > 3)
+    rows, columns = np.nonzero(skeleton)
+    joint = np.zeros_like(skeleton)
+    joint[rows, columns] = sum(skeleton[rows + r, columns + c].astype(np.int64) for r, c in _OFFSETS) > 2
     clusters, count = ndimage.label(joint, _AROUND)
     if max(count, ndimage.label(skeleton & ~joint, _AROUND)[1]) > MOST_SEGMENTS:
         return None
-    pixels = np.stack(np.nonzero(joint), axis=1)
-    own = clusters[joint] - 1
+    to_wall = distance_to_wall(mask, rows - 1, columns - 1)
+    at = joint[rows, columns]
+    own = clusters[rows[at], columns[at]] - 1
     size = np.bincount(own, minlength=count)
-    nodes = np.stack([np.bincount(own, weights=axis, minlength=count) / size for axis in (pixels - 1).T], axis=1)
+    nodes = np.stack([np.bincount(own, weights=axis[at] - 1, minlength=count) / size for axis in (rows, columns)], axis=1)
     radii = np.zeros(count)
-    np.maximum.at(radii, own, to_wall[tuple((pixels - 1).T)])
-    tree = Tree(_arms(skeleton & ~joint, clusters), nodes, radii)
+    np.maximum.at(radii, own, to_wall[at])
+    tree = Tree(_arms(skeleton & ~joint, clusters), nodes, radii, float(to_wall.max(initial=0)))
     for _ in range(4):  # a cut spur may leave another one behind
         before = len(tree.segments)
         _merge_nodes(tree)
@@ -101,24 +107,25 @@ def _arms(arms: BoolArray, clusters: npt.NDArray[Any]) -> list[Segment]:
     number = np.full(arms.shape, -1)
     number[rows, columns] = np.arange(len(rows))
     near = np.stack([number[rows + r, columns + c] for r, c in _OFFSETS], axis=1)
-    neighbours: list[list[int]] = [[] for _ in range(len(rows))]
-    for pixel, neighbour in zip(np.nonzero(near >= 0)[0].tolist(), near[near >= 0].tolist(), strict=True):
-        neighbours[pixel].append(neighbour)
+    # The neighbours first, in their order; -1 in place of those that are not there.
+    two = np.take_along_axis(near, np.argsort(near < 0, axis=1, kind="stable")[:, :2], axis=1)
+    first_of, second_of = two.T.tolist()
 
     def touched(pixel: int) -> list[int]:
         beside = [int(clusters[rows[pixel] + r, columns[pixel] + c]) - 1 for r, c in _OFFSETS]
         return list(dict.fromkeys(n for n in beside if n >= 0))
 
     segments, seen = [], [False] * len(rows)
-    order = sorted(range(len(rows)), key=lambda n: len(neighbours[n]) > 1)  # from an end where there is one, else round a circle
-    for start in order:
+    for start in np.argsort(two[:, 1] >= 0, kind="stable").tolist():  # from an end where there is one, else round a circle
         if seen[start]:
             continue
-        chain = [start]
-        seen[start] = True
-        while (following := next((n for n in neighbours[chain[-1]] if not seen[n]), None)) is not None:
-            seen[following] = True
+        chain = []
+        following = start
+        while following >= 0:
             chain.append(following)
+            seen[following] = True
+            one, other = first_of[following], second_of[following]
+            following = one if one >= 0 and not seen[one] else -1 if other < 0 or seen[other] else other
         path = np.stack([rows[chain], columns[chain]], axis=1).astype(np.float64) - 1
         if len(chain) == 1:
             first, last = ([*touched(start), FREE, FREE])[:2]

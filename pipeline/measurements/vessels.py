@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from pipeline.measurements.branching import branch_angles
 from pipeline.measurements.case import MeasuredCase, Places, Value
@@ -113,9 +112,8 @@ class Network:
 def trace(mask: BoolArray) -> Network | None:
     """The network of a vessel mask bool (H, W), which may be empty; None of noise."""
     filled = fill_small_holes(mask)
-    to_wall = ndimage.distance_transform_edt(np.pad(filled, 1))[1:-1, 1:-1]
-    tree = find_tree(filled, to_wall)
-    return None if tree is None else Network(filled, tree, find_lines(filled, to_wall, tree))
+    tree = find_tree(filled)
+    return None if tree is None else Network(filled, tree, find_lines(filled, tree))
 
 
 def measure_vessels(case: MeasuredCase, places: Places) -> Mapping[str, Value]:
