@@ -10,7 +10,7 @@ colour spaces, superpixel scales and similarities, each of which fails elsewhere
 What differs: where the paper merges the most similar pair of the whole picture and looks again, all pairs that are each other's most
 similar neighbour merge at once, so that a picture takes some fifty rounds of a few array operations instead of one for every
 superpixel. The picture is reduced first, and texture is measured by eight directions of one Gaussian gradient instead of by eight
-derivatives.
+derivatives. The paper puts large regions first, OpenCV's implementation small ones, as is done here: lesions are small.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pipeline.registry import Strict
 Colour = Literal["lab", "hsv", "rgb", "grey"]
 Similarity = Literal["colour", "texture", "size", "fill"]
 Boxes = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 Plane = npt.NDArray[np.float32]
 
 _COLOUR_BINS, _TEXTURE_BINS, _DIRECTIONS = 25, 10, 8
@@ -55,19 +56,18 @@ class SelectiveSearchConfig(Strict):
 def selective_search(image: npt.NDArray[Any], config: SelectiveSearchConfig | None = None) -> Boxes:
     """Boxes float32 (P, 4) xyxy of an image (C, H, W) of any number type, in its own pixels; no two are the same.
 
-    Boxes near a hierarchy's top come first, in an order that is drawn at random but always the same for one image (section 3.4 of the
-    paper). Values are stretched to 0..1, so that neither their offset nor their scale matters; one channel counts as grey, of more than
-    three the first three count.
+    Regions of few superpixels tend to come first, in an order that is drawn at random but always the same for one image (section 3.4 of
+    the paper, turned around). Values are stretched to 0..1, so that neither their offset nor their scale matters; one channel counts as
+    grey, of more than three the first three count.
     """
     config = config or SelectiveSearchConfig()
     rows, columns = image.shape[-2:]
     picture = _reduced(image, config.side)
     random = np.random.default_rng(0)
     boxes, priorities = [], []
-    for hierarchy in hierarchies(picture, config):
-        found = hierarchy[::-1]  # the last one is the whole picture
+    for found, levels in hierarchies(picture, config):
         boxes.append(found)
-        priorities.append(np.arange(1, len(found) + 1) * random.random(len(found)))
+        priorities.append(levels * random.random(len(found)))
     every = np.concatenate(boxes)[np.argsort(np.concatenate(priorities), kind="stable")]
     _, first = np.unique(every, axis=0, return_index=True)
     scale = np.array([columns / picture.shape[1], rows / picture.shape[0]] * 2)
@@ -76,8 +76,9 @@ def selective_search(image: npt.NDArray[Any], config: SelectiveSearchConfig | No
     return np.asarray(distinct[large][: config.boxes], np.float32)
 
 
-def hierarchies(picture: Plane, config: SelectiveSearchConfig) -> Iterator[Boxes]:
-    """The boxes of one for each colour space, scale and combination of similarities, of a picture float32 (H, W, 3) in 0..1."""
+def hierarchies(picture: Plane, config: SelectiveSearchConfig) -> Iterator[tuple[Boxes, Ints]]:
+    """Of a picture float32 (H, W, 3) in 0..1: boxes and levels (:func:`grouped`) for each colour space, scale and combination of
+    similarities."""
     from skimage.segmentation import felzenszwalb
 
     for colour in config.colours:
@@ -102,7 +103,7 @@ class Regions:
     textures: npt.NDArray[np.float32]
 
     @classmethod
-    def of(cls, labels: npt.NDArray[np.int64], colours: npt.NDArray[np.uint8], textures: npt.NDArray[np.uint8]) -> Self:
+    def of(cls, labels: Ints, colours: npt.NDArray[np.uint8], textures: npt.NDArray[np.uint8]) -> Self:
         """Of a segmentation int (H, W), 0 to N - 1, and the bin of each pixel in every histogram, (histograms, H, W)."""
         from scipy.ndimage import find_objects
 
@@ -126,7 +127,7 @@ class Regions:
     def _arrays(self) -> tuple[npt.NDArray[np.float32], ...]:
         return self.boxes, self.sizes, self.colours, self.textures
 
-    def merge(self, pairs: npt.NDArray[np.int64], first: int) -> None:
+    def merge(self, pairs: Ints, first: int) -> None:
         """Write the union of each pair (M, 2) into the places from ``first`` on."""
         a, b = pairs.T
         new = slice(first, first + len(pairs))
@@ -134,11 +135,11 @@ class Regions:
         for values in self._arrays[1:]:
             values[new] = values[a] + values[b]
 
-    def _boxes_around(self, pairs: npt.NDArray[np.int64]) -> Boxes:
+    def _boxes_around(self, pairs: Ints) -> Boxes:
         one, other = self.boxes[pairs[:, 0]], self.boxes[pairs[:, 1]]
         return np.concatenate([np.minimum(one[:, :2], other[:, :2]), np.maximum(one[:, 2:], other[:, 2:])], 1)
 
-    def alike(self, pairs: npt.NDArray[np.int64], similarities: tuple[Similarity, ...]) -> npt.NDArray[np.float32]:
+    def alike(self, pairs: Ints, similarities: tuple[Similarity, ...]) -> npt.NDArray[np.float32]:
         """The sum of similarities, 0..1 each, of pairs (M, 2); section 3.2 of the paper."""
         a, b = pairs.T
         size_a, size_b = self.sizes[a], self.sizes[b]
@@ -155,11 +156,15 @@ class Regions:
         return total
 
 
-def grouped(superpixels: Regions, edges: npt.NDArray[np.int64], similarities: tuple[Similarity, ...]) -> Boxes:
-    """Boxes (2 N - 1, 4) of the N superpixels and of all that they merge into, the whole last; ``edges`` int64 (E, 2) connect them."""
+def grouped(superpixels: Regions, edges: Ints, similarities: tuple[Similarity, ...]) -> tuple[Boxes, Ints]:
+    """Boxes (2 N - 1, 4) of the N superpixels and of all that they merge into, the whole last; ``edges`` int64 (E, 2) connect them.
+
+    With the level of each, int64 (2 N - 1): 1 of a superpixel, and one more than that of its higher part of a merged region.
+    """
     number = len(superpixels.sizes)
     total = 2 * number - 1
     regions = superpixels.room_for(total)
+    levels = np.ones(total, np.int64)
     alike = regions.alike(edges, similarities)
     while len(edges):
         order = np.argsort(alike, kind="stable")
@@ -167,6 +172,7 @@ def grouped(superpixels: Regions, edges: npt.NDArray[np.int64], similarities: tu
         best[edges[order].ravel()] = np.repeat(order, 2)  # of several assignments the last one stays
         chosen = np.flatnonzero((best[edges] == np.arange(len(edges))[:, None]).all(1))
         regions.merge(edges[chosen], number)
+        levels[number : number + len(chosen)] = levels[edges[chosen]].max(axis=1) + 1
         now = np.arange(number)
         now[edges[chosen]] = number + np.arange(len(chosen))[:, None]
         number += len(chosen)
@@ -174,16 +180,16 @@ def grouped(superpixels: Regions, edges: npt.NDArray[np.int64], similarities: tu
         kept = (renamed == edges).all(1)
         fresh = _distinct(renamed[~kept & (renamed[:, 0] != renamed[:, 1])], total)
         edges, alike = np.concatenate([edges[kept], fresh]), np.concatenate([alike[kept], regions.alike(fresh, similarities)])
-    return regions.boxes[:number]
+    return regions.boxes[:number], levels[:number]
 
 
-def _distinct(pairs: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+def _distinct(pairs: Ints, count: int) -> Ints:
     """Each pair of ``count`` regions once, the smaller number first."""
     codes = np.unique(pairs.min(1) * count + pairs.max(1))
     return np.stack([codes // count, codes % count], 1)
 
 
-def neighbours(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def neighbours(labels: Ints) -> Ints:
     """Pairs (E, 2), the smaller number first, of regions that touch by an edge or a corner of a pixel."""
     height, width = labels.shape
     pairs = []

@@ -22,7 +22,7 @@ def drawn(rows: int = 120, columns: int = 160) -> np.ndarray:
 def test_each_drawn_shape_and_the_whole_picture_have_a_box() -> None:
     boxes = selective_search(drawn())
     assert box_overlaps(boxes, SHAPES).max(0).min() > 0.85
-    assert box_overlaps(boxes[:20], [(0, 0, 160, 120)]).max() == 1
+    assert box_overlaps(boxes, [(0, 0, 160, 120)]).max() == 1
     assert len(np.unique(boxes, axis=0)) == len(boxes)
     assert (boxes >= 0).all()
     assert (boxes <= [160, 120, 160, 120]).all()
@@ -78,9 +78,10 @@ def test_similarities_are_those_of_the_paper() -> None:
 
 def test_neighbours_merge_into_a_hierarchy_the_most_similar_first() -> None:
     regions, edges = stripes()
-    boxes = grouped(regions, edges, ("colour", "texture", "size", "fill"))
+    boxes, levels = grouped(regions, edges, ("colour", "texture", "size", "fill"))
     expected = [(0, 0, 4, 2), (4, 0, 8, 2), (8, 0, 16, 2), (16, 0, 32, 2), (0, 0, 8, 2), (8, 0, 32, 2), (0, 0, 32, 2)]
     np.testing.assert_array_equal(boxes, expected)
+    assert levels.tolist() == [1, 1, 1, 1, 2, 2, 3]
 
 
 def test_counts_of_a_merged_region_are_the_sum_of_its_parts() -> None:
@@ -90,3 +91,11 @@ def test_counts_of_a_merged_region_are_the_sum_of_its_parts() -> None:
     assert room.sizes[4] == 24
     assert room.colours[4][[3, 7]].tolist() == [8, 16]
     assert room.textures[4].sum() == 24
+
+
+def test_small_regions_tend_to_come_first() -> None:
+    noisy = drawn() + np.random.default_rng(0).integers(0, 60, (3, 120, 160)).astype(np.uint8)
+    boxes = selective_search(noisy, SelectiveSearchConfig(min_size=20))
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    half = len(boxes) // 2
+    assert np.median(areas[:half]) < 0.8 * np.median(areas[half:])
