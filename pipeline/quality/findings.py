@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.quality.fovea import fovea_in_view
 from pipeline.scans.field_of_view import field_diameter
 from pipeline.types import LabelMap, Role
 from pipeline.types.assessment import FlagRecord
 from pipeline.types.label import VESSELS
+from pipeline.types.scan import Laterality
 
 DISC_DIAMETER = (0.05, 0.42)
 """Of the field's diameter. Discs are 1.88 x 1.77 mm on average (doi:10.1001/archopht.1990.01070030057028) and have up to 5.1 mm2
@@ -40,10 +42,11 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class _Shape:
-    """``share`` of the second largest piece by the largest · ``diameter`` px of a circle of the largest one's area · ``roundness`` and
-    ``fullness`` of the ellipse with its moments."""
+    """``share`` of the second largest piece by the largest · ``centre`` (row, column) of the largest one, and ``diameter`` px of a circle
+    of its area · ``roundness`` and ``fullness`` of the ellipse with its moments."""
 
     share: float
+    centre: tuple[float, float]
     diameter: float
     roundness: float
     fullness: float
@@ -65,16 +68,31 @@ def _places(label_map: LabelMap, role: Role) -> list[int]:
     return [place for place, own in enumerate(label_map.roles) if own == role]
 
 
-def _disc_flags(label_map: LabelMap, layers: Mask, field: Mask) -> Iterator[FlagRecord]:
+def fovea_chance(label_map: LabelMap, layers: Mask, field: Mask, eye: Laterality) -> float | None:
+    """Chance that the fovea is in the field of a photograph of this eye, by its disc; None where none was found."""
+    disc = _disc_of(label_map, layers)
+    if disc is None or not disc.any():
+        return None
+    shape = _shape(disc)
+    return fovea_in_view(shape.centre, shape.diameter, eye, field)
+
+
+def _disc_of(label_map: LabelMap, layers: Mask) -> Mask | None:
+    """The whole disc bool (H, W), its cup included; None where no disc is sought."""
     discs, cups = _places(label_map, "optic_disc"), _places(label_map, "optic_cup")
     if not discs:
+        return None
+    inner = [] if label_map.overlapping else cups
+    return np.asarray(layers[[discs[0], *inner[:1]]].any(axis=0))
+
+
+def _disc_flags(label_map: LabelMap, layers: Mask, field: Mask) -> Iterator[FlagRecord]:
+    disc, cups = _disc_of(label_map, layers), _places(label_map, "optic_cup")
+    if disc is None:
         return
-    place = discs[0]
-    disc_name = label_map.names[place]
+    disc_name = label_map.names[_places(label_map, "optic_disc")[0]]
     both = (disc_name, *(label_map.names[cup] for cup in cups))
-    disc, cup = layers[place], layers[cups[0]] if cups else None
-    if cup is not None and not label_map.overlapping:
-        disc = disc | cup
+    cup = layers[cups[0]] if cups else None
     pixels = int(disc.sum())
     if not pixels:
         yield _flag("disc_missing", "No optic disc was found, which every photograph centred on the disc or the macula shows.", *both)
@@ -143,7 +161,8 @@ def _shape(mask: Mask) -> _Shape:
     longer, shorter = 2 * np.sqrt(np.linalg.eigvalsh(moments)[::-1])
     second = float(sizes[1]) if len(sizes) > 1 else 0.0
     area = float(sizes[0])
-    return _Shape(second / area, 2 * float(np.sqrt(area / np.pi)), float(shorter / longer), area / float(np.pi * longer * shorter))
+    centre = float(rows[0] + y.mean()), float(columns[0] + x.mean())
+    return _Shape(second / area, centre, 2 * float(np.sqrt(area / np.pi)), float(shorter / longer), area / float(np.pi * longer * shorter))
 
 
 def _flag(code: str, text: str, *classes: str) -> FlagRecord:

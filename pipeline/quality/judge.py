@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pipeline.measurements.surfaces import Surfaces
 from pipeline.quality.bscan import bscan_quality
-from pipeline.quality.findings import photograph_flags
+from pipeline.quality.findings import fovea_chance, photograph_flags
 from pipeline.quality.grade import photograph_quality
 from pipeline.quality.layers import layer_flags
 from pipeline.quality.view import view_of
@@ -49,7 +49,11 @@ def judge(
         view = view_of(scan.pixels, field_of_view(scan) if scan.pixels.dtype == np.uint8 else None)
         quality = photograph_quality(view)
         if label_map.classes:
-            flags += photograph_flags(label_map, label_map.layers(mask), view.valid)
+            layers = label_map.layers(mask)
+            flags += photograph_flags(label_map, layers, view.valid)
+            believed = not any(flag.code.startswith("disc_") for flag in flags)
+            if believed and scan.geometry.laterality is not None:
+                quality = with_fovea(quality, fovea_chance(label_map, layers, view.valid, scan.geometry.laterality))
     elif kind == "oct":
         quality = bscan_quality(scan.pixels)
     else:
@@ -59,6 +63,16 @@ def judge(
     for opinion in opinions:
         quality = with_opinion(quality, opinion, kind)
     return quality, tuple(flags)
+
+
+def with_fovea(quality: QualityRecord, chance: float | None) -> QualityRecord:
+    """With the chance that the fovea is in view, where it is known. It changes no grade: a photograph of the disc is as good without it."""
+    if chance is None or quality.grade == "not_measurable":
+        return quality
+    unseen = () if chance >= 0.5 else ("The fovea is probably not in view, by the place and size of the optic disc.",)
+    return quality.model_copy(
+        update={"reasons": (*quality.reasons, *unseen), "scores": {**quality.scores, "fovea_in_view": round(chance, 4)}}
+    )
 
 
 def judged_as(scan: Scan, label_map: LabelMap) -> Modality:
