@@ -7,7 +7,7 @@ parts on the same test photographs: proposals (selective search, or the proposal
 left: pyramid, heads, support vector machines, non-maximum suppression). Networks take turns, photograph by photograph, so that what comes
 and goes on the machine meets all of them alike; medians are told. R-CNN is also tested without its box regression, and the sliding window
 also timed with every window cut out. Table and chart are written below --out and, with --write, into that folder too; MLflow gets them
-as a run of the study's experiment.
+as a run of the study's experiment. A run that was validated five times or more gets a chart of AP@.50 by epoch, rcnn_lineage_RUN.png.
 
 A quick look: --set train.epochs=1 --set train.validate_every=1 --images 2 --runs fast_rcnn,ssd
 """
@@ -45,6 +45,7 @@ from pipeline.training.platform import prepare_machine
 
 STUDY = Path(__file__).resolve().parents[1] / "configs" / "rcnn_lineage.yaml"
 PARTS = ("proposals", "network", "heads")
+LEAST_VALIDATIONS = 5
 PUBLISHED = {
     "rcnn": "47 s + proposals (1)",
     "fast_rcnn": "0.32 s + proposals (1), 1.83 s with them (2)",
@@ -70,16 +71,19 @@ def main() -> None:
     study = run_study(options.out.name, configs, options.root, options.out, keep_going=True)
     sides = timed([side for row in study.rows for side in sides_of(row)], options.root, options.images)
     more = without_regression(study.rows, options.root)
-    lines, picture = [*table(sides, more), "", SOURCES, "", *study.lines()], chart(sides)
+    lines = [*table(sides, more), "", SOURCES, "", *study.lines()]
+    pictures = {"rcnn_lineage": chart(sides)} | dict(learning_curves(study.rows))
     home = options.out / "parts"
     for folder in filter(None, (home, options.write)):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "rcnn_lineage.md").write_text("\n".join(table(sides, more)) + f"\n\n{SOURCES}\n", encoding="utf-8")
-        write_png(folder / "rcnn_lineage.png", picture)
+        for name, picture in pictures.items():
+            write_png(folder / f"{name}.png", picture)
     with open_tracker(configs[0], home, resume=(home / "tracking").exists()) as tracker:
         tracker.start_study(f"{options.out.name}_parts", {"images": options.images, "runs": len(sides)}, {})
         tracker.table("rcnn_lineage", [side.facts() for side in sides])
-        tracker.picture("rcnn_lineage", picture)
+        for name, picture in pictures.items():
+            tracker.picture(name, picture)
         tracker.finish("FINISHED")
     print("\n".join(lines))
 
@@ -251,6 +255,22 @@ def chart(sides: Sequence[Side]) -> Any:
     axes.set_yticks(range(len(sides)), [side.name for side in reversed(sides)])
     axes.set_xlim(min(totals) / 3, max(totals) * 60)
     return picture_of(figure)
+
+
+def learning_curves(rows: Sequence[Row]) -> Iterator[tuple[str, Any]]:
+    """(name, uint8 (H, W, 3)) of each run that was validated often enough to show how far it is: AP@.50 of the classes by epoch."""
+    key = "validation/ap50/"
+    for row in rows:
+        history = [json.loads(line) for line in (row.run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+        validated = [epoch for epoch in history if any(name.startswith(key) for name in epoch)]
+        if len(validated) < LEAST_VALIDATIONS:
+            continue
+        name = row.name.removeprefix("lineage_")
+        figure, axes = figure_of(title=f"{name}: AP@.50 of the validation photographs", xlabel="epoch", ylabel="AP@.50", ylim=(-0.02, 1.02))
+        for own in (name for name in validated[0] if name.startswith(key)):
+            axes.plot([epoch["epoch"] for epoch in validated], [epoch[own] for epoch in validated], marker="o", label=own.removeprefix(key))
+        axes.legend(loc="best", fontsize="small")
+        yield f"rcnn_lineage_{name}", picture_of(figure)
 
 
 if __name__ == "__main__":
