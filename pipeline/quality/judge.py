@@ -69,7 +69,7 @@ def with_fovea(quality: QualityRecord, chance: float | None) -> QualityRecord:
     """With the chance that the fovea is in view, where it is known. It changes no grade: a photograph of the disc is as good without it."""
     if chance is None or quality.grade == "not_measurable":
         return quality
-    unseen = () if chance >= 0.5 else ("The fovea is probably not in view, by the place and size of the optic disc.",)
+    unseen = () if chance >= 0.5 else ("The fovea may lie outside the field of view, by the place and size of the optic disc.",)
     return quality.model_copy(
         update={"reasons": (*quality.reasons, *unseen), "scores": {**quality.scores, "fovea_in_view": round(chance, 4)}}
     )

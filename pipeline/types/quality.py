@@ -23,8 +23,8 @@ class Record(BaseModel):
 
 
 class QualityRecord(Record):
-    """Whether the scan may be measured at all. ``reasons``: one sentence each, the weightiest first; of a good scan
-    at most that the fovea is not in view. ``scores``: of each thing that was looked at (sharpness, exposure, ...), 0 worst to 1 best."""
+    """Whether the scan may be measured at all. ``reasons``: one sentence each, the weightiest first; of a good scan at most that the
+    fovea may not be in view. ``scores``: of each thing that was looked at (sharpness, exposure, ...), 0 worst to 1 best."""
 
     grade: QualityGrade
     reasons: tuple[str, ...] = ()

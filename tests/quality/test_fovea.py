@@ -14,7 +14,7 @@ from pipeline.types.quality import QualityRecord
 from pipeline.types.scan import Laterality
 from tests.quality.drawn import DISC_CUP_VESSEL, FIELD, SIDE, circle, fundus, scan_of, vessels
 
-UNSEEN = "The fovea is probably not in view, by the place and size of the optic disc."
+UNSEEN = "The fovea may lie outside the field of view, by the place and size of the optic disc."
 
 
 @pytest.mark.parametrize("eye", ["R", "L"])
