@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.cards.objects import Objects
 from pipeline.inference.case_files import CaseResult
 from pipeline.inference.doubts import doubt_of, flags_of
-from pipeline.inference.measured_case import measured_case
+from pipeline.inference.measured_case import measured_case, without_doubtful_side
 from pipeline.measurements.by_role import measure_case
 from pipeline.quality.judge import Opinion, judge
 
@@ -24,7 +24,7 @@ _PARTS = (np.arange(256) / 255).astype(np.float16)
 def assess(result: CaseResult) -> CaseResult:
     """The case with its :class:`Assessment`."""
     opinions = [Opinion(dict(zip(one.names, map(float, one.probabilities), strict=True))) for one in result.answers]
-    quality, flags = judge(result.scan, result.label_map, _outlined(result), result.surfaces, opinions)
+    quality, flags = judge(without_doubtful_side(result), result.label_map, _outlined(result), result.surfaces, opinions)
     result = replace(result, assessment=replace(result.assessment, quality=quality, flags=(*result.assessment.flags, *flags)))
     result = _doubted(result)
     measures = measure_case(measured_case(result))

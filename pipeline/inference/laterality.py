@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from pipeline.inference.answers import Answer
 from pipeline.inference.case_files import CaseResult, write_json
 from pipeline.measurements.rim import NO_SIDE
+from pipeline.quality.judge import without_fovea
 from pipeline.scans.field_of_view import field_diameter, field_of_view
 from pipeline.scans.originals import OTHER_EYE, Other
 from pipeline.scans.place import SIDE_CONFLICT
@@ -90,8 +92,10 @@ def doubt_side(out: Path, kept: Other, case: str) -> str:
         record = CaseRecord.read(folder)
         flag = FlagRecord(code=SIDE_CONFLICT, text=_NAMED_TWICE)
         if flag not in record.flags:
-            measures = tuple(map(_without_side, record.measures))
-            write_json(folder / CASE_FILE, record.model_copy(update={"flags": (*record.flags, flag), "measures": measures}).to_json())
+            changed: dict[str, Any] = {"flags": (*record.flags, flag), "measures": tuple(map(_without_side, record.measures))}
+            if record.quality is not None:
+                changed["quality"] = without_fovea(record.quality)
+            write_json(folder / CASE_FILE, record.model_copy(update=changed).to_json())
     return OTHER_EYE
 
 

@@ -23,16 +23,13 @@ SPREAD = f"the result and what it would be if the model had to be {ODDS:g} times
 
 def measured_case(result: CaseResult) -> MeasuredCase:
     """Without the numbers of what its quality and flags withhold, and without a side that is in doubt."""
-    scan, label_map = result.scan, result.label_map
-    geometry = scan.geometry
-    if any(flag.code == SIDE_CONFLICT for flag in result.assessment.flags):
-        geometry = replace(geometry, laterality=None, laterality_source="unknown")
+    scan, label_map = without_doubtful_side(result), result.label_map
     objects: dict[str, tuple[Box, ...]] = {}
     if result.found is not None:
         counted = {cls.name: result.found.counted(cls) for cls in label_map.classes if cls.name in result.found.thresholds}
         objects = {name: tuple(found.box for _, found in own) for name, own in counted.items()}
     return MeasuredCase(
-        geometry,
+        scan.geometry,
         label_map,
         encoded(label_map, result.mask),
         lambda: field_of_view(scan),
@@ -45,6 +42,14 @@ def measured_case(result: CaseResult) -> MeasuredCase:
         tuple(Alternative(encoded(label_map, mask), lean) for mask, lean in zip(result.leaning, LEANS, strict=False)),
         SPREAD,
     )
+
+
+def without_doubtful_side(result: CaseResult) -> Scan:
+    """The scan, of no known eye where a flag says that its side is in doubt."""
+    scan = result.scan
+    if all(flag.code != SIDE_CONFLICT for flag in result.assessment.flags):
+        return scan
+    return replace(scan, geometry=replace(scan.geometry, laterality=None, laterality_source="unknown"))
 
 
 def slices_run(scan: Scan) -> SlicesRun:

@@ -24,6 +24,7 @@ _GRADES: tuple[QualityGrade, ...] = get_args(QualityGrade)
 _PHOTOGRAPH = {"optic_disc", "optic_cup", *VESSELS, "fovea", "right_eye", "left_eye"}
 SURE = 0.8
 """From this probability on a network's opinion on the picture counts."""
+FOVEA_SCORE, FOVEA_UNSEEN = "fovea_in_view", "The fovea may lie outside the field of view, by the place and size of the optic disc."
 KINDS = {"fundus": "a fundus photograph", "oct": "an OCT scan", "octa": "an OCT angiography", "slo": "a laser ophthalmoscopy"}
 
 
@@ -69,9 +70,15 @@ def with_fovea(quality: QualityRecord, chance: float | None) -> QualityRecord:
     """With the chance that the fovea is in view, where it is known. It changes no grade: a photograph of the disc is as good without it."""
     if chance is None or quality.grade == "not_measurable":
         return quality
-    unseen = () if chance >= 0.5 else ("The fovea may lie outside the field of view, by the place and size of the optic disc.",)
+    unseen = () if chance >= 0.5 else (FOVEA_UNSEEN,)
+    return quality.model_copy(update={"reasons": (*quality.reasons, *unseen), "scores": {**quality.scores, FOVEA_SCORE: round(chance, 4)}})
+
+
+def without_fovea(quality: QualityRecord) -> QualityRecord:
+    """What is left of it where the eye, from which the fovea's place follows, turns out to be in doubt."""
+    reasons = tuple(reason for reason in quality.reasons if reason != FOVEA_UNSEEN)
     return quality.model_copy(
-        update={"reasons": (*quality.reasons, *unseen), "scores": {**quality.scores, "fovea_in_view": round(chance, 4)}}
+        update={"reasons": reasons, "scores": {name: score for name, score in quality.scores.items() if name != FOVEA_SCORE}}
     )
 
 

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 
 from pipeline.inference.answers import Answer
+from pipeline.inference.assess import assess
 from pipeline.inference.case_files import CaseResult, write_case
 from pipeline.inference.laterality import doubt_side, with_side, with_sides
 from pipeline.inference.measured_case import measured_case
 from pipeline.measurements.by_role import measure_case
+from pipeline.quality.judge import FOVEA_SCORE, FOVEA_UNSEEN
 from pipeline.scans.originals import Other
 from pipeline.types import CaseKey, Geometry, LabelClass, LabelMap, Laterality, Scan
-from pipeline.types.assessment import FlagRecord
+from pipeline.types.assessment import FlagRecord, QualityRecord
 from pipeline.types.case_record import CaseRecord
+from tests.quality.drawn import SIDE, circle, fundus
 
 EYES = LabelMap((LabelClass(1, "OD", (0, 0, 255), role="right_eye"), LabelClass(2, "OS", (255, 0, 0), role="left_eye")))
 
@@ -142,7 +145,8 @@ def test_a_picture_that_lies_there_under_both_eyes_loses_what_hangs_on_its_side(
     expected = {one.key: one.value for one in measure_case(measured_case(in_doubt))}
     assert sum(value is None for value in expected.values()) > sum(one.value is None for one in rim)
     (tmp_path / "cases").mkdir()
-    write_case(tmp_path, replace(result, assessment=replace(result.assessment, measures=rim)))
+    quality = QualityRecord(grade="good", reasons=(FOVEA_UNSEEN,), scores={"sharpness": 1.0, FOVEA_SCORE: 0.1})
+    write_case(tmp_path, replace(result, assessment=replace(result.assessment, measures=rim, quality=quality)))
     kept = Other("same_content", "t", result.case)
     before = (tmp_path / "cases" / result.case / "case.json").read_bytes()
     for same in ("p_R_2_j", "p_U_2_j"):
@@ -153,4 +157,27 @@ def test_a_picture_that_lies_there_under_both_eyes_loses_what_hangs_on_its_side(
     record = CaseRecord.read(tmp_path / "cases" / result.case)
     assert [flag.code for flag in record.flags] == ["side_conflict"], "once"
     assert {one.key: one.value for one in record.measures} == expected, "as of a side in doubt"
+    assert record.quality == QualityRecord(grade="good", reasons=(), scores={"sharpness": 1.0}), "where the fovea is hangs on the side"
     assert doubt_side(tmp_path, Other("same_content", "t", "p_R_9_none"), "p_L_2_j") == told[0], "a slice has no folder yet"
+
+
+def test_where_the_fovea_is_hangs_on_an_eye_that_is_not_in_doubt() -> None:
+    pixels = np.moveaxis(fundus(), -1, 0)
+    disc = circle(SIDE / 2, SIDE * 0.3, 0.06 * SIDE).astype(np.uint8)
+
+    def stated(eye: Laterality) -> CaseResult:
+        own = Scan(pixels, Geometry((SIDE, SIDE), laterality=eye, laterality_source="tag"), "fundus", CaseKey("p", eye, "1", "i"), "0" * 64)
+        return CaseResult(own, str(own.case), DISC, disc, None, (), "b", 0.0)
+
+    sure, contested = stated("L"), stated("R")
+    assert FOVEA_SCORE in quality_of(assess(with_sides(sure))).scores
+    judged = assess(with_sides(contested))
+    assert [flag.code for flag in judged.assessment.flags].count("side_conflict") == 1
+    assert FOVEA_SCORE not in quality_of(judged).scores
+    assert FOVEA_UNSEEN not in quality_of(judged).reasons
+    assert judged.scan.geometry.laterality == "R", "what was stated stays"
+
+
+def quality_of(result: CaseResult) -> QualityRecord:
+    assert result.assessment.quality is not None
+    return result.assessment.quality
