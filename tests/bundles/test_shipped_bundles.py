@@ -30,11 +30,11 @@ from pipeline.types import Scan
 from tests.conftest import shared_data
 from workflows.shipped_models import listed, scores
 
-PHANTOM = {"vessels": ("vessel", 0.8078), "vessels_little": ("vessel", 0.8194), "disc": ("disc", 0.9234)}
+PHANTOM = {"vessels": ("vessel", 0.8078), "vessels_little": ("vessel", 0.8100), "disc": ("disc", 0.9234)}
 """Dice when it was made, inside the field of view, of an artificial eye's structure."""
 PHANTOM_OCT = {"ILM": 1.4, "BM": 1.2}
 """Micrometres that the surfaces of ``oct_layers`` are off in an artificial eye that has not trained it."""
-EXAMPLE, DRISHTI_002 = {"vessels": 0.8263, "vessels_little": 0.8148}, 0.9690
+EXAMPLE, DRISHTI_002 = {"vessels": 0.8263, "vessels_little": 0.8210}, 0.9690
 """The same of the vessels and of ``disc`` on a photograph."""
 LESIONS = (0.856, 0.808, 0.758, 0.740)
 """The highest scores of ``lesions`` in an artificial eye with many of them."""
