@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pipeline import parent as lifeline
-from tests.patience import LONG_S, running
+from tests.patience import running, wait_until
 
 BUSY_WORKER = """
 import sys, threading, zlib
@@ -54,10 +54,7 @@ def test_a_worker_that_is_decoding_does_not_outlive_a_killed_parent(tmp_path: Pa
             try:
                 assert parent.stderr.readline() == b"slow.png\n"
                 parent.kill()
-                end = time.monotonic() + LONG_S
-                while running(child.pid):
-                    assert time.monotonic() < end, "the worker outlives its parent"
-                    time.sleep(0.05)
+                wait_until(lambda: not running(child.pid), lambda: "the worker outlives its parent")
             finally:
                 with suppress(psutil.NoSuchProcess):
                     child.kill()

@@ -78,7 +78,9 @@ def infer(*arguments):
     begun.append(0)
     if len(begun) == 3:
         print("at the third", flush=True)
-        time.sleep(600)
+        # In pieces: a signal that comes just before a sleep is looked at only after it.
+        for _ in range(6000):
+            time.sleep(0.1)
     return real(*arguments)
 Batching._results = infer
 app(sys.argv[1:])

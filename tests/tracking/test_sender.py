@@ -7,8 +7,6 @@ import logging
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import pytest
 from pipeline.tracking.sender import Sender
 from pipeline.tracking.spool import Sent, Spool
 from pipeline.tracking.tracker import Delivery, open_tracker
-from tests.patience import LONG_S, running
+from tests.patience import LONG_S, running, wait_until
 from tests.training.recorded import begin, client_beside, only_run, run_config
 
 
@@ -66,13 +64,6 @@ time.sleep(600)
 """
 
 
-def until(happened: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 120
-    while not happened():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
-
-
 @pytest.mark.parametrize("deleted", [False, True])
 def test_an_orphan_that_was_asked_to_finish_ends_and_makes_no_deleted_folder_again(tmp_path: Path, deleted: bool) -> None:
     run_dir = tmp_path / "run"
@@ -83,13 +74,13 @@ def test_an_orphan_that_was_asked_to_finish_ends_and_makes_no_deleted_folder_aga
         try:
             assert parent.stdout is not None
             child = psutil.Process(int(parent.stdout.readline()))
-            until((run_dir / "tracking" / "sent.json").exists, "the sender has begun")
+            wait_until((run_dir / "tracking" / "sent.json").exists, lambda: "the sender has not begun")
             if deleted:
                 shutil.rmtree(run_dir)
             assert child.is_running()
             parent.kill()
             try:
-                until(lambda: not running(child.pid), "the sender ends")
+                wait_until(lambda: not running(child.pid), lambda: "the sender does not end")
             finally:
                 with suppress(psutil.NoSuchProcess):
                     child.kill()
@@ -157,7 +148,7 @@ sys.stdin.readline()
                 parent.kill()
             else:
                 parent.stdin.close()
-            until(lambda: not running(child.pid), "the sender ends")
+            wait_until(lambda: not running(child.pid), lambda: "the sender does not end")
         finally:
             parent.kill()
             for process in family:
