@@ -262,13 +262,14 @@ def learning_curves(rows: Sequence[Row]) -> Iterator[tuple[str, Any]]:
     key = "validation/ap50/"
     for row in rows:
         history = [json.loads(line) for line in (row.run_dir / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-        validated = [epoch for epoch in history if any(name.startswith(key) for name in epoch)]
+        validated = [one for one in history if any(score.startswith(key) for score in one)]
         if len(validated) < LEAST_VALIDATIONS:
             continue
         name = row.name.removeprefix("lineage_")
         figure, axes = figure_of(title=f"{name}: AP@.50 of the validation photographs", xlabel="epoch", ylabel="AP@.50", ylim=(-0.02, 1.02))
-        for own in (name for name in validated[0] if name.startswith(key)):
-            axes.plot([epoch["epoch"] for epoch in validated], [epoch[own] for epoch in validated], marker="o", label=own.removeprefix(key))
+        epochs = [one["epoch"] for one in validated]
+        for score in filter(lambda own: own.startswith(key), validated[0]):
+            axes.plot(epochs, [one[score] for one in validated], marker="o", label=score.removeprefix(key))
         axes.legend(loc="best", fontsize="small")
         yield f"rcnn_lineage_{name}", picture_of(figure)
 

@@ -75,7 +75,7 @@ def fill_small_holes(mask: BoolArray) -> BoolArray:
 
 
 def find_tree(mask: BoolArray) -> Tree | None:
-    """Centrelines of a mask bool (H, W), not empty; None of noise, whose skeleton has more than MOST_SEGMENTS pieces."""
+    """Centrelines of a mask bool (H, W), which may be empty; None of noise, whose skeleton has more than MOST_SEGMENTS pieces."""
     skeleton = np.pad(skeletonize(mask), 1)
     rows, columns = np.nonzero(skeleton)
     joint = np.zeros_like(skeleton)

@@ -82,8 +82,8 @@ def _disc_of(label_map: LabelMap, layers: Mask) -> Mask | None:
     discs, cups = _places(label_map, "optic_disc"), _places(label_map, "optic_cup")
     if not discs:
         return None
-    inner = [] if label_map.overlapping else cups
-    return np.asarray(layers[[discs[0], *inner[:1]]].any(axis=0))
+    disc: Mask = layers[discs[0]]
+    return disc if label_map.overlapping or not cups else disc | layers[cups[0]]
 
 
 def _disc_flags(label_map: LabelMap, layers: Mask, field: Mask) -> Iterator[FlagRecord]:
