@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,8 +28,8 @@ class PlaneInfo:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """How planes lie in two flat tensors: ``pixels`` numbers of one ``kind``, channel by channel, and ``labels`` bytes, the field of
-    view and then the mask's bytes, lowest first. Of images of several kinds all become float32."""
+    """How planes lie in two flat tensors, behind what stands for places outside: ``pixels`` numbers of one ``kind``, channel by channel,
+    and ``labels`` bytes, the field of view and then the mask's bytes, lowest first. Of images of several kinds all become float32."""
 
     kind: torch.dtype
     mask_type: torch.dtype | None
@@ -41,7 +42,7 @@ class Layout:
         """Of these samples, which are looked at one by one: a set may hold more files than a process may have open."""
         planes: dict[int, PlaneInfo] = {}
         kinds, mask_kinds = set[torch.dtype](), set[Any]()
-        pixels = labels = 0
+        pixels, labels = 1, 2  # the first entries stand for what is outside
         for index in indices:
             plane = store.plane(index)
             rows, columns = plane.valid.shape
@@ -66,6 +67,9 @@ class DeviceStore:
         stored = torch.int16 if layout.kind == torch.uint16 else layout.kind
         self._pixels = torch.empty(layout.pixels, dtype=stored, device=device)
         self._labels = torch.empty(layout.labels, dtype=torch.uint8, device=device)
+        self._bytes = 1 if layout.mask_type is None else 1 + layout.mask_type.itemsize
+        self._pixels[:1], self._labels[:1], self._labels[1:2] = 0, 0, 0xFF  # not valid, and all bytes of IGNORE
+        self._outside = torch.tensor([0] + [1] * (self._bytes - 1), device=device)[:, None, None, None]
         # One plane after the other: neither memory nor open files for a second copy of the whole set.
         for index, info in layout.planes.items():
             plane = store.plane(index)
@@ -77,54 +81,66 @@ class DeviceStore:
 
     def cut(self, wanted: Sequence[tuple[int, Plan]], slices: int | None = None, *, pinned: bool = False) -> Windows:
         """As windows.cut, and equal to it."""
-        depth, channels = slices or 1, self._store.channels
+        depth = slices or 1
         stacks = [list(self._store.block(index, depth)) for index, _ in wanted]
         sizes = [plan.canvas or plan.turn.size(*plan.region[2:]) for _, plan in wanted]
-        rows, columns = max(size[0] for size in sizes), max(size[1] for size in sizes)
-        # One transfer holds, for each plane: whether it is there, its size, the affine way from a place on the canvas to one on the plane,
-        # the turned region's size, and where its pixels and labels begin.
-        table = np.zeros((len(wanted), depth, _COLUMNS), dtype=np.int64)
-        for entries, (_, plan), stack in zip(table, wanted, stacks, strict=True):
-            way = _way(plan)
-            for entry, index in zip(entries, stack, strict=False):
-                plane = self._layout.planes[index]
-                h, w = plane.size
-                entry[:] = (1, h, w, *way, plane.first_pixel, plane.first_label, h * w if plane.channels > 1 else 0)
-        numbers = torch.from_numpy(table)
-        if self._device.type == "cuda":
-            numbers = numbers.pin_memory()
-        columns_of = numbers.to(self._device, non_blocking=True).movedim(2, 0)[..., None, None].unbind(0)  # each (B, D, 1, 1)
-        there, height, width, row0, row_down, row_across, column0, column_down, column_across = columns_of[:9]
-        high, wide, pixel, label, step = columns_of[9:]
-        down = torch.arange(rows, device=self._device)[:, None]
-        across = torch.arange(columns, device=self._device)
-        row = row0 + row_down * down + row_across * across
-        column = column0 + column_down * down + column_across * across
-        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width) & (down < high) & (across < wide) & (there > 0)
-        place = torch.where(inside, row * width + column, 0)  # (B, D, rows, columns)
-        channel = torch.arange(channels, device=self._device)[:, None, None, None]
-        pixels = self._pixels[(place + pixel)[:, None] + step[:, None] * channel].mul_(inside[:, None]).view(self._layout.kind)
-        mask_type = self._layout.mask_type
-        byte = torch.arange(1 if mask_type is None else 1 + mask_type.itemsize, device=self._device)[:, None, None, None]
-        labels = self._labels[(place + label)[:, None] + (height * width)[:, None] * byte]
-        outside = torch.where(byte > 0, 0xFF, 0).to(torch.uint8)  # not valid, and all bytes of IGNORE
-        labels = torch.where(inside[:, None], labels, outside)
+        canvas = max(size[0] for size in sizes), max(size[1] for size in sizes)
+        ways = np.zeros((len(wanted), depth, _COLUMNS), dtype=np.int64)
+        for own, (_, plan), stack in zip(ways, wanted, stacks, strict=True):
+            for way, index in zip(own, stack, strict=False):
+                way[:] = _way(plan, self._layout.planes[index])
+        pixels, labels = self._gather(ways, canvas)
         levels = [[self._layout.planes[index].level for index in stack] for stack in stacks]
-        return gathered(self._store, wanted, slices, pixels, labels, levels, mask_type)
+        return gathered(self._store, wanted, slices, pixels, labels, levels, self._layout.mask_type)
+
+    def _gather(self, ways: npt.NDArray[np.int64], canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Pixels (B, C, D, R, Q) and labels (B, 1 + M, D, R, Q) of canvases.
+
+        A place on a canvas is the sum of where its row and its column lie in the flat tensors, so that one addition of two short tensors
+        says where all of them lie. What is outside becomes less than 0, for which the first entries of the flat tensors stand.
+        """
+        first_pixel, first_label, plane, step = np.moveaxis(ways[..., :4], 2, 0)[..., None]  # each (B, D, 1)
+        rows, columns = (_places(ways[..., first : first + 5], length) for first, length in zip((4, 9), canvas, strict=True))
+        channel = np.arange(self._store.channels)[:, None, None]
+        byte = np.arange(self._bytes)[:, None, None]
+        tables = (first_pixel + rows)[:, None] + step[:, None] * channel, (first_label + rows)[:, None] + plane[:, None] * byte, columns
+        flat = torch.from_numpy(np.concatenate([table.ravel() for table in tables]))
+        if self._device.type == "cuda":
+            flat = flat.pin_memory()
+        parts = flat.to(self._device, non_blocking=True).split([table.size for table in tables])
+        of_pixels, of_labels, of_columns = (part.view(table.shape) for part, table in zip(parts, tables, strict=True))
+        across = of_columns[:, None, :, None, :]
+        pixels = torch.take(self._pixels, (of_pixels[..., None] + across).clamp_(min=0))
+        labels = torch.take(self._labels, torch.maximum(of_labels[..., None] + across, self._outside))
+        return pixels.view(self._layout.kind), labels
 
 
+_FAR = -(2**60)
 _COLUMNS = 14
 
 
-def _way(plan: Plan) -> tuple[int, ...]:
-    """How a place (i, j) of the turned region leads to one of the plane: row and column, each start + by i + by j; and the turned
-    region's rows and columns."""
-    top, left, rows, columns = plan.region
-    high, wide = plan.turn.size(rows, columns)
-    i = (high - 1, -1, 0) if plan.turn.upside_down else (0, 1, 0)
-    j = (wide - 1, 0, -1) if plan.turn.mirrored else (0, 0, 1)
-    row, column = (j, i) if plan.turn.transposed else (i, j)
-    return (top + row[0], *row[1:], left + column[0], *column[1:], high, wide)
+def _way(plan: Plan, plane: PlaneInfo) -> tuple[int, ...]:
+    """Where a plane's pixels and its labels begin, how far those of one kind are apart, and of rows and of columns on the canvas:
+    the row (column) of the plane that the first one shows, the step to the next one's, how many the plane has, how far they are apart,
+    and how many the turned region has."""
+    (top, left, rows, columns), (height, width), turn = plan.region, plane.size, plan.turn
+    high, wide = turn.size(rows, columns)
+    down, across = (top, height, width), (left, width, 1)
+    if turn.transposed:
+        down, across = across, down
+    axes = []
+    for (start, count, apart), length, reversed_ in ((down, high, turn.upside_down), (across, wide, turn.mirrored)):
+        axes += [start + length - 1 if reversed_ else start, -1 if reversed_ else 1, count, apart, length]
+    return plane.first_pixel, plane.first_label, height * width, height * width if plane.channels > 1 else 0, *axes
+
+
+def _places(way: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
+    """How far behind its first entry a plane has what each of ``length`` rows (columns) of the canvas shows: (B, D, ``length``), far below
+    0 for those beside the plane or the region."""
+    start, step, count, apart, there = np.moveaxis(way, 2, 0)[..., None]
+    number = np.arange(length)
+    place = start + step * number
+    return np.where((place >= 0) & (place < count) & (number < there), place * apart, _FAR)
 
 
 def _label_planes(valid: Any, mask: Any) -> Tensor:

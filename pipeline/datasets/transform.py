@@ -50,10 +50,8 @@ def to_batch(windows: Windows, config: AugmentConfig | None = None) -> Batch:
     image = _intensities(image, inside, numbers, config or AugmentConfig())
     level = slice(None) if windows.volumes else 0
     masks = _masks(windows, labels, level)
-    targets = [
-        Target(mask=None if masks is None else masks[place], grade=grade)
-        for place, grade in enumerate(windows.grades or (None,) * len(windows))
-    ]
+    each = (None,) * len(windows) if masks is None else masks.unbind()
+    targets = [Target(mask=mask, grade=grade) for mask, grade in zip(each, windows.grades or (None,) * len(windows), strict=True)]
     if found is not None:
         targets = _with_objects(targets, found, bits, warped="matrix" in numbers)
     images, valids = cast("Sequence[Tensor]", image[:, :, level]), cast("Sequence[Tensor]", valid[:, 0, level])

@@ -159,10 +159,11 @@ def gathered(
 ) -> Windows:
     """Windows of pixels and labels that are cut already, with all that goes with them; ``levels`` of each sample's slices."""
     plans = [plan for _, plan in wanted]
-    rows = [_numbers(plan, stack, source.channels, slices or 1) for plan, stack in zip(plans, levels, strict=True)]
-    layout = tuple((name, number.shape) for name, number in rows[0].items())
-    numbers = torch.from_numpy(np.stack([np.concatenate([number.ravel() for number in row.values()]) for row in rows]))
-    placements = tuple(source.placement(index) if plan.whole else Placement.identity(*plan.size) for index, plan in wanted)
+    named = _numbers(plans, levels, source.channels, slices or 1)
+    layout = tuple((name, number.shape[1:]) for name, number in named.items())
+    numbers = torch.from_numpy(np.concatenate([number.reshape(len(plans), -1) for number in named.values()], axis=1))
+    itself = {plan.size: Placement.identity(*plan.size) for plan in plans}
+    placements = tuple(source.placement(index) if plan.whole else itself[plan.size] for index, plan in wanted)
     cases = tuple(source.case_of(index) for index, _ in wanted)
     canvas = int(pixels.shape[-2]), int(pixels.shape[-1])
     found = proposed = None
@@ -216,12 +217,16 @@ def _paste(pixels: Any, labels: Any, plane: StoredPlane | None, plan: Plan) -> N
             labels[1 + byte, y1:y2, x1:x2] = plan.turn.array(as_bytes[..., byte::wide])
 
 
-def _numbers(plan: Plan, stack: Sequence[Level], channels: int, depth: int) -> Numbers:
-    """What one sample needs on the device beside pixels; grey images count as colour ones, and slices behind the last as it."""
-    levels = [stack[min(level, len(stack) - 1)] for level in range(depth)]
-    offset, scale = (np.stack([np.broadcast_to(level[which], channels) for level in levels], axis=1) for which in (0, 1))
-    rows, columns = plan.turn.size(*plan.region[2:])
-    return {"offset": offset, "scale": scale, "middle": np.array([columns / 2, rows / 2], dtype=np.float32), **plan.numbers}
+def _numbers(plans: Sequence[Plan], stacks: Sequence[Sequence[Level]], channels: int, depth: int) -> Numbers:
+    """What samples need on the device beside pixels, (B, ...) each; grey images count as colour ones, and slices behind the last as it."""
+    levels = np.empty((2, len(plans), channels, depth), dtype=np.float32)
+    for sample, stack in enumerate(stacks):
+        for level in range(depth):
+            levels[0, sample, :, level], levels[1, sample, :, level] = stack[min(level, len(stack) - 1)]
+    sizes = [plan.turn.size(*plan.region[2:]) for plan in plans]
+    middle = np.array([(columns / 2, rows / 2) for rows, columns in sizes], dtype=np.float32)
+    drawn = {name: np.stack([plan.numbers[name] for plan in plans]) for name in plans[0].numbers}
+    return {"offset": levels[0], "scale": levels[1], "middle": middle, **drawn}
 
 
 def _objects(every: Sequence[Objects | None], plans: Sequence[Plan], canvas: tuple[int, int]) -> FoundObjects | None:

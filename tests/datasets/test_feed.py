@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from pipeline.datasets.augment import AugmentConfig
-from pipeline.datasets.feed import Feed, Pool, ahead
+from pipeline.datasets.feed import Feed, Job, Pool, ahead
 from pipeline.datasets.loader import TrainingLoader
 from pipeline.datasets.normalise import NormaliseConfig
 from pipeline.datasets.places import Places
@@ -161,15 +161,22 @@ def test_the_thread_works_ahead_and_ends_with_its_iteration() -> None:
     assert len(made) < 6
 
 
-def test_cases_on_a_device_are_cut_as_those_in_memory(small_set: SmallSet) -> None:
+@pytest.mark.parametrize("changes", [ALL, AugmentConfig()], ids=["warped", "turned"])
+def test_cases_on_a_device_are_cut_as_those_in_memory(small_set: SmallSet, changes: AugmentConfig) -> None:
     store = stored(small_set)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     resident = DeviceStore(store, Layout.of(store, store.indices(store.keys())), device)
-    job = TrainingLoader(store, store.keys(), Sampling(augment=ALL), 4, 0, 0)._job(0)
-    there, here = (source.cut(job.samples) for source in (resident, store))  # type: ignore[union-attr]
-    assert torch.equal(there.pixels.cpu(), here.pixels)
-    assert torch.equal(there.labels.cpu(), here.labels)
-    assert there.placements == here.placements
+    loader = TrainingLoader(store, store.keys(), Sampling(augment=changes, crop=(70, 50)), 4, 0, 0)  # higher than an image
+    turns = set()
+    for number in range(len(loader)):
+        job = loader._job(number)
+        assert isinstance(job, Job)
+        there, here = (source.cut(job.samples) for source in (resident, store))
+        assert torch.equal(there.pixels.cpu(), here.pixels)
+        assert torch.equal(there.labels.cpu(), here.labels)
+        assert there.placements == here.placements
+        turns |= {plan.turn for _, plan in job.samples}
+    assert len(turns) > 4
 
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["all of one kind", "one of 16 bits"])
@@ -181,7 +188,7 @@ def test_the_bytes_that_a_device_would_hold_are_known_before(small_set: SmallSet
     layout = Layout.of(store, store.indices(store.keys()))
     resident = DeviceStore(store, layout, torch.device("cpu"))
     pixels = (11 * 3 + 1) * 4 if mixed else 12 * 3  # of different kinds all become float32
-    assert layout.nbytes == resident._pixels.nbytes + resident._labels.nbytes == 60 * 84 * (pixels + 12 * 2)
+    assert layout.nbytes == resident._pixels.nbytes + resident._labels.nbytes == 60 * 84 * (pixels + 12 * 2) + (4 if mixed else 1) + 2
     job = TrainingLoader(store, store.keys(), Sampling(augment=ALL), 4, 0, 0)._job(0)
     there, here = (source.cut(job.samples) for source in (resident, store))  # type: ignore[union-attr]
     assert torch.equal(there.pixels.float(), here.pixels.float())
