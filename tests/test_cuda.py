@@ -19,8 +19,14 @@ from pipeline.datasets import feed
 from pipeline.datasets.loader import CaseStore, TrainingLoader, evaluation_batches
 from pipeline.datasets.windows import Windows
 from pipeline.errors import InterruptedRun, TrainingError
+from pipeline.models.mask_rcnn import in_full_groups
 from pipeline.models.precision import choose_precision, has_bfloat16
+from pipeline.models.two_stage import TwoStage
 from pipeline.tasks.paste import paste
+from pipeline.tasks.semantic import SemanticTask
+from pipeline.training import steps
+from pipeline.training.replay import Replayed
+from pipeline.training.steps import Steps
 from pipeline.types import Batch
 from tests.training.tiny import tiny_config, train_tiny, weights, write_data
 
@@ -31,6 +37,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
 ]
 ALL = "{rotation_deg: 20, scale: [0.8, 1.25], elastic: 4, gamma: 0.3, gain: 0.2, bias: 0.2, blur_sigma: 1}"
+DROPOUT = "{name: unet, widths: [4, 8], dropout: 0.3}"
 DETECTOR = (
     "{name: mask_rcnn, backbone: resnet18, fpn_channels: 8, representation: 16, mask_width: 8, mask_layers: 1, roi_samples: 16, "
     "rpn_samples: 32, rpn_before_nms: [60, 40], rpn_after_nms: [30, 20]}"
@@ -115,23 +122,89 @@ def test_a_stopped_run_goes_on_and_ends_close_to_one_that_was_never_stopped(root
     assert resumed.metrics["validation/dice"] == pytest.approx(whole.metrics["validation/dice"], abs=0.1)
 
 
-def test_a_training_step_waits_for_nothing(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch raises at every call that would wait for the GPU; the first steps may, while they choose algorithms and make buffers."""
-    from pipeline.training import loop
-
-    take_step, steps = loop.take_step, []
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "as written"])
+def test_a_training_step_waits_for_nothing(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool) -> None:
+    """torch raises at every call that would wait for the GPU; the first steps may, while they choose algorithms, make buffers or record."""
+    take, taken = Steps.take, []
 
     def guarded(*arguments: Any) -> None:
-        torch.cuda.set_sync_debug_mode("default" if len(steps) < 3 else "error")
+        torch.cuda.set_sync_debug_mode("default" if len(taken) <= steps.WARM_UP else "error")
         try:
-            take_step(*arguments)
+            take(*arguments)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        steps.append(1)
+        taken.append(1)
 
-    monkeypatch.setattr(loop, "take_step", guarded)
+    monkeypatch.setattr(Steps, "take", guarded)
+    if not recorded:
+        monkeypatch.setattr(steps, "why_not_recorded", lambda *_: "a test")
     train(tiny_config(root, train__epochs=2, train__ema=0.9), root, tmp_path / "run")
-    assert len(steps) == 12
+    assert len(taken) == 12
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"train__clip_norm": 0.1, "data__augment": ALL}, {"model": "{name: unet, widths: [4, 8], dropout: 0.3}"}]
+)
+def test_recorded_steps_learn_what_steps_as_written_learn(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]
+) -> None:
+    rows, replayed, call = {}, [], Replayed.__call__
+
+    def counted(*arguments: Any) -> Any:
+        replayed.append(1)
+        return call(*arguments)
+
+    monkeypatch.setattr(Replayed, "__call__", counted)
+    for name in ("recorded", "written"):
+        if name == "written":
+            replayed.clear()
+            monkeypatch.setattr(steps, "why_not_recorded", lambda *_: "a test")
+        train(tiny_config(root, train__epochs=6, train__ema=0.9, **changes), root, tmp_path / name)
+        rows[name] = history(tmp_path / name)
+        assert bool(replayed) == (name == "recorded")
+    ours, theirs = ([[row[key] for key in ("train/loss", "train/gradient_norm", "learning_rate")] for row in rows[name]] for name in rows)
+    loose = "model" in changes  # dropout draws others
+    for own, other in zip(ours, theirs, strict=True):
+        assert own == pytest.approx(other, rel=0.2 if loose else 0.03)
+        assert own[2] == pytest.approx(other[2], rel=1e-5), "the schedule is followed"
+    average = [weights(tmp_path / name) for name in rows]
+    for key, value in average[0].items() if not loose else ():
+        assert float((value.float() - average[1][key].float()).norm()) <= 0.05 * float(value.float().norm()) + 1e-3, key
+
+
+@pytest.mark.parametrize("when", ["forward", "backward"])
+def test_a_network_whose_losses_ask_for_values_is_trained_as_written(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    forward = SemanticTask.forward
+
+    def asks(self: SemanticTask, batch: Batch) -> dict[str, torch.Tensor]:
+        losses = forward(self, batch)
+        for loss in losses.values():
+            if when == "forward":
+                loss.item()
+            elif loss.requires_grad:
+                loss.register_hook(lambda gradient: gradient * (1 if gradient.item() > 0 else 2))
+        return losses
+
+    replayed: list[int] = []
+    monkeypatch.setattr(Replayed, "__call__", lambda *_: replayed.append(1))
+    monkeypatch.setattr(SemanticTask, "forward", asks)
+    train(tiny_config(root, DROPOUT, train__epochs=3), root, tmp_path / "run")
+    losses = [row["train/loss"] for row in history(tmp_path / "run")]
+    assert losses[-1] < losses[0]
+    assert not replayed
+    assert torch.cuda.get_sync_debug_mode() == 0
+
+
+def test_what_cannot_be_recorded_for_another_reason_is_one_sentence(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    monkeypatch.setattr(steps, "Replayed", failing)
+    with pytest.raises(TrainingError, match=r"cannot be recorded as a CUDA graph \(operation not permitted.*train.compile: off"):
+        train(tiny_config(root), root, tmp_path / "run")
+    train(tiny_config(root, train__compile="off"), root, tmp_path / "off")
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.2], ids=["windows travel", "cases lie on the device"])
@@ -220,13 +293,40 @@ def test_masks_are_pasted_as_on_the_cpu() -> None:
     assert (there != here).mean() < 1e-5
 
 
-def test_a_detector_takes_its_steps(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_a_detector_takes_its_steps_with_and_without_recorded_parts(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, precision: str
+) -> None:
     settings = {"task": "{name: detection, detections: 8}", "data__crops_per_image": 1, "data__crop": "[40, 48]"}
-    config = tiny_config(root, DETECTOR, train__epochs=2, train__precision="auto", **settings)
-    result = train(config, root, tmp_path / "run")
-    rows = history(tmp_path / "run")
-    assert {f"train/loss/{name}" for name in ("rpn_objectness", "rpn_box", "class", "box", "mask")} < rows[0].keys()
-    assert 0 <= result.metrics["validation/ap50"] <= 1
+    config = tiny_config(root, DETECTOR, train__epochs=3, train__precision=precision, **settings)
+    losses = []
+    for name in ("recorded", "written"):
+        if name == "written":
+            monkeypatch.setattr(TwoStage, "dense_parts", ())
+        result = train(config, root, tmp_path / name)
+        rows = history(tmp_path / name)
+        assert {f"train/loss/{name}" for name in ("rpn_objectness", "rpn_box", "class", "box", "mask")} < rows[0].keys()
+        assert 0 <= result.metrics["validation/ap50"] <= 1
+        losses.append([row["train/loss"] for row in rows])
+    assert "cannot be recorded" not in caplog.text
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
+def test_masks_of_any_number_of_objects_are_those_of_the_layers_alone() -> None:
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
+
+    torch.manual_seed(0)
+    plain = MaskRCNNHeads(8, [8, 8], dilation=1).to(DEVICE)
+    grouped = in_full_groups(MaskRCNNHeads)(8, [8, 8], dilation=1).to(DEVICE)
+    grouped.load_state_dict(plain.state_dict())
+    for count in (0, 1, 63, 64, 65):
+        x = torch.randn(count, 8, 14, 14, device=DEVICE)
+        ours, theirs = (layers(x.clone().requires_grad_()) for layers in (grouped, plain))
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=5e-3)
+        gradients = [torch.autograd.grad(out.square().sum(), layers.parameters()) for out, layers in ((ours, grouped), (theirs, plain))]
+        for own, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(own, other, atol=0.02 * float(other.abs().max()) + 1e-6, rtol=0.02)
 
 
 @pytest.mark.slow

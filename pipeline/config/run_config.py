@@ -110,7 +110,9 @@ class TrainConfig(Strict):
     )
     channels_last: bool = True
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="torch.compile the network; auto: on a GPU, with crops of one size, if the run is long enough to pay for it"
+        "auto",
+        description="on: torch.compile the network; auto: on a GPU, in long runs on crops of one size whose steps cannot be recorded as a "
+        "CUDA graph; off: neither compiled nor recorded",
     )
     validate_every: Epoch | Minutes | Annotated[tuple[Epoch, ...], Field(min_length=1)] = Field(
         1,

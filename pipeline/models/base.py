@@ -72,6 +72,8 @@ class Network(nn.Module):
     ``loss_mask``: after a forward pass in training, bool that broadcasts to (B, 1, H, W): the pixels that have logits, where not all do.
     ``compilable``: torch.compile makes one graph of it for images of one size, in training and in evaluation mode. False where what is
     computed depends on what is found.
+    ``dense_parts``: where not all of it is compilable, names of modules that calculate the same for every image of one size; the first sees
+    the images, each other one the values that the one before gives, as a list.
     ``slow_in_channels_last``: whether a training step on a CPU takes longer in that memory format; of most networks it takes half.
     ``not_exportable``: why it cannot be exported (ONNX) with free height and width; empty where it can.
     """
@@ -81,6 +83,7 @@ class Network(nn.Module):
     min_batch_size: int = 1
     loss_mask: Tensor | None = None
     compilable: bool = True
+    dense_parts: tuple[str, ...] = ()
     slow_in_channels_last: bool = False
     not_exportable: str = ""
 

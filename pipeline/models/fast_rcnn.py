@@ -36,6 +36,7 @@ class FastRCNNConfig(RegionConfig, PyramidHeadsConfig):
 class FastRCNN(RegionDetector):
     """``batch_losses``: class, box."""
 
+    dense_parts = ("backbone",)
     slow_in_channels_last = True
 
     def __init__(self, config: FastRCNNConfig, in_channels: int, classes: int) -> None:

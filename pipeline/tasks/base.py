@@ -74,6 +74,8 @@ class Task(nn.Module, abc.ABC):
 
     ``volumes``: the network looks at neighbouring slices, so that an image of a batch is a volume (types/sample.py, Batch).
     ``uses_thresholds``: whether a threshold decides on each class, rather than the highest of all classes' probabilities.
+    ``reads_pixels_alone``: of a batch of crops, :meth:`forward` reads nothing but ``images``, ``valid`` and ``masks``, one tensor each, and
+    asks the device for nothing.
     ``headline`` names the entry of :meth:`summarise` by which the best epoch is chosen (higher is better). ``thresholds`` are the
     decision thresholds by class name that ``score`` uses; empty: the family's defaults. ``precision``: what the network calculates in
     while it predicts, of the families that have been compared with float32 (inference/ and training/ set it). ``engine``: what runs the
@@ -89,6 +91,7 @@ class Task(nn.Module, abc.ABC):
     explains: bool = False
     doubts: bool = False
     uses_thresholds: bool = True
+    reads_pixels_alone: bool = False
     headline: str
     thresholds: Mapping[str, float]
     temperatures: Mapping[str, float] = MappingProxyType({})

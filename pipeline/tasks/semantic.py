@@ -82,6 +82,8 @@ class SemanticConfig(TaskConfig):
 class SemanticTask(Task):
     """A network of C channels (``label_map.channels``) with its losses and its way of predicting."""
 
+    reads_pixels_alone = True
+
     def __init__(self, config: SemanticConfig, network: Network, label_map: LabelMap) -> None:
         super().__init__()
         if config.upscaling_logit and not label_map.independent:

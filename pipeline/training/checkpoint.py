@@ -224,7 +224,7 @@ def _optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor
     """Tensors by "PARAMETER.NAME", and the groups' settings as JSON values."""
     state = optimizer.state_dict()
     slots = {f"{index}.{name}": value for index, slot in state["state"].items() for name, value in slot.items() if torch.is_tensor(value)}
-    return slots, state["param_groups"]
+    return slots, [group | {"lr": group.get("rate", group["lr"])} for group in state["param_groups"]]
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, slots: Mapping[str, Tensor], groups: list[dict[str, Any]]) -> None:

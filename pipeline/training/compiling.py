@@ -1,12 +1,15 @@
-"""torch.compile for a network in training: where it pays, and never so that a run fails by it."""
+"""A network that is compiled, or recorded in part, for its training: where it pays, and never so that a run fails by it."""
 
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from pipeline.config import RunConfig, TrainConfig
 from pipeline.models.base import Network
@@ -14,11 +17,10 @@ from pipeline.models.precision import Precision, autocast
 
 log = logging.getLogger(__name__)
 
-COMPILE_STEPS = 5_000
-"""Compiling takes about a minute and saves some 10 ms per step of a U-Net on an H100 or H200, so that it pays from about this many
-steps on."""
-COMPILE_MINUTES = 10.0
-"""Of a run with a time limit (train.minutes), compiling may take a tenth."""
+LONG_STEPS = 5_000
+"""A minute of preparation pays from about this many steps on: compiling saves some 10 ms per step of a U-Net on an H200."""
+LONG_MINUTES = 10.0
+"""Of a run with a time limit (train.minutes), preparation may take a tenth."""
 
 
 def why_not_compiled(config: RunConfig, network: Network, device: str, steps: int) -> str:
@@ -43,37 +45,74 @@ def why_not_compiled(config: RunConfig, network: Network, device: str, steps: in
 
 def is_long(train: TrainConfig, steps: int) -> bool:
     """Whether a run of ``steps`` steps is long enough for a minute of preparation to pay."""
-    return steps >= COMPILE_STEPS and (train.minutes is None or train.minutes >= COMPILE_MINUTES)
+    return steps >= LONG_STEPS and (train.minutes is None or train.minutes >= LONG_MINUTES)
 
 
-def compile_network(network: Network, images: Tensor, precision: Precision, *, graphs: bool) -> bool:
+def compile_network(network: Network, images: Tensor, precision: Precision) -> bool:
     """Compile ``network`` in place (its parameters keep their names) for images of this shape; False, and a warning, where that fails.
 
     Forward and backward passes over ``images`` show whether it works; weights, running statistics and random numbers are as before.
-    ``graphs``: replay CUDA graphs, for which every forward pass must be followed by its backward pass, and no gradient be kept.
     """
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    network.compile(mode="reduce-overhead" if graphs and images.is_cuda else "default", dynamic=False)
+    network.compile(dynamic=False)
     try:
-        for _ in range(3):  # with CUDA graphs the first pass only warms up, the second is recorded and the third replayed
-            with torch.random.fork_rng([images.device] if images.is_cuda else []), autocast(images.device, precision):
+        with _as_before(network), torch.random.fork_rng([images.device] if images.is_cuda else []):
+            with autocast(images.device, precision):
                 outputs = network(images)
             outputs = outputs if isinstance(outputs, list) else [outputs]
             torch.stack([output.float().mean() for output in outputs]).sum().backward()
-            network.zero_grad()
         return True
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
         network._compiled_call_impl = None
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        log.warning("train.compile: the network cannot be compiled here (%s) and is trained uncompiled", why)
+        log.warning("train.compile: the network cannot be compiled here (%s) and is trained uncompiled", first_line(error))
         return False
+
+
+def record_dense_parts(network: Network, images: Tensor, precision: Precision) -> bool:
+    """Replace the forward and backward passes of ``network.dense_parts``, in training, by recorded ones (CUDA graphs) for images of this
+    shape on a GPU; False where that fails, and the network is as it was. Each forward pass must be followed by its backward pass."""
+    modules = [network.get_submodule(name) for name in network.dense_parts]
+    written = [module.forward for module in modules]
+    inputs: Any = images
+    samples = []
+    try:
+        # Weights that are cast once for both passes would be cast by nobody when they are replayed.
+        with _as_before(network), torch.autocast(images.device.type, torch.bfloat16, precision == "bfloat16", cache_enabled=False):
+            for module in modules:
+                samples.append((inputs,))
+                with torch.no_grad():
+                    outputs = module(inputs)
+                inputs = [value.clone().requires_grad_() for value in tree_leaves(outputs)]
+            torch.cuda.make_graphed_callables(tuple(modules), tuple(samples))
+        # They are recorded on a stream of their own, for which torch waits as it should, and would say so.
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
+        return True
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        for module, forward in zip(modules, written, strict=True):
+            module.forward = forward
+        log.warning("parts of this network cannot be recorded as CUDA graphs (%s); it is trained without", first_line(error))
+        return False
+
+
+@contextmanager
+def _as_before(network: Network) -> Iterator[None]:
+    """Running statistics are, after this block, as before, and there is no gradient."""
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    try:
+        yield
     finally:
         network.zero_grad()
         with torch.no_grad():
             for name, buffer in network.named_buffers():
                 buffer.copy_(buffers[name])
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a compiler or driver says, in short."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def eager(network: Network) -> AbstractContextManager[None]:

@@ -8,7 +8,6 @@ the bit as one that was not. (Not with a time limit, ``train.minutes``, whose sc
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import math
@@ -22,16 +21,16 @@ from torch import Tensor
 from pipeline.config import TrainConfig
 from pipeline.datasets.loader import TrainingLoader
 from pipeline.errors import InterruptedRun
-from pipeline.models.precision import autocast
 from pipeline.tasks.base import Task
 from pipeline.training.checkpoint import Progress, State, load_checkpoint, newest
 from pipeline.training.clock import Clock
 from pipeline.training.compiling import eager, is_long
 from pipeline.training.keeper import Keeper, cut_history
 from pipeline.training.meter import LossMeter
-from pipeline.training.optimise import average_buffers, clip_gradient, learning_rate, run_fraction, set_rate
+from pipeline.training.optimise import average_buffers, learning_rate, run_fraction, set_rate
 from pipeline.training.platform import fast_convolutions
 from pipeline.training.setup import Setup
+from pipeline.training.steps import Steps
 from pipeline.training.validation import Scored, score_images, summary
 from pipeline.types import Batch
 
@@ -54,9 +53,10 @@ def fit(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, s
     progress, train = state.progress, setup.config.train
     resume(setup, state)
     clock = Clock(setup.accelerator, setup.interrupt, progress)
+    steps = Steps(setup, model, task, state)
     with Keeper(setup, state) as keeper:
         while progress.epoch < train.epochs and not progress.finished:
-            metrics = train_epoch(setup, model, task, state, clock)
+            metrics = train_epoch(setup, steps, task, state, clock)
             if clock.stop_requested:
                 keeper.checkpoint(wait=True)
                 raise interrupted(setup)
@@ -86,7 +86,7 @@ def resume(setup: Setup, state: State) -> None:
         cut_history(setup.run_dir / "history.jsonl", progress.epoch)
 
 
-def train_epoch(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, state: State, clock: Clock) -> dict[str, float]:
+def train_epoch(setup: Setup, steps: Steps, task: Task, state: State, clock: Clock) -> dict[str, float]:
     """Train the rest of an epoch, or until the time is up or the run is asked to stop; returns its numbers, all of them finite."""
     config, train, progress = setup.config, setup.config.train, state.progress
     batches = epoch_batches(setup, progress.epoch)
@@ -103,7 +103,7 @@ def train_epoch(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task:
                 break
             set_rate(state.optimizer, learning_rate(done, train))
             setup.unfreezing.apply(done)
-            take_step(setup, model, task, state, meter, group)
+            steps.take(group, meter)
             progress.batch += len(group)
             progress.step += 1
             if due := clock.is_due():
@@ -119,27 +119,10 @@ def train_epoch(setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task:
     seconds = time.monotonic() - began
     images = (progress.batch - first_batch) * train.batch_size * (config.data.slices or 1) * setup.accelerator.num_processes
     metrics = {f"train/{name}": total / max(progress.batch, 1) for name, total in progress.running.items()}
-    rate = state.optimizer.param_groups[0]["lr"]
+    first = state.optimizer.param_groups[0]
+    rate = first.get("rate", first["lr"])  # as it was where the run was stopped after an epoch's last step
     # Slices of a volume are images.
     return metrics | {"learning_rate": rate, "train/seconds": seconds, "images_per_second": images / seconds}
-
-
-def take_step(
-    setup: Setup, model: Callable[[Batch], dict[str, Tensor]], task: Task, state: State, meter: LossMeter, group: list[Batch]
-) -> None:
-    """One step of the optimiser over a group of batches. Nothing here waits for the device."""
-    accelerator, train = setup.accelerator, setup.config.train
-    for number, batch in enumerate(group, start=1):
-        # Processes exchange gradients once a step, at its last batch.
-        with contextlib.nullcontext() if number == len(group) else accelerator.no_sync(model):
-            with autocast(accelerator.device, setup.precision):
-                losses = model(batch)
-            accelerator.backward(meter.add_losses(losses, batch) / len(group))
-    meter.end_step(clip_gradient(task.parameters(), train.clip_norm))
-    state.optimizer.step()
-    state.optimizer.zero_grad()
-    if state.average is not None:
-        state.average.update(task)
 
 
 def show_progress(setup: Setup, task: Task, progress: Progress, meter: LossMeter, batches: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.errors import TrainingError
 from pipeline.training.checkpoint import Progress
-from pipeline.types import Batch, CaseKey
+from pipeline.types import CaseKey
 
 REMEDY = "lower train.learning_rate, set train.clip_norm, or look at these cases"
 
@@ -36,14 +36,12 @@ class LossMeter:
         self.batches = progress.batch
         """Of the epoch, how many have been looked at."""
 
-    def add_losses(self, losses: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Note a batch's losses, scalars by name; gives their sum in float32, which is to be minimised."""
-        values = torch.stack([loss.float() for loss in losses.values()])
+    def add_losses(self, names: Sequence[str], values: Tensor, cases: Sequence[CaseKey]) -> None:
+        """Note a batch's losses, float32 (N) without gradients."""
         step = self._steps[-1]
-        step.names += losses
-        step.values.append(values.detach())
-        step.cases.append(batch.cases)
-        return values.sum()
+        step.names += names
+        step.values.append(values)
+        step.cases.append(cases)
 
     def end_step(self, norm: Tensor) -> None:
         """Note the norm of the step's gradient, a scalar."""

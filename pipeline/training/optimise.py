@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline.config import TrainConfig
 
@@ -44,7 +43,15 @@ def clip_gradient(parameters: Iterable[nn.Parameter], largest: float | None) -> 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group ``rate`` times its factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["factor"]
+        group["rate"] = rate * group["factor"]
+        if not isinstance(group["lr"], torch.Tensor):
+            group["lr"] = group["rate"]
+
+
+def read_rates_from(optimizer: torch.optim.Optimizer, rates: Iterable[torch.Tensor]) -> None:
+    """Let AdamW take each group's rate from a number on the device, for steps that are recorded; :func:`set_rate` only notes it then."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["capturable"], group["lr"] = True, rate
 
 
 def learning_rate(done: float, config: TrainConfig) -> float:
@@ -81,7 +88,7 @@ class AveragedWeights:
     """Exponential moving average of a network's weights (buffers are copied): smoother than the last step's, often better.
 
     The first steps count more (decay (1 + n) / (10 + n) until that exceeds ``decay``), so that the random start is forgotten. All
-    weights are averaged by torch's multi-tensor function. torch's AveragedModel is not used because it keeps its count of steps in a
+    weights are averaged by torch's multi-tensor functions. torch's AveragedModel is not used because it keeps its count of steps in a
     tensor, and waits for the device at each step to read it.
     """
 
@@ -89,13 +96,28 @@ class AveragedWeights:
         self.decay = decay
         self.steps = 0
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
-        self._weights, self._buffers = list(self.network.parameters()), _by_kind(self.network.buffers())
+        self._weights: list[torch.Tensor] = list(self.network.parameters())
+        self._buffers = _by_kind(self.network.buffers())
+
+    def update(self, network: nn.Module) -> None:
+        """After a step."""
+        self.follow(network, self.next_share())
+
+    def next_share(self) -> float:
+        """How much the weights after the next step count in the average."""
+        self.steps += 1
+        return 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        self.steps += 1
-        average = get_ema_multi_avg_fn(min(self.decay, (1 + self.steps) / (10 + self.steps)))
-        average(self._weights, list(network.parameters()), self.steps)
+    def follow(self, network: nn.Module, share: float | torch.Tensor) -> None:
+        """Move the average by ``share`` of the way towards the network's weights; a tensor where it changes while the work is recorded."""
+        weights: list[torch.Tensor] = list(network.parameters())
+        if isinstance(share, torch.Tensor):
+            way = list(torch._foreach_sub(weights, self._weights))
+            torch._foreach_mul_(way, share)
+            torch._foreach_add_(self._weights, way)
+        else:
+            torch._foreach_lerp_(self._weights, weights, share)
         for own, theirs in zip(self._buffers, _by_kind(network.buffers()), strict=True):
             torch._foreach_copy_(own, theirs)
 

@@ -21,6 +21,8 @@ from pipeline.models.base import Network
 log = logging.getLogger(__name__)
 
 _NUMBERED = r"cuda:\d{1,4}"
+SWITCH_SECONDS = 5e-4
+"""After so long Python lets the other thread go on, where one launches steps and one makes batches: its own 5 ms are as long as a step."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h> of glibc
 
 
@@ -163,6 +165,8 @@ def prepare_machine(device: str) -> str:
     if len(chosen) > 1:
         raise ConfigError(f"--device {device}: one device is meant here")
     kept = keep_freed_memory()
+    if chosen[0].startswith("cuda"):
+        sys.setswitchinterval(SWITCH_SECONDS)
     log.debug("device %s, %d threads, freed memory %s", chosen[0], set_threads(), "kept" if kept else "given back")
     return chosen[0]
 

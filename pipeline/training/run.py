@@ -22,7 +22,7 @@ from pipeline.bundles.leakage import INHERITED
 from pipeline.config import RunConfig
 from pipeline.datasets.sharing import ALONE, Team
 from pipeline.errors import ConfigError
-from pipeline.models.base import memory_format, to_channels_last
+from pipeline.models.base import Network, memory_format, to_channels_last
 from pipeline.models.detector import DetectorConfig
 from pipeline.models.precision import allow_tf32, choose_precision
 from pipeline.models.weights import Loaded
@@ -32,7 +32,7 @@ from pipeline.tracking.record import RecordedInputs, table_texts, with_card
 from pipeline.tracking.tracker import open_tracker
 from pipeline.training.checkpoint import Progress, State, newest
 from pipeline.training.clock import Interrupt
-from pipeline.training.compiling import compile_network, why_not_compiled
+from pipeline.training.compiling import compile_network, record_dense_parts, why_not_compiled
 from pipeline.training.finish import conclude
 from pipeline.training.loop import fit, steps_per_epoch
 from pipeline.training.optimise import AveragedWeights, make_optimizer
@@ -40,6 +40,7 @@ from pipeline.training.platform import channels_last_suits, choose_device, enoug
 from pipeline.training.result import TrainingResult
 from pipeline.training.run_folder import PLAN, Data, open_run_dir, prepare_data, record_run, without_names
 from pipeline.training.setup import Setup
+from pipeline.training.steps import why_not_recorded
 from pipeline.training.transfer import GradualUnfreezing, check_source, inherited_images, load_weights, rate_factors
 from pipeline.types import ProgressCallback, no_progress
 
@@ -145,7 +146,7 @@ def train(
         with open_tracker(config, run_dir, active=main, resume=resume) as tracker:
             setup = Setup(config, data.store, data.split, run_dir, accelerator, precision, tracker, advance, interrupt, unfreezing)
             start_record(setup, data, task, about, loaded, given, tags or {})
-            compile_if_it_pays(setup, task)
+            prepare_network(setup, task)
             model = accelerator.prepare_model(task)
             start_up = time.monotonic() - began
             try:
@@ -230,25 +231,38 @@ def start_record(
         setup.tracker.tags(tags)
 
 
-def compile_if_it_pays(setup: Setup, task: Task) -> None:
-    """Compile the network, where ``train.compile`` asks for it or it pays, and where that works."""
-    config, accelerator = setup.config, setup.accelerator
-    why = why_not_compiled(config, task.network, accelerator.device.type, steps_per_epoch(setup) * config.train.epochs)
-    if why:
-        log.log(
-            logging.WARNING if config.train.compile == "on" else logging.DEBUG,
-            "train.compile: the network is not compiled, because %s",
-            why,
-        )
-        return
-    assert config.data.crop is not None
-    shape = (config.train.batch_size, setup.store.channels, *([config.data.slices] if config.data.slices else []), *config.data.crop)
-    images = torch.zeros(shape, device=accelerator.device).contiguous(memory_format=memory_format(task.network))
+def prepare_network(setup: Setup, task: Task) -> None:
+    """Compile the network, where ``train.compile`` asks for it or it pays, or record its dense parts, and each only where that works."""
+    config, accelerator, network = setup.config, setup.accelerator, task.network
     task.train()
-    # CUDA graphs reuse the memory of gradients, which accumulation keeps from batch to batch and several processes exchange.
-    graphs = config.train.accumulate == 1 and accelerator.num_processes == 1
-    with fast_convolutions(one_size=True):
-        compile_network(task.network, images, setup.precision, graphs=graphs)
+    if config.train.compile == "auto" and not why_not_recorded(setup, task):
+        return  # nothing is left that a compiler would save
+    if (why := why_not_compiled(config, network, accelerator.device.type, steps_per_epoch(setup) * config.train.epochs)) == "":
+        assert config.data.crop is not None
+        with fast_convolutions(one_size=True):
+            compile_network(network, blank_images(setup, network, config.data.crop), setup.precision)
+        return
+    asked = config.train.compile == "on"
+    log.log(logging.WARNING if asked else logging.DEBUG, "train.compile: the network is not compiled, because %s", why)
+    rows, columns = config.data.crop or config.data.normalise.working_size or (0, 0)
+    # Recorded gradients are overwritten, so that none can be kept from batch to batch, or exchanged.
+    alone = (
+        config.train.compile != "off"
+        and config.train.accumulate == 1
+        and accelerator.num_processes == 1
+        and config.train.unfreeze_at is None
+    )
+    if network.dense_parts and accelerator.device.type == "cuda" and rows and alone:
+        assert isinstance(network.multiple, int)
+        size = (-(-rows // network.multiple) * network.multiple, -(-columns // network.multiple) * network.multiple)
+        record_dense_parts(network, blank_images(setup, network, size), setup.precision)
+
+
+def blank_images(setup: Setup, network: Network, size: tuple[int, int]) -> torch.Tensor:
+    """A batch as training has them."""
+    config = setup.config
+    shape = (config.train.batch_size, setup.store.channels, *([config.data.slices] if config.data.slices else []), *size)
+    return torch.zeros(shape, device=setup.accelerator.device).contiguous(memory_format=memory_format(network))
 
 
 def with_fitted_anchors(config: RunConfig, data: Data) -> RunConfig:

@@ -162,11 +162,13 @@ class Batch:
             tensor.record_stream(stream)
 
     def _tensors(self) -> Iterator[Any]:
-        yield from self.images
-        yield from self.valid
+        for many in (self.images, self.valid):
+            yield from [many] if hasattr(many, "record_stream") else many
         yield from self.proposals or ()
+        if self.masks is not None:
+            yield self.masks
         for target in self.targets or ():
-            fields = target.mask, target.boxes, target.labels, target.instance_masks
+            fields = None if self.masks is not None else target.mask, target.boxes, target.labels, target.instance_masks
             yield from (tensor for tensor in fields if tensor is not None)
 
 

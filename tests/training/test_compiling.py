@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.config import TrainConfig
 from pipeline.models.base import Network
-from pipeline.training.compiling import COMPILE_MINUTES, COMPILE_STEPS, compile_network, eager, why_not_compiled
+from pipeline.training.compiling import LONG_MINUTES, LONG_STEPS, compile_network, eager, why_not_compiled
 from tests.training.tiny import tiny_config
 
 
@@ -33,15 +33,15 @@ def test_on_and_off_may_be_written_as_yaml_reads_them(written: Any, meant: str) 
 @pytest.mark.parametrize(
     ("changes", "device", "steps", "why"),
     [
-        ({}, "cuda", COMPILE_STEPS, ""),
-        ({}, "cuda", COMPILE_STEPS - 1, "too short"),
-        ({"train__minutes": COMPILE_MINUTES}, "cuda", COMPILE_STEPS, ""),
-        ({"train__minutes": COMPILE_MINUTES / 2}, "cuda", COMPILE_STEPS, "too short"),
-        ({}, "cpu", COMPILE_STEPS, "on a CPU"),
+        ({}, "cuda", LONG_STEPS, ""),
+        ({}, "cuda", LONG_STEPS - 1, "too short"),
+        ({"train__minutes": LONG_MINUTES}, "cuda", LONG_STEPS, ""),
+        ({"train__minutes": LONG_MINUTES / 2}, "cuda", LONG_STEPS, "too short"),
+        ({}, "cpu", LONG_STEPS, "on a CPU"),
         ({"train__compile": "on"}, "cpu", 1, ""),
-        ({"train__compile": "off"}, "cuda", COMPILE_STEPS, "train.compile is off"),
-        ({"data__crop": "null"}, "cuda", COMPILE_STEPS, "many sizes"),
-        ({"train__compile": "on", "data__crop": "null"}, "cuda", COMPILE_STEPS, "many sizes"),
+        ({"train__compile": "off"}, "cuda", LONG_STEPS, "train.compile is off"),
+        ({"data__crop": "null"}, "cuda", LONG_STEPS, "many sizes"),
+        ({"train__compile": "on", "data__crop": "null"}, "cuda", LONG_STEPS, "many sizes"),
     ],
 )
 def test_what_is_compiled(tmp_path: Path, changes: dict[str, Any], device: str, steps: int, why: str) -> None:
@@ -59,7 +59,7 @@ def test_a_compiler_that_fails_leaves_the_network_as_it_was(caplog: pytest.LogCa
     numbers = torch.random.get_rng_state()
     compile_in_place = network.compile
     network.compile = lambda **_: compile_in_place(backend=no_compiler)  # type: ignore[method-assign]
-    assert not compile_network(network, torch.ones(2, 1, 8, 8), "float32", graphs=False)
+    assert not compile_network(network, torch.ones(2, 1, 8, 8), "float32")
     assert "cannot be compiled here" in caplog.text
     assert torch.equal(numbers, torch.random.get_rng_state())
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
@@ -76,7 +76,7 @@ def test_the_pass_that_tries_it_changes_nothing() -> None:
     network.compile = lambda **_: compile_in_place(backend="eager")  # type: ignore[method-assign]
     before = {name: value.clone() for name, value in network.state_dict().items()}
     numbers = torch.random.get_rng_state()
-    assert compile_network(network, torch.ones(2, 1, 8, 8), "float32", graphs=True)
+    assert compile_network(network, torch.ones(2, 1, 8, 8), "float32")
     assert torch.equal(numbers, torch.random.get_rng_state())
     assert list(network.state_dict()) == list(before)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
@@ -86,4 +86,4 @@ def test_the_pass_that_tries_it_changes_nothing() -> None:
 def test_a_network_that_says_so_is_not_compiled(tmp_path: Path) -> None:
     network = Network()
     network.compilable = False
-    assert "depends on the image" in why_not_compiled(tiny_config(tmp_path, train__compile="on"), network, "cuda", COMPILE_STEPS)
+    assert "depends on the image" in why_not_compiled(tiny_config(tmp_path, train__compile="on"), network, "cuda", LONG_STEPS)

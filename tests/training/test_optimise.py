@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from torch import nn
 from pipeline.config import TrainConfig
 from pipeline.errors import ConfigError
 from pipeline.training import platform
-from pipeline.training.optimise import AveragedWeights, learning_rate, make_optimizer, run_fraction
+from pipeline.training.checkpoint import Progress, Snapshots, State, load_checkpoint, random_state, write_snapshot
+from pipeline.training.optimise import AveragedWeights, learning_rate, make_optimizer, read_rates_from, run_fraction, set_rate
 
 SCHEDULES = ["one_cycle", "cosine", "constant"]
 
@@ -73,6 +75,43 @@ def test_averaged_weights_follow_their_closed_form() -> None:
         distance *= min(0.9, (1 + step) / (10 + step))
         assert average.network.weight.item() == pytest.approx(3 - distance, abs=1e-5)
     assert math.isclose(average.network.weight.item(), 3, abs_tol=1e-5)
+
+
+def test_an_average_follows_a_share_on_the_device_as_one_of_the_host() -> None:
+    """As recorded steps move it."""
+    averages = []
+    for number in (float, torch.tensor):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
+        average = AveragedWeights(network, decay=0.9)
+        for step in range(20):
+            with torch.no_grad():
+                for weight in network.parameters():
+                    weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(step)))
+            average.follow(network, number(average.next_share()))
+        averages.append(torch.cat([value.flatten().float() for value in average.network.state_dict().values()]))
+    torch.testing.assert_close(*averages, rtol=1e-5, atol=1e-6)
+
+
+def test_rates_that_lie_on_the_device_are_noted_and_kept_as_numbers(tmp_path: Path) -> None:
+    """A checkpoint of recorded steps has plain numbers, and resumes steps as written."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    optimizer = make_optimizer(network, TrainConfig())
+    network(torch.randn(2, 1, 8, 8)).sum().backward()
+    optimizer.step()
+    set_rate(optimizer, 0.25)
+    schedule = torch.zeros(len(optimizer.param_groups))
+    read_rates_from(optimizer, schedule.unbind())
+    set_rate(optimizer, 0.125)
+    assert [group["rate"] for group in optimizer.param_groups] == [0.125, 0.125]
+    assert float(optimizer.param_groups[0]["lr"]) == 0, "what a step reads is copied there when it is replayed"
+    progress = Progress(epoch=1)
+    write_snapshot(tmp_path, Snapshots().take(State(progress, network, optimizer), [random_state()]))
+    fresh = make_optimizer(network, TrainConfig())
+    (path,) = tmp_path.glob("*-*")
+    load_checkpoint(path, State(Progress(), network, fresh), 0)
+    assert [group["lr"] for group in fresh.param_groups] == [0.125, 0.125]
+    assert not any(group["capturable"] for group in fresh.param_groups)
 
 
 def test_a_gpu_asked_for_where_there_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from pipeline.atomic import write_text
 from pipeline.cards.card import load_card
 from pipeline.cards.find_cases import find_cases
 from pipeline.datasets.splits import Split, make_split
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InterruptedRun
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.lock import locked
 from pipeline.tracking.record import RecordedInputs
@@ -93,6 +95,26 @@ def test_a_finished_run_goes_on_when_it_is_given_more_and_says_when_nothing_is_l
     anew = train(3)
     assert (anew.message, anew.bundle_id, len(recorder.bundles)) == (None, more.bundle_id, 3)
     assert epochs(tmp_path / "run") == [1, 2, 3]
+
+
+def test_a_run_that_was_stopped_after_an_epochs_last_step_goes_on(root: Path, tmp_path: Path) -> None:
+    """No step of that epoch is left, and the epoch is yet to be recorded; a GPU is asked so late that this is the usual case."""
+
+    def stopping(done: int, total: int | None = None, note: str = "") -> None:
+        if done == 6 and note.startswith("epoch"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = tiny_config(root, train__epochs=2)
+    whole = train_tiny(config, root, tmp_path / "whole")
+    with pytest.raises(InterruptedRun):
+        train_tiny(config, root, tmp_path / "run", progress=stopping)
+    path = newest(tmp_path / "run" / "checkpoints")
+    assert path is not None
+    assert path.name == "000000-00000006"
+    resumed = train_tiny(config, root, tmp_path / "run", resume=True)
+    assert resumed.metrics["validation/dice"] == whole.metrics["validation/dice"]
+    lines = [(tmp_path / name / "history.jsonl").read_text().splitlines() for name in ("whole", "run")]
+    assert [json.loads(line)["learning_rate"] for line in lines[0]] == [json.loads(line)["learning_rate"] for line in lines[1]]
 
 
 def test_a_run_without_patience_left_goes_on_with_more(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,9 @@ class Ours:
         from pipeline.cards.find_cases import find_cases
         from pipeline.config import parse_config
         from pipeline.datasets.loader import CaseStore, TrainingLoader
+        from pipeline.models.base import memory_format
+        from pipeline.models.precision import choose_precision
+        from pipeline.training.compiling import record_dense_parts
         from pipeline.training.optimise import make_optimizer
         from pipeline.training.platform import channels_last_suits
 
@@ -165,6 +168,10 @@ class Ours:
         if config.train.channels_last and channels_last_suits(self.task, device):
             self.task.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(self.task, config.train)
+        if device == "cuda":
+            blank = torch.zeros(options.batch, store.channels, rows, columns, device=device)
+            blank = blank.contiguous(memory_format=memory_format(self.task.network))
+            record_dense_parts(self.task.train().network, blank, choose_precision(config.train.precision, device))
         self.batches = itertools.chain.from_iterable(
             TrainingLoader(store, store.keys(), config.data, options.batch, 0, epoch, device=device) for epoch in itertools.count()
         )
