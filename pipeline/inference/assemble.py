@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from pipeline.doubt.evidence import Gathering, united
 from pipeline.doubt.look import look, unlike
-from pipeline.inference.assess import assess
 from pipeline.inference.case_files import CaseResult, mask_dtype
 from pipeline.inference.laterality import with_sides
 from pipeline.inference.model_set import PreparedCase
@@ -107,7 +106,7 @@ def _unlike(predictor: Predictor, ready: PreprocessedScan) -> float | None:
 
 def merge(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:
     """What the networks that fit a scan found of it as one case, with the classes of ``case``: theirs, one list after the other."""
-    return assess(with_sides(_merged(results, case)))
+    return with_sides(_merged(results, case))
 
 
 def _merged(results: Sequence[CaseResult], case: PreparedCase) -> CaseResult:

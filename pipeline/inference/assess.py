@@ -1,6 +1,6 @@
 """How far a case may be believed, and what is measured of it: one step after the other, each knowing what those before it said.
 
-It runs once a case, in a writer's thread, after all networks have looked at the scan.
+It runs once a case, after all networks have looked at the scan: in a writer's thread, or in a process of its own (inference/assessors.py).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from pipeline.inference.case_files import CaseResult
 from pipeline.inference.infer import Finish, look
 from pipeline.inference.journal import Entry
 from pipeline.inference.profile import Profile
@@ -16,7 +17,8 @@ class Batching:
     """Collects photographs until a batch of one size is complete.
 
     ``hand_over`` gets each case of which the network made something, and the rest of the work on it, which any thread may do; ``fail``
-    each of which it made nothing. One case that fails does so alone: those that were in its batch are then looked at one by one.
+    each of which it made nothing. ``assess``: what is done last of that work (inference/assess.py). One case that fails does so alone:
+    those that were in its batch are then looked at one by one.
     """
 
     def __init__(
@@ -25,9 +27,10 @@ class Batching:
         keep_probabilities: bool,
         hand_over: Callable[[Job, Finish], None],
         fail: Callable[[Job, Exception], None],
+        assess: Callable[[CaseResult], CaseResult],
     ) -> None:
         self._profile, self._keep = profile, keep_probabilities
-        self._hand_over, self._fail = hand_over, fail
+        self._hand_over, self._fail, self._assess = hand_over, fail, assess
         self._jobs: list[Job] = []
 
     @property
@@ -73,6 +76,7 @@ class Batching:
                 [job.entry.seconds for job in jobs],
                 keep_probabilities=self._keep,
                 finishing=lambda: self._profile.stage("post-process"),
+                assessing=self._assess,
             )
         self._profile.count(len(jobs) if jobs[0].ready.size is not None else jobs[0].ready.scan.geometry.slices)
         return made

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.errors import ScanError
 from pipeline.inference.assemble import assemble, merge
+from pipeline.inference.assess import assess
 from pipeline.inference.case_files import CaseResult
 from pipeline.inference.model_set import ModelSet, PreparedCase
 from pipeline.scans.identity import Pseudonyms
@@ -58,25 +59,28 @@ def look(
     *,
     keep_probabilities: bool = False,
     finishing: Callable[[], AbstractContextManager[None]] = nullcontext,
+    assessing: Callable[[CaseResult], CaseResult] = assess,
 ) -> list[Finish]:
     """The networks on photographs of one size together, or on one volume alone; then what is left to do on each.
 
     ``names`` of the cases; ``seconds`` that each took before. What is left of a volume is done at once: each slice becomes a mask
-    as it is found, as all of its probabilities would not fit. ``finishing`` is entered around the rest of each photograph.
+    as it is found, as all of its probabilities would not fit. ``finishing`` is entered around the rest of each photograph; ``assessing``
+    is the last of it.
     """
     began = time.perf_counter()
     predictors = cases[0].predictors
     if cases[0].size is None:
         (case,) = cases
         found = (one.slices(case.prepared[number]) for number, one in enumerate(predictors))
-        made = _made(case, names[0], found, seconds[0], keep_probabilities)
+        made = assessing(_made(case, names[0], found, seconds[0], keep_probabilities))
         return [lambda: made]
     together = [one.together([case.prepared[number] for case in cases]) for number, one in enumerate(predictors)]
     spent = (time.perf_counter() - began) / len(cases)
 
     def finish(case: PreparedCase, name: str, before: float, found: Sequence[Prediction]) -> CaseResult:
         with finishing():
-            return _made(case, name, map(partial(_finished, case), range(len(found)), found), before + spent, keep_probabilities)
+            predictions = map(partial(_finished, case), range(len(found)), found)
+            return assessing(_made(case, name, predictions, before + spent, keep_probabilities))
 
     rest = zip(cases, names, seconds, zip(*together, strict=True), strict=True)
     return [partial(finish, case, name, before, found) for case, name, before, found in rest]

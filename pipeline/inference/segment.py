@@ -13,6 +13,7 @@ from pipeline.bundles.bundle import Bundle, open_bundle
 from pipeline.bundles.shipped_models import choose_models
 from pipeline.errors import ConfigError, ScanError
 from pipeline.inference.assemble import assemble, merge
+from pipeline.inference.assess import assess
 from pipeline.inference.case_files import CaseResult
 from pipeline.inference.model_set import ModelSet, finds_objects
 from pipeline.inference.predict import Predictor
@@ -72,7 +73,7 @@ def segment(
         assemble(predictor, ready, predictor.slices(ready), str(scan.case), 0.0, keep_probabilities=not finds_objects(predictor.bundle))
         for predictor, ready in zip(case.predictors, case.prepared, strict=True)
     ]
-    return _prediction(merge(results, case))
+    return _prediction(assess(merge(results, case)))
 
 
 def _bundles(models: Model | Sequence[Model] | None) -> list[Bundle]:

@@ -1,8 +1,8 @@
 """One process's way through blocks of files: reading, network and writing overlap, and every file's end is published with its block.
 
 Reader threads have processes decode, and normalise, ahead; this thread runs the network, on a GPU on several photographs of one size
-together; writer threads make masks of what it found, encode and save behind it. The windows between them are short, so memory does not
-grow with the folder.
+together; writer threads make masks of what it found, have them assessed (inference/assessors.py), encode and save behind it. The windows
+between them are short, so memory does not grow with the folder.
 
 * A case folder appears by one rename, so it is whole or it is not there.
 * A case whose folder is there and whose entry is not (killed in between) is recognised by its SHA-256 and entered.
@@ -61,7 +61,7 @@ class Worker:
     def __init__(self, means: Means, desk: Desk, named: dict[str, str] | None = None) -> None:
         self.means, self.desk, self.named = means, desk, named
         self.writers = Writers(desk.out, desk.staging, means.workers, self._enter, means.profile)
-        self.batching = Batching(means.profile, means.probabilities, self.writers.submit, self._fail)
+        self.batching = Batching(means.profile, means.probabilities, self.writers.submit, self._fail, self.writers.assess)
         self._due: list[Hand] = []  # all of their files were read, and some may be slices of volumes
 
     def go(self, blocks: Iterable[Block]) -> None:

@@ -11,11 +11,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.inference.assessors import Assessors, useful_processes
 from pipeline.inference.case_files import CaseResult, Staging, write_case
 from pipeline.inference.journal import Entry
 from pipeline.inference.model_set import PreparedCase
 from pipeline.inference.profile import Profile
 from pipeline.inference.reading import failed
+from pipeline.training.platform import usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +39,13 @@ class Job:
 
 
 class Writers:
-    """``workers`` threads, and no more cases waiting for them than that. ``enter`` is told, in the caller's thread, how files ended."""
+    """``workers`` threads, and no more cases waiting for them than that. ``enter`` is told, in the caller's thread, how files ended.
+    ``assess``: as of inference/assess.py, for these threads."""
 
     def __init__(self, out: Path, staging: Staging, workers: int, enter: Callable[..., None], profile: Profile) -> None:
         self._out, self._staging, self._workers, self._enter, self._profile = out, staging, workers, enter, profile
         self._pool = ThreadPoolExecutor(workers, "ocuseg-write")
+        self.assess = Assessors(useful_processes(workers, usable_cores()))
         self._waiting: deque[tuple[Job, Future[tuple[float, str]]]] = deque()
 
     @property
@@ -82,4 +86,5 @@ class Writers:
         try:
             self.settle()
         finally:
+            self.assess.close()
             self._pool.shutdown()

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.inference.answers import Answer
 from pipeline.inference.assemble import merge
+from pipeline.inference.assess import assess
 from pipeline.inference.case_files import CaseResult
 from pipeline.inference.model_set import PreparedCase
 from pipeline.measurements.surfaces import find_surfaces, together
@@ -38,7 +39,7 @@ def test_the_thickness_of_layers_is_kept_beside_a_network_that_only_answers(laye
         layered, label_map=LabelMap(()), mask=np.zeros_like(mask), bundle_id="grades", surfaces=None, leaning=(), answers=(answer,)
     )
     results = [layered, answering] if layers_first else [answering, layered]
-    whole = merge(results, PreparedCase(scan, (), (), LAYERS, True))
+    whole = assess(merge(results, PreparedCase(scan, (), (), LAYERS, True)))
     assert whole.surfaces is found
     assert {"thickness_upper", "thickness_lower"} <= {one.key for one in whole.assessment.measures}
     assert whole.found_by == {"upper": "layers", "lower": "layers"}
