@@ -74,7 +74,10 @@ def _results(processes: Sequence[_Process], tasks: Iterable[Sequence[Piece]]) ->
     give()
     while busy := {process.connection: process for process in processes if process.task is not None}:
         for connection in wait(list(busy)):
-            task, found = busy[connection].answer()  # type: ignore[index]
+            answer = busy[connection].answer()  # type: ignore[index]
+            if answer is None:
+                continue
+            task, found = answer
             if found is not None:
                 yield from zip(task.pieces, found, strict=True)
             elif len(task.pieces) > 1:
@@ -105,14 +108,16 @@ class _Process:
         with suppress(BrokenPipeError):  # it has just died, which its answer tells
             self.connection.send(list(task.pieces))
 
-    def answer(self) -> tuple[_Task, list[Any] | None]:
-        """The task that it has had, and its results; None where it died, and its next task starts another one."""
+    def answer(self) -> tuple[_Task, list[Any] | None] | None:
+        """The task that it has had, and its results, None where it died, and its next task starts another one; None of one that has only
+        said that it is ready: to wait for its results would be to let the others wait."""
         task = self.task
         assert task is not None
         try:
             if not self._is_ready:
                 self._take()
                 self._is_ready = True
+                return None
             found: list[Any] | None = self._take()
         except (EOFError, ConnectionError):
             self._process.join()

@@ -25,13 +25,15 @@ class Squares:
     folder: Path
     begins: bool = True
     closing_s: float = 0.0
+    opening_s: float = 0.0
 
     def on(self, device: str) -> Squares:
-        return replace(self)
+        return replace(self, opening_s=1.0 if device == "slow" else 0.0)
 
     def open(self, held: ExitStack) -> Callable[[Sequence[tuple[int]]], list[int]]:
         if not self.begins:
             os._exit(7)
+        time.sleep(self.opening_s)
         (self.folder / f"opened-{os.getpid()}").write_text(os.environ["OMP_NUM_THREADS"])
         held.callback(self._close)
 

@@ -70,6 +70,13 @@ def test_a_process_for_which_there_is_nothing_is_not_begun(tmp_path: Path) -> No
     assert len(list(tmp_path.glob("opened-*"))) == 1
 
 
+def test_one_that_is_ready_early_and_slow_keeps_no_other_waiting(tmp_path: Path) -> None:
+    results = DeviceWorkers(("slow", "quick")).results(Squares(tmp_path), [[(1,)], [(ENDLESS,)], [(2,)]])
+    assert [next(results), next(results)] == [((1,), 1), ((2,), 4)]
+    del results
+    assert not devices_at_work()
+
+
 def test_ctrl_c_in_a_terminal_which_comes_to_all_processes_lets_each_save_what_it_has(tmp_path: Path) -> None:
     results = TWO.results(Squares(tmp_path, closing_s=0.5), [[(1,)], [(ENDLESS,)]])
     assert next(results) == ((1,), 1)
