@@ -64,7 +64,7 @@ def measure(run: str, options: Any, photographs: int) -> None:
         warm_up = write_photographs(folder / "warm_up", 5, options.root)
         shared = {
             "run": run,
-            "root": str(options.root),
+            "root": str(options.root.resolve()),
             "set": [f"train.epochs={options.epochs}", "train.validate_every=100000", "train.minutes=null", *options.set],
             "steps": options.steps,
             "scans": [str(warm_up), *[str(scans)] * options.turns] if photographs else [],
@@ -84,9 +84,9 @@ def measure(run: str, options: Any, photographs: int) -> None:
 @contextlib.contextmanager
 def side(task: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
     environment = {**os.environ, "PYTHONPATH": task["checkout"], "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--child", json.dumps(task)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
+    # In its folder: `python -m`, by which prediction starts its readers, takes a package from where it is called first of all.
+    command = [sys.executable, str(Path(__file__).resolve()), "--child", json.dumps(task)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=task["checkout"])
     try:
         yield process
     finally:
@@ -141,6 +141,7 @@ def child(task: dict[str, Any]) -> None:
     for number, scans in enumerate(task["scans"]):
         clock.begin()
         counts = predict_folder(result.bundle, Path(scans), out / f"predicted{number}", device="cpu")
+        assert counts["done"] == len(list(Path(scans).rglob("*.jpg"))), counts
         clock.end(counts["done"], "s / photograph predicted", children=True)
 
 
