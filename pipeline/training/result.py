@@ -14,6 +14,9 @@ from pipeline.metrics.useless import useless_sentence, validation_dice
 from pipeline.tasks.pixels import presence_sentences
 from pipeline.types import duration
 
+FEW_STEPS = 200
+"""After so few a network has hardly learnt, whatever the set."""
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -80,11 +83,12 @@ class TimeSpent:
         """What a time budget was too short for, or "" where it was not or there is none."""
         if train.minutes is None:
             return ""
-        warm_up = math.ceil(train.warmup * train.epochs * self.steps_per_epoch)
+        # Where train.epochs is as good as endless, a tenth of it says nothing: the schedule follows the time.
+        few = min(math.ceil(train.warmup * train.epochs * self.steps_per_epoch), FEW_STEPS)
         if self.steps < self.steps_per_epoch:
             missed = f"an epoch ({self.steps_per_epoch} steps)"
-        elif self.steps < warm_up and self.training_s >= 60 * train.minutes:
-            missed = f"the warm-up of train.epochs ({warm_up} steps)"
+        elif self.steps < few and self.training_s >= 60 * train.minutes:
+            missed = f"{few} steps"
         else:
             return ""
         return (

@@ -28,8 +28,8 @@ def test_the_parts_are_told() -> None:
     ("steps", "seconds", "said"),
     [
         (19, 120, "fewer than an epoch (20 steps)"),
-        (20, 120, "fewer than the warm-up of train.epochs (200 steps)"),
-        (199, 120, "fewer than the warm-up"),
+        (20, 120, "fewer than 200 steps"),
+        (199, 120, "fewer than 200 steps"),
         (200, 120, ""),
         (40, 100, ""),  # it ended for another reason, such as train.patience
     ],
@@ -39,6 +39,8 @@ def test_a_budget_that_was_too_short_is_said(steps: int, seconds: float, said: s
     found = spent(steps, seconds).shortfall(train)
     assert (said in found) if said else found == ""
     assert spent(steps, seconds).shortfall(train.model_copy(update={"minutes": None})) == ""
+    endless = train.model_copy(update={"epochs": 1_000_000})  # as of a study with a budget
+    assert spent(steps, seconds).shortfall(endless) == found
 
 
 def test_a_run_tells_its_time_and_a_budget_of_less_than_an_epoch_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
