@@ -40,7 +40,7 @@ from pipeline.training.platform import channels_last_suits, choose_device, enoug
 from pipeline.training.result import TrainingResult
 from pipeline.training.run_folder import PLAN, Data, open_run_dir, prepare_data, record_run, without_names
 from pipeline.training.setup import Setup
-from pipeline.training.steps import why_not_recorded
+from pipeline.training.steps import steps_are_alike, why_not_recorded
 from pipeline.training.transfer import GradualUnfreezing, check_source, inherited_images, load_weights, rate_factors
 from pipeline.types import ProgressCallback, no_progress
 
@@ -245,14 +245,8 @@ def prepare_network(setup: Setup, task: Task) -> None:
     asked = config.train.compile == "on"
     log.log(logging.WARNING if asked else logging.DEBUG, "train.compile: the network is not compiled, because %s", why)
     rows, columns = config.data.crop or config.data.normalise.working_size or (0, 0)
-    # Recorded gradients are overwritten, so that none can be kept from batch to batch, or exchanged.
-    alone = (
-        config.train.compile != "off"
-        and config.train.accumulate == 1
-        and accelerator.num_processes == 1
-        and config.train.unfreeze_at is None
-    )
-    if network.dense_parts and accelerator.device.type == "cuda" and rows and alone:
+    on_gpu = accelerator.device.type == "cuda" and config.train.compile != "off"
+    if network.dense_parts and on_gpu and rows and steps_are_alike(setup):
         assert isinstance(network.multiple, int)
         size = (-(-rows // network.multiple) * network.multiple, -(-columns // network.multiple) * network.multiple)
         record_dense_parts(network, blank_images(setup, network, size), setup.precision)

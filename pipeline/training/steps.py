@@ -151,11 +151,18 @@ def why_not_recorded(setup: Setup, task: Task) -> str:
         return "what is computed depends on more than pixels"
     if config.data.crop is None:
         return "whole images (data.crop: null) have many sizes"
-    if config.train.unfreeze_at is not None or config.train.accumulate > 1 or accelerator.num_processes > 1:
+    if not steps_are_alike(setup):
         return "steps differ (train.unfreeze_at, train.accumulate), or several processes exchange gradients"
     if config.train.optimizer != "adamw":
         return "the rate of this optimiser is a number of the host"
     return ""
+
+
+def steps_are_alike(setup: Setup) -> bool:
+    """Whether each step computes the same gradients from nothing: recorded ones are overwritten, so that none can be kept from batch to
+    batch, or exchanged with other processes."""
+    train = setup.config.train
+    return train.accumulate == 1 and train.unfreeze_at is None and setup.accelerator.num_processes == 1
 
 
 @contextlib.contextmanager
