@@ -37,16 +37,12 @@ class Assessors:
     """
 
     def __init__(self, processes: int) -> None:
+        self._processes = processes
         self._pool: ProcessPoolExecutor | None = None
-        self._here = threading.Lock()
-        if processes:
-            # Not forked: threads, and a GPU's driver, would not survive it.
-            spawned = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(processes, spawned, _begin, (os.getpid(),))
+        self._here, self._starting = threading.Lock(), threading.Lock()
 
     def __call__(self, result: CaseResult) -> CaseResult:
-        pool = self._pool
-        if pool is None:
+        if not self._processes:
             return assess(result)
         if self._here.acquire(blocking=False):
             try:
@@ -54,13 +50,22 @@ class Assessors:
             finally:
                 self._here.release()
         try:
-            found = pool.submit(_assessment, replace(result, probabilities=None)).result()
+            found = self._started().submit(_assessment, replace(result, probabilities=None)).result()
         except BrokenProcessPool:
-            if self._pool is not None:
+            if self._processes:
                 log.warning("a process that assesses cases was lost, perhaps for want of memory; they are assessed one by one from here on")
-                self._pool = None
+                self._processes = 0
             return assess(result)
         return replace(result, assessment=found)
+
+    def _started(self) -> ProcessPoolExecutor:
+        """Not before it is needed: it has a process of its own that looks after it."""
+        with self._starting:
+            if self._pool is None:
+                # Not forked: threads, and a GPU's driver, would not survive it.
+                spawned = multiprocessing.get_context("spawn")
+                self._pool = ProcessPoolExecutor(self._processes, spawned, _begin, (os.getpid(),))
+            return self._pool
 
     def close(self) -> None:
         if self._pool is not None:
